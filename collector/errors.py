@@ -1,0 +1,43 @@
+"""The errors of Gatewatch, typed by what the caller can do about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GatewatchError(Exception):
+    """The base of every error that Gatewatch raises on purpose. Its text is one line."""
+
+
+class ConfigError(GatewatchError, ValueError):
+    """Mend the configuration: an argument, an environment variable or a file is wrong.
+
+    Raised at construction or when training begins, never later.
+    """
+
+
+class WriteRejected(GatewatchError):  # noqa: N818 - a public name of the design
+    """These points are wrong: writing them again cannot succeed. Whatever else was in the batch is stored.
+
+    Attributes:
+        reasons: one line for each point or group of points that was refused.
+        count: how many points were refused, where the store says so; at least one.
+    """
+
+    def __init__(self, reasons: Sequence[str], count: int | None = None) -> None:
+        self.reasons = list(reasons)
+        self.count = max(1, len(self.reasons) if count is None else count)
+        more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
+        super().__init__(f"{self.reasons[0] if self.reasons else 'points were refused'}{more}")
+
+
+class WriteUnavailable(GatewatchError):  # noqa: N818 - a public name of the design
+    """The store cannot take or give points now: try again.
+
+    Attributes:
+        retry_after: seconds to wait as the store asked for, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)

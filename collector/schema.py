@@ -1,0 +1,242 @@
+"""Every measurement, tag and field name, once; the point itself; and what a name may contain."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from collector.errors import ConfigError
+
+GATE_STATS: Final = "gate_stats"
+GATE_UNITS: Final = "gate_units"
+GATE_TIME: Final = "gate_time"
+TRAIN_METRICS: Final = "train_metrics"
+RUNS: Final = "runs"
+COLLECTOR_HEALTH: Final = "collector_health"
+GATE_DERIVED: Final = "gate_derived"
+GATE_SCORES: Final = "gate_scores"
+
+PHASES: Final = ("train", "validation", "backtest", "live")
+LSTM_GATES: Final = ("input", "forget", "candidate", "cell", "output", "hidden")
+GRU_GATES: Final = ("update", "reset", "candidate", "hidden")
+
+HISTOGRAM_BINS: Final = 20
+HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))
+GATE_STATS_FIELDS: Final = (
+    "mean",
+    "std",
+    "p05",
+    "p50",
+    "p95",
+    "saturated_low",
+    "saturated_high",
+    "entropy",
+    "zero_crossing_rate",
+    "dead_units",
+    "nan_count",
+    "inf_count",
+    *HISTOGRAM_FIELDS,
+    "step",
+    "epoch",
+)
+MAX_PROFILE: Final = 64
+"""The most fields of `gate_units` (units or groups of units) and of `gate_time` (positions or bins of them)."""
+MAX_NAME_BYTES: Final = 512
+MAX_TEXT_BYTES: Final = 2**20
+"""The longest text that InfluxDB takes as a field."""
+MAX_USER_TAGS: Final = 8
+"""A user's own tags multiply the series of a run: a few describe it, many are data."""
+
+# Names that the points carry themselves, and names that InfluxDB keeps for itself.
+OWN_TAGS: Final = frozenset({"run", "phase", "layer", "gate", "param", "detector", "job", "rule"})
+RESERVED_NAMES: Final = frozenset({"time", "_time", "_field", "_measurement", "_value", "_start", "_stop"})
+
+FieldValue = float | int | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One row of the store. Measurement, tags and time identify it.
+
+    Attributes:
+        measurement: one of the names above.
+        tags: tag name → value. An empty value is no tag.
+        fields: field name → value, at least one. Python's own types only: a numpy scalar is converted first.
+        time: nanoseconds since the Unix epoch.
+    """
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Mapping[str, FieldValue]
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateScale:
+    """The fixed scale on which a gate is counted, so that two captures or two runs can be compared.
+
+    Attributes:
+        low, high: the range of the histogram; what lies beyond falls into its first or last bin.
+        saturated_low, saturated_high: activations outside are saturated. For a sigmoid gate 0.1 and 0.9 (Karpathy,
+            Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Networks"); for tanh ±0.9; for the
+            cell state where its tanh passes ±0.9.
+        centre: the activation of a pre-activation of zero; crossings of it are counted.
+    """
+
+    low: float
+    high: float
+    saturated_low: float
+    saturated_high: float
+    centre: float
+
+
+_SIGMOID: Final = GateScale(0.0, 1.0, 0.1, 0.9, 0.5)
+_TANH: Final = GateScale(-1.0, 1.0, -0.9, 0.9, 0.0)
+_CELL: Final = GateScale(-3.0, 3.0, -math.atanh(0.9), math.atanh(0.9), 0.0)
+GATE_SCALES: Final[Mapping[str, GateScale]] = MappingProxyType(
+    {
+        "input": _SIGMOID,
+        "forget": _SIGMOID,
+        "output": _SIGMOID,
+        "update": _SIGMOID,
+        "reset": _SIGMOID,
+        "candidate": _TANH,
+        "hidden": _TANH,
+        "cell": _CELL,
+    }
+)
+
+
+def gate_scale(gate: str) -> GateScale:
+    """The scale of a gate; that of tanh for one that a layer named itself."""
+    return GATE_SCALES.get(gate, _TANH)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def clean_name(name: str) -> str:
+    """A name that every store can hold, for names that Gatewatch is given and cannot refuse (layers, metrics).
+
+    Control characters are written as escapes. A final backslash, which line protocol cannot hold, becomes a slash;
+    an empty name becomes `_`, one that is too long ends in a hash, and a name that InfluxDB keeps for itself gets a
+    final underscore.
+    """
+    name = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(name))
+    if len(name.encode()) > MAX_NAME_BYTES:
+        short = name.encode()[: MAX_NAME_BYTES - 9].decode(errors="ignore")
+        name = f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    if name.endswith("\\"):
+        name = name.rstrip("\\") + "/"
+    if not name.strip():
+        return "_"
+    return f"{name}_" if name in RESERVED_NAMES else name
+
+
+def name_problem(name: object) -> str | None:
+    """Why a name cannot be a tag value, a tag key or a field key; None where it can."""
+    if not isinstance(name, str):
+        return f"must be text, not {type(name).__name__}"
+    if not name.strip():
+        return "must not be empty"
+    if match := _CONTROL.search(name):
+        return f"must not contain the control character {match[0]!r}"
+    if name.endswith("\\"):
+        return "must not end with a backslash, which line protocol cannot hold"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"must be at most {MAX_NAME_BYTES} bytes long"
+    return None
+
+
+def check_run(run: object) -> str:
+    """The run's id, where it can be one.
+
+    Raises:
+        ConfigError: it is empty, not text, too long, or has a control character.
+    """
+    problem = name_problem(run)
+    if problem or not isinstance(run, str):
+        raise ConfigError(f"run={run!r}: a run's name {problem}; choose another, such as 'goog-lstm-1'")
+    return run
+
+
+def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """A user's own tags, where they can be ones: few, text, and no name that the points carry themselves.
+
+    Raises:
+        ConfigError: names the first tag that cannot be one, and why.
+    """
+    tags = dict(tags or {})
+    if len(tags) > MAX_USER_TAGS:
+        raise ConfigError(f"tags: {len(tags)} given, at most {MAX_USER_TAGS} are allowed; log numbers as metrics")
+    for key, value in tags.items():
+        if problem := name_problem(key):
+            raise ConfigError(f"tags: the name {key!r} {problem}")
+        if key in OWN_TAGS or key in RESERVED_NAMES or key.startswith("_"):
+            raise ConfigError(f"tags: the name {key!r} is taken by Gatewatch or InfluxDB; choose another")
+        if problem := name_problem(value):
+            raise ConfigError(f"tags: the value of {key!r}, {value!r}, {problem}")
+    return tags
+
+
+def check_phase(phase: str) -> str:
+    """The phase, where it is one of `PHASES`.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if phase not in PHASES:
+        raise ConfigError(f"phase={phase!r}: must be one of {', '.join(PHASES)}")
+    return phase
+
+
+def path_name(name: str) -> str:
+    """A name as one component of a path on any file system: readable, never empty, never leading elsewhere.
+
+    What a path cannot hold becomes `_`; a name that was changed gets a short hash, so two names stay two paths.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80].strip("._")
+    return safe if safe and safe == name else f"{safe or 'run'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def point_problem(point: Point) -> str | None:
+    """Why no store can hold a point as it is; None where every store can."""
+    if problem := name_problem(point.measurement):
+        return f"measurement {point.measurement!r} {problem}"
+    if point.measurement.startswith("#"):
+        return f"measurement {point.measurement!r} must not start with #, which InfluxDB takes for a comment"
+    for key, text in point.tags.items():
+        if text != "" and (problem := _key_problem(key) or name_problem(text)):
+            return f"{point.measurement}: tag {key!r}={text!r} {problem}"
+    if not point.fields:
+        return f"{point.measurement}: a point needs at least one field"
+    for key, value in point.fields.items():
+        if problem := _key_problem(key) or _value_problem(value):
+            return f"{point.measurement}: field {key!r} {problem}"
+    if not -(2**63) + 2 <= point.time < 2**63 - 1:
+        return f"{point.measurement}: time {point.time} is beyond nanoseconds in 64 bits"
+    return None
+
+
+def _key_problem(key: str) -> str | None:
+    return "is a name that InfluxDB keeps for itself" if key in RESERVED_NAMES else name_problem(key)
+
+
+def _value_problem(value: object) -> str | None:
+    if isinstance(value, float):
+        finite = math.isfinite(value)
+        return None if finite else f"is {value}; count it in nan_count or inf_count instead"
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else f"is {value}, beyond 64 bits"
+    if not isinstance(value, str):
+        return f"is of type {type(value).__name__}; use float, int, bool or str"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "has a lone surrogate, which is no text"
+    return None if size <= MAX_TEXT_BYTES else f"is text of {size} bytes, at most {MAX_TEXT_BYTES} can be stored"

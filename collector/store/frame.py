@@ -1,0 +1,144 @@
+"""Points as the frames that every store gives alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from collector.schema import FieldValue
+    from collector.store.protocol import Time
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points that share their tags.
+
+    Attributes:
+        tags: tag name → value.
+        times: nanoseconds since the Unix epoch, one a point.
+        fields: field name → one value a point, None where the point has none.
+    """
+
+    tags: Mapping[str, str]
+    times: Sequence[int]
+    fields: Mapping[str, Sequence[FieldValue | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One point of the measurement `runs`: its run, its time in nanoseconds, its fields."""
+
+    run: str
+    time: int
+    fields: Mapping[str, FieldValue | None]
+
+
+def frame(series: Iterable[Series], types: Mapping[str, type]) -> pd.DataFrame:
+    """The frame that `Store.read` promises, from the points of one measurement.
+
+    A field of the same name as a tag becomes the column `<name>_field`.
+
+    Args:
+        series: the points; the same tags may come in several pieces.
+        types: field name → float, int, bool or str.
+    """
+    import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
+
+    pieces = [piece for piece in series if piece.times]
+    sizes = [len(piece.times) for piece in pieces]
+    tag_names = sorted({name for piece in pieces for name, value in piece.tags.items() if value})
+    keys = [tuple(piece.tags.get(name) or "" for name in tag_names) for piece in pieces]
+    rank = {key: position for position, key in enumerate(sorted(set(keys)))}
+    times = np.fromiter((time for piece in pieces for time in piece.times), np.int64, sum(sizes))
+    order = np.lexsort((np.repeat([rank[key] for key in keys], sizes), times)) if pieces else np.arange(0)
+
+    columns: dict[str, Any] = {"time": _moments(times[order])}
+    for position, name in enumerate(tag_names):
+        texts = np.empty(len(pieces), dtype=object)
+        texts[:] = [key[position] or None for key in keys]
+        columns[name] = pd.Series(np.repeat(texts, sizes)[order], dtype=object)
+    for name in sorted({name for piece in pieces for name in piece.fields}):
+        values: list[FieldValue | None] = []
+        for piece, size in zip(pieces, sizes, strict=True):
+            values.extend(piece.fields.get(name) or [None] * size)
+        if any(value is not None for value in values):
+            label = name
+            while label in columns:
+                label += "_field"
+            columns[label] = _column(values, types[name], order)
+    return pd.DataFrame(columns)
+
+
+def runs_frame(started: Iterable[RunEvent], last: Iterable[RunEvent]) -> pd.DataFrame:
+    """The frame that `Store.runs` promises.
+
+    Args:
+        started: the first event `started` of every run that has one.
+        last: the last event of every run.
+    """
+    import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
+
+    begun = {event.run: event for event in started}
+    rows = sorted((event for event in last if event.run), key=lambda event: (-event.time, event.run))
+    starts = [begun.get(row.run) for row in rows]
+
+    def told(name: str) -> pd.Series[Any]:
+        first = [start.fields.get(name) if start else None for start in starts]
+        return pd.Series([a or row.fields.get(name) for a, row in zip(first, rows, strict=True)], dtype=object)
+
+    steps = [row.fields.get("step") for row in rows]
+    return pd.DataFrame(
+        {
+            "run": pd.Series([row.run for row in rows], dtype=object),
+            "state": pd.Series([row.fields.get("event") for row in rows], dtype=object),
+            "started": _moments(np.array([start.time if start else _NO_TIME for start in starts], dtype=np.int64)),
+            "last_seen": _moments(np.array([row.time for row in rows], dtype=np.int64)),
+            "step": pd.array([None if step is None else int(step) for step in steps], dtype="Int64"),
+            "framework": told("framework"),
+            "model": told("model"),
+            "config": told("config"),
+        }
+    )
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_TIME: Final = -(2**63)  # numpy's NaT
+
+
+def nanoseconds(time: Time | None, otherwise: int) -> int:
+    """A time as nanoseconds since the Unix epoch, no further than 64 bits reach; `otherwise` for None."""
+    if time is None:
+        return otherwise
+    if isinstance(time, datetime):
+        exact = getattr(time, "nanosecond", 0)  # pandas' own datetime has them
+        moment = time if time.tzinfo else time.replace(tzinfo=UTC)
+        time = (moment - _EPOCH) // timedelta(microseconds=1) * 1000 + exact
+    return max(-(2**63), min(int(time), 2**63 - 1))
+
+
+def _moments(times: np.ndarray[Any, np.dtype[np.int64]]) -> pd.DatetimeIndex:
+    import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
+
+    return pd.DatetimeIndex(times.view("M8[ns]")).tz_localize("UTC")
+
+
+def _column(values: list[FieldValue | None], kind: type, order: np.ndarray[Any, Any]) -> Any:
+    import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
+
+    if kind is float:
+        return np.array(values, dtype=np.float64)[order]
+    boxed = np.empty(len(values), dtype=object)
+    boxed[:] = values
+    if kind is str:
+        return pd.Series(boxed[order], dtype=object)
+    if any(value is None for value in values):
+        return pd.array(boxed[order], dtype="Int64" if kind is int else "boolean")
+    return boxed[order].astype(np.int64 if kind is int else np.bool_)

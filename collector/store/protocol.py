@@ -1,0 +1,89 @@
+"""What a store offers, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from collector.schema import Point
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Time = int | datetime
+"""Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC)."""
+
+
+class Store(Protocol):
+    """Where points live.
+
+    A point is identified by measurement, tags and time; writing it again unites the fields, and the last value wins.
+    So a write may be repeated. A field keeps the type it was first written with.
+    """
+
+    @property
+    def url(self) -> str:
+        """The address, without secrets."""
+        ...
+
+    def check(self) -> None:
+        """See whether points can be written.
+
+        Raises:
+            ConfigError: they never can as things are: the token is refused, the bucket or the folder is missing, the
+                file is not a store.
+            WriteUnavailable: they cannot now: the server does not answer.
+        """
+        ...
+
+    def write(self, points: Iterable[Point]) -> None:
+        """Store the points, all or, where some are wrong, all others.
+
+        Raises:
+            WriteRejected: some points are wrong: a field that is not finite, a name no store can hold, a field of
+                another type than it was first written with. The others are stored.
+            WriteUnavailable: nothing or not everything was stored: write the same points again later.
+        """
+        ...
+
+    def read(
+        self,
+        measurement: str,
+        *,
+        run: str | None = None,
+        start: Time | None = None,
+        stop: Time | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> pd.DataFrame:
+        """The points of a measurement as a frame, ordered by time, then by tags.
+
+        Columns: `time` (datetime64[ns, UTC]), the tags by name (text; None where a point has none), then the fields
+        by name: float64 with NaN where a point has none; int64, or Int64 where some point has none; bool or
+        boolean likewise; text. A frame without points still has the column `time`.
+
+        Args:
+            measurement: which points.
+            run: only those of this run.
+            start: only those at this time or later.
+            stop: only those before this time.
+            tags: only those whose tags have these values.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        ...
+
+    def runs(self) -> pd.DataFrame:
+        """Every run, the one that was heard of last first.
+
+        Columns: `run`; `state` (the last event: started, heartbeat, completed, failed, interrupted); `started` and
+        `last_seen` (datetime64[ns, UTC]); `step` (of the last event); `framework`; `model`; `config` (JSON text of
+        the run's start).
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections. Calling it again does nothing."""
+        ...

@@ -1,0 +1,264 @@
+"""Points in one SQLite file: the store that needs no server."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import weakref
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from collector.errors import ConfigError, WriteRejected, WriteUnavailable
+from collector.schema import RUNS, FieldValue, Point, point_problem
+from collector.store.frame import RunEvent, Series, frame, nanoseconds, runs_frame
+from collector.store.sqlite_file import VERSION, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import pandas as pd
+
+    from collector.store.protocol import Time
+
+_UPSERT: Final = (
+    "INSERT INTO points VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET fields = json_patch(fields, excluded.fields)"
+)
+_TYPES: Final[Mapping[str, type]] = {"float": float, "int": int, "bool": bool, "str": str}
+
+
+class SqliteStore:
+    """A store in one file, for any number of threads and processes of one machine.
+
+    The file is made by the first write or check. Before a fork the connection is closed and opened again as needed:
+    SQLite's must not cross one.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._series: dict[tuple[str, str], int] = {}
+        self._types: dict[tuple[str, str], str] = {}
+        _stores.add(self)
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({str(self.path)!r})"
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return f"sqlite:///{self.path}"
+
+    def check(self) -> None:
+        """See `Store.check`."""
+        with self._lock, self._errors(ConfigError), self._transaction("IMMEDIATE") as connection:
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def write(self, points: Iterable[Point]) -> None:
+        """See `Store.write`. The points are stored in one transaction."""
+        points = list(points)
+        reasons: list[str] = []
+        try:
+            with self._lock, self._errors(WriteUnavailable), self._transaction("IMMEDIATE") as connection:
+                connection.executemany(_UPSERT, self._rows(connection, points, reasons.append))
+        except ConfigError as error:
+            raise WriteUnavailable(str(error)) from None
+        if reasons:
+            raise WriteRejected(reasons)
+
+    def read(
+        self,
+        measurement: str,
+        *,
+        run: str | None = None,
+        start: Time | None = None,
+        stop: Time | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> pd.DataFrame:
+        """See `Store.read`."""
+        wanted = dict(tags or {}) | ({} if run is None else {"run": run})
+        times = (nanoseconds(start, -(2**63)), nanoseconds(stop, 2**63 - 1))
+        pieces: list[Series] = []
+        types: dict[str, type] = {}
+        with self._reading() as connection:
+            if connection:
+                types = {
+                    name: _TYPES[kind]
+                    for name, kind in connection.execute(
+                        "SELECT name, type FROM fields WHERE measurement = ?", (measurement,)
+                    )
+                }
+                for series_id, text in _series(connection, measurement, wanted.get("run")):
+                    found: dict[str, str] = json.loads(text)
+                    if all(found.get(name, "") == value for name, value in wanted.items()):
+                        rows = connection.execute(
+                            "SELECT time, fields FROM points WHERE series_id = ? AND time >= ? AND time < ?",
+                            (series_id, *times),
+                        ).fetchall()
+                        pieces.append(_piece(found, rows))
+        return frame(pieces, types)
+
+    def runs(self) -> pd.DataFrame:
+        """See `Store.runs`."""
+        query = (
+            "SELECT run, {}(time), fields FROM series JOIN points ON series_id = id"
+            " WHERE measurement = ? AND run != '' AND {} GROUP BY run"
+        )
+        started: list[RunEvent] = []
+        last: list[RunEvent] = []
+        with self._reading() as connection:
+            if connection:
+                for events, best, which in (
+                    (started, "min", "fields ->> '$.event' = 'started'"),
+                    (last, "max", "TRUE"),
+                ):
+                    for run, time, fields in connection.execute(query.format(best, which), (RUNS,)):
+                        events.append(RunEvent(run, time, orjson.loads(fields)))
+        return runs_frame(started, last)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        with self._lock:
+            self._disconnect()
+
+    def _rows(
+        self, connection: sqlite3.Connection, points: list[Point], reject: Callable[[str], None]
+    ) -> Iterator[tuple[int, int, str]]:
+        for point in points:
+            if problem := point_problem(point) or self._type_problem(connection, point):
+                reject(problem)
+                continue
+            tags = json.dumps({name: value for name, value in sorted(point.tags.items()) if value}, ensure_ascii=False)
+            series = (point.measurement, tags)
+            if series not in self._series:
+                self._series[series] = _series_id(connection, point.measurement, point.tags.get("run", ""), tags)
+            yield self._series[series], point.time, _fields_text(point.fields)
+
+    def _type_problem(self, connection: sqlite3.Connection, point: Point) -> str | None:
+        new = []
+        for name, value in point.fields.items():
+            key = (point.measurement, name)
+            kind = _type_name(value)
+            if key not in self._types:
+                row = connection.execute("SELECT type FROM fields WHERE measurement = ? AND name = ?", key).fetchone()
+                if row is None:
+                    new.append((*key, kind))
+                    continue
+                self._types[key] = row[0]
+            if self._types[key] != kind:
+                return f"{point.measurement}: field {name!r} is of type {kind}, already exists as {self._types[key]}"
+        for measurement, name, kind in new:
+            connection.execute("INSERT INTO fields VALUES (?, ?, ?)", (measurement, name, kind))
+            self._types[measurement, name] = kind
+        return None
+
+    @contextmanager
+    def _transaction(self, mode: str) -> Iterator[sqlite3.Connection]:
+        connection = self._connect()
+        try:
+            connection.execute(f"BEGIN {mode}")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            self._series.clear()
+            self._types.clear()
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        with self._lock, self._errors(WriteUnavailable):
+            if not self.path.exists():  # nothing was written yet: reading leaves no file behind
+                yield None
+            else:
+                with self._transaction("DEFERRED") as connection:
+                    yield connection
+
+    @contextmanager
+    def _errors(self, otherwise: type[ConfigError] | type[WriteUnavailable]) -> Iterator[None]:
+        """SQLite's errors as the design's: what passes is worth another try, what does not is configuration."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            passing = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+            kind = WriteUnavailable if passing else otherwise
+            raise kind(f"{self.path}: {error}; see that the folder exists, is writable and has room") from None
+        except sqlite3.DatabaseError as error:
+            self._disconnect()
+            raise ConfigError(
+                f"{self.path}: not a sound SQLite file ({error}); move it away or choose another"
+            ) from None
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_file(self.path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        self._series.clear()
+        self._types.clear()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+
+def _series(connection: sqlite3.Connection, measurement: str, run: str | None) -> list[tuple[int, str]]:
+    if run is None:
+        return connection.execute("SELECT id, tags FROM series WHERE measurement = ?", (measurement,)).fetchall()
+    return connection.execute(
+        "SELECT id, tags FROM series WHERE measurement = ? AND run = ?", (measurement, run)
+    ).fetchall()
+
+
+def _series_id(connection: sqlite3.Connection, measurement: str, run: str, tags: str) -> int:
+    connection.execute(
+        "INSERT INTO series (measurement, run, tags) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (measurement, run, tags)
+    )
+    row = connection.execute("SELECT id FROM series WHERE measurement = ? AND tags = ?", (measurement, tags)).fetchone()
+    return int(row[0])
+
+
+def _piece(tags: Mapping[str, str], rows: list[tuple[int, str]]) -> Series:
+    points = [orjson.loads(text) for _, text in rows]
+    names = {name for point in points for name in point}
+    return Series(tags, [time for time, _ in rows], {name: [point.get(name) for point in points] for name in names})
+
+
+def _type_name(value: FieldValue) -> str:
+    return next(name for name in ("bool", "int", "float", "str") if isinstance(value, _TYPES[name]))
+
+
+def _fields_text(fields: Mapping[str, FieldValue]) -> str:
+    try:
+        return orjson.dumps(fields).decode()
+    except TypeError:  # a subclass of float, such as numpy's
+        return orjson.dumps({name: float(v) if isinstance(v, float) else v for name, v in fields.items()}).decode()
+
+
+_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+_held: list[SqliteStore] = []
+
+
+def _before_fork() -> None:
+    for store in list(_stores):
+        store._lock.acquire()
+        store._disconnect()
+        _held.append(store)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop()._lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

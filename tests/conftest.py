@@ -1,0 +1,152 @@
+"""Fixtures for every test: a clean environment, and a real InfluxDB for those that ask for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from collector.store.influxdb import InfluxStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+_BINARY = os.environ.get("GATEWATCH_INFLUXD")
+_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the developer's own store, token or configuration."""
+    for name in list(os.environ):
+        if name.startswith(("INFLUXDB_V2_", "GATEWATCH_")):
+            monkeypatch.delenv(name)
+
+
+@dataclass
+class Influxd:
+    """A running influxd with one organisation, and what a test needs of it."""
+
+    binary: str
+    address: str
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    org: str = "gatewatch-tests"
+    token: str = "the-operator's-token"
+    org_id: str = ""
+    buckets: Iterator[int] = field(default_factory=count)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{self.address}"
+
+    def start(self) -> None:
+        """Start the server on what its folder holds, and wait until it answers."""
+        places = [f"--{name}-path={self.folder / name}" for name in ("bolt", "sqlite", "engine")]
+        log = self.folder / "influxd.log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [self.binary, f"--http-bind-address={self.address}", "--reporting-disabled", *places],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if self.call("/health")["status"] == "pass":
+                    return
+            except (urllib.error.URLError, OSError):
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"influxd did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop the server; what it holds stays in its folder."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def call(self, path: str, body: object = None) -> Any:
+        """Ask the server's API: a POST where there is a body. Gives the decoded answer."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Authorization": f"Token {self.token}"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.loads(response.read() or b"null")
+
+    def bucket(self, name: str | None = None, retention_s: int = 0) -> str:
+        """A fresh bucket's name."""
+        name = name or f"bucket-{next(self.buckets)}"
+        rules = [{"type": "expire", "everySeconds": retention_s}] if retention_s else []
+        self.call("/api/v2/buckets", {"orgID": self.org_id, "name": name, "retentionRules": rules})
+        return name
+
+    def token_for(self, *actions: str) -> str:
+        """A token that may do these things (read, write) with every bucket and nothing else."""
+        permissions = [{"action": a, "resource": {"type": "buckets", "orgID": self.org_id}} for a in actions]
+        answer = self.call("/api/v2/authorizations", {"orgID": self.org_id, "permissions": permissions})
+        return str(answer["token"])
+
+    def store(self, bucket: str | None = None, token: str | None = None, timeout: float | None = None) -> InfluxStore:
+        """A store in a bucket, a fresh one by default."""
+        return InfluxStore(
+            self.url, org=self.org, bucket=bucket or self.bucket(), token=token or self.token, timeout=timeout
+        )
+
+
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _influxd_binary() -> str:
+    if _BINARY:
+        return _BINARY
+    cached = subprocess.run([ROOT / "tools/build-influxd", "--cached"], capture_output=True, text=True, check=False)
+    if cached.returncode == 0:
+        return cached.stdout.strip()
+    remedy = "influxd is not built: `make influxd` builds it once, or GATEWATCH_INFLUXD names one"
+    if _CI:
+        pytest.fail(remedy)
+    pytest.skip(remedy)
+
+
+@pytest.fixture(scope="session")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """A real InfluxDB on the loopback address, for the whole session."""
+    yield from run_influxd(tmp_path_factory.mktemp("influxd"))
+
+
+@pytest.fixture
+def own_influxd(tmp_path: Path) -> Iterator[Influxd]:
+    """A real InfluxDB for one test, which may stop it."""
+    yield from run_influxd(tmp_path)
+
+
+def run_influxd(folder: Path) -> Iterator[Influxd]:
+    """Start influxd in a folder, set it up, and stop it in the end."""
+    server = Influxd(_influxd_binary(), f"127.0.0.1:{free_port()}", folder)
+    try:
+        server.start()
+        setup = {"username": "tests", "password": "correct horse", "org": server.org, "bucket": "first"}
+        server.org_id = server.call("/api/v2/setup", setup | {"token": server.token})["org"]["id"]
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,421 @@
+"""What every store does alike: one suite, over SQLite and over a real InfluxDB."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import struct
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from collector.errors import WriteRejected
+from collector.schema import FieldValue, Point, point_problem
+from collector.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from collector.store import Store
+    from collector.store.influxdb import InfluxStore
+
+    from ..conftest import Influxd
+
+Opener = Callable[[], "Store"]
+NOON = 1_700_000_000_000_000_000
+
+
+@pytest.fixture(params=["sqlite", "influxdb"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Gives stores that all open the same empty place."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "points.db")
+    influxd: Influxd = request.getfixturevalue("influxd")
+    bucket = influxd.bucket()
+    return lambda: influxd.store(bucket)
+
+
+@pytest.fixture
+def store(opener: Opener) -> Iterator[Store]:
+    store = opener()
+    yield store
+    store.close()
+
+
+def point(
+    time: int = NOON, *, measurement: str = "m", tags: dict[str, str] | None = None, **fields: FieldValue
+) -> Point:
+    return Point(measurement, {"run": "r"} if tags is None else tags, fields, time)
+
+
+def times(frame: pd.DataFrame) -> list[int]:
+    return frame["time"].astype("int64").tolist()
+
+
+def test_a_fresh_store_passes_its_check(store: Store) -> None:
+    store.check()
+    assert store.read("m").empty
+
+
+def test_an_empty_read_still_has_a_time_column(store: Store) -> None:
+    assert list(store.read("m").columns) == ["time"]
+    assert store.read("m")["time"].dtype == "datetime64[ns, UTC]"
+    store.write([point(f=1.0)])
+    assert list(store.read("m", run="another").columns) == ["time"]
+    assert list(store.read("other").columns) == ["time"]
+
+
+def test_writing_nothing_is_fine(store: Store) -> None:
+    store.write([])
+    store.write(iter([]))
+
+
+def test_fields_of_one_point_unite_and_the_last_value_wins(store: Store) -> None:
+    store.write([point(a=1.0, b=1.0)])
+    store.write([point(b=2.0, c=3.0), point(c=4.0)])
+    frame = store.read("m")
+    assert len(frame) == 1
+    assert frame[["a", "b", "c"]].iloc[0].tolist() == [1.0, 2.0, 4.0]
+
+
+def test_writing_again_changes_nothing(store: Store) -> None:
+    points = [point(NOON + i, tags={"run": "r", "gate": f"g{i % 3}"}, f=i / 7, step=i) for i in range(50)]
+    store.write(points)
+    before = store.read("m")
+    store.write(reversed(points))
+    assert_frame_equal(store.read("m"), before)
+    assert len(before) == 50
+
+
+def test_types_come_back_as_they_were(store: Store) -> None:
+    store.write([point(f=2.0, i=2, b=True, s="2"), point(NOON + 1, f=3.0, i=3, b=False, s="")])
+    frame = store.read("m")
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
+        "time": "datetime64[ns, UTC]",
+        "run": "object",
+        "b": "bool",
+        "f": "float64",
+        "i": "int64",
+        "s": "object",
+    }
+    assert frame[["f", "i", "b", "s"]].values.tolist() == [[2.0, 2, True, "2"], [3.0, 3, False, ""]]
+
+
+def test_what_a_point_lacks_is_missing_and_types_still_hold(store: Store) -> None:
+    store.write([point(f=2.0, i=2**62 + 1, b=True, s="2"), point(NOON + 1, other=1.0)])
+    frame = store.read("m")
+    assert frame[["b", "f", "i", "other", "s"]].dtypes.astype(str).tolist() == [
+        "boolean",
+        "float64",
+        "Int64",
+        "float64",
+        "object",
+    ]
+    assert frame["i"][0] == 2**62 + 1
+    assert frame["i"][1] is pd.NA
+    assert frame["b"][1] is pd.NA
+    assert math.isnan(frame["f"][1])
+    assert frame["s"][1] is None
+
+
+@pytest.mark.parametrize(
+    "value", [0.1, 5e-324, 1.7976931348623157e308, 1e16, 1e21, 1e-5, 123456789012345680.0, 1 / 3, 2.0**53 + 2]
+)
+def test_floats_come_back_to_the_last_bit(store: Store, value: float) -> None:
+    store.write([point(f=value)])
+    assert struct.pack("<d", store.read("m")["f"][0]) == struct.pack("<d", value)
+
+
+def test_a_negative_zero_is_a_zero(store: Store) -> None:
+    store.write([point(f=-0.0)])  # InfluxDB's answer loses the sign
+    assert store.read("m")["f"].tolist() == [0.0]
+
+
+def test_integers_keep_all_64_bits(store: Store) -> None:
+    store.write([point(low=-(2**63), high=2**63 - 1)])
+    assert store.read("m")[["low", "high"]].iloc[0].tolist() == [-(2**63), 2**63 - 1]
+
+
+@pytest.mark.parametrize("time", [-(2**63) + 2, -1, 0, NOON, 2**62, 2**63 - 2])
+def test_any_time_in_64_bits_is_kept(store: Store, time: int) -> None:
+    store.write([point(time, f=1.0)])
+    assert times(store.read("m")) == [time]
+    assert times(store.read("m", start=time, stop=time + 1)) == [time]
+    assert store.read("m", stop=time).empty
+    assert store.read("m", start=time + 1).empty
+
+
+HOSTILE = [
+    "it's",
+    'say "hi"',
+    "back\\slash",
+    "'; DROP TABLE points; --",
+    "' OR '1'='1",
+    '" OR "a"="a',
+    "../../etc/passwd",
+    ".*",
+    "/.*/",
+    "a,b=c d",
+    "$v0",
+    "%s{}%b",
+    "🙂é",
+    " padded ",
+    "\\'",
+    "{'a': 1}",
+    "now() - 1h",
+    "nan",
+    "x" * 512,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_only_names(store: Store, name: str) -> None:
+    tags = {"run": name, name: name}
+    store.write(
+        [Point(name, tags, {name + "!": 1.5}, NOON) if len(name) < 500 else Point(name, tags, {name: 1.5}, NOON)]
+    )
+    store.write([Point(name, {"run": "other"}, {"g": 1.0}, NOON)])
+    frame = store.read(name, run=name)
+    assert len(frame) == 1
+    assert frame["run"][0] == name
+    assert frame[name][0] == name
+    assert frame.iloc[0, -1] == 1.5
+    assert len(store.read(name, tags={name: name})) == 1
+    assert len(store.read(name)) == 2
+
+
+def test_a_field_may_be_named_like_a_tag(store: Store) -> None:
+    store.write([Point("m", {"x": "tag"}, {"x": 1.5}, NOON)])
+    assert store.read("m")[["x", "x_field"]].iloc[0].tolist() == ["tag", 1.5]
+
+
+def test_an_empty_tag_is_no_tag(store: Store) -> None:
+    store.write([Point("m", {"run": "r", "symbol": ""}, {"a": 1.0}, NOON), point(b=2.0)])
+    frame = store.read("m")
+    assert list(frame.columns) == ["time", "run", "a", "b"]
+    assert len(frame) == 1
+
+
+def test_reads_are_filtered_by_run_tags_and_time(store: Store) -> None:
+    store.write(
+        Point("m", {"run": f"r{i % 2}", "gate": f"g{i % 3}"} | ({"symbol": "X"} if i < 6 else {}), {"n": i}, NOON + i)
+        for i in range(12)
+    )
+
+    def numbers(**filters: object) -> list[int]:
+        return store.read("m", **filters)["n"].tolist()  # type: ignore[arg-type]  # the filters are of several types
+
+    assert numbers() == list(range(12))
+    assert numbers(run="r1") == [1, 3, 5, 7, 9, 11]
+    assert numbers(tags={"gate": "g2"}) == [2, 5, 8, 11]
+    assert numbers(run="r0", tags={"gate": "g2"}) == [2, 8]
+    assert numbers(tags={"symbol": ""}) == [6, 7, 8, 9, 10, 11]
+    assert numbers(start=NOON + 4, stop=NOON + 7) == [4, 5, 6]
+    assert numbers(run="r0", start=NOON + 10) == [10]
+    assert store.read("m", tags={"absent": "x"}).empty
+    assert store.read("m", start=NOON + 7, stop=NOON + 4).empty
+
+
+def test_a_moment_bounds_a_read_in_any_zone(store: Store) -> None:
+    start = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    first = int(start.timestamp()) * 10**9
+    store.write([point(first - 1, f=0.0), point(first, f=1.0), point(first + 1_000, f=2.0)])
+    elsewhere = start.astimezone(timezone(timedelta(hours=-5)))
+    for moment in (start, elsewhere, start.replace(tzinfo=None), pd.Timestamp(start)):
+        assert store.read("m", start=moment)["f"].tolist() == [1.0, 2.0]
+        assert store.read("m", stop=moment)["f"].tolist() == [0.0]
+    assert store.read("m", start=start + timedelta(microseconds=1))["f"].tolist() == [2.0]
+    assert store.read("m", start=pd.Timestamp(first + 999, tz="UTC"))["f"].tolist() == [2.0]
+
+
+def test_rows_come_by_time_then_by_tags(store: Store) -> None:
+    store.write(
+        Point("m", tags, {"f": 1.0}, NOON + time)
+        for time in (2, 1)
+        for tags in ({"b": "2", "a": "1"}, {"a": "2"}, {"a": "1"}, {"b": "1"}, {})
+    )
+    frame = store.read("m")
+    assert list(frame.columns) == ["time", "a", "b", "f"]
+    one = [(None, None), (None, "1"), ("1", None), ("1", "2"), ("2", None)]
+    assert list(zip(frame["a"], frame["b"], strict=True)) == one * 2
+    assert times(frame) == [NOON + 1] * 5 + [NOON + 2] * 5
+
+
+def test_wrong_points_are_named_and_the_others_stored(store: Store) -> None:
+    store.write([point(f=1.0)])
+    batch = [
+        point(NOON + 1, f=1.0),
+        point(NOON + 2, f=math.nan),
+        point(NOON + 3, f=7),
+        point(NOON + 4, f="seven", g=1.0),
+        Point("m", {"run": "bad\n"}, {"f": 1.0}, NOON + 5),
+        point(NOON + 6, f=2.0),
+    ]
+    with pytest.raises(WriteRejected) as caught:
+        store.write(batch)
+    assert times(store.read("m")) == [NOON, NOON + 1, NOON + 6]
+    assert caught.value.count == 4
+    reasons = "\n".join(caught.value.reasons)
+    assert "'f' is nan" in reasons
+    assert "control character" in reasons
+    assert "already exists as" in reasons
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WriteRejected):
+        store.write(batch)
+    assert times(store.read("m")) == [NOON, NOON + 1, NOON + 6]
+
+
+@pytest.mark.parametrize("first", [1.0, 1, True, "1"])
+@pytest.mark.parametrize("second", [1.0, 1, True, "1"])
+def test_a_field_keeps_the_type_it_was_first_written_with(store: Store, first: FieldValue, second: FieldValue) -> None:
+    store.write([point(f=first)])
+    if type(first) is type(second):
+        store.write([point(NOON + 1, f=second)])
+        assert len(store.read("m")) == 2
+    else:
+        with pytest.raises(WriteRejected, match="f"):
+            store.write([point(NOON + 1, f=second)])
+        assert store.read("m")["f"].tolist() == [first]
+
+
+def test_the_same_name_may_have_another_type_elsewhere(store: Store) -> None:
+    store.write([point(f=1.0), point(measurement="other", f="text")])
+    assert store.read("other")["f"].tolist() == ["text"]
+
+
+def test_more_points_than_one_request_takes(store: Store) -> None:
+    store.write(point(NOON + i, f=i / 3, n=i) for i in range(12_001))
+    frame = store.read("m")
+    assert frame["n"].tolist() == list(range(12_001))
+    assert frame["f"].tolist() == [i / 3 for i in range(12_001)]
+
+
+def event(run: str, time: int, name: str, **fields: FieldValue) -> Point:
+    return Point("runs", {"run": run, "phase": "train"}, {"event": name, **fields}, NOON + time)
+
+
+def test_runs_are_told_by_their_first_start_and_last_event(store: Store) -> None:
+    about = {"framework": "keras", "model": "lstm", "config": '{"every": 10}'}
+    store.write(
+        [
+            event("old", 1, "started", step=0, **about),
+            event("old", 2, "heartbeat", step=10),
+            event("old", 3, "completed", step=20),
+            event("new", 2, "started", step=0, **about | {"model": "gru"}),
+            event("new", 9, "heartbeat", step=7),
+            event("headless", 5, "heartbeat"),
+            Point("runs", {}, {"event": "started"}, NOON + 99),
+        ]
+    )
+    frame = store.runs()
+    assert list(frame.columns) == ["run", "state", "started", "last_seen", "step", "framework", "model", "config"]
+    assert frame["run"].tolist() == ["new", "headless", "old"]
+    assert frame["state"].tolist() == ["heartbeat", "heartbeat", "completed"]
+    assert frame["model"].tolist() == ["gru", None, "lstm"]
+    assert frame["config"].tolist() == ['{"every": 10}', None, '{"every": 10}']
+    assert frame["step"].fillna(-1).tolist() == [7, -1, 20]
+    assert frame["last_seen"].astype("int64").tolist() == [NOON + 9, NOON + 5, NOON + 3]
+    assert frame["started"].isna().tolist() == [False, True, False]
+    assert frame["started"][2].value == NOON + 1
+
+
+def test_without_runs_the_frame_is_empty_and_typed(store: Store) -> None:
+    frame = store.runs()
+    assert frame.empty
+    assert str(frame["started"].dtype) == "datetime64[ns, UTC]"
+    assert str(frame["step"].dtype) == "Int64"
+
+
+def test_a_closed_store_may_be_closed_again_and_used_again(store: Store) -> None:
+    store.write([point(f=1.0)])
+    store.close()
+    store.close()
+    assert len(store.read("m")) == 1
+
+
+def _write_many(store: Store, worker: int) -> None:
+    for batch in range(10):
+        store.write([point(NOON + batch * 20 + i, tags={"w": str(worker)}, f=1.0, i=i) for i in range(20)])
+        store.write([point(NOON + batch, tags={"shared": "yes"}, **{f"w{worker}": float(batch)})])
+
+
+def test_processes_write_at_once_and_nothing_is_lost(opener: Opener) -> None:
+    store = opener()
+    store.write([point(f=1.0)])  # a connection that the children must not use
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_write_many, args=(store, worker)) for worker in range(3)]
+    for child in children:
+        child.start()
+    _write_many(store, 3)
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    for worker in range(4):
+        assert len(store.read("m", tags={"w": str(worker)})) == 200
+    shared = store.read("m", tags={"shared": "yes"})
+    assert shared[[f"w{worker}" for worker in range(4)]].notna().all(axis=None)
+    assert len(shared) == 10
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
+values = (
+    st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.booleans()
+    | st.text(max_size=6)
+)
+points = st.builds(
+    Point,
+    st.just("m"),
+    st.dictionaries(names, names, max_size=3),
+    st.dictionaries(names, values, min_size=1, max_size=4),
+    st.integers(NOON, NOON + 5),
+).filter(lambda candidate: point_problem(candidate) is None)
+
+
+@pytest.fixture(scope="module")
+def pair(influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tuple[Store, Store]]]:
+    """Gives fresh empty pairs of stores, one of each kind."""
+    folder = tmp_path_factory.mktemp("pairs")
+    opened: list[Store] = []
+
+    def fresh() -> tuple[SqliteStore, InfluxStore]:
+        both = (SqliteStore(folder / f"{len(opened)}.db"), influxd.store())
+        opened.extend(both)
+        return both
+
+    yield fresh
+    for store in opened:
+        store.close()
+
+
+def write(store: Store, batch: list[Point]) -> int:
+    try:
+        store.write(batch)
+    except WriteRejected as rejected:
+        return rejected.count
+    return 0
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(batches=st.lists(st.lists(points, max_size=6), max_size=3))
+def test_both_stores_give_the_same_frame(batches: list[list[Point]], pair: Callable[[], tuple[Store, Store]]) -> None:
+    sqlite, influxdb = pair()
+    for batch in batches:
+        for candidate in batch:  # one by one: in one batch the stores may meet conflicting types in another order
+            assert write(sqlite, [candidate]) == write(influxdb, [candidate])
+    assert_frame_equal(sqlite.read("m"), influxdb.read("m"), check_exact=True)
+
+
+def test_both_stores_give_the_same_runs(pair: Callable[[], tuple[Store, Store]]) -> None:
+    batch = [event("a", 1, "started", config="{}", step=0), event("b", 2, "failed", step=3), event("a", 5, "heartbeat")]
+    sqlite, influxdb = pair()
+    sqlite.write(batch)
+    influxdb.write(batch)
+    assert_frame_equal(sqlite.runs(), influxdb.runs(), check_exact=True)

@@ -1,0 +1,281 @@
+"""What is InfluxDB's own: tokens, buckets, partial writes, servers that are away or are none."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collector.errors import ConfigError, WriteRejected, WriteUnavailable
+from collector.schema import Point
+from collector.store import influxdb, open_store
+from collector.store.influxdb import InfluxStore
+
+if TYPE_CHECKING:
+    from ..conftest import Influxd
+
+NOW = time.time_ns()
+
+
+def points(count: int = 1) -> list[Point]:
+    return [Point("m", {"run": "r"}, {"f": float(i)}, NOW + i) for i in range(count)]
+
+
+def message(error: pytest.ExceptionInfo[Exception], token: str = "s3cret") -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert token not in text
+    return text
+
+
+def test_a_token_for_writing_alone_passes_the_check_and_writes(influxd: Influxd) -> None:
+    bucket = influxd.bucket()
+    store = influxd.store(bucket, influxd.token_for("write"))
+    store.check()
+    store.write(points())
+    assert len(influxd.store(bucket).read("m")) == 1
+    with pytest.raises(ConfigError, match="may only write"):
+        store.read("m")
+
+
+def test_a_token_for_reading_alone_reads_and_cannot_write(influxd: Influxd) -> None:
+    bucket = influxd.bucket()
+    influxd.store(bucket).write(points())
+    store = influxd.store(bucket, influxd.token_for("read"))
+    assert len(store.read("m")) == 1
+    with pytest.raises(ConfigError, match="the right to write"):
+        store.check()
+    with pytest.raises(WriteUnavailable, match="the right to write"):
+        store.write(points())
+
+
+def test_a_refused_token_is_named_by_its_variable(influxd: Influxd) -> None:
+    store = influxd.store(token="s3cret")
+    with pytest.raises(ConfigError) as check:
+        store.check()
+    with pytest.raises(WriteUnavailable) as write:
+        store.write(points())
+    with pytest.raises(ConfigError) as read:
+        store.read("m")
+    for error in (check, write, read):
+        assert "INFLUXDB_V2_TOKEN" in message(error)
+        assert influxd.url in message(error)
+
+
+def test_a_missing_bucket_or_organisation_is_named(influxd: Influxd) -> None:
+    absent = influxd.store("absent")
+    nobody = InfluxStore(influxd.url, org="nobody", bucket="first", token=influxd.token)
+    for store, name in ((absent, "absent"), (nobody, "nobody")):
+        with pytest.raises(ConfigError) as check:
+            store.check()
+        assert name in message(check, influxd.token)
+        with pytest.raises(WriteUnavailable, match=name):
+            store.write(points())
+    with pytest.raises(ConfigError, match="'absent'"):
+        absent.read("m")
+
+
+def test_a_bucket_may_have_any_name(influxd: Influxd) -> None:
+    store = influxd.store(influxd.bucket("we ird/na'me & ünïcode"))
+    store.check()
+    store.write(points())
+    assert len(store.read("m")) == 1
+
+
+def test_the_environment_opens_it(influxd: Influxd, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "URL": influxd.url + "/",
+        "ORG": influxd.org,
+        "BUCKET": "first",
+        "TOKEN": influxd.token,
+    }.items():
+        monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+    store = open_store()
+    store.check()
+    assert store.url == influxd.url
+
+
+def test_points_past_the_retention_are_counted_and_the_others_stored(influxd: Influxd) -> None:
+    store = influxd.store(influxd.bucket(retention_s=3600))
+    old = [Point("m", {"run": "r"}, {"f": 1.0}, 10**9 + i) for i in range(3)]
+    with pytest.raises(WriteRejected, match="retention policy") as caught:
+        store.write([*old, *points(2)])
+    assert caught.value.count == 3
+    assert len(store.read("m")) == 2
+
+
+def test_a_point_that_the_server_cannot_parse_does_not_cost_the_others(influxd: Influxd) -> None:
+    store = influxd.store()
+    too_many_tags = Point("m", {f"tag{i}": "x" * 500 for i in range(200)}, {"f": 1.0}, NOW + 50)
+    with pytest.raises(WriteRejected) as caught:
+        store.write([*points(100)[:50], too_many_tags, *points(100)[51:]])
+    assert caught.value.count == 1
+    assert len(message(caught, influxd.token)) < 1000
+    assert len(store.read("m")) == 99
+
+
+def test_a_field_whose_type_differs_by_shard_is_read_as_a_float(influxd: Influxd) -> None:
+    store = influxd.store()
+    store.write([Point("m", {}, {"f": 1}, 10**18), Point("m", {}, {"f": 2.5}, 1_700_000_000 * 10**9)])
+    assert store.read("m")["f"].tolist() == [1.0, 2.5]
+
+
+def test_a_stopped_server_is_unavailable_and_comes_back(own_influxd: Influxd) -> None:
+    store = own_influxd.store()
+    store.write(points())
+    own_influxd.stop()
+    for ask in (store.check, lambda: store.write(points()), lambda: store.read("m"), store.runs):
+        with pytest.raises(WriteUnavailable, match="no connection") as caught:
+            ask()
+        assert own_influxd.url in message(caught, own_influxd.token)
+    own_influxd.start()
+    store.write(points(3))
+    assert len(store.read("m")) == 3
+
+
+def test_threads_share_a_store(influxd: Influxd) -> None:
+    store = influxd.store()
+    batches = [[Point("m", {"w": str(w)}, {"f": 1.0}, NOW + i) for i in range(200)] for w in range(6)]
+    threads = [threading.Thread(target=store.write, args=(batch,)) for batch in batches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(store.read("m")) == 1200
+
+
+# What influxd cannot be made to do, a small real server does: answer late, wrongly, or not as InfluxDB.
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+@pytest.fixture
+def stand_in() -> Iterator[Callable[[Answer], InfluxStore]]:
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answer: Answer) -> InfluxStore:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                answer(self, self.rfile.read(int(self.headers["Content-Length"] or 0)))
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return InfluxStore(f"http://127.0.0.1:{server.server_port}", org="o", bucket="b", token="s3cret", timeout=0.5)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def replying(status: int, body: bytes = b"", **headers: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("header", "low", "high"),
+    [("7", 7, 7), ("0", 0, 0), (formatdate(time.time() + 3600, usegmt=True), 3000, 3601)],
+)
+def test_a_busy_server_says_when_to_come_back(
+    stand_in: Callable[[Answer], InfluxStore], header: str, low: float, high: float
+) -> None:
+    for status in (429, 503):
+        store = stand_in(replying(status, b'{"code":"busy","message":"not now"}', Retry_After=header))
+        for ask in (store.check, lambda store=store: store.write(points())):
+            with pytest.raises(WriteUnavailable, match="not now") as caught:
+                ask()
+            assert caught.value.retry_after is not None
+            assert low <= caught.value.retry_after <= high
+
+
+@pytest.mark.parametrize("header", ["soon", "nan", "inf", "-3"])
+def test_a_senseless_retry_after_does_no_harm(stand_in: Callable[[Answer], InfluxStore], header: str) -> None:
+    store = stand_in(replying(503, Retry_After=header))
+    with pytest.raises(WriteUnavailable) as caught:
+        store.write(points())
+    assert caught.value.retry_after in (None, 0.0)
+
+
+def test_a_server_that_hangs_is_unavailable(stand_in: Callable[[Answer], InfluxStore]) -> None:
+    release = threading.Event()
+    store = stand_in(lambda handler, body: release.wait(30) and None)
+    for ask in (store.check, lambda: store.write(points()), lambda: store.read("m")):
+        with pytest.raises(WriteUnavailable, match="no answer in time"):
+            ask()
+    release.set()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (replying(200, b"<html>welcome</html>"), "not InfluxDB"),
+        (replying(200, b"{}"), "not InfluxDB"),
+        (replying(302, Location="https://login.example/?next=s3cret"), "leads to https://login.example/"),
+        (replying(308, Location="https://elsewhere/"), "leads to https://elsewhere/"),
+        (replying(404, b"<html>no such page</html>"), "not InfluxDB"),
+        (replying(400, b"The plain HTTP request was sent to HTTPS port"), "not InfluxDB"),
+        (replying(422, b'["rubbish"]'), "not InfluxDB"),
+    ],
+)
+def test_what_is_no_influxdb_is_told_so_and_takes_no_points(
+    stand_in: Callable[[Answer], InfluxStore], answer: Answer, told: str
+) -> None:
+    store = stand_in(answer)
+    with pytest.raises(ConfigError, match=told) as check:
+        store.check()
+    with pytest.raises(WriteUnavailable, match=told) as write:
+        store.write(points())
+    with pytest.raises((WriteUnavailable, ConfigError), match=told) as read:
+        store.read("m")
+    assert all(message(error) for error in (check, write, read))
+
+
+def test_an_answer_that_breaks_off_is_unavailable(stand_in: Callable[[Answer], InfluxStore]) -> None:
+    def answer(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b'{"results":[')
+        handler.close_connection = True
+
+    store = stand_in(answer)
+    for ask in (store.check, lambda: store.write(points()), lambda: store.read("m")):
+        with pytest.raises((WriteUnavailable, ConfigError)):
+            ask()
+
+
+def test_a_request_too_large_is_halved_until_it_fits(
+    stand_in: Callable[[Answer], InfluxStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[bytes] = []
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        lines = gzip.decompress(body).splitlines()
+        if len(lines) > 3 or b"m,run=r f=5 " in lines[0]:
+            replying(413, b"<html>too large</html>")(handler, body)
+        else:
+            taken.extend(lines)
+            replying(204)(handler, body)
+
+    monkeypatch.setattr(influxdb, "BATCH", 10)
+    with pytest.raises(WriteRejected, match="too large") as caught:
+        stand_in(answer).write(points(20))
+    assert caught.value.count == 1
+    assert len(taken) == 19

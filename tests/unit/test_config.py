@@ -1,0 +1,157 @@
+"""The configuration file, and how a store is chosen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collector import config
+from collector.config import load_settings
+from collector.errors import ConfigError
+from collector.store import open_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URL, ORG, BUCKET, TOKEN = (f"INFLUXDB_V2_{name}" for name in ("URL", "ORG", "BUCKET", "TOKEN"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def influxdb_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ((URL, "http://from-url:8086"), (ORG, "o"), (BUCKET, "b"), (TOKEN, "s3cret")):
+        monkeypatch.setenv(name, value)
+
+
+def test_without_a_file_there_are_defaults() -> None:
+    assert load_settings().store.url is None
+
+
+def test_the_file_of_the_working_directory_is_read(folder: Path) -> None:
+    (folder / config.FILE).write_text('[store]\nurl = "sqlite:///a.db"\n')
+    assert load_settings().store.url == "sqlite:///a.db"
+
+
+def test_the_environment_names_another_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "other.toml").write_text('[store]\nurl = "sqlite:///b.db"\n')
+    monkeypatch.setenv("GATEWATCH_CONFIG", str(folder / "other.toml"))
+    assert load_settings().store.url == "sqlite:///b.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"[store]\nurll = 'x'", r"unknown key 'urll' in \[store\]; allowed: .*url"),
+        (b"[shop]\nx = 1", r"unknown key 'shop'; allowed: .*store"),
+        (b"[store]\nurl = 3", "store.url: .*string"),
+        (b"store = 3", "store: "),
+        (b"[store", "not valid TOML"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_a_wrong_file_is_one_line_with_file_key_and_remedy(folder: Path, text: bytes, reason: str) -> None:
+    (folder / config.FILE).write_bytes(text)
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_settings()
+    assert str(caught.value).startswith(f"{config.FILE}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWATCH_CONFIG", "absent.toml")
+    with pytest.raises(ConfigError, match=r"absent\.toml: no such configuration file"):
+        load_settings()
+
+
+def test_a_folder_is_no_file(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_settings(folder)
+
+
+def test_the_store_is_sqlite_here_by_default() -> None:
+    assert open_store().url == "sqlite:///gatewatch.db"
+
+
+def test_argument_environment_file_and_influxdb_come_in_this_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, influxdb_environment: None
+) -> None:
+    assert open_store().url == "http://from-url:8086"
+    (folder / config.FILE).write_text('[store]\nurl = "sqlite:///file.db"\n')
+    assert open_store().url == "sqlite:///file.db"
+    monkeypatch.setenv("GATEWATCH_STORE", "sqlite:///variable.db")
+    assert open_store().url == "sqlite:///variable.db"
+    assert open_store("sqlite:///argument.db").url == "sqlite:///argument.db"
+
+
+def test_opening_makes_no_file_and_no_connection(folder: Path, influxdb_environment: None) -> None:
+    open_store("sqlite:///a.db").close()
+    open_store("http://127.0.0.1:1/").close()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["sqlite:///data/a b.db", "sqlite:////tmp/x.db"])
+def test_relative_and_absolute_paths(form: str) -> None:
+    assert open_store(form).url == form
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "gatewatch.db",
+        "sqlite://gatewatch.db",
+        "sqlite:///",
+        "http://",
+        "http://[::1",
+        "http://host:port",
+        "postgres://me:s3cret@host/db",
+        "http://me:s3cret@host:8086",
+        "http://host:8086?token=s3cret",
+        "ftp://host",
+        "//me:s3cret@host",
+        "me:s3cret@host",
+    ],
+)
+def test_any_other_url_is_refused_in_one_line_without_its_secrets(url: str, influxdb_environment: None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_store(url)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "http" in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", [ORG, BUCKET, TOKEN])
+def test_a_missing_variable_is_named(missing: str, influxdb_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(missing, " ")
+    with pytest.raises(ConfigError, match=f"{missing} is not set"):
+        open_store()
+
+
+def test_a_token_that_is_no_header_is_refused(influxdb_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "a\r\nX-Evil: s3cret")
+    with pytest.raises(ConfigError, match=TOKEN) as caught:
+        open_store()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_token_shows_nowhere(influxdb_environment: None) -> None:
+    store = open_store()
+    assert "s3cret" not in f"{store!r} {store} {store.url}"
+
+
+def test_a_sqlite_store_by_argument_loads_neither_influxdb_client_nor_pandas() -> None:
+    code = (
+        "import sys; from collector.store import open_store; from collector.schema import Point\n"
+        "store = open_store('sqlite:///a.db'); store.write([Point('m', {}, {'f': 1.0}, 1)])\n"
+        "print([name for name in ('influxdb_client', 'pandas', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,159 @@
+"""Names, paths and points: what the schema lets through."""
+
+from __future__ import annotations
+
+import math
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from collector.errors import ConfigError
+from collector.schema import (
+    MAX_USER_TAGS,
+    RESERVED_NAMES,
+    FieldValue,
+    Point,
+    check_phase,
+    check_run,
+    check_tags,
+    clean_name,
+    gate_scale,
+    name_problem,
+    path_name,
+    point_problem,
+)
+
+text = st.text() | st.text(st.characters())
+
+
+@given(text)
+@example("")
+@example("   ")
+@example("\\\\")
+@example("time")
+@example("é" * 400)
+@example("\\" * 600)
+@example("\ud800")
+@example("\n" * 300)
+def test_a_cleaned_name_is_a_name(name: str) -> None:
+    assert name_problem(clean_name(name)) is None
+    assert clean_name(name) not in RESERVED_NAMES
+
+
+@given(text)
+def test_a_name_without_problem_stays_as_it_is(name: str) -> None:
+    if name_problem(name) is None and name not in RESERVED_NAMES:
+        assert clean_name(name) == name
+
+
+def test_long_names_that_differ_stay_apart() -> None:
+    assert clean_name("a" * 600) != clean_name("a" * 601)
+
+
+@given(st.text())
+@example("")
+@example("..")
+@example("../../etc/passwd")
+@example("CON/../x")
+@example("/absolute")
+@example("a\\b")
+def test_a_path_name_is_one_safe_component(name: str) -> None:
+    component = path_name(name)
+    assert PurePosixPath(component).name == component
+    assert component not in (".", "..", "")
+    assert len(component) <= 100
+    assert set(component) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+@given(st.sets(st.text(max_size=6), max_size=30))
+def test_different_names_are_different_paths(names: set[str]) -> None:
+    assert len({path_name(name) for name in names}) == len(names)
+
+
+def test_a_plain_name_is_its_own_path() -> None:
+    assert path_name("goog-lstm_1.2") == "goog-lstm_1.2"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (3, "must be text, not int"),
+        ("", "must not be empty"),
+        (" ", "must not be empty"),
+        ("a\nb", "control character"),
+        ("a\u2028b", "control character"),
+        ("a\\", "backslash"),
+        ("é" * 257, "512 bytes"),
+    ],
+)
+def test_a_run_that_is_no_name_is_refused_with_the_reason(name: object, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        check_run(name)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({f"t{i}": "x" for i in range(MAX_USER_TAGS + 1)}, "at most 8"),
+        ({"run": "x"}, "'run' is taken"),
+        ({"time": "x"}, "'time' is taken"),
+        ({"_hidden": "x"}, "'_hidden' is taken"),
+        ({"a\tb": "x"}, "control character"),
+        ({"symbol": ""}, "must not be empty"),
+        ({"symbol": 3}, "must be text"),
+    ],
+)
+def test_tags_that_cannot_be_are_refused_by_name(tags: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        check_tags(tags)
+
+
+def test_good_tags_run_and_phase_pass() -> None:
+    assert check_tags({"symbol": "GOOG"}) == {"symbol": "GOOG"}
+    assert check_tags(None) == {}
+    assert check_run('run 1; it\'s "fine" ../..') == 'run 1; it\'s "fine" ../..'
+    assert check_phase("live") == "live"
+
+
+def test_an_unknown_phase_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="train, validation, backtest, live"):
+        check_phase("test")
+
+
+def test_an_unknown_gate_has_the_scale_of_tanh() -> None:
+    assert gate_scale("mine") == gate_scale("candidate")
+
+
+@pytest.mark.parametrize(
+    ("point", "reason"),
+    [
+        (Point("", {}, {"f": 1}, 0), "must not be empty"),
+        (Point("#m", {}, {"f": 1}, 0), "must not start with #"),
+        (Point("m", {"a": "b\n"}, {"f": 1}, 0), "control character"),
+        (Point("m", {"_field": "b"}, {"f": 1}, 0), "keeps for itself"),
+        (Point("m", {}, {}, 0), "at least one field"),
+        (Point("m", {}, {"time": 1}, 0), "keeps for itself"),
+        (Point("m", {}, {"a\\": 1}, 0), "backslash"),
+        (Point("m", {}, {"f": math.inf}, 0), "is inf"),
+        (Point("m", {}, {"f": 2**63}, 0), "beyond 64 bits"),
+        (Point("m", {}, {"f": "\udfff"}, 0), "lone surrogate"),
+        (Point("m", {}, {"f": "é" * 2**19 + "!"}, 0), "1048577 bytes"),
+        (Point("m", {}, {"f": 1}, 2**63 - 1), "beyond nanoseconds"),
+    ],
+)
+def test_a_point_that_no_store_can_hold_is_named_with_the_reason(point: Point, reason: str) -> None:
+    problem = point_problem(point)
+    assert problem is not None
+    assert reason in problem
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize("value", [[1], None, b"x", 1 + 2j])
+def test_a_field_of_another_type_is_refused(value: FieldValue) -> None:
+    assert "use float, int, bool or str" in (point_problem(Point("m", {}, {"f": value}, 0)) or "")
+
+
+def test_a_point_with_every_type_passes() -> None:
+    assert point_problem(Point("m", {"a": "b", "none": ""}, {"f": 1.0, "i": 1, "b": True, "s": ""}, 0)) is None
