@@ -1,0 +1,64 @@
+"""When to capture: every so many steps, or as often as a budget of the training's own time allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from collector.errors import ConfigError
+
+GRACE_SECONDS: Final = 0.3
+"""What the files of the epochs may cost beyond the budget: so those of a small or short training are complete."""
+
+Every = int | Literal["auto"]
+
+
+class Cadence:
+    """Decides at which steps to capture, and keeps account of what captures cost.
+
+    Args:
+        every: capture at each step whose number it divides; or "auto": whenever the cost so far and of the next
+            capture stay within the budget.
+        overhead: the budget, as a share of the time since the cadence was made.
+        clock: seconds, monotonic.
+
+    Raises:
+        ConfigError: `every` is not a positive whole number or "auto", or `overhead` not in (0, 1].
+    """
+
+    def __init__(self, every: Every, overhead: float, clock: Callable[[], float]) -> None:
+        if every != "auto" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+            raise ConfigError(f"every={every!r}: must be a whole number of steps from 1, or 'auto'")
+        if not isinstance(overhead, int | float) or not 0 < overhead <= 1:
+            raise ConfigError(f"overhead={overhead!r}: must be a share of the training's time, such as 0.01")
+        self.every = every
+        self.overhead = overhead
+        self.spent = 0.0
+        self._clock = clock
+        self._started = clock()
+        self._costs: dict[str, float] = {}
+
+    def due(self, step: int) -> bool:
+        """Whether to capture at this step."""
+        if self.every != "auto":
+            return step % self.every == 0
+        return self.spent + self._costs.get("capture", 0.0) <= self.overhead * self.elapsed
+
+    def affordable(self, seconds: float) -> bool:
+        """Whether an epoch's file, which takes about so long, may be written; always where the user chose the steps."""
+        return self.every != "auto" or self.spent + seconds <= self.overhead * self.elapsed + GRACE_SECONDS
+
+    def charge(self, kind: str, seconds: float) -> None:
+        """Say what work of a kind has cost."""
+        self.spent += seconds
+        self._costs[kind] = seconds
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return max(self._clock() - self._started, 1e-9)
+
+    @property
+    def overhead_ratio(self) -> float:
+        """What captures have cost, as a share of the time that passed without them."""
+        return self.spent / max(self.elapsed - self.spent, 1e-9)

@@ -1,0 +1,87 @@
+"""From the gates of one capture to its points: pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point, clean_name, gate_scale
+from collector.statistics import Array, Mask, gate_statistics, time_profile, unit_profile
+
+
+class Gates(Protocol):
+    """What a framework's adapter gives for one layer: gate → (batch, time, units), and (batch, time) or None."""
+
+    gates: Mapping[str, Array]
+    mask: Mask | None
+
+
+def gate_points(layers: Mapping[str, Gates], tags: Mapping[str, str], time: int, step: int, epoch: int) -> list[Point]:
+    """The `gate_stats`, `gate_units` and `gate_time` points of one capture.
+
+    A gate without any finite value still has its `gate_stats` point, which counts what was not finite.
+
+    Args:
+        layers: layer → its gates.
+        tags: run, phase and the user's own.
+        time: nanoseconds since the epoch.
+        step: of the training.
+        epoch: of the training, from 0.
+    """
+    points = []
+    for layer, captured in layers.items():
+        for gate, values in captured.gates.items():
+            series = {**tags, "layer": clean_name(layer), "gate": clean_name(gate)}
+            stats: dict[str, FieldValue] = dict(gate_statistics(values, gate_scale(gate), captured.mask))
+            points.append(Point(GATE_STATS, series, {**stats, "step": step, "epoch": epoch}, time))
+            if units := unit_profile(values, captured.mask):
+                points.append(Point(GATE_UNITS, series, {**units, "step": step}, time))
+            if positions := time_profile(values, captured.mask):
+                points.append(Point(GATE_TIME, series, {**positions, "step": step}, time))
+    return points
+
+
+def metrics_point(
+    metrics: Mapping[str, Any], tags: Mapping[str, str], time: int, step: int, epoch: int
+) -> Point | None:
+    """The `train_metrics` point of what a framework logs; None where it logs no number.
+
+    Every number is a float. One that is not finite has no field, and is counted in `nan_count` or `inf_count`. What
+    is not one number (a text, an array) is left out.
+
+    Args:
+        metrics: name → number.
+        tags: run, phase and the user's own.
+        time: nanoseconds since the epoch.
+        step: of the training.
+        epoch: of the training, from 0.
+    """
+    fields: dict[str, FieldValue] = {}
+    nan_count = inf_count = 0
+    for name, value in metrics.items():
+        number = _number(value)
+        if number is None:
+            continue
+        if math.isnan(number):
+            nan_count += 1
+        elif math.isinf(number):
+            inf_count += 1
+        else:
+            fields[clean_name(name)] = number
+    if not fields and not nan_count and not inf_count:
+        return None
+    counts: dict[str, FieldValue] = {"nan_count": nan_count, "inf_count": inf_count, "step": step, "epoch": epoch}
+    return Point(TRAIN_METRICS, tags, {**fields, **counts}, time)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str | bytes) or value is None:
+        return None
+    try:
+        array = np.asarray(value)
+        return float(array.reshape(())) if array.size == 1 and array.dtype.kind in "fiub" else None
+    except (TypeError, ValueError, RuntimeError):
+        return None

@@ -1,0 +1,74 @@
+"""`gate_epoch_<n>.npz`: every gate of an epoch's last capture, whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collector.capture import Gates
+from collector.schema import path_name
+
+# Activations are noise to a compressor: the fastest level gives nearly the size of the slowest, in a fifth of the time.
+_LEVEL = 1
+_BYTES_PER_SECOND = 30e6
+
+
+def save_seconds(layers: Mapping[str, Gates]) -> float:
+    """About how long `save_epoch` will take."""
+    return sum(values.nbytes for one in layers.values() for values in one.gates.values()) / _BYTES_PER_SECOND
+
+
+def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: str, epoch: int, step: int) -> Path:
+    """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN.
+
+    `numpy.load` reads the file. The comment of the zip says whose it is. A file of the same name that belongs to
+    another run is moved into a folder of that run first.
+
+    Args:
+        folder: where `gate_epoch_<epoch>.npz` is written.
+        layers: layer → its gates.
+        run: the run's id.
+        phase: of the run.
+        epoch: from 0.
+        step: of the capture.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"gate_epoch_{epoch}.npz"
+    owner = epoch_owner(target)
+    if owner is not None and owner != run:
+        shelf = folder / path_name(owner)
+        shelf.mkdir(exist_ok=True)
+        target.replace(shelf / target.name)
+    temporary = folder / f".{target.name}.{os.getpid()}"
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+            for layer, captured in layers.items():
+                for gate, values in captured.gates.items():
+                    with archive.open(f"{layer}/{gate}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
+            about = {"run": run, "phase": phase, "epoch": epoch, "step": step}
+            archive.comment = json.dumps(about).encode()
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def epoch_owner(path: Path) -> str | None:
+    """The run that wrote a file, or None where it is missing or none of ours."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about: Any = json.loads(archive.comment)
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return None
+    owner = about.get("run") if isinstance(about, dict) else None
+    return owner if isinstance(owner, str) else None

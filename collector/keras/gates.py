@@ -1,0 +1,60 @@
+"""`gates(model, x)`: the gates of an unmodified model."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from collector.errors import ConfigError
+from collector.keras.trace import recurrent_layers, trace
+from collector.replay.cells import Array
+
+
+def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
+    """The gates of a Keras model's recurrent layers for a batch, without training.
+
+    Args:
+        model: any Keras model or layer; one that was never called is built from the batch.
+        x: a batch as the model takes it.
+
+    Returns:
+        Layer name → gate → array (batch, time, units), float32 or as the layer computes. LSTM gates: input, forget,
+        candidate, cell, output, hidden; GRU gates: update, reset, candidate, hidden. Position t is the t-th element of
+        the input, whichever way the cell ran; a masked step is NaN. A wrapped or nested layer is named by its path
+        (`bidirectional/forward_lstm`); a layer that the model calls more than once by its path, `path#2`, and so on.
+
+    Raises:
+        ConfigError: no layer of the model is recurrent, the batch does not fit the model, or no recurrent layer can
+            be replayed exactly. Where only some cannot, a warning names them.
+    """
+    call_once(model, x)
+    layers = recurrent_layers(model)
+    if not layers:
+        raise ConfigError(f"the model {model.name!r} has no recurrent layer (LSTM, GRU or get_gate_history())")
+    traced = trace(model, x, layers)
+    if traced.unreplayed:
+        reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in traced.unreplayed.items())
+        if not traced.layers:
+            raise ConfigError(f"no recurrent layer can be replayed exactly: {reasons}; offer get_gate_history() on it")
+        warnings.warn(f"left out, since not exactly replayable: {reasons}", stacklevel=2)
+    return {path: dict(layer.gates) for path, layer in traced.layers.items()}
+
+
+def call_once(model: Any, x: Any) -> None:
+    """Build a model that was never called.
+
+    Raises:
+        ConfigError: it does not take the batch.
+    """
+    if model.built and getattr(model, "inputs", True) is not None:
+        return
+    try:
+        model(x, training=False)
+    except Exception as error:
+        raise ConfigError(f"the model {model.name!r} cannot be called on the batch: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error's text, or its type where it has none, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

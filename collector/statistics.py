@@ -1,0 +1,208 @@
+"""What is said of one gate at one capture: pure functions, arrays in, numbers out.
+
+Notation: B sequences of T steps and U units. Masked steps are left out of everything; values that are not finite are
+counted, and everything else is taken over the finite rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.schema import HISTOGRAM_BINS, HISTOGRAM_FIELDS, MAX_PROFILE, GateScale
+
+Array = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+DORMANT: Final = 0.025
+"""A unit is dormant at or below this share of its layer's mean activity (Sokar et al. 2023, "The Dormant Neuron
+Phenomenon in Deep Reinforcement Learning")."""
+
+_QUANTILES: Final = (0.05, 0.50, 0.95)
+_SUBBINS: Final = 200
+_FINE_BINS: Final = HISTOGRAM_BINS * _SUBBINS
+
+
+def gate_statistics(values: Array, scale: GateScale, mask: Mask | None = None) -> dict[str, float | int]:
+    """The fields of `gate_stats` for one gate, `step` and `epoch` left out.
+
+    - mean, std (of the population), p05, p50, p95 (linear between the two nearest values, as numpy's default);
+    - hist_00…hist_19: share of the values in 20 equal bins from `scale.low` to `scale.high`; what lies beyond is in
+      the first or the last one;
+    - entropy: Shannon's, of that histogram, in bits: 0 (all in one bin) to 4.32;
+    - saturated_low, saturated_high: share of the values beyond the scale's thresholds;
+    - zero_crossing_rate: share of the steps in time over which a unit goes to the other side of `scale.centre`;
+    - dead_units: how many units are dormant (mean |activation| at most `DORMANT` of the mean over all units);
+    - nan_count, inf_count.
+
+    Without any finite value only the counts are given.
+
+    Args:
+        values: (B, T, U).
+        scale: of this gate.
+        mask: (B, T), False where a step was masked; its values do not count as NaN.
+    """
+    kept = values.reshape(-1) if mask is None else values[mask].reshape(-1)
+    finite = np.isfinite(kept)
+    nan_count = inf_count = 0
+    valid = None
+    if not finite.all():
+        nan_count = int(np.isnan(kept).sum())
+        inf_count = int(kept.size - finite.sum()) - nan_count
+        kept = kept[finite]
+    if mask is not None or nan_count or inf_count:
+        valid = np.isfinite(values) if mask is None else np.isfinite(values) & mask[:, :, None]
+    counts: dict[str, float | int] = {"nan_count": nan_count, "inf_count": inf_count}
+    if kept.size == 0:
+        return counts
+
+    mean, std = _moments(kept)
+    fine, binned = _fine_histogram(kept, scale)
+    histogram = fine.reshape(HISTOGRAM_BINS, _SUBBINS).sum(axis=1) / kept.size
+    shares = histogram[histogram > 0]
+    fields: dict[str, float | int] = {
+        "mean": mean,
+        "std": std,
+        "saturated_low": float(np.count_nonzero(kept < scale.saturated_low) / kept.size),
+        "saturated_high": float(np.count_nonzero(kept > scale.saturated_high) / kept.size),
+        "entropy": abs(float((shares * np.log2(shares)).sum())),
+        "zero_crossing_rate": zero_crossing_rate(values, scale.centre, valid),
+        "dead_units": int(dormant_units(unit_means(values if scale.low >= 0 else np.abs(values), valid)).sum()),
+    }
+    fields |= dict(zip(("p05", "p50", "p95"), _quantiles(kept, fine, binned), strict=True))
+    fields |= dict(zip(HISTOGRAM_FIELDS, histogram.tolist(), strict=True))
+    return fields | counts
+
+
+def unit_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
+    """The fields of `gate_units`: u000… mean activation by unit, or by group of neighbouring units past 64.
+
+    A unit without a finite value has no field.
+
+    Args:
+        values: (B, T, U).
+        mask: (B, T), False where a step was masked.
+    """
+    return _profile("u", unit_means(values, _valid(values, mask)))
+
+
+def time_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
+    """The fields of `gate_time`: t000… mean activation by position in the sequence, in at most 64 bins.
+
+    A position where every sequence is masked has no field.
+
+    Args:
+        values: (B, T, U).
+        mask: (B, T), False where a step was masked.
+    """
+    return _profile("t", _means(values, (0, 2), _valid(values, mask)))
+
+
+def zero_crossing_rate(values: Array, centre: float = 0.0, valid: Mask | None = None) -> float:
+    """Share of the steps in time over which a value goes to the other side of `centre`; 0 for a single step.
+
+    Args:
+        values: (B, T, U).
+        centre: what is crossed. A value equal to it counts as below.
+        valid: (B, T, U), False where a value is to be left out.
+    """
+    above = values > centre
+    crossed = above[:, 1:] != above[:, :-1]
+    if valid is None:
+        return float(np.count_nonzero(crossed) / crossed.size) if crossed.size else 0.0
+    pairs = valid[:, 1:] & valid[:, :-1]
+    total = np.count_nonzero(pairs)
+    return float(np.count_nonzero(crossed & pairs) / total) if total else 0.0
+
+
+def unit_means(values: Array, valid: Mask | None = None) -> Array:
+    """Mean by unit over batch and time, (U,); NaN for a unit without a valid value."""
+    return _means(values, (0, 1), valid)
+
+
+def dormant_units(activity: Array) -> Mask:
+    """Which units are dormant, (U,), by their mean absolute activation (U,); one without a value is not."""
+    known = activity[np.isfinite(activity)]
+    if known.size == 0:
+        return np.zeros(activity.shape, dtype=bool)
+    dormant: Mask = activity <= DORMANT * known.mean()
+    return dormant
+
+
+def grouped(values: Array, most: int = MAX_PROFILE) -> Array:
+    """At most `most` means of neighbouring values, as equal in size as can be; NaN is left out of them."""
+    if values.size <= most:
+        return values
+    starts = np.arange(most) * values.size // most
+    known = np.isfinite(values)
+    count = np.add.reduceat(known.astype(np.intp), starts)
+    total = np.add.reduceat(np.where(known, values, 0), starts)
+    means: Array = np.divide(total, count, out=np.full(most, np.nan), where=count > 0)
+    return means
+
+
+def _valid(values: Array, mask: Mask | None) -> Mask | None:
+    if mask is None and np.isfinite(values).all():
+        return None
+    finite: Mask = np.isfinite(values)
+    return finite if mask is None else finite & mask[:, :, None]
+
+
+def _means(values: Array, axes: tuple[int, int], valid: Mask | None) -> Array:
+    means: Array
+    if valid is None:
+        means = values.mean(axis=axes, dtype=np.float64)
+        return means
+    count = valid.sum(axis=axes)
+    total = np.where(valid, values, 0).sum(axis=axes, dtype=np.float64)
+    means = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return means
+
+
+def _profile(letter: str, means: Array) -> dict[str, float]:
+    return {f"{letter}{i:03d}": mean for i, mean in enumerate(grouped(means).tolist()) if np.isfinite(mean)}
+
+
+def _moments(kept: Array) -> tuple[float, float]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(kept.mean(dtype=np.float64))
+        std = float(np.sqrt(np.square(kept - kept.dtype.type(mean)).mean(dtype=np.float64)))
+    if np.isfinite(std) and np.isfinite(mean):
+        return mean, std
+    peak = float(np.abs(kept).max())  # so large that its square is beyond a float
+    scaled = kept.astype(np.float64) / peak
+    return float(scaled.mean()) * peak, float(scaled.std()) * peak
+
+
+def _fine_histogram(kept: Array, scale: GateScale) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """Counts in `_FINE_BINS` equal bins of the scale, and the bin of each value."""
+    width = _FINE_BINS / (scale.high - scale.low)
+    with np.errstate(over="ignore"):
+        position = (kept - kept.dtype.type(scale.low)) * kept.dtype.type(width)
+    np.clip(position, 0, _FINE_BINS - 1, out=position)
+    binned = position.astype(np.int32)
+    return np.bincount(binned, minlength=_FINE_BINS), binned
+
+
+def _quantiles(kept: Array, fine: NDArray[np.intp], binned: NDArray[np.int32]) -> Sequence[float]:
+    """Exact quantiles: the histogram says in which bin a rank lies, so only that bin's values are sorted."""
+    below = np.cumsum(fine)
+    sorted_bins: dict[int, Array] = {}
+
+    def value(rank: int) -> float:
+        bin_ = int(np.searchsorted(below, rank, side="right"))
+        if bin_ not in sorted_bins:
+            sorted_bins[bin_] = np.sort(kept[binned == bin_])
+        return float(sorted_bins[bin_][rank - int(below[bin_] - fine[bin_])])
+
+    quantiles = []
+    for quantile in _QUANTILES:
+        position = quantile * (kept.size - 1)
+        rank = int(position)
+        low = value(rank)
+        high = value(min(rank + 1, kept.size - 1))
+        quantiles.append(low + (high - low) * (position - rank))
+    return quantiles

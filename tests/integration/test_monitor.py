@@ -1,0 +1,362 @@
+"""`GateMonitor` in real Keras trainings on the embedded store: what it writes, refuses and survives."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from collector import GateMonitor, gates, open_store
+from collector.errors import ConfigError, WriteUnavailable
+from collector.schema import LSTM_GATES
+
+X = np.random.default_rng(0).normal(size=(64, 7, 3)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(64, 1)).astype("float32")
+
+
+@pytest.fixture(autouse=True)
+def same_weights_every_time():
+    keras.utils.set_random_seed(1)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def policy(*layers, units=5, **options):
+    layers = layers or (keras.layers.LSTM(units, name="memory", **options),)
+    model = keras.Sequential([keras.Input(X.shape[1:]), *layers, keras.layers.Dense(1)], name="policy")
+    model.compile("adam", "mse")
+    return model
+
+
+def fit(model, *callbacks, epochs=2, **options):
+    return model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=list(callbacks), **options)
+
+
+def test_one_line_in_a_script_writes_every_measurement(place):
+    model = policy()
+    before = gates(model, X[:4])["memory"]
+    monitor = GateMonitor(probe=X[:4], every=2, tags={"symbol": "GOOG"})
+    history = fit(model, monitor, validation_data=(X, Y))
+
+    store = open_store()
+    assert (place / "gatewatch.db").exists()
+    stats = store.read("gate_stats", run=monitor.run)
+    assert set(stats["gate"]) == set(LSTM_GATES)
+    assert set(stats["layer"]) == {"memory"}
+    assert set(stats["symbol"]) == {"GOOG"}
+    assert set(stats["phase"]) == {"train"}
+    forget = stats[stats["gate"] == "forget"]
+    assert forget["step"].tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    assert forget["epoch"].tolist() == [0] * 5 + [1] * 4
+    first, last = forget.iloc[0], forget.iloc[-1]
+    assert first["mean"] == pytest.approx(before["forget"].mean(), abs=1e-6)
+    assert first["std"] == pytest.approx(before["forget"].std(), abs=1e-6)
+    assert last["mean"] == pytest.approx(gates(model, X[:4])["memory"]["forget"].mean(), abs=1e-6)
+    assert stats.filter(like="hist_").sum(axis=1).to_numpy() == pytest.approx(np.ones(len(stats)))
+
+    units = store.read("gate_units", run=monitor.run)
+    assert [c for c in units.columns if c.startswith("u")] == [f"u{i:03d}" for i in range(5)]
+    positions = store.read("gate_time", run=monitor.run)
+    assert [c for c in positions.columns if c.startswith("t0")] == [f"t{i:03d}" for i in range(7)]
+    row = positions[positions["gate"] == "forget"].iloc[0]
+    assert row["t003"] == pytest.approx(before["forget"][:, 3].mean(), abs=1e-6)
+
+    metrics = store.read("train_metrics", run=monitor.run)
+    ends = metrics.dropna(subset="val_loss")
+    assert ends["loss"].tolist() == pytest.approx(history.history["loss"])
+    assert ends["val_loss"].tolist() == pytest.approx(history.history["val_loss"])
+    assert metrics["loss"].notna().all()
+
+    events = store.read("runs", run=monitor.run)
+    assert events["event"].tolist() == ["started", "completed"]
+    assert events["framework"].iloc[0] == f"keras/{keras.backend.backend()}"
+    health = store.read("collector_health", run=monitor.run)
+    assert health["captured"].iloc[-1] == 9
+    assert health["replay_error"].max() < 1e-6
+    assert health["rejected"].max() == health["dropped"].max() == health["failures"].max() == 0
+
+
+def test_the_last_capture_of_each_epoch_is_kept_whole(place):
+    model = policy(keras.layers.Bidirectional(keras.layers.LSTM(4, name="lstm"), name="both"))
+    monitor = GateMonitor(probe=X[:4], log_dir="logs", every=8)
+    fit(model, monitor, epochs=3)
+    assert sorted(path.name for path in Path("logs").iterdir()) == [f"gate_epoch_{n}.npz" for n in range(3)]
+    with np.load("logs/gate_epoch_2.npz") as file:
+        assert len(file.files) == 12
+        kept = file["both/forward_lstm/forget"]
+    np.testing.assert_allclose(kept, gates(model, X[:4])["both/forward_lstm"]["forget"], rtol=0, atol=1e-6)
+
+
+def test_another_runs_files_are_moved_aside_not_overwritten(place):
+    for run in ("first", "../second"):
+        keras.utils.set_random_seed(len(run))
+        fit(policy(), GateMonitor(run=run, probe=X[:4], log_dir="logs", every=8), epochs=1)
+    assert sorted(str(path.relative_to("logs")) for path in Path("logs").rglob("*.npz")) == [
+        "first/gate_epoch_0.npz",
+        "gate_epoch_0.npz",
+    ]
+
+
+def test_auto_captures_the_first_and_writes_small_epochs_whole(place):
+    monitor = GateMonitor(probe=X[:4])
+    fit(policy(), monitor, epochs=3)
+    assert len(list(Path("gate_logs").glob("*.npz"))) == 3
+    steps = open_store().read("gate_stats", run=monitor.run)["step"]
+    assert {0, 24} <= set(steps)
+
+
+def test_masks_and_unreplayable_layers(place, caplog):
+    inputs = keras.Input(X.shape[1:])
+    masked = keras.layers.Masking()(inputs)
+    good = keras.layers.GRU(3, name="good")(masked)
+    bad = keras.layers.SimpleRNN(3, name="bad")(masked)
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Concatenate()([good, bad])))
+    model.compile("adam", "mse")
+    probe = X[:4].copy()
+    probe[:, 4:] = 0
+    monitor = GateMonitor(probe=probe, every=4)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        fit(model, monitor)
+    store = open_store()
+    stats = store.read("gate_stats", run=monitor.run)
+    assert set(stats["layer"]) == {"good"}
+    assert stats["nan_count"].max() == 0
+    found = gates_of(model, probe)["good"]["update"]
+    last = stats[stats["gate"] == "update"].iloc[-1]
+    assert last["mean"] == pytest.approx(np.nanmean(found), abs=1e-6)
+    assert "t004" not in store.read("gate_time", run=monitor.run)
+    said = [record.message for record in caplog.records if "'bad'" in record.message]
+    assert len(said) == 1
+    health = store.read("collector_health", run=monitor.run)
+    assert set(health["unreplayed_layers"]) == {1}
+    assert "SimpleRNNCell" in health["unreplayed"].iloc[0]
+
+
+def gates_of(model, x):
+    with pytest.warns(UserWarning, match="not exactly replayable"):
+        return gates(model, x)
+
+
+def test_a_network_of_nan_is_counted_and_training_goes_on(place):
+    class Poison(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 4:
+                layer = self.model.get_layer("memory")
+                layer.set_weights([np.full_like(w, np.nan) for w in layer.get_weights()])
+
+    model = policy()
+    monitor = GateMonitor(probe=X[:4], every=2)
+    fit(model, Poison(), monitor, epochs=1)
+    store = open_store()
+    stats = store.read("gate_stats", run=monitor.run)
+    hidden = stats[stats["gate"] == "hidden"].set_index("step")
+    assert hidden["nan_count"].to_dict() == {0: 0, 2: 0, 4: 0, 6: 4 * 7 * 5, 8: 4 * 7 * 5}
+    assert math.isnan(hidden.loc[6, "mean"])
+    metrics = store.read("train_metrics", run=monitor.run)
+    assert metrics["nan_count"].iloc[-1] == 1
+    assert store.read("collector_health", run=monitor.run)["failures"].max() == 0
+
+
+def test_a_layer_that_tells_its_gates_needs_no_probe(place):
+    class Told(keras.layers.Layer):
+        calls = 0
+
+        def call(self, x):
+            return keras.ops.mean(x, axis=1)
+
+        def get_gate_history(self):
+            Told.calls += 1
+            if Told.calls == 3:
+                raise RuntimeError("not now")
+            return {"forget": np.full((2, 3, 4), 0.5, "float32")}
+
+    monitor = GateMonitor(every=4)
+    fit(policy(Told(name="told")), monitor, epochs=2)
+    stats = open_store().read("gate_stats", run=monitor.run)
+    assert stats["step"].tolist() == [0, 4, 12, 16]
+    assert set(stats["mean"]) == {0.5}
+
+
+def test_a_loop_of_ones_own_with_market_time(place):
+    model = policy()
+    with GateMonitor(model, probe=X[:4], every=2, phase="backtest", run="loop") as monitor:
+        for bar in range(6):
+            monitor.step(X[bar : bar + 4], time=np.datetime64("2020-01-01") + bar, metrics={"reward": float(bar)})
+    store = open_store()
+    stats = store.read("gate_stats", run="loop", tags={"gate": "forget"})
+    assert stats["step"].tolist() == [2, 4, 6]
+    assert [f"{time:%Y-%m-%d}" for time in stats["time"]] == [
+        "2020-01-02",
+        "2020-01-04",
+        "2020-01-06",
+    ]
+    looked_at = stats[stats["step"] == 4]["mean"].item()
+    assert looked_at == pytest.approx(gates(model, X[3:7])["memory"]["forget"].mean(), abs=1e-6)
+    assert store.read("train_metrics", run="loop")["reward"].tolist() == [1.0, 3.0, 5.0]
+    assert store.runs().set_index("run").loc["loop", "state"] == "completed"
+
+
+def test_a_state_passed_in_is_where_the_replay_begins(place):
+    model = policy()
+    state = [np.full((4, 5), 0.7, "float32"), np.full((4, 5), -1.3, "float32")]
+    with GateMonitor(model, probe=X[:4], every=1, run="state") as monitor:
+        monitor.step(state=state)
+    stats = open_store().read("gate_stats", run="state", tags={"gate": "cell"}).set_index("step")
+    inputs = keras.Input(X.shape[1:])
+    begun = keras.Model(inputs, model.get_layer("memory")(inputs, initial_state=[keras.ops.array(s) for s in state]))
+    assert stats.loc[1, "mean"] == pytest.approx(gates(begun, X[:4])["memory"]["cell"].mean(), abs=1e-6)
+    assert stats.loc[1, "mean"] != pytest.approx(gates(model, X[:4])["memory"]["cell"].mean(), abs=1e-3)
+
+
+def test_the_end_of_a_run_is_told(place):
+    with pytest.raises(ZeroDivisionError), GateMonitor(policy(), probe=X[:4], run="failed"):
+        raise ZeroDivisionError
+    with pytest.raises(KeyboardInterrupt), GateMonitor(policy(), probe=X[:4], run="stopped"):
+        raise KeyboardInterrupt
+    states = open_store().runs().set_index("run")["state"]
+    assert states.to_dict() == {"failed": "failed", "stopped": "interrupted"}
+
+
+def test_another_fit_goes_on_with_the_run(place):
+    model, monitor = policy(), GateMonitor(probe=X[:4], every=4, run="twice")
+    fit(model, monitor, epochs=1)
+    fit(model, monitor, epochs=1)
+    store = open_store()
+    assert store.read("gate_stats", run="twice", tags={"gate": "forget"})["step"].tolist() == [0, 4, 8, 8, 12, 16]
+    assert store.read("runs", run="twice")["event"].tolist() == ["started", "completed"] * 2
+
+
+@pytest.mark.parametrize("run", ["a,b", 'say "x"', "../../etc/passwd", "🚀 moon", "a=b c", "C:\\runs\\1", "x" * 400])
+def test_names_that_are_hostile_but_can_be_stored(place, run):
+    fit(policy(), GateMonitor(run=run, probe=X[:4], log_dir="logs", every=8), epochs=1)
+    assert open_store().runs()["run"].tolist() == [run]
+    assert {path.name for path in place.iterdir()} <= {"logs", "gatewatch.db", "gatewatch.db-wal", "gatewatch.db-shm"}
+
+
+@pytest.mark.parametrize("run", ["", "  ", "two\nlines", "nul\0", "back\\", 7, "\ud800"])
+def test_names_that_cannot_be_stored(run):
+    with pytest.raises(ConfigError, match="run="):
+        GateMonitor(run=run, probe=X[:4])
+
+
+def raises_before_the_first_batch(match, model=None, **options):
+    """One line, and not a single batch was trained."""
+    model = model or policy()
+    with pytest.raises(ConfigError, match=match) as caught:
+        fit(model, GateMonitor(**{"probe": X[:4], **options}))
+    assert "\n" not in str(caught.value)
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_bad_arguments_are_said_before_training(place):
+    raises_before_the_first_batch("needs a probe", probe=None)
+    raises_before_the_first_batch(r"probe of shape \(4, 7, 9\) does not fit.*\(None, 7, 3\)", probe=np.zeros((4, 7, 9)))
+    raises_before_the_first_batch("holds no sequence", probe=X[:0])
+    raises_before_the_first_batch("probe is no batch", probe=["a", "b"])
+    raises_before_the_first_batch("no recurrent layer", model=policy(keras.layers.Flatten()))
+    raises_before_the_first_batch("ftp://host", store="ftp://host")
+    raises_before_the_first_batch("every=0", every=0)
+    raises_before_the_first_batch("every='often'", every="often")
+    raises_before_the_first_batch("overhead=2", overhead=2)
+    raises_before_the_first_batch("phase='training'", phase="training")
+    raises_before_the_first_batch("'run' is taken", tags={"run": "x"})
+    raises_before_the_first_batch("at most 8", tags={f"t{i}": "x" for i in range(9)})
+    raises_before_the_first_batch("'other' is no recurrent layer.*memory", layers=["other"])
+    raises_before_the_first_batch("must be a list", layers="memory")
+
+
+def test_places_that_cannot_be_written_are_said_before_training(place):
+    (place / "file").write_text("not a folder")
+    raises_before_the_first_batch("log_dir=.*cannot be written", log_dir="file/logs")
+    raises_before_the_first_batch("file", store="sqlite:///file/gatewatch.db")
+    (place / "foreign.db").write_bytes(b"SQLite format 3\0" + b"\x07" * 4000)
+    raises_before_the_first_batch("foreign.db", store="sqlite:///foreign.db")
+
+
+def test_a_run_name_used_before_is_said_before_training(place):
+    fit(policy(), GateMonitor(run="mine", probe=X[:4]), epochs=1)
+    raises_before_the_first_batch("run='mine'.*already holds", run="mine")
+
+
+def test_only_chosen_layers(place):
+    lower, upper = keras.layers.LSTM(3, return_sequences=True, name="lower"), keras.layers.LSTM(4, name="upper")
+    monitor = GateMonitor(probe=X[:4], layers=["upper"])
+    model = policy(lower, upper)
+    fit(model, monitor, epochs=1)
+    stats = open_store().read("gate_stats", run=monitor.run)
+    assert set(stats["layer"]) == {"upper"}
+    last = stats[stats["gate"] == "hidden"].iloc[0]
+    assert last["step"] == 0
+
+
+class Unwell:
+    """A store that passes its check and then does not answer, or answers nonsense, until it is well again.
+
+    It stands in for a server at the moments that a real one cannot be brought to; the outage of a real influxd is
+    tested elsewhere.
+    """
+
+    url = "unwell://"
+
+    def __init__(self, error, until=10**9):
+        self.error, self.until, self.attempts, self.points = error, until, 0, []
+
+    def check(self):
+        pass
+
+    def read(self, *_, **__):
+        return []
+
+    def write(self, points):
+        self.attempts += 1
+        if self.attempts < self.until:
+            raise self.error
+        self.points += points
+
+
+@pytest.mark.parametrize("error", [WriteUnavailable("away"), RuntimeError("broken"), OSError(28, "disk full")])
+def test_a_store_that_goes_away_never_reaches_the_training(place, caplog, error, monkeypatch):
+    monkeypatch.setattr("collector.session.CLOSE_SECONDS", 0.2)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        history = fit(policy(), GateMonitor(probe=X[:4], store=Unwell(error), every=1), epochs=3)
+    assert len(history.history["loss"]) == 3
+    assert sum("no points now" in record.message for record in caplog.records) == 1
+    assert sum("did not reach" in record.message for record in caplog.records) == 1
+
+
+def test_a_store_that_comes_back_gets_everything_once(place, caplog):
+    store = Unwell(WriteUnavailable("away", retry_after=0.05), until=3)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        fit(policy(), GateMonitor(probe=X[:4], store=store, every=1), epochs=1)
+    assert sorted(
+        p.fields["step"] for p in store.points if p.measurement == "gate_stats" and p.tags["gate"] == "cell"
+    ) == [*range(9)]
+    assert len({(p.measurement, *p.tags.items(), p.time) for p in store.points}) == len(store.points)
+    assert any("takes points again" in record.message for record in caplog.records)
+
+
+def test_what_fails_inside_the_monitor_is_said_once(place, caplog, monkeypatch):
+    model = policy()
+    monitor = GateMonitor(probe=X[:4], every=1)
+
+    def broken(*_, **__):
+        raise ValueError("no\nmore")
+
+    class Break(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            monkeypatch.setattr("collector.keras.monitor.trace", broken)
+
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        history = fit(model, monitor, Break())
+    assert len(history.history["loss"]) == 2
+    said = [record.message for record in caplog.records]
+    assert sum("a capture failed, training goes on: ValueError: no more" in text for text in said) == 1
+    assert open_store().read("collector_health", run=monitor.run)["failures"].max() >= 16
