@@ -1,0 +1,189 @@
+"""The `gatewatch` command.
+
+Exit status: 0 done, 1 the work failed, 2 the arguments or the configuration are wrong. An error is one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata, util
+from pathlib import Path
+
+from collector.errors import ConfigError, GatewatchError
+from collector.store import Store, open_store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        status: int = parsed.run_command(parsed)
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except GatewatchError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gatewatch", description="Watch the inside of recurrent networks while they train."
+    )
+    parser.add_argument("--version", action="version", version=f"gatewatch {metadata.version('gatewatch')}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    with_store = argparse.ArgumentParser(add_help=False)
+    with_store.add_argument(
+        "--store",
+        metavar="URL",
+        help="sqlite:///file.db or http://host:8086 (default: GATEWATCH_STORE, else gatewatch.toml, else "
+        "sqlite:///gatewatch.db)",
+    )
+
+    demo = commands.add_parser("demo", help="train on real prices with a fault put in, score it, write the report")
+    demo.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    demo.add_argument("--epochs", type=_positive, default=24, help="length of each of the two trainings (default: 24)")
+    demo.add_argument(
+        "--folder", type=Path, default=Path("gatewatch-demo"), help="where all of it goes (default: gatewatch-demo)"
+    )
+    demo.set_defaults(run_command=_demo)
+
+    jobs = commands.add_parser("jobs", parents=[with_store], help="derive metrics and anomaly scores")
+    jobs.add_argument("--once", action="store_true", required=True, help="one pass over what is new, then stop")
+    jobs.add_argument("--run", help="only this run")
+    jobs.add_argument("--json", action="store_true", help="print JSON")
+    jobs.set_defaults(run_command=_jobs)
+
+    runs = commands.add_parser("runs", parents=[with_store], help="list the runs")
+    runs.add_argument("--json", action="store_true", help="print JSON")
+    runs.set_defaults(run_command=_runs)
+
+    report = commands.add_parser("report", parents=[with_store], help="write one run as one HTML file")
+    report.add_argument("run", nargs="?", metavar="RUN", help="which run (default: the newest)")
+    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: gatewatch-RUN.html)")
+    report.set_defaults(run_command=_report)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    _need("demo", "keras", "backtesting", "sklearn", "plotly")
+    from jobs.demo import run_demo  # noqa: PLC0415 - only this command needs it
+
+    return run_demo(arguments.folder, arguments.symbol, arguments.epochs)
+
+
+def _jobs(arguments: argparse.Namespace) -> int:
+    _need("jobs", "sklearn")
+    from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
+
+    store = _open(arguments)
+    passes = run_pass(store, arguments.run, _say_run if sys.stderr.isatty() else None)
+    if arguments.json:
+        print(json.dumps([{name: getattr(done, name) for name in done.__slots__} for done in passes], indent=2))
+    elif not passes:
+        print(f"{store.url} holds no run yet: train one with GateMonitor, or try `gatewatch demo`")
+    else:
+        rows = [
+            [
+                done.run,
+                done.captures,
+                *(["no new captures", "", ""] if done.unchanged else [done.derived, done.scored, done.anomalous]),
+            ]
+            for done in passes
+        ]
+        print(table(["run", "gate captures", "derived", "scored", "above 1"], rows))
+    return 0
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    store = _open(arguments)
+    frame = store.runs()
+    if arguments.json:
+        print(frame.drop(columns="config").to_json(orient="records", date_format="iso", indent=2))
+    elif frame.empty:
+        print(f"{store.url} holds no run yet: train one with GateMonitor, or try `gatewatch demo`")
+    else:
+        rows = [
+            [
+                row.run,
+                row.state,
+                f"{row.started:%Y-%m-%d %H:%M:%S}",
+                f"{row.last_seen:%Y-%m-%d %H:%M:%S}",
+                row.step,
+                row.framework,
+                row.model,
+            ]
+            for row in frame.itertuples()
+        ]
+        print(table(["run", "state", "started (UTC)", "last seen (UTC)", "step", "framework", "model"], rows))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    _need("jobs", "plotly", "jinja2")
+    from jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
+
+    print(write_report(_open(arguments), arguments.run, arguments.output))
+    return 0
+
+
+def _open(arguments: argparse.Namespace) -> Store:
+    """The store, which must be there already: no reader makes an empty one by a misspelt name."""
+    store = open_store(arguments.store)
+    path = store.url.removeprefix("sqlite:///")
+    if path != store.url and not Path(path).exists():
+        raise ConfigError(f"{store.url} does not exist; name the store with --store or GATEWATCH_STORE")
+    return store
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns aligned for a terminal: numbers to the right, control characters shown as escapes."""
+    lines = [list(header), *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    numeric = [all(isinstance(row[i], int | float) or row[i] == "" for row in rows) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _printable(cell: object) -> str:
+    text = f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _need(extra: str, *packages: str) -> None:
+    missing = [package for package in packages if util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(f"this command needs {', '.join(missing)}: pip install 'gatewatch[{extra}]'")
+
+
+def _say_run(run: str, number: int, total: int) -> None:
+    print(f"  scoring {_printable(run)} ({number + 1} of {total})", file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"gatewatch: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

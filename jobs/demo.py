@@ -1,0 +1,112 @@
+"""`gatewatch demo`: the whole path on real prices, with a fault put in on purpose."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from collector.errors import ConfigError, GatewatchError
+from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS
+from collector.store import Store, open_store
+from jobs.cli import table
+from jobs.once import run_pass
+from jobs.report.page import write_report
+
+_THIRDS: Final = ("first third", "second third", "last third")
+_SCRIPT: Final = "keras_market_lstm.py"
+
+
+def run_demo(folder: Path, symbol: str, epochs: int) -> int:
+    """Train twice, healthy and with a fault, score both, write the report, and say what to look at.
+
+    Args:
+        folder: holds the store, the epochs' files and the report; made where missing.
+        symbol: whose prices.
+        epochs: of each training.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+        GatewatchError: the training failed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--folder {folder}: {error.strerror}; choose another") from error
+    url = f"sqlite:///{folder / 'gatewatch.db'}"
+    store = open_store(url)
+    store.check()
+    name = _unused(store)
+    print(f"1/3  Training an LSTM policy on {symbol} twice: healthy, and with its forget gates driven shut at the end")
+    command = [sys.executable, str(_script()), "--fault", "both", "--run", name, "--symbol", symbol]
+    command += ["--store", url, "--log-dir", str(folder / "gate_logs"), "--epochs", str(epochs)]
+    status = subprocess.run(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, check=False).returncode  # noqa: S603 - our own script
+    if status:
+        raise GatewatchError(f"the training ended with status {status}; its own message is above")
+    print("2/3  Scoring both runs, without being told which one is faulty or when")
+    for part in ("healthy", "fault"):
+        run_pass(store, f"{name}-{part}")
+    print("3/3  Writing the report")
+    report = write_report(store, f"{name}-fault", folder / f"{name}-fault.html").resolve()
+    rows = [row for part in ("healthy", "fault") for row in _by_third(store, f"{name}-{part}")]
+    print()
+    print(
+        table(
+            ["run", "part of the training", "forget gate", "memory (steps)", "above 1", "worst gate", "its score"], rows
+        )
+    )
+    print(
+        "\nabove 1: share of all captures of all gates with an anomaly score above 1 (normal is 0 to 1); the scores"
+        "\nbegin after a warm-up. worst gate: the one that was above 1 most, with the median of its score.\n"
+    )
+    print(f"Open   {report.as_uri()}\n")
+    print("Next   " + f"gatewatch runs --store {url}")
+    print("       " + f"gatewatch report {name}-healthy --store {url}")
+    print(f"       python {_script()} --help")
+    return 0
+
+
+def _unused(store: Store) -> str:
+    runs = set(store.runs()["run"])
+    number = 1
+    while f"demo-{number}-healthy" in runs or f"demo-{number}-fault" in runs:
+        number += 1
+    return f"demo-{number}"
+
+
+def _by_third(store: Store, run: str) -> Iterator[list[object]]:
+    stats, derived, scores = (store.read(name, run=run) for name in (GATE_STATS, GATE_DERIVED, GATE_SCORES))
+    steps = stats["step"]
+    edges = np.linspace(steps.min(), steps.max() + 1, len(_THIRDS) + 1)
+    derived = derived.merge(stats[["time", "layer", "gate", "step", "mean"]], on=["time", "layer", "gate"])
+    for part, low, high in zip(_THIRDS, edges[:-1], edges[1:], strict=True):
+        forget = derived[(derived["gate"] == "forget") & derived["step"].between(low, high, inclusive="left")]
+        first_layer = forget[forget["layer"] == forget["layer"].max()]
+        row: list[object] = [
+            run,
+            part,
+            float(first_layer["mean"].median()),
+            float(first_layer["memory_timescale"].median()),
+        ]
+        if scores.empty or (scored := scores[scores["step"].between(low, high, inclusive="left")]).empty:
+            yield [*row, "", "", ""]
+            continue
+        by_gate = scored.groupby(["layer", "gate"])["anomaly_score"]
+        gates = pd.DataFrame({"above": by_gate.apply(lambda score: (score > 1).mean()), "median": by_gate.median()})
+        gates = gates.sort_values(["above", "median"])
+        layer, gate = gates.index[-1]
+        share = (scored["anomaly_score"] > 1).mean()
+        yield [*row, f"{share:.0%}", f"{layer}/{gate}", float(gates["median"].iloc[-1])]
+
+
+def _script() -> Path:
+    """The example, where the wheel or the checkout has it."""
+    here = Path(__file__).parent
+    packaged = here / "examples" / _SCRIPT
+    return packaged if packaged.exists() else here.parent / "examples" / _SCRIPT

@@ -1,0 +1,60 @@
+"""The isolation forest: trained on normal behaviour, it scores what differs."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+
+Array = NDArray[np.floating[Any]]
+
+WARM_UP: Final = 32
+"""The first captures of a run and phase, which are learned from; they get no score."""
+CONTAMINATION: Final = 0.02
+"""The share of what was learned from that scores above 1."""
+TREES: Final = 100
+DILATION: Final = 8.0
+"""A warm-up is the calm beginning of a run. So that an ordinary later stretch is no surprise, each of its rows is also
+learned at up to this many times its distance."""
+_DILATED_COPIES = 3
+_FEWEST_ROWS = 16
+
+
+class Forest:
+    """An isolation forest (Liu, Ting and Zhou 2008) over deviations, `features.deviations`.
+
+    Training is deterministic: the same rows give the same scores, bit for bit.
+
+    Args:
+        rows: (rows, features), deviations of normal behaviour; rows with NaN are left out.
+        contamination: the share of them that scores above 1.
+
+    Raises:
+        ValueError: fewer than 16 rows are finite.
+    """
+
+    def __init__(self, rows: Array, contamination: float = CONTAMINATION) -> None:
+        rows = np.abs(rows[np.isfinite(rows).all(axis=1)])
+        if len(rows) < _FEWEST_ROWS:
+            raise ValueError(f"{len(rows)} finite rows to learn from, at least {_FEWEST_ROWS} are needed")
+        random = np.random.default_rng(0)
+        factors = np.exp(random.uniform(0, np.log(DILATION), (_DILATED_COPIES, len(rows), 1)))
+        learned = np.concatenate([rows, *(rows * factor for factor in factors)])
+        self._forest = IsolationForest(n_estimators=TREES, contamination=contamination, random_state=0)
+        self._forest.fit(np.log1p(learned))
+        digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
+        digest.update(f"{contamination} {TREES} {DILATION} {sklearn.__version__}".encode())
+        self.model_id = f"isolation_forest-{digest.hexdigest()[:12]}"
+
+    def score(self, rows: Array) -> Array:
+        """`score_samples / offset_` of each row: 0 to 1 is normal, above 1 anomalous; NaN where a row has NaN."""
+        scores = np.full(len(rows), np.nan)
+        known = np.isfinite(rows).all(axis=1)
+        if known.any():
+            samples = self._forest.score_samples(np.log1p(np.abs(rows[known])))
+            scores[known] = samples / self._forest.offset_
+        return scores

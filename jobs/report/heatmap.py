@@ -1,0 +1,249 @@
+"""The animated 2×2 heatmap of a layer's gates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from collector.errors import ConfigError
+from collector.schema import gate_scale
+from jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
+from jobs.report.text import plotly_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from plotly.graph_objects import Figure
+
+MAX_FRAMES: Final = 40
+_GAP: Final = "rgba(128,128,128,0.3)"
+FRAME_MS: Final = 350
+_ONE_SIDED: Final = [[0, "#fbf3d0"], [0.25, "#bfdcc4"], [0.5, "#5fa9b8"], [0.75, "#25708f"], [1, "#0c2f4f"]]
+_TWO_SIDED: Final = [[0, "#8c2d19"], [0.25, "#e08a5c"], [0.5, "#f7f5f2"], [0.75, "#5b9fc4"], [1, "#164a7a"]]
+_METRIC_LABEL: Final = {
+    "activation": "activation",
+    "saturation": "share saturated",
+    "variability": "deviation over the batch",
+}
+
+
+def render_gate_heatmap(
+    gate_data: Any,
+    layer_name: str,
+    metric_type: str = "activation",
+    *,
+    times: Sequence[float] | None = None,
+    time_label: str = "position in the sequence",
+    max_frames: int = MAX_FRAMES,
+) -> Figure:
+    """Four heatmaps of a layer, unit (y) by time (x), with Play, Pause and a slider.
+
+    For an LSTM the panels are Input Signal Flow, Forget Gate Activation, Cell State Evolution and Output Gate
+    Response; for a GRU update, reset, candidate and hidden. Colours are on the fixed scale of each gate, so frames
+    and runs can be compared. More than 64 units or positions are averaged in groups of neighbours, more than 40
+    frames are thinned evenly, the first and the last kept. A value that is not finite is a gap (grey).
+
+    Args:
+        gate_data: gate → array of shape (time, units) or (batch, time, units): the animation sweeps along time. Or
+            labelled frames, label → such a mapping (or a sequence of mappings): the animation shows one after the
+            other. It starts on the last.
+        layer_name: shown as it stands, never as markup.
+        metric_type: `activation` (mean over the batch), `saturation` (share of the batch beyond the limits of
+            `schema.gate_scale`) or `variability` (standard deviation over the batch).
+        times: what stands on the time axis for each position, as many as the arrays are long; 0, 1, … without.
+        time_label: what that axis counts.
+        max_frames: how many frames to keep, at least two; fewer make a smaller file.
+
+    Raises:
+        ConfigError: an unknown metric; no gate to show; an array that is empty, of another shape, or does not hold
+            numbers; frames whose units differ.
+    """
+    import plotly.graph_objects as go  # noqa: PLC0415 - loaded only where a picture is drawn
+    from plotly.subplots import make_subplots  # noqa: PLC0415 - as above
+
+    where = f"gate_data of layer {layer_name!r}"
+    if metric_type not in METRICS:
+        raise ConfigError(f"metric_type={metric_type!r}: must be one of {', '.join(METRICS)}")
+    labels, all_frames = labelled_frames(gate_data, where)
+    panels = panels_of(all_frames, where)
+    kept = thin(len(all_frames), max_frames)
+    pictures = [
+        {
+            gate: picture(all_frames[i][gate], gate, metric_type, _where(where, labels, i, gate))
+            for gate in panels
+            if gate in all_frames[i]
+        }
+        for i in kept
+    ]
+    _check_units(pictures, where)
+    recorded = [gate for gate in panels if any(gate in frame for frame in pictures)]
+    span = max(p.times for frame in pictures for p in frame.values())
+    if times is not None and len(times) != span:
+        raise ConfigError(f"times: {len(times)} given for arrays of {span} positions in {where}; give one for each")
+
+    def axes(shown: Picture) -> dict[str, Any]:
+        return {"x": _positions(shown.times, times), "y": centres(shown.units).astype(np.float32)}
+
+    titles = [title if gate in recorded else f"{title}: not recorded" for gate, title in panels.items()]
+    figure = make_subplots(rows=2, cols=2, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.16)
+    scales: dict[tuple[float, float], str] = {}
+    for panel, gate in enumerate(panels):
+        cell = {"row": panel // 2 + 1, "col": panel % 2 + 1}
+        units = next((frame[gate].units for frame in pictures if gate in frame), 0)
+        grouped = f" (averages of {units / len(centres(units)):.3g})" if units > len(centres(units)) else ""
+        figure.update_yaxes(title_text=f"unit{grouped}", range=[-0.5, max(units, 1) - 0.5], **cell)
+        figure.update_xaxes(title_text=plotly_text(time_label) if panel > 1 else None, range=_ends(span, times), **cell)
+        if gate not in recorded:
+            figure.update_xaxes(showgrid=False, **cell)
+            figure.update_yaxes(showgrid=False, **cell)
+            continue
+        colours = scales.setdefault(_limits(gate, metric_type), f"coloraxis{len(scales) + 1 if scales else ''}")
+        last = pictures[-1].get(gate)
+        blank = go.Heatmap(x=[0], y=[0], z=np.full((1, 1), np.nan, np.float32))
+        trace = go.Heatmap(z=last.z, **axes(last)) if last else blank
+        trace.update(
+            name=gate,
+            coloraxis=colours,
+            hoverongaps=False,
+            hovertemplate=f"unit %{{y:.0f}}<br>{plotly_text(time_label)} %{{x}}<br>{gate} %{{z:.3f}}<extra></extra>",
+        )
+        figure.add_trace(trace, **cell)
+
+    if labels is None:
+        ends = [n + 1 for n in thin(max(p.z.shape[1] for p in pictures[0].values()), max_frames)]
+        names = [f"{_positions(span, times)[end - 1]:g}" for end in ends]
+        data = [[_until(pictures[0][gate], end, times) for gate in recorded] for end in ends]
+    else:
+        names = [plotly_text(labels[i], 24) for i in kept]
+        data = [
+            [
+                {"z": f[gate].z, **axes(f[gate])} if gate in f else {"z": [[None]], "x": [0], "y": [0]}
+                for gate in recorded
+            ]
+            for f in pictures
+        ]
+    figure.frames = [
+        go.Frame(name=str(n), data=[go.Heatmap(**trace) for trace in traces], traces=list(range(len(recorded))))
+        for n, traces in enumerate(data)
+    ]
+    notes = [f"{len(kept)} of {len(all_frames)} frames"] if len(kept) < len(all_frames) else []
+    if infinite := sum(p.infinite for frame in pictures for p in frame.values()):
+        notes.append(f"{infinite:,} infinite values left out")
+    title = " · ".join([plotly_text(layer_name), _METRIC_LABEL[metric_type], *notes])
+    _lay_out(figure, title, scales, metric_type)
+    _add_controls(figure, names, plotly_text(time_label, 24) if labels is None else "")
+    return figure
+
+
+def _where(where: str, labels: list[str] | None, i: int, gate: str) -> str:
+    return f"{where}, gate {gate!r}" if labels is None else f"{where}, frame {labels[i]!r}, gate {gate!r}"
+
+
+def _check_units(pictures: Sequence[dict[str, Picture]], where: str) -> None:
+    for gate in {gate for frame in pictures for gate in frame}:
+        if len(units := sorted({frame[gate].units for frame in pictures if gate in frame})) > 1:
+            raise ConfigError(
+                f"{where}: gate {gate!r} has {units[0]} units in one frame and {units[-1]} in another; "
+                "render the models apart"
+            )
+
+
+def _positions(count: int, times: Sequence[float] | None) -> NDArray[np.float64]:
+    """What stands on the time axis in the middle of each bin; shape (bins,)."""
+    middles = centres(count)
+    return middles if times is None else np.interp(middles, np.arange(len(times)), np.asarray(times, dtype=float))
+
+
+def _ends(span: int, times: Sequence[float] | None) -> list[float]:
+    """The range of the time axis, with room for half a cell at both ends."""
+    at = _positions(span, times)
+    if len(at) == 1:
+        return [float(at[0]) - 0.5, float(at[0]) + 0.5]
+    return [float(at[0] - (at[1] - at[0]) / 2), float(at[-1] + (at[-1] - at[-2]) / 2)]
+
+
+def _until(shown: Picture, end: int, times: Sequence[float] | None) -> dict[str, Any]:
+    """The picture up to a column: what comes later is not there yet."""
+    return {"z": shown.z[:, :end], "x": _positions(shown.times, times)[:end]}
+
+
+def _limits(gate: str, metric: str) -> tuple[float, float]:
+    """The fixed ends of the colour scale; a standard deviation in [a, b] is at most (b − a) / 2 (Popoviciu 1935)."""
+    scale = gate_scale(gate)
+    if metric == "activation":
+        return scale.low, scale.high
+    return (0.0, 1.0) if metric == "saturation" else (0.0, (scale.high - scale.low) / 2)
+
+
+def _lay_out(figure: Figure, title: str, scales: dict[tuple[float, float], str], metric: str) -> None:
+    figure.update_layout(
+        title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}},
+        template="plotly_white",
+        plot_bgcolor=_GAP,
+        height=640,
+        margin={"l": 56, "r": 24, "t": 76, "b": 150},
+    )
+    figure.update_annotations(font_size=13)
+    for i, ((low, high), name) in enumerate(scales.items()):
+        width = 1 / len(scales)
+        figure.update_layout(
+            {
+                name: {
+                    "cmin": low,
+                    "cmax": high,
+                    "colorscale": _TWO_SIDED if low < 0 else _ONE_SIDED,
+                    "colorbar": {
+                        "orientation": "h",
+                        "len": width * 0.9,
+                        "thickness": 10,
+                        "x": width * (i + 0.5),
+                        "y": -0.16,
+                        "yanchor": "top",
+                        "outlinewidth": 0,
+                        "tickfont": {"size": 11},
+                        "title": {"text": f"{_METRIC_LABEL[metric]}, {low:g} to {high:g}", "side": "top"},
+                    },
+                }
+            }
+        )
+
+
+def _add_controls(figure: Figure, names: Sequence[str], prefix: str) -> None:
+    still = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 0, "redraw": True}}
+    play = {**still, "fromcurrent": True, "frame": {"duration": FRAME_MS, "redraw": True}}
+    steps = [{"label": name, "method": "animate", "args": [[str(n)], still]} for n, name in enumerate(names)]
+    figure.update_layout(
+        updatemenus=[
+            {
+                "type": "buttons",
+                "direction": "left",
+                "showactive": False,
+                "x": 0,
+                "xanchor": "left",
+                "y": -0.36,
+                "yanchor": "top",
+                "pad": {"t": 0, "r": 8},
+                "buttons": [
+                    {"label": "Play", "method": "animate", "args": [None, play]},
+                    {"label": "Pause", "method": "animate", "args": [[None], still]},
+                ],
+            }
+        ],
+        sliders=[
+            {
+                "active": len(steps) - 1,
+                "x": 0.24,
+                "len": 0.76,
+                "y": -0.3,
+                "yanchor": "top",
+                "pad": {"t": 0, "b": 0},
+                "ticklen": 3,
+                "minorticklen": 3,
+                "currentvalue": {"prefix": f"{prefix} " if prefix else "", "xanchor": "left", "font": {"size": 12}},
+                "font": {"size": 10},
+                "steps": steps,
+            }
+        ],
+    )
