@@ -81,7 +81,13 @@ def _number(value: Any) -> float | None:
     if isinstance(value, str | bytes) or value is None:
         return None
     try:
+        if hasattr(value, "detach"):  # torch makes no array of a tensor with a gradient
+            value = value.item()
+        if isinstance(value, int):
+            return float(value)
         array = np.asarray(value)
         return float(array.reshape(())) if array.size == 1 and array.dtype.kind in "fiub" else None
-    except (TypeError, ValueError, RuntimeError):
+    except OverflowError:
+        return math.inf
+    except Exception:  # of whatever library the value is
         return None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from collector.capture import Gates
-from collector.schema import path_name
+from collector.schema import clean_name, path_name
 
 # Activations are noise to a compressor: the fastest level gives nearly the size of the slowest, in a fifth of the time.
 _LEVEL = 1
@@ -25,7 +25,7 @@ def save_seconds(layers: Mapping[str, Gates]) -> float:
 
 
 def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: str, epoch: int, step: int) -> Path:
-    """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN.
+    """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN; names as in the points.
 
     `numpy.load` reads the file. The comment of the zip says whose it is. A file of the same name that belongs to
     another run is moved into a folder of that run first.
@@ -53,7 +53,7 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
             for layer, captured in layers.items():
                 for gate, values in captured.gates.items():
-                    with archive.open(f"{layer}/{gate}.npy", "w", force_zip64=True) as member:
+                    with archive.open(f"{clean_name(layer)}/{clean_name(gate)}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
             about = {"run": run, "phase": phase, "epoch": epoch, "step": step}
             archive.comment = json.dumps(about).encode()
@@ -68,7 +68,7 @@ def epoch_owner(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             about: Any = json.loads(archive.comment)
-    except (OSError, zipfile.BadZipFile, ValueError):
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RecursionError):
         return None
     owner = about.get("run") if isinstance(about, dict) else None
     return owner if isinstance(owner, str) else None

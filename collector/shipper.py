@@ -51,8 +51,10 @@ class Shipper:
             return len(self._queue) + self._writing
 
     def put(self, points: Sequence[Point]) -> None:
-        """Queue points; never blocks, never raises."""
+        """Queue points; never blocks, never raises, and does nothing after `close`."""
         with self._changed:
+            if self._closed:
+                return
             self._queue.extend(points)
             surplus = len(self._queue) - self._max_points
             if surplus > 0:
@@ -91,6 +93,7 @@ class Shipper:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if self._closed:
                     return
+                self._hurry.clear()  # before the write: who flushes or closes during it does not wait for the pause
                 batch = [self._queue.popleft() for _ in range(min(BATCH_POINTS, len(self._queue)))]
                 self._writing = len(batch)
             retry_after = self._write(batch)
@@ -102,7 +105,6 @@ class Shipper:
             if retry_after is None:
                 wait = _FIRST_WAIT
             else:
-                self._hurry.clear()
                 self._hurry.wait(min(max(retry_after, wait), _LONGEST_WAIT))
                 wait = min(wait * 2, _LONGEST_WAIT)
 

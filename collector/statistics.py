@@ -6,6 +6,7 @@ counted, and everything else is taken over the finite rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ Phenomenon in Deep Reinforcement Learning")."""
 _QUANTILES: Final = (0.05, 0.50, 0.95)
 _SUBBINS: Final = 200
 _FINE_BINS: Final = HISTOGRAM_BINS * _SUBBINS
+_SMALLEST_STD: Final = 1e-15  # its square is well above the smallest number of single precision
 
 
 def gate_statistics(values: Array, scale: GateScale, mask: Mask | None = None) -> dict[str, float | int]:
@@ -59,6 +61,7 @@ def gate_statistics(values: Array, scale: GateScale, mask: Mask | None = None) -
     if kept.size == 0:
         return counts
 
+    kept = kept.astype(np.promote_types(kept.dtype, np.float32), copy=False)  # half precision cannot count the bins
     mean, std = _moments(kept)
     fine, binned = _fine_histogram(kept, scale)
     histogram = fine.reshape(HISTOGRAM_BINS, _SUBBINS).sum(axis=1) / kept.size
@@ -70,7 +73,7 @@ def gate_statistics(values: Array, scale: GateScale, mask: Mask | None = None) -
         "saturated_high": float(np.count_nonzero(kept > scale.saturated_high) / kept.size),
         "entropy": abs(float((shares * np.log2(shares)).sum())),
         "zero_crossing_rate": zero_crossing_rate(values, scale.centre, valid),
-        "dead_units": int(dormant_units(unit_means(values if scale.low >= 0 else np.abs(values), valid)).sum()),
+        "dead_units": int(dormant_units(unit_means(values if kept.min() >= 0 else np.abs(values), valid)).sum()),
     }
     fields |= dict(zip(("p05", "p50", "p95"), _quantiles(kept, fine, binned), strict=True))
     fields |= dict(zip(HISTOGRAM_FIELDS, histogram.tolist(), strict=True))
@@ -128,7 +131,7 @@ def dormant_units(activity: Array) -> Mask:
     known = activity[np.isfinite(activity)]
     if known.size == 0:
         return np.zeros(activity.shape, dtype=bool)
-    dormant: Mask = activity <= DORMANT * known.mean()
+    dormant: Mask = activity <= DORMANT * _means(known, (0,), None)
     return dormant
 
 
@@ -139,27 +142,39 @@ def grouped(values: Array, most: int = MAX_PROFILE) -> Array:
     starts = np.arange(most) * values.size // most
     known = np.isfinite(values)
     count = np.add.reduceat(known.astype(np.intp), starts)
-    total = np.add.reduceat(np.where(known, values, 0), starts)
-    means: Array = np.divide(total, count, out=np.full(most, np.nan), where=count > 0)
+    peak = _peak(values[known])
+    total = np.add.reduceat(np.where(known, values / peak, 0), starts)
+    means: Array = np.divide(total, count, out=np.full(most, np.nan), where=count > 0) * peak
     return means
 
 
 def _valid(values: Array, mask: Mask | None) -> Mask | None:
-    if mask is None and np.isfinite(values).all():
+    if mask is None and values.size and np.isfinite(values).all():
         return None
     finite: Mask = np.isfinite(values)
     return finite if mask is None else finite & mask[:, :, None]
 
 
-def _means(values: Array, axes: tuple[int, int], valid: Mask | None) -> Array:
+def _means(values: Array, axes: tuple[int, ...], valid: Mask | None) -> Array:
     means: Array
-    if valid is None:
-        means = values.mean(axis=axes, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if valid is None:
+            means = values.mean(axis=axes, dtype=np.float64)
+            known = np.True_
+        else:
+            count = valid.sum(axis=axes)
+            known = count > 0
+            values = np.where(valid, values, 0)
+            total = values.sum(axis=axes, dtype=np.float64)
+            means = np.divide(total, count, out=np.full(count.shape, np.nan), where=known)
+    if np.isfinite(means[known]).all():
         return means
-    count = valid.sum(axis=axes)
-    total = np.where(valid, values, 0).sum(axis=axes, dtype=np.float64)
-    means = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
-    return means
+    peak = _peak(values)  # so large that their sum is beyond a float
+    return _means(values / peak, axes, valid) * peak
+
+
+def _peak(values: Array) -> float:
+    return float(np.abs(values).max(initial=0)) or 1.0
 
 
 def _profile(letter: str, means: Array) -> dict[str, float]:
@@ -170,11 +185,11 @@ def _moments(kept: Array) -> tuple[float, float]:
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(kept.mean(dtype=np.float64))
         std = float(np.sqrt(np.square(kept - kept.dtype.type(mean)).mean(dtype=np.float64)))
-    if np.isfinite(std) and np.isfinite(mean):
+    if np.isfinite(mean) and _SMALLEST_STD < std < math.inf:
         return mean, std
-    peak = float(np.abs(kept).max())  # so large that its square is beyond a float
+    peak = _peak(kept)  # the squares are beyond a float, or vanish in it
     scaled = kept.astype(np.float64) / peak
-    return float(scaled.mean()) * peak, float(scaled.std()) * peak
+    return float(scaled.mean()) * peak, min(float(scaled.std()), 1.0) * peak
 
 
 def _fine_histogram(kept: Array, scale: GateScale) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
@@ -204,5 +219,7 @@ def _quantiles(kept: Array, fine: NDArray[np.intp], binned: NDArray[np.int32]) -
         rank = int(position)
         low = value(rank)
         high = value(min(rank + 1, kept.size - 1))
-        quantiles.append(low + (high - low) * (position - rank))
+        share = position - rank
+        between = low + (high - low) * share
+        quantiles.append(between if math.isfinite(between) else low * (1 - share) + high * share)
     return quantiles

@@ -30,6 +30,8 @@ from collector.errors import GatewatchError
 
 WINDOW = 32
 COST = 1e-4
+BATCHES = 650  # of a training, about
+CAPTURES = 160  # of a training, about: enough to learn what is normal and to see what is not
 
 
 def market(symbol: str) -> tuple[np.ndarray, np.ndarray]:
@@ -119,24 +121,27 @@ def train(arguments: argparse.Namespace, run: str, fault: str) -> str:
     """Train one policy and return its run."""
     windows, following = market(arguments.symbol)
     split = int(len(windows) * 0.8)
+    batch_size = min(64, max(8, split // 25))
+    batches = -(-split // batch_size)
+    epochs = arguments.epochs or max(3, round(BATCHES / batches))
     model = policy(arguments.seed)
     monitor = GateMonitor(
         log_dir=Path(arguments.log_dir) / run if arguments.log_dir else None,
         run=run,
         store=arguments.store,
-        probe=windows[split - 32 : split],
-        every=arguments.every,
+        probe=windows[max(0, split - 32) : split],
+        every=arguments.every or max(1, batches * epochs // CAPTURES),
         tags={"symbol": arguments.symbol},
     )
-    callbacks = [monitor, Progress(monitor.run, arguments.epochs)]
+    callbacks = [monitor, Progress(monitor.run, epochs)]
     if fault == "forget-shut":
-        callbacks.insert(0, ForgetGatesShut("memory", arguments.epochs * 2 // 3))
+        callbacks.insert(0, ForgetGatesShut("memory", epochs * 2 // 3))
     model.fit(
         windows[:split],
         following[:split],
         validation_data=(windows[split:], following[split:]),
-        batch_size=64,
-        epochs=arguments.epochs,
+        batch_size=batch_size,
+        epochs=epochs,
         callbacks=callbacks,
         verbose=0,
     )
@@ -152,8 +157,8 @@ def main() -> int:
         "--store", help="where the points go: sqlite:///file.db or http://host:8086 (default: as configured)"
     )
     parser.add_argument("--log-dir", default="gate_logs", help="folder of the gate_epoch files; empty for none")
-    parser.add_argument("--epochs", type=int, default=24)
-    parser.add_argument("--every", type=int, default=4, help="capture every so many batches")
+    parser.add_argument("--epochs", type=int, help=f"(default: as many as make about {BATCHES} batches)")
+    parser.add_argument("--every", type=int, help=f"capture every so many batches (default: about {CAPTURES} captures)")
     parser.add_argument("--fault", choices=["none", "forget-shut", "both"], default="none", help="both: a run of each")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="train on real prices with a fault put in, score it, write the report")
     demo.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
-    demo.add_argument("--epochs", type=_positive, default=24, help="length of each of the two trainings (default: 24)")
+    demo.add_argument("--epochs", type=_positive, help="of each of the two trainings (default: about 650 batches)")
     demo.add_argument(
         "--folder", type=Path, default=Path("gatewatch-demo"), help="where all of it goes (default: gatewatch-demo)"
     )

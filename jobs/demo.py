@@ -20,16 +20,28 @@ from jobs.once import run_pass
 from jobs.report.page import write_report
 
 _THIRDS: Final = ("first third", "second third", "last third")
+_LAYER: Final = "memory"
+"""The layer of the script whose forget gates the fault drives shut."""
+_HEADER: Final = (
+    "run",
+    "part of the training",
+    f"forget gate of {_LAYER!r}",
+    "remembers (steps)",
+    "all above",
+    "worst gate",
+    "above",
+    "score",
+)
 _SCRIPT: Final = "keras_market_lstm.py"
 
 
-def run_demo(folder: Path, symbol: str, epochs: int) -> int:
+def run_demo(folder: Path, symbol: str, epochs: int | None) -> int:
     """Train twice, healthy and with a fault, score both, write the report, and say what to look at.
 
     Args:
         folder: holds the store, the epochs' files and the report; made where missing.
         symbol: whose prices.
-        epochs: of each training.
+        epochs: of each training; as many as the example chooses where None.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -45,7 +57,8 @@ def run_demo(folder: Path, symbol: str, epochs: int) -> int:
     name = _unused(store)
     print(f"1/3  Training an LSTM policy on {symbol} twice: healthy, and with its forget gates driven shut at the end")
     command = [sys.executable, str(_script()), "--fault", "both", "--run", name, "--symbol", symbol]
-    command += ["--store", url, "--log-dir", str(folder / "gate_logs"), "--epochs", str(epochs)]
+    command += ["--store", url, "--log-dir", str(folder / "gate_logs")]
+    command += [] if epochs is None else ["--epochs", str(epochs)]
     status = subprocess.run(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, check=False).returncode  # noqa: S603 - our own script
     if status:
         raise GatewatchError(f"the training ended with status {status}; its own message is above")
@@ -56,14 +69,10 @@ def run_demo(folder: Path, symbol: str, epochs: int) -> int:
     report = write_report(store, f"{name}-fault", folder / f"{name}-fault.html").resolve()
     rows = [row for part in ("healthy", "fault") for row in _by_third(store, f"{name}-{part}")]
     print()
+    print(table(_HEADER, rows))
     print(
-        table(
-            ["run", "part of the training", "forget gate", "memory (steps)", "above 1", "worst gate", "its score"], rows
-        )
-    )
-    print(
-        "\nabove 1: share of all captures of all gates with an anomaly score above 1 (normal is 0 to 1); the scores"
-        "\nbegin after a warm-up. worst gate: the one that was above 1 most, with the median of its score.\n"
+        "\nScores are 0 to 1 for what is normal; they begin after a warm-up of 32 captures. all above: share of the"
+        "\ncaptures of all gates with a score above 1; worst gate: the one most often above 1, how often, its median.\n"
     )
     print(f"Open   {report.as_uri()}\n")
     print("Next   " + f"gatewatch runs --store {url}")
@@ -84,25 +93,21 @@ def _by_third(store: Store, run: str) -> Iterator[list[object]]:
     stats, derived, scores = (store.read(name, run=run) for name in (GATE_STATS, GATE_DERIVED, GATE_SCORES))
     steps = stats["step"]
     edges = np.linspace(steps.min(), steps.max() + 1, len(_THIRDS) + 1)
-    derived = derived.merge(stats[["time", "layer", "gate", "step", "mean"]], on=["time", "layer", "gate"])
+    derived = derived[derived["gate"] == "forget"].merge(
+        stats[["time", "layer", "gate", "step", "mean"]], on=["time", "layer", "gate"]
+    )
     for part, low, high in zip(_THIRDS, edges[:-1], edges[1:], strict=True):
-        forget = derived[(derived["gate"] == "forget") & derived["step"].between(low, high, inclusive="left")]
-        first_layer = forget[forget["layer"] == forget["layer"].max()]
-        row: list[object] = [
-            run,
-            part,
-            float(first_layer["mean"].median()),
-            float(first_layer["memory_timescale"].median()),
-        ]
+        memory = derived[(derived["layer"] == _LAYER) & derived["step"].between(low, high, inclusive="left")]
+        row: list[object] = [run, part, float(memory["mean"].median()), float(memory["memory_timescale"].median())]
         if scores.empty or (scored := scores[scores["step"].between(low, high, inclusive="left")]).empty:
-            yield [*row, "", "", ""]
+            yield [*row, "", "", "", ""]
             continue
         by_gate = scored.groupby(["layer", "gate"])["anomaly_score"]
         gates = pd.DataFrame({"above": by_gate.apply(lambda score: (score > 1).mean()), "median": by_gate.median()})
         gates = gates.sort_values(["above", "median"])
-        layer, gate = gates.index[-1]
+        worst = gates.iloc[-1]
         share = (scored["anomaly_score"] > 1).mean()
-        yield [*row, f"{share:.0%}", f"{layer}/{gate}", float(gates["median"].iloc[-1])]
+        yield [*row, f"{share:.0%}", "{}/{}".format(*gates.index[-1]), f"{worst['above']:.0%}", float(worst["median"])]
 
 
 def _script() -> Path:

@@ -14,13 +14,15 @@ Array = NDArray[np.floating[Any]]
 
 WARM_UP: Final = 32
 """The first captures of a run and phase, which are learned from; they get no score."""
-CONTAMINATION: Final = 0.02
+CONTAMINATION: Final = 0.05
 """The share of what was learned from that scores above 1."""
 TREES: Final = 100
+USUAL: Final = 2.0
+"""Deviations below so many usual ones are all the same to the forest."""
 DILATION: Final = 8.0
-"""A warm-up is the calm beginning of a run. So that an ordinary later stretch is no surprise, each of its rows is also
-learned at up to this many times its distance."""
-_DILATED_COPIES = 3
+"""A warm-up is the calm beginning of a run. So that an ordinary later stretch is no surprise, what is learned from it
+is spread over up to this many times its deviations."""
+_COPIES = 4
 _FEWEST_ROWS = 16
 
 
@@ -42,12 +44,14 @@ class Forest:
         if len(rows) < _FEWEST_ROWS:
             raise ValueError(f"{len(rows)} finite rows to learn from, at least {_FEWEST_ROWS} are needed")
         random = np.random.default_rng(0)
-        factors = np.exp(random.uniform(0, np.log(DILATION), (_DILATED_COPIES, len(rows), 1)))
-        learned = np.concatenate([rows, *(rows * factor for factor in factors)])
+        copies = np.tile(rows, (_COPIES, 1))
+        # A statistic that happened to stand still in the warm-up may move as much as is usual.
+        copies = np.maximum(copies, np.abs(random.normal(size=copies.shape)))
+        copies *= np.exp(random.uniform(0, np.log(DILATION), (len(copies), 1)))
         self._forest = IsolationForest(n_estimators=TREES, contamination=contamination, random_state=0)
-        self._forest.fit(np.log1p(learned))
+        self._forest.fit(_compressed(copies))
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
-        digest.update(f"{contamination} {TREES} {DILATION} {sklearn.__version__}".encode())
+        digest.update(f"{contamination} {TREES} {USUAL} {DILATION} {sklearn.__version__}".encode())
         self.model_id = f"isolation_forest-{digest.hexdigest()[:12]}"
 
     def score(self, rows: Array) -> Array:
@@ -55,6 +59,11 @@ class Forest:
         scores = np.full(len(rows), np.nan)
         known = np.isfinite(rows).all(axis=1)
         if known.any():
-            samples = self._forest.score_samples(np.log1p(np.abs(rows[known])))
+            samples = self._forest.score_samples(_compressed(np.abs(rows[known])))
             scores[known] = samples / self._forest.offset_
         return scores
+
+
+def _compressed(deviations: Array) -> Array:
+    logarithms: Array = np.log(np.maximum(deviations, USUAL))
+    return logarithms

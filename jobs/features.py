@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 FEATURES: Final = ("mean_activation", "spread", "entropy", "zero_crossing_rate", "saturation")
-"""The statistics that are followed: mean, std, entropy, zero_crossing_rate, saturated_low + saturated_high."""
+"""The statistics that are followed: mean and std as shares of the gate's scale, entropy, zero_crossing_rate,
+saturated_low + saturated_high."""
 FLOORS: Final = np.array([0.005, 0.005, 0.05, 0.01, 0.01])
-"""A deviation smaller than this is never large, however still the series was before: in units of the statistic."""
+"""What counts as one usual deviation at the least, however still the series was before: in units of the statistic."""
 REFERENCE: Final = 8
 """Captures that the line is drawn through."""
 SMOOTHED: Final = 3

@@ -23,6 +23,7 @@ from collector.schema import (
     HISTOGRAM_FIELDS,
     FieldValue,
     Point,
+    gate_scale,
 )
 from collector.store import Store
 from jobs.derive import MEMORY_GATES, RANK_CAPTURES, drift, effective_ranks, memory_timescale
@@ -182,11 +183,12 @@ def _causes(row: Array) -> dict[str, FieldValue]:
 
 
 def _followed(series: Series) -> Array:
-    stats = series.stats
+    stats, scale = series.stats, gate_scale(series.tags["gate"])
+    width = scale.high - scale.low
     return np.stack(
         [
-            stats["mean"],
-            stats["std"],
+            stats["mean"] / width,
+            stats["std"] / width,
             stats["entropy"],
             stats["zero_crossing_rate"],
             stats["saturated_low"] + stats["saturated_high"],

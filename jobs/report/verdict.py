@@ -47,7 +47,7 @@ def verdict(
         else:
             said.append(
                 f"The gate that stands out is {_name(worst.key, phases)}: {percent(worst.share)} of its scored "
-                f"captures are above 1, up to {number(worst.worst)}; {calm} of {len(scored)} gates never were."
+                f"captures are above 1, up to {number(worst.worst)}; {calm} of {len(scored)} gates never went above 1."
             )
             said += _change(scores[worst.key])
             if 2 * sum(row.share > 0.5 for row in scored) > len(scored):
@@ -106,15 +106,12 @@ def onset(scores: NDArray[np.float64]) -> int | None:
 
 
 def causes(frame: pd.DataFrame, most: int = 3) -> list[str]:
-    """The features that contributed most, in words, over the captures above 1; fewer where fewer did."""
+    """The features that contributed most over the captures above 1, and which way they went; fewer where fewer did."""
     bad = frame[column(frame, "anomaly_score") > 1]
-    weight = {
-        str(name)[4:]: float(np.nansum(np.abs(column(bad, name))))
-        for name in frame.columns
-        if str(name).startswith("why_")
-    }
+    why = {str(name)[4:]: np.nan_to_num(column(bad, name)) for name in frame.columns if str(name).startswith("why_")}
+    weight = {name: float(np.abs(values).sum()) for name, values in why.items()}
     kept = sorted((name for name in weight if weight[name] > 0), key=lambda name: (-weight[name], name))
-    return [name.replace("_", " ") for name in kept[:most]]
+    return [f"{name.replace('_', ' ')} {'rose' if why[name].sum() > 0 else 'fell'}" for name in kept[:most]]
 
 
 def overfit(metrics: pd.DataFrame) -> list[str]:

@@ -54,8 +54,8 @@ def test_the_largest_causes_over_the_captures_above_one_come_first():
         {
             "anomaly_score": [0.5, 2.0, 2.0],
             "why_entropy": [90, 1, 1],
-            "why_mean_activation": [0, -3, 3],
+            "why_mean_activation": [0, -4, -3],
             "why_x": [0, 0, 0],
         }
     )
-    assert causes(frame) == ["mean activation", "entropy"]
+    assert causes(frame) == ["mean activation fell", "entropy rose"]

@@ -1,0 +1,130 @@
+"""When the gates are looked at, by a clock that the test turns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.cadence import GRACE_SECONDS, Cadence
+from collector.errors import ConfigError
+
+
+class Clock:
+    def __init__(self, now=1000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def run(cadence, clock, steps):
+    """Train through (seconds of a step, seconds of a capture); what each capture left spent, allowed and cost."""
+    for step, (training, capture) in enumerate(steps):
+        clock.now += training
+        if cadence.due(step):
+            before = cadence.elapsed
+            clock.now += capture
+            cadence.charge("capture", capture)
+            yield step, cadence.spent, cadence.overhead * before, capture
+
+
+seconds = st.floats(0, 10)
+
+
+@given(st.integers(1, 50), st.integers(0, 1000))
+def test_a_number_of_steps_is_kept_to_whatever_it_costs(every, step):
+    clock = Clock()
+    cadence = Cadence(every, 0.01, clock)
+    cadence.charge("capture", 1e6)
+    assert cadence.due(step) == (step % every == 0)
+    assert cadence.affordable(1e6)
+
+
+@given(st.lists(st.tuples(seconds, seconds), max_size=200), st.floats(1e-4, 1))
+def test_auto_spends_no_more_than_the_budget_and_the_last_capture(steps, overhead):
+    clock = Clock()
+    for _, spent, allowed, last in run(Cadence("auto", overhead, clock), clock, steps):
+        assert spent <= allowed + last + 1e-9
+
+
+@given(st.floats(1e-4, 1), st.floats(1e-4, 0.1), st.floats(0.005, 0.2))
+def test_auto_uses_the_budget_it_has(training, capture, overhead):
+    clock = Clock()
+    cadence = Cadence("auto", overhead, clock)
+    captures = len(list(run(cadence, clock, [(training, capture)] * 500)))
+    budget = overhead * cadence.elapsed
+    assert captures == 500 or cadence.spent >= budget - capture - overhead * (training + capture) - 1e-9
+    assert cadence.spent <= max(budget, capture) + 1e-9
+
+
+def test_auto_looks_at_the_first_step_then_waits_until_the_next_look_is_paid_for():
+    clock = Clock()
+    cadence = Cadence("auto", 0.01, clock)
+    captured = [step for step, *_ in run(cadence, clock, [(1.0, 0.125)] * 60)]
+    assert captured == [0, 24, 37, 49]
+
+
+def test_a_dear_capture_makes_the_next_one_wait():
+    clock = Clock()
+    cadence = Cadence("auto", 0.1, clock)
+    cadence.charge("capture", 5.0)
+    clock.now += 99
+    assert not cadence.due(1)
+    clock.now += 1
+    assert cadence.due(2)
+
+
+def test_what_else_was_charged_counts_but_is_not_taken_for_a_capture():
+    clock = Clock()
+    cadence = Cadence("auto", 0.1, clock)
+    cadence.charge("save", 5.0)
+    clock.now += 49
+    assert not cadence.due(1)
+    clock.now += 1
+    assert cadence.due(2)
+
+
+def test_files_of_epochs_have_a_grace_beyond_the_budget():
+    clock = Clock()
+    cadence = Cadence("auto", 0.01, clock)
+    assert cadence.affordable(GRACE_SECONDS)
+    assert not cadence.affordable(GRACE_SECONDS + 0.01)
+    cadence.charge("save", GRACE_SECONDS)
+    assert not cadence.affordable(0.01)
+    clock.now += 2
+    assert cadence.affordable(0.01)
+
+
+def test_the_ratio_is_of_the_time_without_captures():
+    clock = Clock()
+    cadence = Cadence("auto", 0.01, clock)
+    assert (cadence.spent, cadence.overhead_ratio) == (0.0, 0.0)
+    clock.now += 11
+    cadence.charge("capture", 1.0)
+    assert cadence.elapsed == pytest.approx(11)
+    assert cadence.overhead_ratio == pytest.approx(0.1)
+
+
+@given(seconds, seconds)
+def test_the_ratio_is_finite_even_when_a_clock_stands_still(passed, charged):
+    clock = Clock()
+    cadence = Cadence("auto", 0.01, clock)
+    clock.now += passed
+    cadence.charge("capture", charged)
+    assert cadence.elapsed > 0
+    assert math.isfinite(cadence.overhead_ratio)
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.0, 2.5, True, None, "often", "", "Auto", math.nan])
+def test_steps_that_are_none_are_refused_by_name(every):
+    with pytest.raises(ConfigError, match=r"^every=.*whole number of steps"):
+        Cadence(every, 0.01, Clock())
+
+
+@pytest.mark.parametrize("overhead", [0, -0.1, 1.001, 100, math.nan, math.inf, "1%", None])
+def test_a_share_that_is_none_is_refused_by_name(overhead):
+    with pytest.raises(ConfigError, match=r"^overhead=.*share of the training's time"):
+        Cadence("auto", overhead, Clock())
