@@ -25,10 +25,10 @@ def save_seconds(layers: Mapping[str, Gates]) -> float:
 
 
 def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: str, epoch: int, step: int) -> Path:
-    """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN; names as in the points.
+    """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN.
 
-    `numpy.load` reads the file. The comment of the zip says whose it is. A file of the same name that belongs to
-    another run is moved into a folder of that run first.
+    `numpy.load` reads the file; the names are those of the points. The comment of the zip says whose it is. A file of
+    the same name that belongs to another run is moved into a folder of that run first.
 
     Args:
         folder: where `gate_epoch_<epoch>.npz` is written.

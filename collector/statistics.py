@@ -167,9 +167,9 @@ def _means(values: Array, axes: tuple[int, ...], valid: Mask | None) -> Array:
             values = np.where(valid, values, 0)
             total = values.sum(axis=axes, dtype=np.float64)
             means = np.divide(total, count, out=np.full(count.shape, np.nan), where=known)
-    if np.isfinite(means[known]).all():
+    if np.isfinite(means[known]).all() or not np.isfinite(peak := _peak(values)):
         return means
-    peak = _peak(values)  # so large that their sum is beyond a float
+    # The values are finite and so large that their sum is not.
     return _means(values / peak, axes, valid) * peak
 
 

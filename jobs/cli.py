@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if os.environ.get("GATEWATCH_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        return _fail(f"{what}; this is a bug: please report what GATEWATCH_TRACEBACK=1 makes of it", 1)
     return status
 
 
@@ -111,18 +116,10 @@ def _runs(arguments: argparse.Namespace) -> int:
     elif frame.empty:
         print(f"{store.url} holds no run yet: train one with GateMonitor, or try `gatewatch demo`")
     else:
-        rows = [
-            [
-                row.run,
-                row.state,
-                f"{row.started:%Y-%m-%d %H:%M:%S}",
-                f"{row.last_seen:%Y-%m-%d %H:%M:%S}",
-                row.step,
-                row.framework,
-                row.model,
-            ]
-            for row in frame.itertuples()
-        ]
+        for moment in ("started", "last_seen"):
+            frame[moment] = frame[moment].dt.strftime("%Y-%m-%d %H:%M:%S")
+        shown = frame[["run", "state", "started", "last_seen", "step", "framework", "model"]].astype(object)
+        rows = shown.where(shown.notna(), "").to_numpy().tolist()
         print(table(["run", "state", "started (UTC)", "last seen (UTC)", "step", "framework", "model"], rows))
     return 0
 

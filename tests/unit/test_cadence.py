@@ -50,13 +50,14 @@ def test_auto_spends_no_more_than_the_budget_and_the_last_capture(steps, overhea
         assert spent <= allowed + last + 1e-9
 
 
-@given(st.floats(1e-4, 1), st.floats(1e-4, 0.1), st.floats(0.005, 0.2))
+@given(st.floats(1e-4, 0.01), st.floats(1e-3, 0.1), st.floats(0.005, 0.05))
 def test_auto_uses_the_budget_it_has(training, capture, overhead):
+    """Where it could not pay for a look at every step."""
     clock = Clock()
     cadence = Cadence("auto", overhead, clock)
-    captures = len(list(run(cadence, clock, [(training, capture)] * 500)))
+    list(run(cadence, clock, [(training, capture)] * 500))
     budget = overhead * cadence.elapsed
-    assert captures == 500 or cadence.spent >= budget - capture - overhead * (training + capture) - 1e-9
+    assert cadence.spent >= budget - capture - overhead * (training + capture) - 1e-9
     assert cadence.spent <= max(budget, capture) + 1e-9
 
 

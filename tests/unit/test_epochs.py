@@ -204,7 +204,7 @@ def test_a_file_damaged_anywhere_has_an_owner_or_none(sound, data):
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = save(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="[Oo]bject arrays"):
+    with pytest.raises(ValueError, match=r"[Oo]bject arrays"):
         save(tmp_path, {"memory": Layer({"forget": VALUES, "cell": np.array([[[object()]]])})})
     assert path.read_bytes() == before
     assert files(tmp_path) == ["gate_epoch_0.npz"]

@@ -369,6 +369,7 @@ def test_groups_cover_every_unit_once_and_differ_by_one_at_most(units, most):
     assert set(np.round(1 / shares).astype(int)) <= {units // most, -(-units // most)}
 
 
-def test_means_by_unit_of_nothing_known_are_nan():
-    values = np.array([[[1.0, np.nan], [3.0, np.nan]]])
-    np.testing.assert_array_equal(unit_means(values, np.isfinite(values)), [2, np.nan])
+def test_means_by_unit_are_nan_where_nothing_is_known_and_otherwise_what_they_are_told_to_count():
+    values = np.array([[[1.0, np.nan, np.inf], [3.0, np.nan, 1.0]]])
+    np.testing.assert_array_equal(unit_means(values, np.isfinite(values)), [2, np.nan, 1])
+    np.testing.assert_array_equal(unit_means(values), [2, np.nan, np.inf])
