@@ -50,7 +50,7 @@ def metrics_point(
     """The `train_metrics` point of what a framework logs; None where it logs no number.
 
     Every number is a float. One that is not finite has no field, and is counted in `nan_count` or `inf_count`. What
-    is not one number (a text, an array) is left out.
+    is not one number (a text, an array) is left out. A name that the point has itself gets a final underscore.
 
     Args:
         metrics: name → number.
@@ -61,8 +61,9 @@ def metrics_point(
     """
     fields: dict[str, FieldValue] = {}
     nan_count = inf_count = 0
-    for name, value in metrics.items():
-        number = _number(value)
+    taken = {"nan_count", "inf_count", "step", "epoch", *tags}
+    for given, value in metrics.items():
+        name, number = clean_name(given), _number(value)
         if number is None:
             continue
         if math.isnan(number):
@@ -70,7 +71,7 @@ def metrics_point(
         elif math.isinf(number):
             inf_count += 1
         else:
-            fields[clean_name(name)] = number
+            fields[f"{name}_" if name in taken else name] = number
     if not fields and not nan_count and not inf_count:
         return None
     counts: dict[str, FieldValue] = {"nan_count": nan_count, "inf_count": inf_count, "step": step, "epoch": epoch}

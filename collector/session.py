@@ -257,10 +257,10 @@ def _new_run() -> str:
 
 def _at_exit(session: Session) -> Callable[[], None]:
     """End the run as interrupted where the process ends before it did."""
-    reference = weakref.ref(session)
+    reference, process = weakref.ref(session), os.getpid()
 
     def interrupted() -> None:
-        if (alive := reference()) is not None:
+        if (alive := reference()) is not None and os.getpid() == process:  # a fork ends without ending the run
             alive.close("interrupted")
 
     atexit.register(interrupted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -74,7 +75,9 @@ class Shipper:
         """Ship what is left for at most so long, then stop; what stays behind is counted as dropped and said."""
         if self._closed:
             return
-        self.flush(seconds)
+        deadline = time.monotonic() + seconds
+        while (left_s := deadline - time.monotonic()) > 0 and not self.flush(min(left_s, _FIRST_WAIT)):
+            pass  # each flush has the store tried again
         with self._changed:
             left = len(self._queue) + self._writing
             self._closed = True

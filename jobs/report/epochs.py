@@ -81,7 +81,7 @@ def _files(folder: Path, run: str, notes: list[str]) -> dict[int, tuple[Path, st
             try:
                 with zipfile.ZipFile(path) as archive:
                     about = json.loads(archive.comment or b"null")
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
                 notes.append(f"{path.name} could not be read and is left out ({_line(error)}).")
                 continue
             if isinstance(about, dict) and about.get("run") == run:

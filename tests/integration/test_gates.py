@@ -343,7 +343,7 @@ def test_a_model_without_recurrence_is_a_clear_error():
 def test_all_of_this_on_the_torch_backend():
     environment = os.environ | {"KERAS_BACKEND": "torch"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__))],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__))],
         env=environment,
         capture_output=True,
         text=True,

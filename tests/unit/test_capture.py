@@ -200,3 +200,16 @@ def test_no_number_is_lost_uncounted(metrics):
     assert point.fields["nan_count"] == sum(map(math.isnan, metrics.values()))
     assert point.fields["inf_count"] == sum(map(math.isinf, metrics.values()))
     assert point.fields == {**finite, **{k: v for k, v in point.fields.items() if type(v) is int}}
+
+
+def test_a_metric_named_as_what_the_point_has_itself_is_kept_beside_it():
+    point = metrics_point({"step": 7.5, "run": 2.0, "loss": 1.0}, {"run": "r", "phase": "train"}, 1, 3, 0)
+    assert point.fields == {
+        "step_": 7.5,
+        "run_": 2.0,
+        "loss": 1.0,
+        "nan_count": 0,
+        "inf_count": 0,
+        "step": 3,
+        "epoch": 0,
+    }

@@ -1,0 +1,113 @@
+"""What the README shows runs, and what it lists is all there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from collector import GateMonitor, open_store
+from collector.config import load_settings
+from jobs.cli import _parser
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+X = np.random.default_rng(0).normal(size=(64, 6, 3)).astype("float32")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def policy():
+    model = keras.Sequential([keras.Input(X.shape[1:]), keras.layers.LSTM(4, name="memory"), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+
+
+def test_it_begins_with_the_two_commands():
+    assert blocks("")[0].split("\n")[:2] == [
+        "make demo    # sets everything up, trains on real prices with a fault put in, and shows what it finds",
+        "make test    # sets everything up and runs the whole suite",
+    ]
+
+
+def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = policy()
+    moments = pd.date_range("2024-01-01", periods=5)
+    names = {"model": model, "x": X, "y": X[:, 0, :1], "bars": [(m, X[k : k + 1]) for k, m in enumerate(moments)]}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["forget"].shape == (32, 6, 4)
+    runs = open_store().runs()
+    assert len(runs) == 2
+    backtest = open_store().read("gate_stats", tags={"phase": "backtest", "gate": "forget"})
+    assert backtest["time"].dt.tz_localize(None).tolist() == list(moments)
+    assert len(names["stats"]) > 0
+
+
+def test_the_flux_query_returns_what_was_written(influxd, tmp_path):
+    from influxdb_client import InfluxDBClient
+
+    bucket = influxd.bucket()
+    store = influxd.store(bucket)
+    model = policy()
+    monitor = GateMonitor(probe=X[:8], run="goog-1", store=store, log_dir=tmp_path, every=4)
+    model.fit(X, X[:, 0, :1], batch_size=8, verbose=0, callbacks=[monitor])
+    (query,) = blocks("flux")
+    with InfluxDBClient(influxd.url, influxd.token, org=influxd.org) as client:
+        (table,) = client.query_api().query(query.replace('"gatewatch"', f'"{bucket}"'))
+    stats = store.read("gate_stats", run="goog-1", tags={"gate": "forget"})
+    assert [row["layer"] for row in table] == ["memory"] * 3
+    assert [row["_value"] for row in table] == stats["mean"].tolist()
+    assert [pd.Timestamp(row["_time"]).floor("us") for row in table] == stats["time"].dt.floor("us").tolist()
+
+
+def test_every_argument_of_the_monitor_is_listed_with_its_default():
+    table = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", README[README.index("## Options") :], re.M))
+    signature = inspect.signature(GateMonitor.__init__).parameters
+    assert list(table) == [name for name in signature if name != "self"]
+    for name, shown in table.items():
+        if (default := signature[name].default) is not None:
+            assert shown.strip("`").strip('"') == str(default)
+
+
+def test_every_command_is_listed():
+    commands = next(action for action in _parser()._actions if action.dest == "command" or action.choices).choices
+    listed = set(re.findall(r"^\| `gatewatch (\w+)", README, re.M))
+    assert listed == set(commands)
+
+
+def test_the_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_sample_configuration_is_one(monkeypatch):
+    assert load_settings(ROOT / "config/gatewatch.toml").store.url == "sqlite:///gatewatch.db"
+
+
+def test_every_variable_that_is_read_is_in_the_sample_and_the_reverse():
+    code = "".join(path.read_text() for part in ("collector", "jobs") for path in (ROOT / part).rglob("*.py"))
+    read = set(re.findall(r'environ(?:\.get\(|\[)"((?:GATEWATCH|INFLUXDB)_\w+)"', code))
+    read |= {f"INFLUXDB_V2_{name}" for name in re.findall(r'_variable\("(\w+)"\)', code)}
+    sample = set(re.findall(r"^(\w+)=", (ROOT / "config/.env.example").read_text(), re.M))
+    assert sample == read
+
+
+@pytest.mark.parametrize("path", sorted(p.name for p in (ROOT / "docs/decisions").iterdir()))
+def test_decisions_are_numbered(path):
+    assert re.match(r"\d{4}-[a-z0-9-]+\.md$", path)
+
+
+def test_the_version_is_said_once():
+    from importlib import metadata
+
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == metadata.version("gatewatch")
