@@ -123,9 +123,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def clean_name(name: str) -> str:
     """A name that every store can hold, for names that Gatewatch is given and cannot refuse (layers, metrics).
 
-    Control characters are written as escapes. A final backslash, which line protocol cannot hold, becomes a slash;
-    an empty name becomes `_`, one that is too long ends in a hash, and a name that InfluxDB keeps for itself gets a
-    final underscore.
+    Control characters are written as escapes. A backslash at the end or before a quote, which line protocol cannot
+    hold, becomes a slash; an empty name becomes `_`, one that is too long ends in a hash, and a name that InfluxDB
+    keeps for itself gets a final underscore.
     """
     name = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(name))
     if len(name.encode()) > MAX_NAME_BYTES:
@@ -133,6 +133,7 @@ def clean_name(name: str) -> str:
         name = f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     if name.endswith("\\"):
         name = name.rstrip("\\") + "/"
+    name = name.replace('\\"', '/"')
     if not name.strip():
         return "_"
     return f"{name}_" if name in RESERVED_NAMES else name
@@ -148,6 +149,8 @@ def name_problem(name: object) -> str | None:
         return f"must not contain the control character {match[0]!r}"
     if name.endswith("\\"):
         return "must not end with a backslash, which line protocol cannot hold"
+    if '\\"' in name:
+        return "must not have a backslash before a quote, which InfluxDB would drop"
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"must be at most {MAX_NAME_BYTES} bytes long"
     return None

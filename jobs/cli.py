@@ -15,6 +15,7 @@ from pathlib import Path
 
 from collector.errors import ConfigError, GatewatchError
 from collector.store import Store, open_store
+from jobs.terminal import printable, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,25 +142,6 @@ def _open(arguments: argparse.Namespace) -> Store:
     return store
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns aligned for a terminal: numbers to the right, control characters shown as escapes."""
-    lines = [list(header), *([_printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    numeric = [all(isinstance(row[i], int | float) or row[i] == "" for row in rows) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _printable(cell: object) -> str:
-    text = f"{cell:.2f}" if isinstance(cell, float) else str(cell)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _need(extra: str, *packages: str) -> None:
     missing = [package for package in packages if util.find_spec(package) is None]
     if missing:
@@ -167,7 +149,7 @@ def _need(extra: str, *packages: str) -> None:
 
 
 def _say_run(run: str, number: int, total: int) -> None:
-    print(f"  scoring {_printable(run)} ({number + 1} of {total})", file=sys.stderr)
+    print(f"  scoring {printable(run)} ({number + 1} of {total})", file=sys.stderr)
 
 
 def _positive(text: str) -> int:

@@ -15,9 +15,9 @@ import pandas as pd
 from collector.errors import ConfigError, GatewatchError
 from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS
 from collector.store import Store, open_store
-from jobs.cli import table
 from jobs.once import run_pass
 from jobs.report.page import write_report
+from jobs.terminal import table
 
 _THIRDS: Final = ("first third", "second third", "last third")
 _LAYER: Final = "memory"

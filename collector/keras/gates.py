@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from collector.errors import ConfigError
+from collector.keras.probe import call_once
 from collector.keras.trace import recurrent_layers, trace
 from collector.replay.cells import Array
 
@@ -38,23 +39,3 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
             raise ConfigError(f"no recurrent layer can be replayed exactly: {reasons}; offer get_gate_history() on it")
         warnings.warn(f"left out, since not exactly replayable: {reasons}", stacklevel=2)
     return {path: dict(layer.gates) for path, layer in traced.layers.items()}
-
-
-def call_once(model: Any, x: Any) -> None:
-    """Build a model that was never called.
-
-    Raises:
-        ConfigError: it does not take the batch.
-    """
-    if model.built and getattr(model, "inputs", True) is not None:
-        return
-    try:
-        model(x, training=False)
-    except Exception as error:
-        raise ConfigError(f"the model {model.name!r} cannot be called on the batch: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """An error's text, or its type where it has none, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

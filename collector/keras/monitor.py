@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import keras
-import numpy as np
 
 from collector.cadence import Every
 from collector.errors import ConfigError
-from collector.keras.gates import call_once, first_line
+from collector.keras.probe import as_probe, call_once, first_line, shapes
 from collector.keras.trace import LayerGates, Trace, recurrent_layers, trace
 from collector.session import Session
 from collector.store import Store
+from collector.times import Time, nanoseconds
 
 
 class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -79,7 +78,7 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         if isinstance(layers, str):
             raise ConfigError(f"layers={layers!r}: must be a list of names, such as [{layers!r}]")
         self._chosen = None if layers is None else list(layers)
-        self._probe = None if probe is None else _as_probe(probe)
+        self._probe = None if probe is None else as_probe(probe)
         self._layers: dict[str, Any] = {}
         self._latest: tuple[int, Mapping[str, LayerGates]] | None = None
         self._epoch_start = 0
@@ -151,7 +150,7 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self,
         x: Any = None,
         *,
-        time: int | datetime | np.datetime64 | None = None,
+        time: Time | None = None,
         metrics: Mapping[str, Any] | None = None,
         state: Mapping[str, Any] | Sequence[Any] | None = None,
     ) -> None:
@@ -171,7 +170,7 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         session = self._session
         if not session.started:
             raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
-        moment = None if time is None else _nanoseconds(time)
+        moment = None if time is None else self._moment(time)
         session.step += 1
         if session.cadence.due(session.step):
             with session.guarded("a capture"):
@@ -201,7 +200,7 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             config={
                 "layers": {path: _describe(layer) for path, layer in self._layers.items()},
                 "parameters": int(model.count_params()),
-                "probe": None if self._probe is None else _shapes(self._probe),
+                "probe": None if self._probe is None else shapes(self._probe),
             },
         )
         session.leave_out(traced.unreplayed)
@@ -243,9 +242,16 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         except Exception as error:
             expected = getattr(model, "input_shape", None)
             raise ConfigError(
-                f"the probe of shape {_shapes(self._probe)} does not fit the model's input"
+                f"the probe of shape {shapes(self._probe)} does not fit the model's input"
                 f"{f' {expected}' if expected else ''}: {first_line(error)}"
             ) from error
+
+    @staticmethod
+    def _moment(time: Time) -> int:
+        try:
+            return nanoseconds(time)
+        except ValueError as error:
+            raise ConfigError(f"time: {error}") from None
 
     def _by_layer(self, state: Mapping[str, Any] | Sequence[Any] | None) -> Mapping[str, Any]:
         if state is None or isinstance(state, Mapping):
@@ -264,26 +270,6 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._latest = self._session.step, layers
 
 
-def _as_probe(probe: Any) -> Any:
-    """The probe as tensors, made once."""
-    try:
-        tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, probe)
-    except Exception as error:
-        raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
-    for tensor in keras.tree.flatten(tensors):
-        if len(tensor.shape) == 0:
-            raise ConfigError("the probe is no batch of inputs: it holds single values; give a batch, such as x[:32]")
-        if tensor.shape[0] == 0:
-            raise ConfigError(
-                f"the probe of shape {tuple(tensor.shape)} holds no sequence; give a batch, such as x[:32]"
-            )
-    return tensors
-
-
-def _shapes(batch: Any) -> str:
-    return ", ".join(str(tuple(part.shape)) for part in keras.tree.flatten(batch)) if batch is not None else "none"
-
-
 def _describe(layer: Any) -> dict[str, Any]:
     cell = getattr(layer, "cell", None)
     return {
@@ -293,13 +279,3 @@ def _describe(layer: Any) -> dict[str, Any]:
         "stateful": getattr(layer, "stateful", None),
         "dropout": getattr(cell, "dropout", None),
     }
-
-
-def _nanoseconds(time: int | datetime | np.datetime64) -> int:
-    if isinstance(time, datetime):
-        time = np.datetime64((time.astimezone(UTC) if time.tzinfo else time).replace(tzinfo=None), "ns")
-    if isinstance(time, np.datetime64) and not np.isnat(time):
-        return int(time.astype("datetime64[ns]").astype(np.int64))
-    if isinstance(time, int | np.integer) and not isinstance(time, bool):
-        return int(time)
-    raise ConfigError(f"time={time!r}: must be nanoseconds since the epoch or a moment")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from collector.schema import FieldValue
-    from collector.store.protocol import Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +107,7 @@ def runs_frame(started: Iterable[RunEvent], last: Iterable[RunEvent]) -> pd.Data
     )
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME: Final = -(2**63)  # numpy's NaT
-
-
-def nanoseconds(time: Time | None, otherwise: int) -> int:
-    """A time as nanoseconds since the Unix epoch, no further than 64 bits reach; `otherwise` for None."""
-    if time is None:
-        return otherwise
-    if isinstance(time, datetime):
-        exact = getattr(time, "nanosecond", 0)  # pandas' own datetime has them
-        moment = time if time.tzinfo else time.replace(tzinfo=UTC)
-        time = (moment - _EPOCH) // timedelta(microseconds=1) * 1000 + exact
-    return max(-(2**63), min(int(time), 2**63 - 1))
 
 
 def _moments(times: np.ndarray[Any, np.dtype[np.int64]]) -> pd.DatetimeIndex:

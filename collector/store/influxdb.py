@@ -16,15 +16,16 @@ from influxdb_client.rest import ApiException
 from collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from collector.line_protocol import encode
 from collector.schema import RUNS, FieldValue, Point, point_problem
-from collector.store.frame import RunEvent, Series, frame, nanoseconds, runs_frame
+from collector.store.frame import RunEvent, Series, frame, runs_frame
 from collector.store.refusals import PASSING, Refused, connection_problem, one_line, refusal, stranger
+from collector.times import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
-    from collector.store.protocol import Time
+    from collector.times import Time
 
 BATCH: Final = 5_000
 """Lines a request: what InfluxDB's own documentation calls best."""
@@ -116,9 +117,9 @@ class InfluxStore:
         wanted = dict(tags or {}) | ({} if run is None else {"run": run})
         conditions = [f"{_identifier(name)}::tag = $v{i}" for i, name in enumerate(wanted)]
         if start is not None:
-            conditions.append(f"time >= {nanoseconds(start, 0)}")
+            conditions.append(f"time >= {nanoseconds(start)}")
         if stop is not None:
-            conditions.append(f"time < {nanoseconds(stop, 0)}")
+            conditions.append(f"time < {nanoseconds(stop)}")
         columns = ", ".join(f"{_identifier(name)}::{types[name]}" for name in names)
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         query = f"SELECT {columns} FROM {source} {where} GROUP BY *"  # noqa: S608 - names are quoted, values bound

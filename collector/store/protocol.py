@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from collector.schema import Point
+from collector.times import Time
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Time = int | datetime
-"""Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC)."""
 
 
 class Store(Protocol):

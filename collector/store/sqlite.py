@@ -15,15 +15,16 @@ import orjson
 
 from collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from collector.schema import RUNS, FieldValue, Point, point_problem
-from collector.store.frame import RunEvent, Series, frame, nanoseconds, runs_frame
+from collector.store.frame import RunEvent, Series, frame, runs_frame
 from collector.store.sqlite_file import VERSION, open_file
+from collector.times import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import pandas as pd
 
-    from collector.store.protocol import Time
+    from collector.times import Time
 
 _UPSERT: Final = (
     "INSERT INTO points VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET fields = json_patch(fields, excluded.fields)"
@@ -85,7 +86,10 @@ class SqliteStore:
     ) -> pd.DataFrame:
         """See `Store.read`."""
         wanted = dict(tags or {}) | ({} if run is None else {"run": run})
-        times = (nanoseconds(start, -(2**63)), nanoseconds(stop, 2**63 - 1))
+        times = (
+            -(2**63) if start is None else nanoseconds(start),
+            2**63 - 1 if stop is None else nanoseconds(stop),
+        )
         pieces: list[Series] = []
         types: dict[str, type] = {}
         with self._reading() as connection:

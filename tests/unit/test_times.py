@@ -1,0 +1,48 @@
+"""Moments in every form a user has them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.times import nanoseconds
+
+NOON = 1_704_110_400_000_000_000  # 2024-01-01 12:00 UTC
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        NOON,
+        np.int64(NOON),
+        datetime(2024, 1, 1, 12),
+        datetime(2024, 1, 1, 12, tzinfo=UTC),
+        datetime(2024, 1, 1, 7, tzinfo=timezone(timedelta(hours=-5))),
+        np.datetime64("2024-01-01T12"),
+        pd.Timestamp("2024-01-01 12:00"),
+        pd.Timestamp("2024-01-01 13:00", tz="Europe/Berlin"),
+    ],
+)
+def test_one_moment_in_many_forms(moment):
+    assert nanoseconds(moment) == NOON
+
+
+@given(st.integers(-(2**61), 2**61))
+def test_pandas_keeps_every_nanosecond(time):
+    assert nanoseconds(pd.Timestamp(time)) == nanoseconds(np.datetime64(time, "ns")) == time
+
+
+@pytest.mark.parametrize("other", ["2024-01-01", None, 1.5, True, np.datetime64("NaT"), pd.NaT])
+def test_what_is_no_time_is_said(other):
+    with pytest.raises(ValueError, match="is no time"):
+        nanoseconds(other)
+
+
+@pytest.mark.parametrize("far", [2**70, -(2**70), datetime.max, datetime.min])
+def test_what_is_beyond_64_bits_is_their_end(far):
+    assert abs(nanoseconds(far)) >= 2**63 - 1
