@@ -172,6 +172,8 @@ def main() -> int:
     except GatewatchError as error:
         print(f"keras_market_lstm: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

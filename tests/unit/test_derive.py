@@ -34,6 +34,7 @@ def test_drift_is_zero_for_the_same_and_one_without_overlap():
     assert math.isnan(drift(moved)[0])
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")  # the oracle's
 @given(hnp.arrays(float, (12, 6), elements=st.floats(0.001, 1)))
 def test_drift_is_the_jensen_shannon_distance_from_the_mean_of_the_captures_before(raw):
     from scipy.spatial.distance import jensenshannon
