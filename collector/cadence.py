@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
+import numpy as np
+
 from collector.errors import ConfigError
 
 GRACE_SECONDS: Final = 0.3
@@ -21,27 +23,33 @@ class Cadence:
             capture stay within the budget.
         overhead: the budget, as a share of the time since the cadence was made.
         clock: seconds, monotonic.
+        step: the number of the step before the first.
 
     Raises:
         ConfigError: `every` is not a positive whole number or "auto", or `overhead` not in (0, 1].
     """
 
-    def __init__(self, every: Every, overhead: float, clock: Callable[[], float]) -> None:
+    def __init__(self, every: Every, overhead: float, clock: Callable[[], float], step: int = 0) -> None:
+        every = int(every) if isinstance(every, np.integer) else every
+        overhead = float(overhead) if isinstance(overhead, np.floating) else overhead
         if every != "auto" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
             raise ConfigError(f"every={every!r}: must be a whole number of steps from 1, or 'auto'")
-        if not isinstance(overhead, int | float) or not 0 < overhead <= 1:
+        if isinstance(overhead, bool) or not isinstance(overhead, int | float) or not 0 < overhead <= 1:
             raise ConfigError(f"overhead={overhead!r}: must be a share of the training's time, such as 0.01")
         self.every = every
         self.overhead = overhead
         self.spent = 0.0
+        self._last = step
         self._clock = clock
         self._started = clock()
         self._costs: dict[str, float] = {}
 
     def due(self, step: int) -> bool:
         """Whether to capture at this step."""
-        if self.every != "auto":
-            return step % self.every == 0
+        if self.every != "auto":  # steps may be passed over: Keras counts several as one where it is told to
+            due = step // self.every > self._last // self.every
+            self._last = step
+            return due
         return self.spent + self._costs.get("capture", 0.0) <= self.overhead * self.elapsed
 
     def affordable(self, seconds: float) -> bool:

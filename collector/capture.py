@@ -35,12 +35,13 @@ def gate_points(layers: Mapping[str, Gates], tags: Mapping[str, str], time: int,
     for layer, captured in layers.items():
         for gate, values in captured.gates.items():
             series = {**tags, "layer": clean_name(layer), "gate": clean_name(gate)}
-            stats: dict[str, FieldValue] = dict(gate_statistics(values, gate_scale(gate), captured.mask))
-            points.append(Point(GATE_STATS, series, {**stats, "step": step, "epoch": epoch}, time))
             if units := unit_profile(values, captured.mask):
                 points.append(Point(GATE_UNITS, series, {**units, "step": step}, time))
             if positions := time_profile(values, captured.mask):
                 points.append(Point(GATE_TIME, series, {**positions, "step": step}, time))
+            # Last: the jobs take a capture that has its statistics for complete.
+            stats: dict[str, FieldValue] = dict(gate_statistics(values, gate_scale(gate), captured.mask))
+            points.append(Point(GATE_STATS, series, {**stats, "step": step, "epoch": epoch}, time))
     return points
 
 

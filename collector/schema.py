@@ -52,6 +52,19 @@ MAX_TEXT_BYTES: Final = 2**20
 MAX_USER_TAGS: Final = 8
 """A user's own tags multiply the series of a run: a few describe it, many are data."""
 
+FIELDS: Final = frozenset(
+    {
+        *GATE_STATS_FIELDS,
+        *("event", "framework", "model", "config"),
+        *("captured", "shipped", "rejected", "dropped", "failures", "capture_ms", "overhead_ratio", "every"),
+        *("replay_error", "unreplayed", "unreplayed_layers"),
+        *("memory_timescale", "drift", "effective_rank", "saturation", "window_s"),
+        *("anomaly_score", "anomalous", "model_id"),
+    }
+)
+"""The fields that have fixed names; beside them u000…, t000…, why_… and whatever a framework logs."""
+_NUMBERED_FIELD: Final = re.compile(r"[ut]\d{3}|why_.*")
+
 # Names that the points carry themselves, and names that InfluxDB keeps for itself.
 OWN_TAGS: Final = frozenset({"run", "phase", "layer", "gate", "param", "detector", "job", "rule"})
 RESERVED_NAMES: Final = frozenset({"time", "_time", "_field", "_measurement", "_value", "_start", "_stop"})
@@ -117,15 +130,16 @@ def gate_scale(gate: str) -> GateScale:
     return GATE_SCALES.get(gate, _TANH)
 
 
+_LOST_BACKSLASH = re.compile(r'\\(?=[,= "])')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def clean_name(name: str) -> str:
     """A name that every store can hold, for names that Gatewatch is given and cannot refuse (layers, metrics).
 
-    Control characters are written as escapes. A backslash at the end or before a quote, which line protocol cannot
-    hold, becomes a slash; an empty name becomes `_`, one that is too long ends in a hash, and a name that InfluxDB
-    keeps for itself gets a final underscore.
+    Control characters are written as escapes. A backslash that line protocol cannot hold, at the end or before a
+    character that it escapes, becomes a slash; an empty name becomes `_`, one that is too long ends in a hash, and a
+    name that InfluxDB keeps for itself gets a final underscore.
     """
     name = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(name))
     if len(name.encode()) > MAX_NAME_BYTES:
@@ -133,7 +147,7 @@ def clean_name(name: str) -> str:
         name = f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     if name.endswith("\\"):
         name = name.rstrip("\\") + "/"
-    name = name.replace('\\"', '/"')
+    name = _LOST_BACKSLASH.sub("/", name)
     if not name.strip():
         return "_"
     return f"{name}_" if name in RESERVED_NAMES else name
@@ -149,8 +163,6 @@ def name_problem(name: object) -> str | None:
         return f"must not contain the control character {match[0]!r}"
     if name.endswith("\\"):
         return "must not end with a backslash, which line protocol cannot hold"
-    if '\\"' in name:
-        return "must not have a backslash before a quote, which InfluxDB would drop"
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"must be at most {MAX_NAME_BYTES} bytes long"
     return None
@@ -174,13 +186,16 @@ def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     Raises:
         ConfigError: names the first tag that cannot be one, and why.
     """
+    if tags is not None and not isinstance(tags, Mapping):
+        raise ConfigError(f"tags={tags!r}: must be a mapping, such as {{'symbol': 'GOOG'}}")
     tags = dict(tags or {})
     if len(tags) > MAX_USER_TAGS:
         raise ConfigError(f"tags: {len(tags)} given, at most {MAX_USER_TAGS} are allowed; log numbers as metrics")
     for key, value in tags.items():
         if problem := name_problem(key):
             raise ConfigError(f"tags: the name {key!r} {problem}")
-        if key in OWN_TAGS or key in RESERVED_NAMES or key.startswith("_"):
+        own = key in OWN_TAGS or key in FIELDS or _NUMBERED_FIELD.fullmatch(key)
+        if own or key in RESERVED_NAMES or key.startswith("_"):
             raise ConfigError(f"tags: the name {key!r} is taken by Gatewatch or InfluxDB; choose another")
         if problem := name_problem(value):
             raise ConfigError(f"tags: the value of {key!r}, {value!r}, {problem}")
@@ -209,7 +224,7 @@ def path_name(name: str) -> str:
 
 def point_problem(point: Point) -> str | None:
     """Why no store can hold a point as it is; None where every store can."""
-    if problem := name_problem(point.measurement):
+    if problem := name_problem(point.measurement) or _backslash_problem(point.measurement):
         return f"measurement {point.measurement!r} {problem}"
     if point.measurement.startswith("#"):
         return f"measurement {point.measurement!r} must not start with #, which InfluxDB takes for a comment"
@@ -219,7 +234,7 @@ def point_problem(point: Point) -> str | None:
     if not point.fields:
         return f"{point.measurement}: a point needs at least one field"
     for key, value in point.fields.items():
-        if problem := _key_problem(key) or _value_problem(value):
+        if problem := _key_problem(key) or _backslash_problem(key) or _value_problem(value):
             return f"{point.measurement}: field {key!r} {problem}"
     if not -(2**63) + 2 <= point.time < 2**63 - 1:
         return f"{point.measurement}: time {point.time} is beyond nanoseconds in 64 bits"
@@ -228,6 +243,11 @@ def point_problem(point: Point) -> str | None:
 
 def _key_problem(key: str) -> str | None:
     return "is a name that InfluxDB keeps for itself" if key in RESERVED_NAMES else name_problem(key)
+
+
+def _backslash_problem(name: str) -> str | None:
+    lost = _LOST_BACKSLASH.search(name)
+    return "must not have a backslash before a comma, an equals sign, a space or a quote" if lost else None
 
 
 def _value_problem(value: object) -> str | None:

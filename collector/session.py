@@ -8,8 +8,9 @@ import logging
 import os
 import platform
 import secrets
+import sys
+import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -73,6 +74,10 @@ class Session:
         self.named = run is not None
         self.phase = check_phase(phase)
         self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
+        if not isinstance(log_dir, str | os.PathLike | None):
+            raise ConfigError(f"log_dir={log_dir!r}: must be a path, or None for no files")
+        if not isinstance(store, str | None) and not callable(getattr(store, "write", None)):
+            raise ConfigError(f"store={store!r}: must be a URL, such as sqlite:///gatewatch.db, or an open store")
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
         self.cadence = Cadence(every, overhead, clock)
         self.store = open_store(store) if store is None or isinstance(store, str) else store
@@ -80,7 +85,7 @@ class Session:
         self.failures: dict[str, int] = {}
         self.replay_error: float | None = None
         self.unreplayed: dict[str, str] = {}
-        self._every_arg, self._overhead_arg = every, overhead
+        self._every_arg, self._overhead_arg = self.cadence.every, self.cadence.overhead
         self._clock, self._now = clock, now
         self._shipper: Shipper | None = None
         self._threads = ThreadpoolController()
@@ -114,7 +119,7 @@ class Session:
                 "gatewatch: %s does not answer yet; training goes on and the points wait: %s", self.store.url, error
             )
         self._shipper = Shipper(self.store)
-        self.cadence = Cadence(self._every_arg, self._overhead_arg, self._clock)
+        self.cadence = Cadence(self._every_arg, self._overhead_arg, self._clock, self.step)
         self._atexit = _at_exit(self)
         about = {
             **config,
@@ -128,12 +133,12 @@ class Session:
 
     def _check_unused(self) -> None:
         try:
-            used = self.store.read(RUNS, run=self.run)
+            used = self.store.read(RUNS, run=self.run, tags={"phase": self.phase})
         except ConfigError:  # a token that may only write cannot be asked
             return
         if len(used):
             raise ConfigError(
-                f"run={self.run!r}: {self.store.url} already holds a run of this name; "
+                f"run={self.run!r}: {self.store.url} already holds a run of this name and phase; "
                 "choose another, or leave run=None for a new one each time"
             )
 
@@ -241,6 +246,11 @@ class Session:
             atexit.unregister(self._atexit)
             self._atexit = None
 
+    def abandon(self) -> None:
+        """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""
+        if self._shipper is not None:
+            threading.Thread(target=self.close, args=("interrupted",), name="gatewatch-end").start()
+
     def _put(self, points: list[Point]) -> None:
         if self._shipper is not None:
             self._shipper.put(points)
@@ -256,15 +266,15 @@ def _new_run() -> str:
 
 
 def _at_exit(session: Session) -> Callable[[], None]:
-    """End the run as interrupted where the process ends before it did."""
-    reference, process = weakref.ref(session), os.getpid()
+    """End the run where the process ends before it did: as failed by an error that nobody caught, else interrupted."""
+    process = os.getpid()
 
-    def interrupted() -> None:
-        if (alive := reference()) is not None and os.getpid() == process:  # a fork ends without ending the run
-            alive.close("interrupted")
+    def end() -> None:
+        if os.getpid() == process:  # a fork ends without ending the run
+            session.close("failed" if isinstance(getattr(sys, "last_value", None), Exception) else "interrupted")
 
-    atexit.register(interrupted)
-    return interrupted
+    atexit.register(end)
+    return end
 
 
 def _check_folder(folder: Path) -> None:

@@ -12,10 +12,14 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collector.errors import ConfigError, GatewatchError
 from collector.store import Store, open_store
 from jobs.terminal import printable, table
+
+if TYPE_CHECKING:
+    from jobs.once import Pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get("GATEWATCH_TRACEBACK"):
             raise
@@ -101,12 +107,21 @@ def _jobs(arguments: argparse.Namespace) -> int:
             [
                 done.run,
                 done.captures,
-                *(["no new captures", "", ""] if done.unchanged else [done.derived, done.scored, done.anomalous]),
+                *_told(done),
             ]
             for done in passes
         ]
         print(table(["run", "gate captures", "derived", "scored", "above 1"], rows))
-    return 0
+    failed = [done for done in passes if done.failed is not None]
+    for done in failed:
+        _fail(f"run {printable(done.run)}: {done.failed}", 1)
+    return 1 if failed else 0
+
+
+def _told(done: Pass) -> list[object]:
+    if done.failed is not None:
+        return ["failed", "", ""]
+    return ["no new captures", "", ""] if done.unchanged else [done.derived, done.scored, done.anomalous]
 
 
 def _runs(arguments: argparse.Namespace) -> int:

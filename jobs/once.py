@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.errors import ConfigError
+from collector.errors import ConfigError, WriteUnavailable
 from collector.schema import (
     GATE_DERIVED,
     GATE_SCORES,
@@ -69,6 +69,7 @@ class Pass:
     scored: int = 0
     anomalous: int = 0
     unchanged: bool = False
+    failed: str | None = None
 
 
 def run_pass(
@@ -98,7 +99,12 @@ def run_pass(
     for number, name in enumerate(names):
         if progress is not None:
             progress(name, number, len(names))
-        passes.append(_pass_over(store, name))
+        try:
+            passes.append(_pass_over(store, name))
+        except WriteUnavailable:
+            raise
+        except Exception as error:  # one run's points are odd: the others have their scores all the same
+            passes.append(Pass(name, failed=f"{type(error).__name__}: {error}"))
     return passes
 
 

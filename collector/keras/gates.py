@@ -6,8 +6,9 @@ import warnings
 from typing import Any
 
 from collector.errors import ConfigError
+from collector.keras.layers import recurrent_layers
 from collector.keras.probe import call_once
-from collector.keras.trace import recurrent_layers, trace
+from collector.keras.trace import trace
 from collector.replay.cells import Array
 
 

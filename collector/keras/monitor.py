@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -11,8 +12,9 @@ import keras
 
 from collector.cadence import Every
 from collector.errors import ConfigError
+from collector.keras.layers import recurrent_layers
 from collector.keras.probe import as_probe, call_once, first_line, shapes
-from collector.keras.trace import LayerGates, Trace, recurrent_layers, trace
+from collector.keras.trace import LayerGates, Trace, trace
 from collector.session import Session
 from collector.store import Store
 from collector.times import Time, nanoseconds
@@ -72,11 +74,14 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         overhead: float = 0.01,
     ) -> None:
         super().__init__()
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._session = Session(
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
-        if isinstance(layers, str):
-            raise ConfigError(f"layers={layers!r}: must be a list of names, such as [{layers!r}]")
+        if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence) or not layers):
+            raise ConfigError(f"layers={layers!r}: must be a list of names, such as ['lstm'], or None for all")
+        if model is not None and not isinstance(model, keras.Layer):
+            raise ConfigError(f"model={model!r}: must be a Keras model; with fit it need not be given")
         self._chosen = None if layers is None else list(layers)
         self._probe = None if probe is None else as_probe(probe)
         self._layers: dict[str, Any] = {}
@@ -84,6 +89,10 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._epoch_start = 0
         if model is not None:
             self.set_model(model)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A monitor of another run with the same arguments: tuners copy their callbacks for each trial."""
+        return type(self)(**self._arguments)
 
     @property
     def run(self) -> str:
@@ -203,6 +212,7 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                 "probe": None if self._probe is None else shapes(self._probe),
             },
         )
+        weakref.finalize(self, session.abandon).atexit = False  # at exit the session ends itself
         session.leave_out(traced.unreplayed)
         errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
         session.replay_error = max(errors) if errors else None
@@ -249,9 +259,12 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     @staticmethod
     def _moment(time: Time) -> int:
         try:
-            return nanoseconds(time)
+            moment = nanoseconds(time)
+            if abs(moment) >= 2**63 - 2:
+                raise ValueError(f"{time!r} is beyond nanoseconds in 64 bits (the years 1678 to 2262)")
         except ValueError as error:
             raise ConfigError(f"time: {error}") from None
+        return moment
 
     def _by_layer(self, state: Mapping[str, Any] | Sequence[Any] | None) -> Mapping[str, Any]:
         if state is None or isinstance(state, Mapping):

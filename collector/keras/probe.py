@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import keras
 
 from collector.errors import ConfigError
+
+_ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def as_probe(probe: Any) -> Any:
@@ -49,6 +52,7 @@ def call_once(model: Any, x: Any) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's text, or its type where it has none, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    """What an error says, on one line, without what Keras writes around it; its type where it says nothing."""
+    lines = [_ESCAPE.sub("", line).strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    return telling[0] if telling else type(error).__name__

@@ -1,4 +1,4 @@
-"""Where a Keras model's recurrent layers are, and what they do with a batch.
+"""What the recurrent layers of a Keras model do with a batch.
 
 A layer is not rebuilt or rewired: the model is called on the batch as it is, and for the length of that call each
 recurrent layer's `call` is the NumPy replay. So whatever Keras does between the layers (masks, initial states,
@@ -7,6 +7,8 @@ Bidirectional, nested and subclassed models) is done by Keras itself, and the sl
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +18,8 @@ import keras
 import numpy as np
 
 from collector.errors import ConfigError
-from collector.replay import ACTIVATIONS, GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
+from collector.keras.layers import ACTIVATION_NAMES, recurrent_layers, why_not_replayed
+from collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
 from collector.replay.cells import Array, Mask
 
 REPLAY_TOLERANCE: Final = 1e-4
@@ -25,8 +28,7 @@ REPLAY_TOLERANCE: Final = 1e-4
 _VERIFIED: Final = 8
 """So many sequences and steps of a batch are compared."""
 
-_ACTIVATION_NAMES: Final = {getattr(keras.activations, n): n for n in ACTIVATIONS if hasattr(keras.activations, n)}
-_STOCK_CALLS: Final = {keras.layers.RNN.call, keras.layers.LSTM.call, keras.layers.GRU.call}
+_LARGEST_STATE: Final = 65_536
 
 
 @dataclass(slots=True)
@@ -52,48 +54,12 @@ class Trace:
     Attributes:
         layers: path of the layer → its gates, in the order in which they ran.
         unreplayed: path of the layer → why it is not among `layers`.
+        refused: why the batch is none for this model.
     """
 
     layers: dict[str, LayerGates] = field(default_factory=dict)
     unreplayed: dict[str, str] = field(default_factory=dict)
-
-
-def recurrent_layers(model: Any) -> dict[str, Any]:
-    """Path → layer, for every layer that is recurrent or offers `get_gate_history()`.
-
-    A wrapped or nested layer is named by its path below the model: `bidirectional/forward_lstm`.
-    """
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
-
-    def walk(layer: Any, path: str) -> None:
-        if id(layer) in seen:
-            return
-        seen.add(id(layer))
-        if hasattr(layer, "get_gate_history") or isinstance(layer, keras.layers.RNN):
-            found[path or layer.name] = layer
-            return
-        for child in layer._flatten_layers(include_self=False, recursive=False):
-            walk(child, f"{path}/{child.name}" if path else child.name)
-
-    walk(model, "")
-    return found
-
-
-def why_not_replayed(layer: Any) -> str | None:
-    """Why a recurrent layer cannot be replayed exactly, whatever it is called with; None where it can."""
-    cell = layer.cell
-    if type(cell) not in (keras.layers.LSTMCell, keras.layers.GRUCell):
-        return f"its cell, {type(cell).__name__}, is not Keras's own LSTM or GRU"
-    if type(layer).call not in _STOCK_CALLS or "call" in vars(layer):
-        return f"{type(layer).__name__} has a call() of its own"
-    for name in ("activation", "recurrent_activation"):
-        function = getattr(cell, name)
-        if function not in _ACTIVATION_NAMES:
-            return f"its {name}, {getattr(function, '__name__', type(function).__name__)}, is not known"
-    if layer.compute_dtype not in ("float32", "float64"):
-        return f"it computes in {layer.compute_dtype}"
-    return None
+    refused: str | None = None
 
 
 def trace(
@@ -126,10 +92,16 @@ def trace(
             replayed[path] = layer
     if replayed:
         with ExitStack() as stack:
+            stack.enter_context(_state_kept(model))
             for path, layer in replayed.items():
                 stack.enter_context(_intercepted(layer, path, result, (states or {}).get(path), verify))
             stack.enter_context(_no_gradient())
-            model(x, training=False)
+            try:
+                model(x, training=False)
+            except Exception:
+                if result.refused is not None:  # without what Keras writes around it
+                    raise ConfigError(result.refused) from None
+                raise
     for path, layer in layers.items():
         if hasattr(layer, "get_gate_history"):
             try:
@@ -157,12 +129,14 @@ def _told(history: Mapping[str, Any]) -> LayerGates:
 @contextmanager
 def _intercepted(layer: Any, path: str, result: Trace, states: Any, verify: bool) -> Iterator[None]:
     own_call = layer.call
+    thread = threading.get_ident()
 
     def call(sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
         def own() -> Any:
-            with _states_kept(layer):
-                return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
+            return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
 
+        if threading.get_ident() != thread:  # an actor beside the learner, for whom nothing has changed
+            return own()
         if training and (layer.cell.dropout or layer.cell.recurrent_dropout):
             result.unreplayed[path] = "its dropout is always in play"
             return own()
@@ -172,7 +146,8 @@ def _intercepted(layer: Any, path: str, result: Trace, states: Any, verify: bool
             begin = _begin(layer, states if initial_state is None else initial_state, len(x))
             replay = _replay(layer, x, begin, numpy_mask)
             error = _replay_error(layer, own_call, x, begin, numpy_mask) if verify else None
-        except ConfigError:
+        except ConfigError as refused:
+            result.refused = str(refused)
             raise
         except Exception as failure:
             result.unreplayed[path] = f"its replay failed: {type(failure).__name__}: {failure}"
@@ -221,7 +196,7 @@ def _replay(layer: Any, x: Array, states: tuple[Array, ...] | None, mask: Mask |
     cell = layer.cell
     kernel, recurrent = (keras.ops.convert_to_numpy(weight) for weight in (cell.kernel, cell.recurrent_kernel))
     bias = keras.ops.convert_to_numpy(cell.bias) if cell.use_bias else None
-    activation, gate = _ACTIVATION_NAMES[cell.activation], _ACTIVATION_NAMES[cell.recurrent_activation]
+    activation, gate = ACTIVATION_NAMES[cell.activation], ACTIVATION_NAMES[cell.recurrent_activation]
     if isinstance(cell, keras.layers.LSTMCell):
         lstm = LSTMWeights(kernel, recurrent, bias, activation, gate)
         return replay_lstm(x, lstm, states, mask, layer.go_backwards)
@@ -252,13 +227,12 @@ def _replay_error(layer: Any, own_call: Any, x: Array, begin: tuple[Array, ...] 
     mask = None if mask is None else mask[:rows, :_VERIFIED]
     begin = None if begin is None else tuple(state[:rows] for state in begin)
     ours = _keras_output(layer, _replay(layer, x, begin, mask), mask)
-    with _states_kept(layer):
-        theirs = own_call(
-            keras.ops.convert_to_tensor(x),
-            initial_state=None if begin is None else [keras.ops.convert_to_tensor(state) for state in begin],
-            mask=None if mask is None else keras.ops.convert_to_tensor(mask),
-            training=False,
-        )
+    theirs = own_call(
+        keras.ops.convert_to_tensor(x),
+        initial_state=None if begin is None else [keras.ops.convert_to_tensor(state) for state in begin],
+        mask=None if mask is None else keras.ops.convert_to_tensor(mask),
+        training=False,
+    )
     return _difference(ours, theirs)
 
 
@@ -275,17 +249,21 @@ def _difference(ours: Any, theirs: Any) -> float:
 
 
 @contextmanager
-def _states_kept(layer: Any) -> Iterator[None]:
-    """Run a stateful layer's own call without moving its states on."""
-    if not layer.stateful or layer.states is None:
-        yield
-        return
-    before = [keras.ops.copy(state.value) for state in layer.states]
+def _state_kept(model: Any) -> Iterator[None]:
+    """Put back what a call moves on besides its result: random seeds, recurrent states, counters of a layer's own.
+
+    Keras draws dropout masks, and so moves their seeds, even where they are not applied.
+    """
+    stateful = [layer for layer in recurrent_layers(model).values() if getattr(layer, "stateful", False)]
+    variables = [state for layer in stateful for state in layer.states or ()]
+    # Frozen weights are not trainable either, and too large to copy at each capture; what a call counts is small.
+    variables += [v for v in model.variables if not v.trainable and math.prod(v.shape) <= _LARGEST_STATE]
+    before = [keras.ops.copy(variable.value) for variable in variables]
     try:
         yield
     finally:
-        for state, value in zip(layer.states, before, strict=True):
-            state.assign(value)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
 
 
 def _no_gradient() -> Any:

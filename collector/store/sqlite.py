@@ -46,6 +46,7 @@ class SqliteStore:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._series: dict[tuple[str, str], int] = {}
         self._types: dict[tuple[str, str], str] = {}
         _stores.add(self)
@@ -203,8 +204,11 @@ class SqliteStore:
             ) from None
 
     def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None and _file_id(self.path) != self._file:
+            self._disconnect()  # the file was removed or replaced: what is written to the old one nobody reads
         if self._connection is None:
             self._connection = open_file(self.path)
+            self._file = _file_id(self.path)
         return self._connection
 
     def _disconnect(self) -> None:
@@ -213,6 +217,14 @@ class SqliteStore:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _series(connection: sqlite3.Connection, measurement: str, run: str | None) -> list[tuple[int, str]]:

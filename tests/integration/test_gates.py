@@ -16,7 +16,8 @@ import pytest
 
 from collector import gates
 from collector.errors import ConfigError
-from collector.keras.trace import recurrent_layers, trace
+from collector.keras.layers import recurrent_layers
+from collector.keras.trace import trace
 from tests import reference
 
 LSTM, GRU = keras.layers.LSTM, keras.layers.GRU

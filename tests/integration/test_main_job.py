@@ -216,6 +216,30 @@ class TestCommand:
             assert done.returncode == 0
             assert "GateMonitor" in done.stdout
 
+    def test_a_full_disk_behind_the_output_is_one_line(self, store, tmp_path):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "jobs.cli", "runs"],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 1
+        assert done.stderr == "gatewatch: the output: No space left on device\n"
+
+    def test_one_odd_run_does_not_keep_the_others_from_their_scores(self, store, tmp_path):
+        odd = {"run": "odd", "phase": "train", "layer": "l", "gate": "forget", "mean": "a tag of this name"}
+        store.write([Point(GATE_STATS, odd, {"entropy": 1.0, "step": 1}, 10**18)])
+        store.write([Point("runs", {"run": "odd", "phase": "train"}, {"event": "started", "step": 1}, 2 * 10**18)])
+        done = gatewatch("jobs", "--once", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("gatewatch: run odd: ")
+        assert done.stderr.count("\n") == 1
+        assert done.stdout.count("no new captures") == 2
+
     def test_a_hostile_name_cannot_speak_to_the_terminal(self, tmp_path):
         store = open_store(f"sqlite:///{tmp_path}/gatewatch.db")
         store.write([Point("runs", {"run": "a\u202eb", "phase": "train"}, {"event": "\x1b[2Jgone", "step": 1}, 1)])

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import gc
 import logging
 import math
+import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import keras
@@ -360,3 +368,192 @@ def test_what_fails_inside_the_monitor_is_said_once(place, caplog, monkeypatch):
     said = [record.message for record in caplog.records]
     assert sum("a capture failed, training goes on: ValueError: no more" in text for text in said) == 1
     assert open_store().read("collector_health", run=monitor.run)["failures"].max() >= 16
+
+
+class Noise(keras.layers.Layer):
+    """Draws at every call, in training or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed = keras.random.SeedGenerator(3)
+
+    def call(self, x):
+        return x + 0.1 * keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+
+class Counting(keras.layers.Layer):
+    """Counts its calls, and what it counts is part of what it computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        return x + 0.01 * self.calls
+
+
+def stateful_policy():
+    inputs = keras.Input(batch_shape=(8, *X.shape[1:]))
+    lower = keras.layers.LSTM(4, return_sequences=True, stateful=True, name="lower")(inputs)
+    upper = keras.layers.SimpleRNN(3, stateful=True, name="upper")(lower)
+    model = keras.Model(inputs, keras.layers.Dense(1)(upper))
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        policy,
+        lambda: policy(dropout=0.3, recurrent_dropout=0.2),
+        lambda: policy(
+            keras.layers.LSTM(4, return_sequences=True), Noise(), keras.layers.Dropout(0.5), keras.layers.GRU(3)
+        ),
+        lambda: policy(keras.layers.LSTM(4), Counting(), keras.layers.BatchNormalization()),
+        stateful_policy,
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:keras")
+def test_the_training_is_the_same_bit_for_bit(place, build):
+    def trained(*callbacks):
+        keras.utils.set_random_seed(3)
+        model = build()
+        fit(model, *callbacks, shuffle=True)
+        return model.get_weights()
+
+    bare, watched = trained(), trained(GateMonitor(probe=X[:8], every=1))
+    for one, other in zip(bare, watched, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_another_thread_that_uses_the_model_notices_nothing(place):
+    model = policy()
+    expected = keras.ops.convert_to_numpy(model(X[8:12]))
+    stop, odd = threading.Event(), []
+
+    def act():
+        while not stop.is_set():
+            if not np.allclose(keras.ops.convert_to_numpy(model(X[8:12])), expected, atol=1e-6):
+                odd.append(1)
+
+    actor = threading.Thread(target=act)
+    actor.start()
+    with GateMonitor(model, probe=X[:4], every=1, run="beside") as monitor:
+        for _ in range(40):
+            monitor.step()
+    stop.set()
+    actor.join()
+    assert not odd
+    stats = open_store().read("gate_stats", run="beside")
+    assert set(stats["layer"]) == {"memory"}
+    assert stats.groupby("gate")["mean"].nunique().eq(1).all()
+
+
+def test_a_fit_that_fails_and_is_caught_ends_the_run_and_leaves_no_thread(place):
+    class Prune(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise ZeroDivisionError
+
+    def trial():
+        with contextlib.suppress(ZeroDivisionError):
+            fit(policy(), GateMonitor(probe=X[:4], run="pruned"), Prune())
+
+    trial()
+    for _ in range(100):
+        gc.collect()
+        if not any(thread.name.startswith("gatewatch") for thread in threading.enumerate()):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("a thread is left")
+    assert open_store().runs()["state"].tolist() == ["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "state"),
+    [
+        ("raise ValueError('a bug of the script')", "failed"),
+        ("raise SystemExit(3)", "interrupted"),
+        ("", "interrupted"),
+    ],
+)
+def test_a_script_that_ends_before_its_run_did(place, ending, state):
+    script = f"""
+import keras, numpy as np
+from collector import GateMonitor
+model = keras.Sequential([keras.Input((7, 3)), keras.layers.LSTM(2)])
+monitor = GateMonitor(model, probe=np.zeros((2, 7, 3), "float32"), run="script").__enter__()
+{ending}
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert open_store().runs()["state"].tolist() == [state]
+
+
+def test_steps_that_are_passed_over_do_not_pass_over_captures(place):
+    model = policy()
+    model.compile("adam", "mse", steps_per_execution=4)
+    monitor = GateMonitor(probe=X[:4], every=6)
+    fit(model, monitor, epochs=3)
+    steps = open_store().read("gate_stats", run=monitor.run, tags={"gate": "forget"})["step"].tolist()
+    assert steps == [0, 8, 12, 16, 20, 24]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tags": 5},
+        {"tags": {"mean": "x"}},
+        {"tags": {"hist_03": "x"}},
+        {"tags": {"u001": "x"}},
+        {"tags": {"symbol": 5}},
+        {"layers": 5},
+        {"layers": []},
+        {"log_dir": 5},
+        {"store": 5},
+        {"model": "model"},
+        {"overhead": True},
+        {"every": 1.5},
+    ],
+)
+def test_arguments_of_the_wrong_kind(options):
+    with pytest.raises(ConfigError, match=f"^{next(iter(options))}"):
+        GateMonitor(**{"probe": X[:4], **options})
+
+
+def test_numbers_of_numpy_are_numbers(place):
+    monitor = GateMonitor(probe=X[:4], every=np.int64(4), overhead=np.float32(0.5))
+    fit(policy(), monitor, epochs=1)
+    assert open_store().read("collector_health", run=monitor.run)["every"].unique().tolist() == [4]
+
+
+def test_a_probe_for_another_batch_than_a_stateful_layers(place):
+    model = stateful_policy()
+    raises_before_the_first_batch(
+        "holds 5 sequences, but the stateful layer 'lower' is built for 8", model, probe=X[:5]
+    )
+
+
+def test_a_tuner_may_copy_the_monitor(place):
+    first = GateMonitor(probe=X[:4], tags={"symbol": "GOOG"}, every=4)
+    second = copy.deepcopy(first)
+    assert second.run != first.run
+    for monitor in (first, second):
+        fit(policy(), monitor, epochs=1)
+    assert set(open_store().runs()["run"]) == {first.run, second.run}
+
+
+def test_phases_of_one_run_side_by_side(place):
+    model = policy()
+    fit(model, GateMonitor(run="both", probe=X[:4]), epochs=1)
+    with GateMonitor(model, run="both", phase="backtest", probe=X[:4], every=1) as monitor:
+        monitor.step()
+    assert set(open_store().read("gate_stats", run="both")["phase"]) == {"train", "backtest"}
+
+
+def test_a_time_that_no_store_can_hold(place):
+    with GateMonitor(policy(), probe=X[:4], every=1) as monitor:
+        for time_ in (2**70, np.datetime64("NaT"), "2024-01-01"):
+            with pytest.raises(ConfigError, match="time"):
+                monitor.step(time=time_)

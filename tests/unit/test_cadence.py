@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,12 +36,20 @@ seconds = st.floats(0, 10)
 
 
 @given(st.integers(1, 50), st.integers(0, 1000))
-def test_a_number_of_steps_is_kept_to_whatever_it_costs(every, step):
-    clock = Clock()
-    cadence = Cadence(every, 0.01, clock)
+def test_a_number_of_steps_is_kept_to_whatever_it_costs(every, before):
+    cadence = Cadence(every, 0.01, Clock(), before)
     cadence.charge("capture", 1e6)
-    assert cadence.due(step) == (step % every == 0)
+    for step in range(before + 1, before + 120):
+        assert cadence.due(step) == (step % every == 0)
     assert cadence.affordable(1e6)
+
+
+@given(st.integers(1, 50), st.lists(st.integers(1, 70), min_size=1, max_size=60))
+def test_steps_that_are_passed_over_are_caught_up_with_once(every, strides):
+    cadence = Cadence(every, 0.01, Clock())
+    steps = np.cumsum(strides).tolist()
+    multiples = {step // every for step in steps if step // every > 0}
+    assert sum(cadence.due(step) for step in steps) == len(multiples)
 
 
 @given(st.lists(st.tuples(seconds, seconds), max_size=200), st.floats(1e-4, 1))

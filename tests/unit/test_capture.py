@@ -33,10 +33,10 @@ class Layer(NamedTuple):
 def test_a_gate_has_its_statistics_its_units_and_its_positions():
     mask = np.array([[True, True, False], [True, False, False]])
     points = gate_points({"memory": Layer({"forget": VALUES}, mask)}, TAGS, time=7, step=3, epoch=1)
-    assert [point.measurement for point in points] == ["gate_stats", "gate_units", "gate_time"]
+    assert [point.measurement for point in points] == ["gate_units", "gate_time", "gate_stats"]
     assert {point.time for point in points} == {7}
     assert all(point.tags == {**TAGS, "layer": "memory", "gate": "forget"} for point in points)
-    stats, units, positions = (point.fields for point in points)
+    units, positions, stats = (point.fields for point in points)
     assert stats == {**gate_statistics(VALUES, gate_scale("forget"), mask), "step": 3, "epoch": 1}
     assert units == {**unit_profile(VALUES, mask), "step": 3}
     assert positions == {**time_profile(VALUES, mask), "step": 3}

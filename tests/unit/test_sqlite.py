@@ -162,6 +162,15 @@ def test_many_processes_may_be_the_first(tmp_path: Path) -> None:
     assert len(SqliteStore(path).read("m")) == 8
 
 
+def test_a_file_that_is_removed_in_mid_run_is_made_anew(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "points.db")
+    store.write([Point("m", {}, {"f": 1.0}, 1)])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    store.write([Point("m", {}, {"f": 2.0}, 2)])
+    assert SqliteStore(tmp_path / "points.db").read("m")["f"].tolist() == [2.0]
+
+
 def test_a_killed_writer_leaves_whole_batches(tmp_path: Path) -> None:
     path = tmp_path / "points.db"
     code = (
