@@ -21,15 +21,14 @@ class Cadence:
     Args:
         every: capture at each step whose number it divides; or "auto": whenever the cost so far and of the next
             capture stay within the budget.
-        overhead: the budget, as a share of the time since the cadence was made.
+        overhead: the budget, as a share of the time since `begin`.
         clock: seconds, monotonic.
-        step: the number of the step before the first.
 
     Raises:
         ConfigError: `every` is not a positive whole number or "auto", or `overhead` not in (0, 1].
     """
 
-    def __init__(self, every: Every, overhead: float, clock: Callable[[], float], step: int = 0) -> None:
+    def __init__(self, every: Every, overhead: float, clock: Callable[[], float]) -> None:
         every = int(every) if isinstance(every, np.integer) else every
         overhead = float(overhead) if isinstance(overhead, np.floating) else overhead
         if every != "auto" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
@@ -38,10 +37,14 @@ class Cadence:
             raise ConfigError(f"overhead={overhead!r}: must be a share of the training's time, such as 0.01")
         self.every = every
         self.overhead = overhead
+        self._clock = clock
+        self.begin()
+
+    def begin(self, step: int = 0) -> None:
+        """Begin to count, now; `step` is the number of the step before the first."""
         self.spent = 0.0
         self._last = step
-        self._clock = clock
-        self._started = clock()
+        self._started = self._clock()
         self._costs: dict[str, float] = {}
 
     def due(self, step: int) -> bool:

@@ -85,7 +85,6 @@ class Session:
         self.failures: dict[str, int] = {}
         self.replay_error: float | None = None
         self.unreplayed: dict[str, str] = {}
-        self._every_arg, self._overhead_arg = self.cadence.every, self.cadence.overhead
         self._clock, self._now = clock, now
         self._shipper: Shipper | None = None
         self._threads = ThreadpoolController()
@@ -119,12 +118,12 @@ class Session:
                 "gatewatch: %s does not answer yet; training goes on and the points wait: %s", self.store.url, error
             )
         self._shipper = Shipper(self.store)
-        self.cadence = Cadence(self._every_arg, self._overhead_arg, self._clock, self.step)
+        self.cadence.begin(self.step)
         self._atexit = _at_exit(self)
         about = {
             **config,
             "log_dir": None if self.log_dir is None else str(self.log_dir),
-            "every": self._every_arg,
+            "every": self.cadence.every,
             "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
             "versions": _versions(),
         }
@@ -188,7 +187,7 @@ class Session:
             "failures": sum(self.failures.values()),
             "capture_ms": self._capture_seconds * 1e3,
             "overhead_ratio": self.cadence.overhead_ratio,
-            "every": self._every if self._every_arg == "auto" else self._every_arg,
+            "every": self._every if self.cadence.every == "auto" else self.cadence.every,
             "unreplayed_layers": len(self.unreplayed),
         }
         if self.replay_error is not None:

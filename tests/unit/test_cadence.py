@@ -37,7 +37,8 @@ seconds = st.floats(0, 10)
 
 @given(st.integers(1, 50), st.integers(0, 1000))
 def test_a_number_of_steps_is_kept_to_whatever_it_costs(every, before):
-    cadence = Cadence(every, 0.01, Clock(), before)
+    cadence = Cadence(every, 0.01, Clock())
+    cadence.begin(before)
     cadence.charge("capture", 1e6)
     for step in range(before + 1, before + 120):
         assert cadence.due(step) == (step % every == 0)
