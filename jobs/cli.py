@@ -94,6 +94,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> int:
     _need("jobs", "sklearn")
+    from jobs.detect import WARM_UP  # noqa: PLC0415 - scikit-learn is imported only where it is used
     from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
     store = _open(arguments)
@@ -112,6 +113,8 @@ def _jobs(arguments: argparse.Namespace) -> int:
             for done in passes
         ]
         print(table(["run", "gate captures", "derived", "scored", "above 1"], rows))
+        if any(done.derived and not done.scored for done in passes):
+            print(f"\nNo scores yet where a run has no more than {WARM_UP} captures: GateMonitor(every=10) makes more.")
     failed = [done for done in passes if done.failed is not None]
     for done in failed:
         _fail(f"run {printable(done.run)}: {done.failed}", 1)

@@ -29,6 +29,7 @@ from collector.schema import (
     TRAIN_METRICS,
 )
 from jobs.once import run_pass
+from jobs.report.page import write_report
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -161,3 +162,11 @@ def test_a_server_that_is_not_there_at_all_does_not_keep_anyone_from_training(mo
     assert sum("does not answer yet" in text for text in said) == 1
     assert sum("did not reach" in text for text in said) == 1
     assert json.dumps(said).count("no points now") == 1
+
+
+def test_a_report_is_written_from_either(both, tmp_path):
+    for number, store in enumerate(both):
+        page = write_report(store, output=tmp_path / f"{number}.html").read_text()
+        assert len(page) > 1e6
+        for shown in ("goog &#34;1&#34;, ../x", "symbol=GOOG", "memory", "epoch 2"):
+            assert shown in page

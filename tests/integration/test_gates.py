@@ -1,6 +1,6 @@
 """`gates(model, x)` against Keras's own outputs and an explicit reference, over cells, activations, masks, directions.
 
-The whole file runs on TensorFlow, and once more on the torch backend of Keras.
+The whole file runs on TensorFlow, and once more on the torch backend of Keras; so do the tests of `GateMonitor`.
 """
 
 from __future__ import annotations
@@ -344,7 +344,15 @@ def test_a_model_without_recurrence_is_a_clear_error():
 def test_all_of_this_on_the_torch_backend():
     environment = os.environ | {"KERAS_BACKEND": "torch"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__))],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+            Path(__file__).with_name("test_monitor.py"),
+        ],
         env=environment,
         capture_output=True,
         text=True,
