@@ -101,7 +101,7 @@ def run_pass(
             progress(name, number, len(names))
         try:
             passes.append(_pass_over(store, name))
-        except WriteUnavailable:
+        except (ConfigError, WriteUnavailable):
             raise
         except Exception as error:  # one run's points are odd: the others have their scores all the same
             passes.append(Pass(name, failed=f"{type(error).__name__}: {error}"))
@@ -112,7 +112,7 @@ def _pass_over(store: Store, run: str) -> Pass:
     stats = store.read(GATE_STATS, run=run)
     result = Pass(run, captures=len(stats))
     tags = _tag_columns(stats)
-    if stats.empty or _keys(stats, tags) == _keys(store.read(GATE_DERIVED, run=run), tags):
+    if stats.empty or _keys(stats, tags) <= _keys(store.read(GATE_DERIVED, run=run), tags):
         result.unchanged = True
         return result
     series = list(_series(stats, store.read(GATE_UNITS, run=run), tags))
