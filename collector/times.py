@@ -7,6 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from collector.errors import ConfigError
+
 Time = int | datetime | np.datetime64
 """Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC)."""
 
@@ -14,10 +16,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def nanoseconds(time: Time) -> int:
-    """A time as nanoseconds since the Unix epoch, no further than 64 bits reach.
+    """A time as nanoseconds since the Unix epoch.
 
     Raises:
-        ValueError: it is no time, or none that is known (NaT).
+        ConfigError: it is no time, none that is known (NaT), or beyond what 64 bits hold: the years 1678 to 2262.
     """
     if isinstance(time, np.datetime64) and not np.isnat(time):
         return int(time.astype("datetime64[ns]").astype(np.int64))
@@ -27,8 +29,10 @@ def nanoseconds(time: Time) -> int:
         return _within((moment - _EPOCH) // timedelta(microseconds=1) * 1000 + exact)
     if isinstance(time, int | np.integer) and not isinstance(time, bool):
         return _within(int(time))
-    raise ValueError(f"{time!r} is no time: give nanoseconds since the Unix epoch or a moment")
+    raise ConfigError(f"{time!r} is no time: give nanoseconds since the Unix epoch or a moment")
 
 
 def _within(time: int) -> int:
-    return max(-(2**63), min(time, 2**63 - 1))
+    if not -(2**63) + 2 <= time < 2**63 - 1:  # InfluxDB keeps the last few for itself
+        raise ConfigError(f"{time} is no time in nanoseconds that 64 bits hold: the years 1678 to 2262")
+    return time

@@ -84,6 +84,7 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             raise ConfigError(f"model={model!r}: must be a Keras model; with fit it need not be given")
         self._chosen = None if layers is None else list(layers)
         self._probe = None if probe is None else as_probe(probe)
+        weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
         self._layers: dict[str, Any] = {}
         self._latest: tuple[int, Mapping[str, LayerGates]] | None = None
         self._epoch_start = 0
@@ -174,15 +175,16 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                 `initial_state`; or those of the only recurrent layer.
 
         Raises:
-            ConfigError: the run has not begun (use `with`), or `time` is no time.
+            ConfigError: the run has not begun (use `with`). Once it has, nothing is raised: a step whose arguments are
+                wrong is said once in a warning and counted in `collector_health`.
         """
         session = self._session
         if not session.started:
             raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
-        moment = None if time is None else self._moment(time)
         session.step += 1
         if session.cadence.due(session.step):
             with session.guarded("a capture"):
+                moment = None if time is None else nanoseconds(time)
                 self._capture(x, moment, self._by_layer(state))
                 session.metrics(metrics, moment)
 
@@ -208,11 +210,10 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             model=f"{type(model).__name__} {model.name}",
             config={
                 "layers": {path: _describe(layer) for path, layer in self._layers.items()},
-                "parameters": int(model.count_params()),
+                "parameters": int(model.count_params()) if model.built else None,
                 "probe": None if self._probe is None else shapes(self._probe),
             },
         )
-        weakref.finalize(self, session.abandon).atexit = False  # at exit the session ends itself
         session.leave_out(traced.unreplayed)
         errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
         session.replay_error = max(errors) if errors else None
@@ -255,16 +256,6 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                 f"the probe of shape {shapes(self._probe)} does not fit the model's input"
                 f"{f' {expected}' if expected else ''}: {first_line(error)}"
             ) from error
-
-    @staticmethod
-    def _moment(time: Time) -> int:
-        try:
-            moment = nanoseconds(time)
-            if abs(moment) >= 2**63 - 2:
-                raise ValueError(f"{time!r} is beyond nanoseconds in 64 bits (the years 1678 to 2262)")
-        except ValueError as error:
-            raise ConfigError(f"time: {error}") from None
-        return moment
 
     def _by_layer(self, state: Mapping[str, Any] | Sequence[Any] | None) -> Mapping[str, Any]:
         if state is None or isinstance(state, Mapping):

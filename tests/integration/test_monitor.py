@@ -552,8 +552,11 @@ def test_phases_of_one_run_side_by_side(place):
     assert set(open_store().read("gate_stats", run="both")["phase"]) == {"train", "backtest"}
 
 
-def test_a_time_that_no_store_can_hold(place):
-    with GateMonitor(policy(), probe=X[:4], every=1) as monitor:
-        for time_ in (2**70, np.datetime64("NaT"), "2024-01-01"):
-            with pytest.raises(ConfigError, match="time"):
-                monitor.step(time=time_)
+def test_a_time_that_is_none_is_said_once_and_stops_nobody(place, caplog):
+    with caplog.at_level(logging.WARNING, "gatewatch"), GateMonitor(policy(), probe=X[:4], every=1) as monitor:
+        for moment in (2**70, np.datetime64("NaT"), "2024-01-01", np.datetime64("2024-01-02")):
+            monitor.step(time=moment)
+    assert sum("a capture failed" in record.message for record in caplog.records) == 1
+    store = open_store()
+    assert store.read("gate_stats", tags={"gate": "forget"})["step"].tolist() == [4]
+    assert store.read("collector_health")["failures"].max() == 3
