@@ -33,6 +33,6 @@ def nanoseconds(time: Time) -> int:
 
 
 def _within(time: int) -> int:
-    if not -(2**63) + 2 <= time < 2**63 - 1:  # InfluxDB keeps the last few for itself
+    if not -(2**63) <= time < 2**63:
         raise ConfigError(f"{time} is no time in nanoseconds that 64 bits hold: the years 1678 to 2262")
     return time
