@@ -29,7 +29,7 @@ def nanoseconds(time: Time) -> int:
         return _within((moment - _EPOCH) // timedelta(microseconds=1) * 1000 + exact)
     if isinstance(time, int | np.integer) and not isinstance(time, bool):
         return _within(int(time))
-    raise ConfigError(f"{time!r} is no time: give nanoseconds since the Unix epoch or a moment")
+    raise ConfigError(f"{time!r} is no time: give a datetime, a numpy.datetime64 or nanoseconds since the Unix epoch")
 
 
 def _within(time: int) -> int:

@@ -157,7 +157,7 @@ def main() -> int:
         "--store", help="where the points go: sqlite:///file.db or http://host:8086 (default: as configured)"
     )
     parser.add_argument("--log-dir", default="gate_logs", help="folder of the gate_epoch files; empty for none")
-    parser.add_argument("--epochs", type=int, help=f"(default: as many as make about {BATCHES} batches)")
+    parser.add_argument("--epochs", type=int, help=f"(default: so many that they make about {BATCHES} batches)")
     parser.add_argument("--every", type=int, help=f"capture every so many batches (default: about {CAPTURES} captures)")
     parser.add_argument("--fault", choices=["none", "forget-shut", "both"], default="none", help="both: a run of each")
     parser.add_argument("--seed", type=int, default=1)

@@ -62,14 +62,20 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="train on real prices with a fault put in, score it, write the report")
     demo.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
-    demo.add_argument("--epochs", type=_positive, help="of each of the two trainings (default: about 650 batches)")
+    demo.add_argument(
+        "--epochs",
+        type=_positive,
+        help="of each of the two trainings (default: so many that they make about 650 batches)",
+    )
     demo.add_argument(
         "--folder", type=Path, default=Path("gatewatch-demo"), help="where all of it goes (default: gatewatch-demo)"
     )
     demo.set_defaults(run_command=_demo)
 
     jobs = commands.add_parser("jobs", parents=[with_store], help="derive metrics and anomaly scores")
-    jobs.add_argument("--once", action="store_true", required=True, help="one pass over what is new, then stop")
+    jobs.add_argument(
+        "--once", action="store_true", required=True, help="one pass over what is new, then stop (the only mode so far)"
+    )
     jobs.add_argument("--run", help="only this run")
     jobs.add_argument("--json", action="store_true", help="print JSON")
     jobs.set_defaults(run_command=_jobs)
@@ -94,7 +100,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> int:
     _need("jobs", "sklearn")
-    from jobs.detect import WARM_UP  # noqa: PLC0415 - scikit-learn is imported only where it is used
+    from jobs.features import WARM_UP  # noqa: PLC0415 - scikit-learn is imported only where it is used
     from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
     store = _open(arguments)
@@ -112,9 +118,9 @@ def _jobs(arguments: argparse.Namespace) -> int:
             ]
             for done in passes
         ]
-        print(table(["run", "gate captures", "derived", "scored", "above 1"], rows))
-        if any(done.derived and not done.scored for done in passes):
-            print(f"\nNo scores yet where a run has no more than {WARM_UP} captures: GateMonitor(every=10) makes more.")
+        print(table(["run", "captures", "derived", "scored", "above 1"], rows))
+        if any(done.captures <= WARM_UP for done in passes):
+            print(f"\nScores begin after {WARM_UP} captures. For more of them give GateMonitor a smaller every=.")
     failed = [done for done in passes if done.failed is not None]
     for done in failed:
         _fail(f"run {printable(done.run)}: {done.failed}", 1)

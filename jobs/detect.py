@@ -12,8 +12,6 @@ from sklearn.ensemble import IsolationForest
 
 Array = NDArray[np.floating[Any]]
 
-WARM_UP: Final = 32
-"""The first captures of a run and phase, which are learned from; they get no score."""
 CONTAMINATION: Final = 0.05
 """The share of what was learned from that scores above 1."""
 TREES: Final = 100

@@ -32,6 +32,8 @@ HISTORY: Final = 64
 """Captures whose deviations say what is usual."""
 LEARNED_FROM: Final = 8.0
 """A capture further off than this many usual deviations is not learned from."""
+WARM_UP: Final = 32
+"""The first captures of a run and phase, which a detector learns from; they get no score."""
 _FEWEST = 4
 
 

@@ -27,8 +27,8 @@ from collector.schema import (
 )
 from collector.store import Store
 from jobs.derive import MEMORY_GATES, RANK_CAPTURES, drift, effective_ranks, memory_timescale
-from jobs.detect import WARM_UP, Forest
-from jobs.features import FEATURES, deviations
+from jobs.detect import Forest
+from jobs.features import FEATURES, WARM_UP, deviations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,16 @@ class Series:
 
 @dataclass(slots=True)
 class Pass:
-    """What a pass did with a run."""
+    """What a pass did with a run.
+
+    Attributes:
+        run: its name.
+        captures: moments at which its gates were captured.
+        derived, scored: points written.
+        anomalous: scores above 1 among them.
+        unchanged: whether every capture had its points already.
+        failed: why nothing was done.
+    """
 
     run: str
     captures: int = 0
@@ -110,7 +119,7 @@ def run_pass(
 
 def _pass_over(store: Store, run: str) -> Pass:
     stats = store.read(GATE_STATS, run=run)
-    result = Pass(run, captures=len(stats))
+    result = Pass(run, captures=stats["time"].nunique())
     tags = _tag_columns(stats)
     if stats.empty or _keys(stats, tags) <= _keys(store.read(GATE_DERIVED, run=run), tags):
         result.unchanged = True

@@ -7,7 +7,7 @@ from typing import Any
 
 from collector.errors import ConfigError
 from collector.keras.layers import recurrent_layers
-from collector.keras.probe import call_once
+from collector.keras.probe import call_once, misfit
 from collector.keras.trace import trace
 from collector.replay.cells import Array
 
@@ -33,7 +33,12 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
     layers = recurrent_layers(model)
     if not layers:
         raise ConfigError(f"the model {model.name!r} has no recurrent layer (LSTM, GRU or get_gate_history())")
-    traced = trace(model, x, layers)
+    try:
+        traced = trace(model, x, layers)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise misfit("batch", x, model, error) from error
     if traced.unreplayed:
         reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in traced.unreplayed.items())
         if not traced.layers:

@@ -13,7 +13,7 @@ import keras
 from collector.cadence import Every
 from collector.errors import ConfigError
 from collector.keras.layers import recurrent_layers
-from collector.keras.probe import as_probe, call_once, first_line, shapes
+from collector.keras.probe import as_probe, call_once, misfit, shapes
 from collector.keras.trace import LayerGates, Trace, trace
 from collector.session import Session
 from collector.store import Store
@@ -251,11 +251,7 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         except ConfigError:
             raise
         except Exception as error:
-            expected = getattr(model, "input_shape", None)
-            raise ConfigError(
-                f"the probe of shape {shapes(self._probe)} does not fit the model's input"
-                f"{f' {expected}' if expected else ''}: {first_line(error)}"
-            ) from error
+            raise misfit("probe", self._probe, model, error) from error
 
     def _by_layer(self, state: Mapping[str, Any] | Sequence[Any] | None) -> Mapping[str, Any]:
         if state is None or isinstance(state, Mapping):

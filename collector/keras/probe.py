@@ -24,17 +24,22 @@ def as_probe(probe: Any) -> Any:
         raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
     for tensor in keras.tree.flatten(tensors):
         if len(tensor.shape) == 0:
-            raise ConfigError("the probe is no batch of inputs: it holds single values; give a batch, such as x[:32]")
+            raise ConfigError("the probe is no batch of inputs but single values; give an array, such as x[:32]")
         if tensor.shape[0] == 0:
             raise ConfigError(
                 f"the probe of shape {tuple(tensor.shape)} holds no sequence; give a batch, such as x[:32]"
             )
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)) and not bool(
+            keras.ops.all(keras.ops.isfinite(tensor))
+        ):
+            raise ConfigError("the probe holds values that are not finite; give a batch of sound inputs")
     return tensors
 
 
 def shapes(batch: Any) -> str:
     """The shape of a batch, or of each of its parts, for a person to read."""
-    return ", ".join(str(tuple(part.shape)) for part in keras.tree.flatten(batch)) if batch is not None else "none"
+    parts = keras.tree.flatten(batch)
+    return ", ".join(str(tuple(getattr(part, "shape", ()))) for part in parts) if batch is not None else "none"
 
 
 def call_once(model: Any, x: Any) -> None:
@@ -48,7 +53,14 @@ def call_once(model: Any, x: Any) -> None:
     try:
         model(x, training=False)
     except Exception as error:
-        raise ConfigError(f"the model {model.name!r} cannot be called on the batch: {first_line(error)}") from error
+        raise misfit("batch", x, model, error) from error
+
+
+def misfit(what: str, x: Any, model: Any, error: Exception) -> ConfigError:
+    """The error that says that a model does not take a batch, in the model's words where it has no shape to show."""
+    expected = getattr(model, "input_shape", None)
+    reason = f"{expected}" if expected else f"{model.name!r}: {first_line(error)}"
+    return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model's input {reason}")
 
 
 def first_line(error: BaseException) -> str:

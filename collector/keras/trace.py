@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -95,7 +95,7 @@ def trace(
             stack.enter_context(_state_kept(model))
             for path, layer in replayed.items():
                 stack.enter_context(_intercepted(layer, path, result, (states or {}).get(path), verify))
-            stack.enter_context(_no_gradient())
+            stack.enter_context(_framework_kept())
             try:
                 model(x, training=False)
             except Exception:
@@ -266,9 +266,15 @@ def _state_kept(model: Any) -> Iterator[None]:
             variable.assign(value)
 
 
-def _no_gradient() -> Any:
-    if keras.backend.backend() == "torch":
-        import torch  # noqa: PLC0415 - only where Keras itself runs on it
+@contextmanager
+def _framework_kept() -> Iterator[None]:
+    """On torch: no gradients, and its own random state put back, from which Keras's dropout draws there."""
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch  # noqa: PLC0415 - only where Keras itself runs on it
 
-        return torch.no_grad()
-    return nullcontext()
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
+    devices = range(torch.cuda.device_count()) if started else ()
+    with torch.random.fork_rng(devices), torch.no_grad():
+        yield

@@ -26,7 +26,7 @@ from jobs.report.series import (
     worst_layers,
 )
 from jobs.report.text import number, percent
-from jobs.report.verdict import FEW, NO_SCORES, verdict
+from jobs.report.verdict import FEW, no_scores, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,7 +70,7 @@ def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None]) 
         "run": run,
         "facts": facts_of(about, events, rows, config),
         "verdict": verdict(rows, stats, scores, metrics),
-        "no_scores": None if detector else NO_SCORES,
+        "no_scores": None if detector else no_scores(stats),
         "detector": detector.replace("_", " "),
         "many_phases": many_phases,
         "rows": [_cells(row) for row in rows],

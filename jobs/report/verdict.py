@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from jobs.features import WARM_UP
 from jobs.report.series import Key, Row, column, steps
 from jobs.report.text import number, percent, words
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-NO_SCORES: Final = "There are no anomaly scores yet: run `gatewatch jobs --once`, then write this report again."
 FEW: Final = 0.05
 """A share of captures above 1 that is still ordinary: the contamination that an isolation forest is trained with."""
 MIN_SIDE: Final = 3
@@ -30,7 +30,7 @@ def verdict(
     scored = [row for row in rows if np.isfinite(row.share)]
     phases = {row.key.phase for row in rows}
     if not scored:
-        said.append(NO_SCORES)
+        said.append(no_scores(stats))
     else:
         worst = max(scored, key=lambda row: (row.share, row.worst))
         calm = sum(row.share == 0 for row in scored)
@@ -56,6 +56,15 @@ def verdict(
                     "look for the jump rather than for the level."
                 )
     return said + overfit(metrics)
+
+
+def no_scores(stats: Mapping[Key, pd.DataFrame]) -> str:
+    """Why there are no scores, or what to do about it."""
+    captures = max((len(frame) for frame in stats.values()), default=0)
+    return (
+        f"There are no anomaly scores: they begin after {WARM_UP} captures of a phase, of which there are {captures} "
+        "here, and are made by gatewatch jobs --once."
+    )
 
 
 def broken(stats: Mapping[Key, pd.DataFrame]) -> list[str]:

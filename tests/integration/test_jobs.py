@@ -8,7 +8,7 @@ import pytest
 from collector import open_store
 from collector.capture import gate_points
 from collector.schema import GATE_DERIVED, GATE_SCORES, RUNS, Point
-from jobs.detect import WARM_UP
+from jobs.features import WARM_UP
 from jobs.once import run_pass
 
 RUN = {"run": "r", "phase": "train"}

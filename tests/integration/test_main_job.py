@@ -16,7 +16,7 @@ import pytest
 from collector import open_store
 from collector.errors import ConfigError
 from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, Point
-from jobs.detect import WARM_UP
+from jobs.features import WARM_UP
 from jobs.once import run_pass
 
 HEALTHY, FAULT = "demo-1-healthy", "demo-1-fault"

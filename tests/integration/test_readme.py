@@ -47,7 +47,7 @@ def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), names)
     assert names["forget"].shape == (32, 6, 4)
     runs = open_store().runs()
-    assert len(runs) == 2
+    assert len(runs) == 3
     backtest = open_store().read("gate_stats", tags={"phase": "backtest", "gate": "forget"})
     assert backtest["time"].dt.tz_localize(None).tolist() == list(moments)
     assert len(names["stats"]) > 0

@@ -121,7 +121,7 @@ def test_values_that_are_not_finite_come_first(store, tmp_path):
 
 def test_without_scores_it_says_how_to_get_them(store, tmp_path):
     seed(store, scored=False)
-    assert "run `gatewatch jobs --once`" in report(store, tmp_path).read_text()
+    assert "made by gatewatch jobs --once" in report(store, tmp_path).read_text()
 
 
 def test_a_run_that_has_only_begun_has_a_report(store, tmp_path):
