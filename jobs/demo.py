@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,9 +76,10 @@ def run_demo(folder: Path, symbol: str, epochs: int | None) -> int:
         "\ncaptures of all gates with a score above 1; worst gate: the one most often above 1, how often, its median.\n"
     )
     print(f"Open   {report.as_uri()}\n")
-    print("Next   " + f"gatewatch runs --store {url}")
-    print("       " + f"gatewatch report {name}-healthy --store {url}")
-    print(f"       python {_script()} --help")
+    gatewatch, python = _as_typed("gatewatch"), _as_typed("python")
+    print(f"Next   {gatewatch} runs --store {url}")
+    print(f"       {gatewatch} report {name}-healthy --store {url}")
+    print(f"       {python} {os.path.relpath(_script())} --help")
     return 0
 
 
@@ -108,6 +110,15 @@ def _by_third(store: Store, run: str) -> Iterator[list[object]]:
         worst = gates.iloc[-1]
         share = (scored["anomaly_score"] > 1).mean()
         yield [*row, f"{share:.0%}", "{}/{}".format(*gates.index[-1]), f"{worst['above']:.0%}", float(worst["median"])]
+
+
+def _as_typed(command: str) -> str:
+    """What to type for a command of this environment: its name, or its path where the name would find another."""
+    ours = Path(sys.executable).parent / command
+    found = shutil.which(command)
+    if not ours.exists() or (found is not None and Path(found).parent == ours.parent):
+        return command
+    return os.path.relpath(ours)
 
 
 def _script() -> Path:
