@@ -45,7 +45,7 @@ class Cadence:
         self.spent = 0.0
         self._last = step
         self._started = self._clock()
-        self._costs: dict[str, float] = {}
+        self.capture_seconds = 0.0
 
     def due(self, step: int) -> bool:
         """Whether to capture at this step."""
@@ -53,7 +53,7 @@ class Cadence:
             due = step // self.every > self._last // self.every
             self._last = step
             return due
-        return self.spent + self._costs.get("capture", 0.0) <= self.overhead * self.elapsed
+        return self.spent + self.capture_seconds <= self.overhead * self.elapsed
 
     def affordable(self, seconds: float) -> bool:
         """Whether an epoch's file, which takes about so long, may be written; always where the user chose the steps."""
@@ -62,7 +62,8 @@ class Cadence:
     def charge(self, kind: str, seconds: float) -> None:
         """Say what work of a kind has cost."""
         self.spent += seconds
-        self._costs[kind] = seconds
+        if kind == "capture":
+            self.capture_seconds = seconds
 
     @property
     def elapsed(self) -> float:

@@ -87,8 +87,8 @@ class Session:
         self.unreplayed: dict[str, str] = {}
         self._clock, self._now = clock, now
         self._shipper: Shipper | None = None
+        self._process = 0
         self._threads = ThreadpoolController()
-        self._capture_seconds = 0.0
         self._last_time = 0
         self._last_heartbeat = 0.0
         self._last_capture_step = 0
@@ -117,6 +117,7 @@ class Session:
             log.warning(
                 "gatewatch: %s does not answer yet; training goes on and the points wait: %s", self.store.url, error
             )
+        self._process = os.getpid()
         self._shipper = Shipper(self.store)
         self.cadence.begin(self.step)
         self._atexit = _at_exit(self)
@@ -185,7 +186,7 @@ class Session:
             "rejected": self._shipper.rejected,
             "dropped": self._shipper.dropped,
             "failures": sum(self.failures.values()),
-            "capture_ms": self._capture_seconds * 1e3,
+            "capture_ms": self.cadence.capture_seconds * 1e3,
             "overhead_ratio": self.cadence.overhead_ratio,
             "every": self._every if self.cadence.every == "auto" else self.cadence.every,
             "unreplayed_layers": len(self.unreplayed),
@@ -214,10 +215,7 @@ class Session:
         try:
             yield
         finally:
-            seconds = self._clock() - begin
-            self.cadence.charge(kind, seconds)
-            if kind == "capture":
-                self._capture_seconds = seconds
+            self.cadence.charge(kind, self._clock() - begin)
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:
@@ -232,7 +230,7 @@ class Session:
 
     def close(self, status: str = "completed") -> None:
         """End the run: tell how, ship what is left for at most `CLOSE_SECONDS`. Calling it again does nothing."""
-        if self._shipper is None:
+        if self._shipper is None or os.getpid() != self._process:  # a fork ends without ending the run
             return
         if status not in ENDINGS:
             raise ConfigError(f"status={status!r}: must be one of {', '.join(ENDINGS)}")
@@ -266,11 +264,9 @@ def _new_run() -> str:
 
 def _at_exit(session: Session) -> Callable[[], None]:
     """End the run where the process ends before it did: as failed by an error that nobody caught, else interrupted."""
-    process = os.getpid()
 
     def end() -> None:
-        if os.getpid() == process:  # a fork ends without ending the run
-            session.close("failed" if isinstance(getattr(sys, "last_value", None), Exception) else "interrupted")
+        session.close("failed" if isinstance(getattr(sys, "last_value", None), Exception) else "interrupted")
 
     atexit.register(end)
     return end

@@ -16,7 +16,7 @@ CONTAMINATION: Final = 0.05
 """The share of what was learned from that scores above 1."""
 TREES: Final = 100
 USUAL: Final = 2.0
-"""Deviations below so many usual ones are all the same to the forest."""
+"""Deviations below so many usual ones are all the same to the forest, and none is a cause."""
 DILATION: Final = 8.0
 """A warm-up is the calm beginning of a run. So that an ordinary later stretch is no surprise, what is learned from it
 is spread over up to this many times its deviations."""

@@ -27,7 +27,7 @@ from collector.schema import (
 )
 from collector.store import Store
 from jobs.derive import MEMORY_GATES, RANK_CAPTURES, drift, effective_ranks, memory_timescale
-from jobs.detect import Forest
+from jobs.detect import USUAL, Forest
 from jobs.features import FEATURES, WARM_UP, deviations
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 DETECTOR: Final = "isolation_forest"
 _CAUSES: Final = 3
 """The most `why_` fields of a score: its largest deviations."""
-_TELLING: Final = 2.0
-"""A deviation below this many usual ones is no cause."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -194,7 +192,7 @@ def score_points(group: Sequence[Series]) -> list[Point]:
 
 def _causes(row: Array) -> dict[str, FieldValue]:
     largest = np.argsort(-np.abs(row), kind="stable")[:_CAUSES]
-    return {f"why_{FEATURES[i]}": float(row[i]) for i in largest if abs(row[i]) >= _TELLING}
+    return {f"why_{FEATURES[i]}": float(row[i]) for i in largest if abs(row[i]) >= USUAL}
 
 
 def _followed(series: Series) -> Array:

@@ -244,10 +244,8 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         return layers
 
     def _first_look(self, model: Any) -> Trace:
-        session = self._session
         try:
-            with session.charged("start"):
-                return trace(model, self._probe, self._layers, verify=True)
+            return trace(model, self._probe, self._layers, verify=True)
         except ConfigError:
             raise
         except Exception as error:

@@ -565,3 +565,17 @@ def test_a_time_that_is_none_is_said_once_and_stops_nobody(place, caplog):
     store = open_store()
     assert store.read("gate_stats", tags={"gate": "forget"})["step"].tolist() == [4]
     assert store.read("collector_health")["failures"].max() == 3
+
+
+def test_a_fork_that_closes_the_monitor_does_not_end_the_run(place):
+    with GateMonitor(policy(), probe=X[:4], every=1, run="forked") as monitor:
+        monitor.step()
+        child = os.fork()
+        if child == 0:
+            monitor.close("failed")
+            os._exit(0)
+        os.waitpid(child, 0)
+        monitor.step()
+    store = open_store()
+    assert store.read("runs", run="forked")["event"].tolist() == ["started", "completed"]
+    assert store.read("gate_stats", run="forked", tags={"gate": "cell"})["step"].tolist() == [1, 2]
