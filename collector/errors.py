@@ -21,12 +21,18 @@ class WriteRejected(GatewatchError):  # noqa: N818 - a public name of the design
 
     Attributes:
         reasons: one line for each point or group of points that was refused.
-        count: how many points were refused, where the store says so; at least one.
+        count: how many points were refused; at least one.
+        lines: of each refused point its line of line protocol, without the newline that ends it, and the reason, which
+            is that of one of them where several were refused together; none of those that have no line, such as one
+            with a field that is not finite.
     """
 
-    def __init__(self, reasons: Sequence[str], count: int | None = None) -> None:
+    def __init__(
+        self, reasons: Sequence[str], count: int | None = None, lines: Sequence[tuple[bytes, str]] = ()
+    ) -> None:
         self.reasons = list(reasons)
         self.count = max(1, len(self.reasons) if count is None else count)
+        self.lines = list(lines)
         more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
         super().__init__(f"{self.reasons[0] if self.reasons else 'points were refused'}{more}")
 
@@ -36,8 +42,11 @@ class WriteUnavailable(GatewatchError):  # noqa: N818 - a public name of the des
 
     Attributes:
         retry_after: seconds to wait as the store asked for, or None.
+        slow: nothing will change by itself: someone must mend the token, the bucket, the address, the folder or the
+            file. Try again at long intervals.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, slow: bool = False) -> None:
         self.retry_after = retry_after
+        self.slow = slow
         super().__init__(message)

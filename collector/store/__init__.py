@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from collector.errors import ConfigError
 from collector.store.protocol import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "open_store", "reopen_store"]
 
 _DEFAULT = "sqlite:///gatewatch.db"
+_FILE = "sqlite:///"
 _FORMS = "use sqlite:///relative.db, sqlite:////absolute/path.db, http://host:8086 or https://host"
 
 
@@ -27,15 +30,35 @@ def open_store(url: str | None = None) -> Store:
         ConfigError: the URL has none of these forms, or a variable is missing; names it.
     """
     address, source = _resolve(url)
+    return _open(address, source)
+
+
+def reopen_store(destination: Mapping[str, str]) -> Store:
+    """The store whose `destination` this is. Of an InfluxDB the token comes from the environment, and it alone.
+
+    Raises:
+        ConfigError: INFLUXDB_V2_TOKEN is missing, or the mapping is no store's destination.
+    """
+    match destination:
+        case {"url": str(url)} if url.startswith(_FILE) and Path(url.removeprefix(_FILE)).is_absolute():
+            return _open(url, "the destination")
+        case {"url": str(url), "org": str(org), "bucket": str(bucket)} if org and bucket and url.startswith("http"):
+            return _open(url, "the destination", org, bucket)
+    raise ConfigError(
+        f"the destination must hold the url of a file, {_FILE}/absolute/path.db, or url, org and bucket of an InfluxDB"
+    )
+
+
+def _open(address: str, source: str, org: str | None = None, bucket: str | None = None) -> Store:
     try:
         parts = urlsplit(address)
         scheme, host, _ = parts.scheme.lower(), parts.hostname, parts.port
     except ValueError:
         raise ConfigError(f"{source}: not a URL; {_FORMS}") from None
-    if scheme == "sqlite" and not parts.netloc and parts.path.strip("/"):
+    if address.lower().startswith(_FILE) and address[len(_FILE) :].strip("/"):
         from collector.store.sqlite import SqliteStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
-        return SqliteStore(address.partition("://")[2][1:])
+        return SqliteStore(address[len(_FILE) :])
     if scheme in ("http", "https") and host:
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ConfigError(
@@ -45,7 +68,10 @@ def open_store(url: str | None = None) -> Store:
         from collector.store.influxdb import InfluxStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
         return InfluxStore(
-            address.rstrip("/"), org=_variable("ORG"), bucket=_variable("BUCKET"), token=_variable("TOKEN")
+            address.rstrip("/"),
+            org=org or _variable("ORG"),
+            bucket=bucket or _variable("BUCKET"),
+            token=_variable("TOKEN"),
         )
     shown = address.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
     raise ConfigError(f"{source}: {shown!r} is not the address of a store; {_FORMS}")

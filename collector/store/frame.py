@@ -32,9 +32,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """One point of the measurement `runs`: its run, its time in nanoseconds, its fields."""
+    """One point of the measurement `runs`: its run and phase (empty for none), its time in nanoseconds, its fields."""
 
     run: str
+    phase: str
     time: int
     fields: Mapping[str, FieldValue | None]
 
@@ -79,34 +80,51 @@ def runs_frame(started: Iterable[RunEvent], last: Iterable[RunEvent]) -> pd.Data
     """The frame that `Store.runs` promises.
 
     Args:
-        started: the first event `started` of every run that has one.
-        last: the last event of every run.
+        started: the first event `started` of every phase of a run that has one.
+        last: the last event of every phase of a run.
     """
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
-    begun = {event.run: event for event in started}
-    rows = sorted((event for event in last if event.run), key=lambda event: (-event.time, event.run))
-    starts = [begun.get(row.run) for row in rows]
+    begun = {(event.run, event.phase): event for event in started}
+    runs: dict[str, list[RunEvent]] = {}
+    for event in last:
+        if event.run:
+            runs.setdefault(event.run, []).append(event)
+    rows = [_run_row(run, ends, begun) for run, ends in runs.items()]
+    rows.sort(key=lambda row: (-row["last_seen"], row["run"]))
 
-    def told(name: str) -> pd.Series[Any]:
-        first = [start.fields.get(name) if start else None for start in starts]
-        return pd.Series([a or row.fields.get(name) for a, row in zip(first, rows, strict=True)], dtype=object)
+    columns: dict[str, Any] = {name: pd.Series([row[name] for row in rows], dtype=object) for name in _RUN_COLUMNS}
+    for name in ("started", "last_seen"):
+        columns[name] = _moments(np.array([row[name] for row in rows], dtype=np.int64))
+    columns["step"] = pd.array([None if row["step"] is None else int(row["step"]) for row in rows], dtype="Int64")
+    return pd.DataFrame(columns)
 
-    steps = [row.fields.get("step") for row in rows]
-    return pd.DataFrame(
-        {
-            "run": pd.Series([row.run for row in rows], dtype=object),
-            "state": pd.Series([row.fields.get("event") for row in rows], dtype=object),
-            "started": _moments(np.array([start.time if start else _NO_TIME for start in starts], dtype=np.int64)),
-            "last_seen": _moments(np.array([row.time for row in rows], dtype=np.int64)),
-            "step": pd.array([None if step is None else int(step) for step in steps], dtype="Int64"),
-            "framework": told("framework"),
-            "model": told("model"),
-            "config": told("config"),
-        }
+
+def _run_row(run: str, ends: list[RunEvent], begun: Mapping[tuple[str, str], RunEvent]) -> dict[str, Any]:
+    ends = sorted(ends, key=lambda end: (-end.time, end.phase))
+    starts = sorted(
+        (begun[run, end.phase] for end in ends if (run, end.phase) in begun),
+        key=lambda start: (start.time, start.phase),
     )
+    events = [end.fields.get("event") for end in ends]
+    state = next((event for event in events if event in ("started", "heartbeat")), None)
+    failures = [end.fields.get("error") for end, event in zip(ends, events, strict=True) if event == "failed"]
+    about = [event.fields for event in (*starts, *ends)]
+    return {
+        "run": run,
+        "state": state or min(events, key=lambda event: _WORST.index(event) if event in _WORST else len(_WORST)),
+        "phases": ",".join(dict.fromkeys(event.phase for event in (*starts, *reversed(ends)) if event.phase)),
+        "started": starts[0].time if starts else _NO_TIME,
+        "last_seen": ends[0].time,
+        "step": ends[0].fields.get("step"),
+        "error": next(filter(None, failures), None),
+        **{name: next(filter(None, (fields.get(name) for fields in about)), None) for name in _ABOUT},
+    }
 
 
+_WORST: Final = ("failed", "interrupted", "completed")
+_ABOUT: Final = ("framework", "model", "config")
+_RUN_COLUMNS: Final = ("run", "state", "phases", "started", "last_seen", "step", "error", *_ABOUT)
 _NO_TIME: Final = -(2**63)  # numpy's NaT
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -14,14 +13,15 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
 from collector.errors import ConfigError, WriteRejected, WriteUnavailable
+from collector.line_parser import split_lines
 from collector.line_protocol import encode
 from collector.schema import RUNS, FieldValue, Point, point_problem
 from collector.store.frame import RunEvent, Series, frame, runs_frame
-from collector.store.refusals import PASSING, Refused, connection_problem, one_line, refusal, stranger
+from collector.store.refusals import Refused, connection_problem, one_line, refusal, stranger
 from collector.times import nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -35,7 +35,7 @@ READ_TIMEOUT_S: Final = 60.0
 
 # InfluxDB keeps a field's type by shard. Where shards differ it reads the first of these that occurs.
 _TYPES: Final[Mapping[str, type]] = {"float": float, "integer": int, "string": str, "boolean": bool}
-_RUN_FIELDS: Final = '"event", "step", "framework", "model", "config"'
+_RUN_FIELDS: Final = '"event", "step", "error", "framework", "model", "config"'
 
 
 class InfluxStore:
@@ -67,34 +67,38 @@ class InfluxStore:
         """The address, without secrets."""
         return self._url
 
+    @property
+    def destination(self) -> Mapping[str, str]:
+        """See `Store.destination`."""
+        return {"url": self._url, "org": self._org, "bucket": self._bucket}
+
     def check(self) -> None:
         """See `Store.check`. It writes no points, which is all that a token for writing alone may do."""
         try:
             self._post_lines(b"")
         except Refused as refused:
-            if refused.status in PASSING or refused.status >= 500:
-                raise WriteUnavailable(str(refused), refused.retry_after) from None
+            if refused.passing:
+                raise refused.unavailable() from None
             raise ConfigError(str(refused)) from None
 
     def write(self, points: Iterable[Point]) -> None:
         """See `Store.write`."""
-        reasons: list[str] = []
+        problems: list[str] = []
         good: list[Point] = []
         for point in points:
             if problem := point_problem(point):
-                reasons.append(problem)
+                problems.append(problem)
             else:
                 good.append(point)
-        count = len(reasons)
-        try:
-            for i in range(0, len(good), BATCH):
-                for reason, refused in self._send(good[i : i + BATCH]):
-                    reasons.append(reason)
-                    count += refused
-        except Refused as refusal:
-            raise WriteUnavailable(str(refusal), refusal.retry_after) from None
-        if reasons:
-            raise WriteRejected(reasons, count)
+        self._write((encode(good[i : i + BATCH]) for i in range(0, len(good), BATCH)), problems)
+
+    def write_lines(self, lines: bytes) -> None:
+        """See `Store.write_lines`. The bytes are sent as they are."""
+        if lines.count(b"\n") <= BATCH:
+            self._write([lines] if lines else [])
+        else:
+            each = split_lines(lines)
+            self._write(_joined(each[i : i + BATCH]) for i in range(0, len(each), BATCH))
 
     def read(
         self,
@@ -130,8 +134,8 @@ class InfluxStore:
     def runs(self) -> pd.DataFrame:
         """See `Store.runs`."""
         select = f"SELECT {_RUN_FIELDS} FROM {_identifier(RUNS)}"  # noqa: S608 - constants
-        started = f'{select} WHERE "event" = \'started\' GROUP BY "run" ORDER BY time LIMIT 1'
-        last = f'{select} GROUP BY "run" ORDER BY time DESC LIMIT 1'
+        started = f'{select} WHERE "event" = \'started\' GROUP BY "run", "phase" ORDER BY time LIMIT 1'
+        last = f'{select} GROUP BY "run", "phase" ORDER BY time DESC LIMIT 1'
         return runs_frame(map(_run_event, self._query(started)), map(_run_event, self._query(last)))
 
     def close(self) -> None:
@@ -140,20 +144,47 @@ class InfluxStore:
         if client is not None and self._pid == os.getpid():
             client.close()  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
 
-    def _send(self, points: list[Point]) -> Iterator[tuple[str, int]]:
-        """Write the points; what was refused, as reason and number of points. Halves what is refused as a whole."""
+    def _write(self, batches: Iterable[bytes], problems: Sequence[str] = ()) -> None:
+        """Write the batches.
+
+        Raises:
+            WriteRejected: lines were refused, or there were problems before.
+            WriteUnavailable: see `Store.write`.
+        """
+        refused: list[tuple[bytes, str]] = []
         try:
-            self._post_lines(encode(points))
+            for batch in batches:
+                refused += self._send(batch)
+        except Refused as refusal:
+            raise refusal.unavailable() from None
+        if problems or refused:
+            reasons = [*problems, *dict.fromkeys(reason for _, reason in refused)]
+            raise WriteRejected(reasons, len(problems) + len(refused), refused)
+
+    def _send(self, lines: bytes) -> list[tuple[bytes, str]]:
+        """Write the lines; those that were refused, each with the reason."""
+        try:
+            self._post_lines(lines)
         except Refused as refused:
             if not refused.points:
                 raise
-            if partial := _PARTIAL.search(refused.reason):
-                yield partial[1].strip(), int(partial[2])
-            elif len(points) == 1:
-                yield f"{points[0].measurement} at {points[0].time}: {refused.reason}", 1
-            else:
-                yield from self._send(points[: len(points) // 2])
-                yield from self._send(points[len(points) // 2 :])
+            # What is of one measurement, or of one time, is often wrong alike: so it lies together and few requests
+            # find it. The lines of one point keep their order, since the last wins.
+            return self._isolate(sorted(split_lines(lines), key=_measurement_and_time), refused)
+        return []
+
+    def _isolate(self, lines: list[bytes], refused: Refused) -> list[tuple[bytes, str]]:
+        """Of lines that were refused together, those that are wrong: InfluxDB says how many at least, never which.
+
+        Writing the others again does no harm.
+        """
+        if len(lines) in (1, refused.dropped):
+            return [(line, refused.reason) for line in lines]
+        half = len(lines) // 2
+        found = self._send(_joined(lines[:half]))
+        if refused.dropped and not found:  # then they are all in the other half
+            return self._isolate(lines[half:], refused)
+        return found + self._send(_joined(lines[half:]))
 
     def _post_lines(self, lines: bytes) -> None:
         response = self._call(
@@ -184,10 +215,11 @@ class InfluxStore:
             answers = [orjson.loads(line) for line in response.data.splitlines() if line]
             results = [result for answer in answers for result in answer["results"]]
         except Refused as refused:
-            kind = ConfigError if refused.status in (401, 403, 404) else WriteUnavailable
-            raise kind(str(refused)) from None
+            if refused.status in (401, 403, 404):
+                raise ConfigError(str(refused)) from None
+            raise refused.unavailable() from None
         except (ValueError, KeyError, TypeError):
-            raise WriteUnavailable(str(stranger(self._url, response.status))) from None
+            raise stranger(self._url, response.status).unavailable() from None
         except urllib3.exceptions.HTTPError as error:
             raise WriteUnavailable(f"{self._url}: the answer broke off ({type(error).__name__}); try again") from None
         for problem in [result["error"] for result in results if "error" in result]:
@@ -224,7 +256,12 @@ class InfluxStore:
         return self._client
 
 
-_PARTIAL: Final = re.compile(r"partial write: (.*?)\s*dropped=(\d+)")
+def _measurement_and_time(line: bytes) -> tuple[bytes, bytes]:
+    return line.partition(b",")[0].partition(b" ")[0], line.rpartition(b" ")[2]
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"\n".join(lines) + b"\n"
 
 
 def _piece(part: Mapping[str, Any], names: Sequence[str]) -> Series:
@@ -235,7 +272,7 @@ def _piece(part: Mapping[str, Any], names: Sequence[str]) -> Series:
 def _run_event(part: Mapping[str, Any]) -> RunEvent:
     moment, *values = part["values"][0]
     fields: dict[str, FieldValue | None] = dict(zip(part["columns"][1:], values, strict=True))
-    return RunEvent(part["tags"]["run"], moment, fields)
+    return RunEvent(part["tags"]["run"], part["tags"]["phase"], moment, fields)
 
 
 def _identifier(name: str) -> str:

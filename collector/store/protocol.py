@@ -24,6 +24,12 @@ class Store(Protocol):
         """The address, without secrets."""
         ...
 
+    @property
+    def destination(self) -> Mapping[str, str]:
+        """What `reopen_store` opens it by again, from any folder and without secrets: `url`, absolute where it is a
+        file; for an InfluxDB `org` and `bucket` too."""
+        ...
+
     def check(self) -> None:
         """See whether points can be written.
 
@@ -41,6 +47,15 @@ class Store(Protocol):
             WriteRejected: some points are wrong: a field that is not finite, a name no store can hold, a field of
                 another type than it was first written with. The others are stored.
             WriteUnavailable: nothing or not everything was stored: write the same points again later.
+        """
+        ...
+
+    def write_lines(self, lines: bytes) -> None:
+        """Store points as `line_protocol.encode` gives them.
+
+        Raises:
+            WriteRejected: as from `write`; its `lines` are those that were refused, each with the reason.
+            WriteUnavailable: as from `write`.
         """
         ...
 
@@ -75,9 +90,11 @@ class Store(Protocol):
     def runs(self) -> pd.DataFrame:
         """Every run, the one that was heard of last first.
 
-        Columns: `run`; `state` (the last event: started, heartbeat, completed, failed, interrupted); `started` and
-        `last_seen` (datetime64[ns, UTC]); `step` (of the last event); `framework`; `model`; `config` (JSON text of
-        the run's start).
+        Several phases of a run may go on side by side. Columns: `run`; `state` (the last event of a phase that is
+        going on: started, heartbeat; where none is, the worst of their ends: failed, interrupted, completed);
+        `phases` (text, separated by commas, in the order in which they began); `started` and `last_seen`
+        (datetime64[ns, UTC]; the first start, the last event); `step` (of the last event); `error` (what a phase
+        failed of, else None); `framework`; `model`; `config` (JSON text of the run's start).
         """
         ...
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from collector.errors import ConfigError, WriteRejected, WriteUnavailable
+from collector.line_parser import parse, split_lines
+from collector.line_protocol import encode
 from collector.schema import RUNS, FieldValue, Point, point_problem
 from collector.store.frame import RunEvent, Series, frame, runs_frame
-from collector.store.sqlite_file import VERSION, open_file
+from collector.store.sqlite_file import VERSION, is_at_rest, open_file
 from collector.times import nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pandas as pd
 
@@ -39,14 +41,16 @@ class SqliteStore:
     SQLite's must not cross one.
 
     Args:
-        path: the file.
+        path: the file; a relative one lies in the folder that is current now, wherever the process goes later.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
+        self._url = f"sqlite:///{Path(path)}"
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._at_rest = False
         self._series: dict[tuple[str, str], int] = {}
         self._types: dict[tuple[str, str], str] = {}
         _stores.add(self)
@@ -57,7 +61,12 @@ class SqliteStore:
     @property
     def url(self) -> str:
         """The address."""
-        return f"sqlite:///{self.path}"
+        return self._url
+
+    @property
+    def destination(self) -> Mapping[str, str]:
+        """See `Store.destination`."""
+        return {"url": f"sqlite:///{self.path}"}
 
     def check(self) -> None:
         """See `Store.check`."""
@@ -67,14 +76,25 @@ class SqliteStore:
     def write(self, points: Iterable[Point]) -> None:
         """See `Store.write`. The points are stored in one transaction."""
         points = list(points)
-        reasons: list[str] = []
-        try:
-            with self._lock, self._errors(WriteUnavailable), self._transaction("IMMEDIATE") as connection:
-                connection.executemany(_UPSERT, self._rows(connection, points, reasons.append))
-        except ConfigError as error:
-            raise WriteUnavailable(str(error)) from None
-        if reasons:
-            raise WriteRejected(reasons)
+        if refused := self._store(points):
+            lines = [(encode([points[i]])[:-1], why) for i, why in refused if not point_problem(points[i])]
+            raise WriteRejected([why for _, why in refused], lines=lines)
+
+    def write_lines(self, lines: bytes) -> None:
+        """See `Store.write_lines`. The points are stored in one transaction."""
+        points: list[Point] = []
+        sound: list[bytes] = []
+        refused: list[tuple[bytes, str]] = []
+        for line in split_lines(lines):
+            try:
+                points.append(parse(line))
+            except ValueError as error:
+                refused.append((line, f"the line cannot be parsed: {error}"))
+            else:
+                sound.append(line)
+        refused += [(sound[i], why) for i, why in self._store(points)]
+        if refused:
+            raise WriteRejected(list(dict.fromkeys(why for _, why in refused)), len(refused), refused)
 
     def read(
         self,
@@ -114,8 +134,8 @@ class SqliteStore:
     def runs(self) -> pd.DataFrame:
         """See `Store.runs`."""
         query = (
-            "SELECT run, {}(time), fields FROM series JOIN points ON series_id = id"
-            " WHERE measurement = ? AND run != '' AND {} GROUP BY run"
+            "SELECT run, ifnull(tags ->> '$.phase', '') AS phase, {}(time), fields"
+            " FROM series JOIN points ON series_id = id WHERE measurement = ? AND run != '' AND {} GROUP BY run, phase"
         )
         started: list[RunEvent] = []
         last: list[RunEvent] = []
@@ -125,8 +145,8 @@ class SqliteStore:
                     (started, "min", "fields ->> '$.event' = 'started'"),
                     (last, "max", "TRUE"),
                 ):
-                    for run, time, fields in connection.execute(query.format(best, which), (RUNS,)):
-                        events.append(RunEvent(run, time, orjson.loads(fields)))
+                    for run, phase, time, fields in connection.execute(query.format(best, which), (RUNS,)):
+                        events.append(RunEvent(run, phase, time, orjson.loads(fields)))
         return runs_frame(started, last)
 
     def close(self) -> None:
@@ -134,12 +154,22 @@ class SqliteStore:
         with self._lock:
             self._disconnect()
 
+    def _store(self, points: list[Point]) -> list[tuple[int, str]]:
+        """Store the points; which were refused, and why."""
+        refused: list[tuple[int, str]] = []
+        try:
+            with self._lock, self._errors(WriteUnavailable), self._transaction("IMMEDIATE") as connection:
+                connection.executemany(_UPSERT, self._rows(connection, points, refused))
+        except ConfigError as error:
+            raise WriteUnavailable(str(error), slow=True) from None
+        return refused
+
     def _rows(
-        self, connection: sqlite3.Connection, points: list[Point], reject: Callable[[str], None]
+        self, connection: sqlite3.Connection, points: list[Point], refused: list[tuple[int, str]]
     ) -> Iterator[tuple[int, int, str]]:
-        for point in points:
+        for i, point in enumerate(points):
             if problem := point_problem(point) or self._type_problem(connection, point):
-                reject(problem)
+                refused.append((i, problem))
                 continue
             tags = json.dumps({name: value for name, value in sorted(point.tags.items()) if value}, ensure_ascii=False)
             series = (point.measurement, tags)
@@ -195,8 +225,10 @@ class SqliteStore:
             yield
         except sqlite3.OperationalError as error:
             passing = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
-            kind = WriteUnavailable if passing else otherwise
-            raise kind(f"{self.path}: {error}; see that the folder exists, is writable and has room") from None
+            text = f"{self.path}: {error}; see that the folder exists, is writable and has room"
+            if passing or otherwise is WriteUnavailable:
+                raise WriteUnavailable(text, slow=not passing) from None
+            raise ConfigError(text) from None
         except sqlite3.DatabaseError as error:
             self._disconnect()
             raise ConfigError(
@@ -204,10 +236,11 @@ class SqliteStore:
             ) from None
 
     def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None and _file_id(self.path) != self._file:
+        if self._connection is not None and (self._at_rest or _file_id(self.path) != self._file):
             self._disconnect()  # the file was removed or replaced: what is written to the old one nobody reads
         if self._connection is None:
-            self._connection = open_file(self.path)
+            self._at_rest = is_at_rest(self.path)
+            self._connection = open_file(self.path, at_rest=self._at_rest)
             self._file = _file_id(self.path)
         return self._connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -39,8 +40,20 @@ CREATE TABLE fields (
 """
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+def is_at_rest(path: Path) -> bool:
+    """Whether nobody writes the file and this process cannot: another user's, in a folder that may only be read.
+
+    SQLite cannot read it unless it is told that it does not change: WAL wants to make files beside it.
+    """
+    return path.is_file() and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+
+
+def open_file(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
     """A connection to the store's file, which is made where there is none. Transactions are begun by hand.
+
+    Args:
+        path: the file, from the root.
+        at_rest: it is open for reading alone and must not change meanwhile.
 
     Raises:
         ConfigError: there is a folder in its place, no folder for it, or another program's or a newer file.
@@ -50,7 +63,10 @@ def open_file(path: Path) -> sqlite3.Connection:
         raise ConfigError(f"{path}: is a folder; name a file in it, such as {path / 'gatewatch.db'}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it")
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    address = f"{path.as_uri()}?immutable={int(at_rest)}"
+    connection = sqlite3.connect(
+        address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
     try:
         _prepare(connection, path)
     except BaseException:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
+import re
 import struct
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -15,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from collector.errors import WriteRejected
+from collector.errors import ConfigError, WriteRejected
+from collector.line_protocol import encode
 from collector.schema import FieldValue, Point, point_problem
+from collector.store import reopen_store
 from collector.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -271,6 +275,88 @@ def test_wrong_points_are_named_and_the_others_stored(store: Store) -> None:
     assert times(store.read("m")) == [NOON, NOON + 1, NOON + 6]
 
 
+def test_lines_are_written_as_their_points_are(opener: Opener, store: Store) -> None:
+    batch = [
+        point(NOON + 1, f=1.0, i=2, b=True, s='say "\\"\n m f=1 1'),
+        point(NOON + 2, tags={"run": "a b", "l,ayer": "x\\,=y"}, f=-2.5),
+        point(NOON + 3, measurement="other one", g=1e-5),
+    ]
+    store.write_lines(encode(batch))
+    store.write_lines(b"")
+    written = [store.read(name) for name in ("m", "other one")]
+    store.write(batch)
+    for before, name in zip(written, ("m", "other one"), strict=True):
+        assert_frame_equal(before, store.read(name))
+    assert len(written[0]) == 2
+    assert written[0]["s"][0] == 'say "\\"\n m f=1 1'
+
+
+def test_each_refused_line_is_told_with_its_reason_and_the_others_stored(store: Store) -> None:
+    store.write([point(f=1.0)])
+    good = [point(NOON + i, f=float(i)) for i in range(1, 40)]
+    wrong = [point(NOON + 100, f="text\nand more"), point(NOON + 101, f=7, g=1.0), point(NOON + 102, f=True)]
+    lines = encode([wrong[0], *good[:20], wrong[1], *good[20:], wrong[2]])
+    with pytest.raises(WriteRejected, match="already exists as") as caught:
+        store.write_lines(lines)
+    assert sorted(line for line, _ in caught.value.lines) == sorted(encode([each])[:-1] for each in wrong)
+    assert all(re.search(r"\bf\b.*already exists as", reason) for _, reason in caught.value.lines)
+    assert caught.value.count == 3
+    assert times(store.read("m")) == [NOON + i for i in range(40)]
+    assert list(store.read("m").columns) == ["time", "run", "f"]
+
+
+def test_what_is_no_line_is_refused_alone(store: Store) -> None:
+    with pytest.raises(WriteRejected) as caught:
+        store.write_lines(encode([point(NOON, f=1.0)]) + b"m f= 1\nrubbish\n" + encode([point(NOON + 1, f=2.0)]))
+    assert {line for line, _ in caught.value.lines} == {b"m f= 1", b"rubbish"}
+    assert all("cannot be parsed" in reason for _, reason in caught.value.lines)
+    assert caught.value.count == 2
+    assert times(store.read("m")) == [NOON, NOON + 1]
+
+
+def test_points_that_have_a_line_are_refused_with_it(store: Store) -> None:
+    store.write([point(f=1.0)])
+    with pytest.raises(WriteRejected) as caught:
+        store.write([point(NOON + 1, f=math.nan), point(NOON + 2, f="text"), point(NOON + 3, f=1.0)])
+    assert [line for line, _ in caught.value.lines] == [encode([point(NOON + 2, f="text")])[:-1]]
+    assert caught.value.count == 2
+
+
+def test_the_last_value_wins_where_others_are_refused(store: Store) -> None:
+    store.write([point(f=1.0)])
+    batch = [point(NOON + i % 7, f=float(i)) if i % 10 else point(NOON + 50, f="text") for i in range(100)]
+    with pytest.raises(WriteRejected):
+        store.write(batch)
+    last = {each.time: each.fields["f"] for each in batch if isinstance(each.fields["f"], float)}
+    assert dict(zip(times(store.read("m")), store.read("m")["f"], strict=True)) == last
+
+
+def test_many_lines_are_written_at_once(store: Store) -> None:
+    batch = [point(NOON + i, n=i, s="a\nb") for i in range(12_001)]
+    store.write_lines(encode(batch))
+    assert store.read("m")["n"].tolist() == list(range(12_001))
+
+
+def test_a_store_is_opened_again_by_its_destination(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    store.write([point(f=1.0)])
+    destination = json.loads(json.dumps(dict(store.destination)))
+    if not isinstance(store, SqliteStore):
+        influxd: Influxd = request.getfixturevalue("influxd")
+        assert influxd.token not in str(destination)
+        for name in ("ORG", "BUCKET"):
+            monkeypatch.setenv(f"INFLUXDB_V2_{name}", "another")
+        with pytest.raises(ConfigError, match="INFLUXDB_V2_TOKEN is not set"):
+            reopen_store(destination)
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", influxd.token)
+    monkeypatch.chdir(tmp_path)
+    again = reopen_store(destination)
+    assert again.destination == store.destination
+    assert len(again.read("m")) == 1
+    again.close()
+
+
 @pytest.mark.parametrize("first", [1.0, 1, True, "1"])
 @pytest.mark.parametrize("second", [1.0, 1, True, "1"])
 def test_a_field_keeps_the_type_it_was_first_written_with(store: Store, first: FieldValue, second: FieldValue) -> None:
@@ -296,8 +382,11 @@ def test_more_points_than_one_request_takes(store: Store) -> None:
     assert frame["f"].tolist() == [i / 3 for i in range(12_001)]
 
 
-def event(run: str, time: int, name: str, **fields: FieldValue) -> Point:
-    return Point("runs", {"run": run, "phase": "train"}, {"event": name, **fields}, NOON + time)
+def event(run: str, time: int, name: str, phase: str = "train", **fields: FieldValue) -> Point:
+    return Point("runs", {"run": run, "phase": phase}, {"event": name, **fields}, NOON + time)
+
+
+RUN_COLUMNS = ["run", "state", "phases", "started", "last_seen", "step", "error", "framework", "model", "config"]
 
 
 def test_runs_are_told_by_their_first_start_and_last_event(store: Store) -> None:
@@ -314,7 +403,7 @@ def test_runs_are_told_by_their_first_start_and_last_event(store: Store) -> None
         ]
     )
     frame = store.runs()
-    assert list(frame.columns) == ["run", "state", "started", "last_seen", "step", "framework", "model", "config"]
+    assert list(frame.columns) == RUN_COLUMNS
     assert frame["run"].tolist() == ["new", "headless", "old"]
     assert frame["state"].tolist() == ["heartbeat", "heartbeat", "completed"]
     assert frame["model"].tolist() == ["gru", None, "lstm"]
@@ -323,6 +412,46 @@ def test_runs_are_told_by_their_first_start_and_last_event(store: Store) -> None
     assert frame["last_seen"].astype("int64").tolist() == [NOON + 9, NOON + 5, NOON + 3]
     assert frame["started"].isna().tolist() == [False, True, False]
     assert frame["started"][2].value == NOON + 1
+    assert frame["phases"].tolist() == ["train"] * 3
+    assert frame["error"].tolist() == [None] * 3
+
+
+def test_a_run_is_told_by_all_of_its_phases(store: Store) -> None:
+    store.write(
+        [
+            event("r", 1, "started", step=0, framework="keras", model="lstm", config="{}"),
+            event("r", 3, "started", "backtest", step=5, framework="torch", config="[]"),
+            event("r", 7, "heartbeat", step=70),
+            event("r", 9, "completed", "backtest", step=6),
+            event("r", 2, "heartbeat", "live", step=1),
+        ]
+    )
+    row = store.runs().iloc[0]
+    assert row[["run", "state", "phases", "step"]].tolist() == ["r", "heartbeat", "train,backtest,live", 6]
+    assert row[["framework", "model", "config"]].tolist() == ["keras", "lstm", "{}"]
+    assert (row["started"].value, row["last_seen"].value) == (NOON + 1, NOON + 9)
+
+
+@pytest.mark.parametrize(
+    ("ends", "state", "error"),
+    [
+        ({"train": "completed", "backtest": "completed"}, "completed", None),
+        ({"train": "interrupted", "backtest": "completed"}, "interrupted", None),
+        ({"train": "completed", "backtest": "failed", "live": "interrupted"}, "failed", "ValueError: backtest"),
+        ({"train": "failed", "backtest": "failed", "live": "completed"}, "failed", "ValueError: backtest"),
+        ({"train": "failed", "backtest": "started"}, "started", "ValueError: train"),
+        ({"train": "started", "backtest": "heartbeat", "live": "completed"}, "heartbeat", None),
+        ({"train": "heartbeat", "backtest": "started", "live": "interrupted"}, "started", None),
+    ],
+)
+def test_the_state_is_that_of_what_goes_on_or_else_the_worst_end(
+    store: Store, ends: dict[str, str], state: str, error: str | None
+) -> None:
+    for time, (phase, end) in enumerate(ends.items(), 10):
+        store.write([event("r", time - 10, "started", phase), event("r", time - 5, "failed", phase, error="of before")])
+        why = {"error": f"ValueError: {phase}"} if end == "failed" else {}
+        store.write([event("r", time, end, phase, **why)])
+    assert store.runs()[["state", "error"]].to_numpy().tolist() == [[state, error]]
 
 
 def test_without_runs_the_frame_is_empty_and_typed(store: Store) -> None:
@@ -414,7 +543,14 @@ def test_both_stores_give_the_same_frame(batches: list[list[Point]], pair: Calla
 
 
 def test_both_stores_give_the_same_runs(pair: Callable[[], tuple[Store, Store]]) -> None:
-    batch = [event("a", 1, "started", config="{}", step=0), event("b", 2, "failed", step=3), event("a", 5, "heartbeat")]
+    batch = [
+        event("a", 1, "started", config="{}", step=0),
+        event("b", 2, "failed", step=3, error='KeyError: "x"'),
+        event("a", 5, "heartbeat"),
+        event("a", 6, "started", "backtest", framework="torch"),
+        event("a", 6, "completed", "live"),
+        Point("runs", {"run": "c"}, {"event": "interrupted"}, NOON),
+    ]
     sqlite, influxdb = pair()
     sqlite.write(batch)
     influxdb.write(batch)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from collector.errors import ConfigError, WriteRejected, WriteUnavailable
+from collector.line_protocol import encode
 from collector.schema import Point
 from collector.store import influxdb, open_store
 from collector.store.influxdb import InfluxStore
@@ -51,8 +54,9 @@ def test_a_token_for_reading_alone_reads_and_cannot_write(influxd: Influxd) -> N
     assert len(store.read("m")) == 1
     with pytest.raises(ConfigError, match="the right to write"):
         store.check()
-    with pytest.raises(WriteUnavailable, match="the right to write"):
+    with pytest.raises(WriteUnavailable, match="the right to write") as caught:
         store.write(points())
+    assert caught.value.slow
 
 
 def test_a_refused_token_is_named_by_its_variable(influxd: Influxd) -> None:
@@ -66,6 +70,7 @@ def test_a_refused_token_is_named_by_its_variable(influxd: Influxd) -> None:
     for error in (check, write, read):
         assert "INFLUXDB_V2_TOKEN" in message(error)
         assert influxd.url in message(error)
+    assert write.value.slow
 
 
 def test_a_missing_bucket_or_organisation_is_named(influxd: Influxd) -> None:
@@ -75,8 +80,9 @@ def test_a_missing_bucket_or_organisation_is_named(influxd: Influxd) -> None:
         with pytest.raises(ConfigError) as check:
             store.check()
         assert name in message(check, influxd.token)
-        with pytest.raises(WriteUnavailable, match=name):
-            store.write(points())
+        with pytest.raises(WriteUnavailable, match=name) as write:
+            store.write_lines(encode(points()))
+        assert write.value.slow
     with pytest.raises(ConfigError, match="'absent'"):
         absent.read("m")
 
@@ -116,8 +122,96 @@ def test_a_point_that_the_server_cannot_parse_does_not_cost_the_others(influxd: 
     with pytest.raises(WriteRejected) as caught:
         store.write([*points(100)[:50], too_many_tags, *points(100)[51:]])
     assert caught.value.count == 1
-    assert len(message(caught, influxd.token)) < 1000
+    assert caught.value.lines[0][0] == encode([too_many_tags])[:-1]
+    assert len(message(caught, influxd.token)) < 100
     assert len(store.read("m")) == 99
+
+
+LINES = 5_000
+
+
+def _past(number: int) -> bytes:
+    return encode([Point("m", {"run": "r"}, {"f": 1.0}, 10**9 + number)])[:-1]
+
+
+def _conflicting(number: int) -> bytes:
+    return encode([Point("m", {"run": "r"}, {"f": "text\nof two lines"}, NOW + number)])[:-1]
+
+
+def _too_many_tags(number: int) -> bytes:
+    return encode([Point("m", {f"tag{i}": "x" * 500 for i in range(140)}, {"f": 1.0}, NOW + number)])[:-1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "at", "most_requests"),
+    [
+        (_past, [2_718], 28),
+        (_past, [0], 28),
+        (_past, [LINES - 1], 28),
+        (_conflicting, [2_718], 28),
+        (_too_many_tags, [2_718], 28),
+        (_past, [(i * 97 + i * i) % LINES for i in range(50)], 56),
+        (_past, range(0, LINES, 2), 56),
+        (_conflicting, [(i * 97 + i * i) % LINES for i in range(50)], 650),
+        (_past, range(1_000, 3_000), 56),
+        (_past, range(LINES), 1),
+        (_conflicting, range(LINES), 1),
+    ],
+    ids=lambda given: given.__name__ if callable(given) else str(given) if isinstance(given, int) else f"{len(given)}",
+)
+def test_the_refused_of_many_lines_are_found_exactly_and_in_few_requests(
+    influxd: Influxd,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: Callable[[int], bytes],
+    at: Sequence[int],
+    most_requests: int,
+) -> None:
+    store = influxd.store(influxd.bucket(retention_s=3600))
+    store.write(points())
+    lines = encode(points(LINES)).splitlines()
+    refused = {i: wrong(i) for i in at}
+    for i, line in refused.items():
+        lines[i] = line
+    sent: list[int] = []
+    send = store._post_lines
+    monkeypatch.setattr(store, "_post_lines", lambda body: sent.append(body.count(b"\n")) or send(body))
+    with pytest.raises(WriteRejected) as caught:
+        store.write_lines(b"\n".join(lines) + b"\n")
+    assert sorted(line for line, _ in caught.value.lines) == sorted(refused.values())
+    assert all(reason for _, reason in caught.value.lines)
+    assert caught.value.count == len(at)
+    assert len(sent) <= most_requests
+    kept = sorted({0, *range(LINES)} - (set(at) - {0}))  # the first was there before
+    assert store.read("m")["f"].tolist() == [float(i) for i in kept]
+
+
+def test_what_one_measurement_brings_is_refused_in_few_requests(
+    influxd: Influxd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = influxd.store()
+    store.write([Point("metrics", {"run": "r"}, {"loss": 1.0}, NOW)])
+    metrics = [Point("metrics", {"run": "r"}, {"loss": 1}, NOW + i) for i in range(500)]
+    others = points(4_500)
+    mixed = [part for i, metric in enumerate(metrics) for part in (*others[i * 9 : i * 9 + 9], metric)]
+    sent: list[bytes] = []
+    send = store._post_lines
+    monkeypatch.setattr(store, "_post_lines", lambda body: sent.append(body) or send(body))
+    with pytest.raises(WriteRejected) as caught:
+        store.write(mixed)
+    assert caught.value.count == 500
+    assert len(sent) <= 40
+    assert len(store.read("m")) == 4_500
+
+
+def test_points_that_several_shards_refuse_are_all_found(influxd: Influxd) -> None:
+    store = influxd.store()
+    days = [Point("m", {}, {"f": 1.0}, NOW - day * 86_400 * 10**9) for day in range(0, 90, 10)]
+    store.write(days)
+    wrong = [Point("m", {}, {"f": "text"}, day.time + 1) for day in days]
+    with pytest.raises(WriteRejected) as caught:
+        store.write([*wrong, Point("m", {}, {"f": 2.0}, NOW + 2)])
+    assert sorted(line for line, _ in caught.value.lines) == sorted(encode([point])[:-1] for point in wrong)
+    assert len(store.read("m")) == len(days) + 1
 
 
 def test_a_field_whose_type_differs_by_shard_is_read_as_a_float(influxd: Influxd) -> None:
@@ -134,6 +228,7 @@ def test_a_stopped_server_is_unavailable_and_comes_back(own_influxd: Influxd) ->
         with pytest.raises(WriteUnavailable, match="no connection") as caught:
             ask()
         assert own_influxd.url in message(caught, own_influxd.token)
+        assert not caught.value.slow
     own_influxd.start()
     store.write(points(3))
     assert len(store.read("m")) == 3
@@ -149,6 +244,8 @@ def test_threads_share_a_store(influxd: Influxd) -> None:
         thread.join(60)
     assert len(store.read("m")) == 1200
 
+
+LINE = encode(points())
 
 # What influxd cannot be made to do, a small real server does: answer late, wrongly, or not as InfluxDB.
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
@@ -198,9 +295,10 @@ def test_a_busy_server_says_when_to_come_back(
 ) -> None:
     for status in (429, 503):
         store = stand_in(replying(status, b'{"code":"busy","message":"not now"}', Retry_After=header))
-        for ask in (store.check, lambda store=store: store.write(points())):
+        for ask in (store.check, lambda store=store: store.write_lines(LINE)):
             with pytest.raises(WriteUnavailable, match="not now") as caught:
                 ask()
+            assert not caught.value.slow
             assert caught.value.retry_after is not None
             assert low <= caught.value.retry_after <= high
 
@@ -209,16 +307,29 @@ def test_a_busy_server_says_when_to_come_back(
 def test_a_senseless_retry_after_does_no_harm(stand_in: Callable[[Answer], InfluxStore], header: str) -> None:
     store = stand_in(replying(503, Retry_After=header))
     with pytest.raises(WriteUnavailable) as caught:
-        store.write(points())
+        store.write_lines(LINE)
     assert caught.value.retry_after in (None, 0.0)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_proxy_before_a_server_that_is_away_asks_for_another_try(
+    stand_in: Callable[[Answer], InfluxStore], status: int
+) -> None:
+    store = stand_in(replying(status, b"<html>come again</html>"))
+    for ask in (store.check, lambda: store.write_lines(LINE)):
+        with pytest.raises(WriteUnavailable, match=f"answers {status}") as caught:
+            ask()
+        assert message(caught)
+        assert not caught.value.slow
 
 
 def test_a_server_that_hangs_is_unavailable(stand_in: Callable[[Answer], InfluxStore]) -> None:
     release = threading.Event()
     store = stand_in(lambda handler, body: release.wait(30) and None)
-    for ask in (store.check, lambda: store.write(points()), lambda: store.read("m")):
-        with pytest.raises(WriteUnavailable, match="no answer in time"):
+    for ask in (store.check, lambda: store.write_lines(LINE), lambda: store.read("m")):
+        with pytest.raises(WriteUnavailable, match="no answer in time") as caught:
             ask()
+        assert not caught.value.slow
     release.set()
 
 
@@ -232,6 +343,8 @@ def test_a_server_that_hangs_is_unavailable(stand_in: Callable[[Answer], InfluxS
         (replying(404, b"<html>no such page</html>"), "not InfluxDB"),
         (replying(400, b"The plain HTTP request was sent to HTTPS port"), "not InfluxDB"),
         (replying(422, b'["rubbish"]'), "not InfluxDB"),
+        (replying(401, b"<html>log in</html>"), "not InfluxDB"),
+        (replying(405, b'{"message":"no such method"}'), "no such method"),
     ],
 )
 def test_what_is_no_influxdb_is_told_so_and_takes_no_points(
@@ -241,7 +354,8 @@ def test_what_is_no_influxdb_is_told_so_and_takes_no_points(
     with pytest.raises(ConfigError, match=told) as check:
         store.check()
     with pytest.raises(WriteUnavailable, match=told) as write:
-        store.write(points())
+        store.write_lines(LINE)
+    assert write.value.slow
     with pytest.raises((WriteUnavailable, ConfigError), match=told) as read:
         store.read("m")
     assert all(message(error) for error in (check, write, read))
@@ -255,10 +369,17 @@ def test_an_answer_that_breaks_off_is_unavailable(stand_in: Callable[[Answer], I
         handler.wfile.write(b'{"results":[')
         handler.close_connection = True
 
-    store = stand_in(answer)
-    for ask in (store.check, lambda: store.write(points()), lambda: store.read("m")):
-        with pytest.raises((WriteUnavailable, ConfigError)):
-            ask()
+    def reset(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.wfile.write(b"HTTP/1.1 204 No Con")
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()
+        handler.close_connection = True
+
+    for store in (stand_in(answer), stand_in(reset)):
+        for ask in (store.check, lambda store=store: store.write_lines(LINE), lambda store=store: store.read("m")):
+            with pytest.raises(WriteUnavailable, match="broke") as caught:
+                ask()
+            assert not caught.value.slow
 
 
 def test_a_request_too_large_is_halved_until_it_fits(
@@ -276,6 +397,7 @@ def test_a_request_too_large_is_halved_until_it_fits(
 
     monkeypatch.setattr(influxdb, "BATCH", 10)
     with pytest.raises(WriteRejected, match="too large") as caught:
-        stand_in(answer).write(points(20))
+        stand_in(answer).write_lines(encode(points(20)))
+    assert caught.value.lines == [(encode(points(20)).splitlines()[5], "the request is too large")]
     assert caught.value.count == 1
     assert len(taken) == 19

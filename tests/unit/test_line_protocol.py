@@ -1,4 +1,4 @@
-"""The encoder against exact lines, and against influxdb-client's own."""
+"""The encoder against exact lines, and against influxdb-client's own; the parser against the encoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from collector.line_parser import decode, parse, split_lines
 from collector.line_protocol import encode
-from collector.schema import FieldValue, Point, point_problem
+from collector.schema import GATE_STATS_FIELDS, FieldValue, Point, point_problem
 
 HOSTILE = "abé%,= \"\\'{}:;/.0e5🙂"
 names = st.text(st.sampled_from(HOSTILE), min_size=1, max_size=6) | st.text(min_size=1, max_size=8)
@@ -117,3 +118,116 @@ def test_what_no_line_can_hold_is_refused(fields: dict[str, FieldValue], reason:
     good = Point("m", {}, {"f": 1.0}, 1)
     with pytest.raises(ValueError, match=reason):
         encode([good, Point("m", {}, fields, 1), good])
+
+
+multiline = values | st.text(st.sampled_from('\n\r"\\ ,=a1'), max_size=8)
+
+
+def typed(point: Point) -> tuple[object, ...]:
+    """A point for comparison to the last bit and type, 0.0 unlike -0.0 and 1 unlike 1.0 and True."""
+    fields = {name: (type(value), repr(value)) for name, value in point.fields.items()}
+    return point.measurement, {name: value for name, value in point.tags.items() if value}, fields, point.time
+
+
+@given(st.lists(points_with(multiline), max_size=20))
+def test_any_points_are_read_back_as_they_were(points: list[Point]) -> None:
+    lines = encode(points)
+    assert list(map(typed, decode(lines))) == list(map(typed, points))
+    assert [line + b"\n" for line in split_lines(lines)] == [encode([point]) for point in points]
+
+
+plain_names = st.text("abc_0é%:/", min_size=1, max_size=4)
+numbers = floats | st.integers(-(2**63), 2**63 - 1) | st.just(-0.0)
+plain_points = st.builds(
+    Point, names, tags, st.dictionaries(plain_names, numbers, min_size=1, max_size=6), times
+).filter(lambda point: point_problem(point) is None)
+
+
+@given(st.lists(plain_points, max_size=20))
+def test_numbers_under_plain_names_are_read_back_as_they_were(points: list[Point]) -> None:
+    assert list(map(typed, decode(encode(points)))) == list(map(typed, points))
+
+
+def test_a_capture_is_read_back() -> None:
+    fields: dict[str, FieldValue] = {name: i / 7 for i, name in enumerate(GATE_STATS_FIELDS)}
+    fields |= {"mean": 1.0, "p05": -0.0, "p95": 1e-5, "dead_units": 0.25, "nan_count": 0, "step": 2**62 + 1, "epoch": 3}
+    point = Point("gate_stats", {"run": "goog 1", "layer": "a/b,c", "gate": "forget"}, fields, 1_700_000_000 * 10**9)
+    assert [typed(read) for read in decode(encode([point, point]))] == [typed(point)] * 2
+
+
+def test_points_that_are_read_do_not_share_their_tags() -> None:
+    first, second = decode(b"m,a=1 f=1 1\nm,a=1 f=1 2\n")
+    assert isinstance(first.tags, dict)
+    first.tags["a"] = "2"
+    assert second.tags == {"a": "1"} == parse(b"m,a=1 f=1 3").tags
+
+
+def test_no_bytes_are_no_points() -> None:
+    assert decode(b"") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "three parts"),
+        ("m", "three parts"),
+        ("m f=1", "three parts"),
+        ("m f=1 x", "time 'x'"),
+        ("m f=1 ", "time ''"),
+        ("m f=1 1.5", "time '1.5'"),
+        ("m f=1 1e5", "time '1e5'"),
+        ("m f=1 1_0", "time '1_0'"),
+        ("m f=1 ٣", "time"),
+        ("m f= 1", "no field at 'f='"),
+        ("m =1 1", "no field at '=1'"),
+        ("m f 1", "no field at 'f'"),
+        ("m f=1, 1", "no field at ''"),
+        ("m f=1,,g=1 1", "no field at ',g=1'"),
+        ("m a=1=b,2 1", "neither a number"),
+        ("m f=1,f=2 1", "field 'f' twice"),
+        ("m f=1_0 1", "'1_0' is neither"),
+        ("m f=٣ 1", "neither a number"),
+        ("m f=nan 1", "'nan' is neither"),
+        ("m f=1e999 1", "'1e999' is neither"),
+        ("m f=1i5 1", "'1i5' is neither"),
+        ("m f=1.5i 1", "'1.5i' is neither"),
+        ("m f=i 1", "'i' is neither"),
+        ("m f=01x 1", "'01x' is neither"),
+        ("m f=[1] 1", "neither a number"),
+        ("m f=truE 1", "'truE' is neither"),
+        ('m f="a 1', "no field"),
+        ('m f="a"b 1', "no field"),
+        ('m f="a\\n" 1', "no field"),
+        (" f=1 1", "no measurement"),
+        (",a=1 f=1 1", "no measurement"),
+        ("m,a f=1 1", "no tag at 'a'"),
+        ("m,a= f=1 1", "no tag at 'a='"),
+        ("m,a=1=2 f=1 1", "no tag at 'a=1=2'"),
+        ("m,a=1,a=2 f=1 1", "tag twice"),
+        ("m,a=1 b=1 f=1 1", "neither a number|no field"),
+        ("m n f=1 1", "no field"),
+    ],
+)
+def test_what_is_no_line_is_named(line: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"^line 2, .*({reason})") as caught:
+        decode(b"m f=1 1\n" + line.encode() + b"\nm f=2 2\n")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_line_that_is_not_utf_8_or_cut_off_is_named() -> None:
+    with pytest.raises(ValueError, match=r"line 1, .*not UTF-8"):
+        decode(b"m,a=\xff f=1 1\n")
+    with pytest.raises(ValueError, match=r"line 1, .*not UTF-8"):
+        decode(b"m \xff=1 1\n")
+    with pytest.raises(ValueError, match="line 2, 'm f=2 17': no newline"):
+        decode(b"m f=1 1\nm f=2 17")
+
+
+def test_unsound_lines_end_at_their_newline() -> None:
+    assert split_lines(b'm f="a 1\nm f=1 1\nm f="x\ny" 1\nm f="b') == [
+        b'm f="a 1',
+        b"m f=1 1",
+        b'm f="x\ny" 1',
+        b'm f="b',
+    ]

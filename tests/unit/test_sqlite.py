@@ -8,14 +8,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from collector.errors import ConfigError, WriteUnavailable
+from collector.line_protocol import encode
 from collector.schema import Point
-from collector.store import sqlite_file
+from collector.store import open_store, reopen_store, sqlite_file
 from collector.store.sqlite import SqliteStore
 
 
@@ -68,14 +71,64 @@ def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path, sp
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=reason):
         store.read("m")
-    with pytest.raises(WriteUnavailable, match=reason):  # the points stay in the spool until it is mended
-        store.write(points(1))
+    with pytest.raises(WriteUnavailable, match=reason) as unavailable:  # the points wait until it is mended
+        store.write_lines(encode(points(1)))
+    assert unavailable.value.slow
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the folder .*absent does not exist"):
         SqliteStore(tmp_path / "absent" / "points.db").check()
+    with pytest.raises(WriteUnavailable, match=r"the folder .*absent does not exist") as caught:
+        SqliteStore(tmp_path / "absent" / "points.db").write(points(1))
+    assert caught.value.slow
+
+
+def test_a_relative_path_stays_where_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("sqlite:///runs of a%20.db")
+    assert store.url == "sqlite:///runs of a%20.db"
+    assert store.destination == {"url": f"sqlite:///{tmp_path}/runs of a%20.db"}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.write(points(1))
+    assert (tmp_path / "runs of a%20.db").exists()
+    assert len(reopen_store(store.destination).read("m")) == 1
+
+
+@pytest.mark.parametrize("name", ["a?b#c.db", "?immutable=1", "é 🙂.db", "%00.db", "file:x"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/{name}")
+    store.write(points(1))
+    assert (tmp_path / name).exists()
+    assert len(reopen_store(store.destination).read("m")) == 1
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        {},
+        {"url": ""},
+        {"url": "sqlite:///relative.db"},
+        {"url": "sqlite:///"},
+        {"url": 7},
+        {"url": "http://host:8086"},
+        {"url": "http://host:8086", "org": "o"},
+        {"url": "http://host:8086", "org": "", "bucket": "b"},
+        {"url": "http://host:8086", "org": "o", "bucket": 3},
+        {"url": "http://user:s3cret@host:8086", "org": "o", "bucket": "b"},
+        {"url": "ftp://host", "org": "o", "bucket": "b"},
+        {"url": "http://[", "org": "o", "bucket": "b"},
+        ["sqlite:////a.db"],
+    ],
+)
+def test_what_is_no_destination_opens_nothing(rubbish: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ORG", "BUCKET", "TOKEN"):
+        monkeypatch.setenv(f"INFLUXDB_V2_{name}", "set")
+    with pytest.raises(ConfigError, match="the destination") as caught:
+        reopen_store(rubbish)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
@@ -88,6 +141,54 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
 def test_an_unwritable_folder_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="unable to open database file"):
         SqliteStore("/proc/points.db").check()
+    with pytest.raises(WriteUnavailable, match="unable to open database file") as caught:
+        SqliteStore("/proc/points.db").write(points(1))
+    assert caught.value.slow
+
+
+def _as_another_user(work: Callable[[], None]) -> int:
+    """The exit status of a child that does the work with no more rights than anybody."""
+
+    def run() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        work()
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join(30)
+    return child.exitcode or 0
+
+
+def test_the_file_of_another_user_may_be_read() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to others
+        folder = Path(name)
+        writer = SqliteStore(folder / "points.db")
+        writer.write(points(3))
+        (folder / "points.db").chmod(0o444)  # the test's own user must not be able to write either
+        folder.chmod(0o555)
+        reader = SqliteStore(folder / "points.db")
+
+        def expect(count: int) -> Callable[[], None]:
+            def work() -> None:
+                assert len(reader.read("m")) == count
+                assert len(reader.read("m")) == count
+                with pytest.raises(WriteUnavailable) as caught:
+                    reader.write(points(1))
+                assert caught.value.slow
+
+            return work
+
+        assert _as_another_user(expect(3)) == 0  # beside a writer
+        folder.chmod(0o755)
+        writer.write(points(2, worker=1))
+        writer.close()
+        assert [path.name for path in folder.iterdir()] == ["points.db"]
+        folder.chmod(0o555)
+        assert _as_another_user(expect(5)) == 0  # when nobody writes
+        folder.chmod(0o755)
 
 
 def test_reading_leaves_no_file(tmp_path: Path) -> None:
@@ -110,8 +211,9 @@ def test_a_locked_file_asks_for_another_try(tmp_path: Path, monkeypatch: pytest.
     store.write(points(1))
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(WriteUnavailable, match="locked"):
-        store.write(points(5))
+    with pytest.raises(WriteUnavailable, match="locked") as caught:
+        store.write_lines(encode(points(5)))
+    assert not caught.value.slow
     with pytest.raises(WriteUnavailable, match="locked"):
         store.check()
     assert len(store.read("m")) == 1  # a writer never blocks a reader
@@ -127,8 +229,9 @@ def test_a_full_disk_asks_for_another_try_and_stores_nothing_by_halves(tmp_path:
     assert store._connection is not None
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(WriteUnavailable, match="full"):
+    with pytest.raises(WriteUnavailable, match="full") as caught:
         store.write([Point("new", {"tag": "x"}, {"field": float(i)}, i) for i in range(20_000)])
+    assert not caught.value.slow
     store.close()
     assert store.read("new").empty
     store.write([Point("new", {"tag": "x"}, {"field": 1}, 1)])  # nor is a type remembered that was never stored
