@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collector.analyzer import StateAnalyzer
     from collector.keras import GateMonitor, gates
     from collector.store import open_store
 
-__all__ = ["GateMonitor", "gates", "open_store"]
+__all__ = ["GateMonitor", "StateAnalyzer", "gates", "open_store"]
 
-_HOMES = {"GateMonitor": "collector.keras", "gates": "collector.keras", "open_store": "collector.store"}
+_HOMES = {
+    "GateMonitor": "collector.keras",
+    "StateAnalyzer": "collector.analyzer",
+    "gates": "collector.keras",
+    "open_store": "collector.store",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,12 +15,15 @@ from collector.errors import ConfigError
 GATE_STATS: Final = "gate_stats"
 GATE_UNITS: Final = "gate_units"
 GATE_TIME: Final = "gate_time"
+LAYER_UPDATES: Final = "layer_updates"
 TRAIN_METRICS: Final = "train_metrics"
 RUNS: Final = "runs"
 COLLECTOR_HEALTH: Final = "collector_health"
 GATE_DERIVED: Final = "gate_derived"
 GATE_SCORES: Final = "gate_scores"
 
+HEARTBEAT_SECONDS: Final = 30.0
+"""How often a run says that it lives."""
 PHASES: Final = ("train", "validation", "backtest", "live")
 LSTM_GATES: Final = ("input", "forget", "candidate", "cell", "output", "hidden")
 GRU_GATES: Final = ("update", "reset", "candidate", "hidden")
@@ -44,6 +47,19 @@ GATE_STATS_FIELDS: Final = (
     "step",
     "epoch",
 )
+LAYER_UPDATES_FIELDS: Final = (
+    "gradient_norm",
+    "gradient_norm_clipped",
+    "weight_norm",
+    "update_norm",
+    "update_ratio",
+    "update_frequency",
+    "optimizer_steps",
+    "zero_count",
+    "nan_count",
+    "inf_count",
+    "step",
+)
 MAX_PROFILE: Final = 64
 """The most fields of `gate_units` (units or groups of units) and of `gate_time` (positions or bins of them)."""
 MAX_NAME_BYTES: Final = 512
@@ -55,9 +71,10 @@ MAX_USER_TAGS: Final = 8
 FIELDS: Final = frozenset(
     {
         *GATE_STATS_FIELDS,
-        *("event", "framework", "model", "config"),
+        *LAYER_UPDATES_FIELDS,
+        *("event", "framework", "model", "config", "error"),
         *("captured", "shipped", "rejected", "dropped", "failures", "capture_ms", "overhead_ratio", "every"),
-        *("replay_error", "unreplayed", "unreplayed_layers"),
+        *("replay_error", "unreplayed", "unreplayed_layers", "spooled_bytes"),
         *("memory_timescale", "drift", "effective_rank", "saturation", "window_s"),
         *("anomaly_score", "anomalous", "model_id"),
     }

@@ -1,0 +1,233 @@
+"""`StateAnalyzer`: for those who have gradients, activations or weights in hand, of whatever framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from collector.nests import arrays
+from collector.schema import gate_scale
+from collector.statistics import Array, gate_statistics
+from collector.updates import tally, update_fields
+
+_SIGMOID_GATES: Final = frozenset({"input", "forget", "output", "update", "reset"})
+_KEYS: Final = ("activations", "gradients", "before", "after")
+
+
+class StateAnalyzer:
+    """What can be said of activations, gradients and weights without a monitor, a run or a store.
+
+    Wherever arrays are taken they may be NumPy arrays, tensors of TensorFlow, torch or Keras, numbers, or lists and
+    mappings of such, nested as one likes. An entry that is None (a variable without a gradient) is passed over. Values
+    that are not finite are left out; `calculate_state_metrics` counts them.
+    """
+
+    @staticmethod
+    def calculate_gradient_magnitude(gradients: Any) -> float:
+        """The global L2 norm of gradients of the loss: √Σ‖g‖², as `clip_by_global_norm` and `clip_grad_norm_` take it.
+
+        Args:
+            gradients: of any shapes.
+
+        Returns:
+            The norm over the finite values; NaN where there is none.
+
+        Raises:
+            TypeError: an entry is no array of numbers.
+            ValueError: there is no value at all.
+        """
+        norm = tally(_some(gradients, "gradients")).norm
+        return math.nan if norm is None else norm
+
+    @staticmethod
+    def detect_activation_saturation(activations: Any, threshold: float = 0.95, *, gate: str | None = None) -> float:
+        """The share of activations that are saturated: |a| > threshold.
+
+        Where a gate is named its own scale counts: a gate of the sigmoid (input, forget, output, update, reset) is
+        saturated to both sides, a > threshold or a < 1 − threshold, and a cell state where |tanh(a)| > threshold.
+        Saturated gates are where gradients stop (Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding
+        Recurrent Networks", with 0.9).
+
+        Args:
+            activations: of any shapes.
+            threshold: above 0; with a gate below 1 too, and for one of the sigmoid at least 0.5.
+            gate: a name of `LSTM_GATES` or `GRU_GATES`; another is taken for one of tanh.
+
+        Returns:
+            0 to 1, over the finite activations.
+
+        Raises:
+            TypeError: an entry is no array of numbers.
+            ValueError: there is no finite activation, or the threshold is none.
+        """
+        low, high = _limits(threshold, gate)
+        saturated = finite = 0
+        for array in _some(activations, "activations"):
+            known = array[np.isfinite(array)]
+            finite += known.size
+            saturated += int(np.count_nonzero((known > high) | (known < low)))
+        if not finite:
+            raise ValueError("activations: none of them is finite")
+        return saturated / finite
+
+    @staticmethod
+    def compute_update_frequency(before: Any, after: Any, *, tolerance: float = 0.0) -> float:
+        """The share of weights that moved by more than a tolerance: |after − before| > tolerance.
+
+        Args:
+            before: the weights before one step or several, of any shapes.
+            after: the weights afterwards, shaped and nested alike.
+            tolerance: what does not count as a move.
+
+        Returns:
+            0 to 1, over the weights that were and are finite.
+
+        Raises:
+            TypeError: an entry is no array of numbers.
+            ValueError: the shapes differ, no weight is finite, or the tolerance is negative.
+        """
+        if not tolerance >= 0:
+            raise ValueError(f"tolerance={tolerance!r}: must be a number from 0 up")
+        moved = finite = 0
+        for old, new in _pairs(before, after):
+            known = np.isfinite(old) & np.isfinite(new)
+            change = np.abs(new[known].astype(np.float64) - old[known].astype(np.float64))
+            finite += change.size
+            moved += int(np.count_nonzero(change > tolerance))
+        if not finite:
+            raise ValueError("before and after: no weight of both is finite")
+        return moved / finite
+
+    @staticmethod
+    def calculate_state_metrics(batch: Mapping[str, Any]) -> dict[str, float]:
+        """What can be said of whatever of the four is given.
+
+        - of `activations`: mean_activation, var_activation, saturation, zero_crossing_rate, entropy, as in the points
+          (`gate_stats`: mean, std², saturated_low + saturated_high, …). An array under a gate's name, such as in what
+          `gates()` returns, is measured on that gate's scale, any other on that of tanh. Of several arrays mean and
+          variance are those of all values together; the rest is the mean over arrays, weighted by their finite values;
+        - of `gradients`: gradient_magnitude, mean_gradient, var_gradient;
+        - of `before` and `after`, weights: update_frequency, and update_ratio = ‖after − before‖ / ‖before‖, usually
+          about 1e-3 (Karpathy, CS231n);
+        - of all: nan_count, inf_count. A step that `gates()` left out as masked is NaN, and counted here.
+
+        What cannot be said (no finite value, no weight other than zero) has no entry.
+
+        Args:
+            batch: any of `activations`, `gradients`, and `before` with `after`. Activations are (batch, time, units),
+                (time, units) or (time,).
+
+        Raises:
+            TypeError: the batch is no mapping, or an entry is no array of numbers.
+            ValueError: the batch has nothing, or something else; `before` without `after`; shapes that do not fit.
+        """
+        if not isinstance(batch, Mapping):
+            raise TypeError(f"batch: must be a mapping with any of {', '.join(_KEYS)}, not {type(batch).__name__}")
+        unknown = [str(key) for key in batch if key not in _KEYS]
+        if unknown or not batch:
+            what = f"{', '.join(unknown)} is not known" if unknown else "is empty"
+            raise ValueError(f"batch: {what}; give any of {', '.join(_KEYS)}")
+        if ("before" in batch) != ("after" in batch):
+            raise ValueError("batch: before and after go together: the weights on both sides of a step")
+        metrics: dict[str, float] = {}
+        with np.errstate(over="ignore", invalid="ignore"):
+            if "activations" in batch:
+                metrics |= _of_activations(batch["activations"])
+            if "gradients" in batch:
+                metrics |= _of_gradients(batch["gradients"])
+        if "before" in batch:
+            olds, news = zip(*_pairs(batch["before"], batch["after"]), strict=True)
+            fields = update_fields(olds, news)
+            metrics |= {name: float(fields[name]) for name in ("update_frequency", "update_ratio") if name in fields}
+        given = [tally([array for _, array in arrays(values, key)]) for key, values in batch.items()]
+        return {name: value for name, value in metrics.items() if math.isfinite(value)} | {
+            "nan_count": float(sum(one.nan for one in given)),
+            "inf_count": float(sum(one.inf for one in given)),
+        }
+
+
+def _of_activations(activations: Any) -> dict[str, float]:
+    weights, means, variances, rest = [], [], [], []
+    for name, array in _named(activations, "activations"):
+        found = gate_statistics(_in_time(array), gate_scale(name))
+        if "mean" not in found:
+            continue
+        weights.append(int(np.isfinite(array).sum()))
+        means.append(found["mean"])
+        variances.append(found["std"] ** 2)
+        rest.append([found["saturated_low"] + found["saturated_high"], found["zero_crossing_rate"], found["entropy"]])
+    if not weights:
+        return {}
+    mean, variance = _pooled(weights, means, variances)
+    others = np.average(rest, axis=0, weights=weights).tolist()
+    names = ("saturation", "zero_crossing_rate", "entropy")
+    return {"mean_activation": mean, "var_activation": variance, **dict(zip(names, others, strict=True))}
+
+
+def _of_gradients(gradients: Any) -> dict[str, float]:
+    given = _some(gradients, "gradients")
+    finite = [array[np.isfinite(array)].astype(np.float64) for array in given]
+    finite = [array for array in finite if array.size]
+    if not finite:
+        return {}
+    sizes = [array.size for array in finite]
+    mean, variance = _pooled(sizes, [float(array.mean()) for array in finite], [float(array.var()) for array in finite])
+    return {
+        "gradient_magnitude": StateAnalyzer.calculate_gradient_magnitude(given),
+        "mean_gradient": mean,
+        "var_gradient": variance,
+    }
+
+
+def _pooled(sizes: list[int], means: list[float], variances: list[float]) -> tuple[float, float]:
+    """Mean and variance of all values, from those of their parts."""
+    mean = float(np.average(means, weights=sizes))
+    return mean, float(np.average(np.add(variances, np.square(np.subtract(means, mean))), weights=sizes))
+
+
+def _in_time(array: Array) -> Array:
+    """As (batch, time, units)."""
+    if array.ndim < 2:
+        return array.reshape(1, -1, 1)
+    return array[None] if array.ndim == 2 else array.reshape(*array.shape[:2], -1)
+
+
+def _limits(threshold: float, gate: str | None) -> tuple[float, float]:
+    above = 0.5 if gate in _SIGMOID_GATES else 0.0
+    below = math.inf if gate is None else 1.0
+    if not (above <= threshold < below and threshold > 0):
+        where = "above 0" if gate is None else f"from {above} to below 1 for the gate {gate!r}"
+        raise ValueError(f"threshold={threshold!r}: must be a number {where}")
+    if gate in _SIGMOID_GATES:
+        return 1 - threshold, threshold
+    high = math.atanh(threshold) if gate == "cell" else threshold
+    return -high, high
+
+
+def _some(values: Any, what: str) -> list[Array]:
+    return [array for _, array in _named(values, what)]
+
+
+def _named(values: Any, what: str) -> list[tuple[str, Array]]:
+    found = [(name, array) for name, array in arrays(values, what) if array.size]
+    if not found:
+        raise ValueError(f"{what}: there are none")
+    return found
+
+
+def _pairs(before: Any, after: Any) -> list[tuple[Array, Array]]:
+    olds, news = list(arrays(before, "before")), list(arrays(after, "after"))
+    shapes = [[(name, array.shape) for name, array in side] for side in (olds, news)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"before and after differ in shape: {_told(shapes[0])} and {_told(shapes[1])}")
+    pairs = [(old, new) for (_, old), (_, new) in zip(olds, news, strict=True) if old.size]
+    if not pairs:
+        raise ValueError("before and after: there are no weights")
+    return pairs
+
+
+def _told(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {shape}".lstrip() for name, shape in shapes) or "nothing"

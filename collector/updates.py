@@ -1,0 +1,206 @@
+"""What is said of one parameter and its step: pure functions, arrays in, numbers out; and who measures them.
+
+Values that are not finite are counted, and everything else is taken over the finite rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.schema import LAYER_UPDATES, FieldValue, Point, clean_name
+
+Array = NDArray[np.floating[Any]]
+Arrays = Array | Sequence[Array]
+"""One parameter: an array of any shape, or several (torch keeps two biases for one layer)."""
+
+_PART: Final = 8192
+"""So many values are taken at once: they stay in the cache, and BLAS starts no threads for them."""
+_FAINT: Final = 1e-28
+"""Below this sum of squares of a part, squares of single precision may have vanished from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One parameter and its latest step.
+
+    Attributes:
+        layer: path of the layer.
+        param: kernel, recurrent or bias.
+        fields: of `layer_updates`, `step` left out.
+    """
+
+    layer: str
+    param: str
+    fields: Mapping[str, FieldValue]
+
+
+class Updates(Protocol):
+    """What a framework's adapter offers: a look at the parameters before a step, and one after it."""
+
+    def keep(self) -> None:
+        """Before a step: remember what will be compared."""
+
+    def measure(self) -> Sequence[Update]:
+        """After it: what is said of each trainable parameter; nothing where none was kept or no step was made."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a pass over values finds.
+
+    Attributes:
+        norm: L2 norm of the finite values; None where there is none.
+        finite: how many values are finite.
+        zeros: how many are exactly zero.
+        nan, inf: how many are not finite.
+    """
+
+    norm: float | None = None
+    finite: int = 0
+    zeros: int = 0
+    nan: int = 0
+    inf: int = 0
+
+
+def tally(values: Arrays, *, zeros: bool = False) -> Tally:
+    """Norm and counts of an array, or of several as if they were one.
+
+    Single precision is squared and summed in single precision over 8,192 values at a time, and those sums are added
+    in double: the norm is right to about a millionth (at worst, without any SIMD, 8,192 roundings: 3e-4). Parts whose
+    squares vanish or overflow are taken again, scaled.
+
+    Args:
+        values: any shape, any floating type.
+        zeros: count zeros too.
+    """
+    return _tally((values_[part] for values_ in map(_flat, _listed(values)) for part in parts(values_.size)), zeros)
+
+
+def update_fields(
+    before: Arrays, after: Arrays, *, gradient: Arrays | None = None, clipped: Arrays | None = None
+) -> dict[str, FieldValue]:
+    """The fields of `layer_updates` for one parameter, `step` and `optimizer_steps` left out.
+
+    - gradient_norm, gradient_norm_clipped: L2 norm of the gradient as the optimizer was given it, and as it used it;
+    - weight_norm: of `after`;
+    - update_norm: ‖after − before‖;
+    - update_ratio: update_norm / ‖before‖. About 1e-3 is usual (Karpathy, CS231n, "Ratio of weights:updates");
+    - update_frequency: share of the weights that moved;
+    - zero_count: how many values of the gradient are exactly zero;
+    - nan_count, inf_count: of `after` and of the gradient together.
+
+    What is not known has no field.
+
+    Args:
+        before: the weights before the step, any shape.
+        after: the weights after it, shaped alike.
+        gradient: of the loss, before clipping; None where it is not known.
+        clipped: after clipping; the same object as `gradient` where nothing was clipped; None where it is not known.
+
+    Raises:
+        ValueError: before and after differ in shape.
+    """
+    befores, afters = _listed(before), _listed(after)
+    if [array.shape for array in befores] != [array.shape for array in afters]:
+        raise ValueError(f"before and after differ in shape: {_shapes(befores)} and {_shapes(afters)}")
+    old, new = tally(befores), tally(afters)
+    change = _tally(_differences(befores, afters), zeros=True)
+    given = None if gradient is None else tally(gradient, zeros=True)
+    used = given if clipped is gradient else None if clipped is None else tally(clipped, zeros=True)
+    seen = given or used
+
+    found: dict[str, float | None] = {
+        "gradient_norm": given.norm if given else None,
+        "gradient_norm_clipped": used.norm if used else None,
+        "weight_norm": new.norm,
+        "update_norm": change.norm,
+        "update_ratio": change.norm / old.norm if old.norm and change.norm is not None else None,
+        "update_frequency": (change.finite - change.zeros) / change.finite if change.finite else None,
+        "zero_count": seen.zeros if seen else None,
+        "nan_count": new.nan + (seen.nan if seen else 0),
+        "inf_count": new.inf + (seen.inf if seen else 0),
+    }
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def update_points(updates: Iterable[Update], tags: Mapping[str, str], time: int, step: int) -> list[Point]:
+    """The `layer_updates` points of one capture.
+
+    Args:
+        updates: what was measured.
+        tags: run, phase and the user's own.
+        time: nanoseconds since the epoch.
+        step: of the training.
+    """
+    return [
+        Point(
+            LAYER_UPDATES,
+            {**tags, "layer": clean_name(update.layer), "param": clean_name(update.param)},
+            {**update.fields, "step": step},
+            time,
+        )
+        for update in updates
+    ]
+
+
+def parts(size: int) -> Iterator[slice]:
+    """Slices that go through so many values, a part at a time."""
+    return (slice(start, start + _PART) for start in range(0, size, _PART))
+
+
+def _listed(values: Arrays) -> Sequence[Array]:
+    return [values] if isinstance(values, np.ndarray) else list(values)
+
+
+def _flat(values: Array) -> Array:
+    return values.reshape(-1)
+
+
+def _shapes(arrays: Sequence[Array]) -> str:
+    return ", ".join(str(array.shape) for array in arrays)
+
+
+def _differences(befores: Sequence[Array], afters: Sequence[Array]) -> Iterator[Array]:
+    for before, after in zip(map(_flat, befores), map(_flat, afters), strict=True):
+        for part in parts(before.size):
+            yield _wide(after[part]) - _wide(before[part])
+
+
+@np.errstate(over="ignore", invalid="ignore", under="ignore")
+def _tally(arrays: Iterable[Array], zeros: bool) -> Tally:
+    result = Tally()
+    for given in arrays:
+        values = _wide(given)
+        if zeros:
+            result.zeros += int(np.count_nonzero(values == 0))
+        squares = float(np.dot(values, values))
+        if not _FAINT < squares < math.inf:
+            known = values[np.isfinite(values)]
+            nan = int(np.count_nonzero(np.isnan(values)))
+            result.nan += nan
+            result.inf += values.size - known.size - nan
+            values, squares = known, -1.0
+        if values.size:
+            result.finite += values.size
+            result.norm = math.hypot(result.norm or 0.0, math.sqrt(squares) if squares > 0 else _scaled_norm(values))
+    return result
+
+
+def _wide(values: Array) -> Array:
+    """At least single precision."""
+    return values if values.dtype.itemsize >= 4 else values.astype(np.float32)
+
+
+def _scaled_norm(values: Array) -> float:
+    wide = values.astype(np.float64, copy=False)
+    peak = float(np.abs(wide).max())
+    if peak == 0:
+        return 0.0
+    scaled = wide / peak
+    return peak * math.sqrt(float(np.dot(scaled, scaled)))
