@@ -18,9 +18,11 @@ Every = int | Literal["auto"]
 class Cadence:
     """Decides at which steps to capture, and keeps account of what captures cost.
 
+    A capture is known of one step before, by `prepare`: what the step changes can only be seen by who looks before it.
+
     Args:
-        every: capture at each step whose number it divides; or "auto": whenever the cost so far and of the next
-            capture stay within the budget.
+        every: capture at each step whose number it divides; or "auto": at the step after the one at which the cost
+            so far and of the next capture stay within the budget.
         overhead: the budget, as a share of the time since `begin`.
         clock: seconds, monotonic.
 
@@ -43,27 +45,42 @@ class Cadence:
     def begin(self, step: int = 0) -> None:
         """Begin to count, now; `step` is the number of the step before the first."""
         self.spent = 0.0
-        self._last = step
+        self._last = self._prepared = step
+        self._ready = False
         self._started = self._clock()
-        self.capture_seconds = 0.0
+        self._cost: dict[str, float] = {}
+
+    def prepare(self, step: int) -> bool:
+        """Whether a capture will be due at the next step, as far as can be known at the end of this one."""
+        if self.every != "auto":  # steps may be passed over: Keras counts several as one where it is told to
+            stride = max(1, step - self._prepared)
+            self._prepared = step
+            return (step + stride) // self.every > step // self.every
+        self._ready = self._ready or self.spent + self.capture_seconds <= self.overhead * self.elapsed
+        return self._ready
 
     def due(self, step: int) -> bool:
         """Whether to capture at this step."""
-        if self.every != "auto":  # steps may be passed over: Keras counts several as one where it is told to
+        if self.every != "auto":
             due = step // self.every > self._last // self.every
             self._last = step
             return due
-        return self.spent + self.capture_seconds <= self.overhead * self.elapsed
+        due, self._ready = self._ready, False
+        return due
 
     def affordable(self, seconds: float) -> bool:
         """Whether an epoch's file, which takes about so long, may be written; always where the user chose the steps."""
         return self.every != "auto" or self.spent + seconds <= self.overhead * self.elapsed + GRACE_SECONDS
 
     def charge(self, kind: str, seconds: float) -> None:
-        """Say what work of a kind has cost."""
+        """Say what work of a kind has cost; "prepare" and "capture" together are what the next capture will."""
         self.spent += seconds
-        if kind == "capture":
-            self.capture_seconds = seconds
+        self._cost[kind] = seconds
+
+    @property
+    def capture_seconds(self) -> float:
+        """What the last capture has cost, its preparation included."""
+        return self._cost.get("prepare", 0.0) + self._cost.get("capture", 0.0)
 
     @property
     def elapsed(self) -> float:

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collector.errors import ConfigError
 
@@ -28,10 +28,18 @@ class StoreSettings(_Table):
     url: str | None = None
 
 
+class SpoolSettings(_Table):
+    """The table `[spool]`: where points wait for the store, and how many may."""
+
+    path: str | None = None
+    max_mb: int = Field(default=1024, ge=1)
+
+
 class Settings(_Table):
     """Everything that the file may say."""
 
     store: StoreSettings = StoreSettings()
+    spool: SpoolSettings = SpoolSettings()
 
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
 import platform
-import secrets
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from threadpoolctl import ThreadpoolController
 
+from collector.about import new_run, told, versions
 from collector.cadence import Cadence, Every
 from collector.capture import Gates, gate_points, metrics_point
+from collector.config import load_settings
+from collector.endings import unwatch, watch
 from collector.epochs import save_epoch, save_seconds
 from collector.errors import ConfigError, GatewatchError, WriteUnavailable
-from collector.schema import COLLECTOR_HEALTH, RUNS, FieldValue, Point, check_phase, check_run, check_tags
+from collector.schema import (
+    COLLECTOR_HEALTH,
+    HEARTBEAT_SECONDS,
+    RUNS,
+    FieldValue,
+    Point,
+    check_phase,
+    check_run,
+    check_tags,
+)
 from collector.shipper import Shipper
+from collector.spool import Spool, spool_root
 from collector.store import Store, open_store
+from collector.times import SteadyTime
+from collector.updates import Update, Updates, update_points
 
 CLOSE_SECONDS: Final = 10.0
 """How long the end of a run waits for a slow store."""
-HEARTBEAT_SECONDS: Final = 30.0
 ENDINGS: Final = ("completed", "failed", "interrupted")
 
 log = logging.getLogger("gatewatch")
@@ -70,7 +79,7 @@ class Session:
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.run = check_run(run) if run is not None else _new_run()
+        self.run = check_run(run) if run is not None else new_run()
         self.named = run is not None
         self.phase = check_phase(phase)
         self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
@@ -85,26 +94,34 @@ class Session:
         self.failures: dict[str, int] = {}
         self.replay_error: float | None = None
         self.unreplayed: dict[str, str] = {}
-        self._clock, self._now = clock, now
+        self._clock = clock
         self._shipper: Shipper | None = None
+        self._updates: Updates | None = None
+        self._prepared_step: int | None = None
         self._process = 0
         self._threads = ThreadpoolController()
-        self._last_time = 0
-        self._last_heartbeat = 0.0
+        self._time = SteadyTime(now, clock)
+        self._ending = threading.RLock()
         self._last_capture_step = 0
         self._every = 1
-        self._atexit: Callable[[], None] | None = None
+        self._shipping_seconds = 0.0
 
     @property
     def started(self) -> bool:
         """Whether the run has begun and not ended."""
         return self._shipper is not None
 
-    def start(self, *, framework: str, model: str, config: Mapping[str, Any]) -> None:
-        """Look at the store and the folder, then begin the run.
+    def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
+        """Look at the store and the folders, then begin the run.
+
+        Args:
+            framework: such as keras/tensorflow.
+            model: its type and name.
+            config: what else is told of the run, in JSON.
+            updates: sees what a step does to the parameters.
 
         Raises:
-            ConfigError: the store can never take the points as things are, the folder cannot be written, or the
+            ConfigError: the store can never take the points as things are, a folder cannot be written, or the
                 name was used before.
         """
         if self.log_dir is not None:
@@ -117,19 +134,29 @@ class Session:
             log.warning(
                 "gatewatch: %s does not answer yet; training goes on and the points wait: %s", self.store.url, error
             )
+        settings = load_settings().spool
+        destination = getattr(self.store, "destination", {"url": self.store.url})  # a user's own store may have none
+        spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
+        spool.check()
         self._process = os.getpid()
-        self._shipper = Shipper(self.store)
+        self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS)
+        self._shipping_seconds = 0.0
+        self._updates = updates
         self.cadence.begin(self.step)
-        self._atexit = _at_exit(self)
+        watch(self)
         about = {
             **config,
             "log_dir": None if self.log_dir is None else str(self.log_dir),
             "every": self.cadence.every,
+            "overhead": self.cadence.overhead,
             "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
-            "versions": _versions(),
+            "versions": versions(),
+            "host": platform.node(),
+            "pid": self._process,
         }
         text = json.dumps(about, default=str)
         self.event("started", framework=framework, model=model, config=text)
+        self.prepare()
 
     def _check_unused(self) -> None:
         try:
@@ -161,14 +188,32 @@ class Session:
             time: nanoseconds since the epoch; now where None.
         """
         with self.charged("capture"), self._threads.limit(limits=1, user_api="blas"):
+            updates = self._measured()
             layers = look()
             moment = self._time() if time is None else time
-            self._put(gate_points(layers, self.tags, moment, self.step, self.epoch))
+            points = update_points(updates, self.tags, moment, self.step)
+            self._put(points + gate_points(layers, self.tags, moment, self.step, self.epoch))
         self.captured += 1
         self._every = max(1, self.step - self._last_capture_step)
         self._last_capture_step = self.step
         self.health()
         return layers
+
+    def prepare(self) -> None:
+        """At the end of a step: keep what the next capture compares with, where the next step will have one."""
+        if self.cadence.prepare(self.step) and self._updates is not None:
+            with self.guarded("a look at the parameters"), self.charged("prepare"):
+                self._updates.keep()
+                self._prepared_step = self.step
+
+    def _measured(self) -> Sequence[Update]:
+        """What the parameters have done since they were kept; nothing where that was not before this step."""
+        if self._updates is None or self._prepared_step is None or self._prepared_step >= self.step:
+            return ()
+        self._prepared_step = None
+        with self.guarded("a look at the parameters"):
+            return self._updates.measure()
+        return ()
 
     def save_epoch(self, layers: Mapping[str, Gates]) -> None:
         """Write the epoch's file, where there is a folder for it and the budget allows."""
@@ -177,12 +222,15 @@ class Session:
                 save_epoch(self.log_dir, layers, run=self.run, phase=self.phase, epoch=self.epoch, step=self.step)
 
     def health(self) -> None:
-        """Write `collector_health`, and a heartbeat of the run where the last one is old."""
+        """Write `collector_health`."""
         if self._shipper is None:
             return
+        self.cadence.charge("ship", self._shipper.busy_seconds - self._shipping_seconds)
+        self._shipping_seconds = self._shipper.busy_seconds
         fields: dict[str, FieldValue] = {
             "captured": self.captured,
             "shipped": self._shipper.shipped,
+            "spooled_bytes": self._shipper.spool.waiting_bytes,
             "rejected": self._shipper.rejected,
             "dropped": self._shipper.dropped,
             "failures": sum(self.failures.values()),
@@ -196,10 +244,14 @@ class Session:
         if self.unreplayed:
             fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in self.unreplayed.items())[:4096]
         self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
-        if self._clock() - self._last_heartbeat >= HEARTBEAT_SECONDS:
-            if self._last_heartbeat:
-                self.event("heartbeat")
-            self._last_heartbeat = self._clock()
+
+    def _beat(self) -> None:
+        """Say that the process lives. Called by the shipper's thread."""
+        if self.started and os.getpid() == self._process:
+            self.health()
+            with self._ending:
+                if self.started:
+                    self.event("heartbeat")
 
     def leave_out(self, unreplayed: Mapping[str, str]) -> None:
         """Say once of each layer that it is not recorded, and why."""
@@ -228,48 +280,46 @@ class Session:
                 log.warning("gatewatch: %s failed, training goes on: %s", doing, " ".join(text.split()))
             self.failures[doing] = self.failures.get(doing, 0) + 1
 
-    def close(self, status: str = "completed") -> None:
-        """End the run: tell how, ship what is left for at most `CLOSE_SECONDS`. Calling it again does nothing."""
-        if self._shipper is None or os.getpid() != self._process:  # a fork ends without ending the run
-            return
+    def close(self, status: str = "completed", error: BaseException | None = None) -> None:
+        """End the run: tell how, ship what is left for at most `CLOSE_SECONDS`; the rest waits in the spool.
+
+        Calling it again does nothing. In a forked child it ships what the child has put, and leaves the run alone.
+
+        Args:
+            status: completed, failed or interrupted.
+            error: what has ended it.
+
+        Raises:
+            ConfigError: there is no such status.
+        """
         if status not in ENDINGS:
             raise ConfigError(f"status={status!r}: must be one of {', '.join(ENDINGS)}")
+        with self._ending:
+            shipper = self._shipper
+            if shipper is None:
+                return
+            if os.getpid() == self._process:
+                with self.guarded("the end of the run"):
+                    self.health()
+                    self.event(status, **({} if error is None else {"error": told(error)}))
+            self._shipper = None
         with self.guarded("the end of the run"):
-            self.health()
-            self.event(status)
-            self._shipper.close(CLOSE_SECONDS)
-        self._shipper = None
-        if self._atexit is not None:
-            atexit.unregister(self._atexit)
-            self._atexit = None
+            shipper.close(CLOSE_SECONDS)
+        unwatch(self)
 
     def abandon(self) -> None:
         """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""
-        if self._shipper is not None:
+        if self._shipper is not None and os.getpid() == self._process:
             threading.Thread(target=self.close, args=("interrupted",), name="gatewatch-end").start()
+
+    def forked(self) -> None:
+        """In a forked child: nobody holds here what another thread held there."""
+        self._ending = threading.RLock()
+        self._time.forked()
 
     def _put(self, points: list[Point]) -> None:
         if self._shipper is not None:
             self._shipper.put(points)
-
-    def _time(self) -> int:
-        """Now, and never the same nanosecond twice: two points of a series must not become one."""
-        self._last_time = max(self._now(), self._last_time + 1)
-        return self._last_time
-
-
-def _new_run() -> str:
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def _at_exit(session: Session) -> Callable[[], None]:
-    """End the run where the process ends before it did: as failed by an error that nobody caught, else interrupted."""
-
-    def end() -> None:
-        session.close("failed" if isinstance(getattr(sys, "last_value", None), Exception) else "interrupted")
-
-    atexit.register(end)
-    return end
 
 
 def _check_folder(folder: Path) -> None:
@@ -280,13 +330,3 @@ def _check_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"log_dir={str(folder)!r} cannot be written: {error.strerror}; choose another") from error
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("gatewatch", "keras", "tensorflow", "tensorflow-cpu", "torch", "numpy"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

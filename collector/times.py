@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -30,6 +32,35 @@ def nanoseconds(time: Time) -> int:
     if isinstance(time, int | np.integer) and not isinstance(time, bool):
         return _within(int(time))
     raise ConfigError(f"{time!r} is no time: give a datetime, a numpy.datetime64 or nanoseconds since the Unix epoch")
+
+
+class SteadyTime:
+    """Now, in nanoseconds since the Unix epoch, and never the same nanosecond twice. For any number of threads.
+
+    Where the system's clock jumps back, time goes on from where it was until the clock has caught up.
+
+    Args:
+        now: the system's clock, in nanoseconds.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, now: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._now, self._clock = now, clock
+        self._time, self._at = 0, 0.0
+        self.forked()
+
+    def __call__(self) -> int:
+        """The time, later than at any call before."""
+        with self._lock:
+            time, at = self._now(), self._clock()
+            if time <= self._time:
+                time = self._time + max(1, int((at - self._at) * 1e9))
+            self._time, self._at = time, at
+            return time
+
+    def forked(self) -> None:
+        """In a forked child: nobody holds the lock here."""
+        self._lock = threading.Lock()
 
 
 def _within(time: int) -> int:

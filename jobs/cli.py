@@ -9,17 +9,36 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
+from collector.config import load_settings
 from collector.errors import ConfigError, GatewatchError
+from collector.spool import spool_root, waiting
 from collector.store import Store, open_store
+from jobs.lives import life
 from jobs.terminal import printable, table
 
 if TYPE_CHECKING:
     from jobs.once import Pass
+
+_RUN_COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "run": "run",
+        "state": "state",
+        "phases": "phases",
+        "started": "started (UTC)",
+        "last_seen": "last seen (UTC)",
+        "step": "step",
+        "framework": "framework",
+        "model": "model",
+        "error": "ended by",
+    }
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +103,22 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--json", action="store_true", help="print JSON")
     runs.set_defaults(run_command=_runs)
 
+    spool = commands.add_parser("spool", help="show or ship the points that wait on this machine for a store")
+    actions = spool.add_subparsers(title="actions", required=True, metavar="ACTION")
+    status = actions.add_parser("status", help="what waits for which store, and what a store has refused")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(run_command=_spool_status)
+    flush = actions.add_parser("flush", help="ship what processes that have ended left behind")
+    flush.add_argument("--json", action="store_true", help="print JSON")
+    flush.add_argument(
+        "--timeout",
+        type=_positive,
+        default=30,
+        metavar="SECONDS",
+        help="how long to wait for a store that takes nothing (default: 30)",
+    )
+    flush.set_defaults(run_command=_spool_flush)
+
     report = commands.add_parser("report", parents=[with_store], help="write one run as one HTML file")
     report.add_argument("run", nargs="?", metavar="RUN", help="which run (default: the newest)")
     report.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: gatewatch-RUN.html)")
@@ -136,6 +171,11 @@ def _told(done: Pass) -> list[object]:
 def _runs(arguments: argparse.Namespace) -> int:
     store = _open(arguments)
     frame = store.runs()
+    now = datetime.now(UTC)
+    frame["state"] = [
+        life(state, (now - seen).total_seconds())
+        for state, seen in zip(frame["state"], frame["last_seen"], strict=True)
+    ]
     if arguments.json:
         print(frame.drop(columns="config").to_json(orient="records", date_format="iso", indent=2))
     elif frame.empty:
@@ -143,10 +183,58 @@ def _runs(arguments: argparse.Namespace) -> int:
     else:
         for moment in ("started", "last_seen"):
             frame[moment] = frame[moment].dt.strftime("%Y-%m-%d %H:%M:%S")
-        shown = frame[["run", "state", "started", "last_seen", "step", "framework", "model"]].astype(object)
+        shown = frame[list(_RUN_COLUMNS)].astype(object)
         rows = shown.where(shown.notna(), "").to_numpy().tolist()
-        print(table(["run", "state", "started (UTC)", "last seen (UTC)", "step", "framework", "model"], rows))
+        print(table(list(_RUN_COLUMNS.values()), rows))
     return 0
+
+
+def _spool_status(arguments: argparse.Namespace) -> int:
+    from jobs.spooled import shown  # noqa: PLC0415 - only this command needs it
+
+    root = spool_root(load_settings().spool.path)
+    entries = [entry for entry in waiting(root) if entry.points or entry.rejected or entry.damaged]
+    if arguments.json:
+        print(json.dumps([shown(entry) for entry in entries], indent=2))
+    elif not entries:
+        print(f"nothing waits in {root}")
+    else:
+        rows = [
+            [
+                entry.destination.get("url", ""),
+                entry.destination.get("bucket", ""),
+                entry.points,
+                entry.bytes / 2**20,
+                entry.rejected,
+            ]
+            for entry in entries
+        ]
+        print(table(["store", "bucket", "points", "MiB", "refused"], rows))
+        for entry in entries:
+            if entry.rejected:
+                print(f"\n{entry.rejected:,} refused lines are in {printable(entry.rejected_file)}")
+                print(f"  the last because: {printable(entry.reason)}")
+            if entry.damaged:
+                print(f"\n{entry.damaged:,} damaged records are passed over in {printable(entry.folder)}")
+    return 0
+
+
+def _spool_flush(arguments: argparse.Namespace) -> int:
+    from jobs.spooled import flush  # noqa: PLC0415 - only this command needs it
+
+    root = spool_root(load_settings().spool.path)
+    done = list(flush(root, arguments.timeout, _say_waiting if sys.stderr.isatty() else None))
+    if arguments.json:
+        print(json.dumps([{name: getattr(one, name) for name in one.__slots__} for one in done], indent=2))
+    elif not done:
+        print(f"nothing waits in {root}")
+    else:
+        rows = [[one.url, one.shipped, one.rejected, one.left] for one in done]
+        print(table(["store", "shipped", "refused", "still waiting"], rows))
+    for one in done:
+        if one.problem is not None:
+            _fail(printable(one.problem), 1)
+    return 1 if any(one.left for one in done) else 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -170,6 +258,10 @@ def _need(extra: str, *packages: str) -> None:
     missing = [package for package in packages if util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"this command needs {', '.join(missing)}: pip install 'gatewatch[{extra}]'")
+
+
+def _say_waiting(url: str, points: int) -> None:
+    print(f"  {points:,} points wait for {printable(url)}", file=sys.stderr)
 
 
 def _say_run(run: str, number: int, total: int) -> None:

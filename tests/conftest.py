@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,13 +26,19 @@ ROOT = Path(__file__).parent.parent
 _BINARY = os.environ.get("GATEWATCH_INFLUXD")
 _CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
+_spools = count()
+
+# TensorFlow and Triton each bring an LLVM, and a process that loads both aborts. torch does without Triton on a CPU.
+sys.modules["triton"] = None  # type: ignore[assignment]  # which makes its import fail
+
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the developer's own store, token or configuration."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the developer's own store, token, configuration or spool, nor another test's."""
     for name in list(os.environ):
         if name.startswith(("INFLUXDB_V2_", "GATEWATCH_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("GATEWATCH_SPOOL", str(tmp_path_factory.getbasetemp() / f"spool-{next(_spools)}"))
 
 
 @dataclass

@@ -20,10 +20,15 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
         x: a batch as the model takes it.
 
     Returns:
-        Layer name → gate → array (batch, time, units), float32 or as the layer computes. LSTM gates: input, forget,
-        candidate, cell, output, hidden; GRU gates: update, reset, candidate, hidden. Position t is the t-th element of
-        the input, whichever way the cell ran; a masked step is NaN. A wrapped or nested layer is named by its path
-        (`bidirectional/forward_lstm`); a layer that the model calls more than once by its path, `path#2`, and so on.
+        Layer name → gate → array (batch, time, units), float32, or float64 where the layer computes so. LSTM gates:
+        input, forget, candidate, cell, output, hidden; GRU gates: update, reset, candidate, hidden. Position t is the
+        t-th element of the input, whichever way the cell ran; a masked step is NaN.
+
+        A wrapped or nested layer is named by its path (`bidirectional/forward_lstm`), a cell of a stack by that of its
+        layer and its own name (`rnn/lstm_cell`). A layer that the model calls more than once is its path, `path#2`, up
+        to `path#8`; what a `TimeDistributed` layer does with its slices of time is one call, the slices after each
+        other along the batch axis. A layer of half precision is replayed in float32, from weights and inputs rounded
+        as it sees them.
 
     Raises:
         ConfigError: no layer of the model is recurrent, the batch does not fit the model, or no recurrent layer can

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import keras
@@ -9,42 +10,98 @@ import keras
 from collector.replay import ACTIVATIONS
 
 ACTIVATION_NAMES: Final = {getattr(keras.activations, n): n for n in ACTIVATIONS if hasattr(keras.activations, n)}
-_STOCK_CALLS: Final = {keras.layers.RNN.call, keras.layers.LSTM.call, keras.layers.GRU.call}
+
+_REPLAYED_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
+_STOCK_LAYERS: Final = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+_STOCK_METHODS: Final = {n: {getattr(t, n) for t in _STOCK_LAYERS} for n in ("call", "inner_loop", "get_initial_state")}
+_CONVOLUTIONAL: Final = (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
+_CELLS: Final = (
+    keras.layers.LSTMCell,
+    keras.layers.GRUCell,
+    keras.layers.SimpleRNNCell,
+    keras.layers.StackedRNNCells,
+)
 
 
 def recurrent_layers(model: Any) -> dict[str, Any]:
     """Path → layer, for every layer that is recurrent or offers `get_gate_history()`.
 
-    A wrapped or nested layer is named by its path below the model: `bidirectional/forward_lstm`.
+    A wrapped or nested layer is named by its path below the model: `bidirectional/forward_lstm`. A cell that the model
+    steps itself, without a layer around it, is among them, so that it can be named where it is not recorded. The second
+    of two layers that have one name, as a subclassed model allows, is `lstm_1`.
     """
     found: dict[str, Any] = {}
-    seen: set[int] = set()
-
-    def walk(layer: Any, path: str) -> None:
-        if id(layer) in seen:
-            return
-        seen.add(id(layer))
-        if hasattr(layer, "get_gate_history") or isinstance(layer, keras.layers.RNN):
-            found[path or layer.name] = layer
-            return
-        for child in layer._flatten_layers(include_self=False, recursive=False):
-            walk(child, f"{path}/{child.name}" if path else child.name)
-
-    walk(model, "")
+    for path, layer in _layers(model):
+        if _is_recurrent(layer):
+            name, others = path, 0
+            while name in found:
+                others += 1
+                name = f"{path}_{others}"
+            found[name] = layer
     return found
+
+
+def time_distributed_layers(model: Any) -> list[Any]:
+    """The layers that call the one they wrap once for every slice of time, outermost first."""
+    return [layer for _, layer in _layers(model) if isinstance(layer, keras.layers.TimeDistributed)]
+
+
+def cells(layer: Any) -> list[tuple[str, Any]]:
+    """The cells of a recurrent layer in the order in which they run, each with what its name adds to the layer's path.
+
+    That is nothing for a layer's only cell, and `/<name>` for each of a stack.
+    """
+    cell = layer.cell
+    if type(cell) is keras.layers.StackedRNNCells:
+        return [(f"/{inner.name}", inner) for inner in cell.cells]
+    return [("", cell)]
 
 
 def why_not_replayed(layer: Any) -> str | None:
     """Why a recurrent layer cannot be replayed exactly, whatever it is called with; None where it can."""
-    cell = layer.cell
+    if not isinstance(layer, keras.layers.RNN):
+        return f"it is a cell, {type(layer).__name__}, that no RNN layer runs"
+    if isinstance(layer, _CONVOLUTIONAL):
+        return f"{type(layer).__name__} is convolutional; only LSTM and GRU are replayed"
+    for suffix, cell in cells(layer):
+        if reason := _why_not_cell(cell, f"its cell {cell.name!r}" if suffix else "its cell"):
+            return reason
+    for name, stock in _STOCK_METHODS.items():
+        if getattr(type(layer), name) not in stock or name in vars(layer):
+            return f"{type(layer).__name__} has a {name}() of its own"
+    return None
+
+
+def _why_not_cell(cell: Any, what: str) -> str | None:
     if type(cell) not in (keras.layers.LSTMCell, keras.layers.GRUCell):
-        return f"its cell, {type(cell).__name__}, is not Keras's own LSTM or GRU"
-    if type(layer).call not in _STOCK_CALLS or "call" in vars(layer):
-        return f"{type(layer).__name__} has a call() of its own"
+        return f"{what}, {type(cell).__name__}, is not Keras's own LSTM or GRU"
+    if "call" in vars(cell):
+        return f"{what} has a call() of its own"
     for name in ("activation", "recurrent_activation"):
         function = getattr(cell, name)
         if function not in ACTIVATION_NAMES:
             return f"its {name}, {getattr(function, '__name__', type(function).__name__)}, is not known"
-    if layer.compute_dtype not in ("float32", "float64"):
-        return f"it computes in {layer.compute_dtype}"
+    if cell.compute_dtype not in _REPLAYED_DTYPES:
+        return f"it computes in {cell.compute_dtype}"
     return None
+
+
+def _is_recurrent(layer: Any) -> bool:
+    return hasattr(layer, "get_gate_history") or isinstance(layer, (keras.layers.RNN, *_CELLS))
+
+
+def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Path and layer of the model and of all below it; a recurrent layer is not looked into."""
+    seen: set[int] = set()
+
+    def walk(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        yield path or layer.name, layer
+        if _is_recurrent(layer):
+            return
+        for child in layer._flatten_layers(include_self=False, recursive=False):
+            yield from walk(child, f"{path}/{child.name}" if path else child.name)
+
+    return walk(model, "")

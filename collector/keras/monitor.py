@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import keras
 
+from collector.about import fingerprint
 from collector.cadence import Every
 from collector.errors import ConfigError
 from collector.keras.layers import recurrent_layers
 from collector.keras.probe import as_probe, call_once, misfit, shapes
-from collector.keras.trace import LayerGates, Trace, trace
+from collector.keras.trace import trace
+from collector.keras.updates import KerasUpdates
+from collector.monitor import Monitor, State, check_layers
 from collector.session import Session
 from collector.store import Store
-from collector.times import Time, nanoseconds
+from collector.trace import LayerGates, Trace
+
+_LONGEST_SUMMARY: Final = 16_384
 
 
-class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Record the gates of a model's recurrent layers while it trains, and what the training logs.
 
     ```python
@@ -78,16 +82,14 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._session = Session(
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
-        if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence) or not layers):
-            raise ConfigError(f"layers={layers!r}: must be a list of names, such as ['lstm'], or None for all")
         if model is not None and not isinstance(model, keras.Layer):
             raise ConfigError(f"model={model!r}: must be a Keras model; with fit it need not be given")
-        self._chosen = None if layers is None else list(layers)
+        self._chosen = check_layers(layers)
         self._probe = None if probe is None else as_probe(probe)
         weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
         self._layers: dict[str, Any] = {}
-        self._latest: tuple[int, Mapping[str, LayerGates]] | None = None
-        self._epoch_start = 0
+        self._epoch_start = self._epoch_offset = 0
+        self._fits, self._first_epoch = 0, True
         if model is not None:
             self.set_model(model)
 
@@ -95,10 +97,9 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """A monitor of another run with the same arguments: tuners copy their callbacks for each trial."""
         return type(self)(**self._arguments)
 
-    @property
-    def run(self) -> str:
-        """The run's id."""
-        return self._session.run
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The same of a monitor that is sent to another process."""
+        return _again, (type(self), self._arguments)
 
     # What Keras calls.
 
@@ -106,96 +107,49 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         """Check the model, the probe, the store and the folder, and make the first capture."""
         session = self._session
         if not session.started:
-            traced = self._begin()
+            traced = self._start()
             with session.guarded("the first capture"):
-                self._keep(session.capture(lambda: traced.layers))
+                self._latest = session.step, session.capture(lambda: traced.layers)
+        self._fits += 1
+        self._first_epoch = True
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Keep the epoch's number."""
-        self._session.epoch = int(epoch)
-        self._epoch_start = self._session.step
+        """Keep the epoch's number; another `fit` that counts from 0 again goes on after the last."""
+        session = self._session
+        if self._first_epoch:
+            self._first_epoch = False
+            again = self._fits > 1 and int(epoch) <= session.epoch
+            self._epoch_offset = session.epoch + 1 - int(epoch) if again else 0
+        session.epoch = int(epoch) + self._epoch_offset
+        self._epoch_start = session.step
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Capture where one is due."""
         session = self._session
         session.step = self._epoch_start + int(batch) + 1
-        if session.started and session.cadence.due(session.step):
+        if not session.started:
+            return
+        if session.cadence.due(session.step):
             with session.guarded("a capture"):
                 self._capture()
                 session.metrics(logs)
+        session.prepare()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the epoch's metrics, and its file where the budget allows."""
-        session = self._session
-        if not session.started:
-            return
-        with session.guarded("the epoch's metrics"):
-            session.metrics(logs)
-        with session.guarded("the epoch's file"):
-            if self._latest is None or (self._latest[0] != session.step and session.cadence.affordable(0.0)):
-                self._capture()
-            if self._latest is not None and self._latest[0] == session.step:
-                session.save_epoch(self._latest[1])
+        if self._session.started:
+            self._end_epoch(logs)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """End the run; another `fit` with the same monitor goes on with it."""
         self.close()
 
-    # What a loop of one's own calls.
+    # What a loop of one's own calls, beside what every monitor offers.
 
-    def __enter__(self) -> Self:
-        if not self._session.started:
-            self._begin()  # the first capture is that of a step, which may have the market's time
-        return self
+    def _begin(self) -> None:
+        self._start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.close("failed" if issubclass(kind, Exception) else "interrupted")
-
-    def step(
-        self,
-        x: Any = None,
-        *,
-        time: Time | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        state: Mapping[str, Any] | Sequence[Any] | None = None,
-    ) -> None:
-        """Count one step of a loop, and capture where one is due.
-
-        Args:
-            x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example.
-            time: the market's time: nanoseconds since the epoch, or a moment (one without a zone is taken as UTC);
-                now where None.
-            metrics: name → number, written with every capture.
-            state: the recurrent state to begin with: layer → its states, each (batch, units), in the order of Keras's
-                `initial_state`; or those of the only recurrent layer.
-
-        Raises:
-            ConfigError: the run has not begun (use `with`). Once it has, nothing is raised: a step whose arguments are
-                wrong is said once in a warning and counted in `collector_health`.
-        """
-        session = self._session
-        if not session.started:
-            raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
-        session.step += 1
-        if session.cadence.due(session.step):
-            with session.guarded("a capture"):
-                moment = None if time is None else nanoseconds(time)
-                self._capture(x, moment, self._by_layer(state))
-                session.metrics(metrics, moment)
-
-    def close(self, status: str = "completed") -> None:
-        """End the run: completed, failed or interrupted. Calling it again does nothing.
-
-        What is left is shipped for at most ten seconds.
-        """
-        self._session.close(status)
-
-    def _begin(self) -> Trace:
+    def _start(self) -> Trace:
         session = self._session
         model = self.model
         if model is None:
@@ -211,8 +165,13 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
             config={
                 "layers": {path: _describe(layer) for path, layer in self._layers.items()},
                 "parameters": int(model.count_params()) if model.built else None,
+                "summary": _summary(model),
                 "probe": None if self._probe is None else shapes(self._probe),
+                "probe_fingerprint": None
+                if self._probe is None
+                else fingerprint(map(keras.ops.convert_to_numpy, keras.tree.flatten(self._probe))),
             },
+            updates=KerasUpdates(model),
         )
         session.leave_out(traced.unreplayed)
         errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
@@ -251,21 +210,26 @@ class GateMonitor(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         except Exception as error:
             raise misfit("probe", self._probe, model, error) from error
 
-    def _by_layer(self, state: Mapping[str, Any] | Sequence[Any] | None) -> Mapping[str, Any]:
-        if state is None or isinstance(state, Mapping):
-            return state or {}
-        return dict.fromkeys(self._layers, state)
-
-    def _capture(self, x: Any = None, moment: int | None = None, state: Mapping[str, Any] | None = None) -> None:
-        def look() -> Mapping[str, LayerGates]:
-            traced = trace(self.model, self._probe if x is None else x, self._layers, states=state)
+    def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
+        states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
+        seen = self._probe if x is None else x
+        traced = trace(self.model, seen, self._layers, states=states)
+        if traced.stale:  # the model was changed in the middle of the run
             self._session.leave_out(traced.unreplayed)
-            return traced.layers
+            self._layers = self._choose(self.model)
+            traced = trace(self.model, seen, self._layers, states=states, verify=True)
+        self._session.leave_out(traced.unreplayed)
+        return traced.layers
 
-        self._keep(self._session.capture(look, moment))
 
-    def _keep(self, layers: Mapping[str, Any]) -> None:
-        self._latest = self._session.step, layers
+def _again(kind: type[GateMonitor], arguments: dict[str, Any]) -> GateMonitor:
+    return kind(**arguments)
+
+
+def _summary(model: Any) -> str:
+    lines: list[str] = []
+    model.summary(line_length=100, print_fn=lambda text, **_: lines.append(str(text)))
+    return "\n".join(lines)[:_LONGEST_SUMMARY]
 
 
 def _describe(layer: Any) -> dict[str, Any]:

@@ -13,13 +13,13 @@ _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def as_probe(probe: Any) -> Any:
-    """The probe as tensors, made once.
+    """The probe as tensors of its own, made once: what becomes of the arrays it was given does not matter.
 
     Raises:
         ConfigError: it is no batch, or an empty one.
     """
     try:
-        tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, probe)
+        tensors = keras.tree.map_structure(lambda part: keras.ops.copy(keras.ops.convert_to_tensor(part)), probe)
     except Exception as error:
         raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
     for tensor in keras.tree.flatten(tensors):

@@ -1,7 +1,7 @@
 """The recurrences of LSTM and GRU, step by step, with every gate kept.
 
-Notation: B sequences of T steps and F features, U units. The arrays of a replay are views of memory that is laid out
-by time, since a step reads and writes one contiguous block.
+Notation: B sequences of T steps and F features, U units, P units after a projection. The arrays of a replay are views
+of memory that is laid out by time, since a step reads and writes one contiguous block.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ class LSTMWeights:
 
     Attributes:
         kernel: (F, 4U).
-        recurrent: (U, 4U).
+        recurrent: (U, 4U); (P, 4U) with a projection.
         bias: (4U,), or None.
         activation: of candidate and cell, a name in `ACTIVATIONS`.
         recurrent_activation: of the three gates.
+        projection: (U, P), from a step's output to its hidden state, or None.
     """
 
     kernel: Array
@@ -36,6 +37,7 @@ class LSTMWeights:
     bias: Array | None
     activation: str = "tanh"
     recurrent_activation: str = "sigmoid"
+    projection: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Replay(NamedTuple):
             step is NaN.
         outputs: (B, T, U), the hidden state by position; over a masked step it is carried.
         states: the final states, each (B, U): hidden and cell of an LSTM, hidden of a GRU.
+
+    With a projection the hidden state has P units, here and in `gates`.
     """
 
     gates: Mapping[str, Array]
@@ -84,21 +88,25 @@ def replay_lstm(
 ) -> Replay:
     """Run an LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000) over a batch.
 
+    The projection of the hidden state is that of Sak et al. 2014.
+
     Args:
         x: the inputs, (B, T, F).
         weights: of the layer.
-        states: the hidden and the cell state to begin with, each (B, U); zeros where None.
+        states: the hidden and the cell state to begin with, each (B, U), the hidden one (B, P) with a projection;
+            zeros where None.
         mask: (B, T), False where a step is to be skipped.
         reverse: whether the cell reads the sequence from its end.
     """
-    units = weights.recurrent.shape[0]
+    projection = weights.projection
+    units, hidden = weights.recurrent.shape[1] // 4, weights.recurrent.shape[0]
     # Columns in the order input, forget, output, candidate, so that all sigmoids of a step are one block.
     order = np.r_[0 : 2 * units, 3 * units : 4 * units, 2 * units : 3 * units]
     recurrent = np.ascontiguousarray(weights.recurrent[:, order])
     z = _project(x, weights.kernel[:, order], None if weights.bias is None else weights.bias[order])
     length, batch = z.shape[:2]
-    cells, outputs = _empty(z, units), _empty(z, units)
-    h, c = _begin(states, 2, (batch, units), z.dtype)
+    cells, outputs = _empty(z, units), _empty(z, hidden)
+    h, c = _begin(states, batch, (hidden, units), z.dtype)
     gate, squash = ACTIVATIONS[weights.recurrent_activation], ACTIVATIONS[weights.activation]
     product = np.empty((batch, 4 * units), z.dtype)
     for t in _steps(length, reverse):
@@ -109,7 +117,10 @@ def replay_lstm(
         i, f, o, g = (a[:, k * units : (k + 1) * units] for k in range(4))
         new_c = np.multiply(f, c, out=cells[t])
         new_c += i * g
-        new_h = np.multiply(o, squash(new_c), out=outputs[t])
+        if projection is None:
+            new_h = np.multiply(o, squash(new_c), out=outputs[t])
+        else:
+            new_h = np.matmul(o * squash(new_c), projection, out=outputs[t])
         if mask is not None:
             _carry(mask[:, t], (new_h, h), (new_c, c))
         h, c = new_h, new_c
@@ -149,7 +160,7 @@ def replay_gru(
     z = _project(x, weights.kernel, bias)
     length, batch = z.shape[:2]
     outputs = _empty(z, units)
-    (h,) = _begin(states, 1, (batch, units), z.dtype)
+    (h,) = _begin(states, batch, (units,), z.dtype)
     gate, squash = ACTIVATIONS[weights.recurrent_activation], ACTIVATIONS[weights.activation]
     for t in _steps(length, reverse):
         a = z[t]
@@ -192,10 +203,10 @@ def _empty(z: Array, units: int) -> Array:
     return np.empty((*z.shape[:2], units), z.dtype)
 
 
-def _begin(states: tuple[Array, ...] | None, count: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> list[Array]:
+def _begin(states: tuple[Array, ...] | None, batch: int, units: tuple[int, ...], dtype: np.dtype[Any]) -> list[Array]:
     if states is None:
-        return [np.zeros(shape, dtype) for _ in range(count)]
-    return [np.broadcast_to(np.asarray(state, dtype), shape) for state in states]
+        return [np.zeros((batch, n), dtype) for n in units]
+    return [np.broadcast_to(np.asarray(state, dtype), (batch, n)) for state, n in zip(states, units, strict=True)]
 
 
 def _steps(length: int, reverse: bool) -> range:

@@ -1,6 +1,7 @@
 """`gates(model, x)` against Keras's own outputs and an explicit reference, over cells, activations, masks, directions.
 
-The whole file runs on TensorFlow, and once more on the torch backend of Keras; so do the tests of `GateMonitor`.
+The whole file runs on TensorFlow, and once more on the torch backend of Keras; so do `test_more_cells.py` and the tests
+of `GateMonitor`.
 """
 
 from __future__ import annotations
@@ -309,7 +310,6 @@ class WarpedCell(keras.layers.LSTMCell):
         (lambda: keras.layers.RNN(WarpedCell(3), name="bad"), "WarpedCell"),
         (lambda: LSTM(3, activation=lambda x: x * 2, name="bad"), "activation"),
         (lambda: LSTM(3, activation="gelu", name="bad"), "gelu"),
-        (lambda: LSTM(3, dtype="mixed_float16", name="bad"), "float16"),
         (lambda: keras.layers.SimpleRNN(3, name="bad"), "SimpleRNNCell"),
     ],
 )
@@ -352,6 +352,7 @@ def test_all_of_this_on_the_torch_backend():
             "-p",
             "no:cacheprovider",
             __file__,
+            Path(__file__).with_name("test_more_cells.py"),
             Path(__file__).with_name("test_monitor.py"),
         ],
         env=environment,
@@ -360,4 +361,4 @@ def test_all_of_this_on_the_torch_backend():
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    assert re.search(r"\d{3} passed, 3 skipped", done.stdout)
+    assert re.search(r"\d{3} passed, \d skipped", done.stdout)

@@ -24,6 +24,7 @@ class Clock:
 def run(cadence, clock, steps):
     """Train through (seconds of a step, seconds of a capture); what each capture left spent, allowed and cost."""
     for step, (training, capture) in enumerate(steps):
+        cadence.prepare(step - 1)
         clock.now += training
         if cadence.due(step):
             before = cadence.elapsed
@@ -41,7 +42,7 @@ def test_a_number_of_steps_is_kept_to_whatever_it_costs(every, before):
     cadence.begin(before)
     cadence.charge("capture", 1e6)
     for step in range(before + 1, before + 120):
-        assert cadence.due(step) == (step % every == 0)
+        assert cadence.prepare(step - 1) == cadence.due(step) == (step % every == 0)
     assert cadence.affordable(1e6)
 
 
@@ -75,7 +76,7 @@ def test_auto_looks_at_the_first_step_then_waits_until_the_next_look_is_paid_for
     clock = Clock()
     cadence = Cadence("auto", 0.01, clock)
     captured = [step for step, *_ in run(cadence, clock, [(1.0, 0.125)] * 60)]
-    assert captured == [0, 24, 37, 49]
+    assert captured == [0, 25, 38, 50]
 
 
 def test_a_dear_capture_makes_the_next_one_wait():
@@ -83,9 +84,41 @@ def test_a_dear_capture_makes_the_next_one_wait():
     cadence = Cadence("auto", 0.1, clock)
     cadence.charge("capture", 5.0)
     clock.now += 99
-    assert not cadence.due(1)
+    assert not cadence.prepare(1)
+    assert not cadence.due(2)
     clock.now += 1
-    assert cadence.due(2)
+    assert cadence.prepare(2)
+    assert cadence.due(3)
+
+
+def test_what_a_capture_prepares_is_part_of_its_cost():
+    clock = Clock()
+    cadence = Cadence("auto", 0.1, clock)
+    cadence.charge("prepare", 1.0)
+    cadence.charge("capture", 4.0)
+    assert cadence.capture_seconds == 5.0
+    clock.now += 99
+    assert not cadence.prepare(1)
+    clock.now += 1
+    assert cadence.prepare(2)
+
+
+def test_a_capture_that_was_prepared_is_made_even_if_preparing_has_used_up_the_budget():
+    clock = Clock()
+    cadence = Cadence("auto", 0.1, clock)
+    assert cadence.prepare(0)
+    cadence.charge("prepare", 5.0)
+    assert cadence.due(1)
+    assert not cadence.prepare(1)
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_steps_that_go_by_several_are_known_of_before(every, stride):
+    cadence = Cadence(every, 0.01, Clock())
+    cadence.prepare(0)
+    cadence.due(stride)
+    for step in range(stride, 200, stride):
+        assert cadence.prepare(step) == cadence.due(step + stride)
 
 
 def test_what_else_was_charged_counts_but_is_not_taken_for_a_capture():
@@ -93,9 +126,11 @@ def test_what_else_was_charged_counts_but_is_not_taken_for_a_capture():
     cadence = Cadence("auto", 0.1, clock)
     cadence.charge("save", 5.0)
     clock.now += 49
-    assert not cadence.due(1)
+    assert not cadence.prepare(1)
+    assert not cadence.due(2)
     clock.now += 1
-    assert cadence.due(2)
+    assert cadence.prepare(2)
+    assert cadence.due(3)
 
 
 def test_files_of_epochs_have_a_grace_beyond_the_budget():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,12 @@ class Case(NamedTuple):
 
     @property
     def arrays(self):
-        weights = (self.weights.kernel, self.weights.recurrent, self.weights.bias)
+        weights = (self.weights.kernel, self.weights.recurrent, self.weights.bias, projection(self.weights))
         return [array for array in (self.x, *weights, *(self.states or ()), self.mask) if array is not None]
+
+
+def projection(weights):
+    return getattr(weights, "projection", None)
 
 
 def layer(kind, features, units, random, activation="tanh", recurrent_activation="sigmoid", bias="one", **options):
@@ -42,6 +47,12 @@ def layer(kind, features, units, random, activation="tanh", recurrent_activation
     kernel, recurrent = random.normal(size=(features, columns)), random.normal(size=(units, columns))
     kind = LSTMWeights if kind == "lstm" else GRUWeights
     return kind(kernel, recurrent, biases[bias], activation, recurrent_activation, **options)
+
+
+def projected(weights, hidden, random):
+    """The weights with a projection whose columns are orthonormal: what it does to a state can be undone."""
+    matrix, _ = np.linalg.qr(random.normal(size=(weights.recurrent.shape[0], hidden)))
+    return replace(weights, recurrent=weights.recurrent[:hidden], projection=matrix)
 
 
 @st.composite
@@ -54,8 +65,12 @@ def cases(draw):
         options["reset_after"] = draw(st.booleans())
     biases = ["none", "one", "two"] if options.get("reset_after") else ["none", "one"]
     weights = layer(kind, features, units, random, bias=draw(st.sampled_from(biases)), **options)
-    count = 2 if kind == "lstm" else 1
-    states = tuple(random.normal(size=(batch, units)) for _ in range(count)) if draw(st.booleans()) else None
+    hidden = units
+    if kind == "lstm" and draw(st.booleans()):
+        hidden = draw(st.integers(1, units))
+        weights = projected(weights, hidden, random)
+    sizes = (hidden, units) if kind == "lstm" else (hidden,)
+    states = tuple(random.normal(size=(batch, size)) for size in sizes) if draw(st.booleans()) else None
     mask = random.random((batch, length)) < draw(st.sampled_from([0.0, 0.3, 0.8])) if draw(st.booleans()) else None
     x = random.normal(size=(batch, length, features))
     return Case(replay_lstm if kind == "lstm" else replay_gru, x, weights, states, mask)
@@ -85,11 +100,17 @@ def assert_same_states(found, wanted, rows=slice(None)):
 @settings(deadline=None)
 @given(cases(), st.booleans())
 def test_the_gates_are_those_of_the_papers(case, reverse):
-    w = case.weights
-    more = {"mask": case.mask, "reverse": reverse, "state": case.states}
-    arguments = (case.x, w.kernel, w.recurrent, w.bias, w.activation, w.recurrent_activation)
+    w, states = case.weights, case.states
+    recurrent, matrix = w.recurrent, projection(w)
+    if matrix is not None:  # the same as a plain LSTM that projects what it reads of its own output
+        recurrent = matrix @ recurrent
+        states = None if states is None else (states[0] @ matrix.T, states[1])
+    more = {"mask": case.mask, "reverse": reverse, "state": states}
+    arguments = (case.x, w.kernel, recurrent, w.bias, w.activation, w.recurrent_activation)
     if isinstance(w, LSTMWeights):
         gates, outputs = reference.lstm(*arguments, **more)
+        if matrix is not None:
+            gates["hidden"], outputs = gates["hidden"] @ matrix, outputs @ matrix
     else:
         gates, outputs = reference.gru(*arguments, w.reset_after, **more)
     found = case(mask=case.mask, reverse=reverse)

@@ -1,16 +1,20 @@
-"""The queue and its thread: what is put arrives once and in order, or is counted; nobody waits longer than agreed."""
+"""The queue and its thread: what is put arrives once and in order, or waits, or is counted; nobody waits too long."""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
 import threading
+import time
 
 import pytest
 
 from collector.errors import WriteRejected, WriteUnavailable
 from collector.schema import Point
 from collector.shipper import BATCH_POINTS, Shipper
+from collector.spool import Spool, waiting
 from collector.store.sqlite import SqliteStore
 
 
@@ -26,41 +30,49 @@ class Unwell:
     """
 
     url = "unwell://"
+    destination = {"url": url}
 
     def __init__(self, *errors):
-        self.errors, self.batches = list(errors), []
+        self.errors, self.batches, self.tries = list(errors), [], 0
         self.busy, self.free = threading.Event(), threading.Event()
         self.free.set()
 
     @property
     def numbers(self):
-        return [point.time for batch in self.batches for point in batch]
+        return [number for batch in self.batches for number in batch]
 
     def hold(self):
         self.free.clear()
 
-    def write(self, batch):
+    def write_lines(self, lines):
+        self.tries += 1
         self.busy.set()
         assert self.free.wait(30)
         if self.errors:
             raise self.errors.pop(0)
-        self.batches.append(list(batch))
+        self.batches.append([int(line.rpartition(b" ")[2]) for line in lines.splitlines()])
 
 
 @pytest.fixture
-def ship():
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture
+def ship(root):
     """Make shippers; at the end none of their threads runs."""
     before, made = set(threading.enumerate()), []
 
-    def make(store, *arguments):
-        made.append((Shipper(store, *arguments), store))
+    def make(store, max_bytes=2**20, **options):
+        made.append((Shipper(store, Spool(root, store.destination, max_bytes), **options), store))
         return made[-1][0]
 
     yield make
     for shipper, store in made:
         if isinstance(store, Unwell):
             store.free.set()
-        shipper.close(5)
+            store.errors.clear()
+        shipper.close(0)
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
         assert not thread.is_alive(), "a thread is left running"
@@ -76,6 +88,13 @@ def stored(store):
     return store.read("m")["f"].tolist()
 
 
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
 def test_what_is_put_arrives_in_order(tmp_path, ship):
     store = SqliteStore(tmp_path / "g.db")
     shipper = ship(store)
@@ -84,6 +103,12 @@ def test_what_is_put_arrives_in_order(tmp_path, ship):
     assert shipper.flush(30)
     assert stored(store) == [float(n) for n in range(300)]
     assert (shipper.shipped, shipper.rejected, shipper.dropped, shipper.waiting) == (300, 0, 0, 0)
+
+
+def test_it_arrives_without_anybody_asking(tmp_path, ship):
+    store = Unwell()
+    ship(store).put(points(1))
+    until(lambda: store.numbers == [1])
 
 
 def test_many_points_go_in_batches_and_in_order(ship):
@@ -171,32 +196,70 @@ def test_a_refusal_after_an_outage_is_an_answer(ship, said):
     assert (shipper.shipped, shipper.rejected) == (1, 1)
 
 
-def test_a_full_queue_lets_the_oldest_go_and_says_so_once(ship, said):
+def test_a_full_disk_queue_lets_the_oldest_go_and_says_so_once(ship, said):
     store = Unwell()
-    shipper = ship(store, 4)
+    shipper = ship(store, max_bytes=4000)
     store.hold()
     shipper.put(points(0))
     assert store.busy.wait(10)
-    for n in range(1, 11):
+    for n in range(1, 400):
         shipper.put(points(n))
-    assert (shipper.dropped, shipper.waiting) == (6, 5)
-    assert len(said("the oldest go")) == 1
+    assert shipper.dropped > 0
+    assert len(said("the oldest points go")) == 1
     store.free.set()
     assert shipper.flush(30)
-    assert store.numbers == [0, 7, 8, 9, 10]
-    assert shipper.shipped + shipper.dropped == 11
+    assert store.numbers[-1] == 399
+    assert shipper.shipped + shipper.dropped == 400
 
 
-def test_one_put_larger_than_the_queue_keeps_its_newest(ship):
+def test_what_the_disk_does_not_take_waits_in_memory(root, tmp_path, ship, said):
+    """A folder that turns into a file stands in for a disk that takes nothing."""
     store = Unwell()
-    shipper = ship(store, 4)
+    shipper = ship(store)
+    shipper.put(points(1))
+    assert shipper.flush(30)
+    shutil.rmtree(root)
+    root.write_text("")
     store.hold()
-    shipper.put(points(0))
-    assert store.busy.wait(10)
-    shipper.put(points(*range(1, 101)))
+    shipper.put(points(2))
+    shipper.put(points(3))
+    assert shipper.waiting == 2
     store.free.set()
     assert shipper.flush(30)
-    assert store.numbers == [0, 97, 98, 99, 100]
+    assert store.numbers == [1, 2, 3]
+    assert len(said("stay in memory")) == 1
+    root.unlink()
+
+
+def test_memory_has_a_bound_too_and_what_goes_is_counted(root, ship, said, monkeypatch):
+    monkeypatch.setattr("collector.shipper.MEMORY_BYTES", 100)
+    store = Unwell(*[WriteUnavailable("away", retry_after=3600)])
+    shipper = ship(store)
+    shipper.put(points(0))
+    until(lambda: store.tries)
+    shutil.rmtree(root)
+    root.write_text("")
+    for n in range(1, 50):
+        shipper.put(points(n))
+    assert shipper.dropped > 30
+    assert len(said("the oldest points go")) == 1
+    shipper.close(0)
+    assert len(said("are lost")) == 1
+    root.unlink()
+
+
+def test_what_disk_and_store_do_not_take_goes_to_the_disk_when_it_has_room_again(root, ship, said):
+    store = Unwell(WriteUnavailable("away", retry_after=3600))
+    shipper = ship(store)
+    shipper.put(points(0))
+    until(lambda: store.tries)
+    shutil.rmtree(root)
+    root.write_text("")
+    shipper.put(points(1))
+    root.unlink()
+    shipper.close(0)
+    assert not said("are lost")
+    assert sum(entry.points for entry in waiting(root)) == 1
 
 
 def test_a_flush_gives_up_at_its_deadline_and_loses_nothing(ship):
@@ -212,8 +275,9 @@ def test_a_flush_gives_up_at_its_deadline_and_loses_nothing(ship):
     assert store.numbers == [1]
 
 
-def test_a_flush_does_not_wait_out_the_pause_after_a_failure(ship):
-    store = Unwell(WriteUnavailable("away", retry_after=3600))
+def test_a_flush_does_not_wait_out_the_pause_after_a_failure(ship, monkeypatch):
+    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 3600)
+    store = Unwell(WriteUnavailable("away"))
     shipper = ship(store)
     shipper.put(points(1))
     assert store.busy.wait(10)
@@ -221,22 +285,81 @@ def test_a_flush_does_not_wait_out_the_pause_after_a_failure(ship):
     assert store.numbers == [1]
 
 
-def test_a_flush_during_a_write_that_fails_is_not_forgotten(ship):
+def test_a_flush_during_a_write_that_fails_is_not_forgotten(ship, monkeypatch):
+    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 3600)
+
     class Flushed(Unwell):
-        def write(self, batch):
+        def write_lines(self, lines):
             if self.errors:
                 shipper.flush(0)
-            super().write(batch)
+            super().write_lines(lines)
             arrived.set()
 
     arrived = threading.Event()
-    store = Flushed(WriteUnavailable("away", retry_after=3600))
+    store = Flushed(WriteUnavailable("away"))
     shipper = ship(store)
     shipper.put(points(1))
     assert arrived.wait(20)
 
 
-def test_a_close_gives_up_at_its_deadline_and_says_what_is_lost(ship, said):
+def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(ship):
+    store = Unwell(WriteUnavailable("busy", retry_after=1.5))
+    shipper = ship(store)
+    shipper.put(points(1))
+    until(lambda: store.tries == 1)
+    begin = time.monotonic()
+    while time.monotonic() - begin < 1.0:
+        assert not shipper.flush(0.1)
+        assert store.tries == 1
+    assert shipper.flush(20)
+    assert store.numbers == [1]
+
+
+def test_a_close_does_not_wait_for_a_server_that_comes_back_after_the_deadline(ship, said):
+    store = Unwell(WriteUnavailable("busy", retry_after=3600))
+    shipper = ship(store)
+    shipper.put(points(1))
+    until(lambda: store.tries == 1)
+    begin = time.monotonic()
+    shipper.close(30)
+    assert time.monotonic() - begin < 15
+    assert len(said("points wait in")) == 1
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_what_somebody_must_mend_is_not_tried_as_often(ship, monkeypatch, slow):
+    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("collector.shipper.LONGEST_WAIT", 0.01)
+    store = Unwell(*[WriteUnavailable("401", slow=slow) for _ in range(1000)])
+    ship(store).put(points(1))
+    until(lambda: store.tries)
+    time.sleep(1.0)
+    assert (store.tries == 1) is slow
+
+
+def test_a_batch_that_breaks_the_store_is_put_aside_and_does_not_stop_the_others(ship, said, monkeypatch):
+    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 0.01)
+    store = Unwell(*[RuntimeError("a bug")] * 5)
+    shipper = ship(store)
+    shipper.put(points(1))
+    until(lambda: shipper.rejected == 1)
+    shipper.put(points(2))
+    assert shipper.flush(20)
+    assert store.numbers == [2]
+    assert len(said("RuntimeError: a bug")) == 1
+
+
+def test_refused_lines_are_kept_with_their_reason(root, ship):
+    store = Unwell(WriteRejected(["too old"], lines=[(b"m,run=r f=1 1", "too old")]))
+    shipper = ship(store)
+    shipper.put(points(1, 2))
+    assert shipper.flush(20)
+    (entry,) = waiting(root)
+    assert (entry.rejected, entry.reason, shipper.rejected, shipper.shipped) == (1, "too old", 1, 1)
+    assert b"\nm,run=r f=1 1\n" in entry.rejected_file.read_bytes()
+
+
+def test_a_close_gives_up_at_its_deadline_and_leaves_the_rest_for_the_next(ship, said):
     store = Unwell()
     shipper = ship(store)
     store.hold()
@@ -244,9 +367,13 @@ def test_a_close_gives_up_at_its_deadline_and_says_what_is_lost(ship, said):
     assert store.busy.wait(10)
     shipper.put(points(2, 3))
     shipper.close(0.01)
-    assert shipper.dropped == 3
-    assert said("did not reach") == ["gatewatch: 3 points did not reach unwell:// within 0.01 s"]
+    assert len(said("3 points wait in")) == 1
     store.free.set()
+    until(lambda: store.numbers == [1])
+    after = ship(store)
+    assert after.flush(20)
+    until(lambda: store.numbers == [1, 1, 2, 3])
+    assert after.dropped == 0
 
 
 def test_a_close_during_a_write_that_fails_ends_the_thread(ship):
@@ -257,7 +384,6 @@ def test_a_close_during_a_write_that_fails_ends_the_thread(ship):
     assert store.busy.wait(10)
     shipper.close(0.01)
     store.free.set()
-    assert shipper.flush(10)
 
 
 def test_a_close_ships_what_is_left_and_ends_the_thread(tmp_path, ship, said):
@@ -306,3 +432,52 @@ def test_nothing_is_no_write(ship):
     shipper.put([])
     assert shipper.flush(0)
     assert store.batches == []
+
+
+def test_a_tick_comes_again_and_again_whether_the_store_answers_or_not(ship):
+    ticks = []
+    store = Unwell(*[WriteUnavailable("away")] * 100)
+    shipper = ship(store, tick=lambda: ticks.append(1), tick_seconds=0.05)
+    shipper.put(points(1))
+    until(lambda: len(ticks) >= 3)
+
+
+def test_a_tick_that_fails_stops_nothing(ship, said):
+    def tick():
+        raise RuntimeError("odd")
+
+    store = Unwell()
+    shipper = ship(store, tick=tick, tick_seconds=0.01)
+    until(lambda: said("odd"))
+    shipper.put(points(1))
+    assert shipper.flush(20)
+
+
+def test_a_forked_child_ships_its_own_points_and_only_those(tmp_path, ship):
+    store = SqliteStore(tmp_path / "g.db")
+    shipper = ship(store)
+    shipper.put(points(1))
+    child = os.fork()
+    if child == 0:
+        try:
+            shipper.put(points(2))
+            os._exit(0 if shipper.flush(20) else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert shipper.flush(20)
+    assert stored(store) == [1, 2]
+    assert shipper.shipped == 1
+
+
+def test_what_a_forked_child_leaves_its_parent_ships(tmp_path, ship):
+    store = SqliteStore(tmp_path / "g.db")
+    shipper = ship(store)
+    shipper.put(points(1))
+    child = os.fork()
+    if child == 0:
+        shipper.spool.append(b"m,run=r f=2 2\n", 1)
+        os._exit(0)
+    os.waitpid(child, 0)
+    shipper.close(20)
+    assert stored(store) == [1, 2]

@@ -1,0 +1,202 @@
+"""One call of a Keras recurrent layer, replayed: its gates, and its output as Keras's own call would give it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import keras
+import numpy as np
+
+from collector.errors import ConfigError
+from collector.keras.layers import ACTIVATION_NAMES, cells
+from collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
+from collector.replay.cells import Array, Mask
+from collector.trace import REPLAY_TOLERANCE
+
+HALF_ROUNDINGS: Final = 8
+"""A layer that computes in half precision rounds each result of each step, which the replay, in float32, does not. It
+is allowed so many epsilons of its type (2^-10 of float16, 2^-7 of bfloat16) of its largest output besides
+`REPLAY_TOLERANCE`. Measured over sizes, weights and inputs from small to saturating, on both backends: at most 3 where
+the replay is right; where two gates are exchanged, 1 (outputs near zero) to 2,000."""
+
+_EPSILON: Final = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+_VERIFIED: Final = 8
+"""So many sequences and steps of a batch are compared."""
+
+
+class LayerReplay(NamedTuple):
+    """One call of a layer.
+
+    Attributes:
+        gates: what a cell's name adds to the layer's path → gate → (batch, time, units).
+        outputs: of the last cell, (batch, time, units), by position.
+        states: of each cell, each (batch, units).
+        mask: (batch, time), False where a step was masked; None where no step was.
+    """
+
+    gates: Sequence[tuple[str, Mapping[str, Array]]]
+    outputs: Array
+    states: Sequence[tuple[Array, ...]]
+    mask: Mask | None
+
+
+class Difference(NamedTuple):
+    """How far a replay is from the layer's own call.
+
+    Attributes:
+        error: relative to the largest output or 1; None where there was nothing finite to compare.
+        tolerable: whether the replay may be recorded.
+    """
+
+    error: float | None
+    tolerable: bool
+
+
+def replay_layer(layer: Any, x: Array, begin: Sequence[Any] | None, mask: Mask | None) -> LayerReplay:
+    """Replay a call from the layer's weights.
+
+    A layer of half precision is replayed in float32, from weights, inputs and states that are rounded as it sees them.
+
+    Args:
+        layer: a Keras recurrent layer for which `why_not_replayed` has no reason.
+        x: (batch, time, features).
+        begin: the states to begin with, tensors in Keras's order; zeros where None.
+        mask: (batch, time), False where a step is masked; None where no step is.
+    """
+    flat = None if begin is None else [keras.ops.convert_to_numpy(state) for state in keras.tree.flatten(list(begin))]
+    gates: list[tuple[str, Mapping[str, Array]]] = []
+    states: list[tuple[Array, ...]] = []
+    for suffix, cell in cells(layer):
+        first = None
+        if flat is not None:
+            count = 2 if isinstance(cell, keras.layers.LSTMCell) else 1
+            first, flat = tuple(_seen(state, cell.compute_dtype) for state in flat[:count]), flat[count:]
+        replay = _replay_cell(cell, _seen(x, cell.compute_dtype), first, mask, layer.go_backwards)
+        gates.append((suffix, replay.gates))
+        states.append(replay.states)
+        x = replay.outputs
+    if flat:
+        raise ValueError(f"it is given {len(flat)} more states than it has")
+    return LayerReplay(gates, x, states, mask)
+
+
+def as_mask(mask: Any, shape: tuple[int, ...]) -> Mask | None:
+    """Keras's mask of a batch, (batch, time); None where it masks no step."""
+    first = next(iter(keras.tree.flatten(mask)), None)
+    if first is None:
+        return None
+    steps: Mask = np.asarray(keras.ops.convert_to_numpy(first)).astype(bool).reshape(shape)
+    return None if steps.all() else steps
+
+
+def begins_with(layer: Any, initial_state: Any, batch: int) -> Sequence[Any] | None:
+    """The states that a call begins with, in Keras's order and form; None where they are zeros.
+
+    Raises:
+        ConfigError: the layer is stateful, and built for another number of sequences.
+    """
+    if initial_state is None and layer.stateful and layer.states is not None:
+        initial_state = keras.tree.map_structure(lambda state: state.value, layer.states)
+        built_for = keras.tree.flatten(initial_state)[0].shape[0]
+        if built_for != batch:
+            raise ConfigError(
+                f"the probe holds {batch} sequences, but the stateful layer {layer.name!r} is built for {built_for}; "
+                "give a probe of that many"
+            )
+    if initial_state is None:
+        return None
+    return list(initial_state) if keras.tree.is_nested(initial_state) else [initial_state]
+
+
+def keras_output(layer: Any, replay: LayerReplay, begin: Sequence[Any] | None) -> Any:
+    """A replay's output in the order, type and form in which the layer's own call gives it."""
+    mask, backwards = replay.mask, layer.go_backwards
+    shown = None
+    if mask is not None:  # before the first step that is not masked Keras's output is zero, whatever the state is
+        run = mask[:, ::-1] if backwards else mask
+        shown = (run if layer.zero_output_for_mask else np.logical_or.accumulate(run, axis=1))[:, :, None]
+    if layer.return_sequences:
+        output = replay.outputs[:, ::-1] if backwards else replay.outputs
+    else:
+        output = replay.states[-1][0]
+        shown = None if shown is None else shown[:, -1]
+    tensor = _tensor(layer, output if shown is None else np.where(shown, output, 0))
+    if not layer.return_state:
+        return tensor
+    states: list[Any] = [[_tensor(layer, state) for state in of_cell] for of_cell in replay.states]
+    if not isinstance(layer.cell, keras.layers.StackedRNNCells):
+        return tensor, *states[0]
+    if begin is not None:
+        states = [s if keras.tree.is_nested(given) else s[0] for s, given in zip(states, begin, strict=True)]
+    return tensor, *states
+
+
+def move_on(layer: Any, replay: LayerReplay) -> None:
+    """Keep the final states in a stateful layer, as its own call does."""
+    values = [state for of_cell in replay.states for state in of_cell]
+    for variable, value in zip(keras.tree.flatten(layer.states), values, strict=True):
+        variable.assign(_tensor(layer, value))
+
+
+def difference(
+    layer: Any, own_call: Callable[..., Any], sequences: Any, begin: Sequence[Any] | None, mask: Mask | None
+) -> Difference:
+    """Compare with the layer's own call, on the first steps of the first sequences: that call is slow."""
+    rows = sequences.shape[0] if layer.stateful else min(sequences.shape[0], _VERIFIED)
+    x = sequences[:rows, :_VERIFIED]
+    begin = None if begin is None else keras.tree.map_structure(lambda state: state[:rows], begin)
+    mask = None if mask is None else mask[:rows, :_VERIFIED]
+    ours = keras_output(layer, replay_layer(layer, keras.ops.convert_to_numpy(x), begin, mask), begin)
+    kept = [(state, keras.ops.copy(state.value)) for state in keras.tree.flatten(layer.states or ())]
+    own_mask = None if mask is None else keras.ops.convert_to_tensor(mask)
+    theirs = own_call(x, initial_state=begin, mask=own_mask, training=False)
+    for state, value in kept:
+        state.assign(value)
+    half = HALF_ROUNDINGS * max(_EPSILON.get(cell.compute_dtype, 0.0) for _, cell in [("", layer), *cells(layer)])
+    error, tolerable = None, True
+    for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
+        mine, own = (np.asarray(keras.ops.convert_to_numpy(tensor)).astype(np.float64) for tensor in (a, b))
+        finite = np.isfinite(own)
+        if (np.isfinite(mine) != finite).any():
+            return Difference(math.inf, False)
+        if finite.any():
+            largest = float(np.abs(own[finite]).max())
+            worst = float(np.abs(mine - own)[finite].max()) / max(1.0, largest)
+            error = worst if error is None else max(error, worst)
+            tolerable = tolerable and worst <= REPLAY_TOLERANCE + half * min(1.0, largest)
+    return Difference(error, tolerable)
+
+
+def _replay_cell(cell: Any, x: Array, states: tuple[Array, ...] | None, mask: Mask | None, backwards: bool) -> Replay:
+    def weight(variable: Any) -> Array:
+        # Past what Keras casts weights to just now: that is the layer's type, and a cell may have another.
+        return _seen(keras.ops.convert_to_numpy(variable._value), cell.compute_dtype)
+
+    kernel, recurrent = weight(cell.kernel), weight(cell.recurrent_kernel)
+    bias = weight(cell.bias) if cell.use_bias else None
+    activation, gate = ACTIVATION_NAMES[cell.activation], ACTIVATION_NAMES[cell.recurrent_activation]
+    if isinstance(cell, keras.layers.LSTMCell):
+        return replay_lstm(x, LSTMWeights(kernel, recurrent, bias, activation, gate), states, mask, backwards)
+    gru = GRUWeights(kernel, recurrent, bias, activation, gate, cell.reset_after)
+    return replay_gru(x, gru, states, mask, backwards)
+
+
+def _seen(array: Array, dtype: str) -> Array:
+    """An array as a cell that computes in this type sees it, in single precision or double."""
+    if dtype == "float64":
+        return array.astype(np.float64, copy=False)
+    if dtype not in ("float32", array.dtype.name):
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+    return array.astype(np.float32, copy=False)
+
+
+def _tensor(layer: Any, array: Array) -> Any:
+    tensor = keras.ops.convert_to_tensor(np.ascontiguousarray(array))
+    for dtype in (layer.cell.compute_dtype, layer.compute_dtype):
+        if keras.backend.standardize_dtype(tensor.dtype) != dtype:
+            tensor = keras.ops.cast(tensor, dtype)
+    return tensor

@@ -1,0 +1,264 @@
+"""What a Keras optimizer's own state says of the gradient of one step.
+
+Nothing is hooked into the training step, which may be compiled: the state before and after a step tells the gradient
+that the optimizer used, since its rule is known. Where the rule is not (an optimizer of one's own, Adafactor, several
+optimizers in one), or rounding hides the answer, nothing is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from collector.updates import Array, parts, tally
+
+_BELOW: Final = 0.99
+"""A gradient below this share of the limit was not clipped; nearer to it, rounding could hide that it was."""
+_HIDDEN: Final = 0.01
+"""A norm that is read from weights, or from a mean of squares, is told where rounding accounts for no more of it."""
+_TOLD: Final = {np.dtype(np.float32), np.dtype(np.float64)}
+
+
+@dataclass(slots=True)
+class Gradient:
+    """The gradient of one variable in one step, as the optimizer used it.
+
+    Attributes:
+        values: shaped like the variable.
+        exact: every value is known, and with it which are zero; where false only the norm is.
+        whole: the optimizer is known not to have clipped it.
+    """
+
+    values: Array
+    exact: bool
+    whole: bool = False
+
+
+_Reader = Callable[[Array, Array, float, float], Array | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """One variable s of the state: s_t = decay·s_{t−1} + gain·g, or its like for g², and how g is read from it.
+
+    A gain of None is minus the learning rate.
+    """
+
+    variable: Any
+    read: _Reader
+    decay: float
+    gain: float | None
+
+
+class OptimizerState:
+    """A copy of what an optimizer holds before a step, to be compared with what it holds after it.
+
+    Args:
+        optimizer: a Keras optimizer; the one that a `LossScaleOptimizer` wraps is looked at.
+        variables: the trainable variables whose gradients are wanted.
+    """
+
+    def __init__(self, optimizer: Any, variables: Iterable[Any]) -> None:
+        self.optimizer = optimizer
+        inner = self._inner = getattr(optimizer, "inner_optimizer", optimizer)
+        self._iterations = int(_number(inner.iterations))
+        self._calls = 0
+        self._rate: float | None = None
+        self._slots: dict[int, tuple[_Slot, Array]] = {}
+        if inner.built:
+            for variable in inner._trainable_variables if _global_limit(inner) else variables:
+                index = _index(inner, variable)
+                slot = None if index is None else _slot(inner, index, variable)
+                if index is not None and slot is not None:
+                    self._slots[index] = slot, numpy_of(slot.variable, copy=True)
+        if self._needs_rate():
+            self._calls, self._rate = int(_number(inner._iterations)), _rate(inner)
+
+    def steps(self) -> int:
+        """How many steps the optimizer has made since; below zero where its count was set back."""
+        return int(_number(self._inner.iterations)) - self._iterations
+
+    def gradients(self, variables: Iterable[Any]) -> dict[int, Gradient]:
+        """`id` of the variable → its gradient in the one step made since; what cannot be told is left out."""
+        found: dict[int, Gradient] = {}
+        rate = self._rate_of_step() if self._needs_rate() else None
+        for index, (slot, before) in self._slots.items():
+            after = numpy_of(slot.variable)
+            gain = -(rate or 0.0) if slot.gain is None else slot.gain
+            if gain == 0 or after.shape != before.shape or {after.dtype, before.dtype} - _TOLD:
+                continue
+            values = slot.read(before.reshape(-1), after.reshape(-1), slot.decay, gain)
+            if values is not None:
+                found[index] = Gradient(values.reshape(before.shape), exact=slot.read is _from_mean)
+        self._judge(found)
+        indices = {id(variable): _index(self._inner, variable) for variable in variables}
+        return {key: found[index] for key, index in indices.items() if index in found}
+
+    def _needs_rate(self) -> bool:
+        return any(slot.gain is None for slot, _ in self._slots.values())
+
+    def _rate_of_step(self) -> float | None:
+        rate = self._inner._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            # With accumulated gradients the step may have come some calls later.
+            return None if self._inner.gradient_accumulation_steps else _number(rate(self._calls))
+        return self._rate if self._rate == _rate(self._inner) else None
+
+    def _judge(self, found: dict[int, Gradient]) -> None:
+        """Say which gradients are known to be whole."""
+        inner, limit = self._inner, _global_limit(self._inner)
+        if inner.clipnorm and inner.clipnorm > 0:
+            for gradient in found.values():
+                gradient.whole = _norm(gradient) < _BELOW * inner.clipnorm
+        elif limit:
+            complete = len(found) == len(inner._trainable_variables)
+            whole = complete and math.hypot(*map(_norm, found.values())) < _BELOW * limit
+            for gradient in found.values():
+                gradient.whole = whole
+        elif inner.clipvalue and inner.clipvalue > 0:
+            for gradient in found.values():
+                peak = float(np.abs(gradient.values).max(initial=0))
+                gradient.whole = gradient.exact and peak < _BELOW * inner.clipvalue
+        else:
+            for gradient in found.values():
+                gradient.whole = True
+
+
+def numpy_of(variable: Any, *, copy: bool = False) -> Array:
+    """The values of a variable; without a copy they may be the variable's own memory, good until the next step."""
+    tensor = getattr(variable, "value", variable)
+    values: Array
+    # Keras's own way copies, and some versions twice: for large models that is half of what a look costs.
+    if keras.backend.backend() == "torch" and "bfloat16" not in str(tensor.dtype):
+        values = tensor.detach().cpu().numpy()
+    elif hasattr(tensor, "read_value"):
+        values = np.asarray(tensor.read_value())
+    else:
+        values = np.asarray(keras.ops.convert_to_numpy(tensor))
+    return values.copy() if copy and not values.flags.owndata else values
+
+
+def _slot(optimizer: Any, index: int, variable: Any) -> _Slot | None:
+    """Where the gradient of a variable shows: the rules of `keras/src/optimizers`."""
+    if not type(optimizer).__module__.startswith("keras."):
+        return None  # a rule of one's own, whatever it is called
+    o, name, slot = optimizer, type(optimizer).__name__, None
+    if name == "Muon" and o.adam_velocities[index] is None:
+        slot = _Slot(o.momentums[index], _from_mean, o.momentum, 1.0)
+    elif name == "SGD" and o.momentum:
+        slot = _Slot(o.momentums[index], _from_mean, o.momentum, None)
+    elif name == "SGD" and not _moved_otherwise(o, variable):
+        slot = _Slot(variable, _from_weights, 1.0, None)
+    elif name in ("Adagrad", "Ftrl"):
+        slot = _Slot(o._accumulators[index], _from_squares, 1.0, 1.0)
+    elif name == "RMSprop" and o.centered:
+        slot = _Slot(o._average_gradients[index], _from_mean, o.rho, 1 - o.rho)
+    elif name in _AVERAGES:
+        slots, decay, read = _AVERAGES[name]
+        slot = _Slot(getattr(o, slots)[index], read, getattr(o, decay), 1 - getattr(o, decay))
+    return slot if slot is not None and slot.variable is not None else None
+
+
+def _from_mean(before: Array, after: Array, decay: float, gain: float) -> Array | None:
+    """g from m_t = decay·m_{t−1} + gain·g.
+
+    What the rounding of m hides is zero: a value less than about a millionth of the recent ones cannot be told from
+    it. None where m was not finite before, or did not change, so that no step was made with it.
+    """
+    if not np.isfinite(before).all() or _untouched(before, after):
+        return None
+    limits = np.finfo(before.dtype)
+    gradient = np.empty_like(after)
+    with np.errstate(all="ignore"):
+        for part in parts(before.size):
+            old, g = before[part], gradient[part]
+            np.multiply(old, decay, out=g)
+            np.subtract(after[part], g, out=g)
+            g[np.abs(g) <= np.abs(old) * (2 * limits.eps) + limits.tiny] = 0
+            np.divide(g, gain, out=g)
+    return gradient
+
+
+def _from_squares(before: Array, after: Array, decay: float, gain: float) -> Array | None:
+    """|g| from v_t = decay·v_{t−1} + gain·g²."""
+    if not np.isfinite(before).all() or _untouched(before, after):
+        return None
+    with np.errstate(all="ignore"):
+        squares = (after - decay * before.astype(np.float64)) / gain
+        finite = np.isfinite(squares)
+        hidden = float(before.sum(where=finite, dtype=np.float64)) * 2 * float(np.finfo(before.dtype).eps) / gain
+        told = hidden <= 2 * _HIDDEN * float(squares.sum(where=finite))
+        return np.sqrt(np.maximum(squares, 0)) if told else None
+
+
+def _from_weights(before: Array, after: Array, decay: float, gain: float) -> Array | None:
+    """g from w_t = w_{t−1} − rate·g, where nothing else moves the weights."""
+    if not np.isfinite(before).all() or _untouched(before, after):
+        return None
+    with np.errstate(all="ignore"):
+        gradient: Array = (after - decay * before.astype(np.float64)) / gain
+    finite = np.isfinite(gradient)
+    hidden = (tally(before[finite]).norm or 0.0) * float(np.finfo(before.dtype).eps) / 2 / abs(gain)
+    return gradient if hidden <= _HIDDEN * (tally(gradient).norm or 0.0) else None
+
+
+def _untouched(before: Array, after: Array) -> bool:
+    """Whether nothing changed where something must have: no step was made with these.
+
+    A subnormal number may stay as it is: nine tenths of the smallest one are rounded to itself.
+    """
+    same = all(np.array_equal(before[part], after[part]) for part in parts(before.size))
+    return same and bool((np.abs(before) >= np.finfo(before.dtype).tiny).any())
+
+
+def _norm(gradient: Gradient) -> float:
+    """Infinite where not every value is finite."""
+    found = tally(gradient.values)
+    return math.inf if found.nan or found.inf else found.norm or 0.0
+
+
+def _moved_otherwise(optimizer: Any, variable: Any) -> bool:
+    overwritten = optimizer.use_ema and optimizer.ema_overwrite_frequency
+    return bool(optimizer.weight_decay or overwritten) or getattr(variable, "constraint", None) is not None
+
+
+def _global_limit(optimizer: Any) -> float | None:
+    limit: float | None = optimizer.global_clipnorm
+    return limit if limit and limit > 0 and not optimizer.clipnorm else None
+
+
+def _index(optimizer: Any, variable: Any) -> int | None:
+    try:
+        return int(optimizer._get_variable_index(variable))
+    except KeyError:  # the optimizer does not know it
+        return None
+
+
+def _rate(optimizer: Any) -> float | None:
+    """The learning rate where it is a number; calling a function of the user's could change what it gives."""
+    rate = optimizer._learning_rate
+    return _number(rate) if isinstance(rate, keras.Variable) else None
+
+
+def _number(value: Any) -> float:
+    return float(keras.ops.convert_to_numpy(value))
+
+
+_AVERAGES: Final[Mapping[str, tuple[str, str, _Reader]]] = {
+    "Adam": ("_momentums", "beta_1", _from_mean),
+    "AdamW": ("_momentums", "beta_1", _from_mean),
+    "Nadam": ("_momentums", "beta_1", _from_mean),
+    "Lamb": ("_momentums", "beta_1", _from_mean),
+    "Adamax": ("_m", "beta_1", _from_mean),
+    "Muon": ("momentums", "adam_beta_1", _from_mean),
+    "Lion": ("_momentums", "beta_2", _from_mean),
+    "RMSprop": ("_velocities", "rho", _from_squares),
+    "Adadelta": ("_accumulated_grads", "rho", _from_squares),
+    "ScheduleFreeAdamW": ("_velocities", "beta_2", _from_squares),
+}
+"""Optimizer → its moving averages s_t = decay·s_{t−1} + (1 − decay)·g, or g²: where they are, and their decay."""

@@ -1,0 +1,109 @@
+"""What a training step did to a Keras model's recurrent and dense parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from collector.keras.layers import recurrent_layers
+from collector.keras.optimizers import OptimizerState, numpy_of
+from collector.schema import FieldValue
+from collector.updates import Array, Update, parts, update_fields
+
+_PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
+"""The tag `param` → the attribute of a Keras layer or cell."""
+
+Name = tuple[str, str]
+
+
+def parameters(model: Any) -> dict[Name, Any]:
+    """(layer, param) → variable, for every trainable parameter of recurrent and dense layers.
+
+    Layers have the names that the gates have; a cell in a stack that of its layer and its own, `rnn/lstm_cell`.
+    """
+    recurrent = {id(layer): path for path, layer in recurrent_layers(model).items()}
+    trainable = {id(variable) for variable in model.trainable_variables}
+    found: dict[Name, Any] = {}
+    seen: set[int] = set()
+
+    def walk(layer: Any, path: str) -> None:
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        path = recurrent.get(id(layer), path)
+        if isinstance(layer, keras.layers.Dense) or hasattr(layer, "recurrent_kernel"):
+            for param, attribute in _PARAMS.items():
+                variable: Any = getattr(layer, attribute, None)
+                if id(variable) in trainable and keras.backend.is_float_dtype(variable.dtype):
+                    found[path or layer.name, param] = variable
+        for child in layer._flatten_layers(include_self=False, recursive=False):
+            own_cell = isinstance(layer, keras.layers.RNN) and child is layer.cell
+            walk(child, path if own_cell else f"{path}/{child.name}" if path else child.name)
+
+    walk(model, "")
+    return found
+
+
+class KerasUpdates:
+    """`Updates` of a Keras model, whose gradients are read from the optimizer's own state (`OptimizerState`).
+
+    Args:
+        model: a Keras model or layer.
+        optimizer: that trains it; where None, the one that the model is compiled with, if any.
+    """
+
+    def __init__(self, model: Any, optimizer: Any = None) -> None:
+        self._model = model
+        self._given = optimizer
+        self._weights: dict[Name, tuple[Any, Array]] = {}
+        self._state: OptimizerState | None = None
+
+    def keep(self) -> None:
+        """Copy the weights and what the optimizer holds for them."""
+        found = parameters(self._model)
+        self._weights = {name: (variable, numpy_of(variable, copy=True)) for name, variable in found.items()}
+        optimizer = self._optimizer()
+        known = isinstance(optimizer, keras.optimizers.Optimizer)
+        self._state = OptimizerState(optimizer, found.values()) if known else None
+
+    def measure(self) -> Sequence[Update]:
+        """What the steps since `keep()` did, a parameter each.
+
+        `optimizer_steps` says how many they were, where the optimizer counted them. Gradients are those of a single
+        step: after more, or where the weights were moved past the optimizer, there are none. Where no step was made
+        and no weight moved, nothing is said; nor of a parameter that the model no longer has in that shape.
+        """
+        weights, state = self._weights, self._state
+        self._weights, self._state = {}, None
+        present = parameters(self._model)
+        pairs = {
+            name: (variable, before, after)
+            for name, (variable, before) in weights.items()
+            if present.get(name) is variable and (after := numpy_of(variable)).shape == before.shape
+        }
+        steps = state.steps() if state is not None and state.optimizer is self._optimizer() else 0
+        if steps < 1 and not any(_moved(before, after) for _, before, after in pairs.values()):
+            return []
+        counted: dict[str, FieldValue] = {"optimizer_steps": steps} if steps > 0 else {}
+        gradients = state.gradients(v for v, _, _ in pairs.values()) if state is not None and steps == 1 else {}
+        updates = []
+        for (layer, param), (variable, before, after) in pairs.items():
+            gradient = gradients.get(id(variable))
+            fields = update_fields(before, after, clipped=None if gradient is None else gradient.values)
+            if gradient is not None and gradient.whole and "gradient_norm_clipped" in fields:
+                fields["gradient_norm"] = fields["gradient_norm_clipped"]
+            if gradient is not None and not gradient.exact:
+                del fields["zero_count"]
+            updates.append(Update(layer, param, fields | counted))
+        return updates
+
+    def _optimizer(self) -> Any:
+        return getattr(self._model, "optimizer", None) if self._given is None else self._given
+
+
+def _moved(before: Array, after: Array) -> bool:
+    pairs = ((before.reshape(-1)[part], after.reshape(-1)[part]) for part in parts(before.size))
+    return not all(np.array_equal(old, new, equal_nan=True) for old, new in pairs)

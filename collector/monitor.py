@@ -1,0 +1,142 @@
+"""What every monitor offers to a loop of one's own, whatever the framework."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from collector.capture import Gates
+from collector.endings import outcome
+from collector.errors import ConfigError
+from collector.session import Session
+from collector.times import Time, nanoseconds
+
+_EARLIEST: Final = 10**17
+"""Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""
+
+State = Mapping[str, Any] | Sequence[Any]
+
+
+class Monitor(ABC):
+    """A context manager whose `step` counts the steps of a loop and captures where one is due.
+
+    A framework's monitor sets `_session` and says how to begin and how to look.
+    """
+
+    _session: Session
+    _latest: tuple[int, Mapping[str, Gates]] | None = None
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Check the model and the probe, and start the session.
+
+        Raises:
+            ConfigError: something is wrong with them, with the store or a folder.
+        """
+
+    @abstractmethod
+    def _look(self, x: Any, state: State | None) -> Mapping[str, Gates]:
+        """The gates of `x`, or of the probe where it is None, beginning with a recurrent state where one is given."""
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        return self._session.run
+
+    def __enter__(self) -> Self:
+        if not self._session.started:
+            self._begin()  # the first capture is that of a step, which may have the market's time
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._session.close(outcome(error), error)
+
+    def step(
+        self,
+        x: Any = None,
+        *,
+        time: Time | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        state: State | None = None,
+    ) -> None:
+        """Count one step of a loop, and capture where one is due.
+
+        Args:
+            x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example.
+            time: the market's time: nanoseconds since the epoch, or a moment (one without a zone is taken as UTC);
+                now where None.
+            metrics: name → number, written with every capture.
+            state: the recurrent state to begin with: layer → its states, each (batch, units), in the order of the
+                framework's initial state; or those of the only recurrent layer.
+
+        Raises:
+            ConfigError: the run has not begun (use `with`). Once it has, nothing is raised: a step whose arguments are
+                wrong is said once in a warning and counted in `collector_health`.
+        """
+        session = self._session
+        if not session.started:
+            raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
+        session.step += 1
+        if session.cadence.due(session.step):
+            with session.guarded("a capture"):
+                moment = None if time is None else _market_time(time)
+                self._capture(x, moment, state)
+                session.metrics(metrics, moment)
+        session.prepare()
+
+    def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
+        """Say that an epoch of a loop has ended: its metrics and its `gate_epoch_<n>.npz` are written.
+
+        Args:
+            metrics: name → number.
+
+        Raises:
+            ConfigError: the run has not begun (use `with`).
+        """
+        if not self._session.started:
+            raise ConfigError("end_epoch() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
+        self._end_epoch(metrics)
+        self._session.epoch += 1
+
+    def close(self, status: str = "completed") -> None:
+        """End the run: completed, failed or interrupted. Calling it again does nothing.
+
+        What is left is shipped for at most ten seconds; the rest waits in the spool.
+        """
+        self._session.close(status)
+
+    def _end_epoch(self, metrics: Mapping[str, Any] | None) -> None:
+        session = self._session
+        with session.guarded("the epoch's metrics"):
+            session.metrics(metrics)
+        with session.guarded("the epoch's file"):
+            if self._latest is None or (self._latest[0] != session.step and session.cadence.affordable(0.0)):
+                self._capture()
+            if self._latest is not None and self._latest[0] == session.step:
+                session.save_epoch(self._latest[1])
+
+    def _capture(self, x: Any = None, moment: int | None = None, state: State | None = None) -> None:
+        self._latest = self._session.step, self._session.capture(lambda: self._look(x, state), moment)
+
+
+def _market_time(time: Time) -> int:
+    moment = nanoseconds(time)
+    if isinstance(time, int) and 0 < moment < _EARLIEST:
+        raise ConfigError(f"time={time}: nanoseconds since the Unix epoch are meant; give those, or a datetime")
+    return moment
+
+
+def check_layers(layers: Sequence[str] | None) -> list[str] | None:
+    """The names of the layers to record, or None for all.
+
+    Raises:
+        ConfigError: they are no list of names.
+    """
+    if layers is not None and (isinstance(layers, str | os.PathLike) or not isinstance(layers, Sequence) or not layers):
+        raise ConfigError(f"layers={layers!r}: must be a list of names, such as ['lstm'], or None for all")
+    return None if layers is None else list(layers)

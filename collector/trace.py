@@ -1,0 +1,85 @@
+"""What a look at a model gives, whatever framework the model is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from collector.replay.cells import Array, Mask
+
+REPLAY_TOLERANCE: Final = 1e-4
+"""A replay that differs more from the layer's own output, relative to the largest output or 1, is not recorded."""
+
+
+@dataclass(slots=True)
+class LayerGates:
+    """What one layer did with a batch.
+
+    Attributes:
+        gates: gate → (batch, time, units); a masked step is NaN.
+        mask: (batch, time), False where a step was masked; None where no step was.
+        error: the largest difference between the replayed and the layer's own output, relative to the largest output
+            or 1, where that was looked at and there was anything finite to see.
+    """
+
+    gates: Mapping[str, Array]
+    mask: Mask | None = None
+    error: float | None = None
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the recurrent layers of a model did with a batch.
+
+    Attributes:
+        layers: path of the layer → its gates, in the order in which they ran.
+        unreplayed: path of the layer → why it is not among `layers`.
+        refused: why the batch is none for this model.
+        stale: whether some of the layers asked for are no longer in the model: ask `recurrent_layers` again.
+    """
+
+    layers: dict[str, LayerGates] = field(default_factory=dict)
+    unreplayed: dict[str, str] = field(default_factory=dict)
+    refused: str | None = None
+    stale: bool = False
+
+
+def difference(ours: Array, theirs: Array) -> float | None:
+    """The largest difference between two arrays of one shape, relative to the largest value of the second or 1.
+
+    What is not finite in both is no difference; in one of them only, it is an infinite one. None where nothing is
+    finite.
+    """
+    finite = np.isfinite(ours)
+    if (finite != np.isfinite(theirs)).any():
+        return float("inf")
+    if not finite.any():
+        return None
+    ours, theirs = ours[finite], theirs[finite]
+    with np.errstate(over="ignore"):  # a network may explode
+        return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
+
+
+def told(history: Mapping[str, Any], as_array: Callable[[Any], Any]) -> LayerGates:
+    """What a layer says of itself through `get_gate_history()`.
+
+    Args:
+        history: gate → (batch, time, units), or (time, units) of one sequence.
+        as_array: makes a NumPy array of what the layer gave.
+
+    Raises:
+        ValueError: it gave no gates, or what is none.
+    """
+    gates = {}
+    for gate, values in history.items():
+        array = np.array(as_array(values))  # a copy: the layer may go on with its own
+        array = array[None] if array.ndim == 2 else array
+        if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "fiu":
+            raise ValueError(f"{gate!r} has shape {array.shape} and type {array.dtype}, not (batch, time, units)")
+        gates[str(gate)] = array if array.dtype.kind == "f" else array.astype(np.float32)
+    if not gates:
+        raise ValueError("it gave no gates")
+    return LayerGates(gates)
