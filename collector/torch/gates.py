@@ -1,0 +1,57 @@
+"""`gates(module, *inputs)`: the gates of an unmodified torch module."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import nn
+
+from collector.errors import ConfigError
+from collector.replay.cells import Array
+from collector.torch.layers import recurrent_layers
+from collector.torch.probe import misfit
+from collector.torch.trace import trace
+
+
+def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
+    """The gates of a torch module's recurrent layers for a batch, without training.
+
+    The module is called once, in inference mode, and left as it was: its mode, its buffers, torch's random state.
+
+    Args:
+        module: any module with `nn.LSTM`, `nn.GRU` or cells of them in it, or one of these itself.
+        inputs: as the module takes them: packed sequences and initial states too.
+
+    Returns:
+        Layer name → gate → array (batch, time, units), whatever `batch_first` says, float32 or as the module computes.
+        LSTM gates: input, forget, candidate, cell, output, hidden; GRU gates: update (which keeps the old state),
+        reset, candidate, hidden. The hidden state of a projected LSTM has its `proj_size` units. Position t is the
+        t-th element of the input, whichever way the cell ran; what is past the end of a packed sequence is NaN.
+
+        A layer is named by the path of its module and torch's own suffix: `policy.lstm/l0`, `policy.lstm/l0_reverse`;
+        `l0` where the module is an LSTM itself. A cell is named by its path. The steps of a loop over time are side
+        by side in time; a module that is called again otherwise has `path/l0#2`, and so on.
+
+    Raises:
+        ConfigError: no layer of the module is recurrent, the inputs do not fit the module, or no recurrent layer can
+            be replayed exactly. Where only some cannot, a warning names them.
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"module={module!r}: must be a torch.nn.Module")
+    layers = recurrent_layers(module)
+    if not layers:
+        kinds = "nn.LSTM, nn.GRU, their cells, or get_gate_history()"
+        raise ConfigError(f"the module {type(module).__name__} has no recurrent layer ({kinds})")
+    try:
+        traced = trace(module, lambda: module(*inputs), layers)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise misfit("input", inputs, module, error) from error
+    if traced.unreplayed:
+        reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in traced.unreplayed.items())
+        if not traced.layers:
+            raise ConfigError(f"no recurrent layer can be replayed exactly: {reasons}; offer get_gate_history() on it")
+        warnings.warn(f"left out, since not exactly replayable: {reasons}", stacklevel=2)
+    return {path: dict(layer.gates) for path, layer in traced.layers.items()}

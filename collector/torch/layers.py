@@ -1,0 +1,137 @@
+"""Which layers of a torch module are recurrent, what they are called, and which parameters are whose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import nn
+
+LSTMS: Final = (nn.LSTM, nn.LSTMCell)
+GRUS: Final = (nn.GRU, nn.GRUCell)
+
+_RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
+_PARAMS: Final = {
+    "weight_ih": "kernel",
+    "weight_hh": "recurrent",
+    "weight_hr": "projection",
+    "bias_ih": "bias",
+    "bias_hh": "bias",
+    "weight": "kernel",
+    "bias": "bias",
+}
+# A parameter and what normalisation, pruning and parametrization make of its name: weight_hh_l0_g, weight_hh_l0_orig,
+# parametrizations.weight_hh_l0.original0.
+_PARAMETER: Final = re.compile(
+    r"(?:parametrizations\.)?(?P<param>(?:weight|bias)(?:_ih|_hh|_hr)?)(?P<suffix>_l\d+(?:_reverse)?|)"
+    r"(?:_g|_v|_orig|_raw|\.original\d*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RecurrentLayer:
+    """One direction of one layer of a recurrent module.
+
+    Attributes:
+        module: the module that it is a part of.
+        path: of the module; empty for a module that is looked at by itself.
+        suffix: what torch ends the names of its weights with: `_l0`, `_l1_reverse`; empty for a cell.
+    """
+
+    module: nn.Module
+    path: str
+    suffix: str
+
+
+def recurrent_layers(module: nn.Module) -> dict[str, RecurrentLayer]:
+    """Name → layer, for every layer of every module that is recurrent or offers `get_gate_history()`.
+
+    A layer is named by its module's path and torch's own suffix: `policy.lstm/l0`, `policy.lstm/l0_reverse`, or `l0`
+    where the module itself is looked at. A cell, or a module with `get_gate_history()`, is named by its path, or by
+    its type in lower case.
+    """
+    return {
+        layer_name(path, child, suffix): RecurrentLayer(child, path, suffix)
+        for path, child in _modules(module, leaves=_is_recurrent)
+        if _is_recurrent(child)
+        for suffix in suffixes(child)
+    }
+
+
+def layer_name(path: str, module: nn.Module, suffix: str) -> str:
+    """The name of a layer."""
+    if not suffix:
+        return path or _type_name(module).lower()
+    return f"{path}/{suffix[1:]}" if path else suffix[1:]
+
+
+def suffixes(module: nn.Module) -> list[str]:
+    """The suffixes of a module's layers, in torch's order."""
+    if not isinstance(module, nn.RNNBase) or hasattr(module, "get_gate_history"):
+        return [""]
+    directions = ("", "_reverse") if module.bidirectional else ("",)
+    return [f"_l{k}{direction}" for k in range(module.num_layers) for direction in directions]
+
+
+def why_not_replayed(module: nn.Module) -> str | None:
+    """Why a recurrent module cannot be replayed exactly, whatever it is called with; None where it can."""
+    if isinstance(module, LSTMS + GRUS):
+        return None
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return f"{_type_name(module)} has no gates"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "it is compiled by TorchScript, which shows nothing of its calls"
+    return f"it is {type(module).__module__}.{_type_name(module)}, not torch.nn's"
+
+
+def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Parameter]]:
+    """(layer, param) → the parameters that require a gradient, for recurrent and for dense (`nn.Linear`) layers.
+
+    Layers are named as `recurrent_layers` names them. The params are kernel, recurrent, bias (of a recurrent layer
+    both of torch's) and projection. Where a weight is normalised, pruned or parametrized, the parameters are those
+    that it is made of.
+    """
+    found: dict[tuple[str, str], list[nn.Parameter]] = {}
+    for path, child in _modules(module):
+        if not isinstance(child, (nn.RNNBase, nn.RNNCellBase, nn.Linear)):
+            continue
+        for name, parameter in child.named_parameters():
+            match = _PARAMETER.fullmatch(name)
+            if match and parameter.requires_grad:
+                suffix = match["suffix"] if match["suffix"] in suffixes(child) else ""
+                layer = layer_name(path, child, suffix)
+                found.setdefault((layer, _PARAMS[match["param"]]), []).append(parameter)
+    return found
+
+
+def _modules(module: nn.Module, leaves: Callable[[nn.Module], bool] | None = None) -> Iterator[tuple[str, nn.Module]]:
+    """Path and module, each module once, and none that is inside a leaf. The wrapper of torch.compile has no name."""
+    seen: set[int] = set()
+
+    def walk(child: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        if id(child) in seen:
+            return
+        seen.add(id(child))
+        if "_orig_mod" in child._modules:
+            yield from walk(child.get_submodule("_orig_mod"), path)
+            return
+        yield path, child
+        if leaves is None or not leaves(child):
+            for name, inner in child.named_children():
+                yield from walk(inner, f"{path}.{name}" if path else name)
+
+    return walk(module, "")
+
+
+def _is_recurrent(module: nn.Module) -> bool:
+    if hasattr(module, "get_gate_history") or isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return True
+    # Quantized and scripted ones are of other classes with the same names; a class of the user's may bear one too.
+    return type(module).__module__.startswith("torch.") and _type_name(module) in _RECURRENT
+
+
+def _type_name(module: nn.Module) -> str:
+    return str(getattr(module, "original_name", type(module).__name__))

@@ -1,0 +1,187 @@
+"""`GateMonitor` for PyTorch: a context around a training loop."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from collector.about import fingerprint
+from collector.cadence import Every
+from collector.errors import ConfigError
+from collector.monitor import Monitor, State, check_layers
+from collector.session import Session
+from collector.store import Store
+from collector.torch.layers import RecurrentLayer, recurrent_layers
+from collector.torch.probe import misfit, shapes
+from collector.torch.trace import trace
+from collector.torch.updates import TorchUpdates
+from collector.trace import LayerGates, Trace
+
+
+class GateMonitor(Monitor):
+    """Record the gates, gradients and weight updates of a torch module while it trains.
+
+    ```python
+    with GateMonitor(module, probe=x[:32]) as monitor:
+        for x, y in batches:
+            loss = train(x, y)
+            monitor.step(metrics={"loss": loss})
+    ```
+
+    What is recorded is what `nn.LSTM`, `nn.GRU` and their cells do with the probe, in inference mode, whatever the
+    batches are: captures can be compared. Gradients and updates are those of the step before a capture, seen by hooks
+    that are there for that step alone.
+
+    Once training has begun nothing is raised into it, and it never waits for the store.
+
+    Args:
+        module: the module, or one of its parts.
+        log_dir: folder of the `gate_epoch_<n>.npz` files, which `end_epoch()` writes; None for no such files.
+        run: the run's id, not used before; made up from the time where None.
+        store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
+            chooses.
+        probe: a fixed batch of inputs as the module takes it, or a tuple of its inputs; 16 to 64 sequences are enough.
+            Not needed where every `step` brings its own, nor where every recurrent layer offers
+            `get_gate_history()`.
+        every: capture every so many steps, or "auto": as often as `overhead` allows.
+        layers: only these, by name (`policy.lstm/l0`) or by the path of their module; all where None.
+        phase: train, validation, backtest or live.
+        tags: at most 8 of your own, such as {"symbol": "GOOG"}.
+        overhead: the share of the training's time that "auto" may spend on captures.
+
+    Raises:
+        ConfigError: an argument is wrong; on entry, where the probe does not fit the module, the module has no
+            recurrent layer, the store refuses or a folder cannot be written.
+    """
+
+    def __init__(  # noqa: PLR0913 - the public signature: one argument for each thing a user may choose
+        self,
+        module: nn.Module,
+        log_dir: str | os.PathLike[str] | None = "gate_logs",
+        *,
+        run: str | None = None,
+        store: Store | str | None = None,
+        probe: Any = None,
+        every: Every = "auto",
+        layers: Sequence[str] | None = None,
+        phase: str = "train",
+        tags: Mapping[str, str] | None = None,
+        overhead: float = 0.01,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"module={module!r}: must be a torch.nn.Module")
+        self._session = Session(
+            log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
+        )
+        self._chosen = check_layers(layers)
+        self._module = module
+        self._probe = None if probe is None else _copied(probe)
+        self._layers: dict[str, RecurrentLayer] = {}
+        weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
+
+    def _begin(self) -> None:
+        module, session = self._module, self._session
+        self._layers = choose(module, self._chosen)
+        config = {
+            "layers": {name: describe(layer) for name, layer in self._layers.items()},
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            "summary": str(module),
+            "probe": None if self._probe is None else shapes(self._probe),
+            "probe_fingerprint": None if self._probe is None else fingerprint(_arrays(self._probe)),
+        }
+        traced = self._first_look()
+        session.start(
+            framework="torch",
+            model=type(module).__name__,
+            config=config,
+            updates=TorchUpdates(module, session.charged),
+        )
+        if traced is not None:
+            session.leave_out(traced.unreplayed)
+
+    def _first_look(self) -> Trace | None:
+        if self._probe is None:  # each step brings what it is to be looked at with
+            return None
+        try:
+            traced = self._trace(self._probe)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise misfit("probe", self._probe, self._module, error) from error
+        if not traced.layers:
+            reasons = "; ".join(f"layer {name!r}: {reason}" for name, reason in traced.unreplayed.items())
+            raise ConfigError(f"no recurrent layer can be recorded: {reasons}; offer get_gate_history() on it")
+        return traced
+
+    def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
+        inputs = self._probe if x is None else _copied(x)
+        if inputs is None and not all(hasattr(layer.module, "get_gate_history") for layer in self._layers.values()):
+            raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
+        self._layers = choose(self._module, self._chosen)  # a module may be changed in the middle of a run
+        traced = self._trace(inputs or (), state)
+        self._session.leave_out(traced.unreplayed)
+        return traced.layers
+
+    def _trace(self, inputs: tuple[Any, ...], state: State | None = None) -> Trace:
+        traced = trace(self._module, lambda: self._module(*inputs), self._layers, states=state)
+        errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
+        self._session.replay_error = max(errors, default=self._session.replay_error)
+        return traced
+
+
+def choose(module: nn.Module, names: Sequence[str] | None) -> dict[str, RecurrentLayer]:
+    """The recurrent layers to record.
+
+    Raises:
+        ConfigError: there is none, or none of that name.
+    """
+    layers = recurrent_layers(module)
+    if not layers:
+        raise ConfigError(
+            f"the module {type(module).__name__} has no recurrent layer: GateMonitor records nn.LSTM, nn.GRU and their "
+            "cells, and modules that offer get_gate_history()"
+        )
+    if names is None:
+        return layers
+    for name in names:
+        if not any(name in (found, layer.path) for found, layer in layers.items()):
+            raise ConfigError(f"layers: {name!r} is no recurrent layer of the module; it has {', '.join(layers)}")
+    return {found: layer for found, layer in layers.items() if {found, layer.path} & set(names)}
+
+
+def describe(layer: RecurrentLayer) -> dict[str, Any]:
+    """What is told of a layer with its run."""
+    module = layer.module
+    told = ("input_size", "hidden_size", "proj_size", "bidirectional", "dropout", "batch_first", "bias")
+    return {"type": type(module).__name__, **{name: getattr(module, name) for name in told if hasattr(module, name)}}
+
+
+def _copied(inputs: Any) -> tuple[Any, ...]:
+    """The inputs of a module as tensors of our own: what becomes of the given ones does not matter."""
+    parts = inputs if type(inputs) in (tuple, list) else (inputs,)
+    return tuple(_copy(part) for part in parts)
+
+
+def _copy(part: Any) -> Any:
+    if isinstance(part, torch.Tensor):
+        return part.detach().clone()
+    if isinstance(part, np.ndarray):
+        return torch.tensor(part)
+    if type(part) in (tuple, list):  # a state (h, c); not a PackedSequence, which is a tuple too
+        return type(part)(_copy(one) for one in part)
+    return part
+
+
+def _arrays(inputs: Any) -> list[Any]:
+    if isinstance(inputs, torch.Tensor):
+        wide = inputs.float() if inputs.dtype is torch.bfloat16 else inputs
+        return [wide.cpu().numpy()]
+    if isinstance(inputs, tuple | list):  # a PackedSequence too
+        return [array for one in inputs for array in _arrays(one)]
+    return []

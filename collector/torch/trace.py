@@ -1,0 +1,183 @@
+"""What the recurrent layers of a torch module do with a batch.
+
+torch's own forward pass is left to do its work. Hooks keep what each recurrent module is called with, NumPy replays it
+for the gates, and the module's own outputs and states are what the replay is held to.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from collector.errors import ConfigError
+from collector.torch.calls import Call, Weights, as_array, read_call, read_weights, replay
+from collector.torch.layers import RecurrentLayer, suffixes, why_not_replayed
+from collector.torch.probe import first_line
+from collector.torch.states import begun
+from collector.torch.undisturbed import undisturbed
+from collector.trace import Trace, told
+
+_MOST_RUNS: Final = 8
+"""So many calls of a module are recorded; the steps of a loop over time are one."""
+
+
+def trace(
+    module: nn.Module, call: Callable[[], Any], layers: Mapping[str, RecurrentLayer], *, states: Any = None
+) -> Trace:
+    """Call a module, without training, and keep what its recurrent layers do.
+
+    The module is left as it was: see `undisturbed`.
+
+    Args:
+        module: the module.
+        call: calls it, or a method of it: `lambda: module(x)`.
+        layers: name → layer, as `recurrent_layers` gives them; the others are left alone.
+        states: what the recurrent modules begin with that are given no state: see `begun`.
+
+    Raises:
+        ConfigError: the module has yet to be called for the first time, which makes its parameters; the states are
+            for no module of `layers`.
+        Exception: whatever the call raises.
+    """
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        raise ConfigError(
+            f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
+        )
+    with undisturbed(module), begun(layers, states), watched(layers) as result:
+        call()
+    return result
+
+
+@contextmanager
+def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
+    """Keep what recurrent layers do with whatever this thread calls them with. The calls are not changed in any way.
+
+    The trace is filled when the context is left.
+
+    The steps of a cell in a loop, or of a module that is called with one step and the same batch again and again, are
+    side by side in time. A module that is called again otherwise has `name#2`, and so on up to 8.
+
+    Args:
+        layers: name → layer, as `recurrent_layers` gives them.
+    """
+    result = Trace()
+    watches: dict[nn.Module, _Watch] = {}
+    runs: list[_Run] = []
+    for name, layer in layers.items():
+        if hasattr(layer.module, "get_gate_history"):
+            continue
+        if reason := why_not_replayed(layer.module):
+            result.unreplayed[name] = reason
+        else:
+            watches.setdefault(layer.module, _Watch(result, runs)).names[layer.suffix] = name
+    handles = [one.register_forward_hook(watch, with_kwargs=True, prepend=True) for one, watch in watches.items()]
+    try:
+        yield result
+    finally:
+        for handle in handles:
+            handle.remove()
+    for run in runs:
+        _record(run, result)
+    for name, layer in layers.items():
+        module: Any = layer.module
+        if hasattr(module, "get_gate_history"):
+            try:
+                result.layers[name] = told(module.get_gate_history(), as_array)
+            except Exception as error:
+                result.unreplayed[name] = f"its get_gate_history() failed: {error}"
+        elif module in watches and not watches[module].calls:
+            result.unreplayed[name] = "the module did not call it"
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call of a module, or the steps of a loop over time.
+
+    Attributes:
+        module: what was called.
+        names: suffix → name, of each layer that is to be recorded.
+        weights: of each layer, as they were at the first call.
+        calls: what it was called with.
+    """
+
+    module: nn.Module
+    names: Mapping[str, str]
+    weights: list[Weights]
+    calls: list[Call]
+
+    def goes_on_with(self, call: Call) -> bool:
+        last = self.calls[-1]
+        return last.is_step and call.is_step and last.x.shape == call.x.shape
+
+
+class _Watch:
+    """The hook of one module: it notes the calls of the thread that made it."""
+
+    def __init__(self, result: Trace, runs: list[_Run]) -> None:
+        self.names: dict[str, str] = {}
+        self.calls = 0
+        self._result = result
+        self._runs = runs
+        self._own: list[_Run] = []
+        self._open = True
+        self._thread = threading.get_ident()
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        if threading.get_ident() != self._thread or not self._open:
+            return
+        self.calls += 1
+        try:
+            self._note(module, arguments, options, output)
+        except Exception as error:
+            self._leave_out(f"its call cannot be read: {_said(error)}", *self.names.values())
+
+    def _note(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        if isinstance(module, nn.RNNBase) and module.training and module.dropout and module.num_layers > 1:
+            self._leave_out("its dropout is in play", *self.names.values())
+            return
+        call = read_call(module, arguments, options, output)
+        if self._own and self._own[-1].goes_on_with(call):
+            self._own[-1].calls.append(call)
+        elif len(self._own) == _MOST_RUNS:
+            self._leave_out(f"the module is called more than {_MOST_RUNS} times", next(iter(self.names.values())))
+        else:
+            number = len(self._own) + 1
+            names = {suffix: _numbered(name, number) for suffix, name in self.names.items()}
+            self._own.append(_Run(module, names, read_weights(module), [call]))
+            self._runs.append(self._own[-1])
+
+    def _leave_out(self, reason: str, *names: str) -> None:
+        """Neither this call nor what comes after it."""
+        self._open = False
+        self._result.unreplayed.update({_numbered(name, len(self._own) + 1): reason for name in names})
+
+
+def _record(run: _Run, result: Trace) -> None:
+    directions = 2 if getattr(run.module, "bidirectional", False) else 1
+    try:
+        replayed = replay(run.calls, run.weights, directions)
+    except Exception as failure:
+        result.unreplayed.update(dict.fromkeys(run.names.values(), f"its replay failed: {_said(failure)}"))
+        return
+    error = replayed[0].error
+    if error is not None and error > max(call.tolerance for call in run.calls):
+        reason = f"the replay of its module differs from the module's own output by {error:.2g}"
+        result.unreplayed.update(dict.fromkeys(run.names.values(), reason))
+        return
+    for suffix, layer in zip(suffixes(run.module), replayed, strict=True):
+        if suffix in run.names:
+            result.layers[run.names[suffix]] = layer
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}#{number}"
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
