@@ -79,6 +79,11 @@ def metrics_point(
     return Point(TRAIN_METRICS, tags, {**fields, **counts}, time)
 
 
+def no_numbers(metrics: Mapping[str, Any]) -> list[str]:
+    """The names of what a framework logs and no point can hold: neither a number nor nothing."""
+    return [str(name) for name, value in metrics.items() if value is not None and _number(value) is None]
+
+
 def _number(value: Any) -> float | None:
     if isinstance(value, str | bytes) or value is None:
         return None

@@ -235,7 +235,7 @@ def path_name(name: str) -> str:
 
     What a path cannot hold becomes `_`; a name that was changed gets a short hash, so two names stay two paths.
     """
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80].strip("._")
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80].strip("._").removesuffix(".npz")  # which is a file of gates
     return safe if safe and safe == name else f"{safe or 'run'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 

@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 from collector.about import new_run, told, versions
 from collector.cadence import Cadence, Every
-from collector.capture import Gates, gate_points, metrics_point
+from collector.capture import Gates, gate_points, metrics_point, no_numbers
 from collector.config import load_settings
 from collector.endings import unwatch, watch
 from collector.epochs import save_epoch, save_seconds
@@ -105,6 +105,7 @@ class Session:
         self._last_capture_step = 0
         self._every = 1
         self._shipping_seconds = 0.0
+        self._no_metrics: set[str] = set()
 
     @property
     def started(self) -> bool:
@@ -174,7 +175,11 @@ class Session:
         self._put([Point(RUNS, self.tags, {"event": event, **fields, "step": self.step}, self._time())])
 
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
-        """Write what the framework logs, where it logs anything."""
+        """Write what the framework logs, where it logs anything; what is no number is said once."""
+        for name in no_numbers(metrics or {}):
+            if name not in self._no_metrics:
+                self._no_metrics.add(name)
+                log.warning("gatewatch: metric %r is left out: it is no number", name)
         point = metrics_point(metrics or {}, self.tags, self._time() if time is None else time, self.step, self.epoch)
         if point is not None:
             self._put([point])

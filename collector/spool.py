@@ -133,7 +133,7 @@ class Spool:
         text = b"".join(f"{_ABOUT}{now} {' '.join(why.split())}\n".encode() + line + b"\n" for line, why in lines)
         file = self.folder / REJECTED
         with suppress(OSError), self._lock:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_folder()
             if file.exists() and file.stat().st_size > _REJECTED_BYTES:
                 file.replace(file.with_suffix(".1.lp"))
             with file.open("ab") as stream:
@@ -168,14 +168,17 @@ class Spool:
                 self.dropped += self._own.points
                 self._own.forget()
                 self._own = None
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            about = self.folder / DESTINATION
-            if not about.exists():
-                temporary = about.with_name(f".{DESTINATION}.{os.getpid()}")
-                temporary.write_text(json.dumps(self.destination))
-                temporary.replace(about)
+            self._make_folder()
             self._own = Lane.create(self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}")
         return self._own
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        about = self.folder / DESTINATION
+        if not about.exists():
+            temporary = about.with_name(f".{DESTINATION}.{os.getpid()}")
+            temporary.write_text(json.dumps(self.destination))
+            temporary.replace(about)
 
     def _make_room(self) -> None:
         mine = self._lanes()

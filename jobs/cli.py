@@ -212,10 +212,10 @@ def _spool_status(arguments: argparse.Namespace) -> int:
         print(table(["store", "bucket", "points", "MiB", "refused"], rows))
         for entry in entries:
             if entry.rejected:
-                print(f"\n{entry.rejected:,} refused lines are in {printable(entry.rejected_file)}")
+                print(f"\nrefused: {entry.rejected:,}, in {printable(entry.rejected_file)}")
                 print(f"  the last because: {printable(entry.reason)}")
             if entry.damaged:
-                print(f"\n{entry.damaged:,} damaged records are passed over in {printable(entry.folder)}")
+                print(f"\ndamaged, and passed over: {entry.damaged:,} records in {printable(entry.folder)}")
     return 0
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collector.capture import gate_points, metrics_point
+from collector.capture import gate_points, metrics_point, no_numbers
 from collector.schema import GATE_STATS, GATE_STATS_FIELDS, clean_name, gate_scale, point_problem
 from collector.statistics import gate_statistics, time_profile, unit_profile
 
@@ -216,3 +216,8 @@ def test_a_metric_named_as_what_the_point_has_itself_is_kept_beside_it():
         "step": 3,
         "epoch": 0,
     }
+
+
+def test_what_is_no_number_is_named():
+    logged = {"loss": 1.0, "note": "text", "rows": [1, 2], "nan": math.nan, "nothing": None, "count": np.int64(3)}
+    assert no_numbers(logged) == ["note", "rows"]

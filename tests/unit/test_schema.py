@@ -77,6 +77,10 @@ def test_a_plain_name_is_its_own_path() -> None:
     assert path_name("goog-lstm_1.2") == "goog-lstm_1.2"
 
 
+def test_a_runs_folder_is_never_named_like_a_file_of_gates() -> None:
+    assert not path_name("gate_epoch_0.npz").endswith(".npz")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -30,9 +30,9 @@ class Unwell:
     """
 
     url = "unwell://"
-    destination = {"url": url}
 
     def __init__(self, *errors):
+        self.destination = {"url": self.url}
         self.errors, self.batches, self.tries = list(errors), [], 0
         self.busy, self.free = threading.Event(), threading.Event()
         self.free.set()
