@@ -51,7 +51,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
         probe: a fixed batch of inputs as the model takes it, (batch, time, features) or a list or mapping of such;
-            16 to 64 sequences are enough. Not needed where every recurrent layer offers `get_gate_history()`.
+            16 to 64 sequences are enough. Not needed where every `step` brings its own, nor where every recurrent
+            layer offers `get_gate_history()`.
         every: capture every so many batches, or "auto": as often as `overhead` allows.
         layers: only these, by name or path; all where None.
         phase: train, validation, backtest or live.
@@ -107,6 +108,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         """Check the model, the probe, the store and the folder, and make the first capture."""
         session = self._session
         if not session.started:
+            if self.model is not None and self._probe is None and self._needs_inputs(self._choose(self.model)):
+                raise ConfigError(
+                    "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); only "
+                    "layers that offer get_gate_history() do without"
+                )
             traced = self._start()
             with session.guarded("the first capture"):
                 self._latest = session.step, session.capture(lambda: traced.layers)
@@ -155,8 +161,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         if model is None:
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
         self._layers = self._choose(model)
-        traced = self._first_look(model)
-        if not traced.layers:
+        self._verified = self._probe is not None or not self._needs_inputs(self._layers)
+        traced = self._first_look(model) if self._verified else Trace()  # each step brings what it is looked at with
+        if self._verified and not traced.layers:
             reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in traced.unreplayed.items())
             raise ConfigError(f"no recurrent layer can be recorded: {reasons}; offer get_gate_history() on it")
         session.start(
@@ -174,9 +181,16 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             updates=KerasUpdates(model),
         )
         session.leave_out(traced.unreplayed)
-        errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
-        session.replay_error = max(errors) if errors else None
+        self._keep_error(traced)
         return traced
+
+    def _keep_error(self, traced: Trace) -> None:
+        errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
+        self._session.replay_error = max(errors, default=None)
+
+    @staticmethod
+    def _needs_inputs(layers: Mapping[str, Any]) -> bool:
+        return not all(hasattr(layer, "get_gate_history") for layer in layers.values())
 
     def _choose(self, model: Any) -> dict[str, Any]:
         if not model.built and self._probe is not None:
@@ -195,11 +209,6 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                         f"layers: {name!r} is no recurrent layer of the model; it has {', '.join(layers)}"
                     )
             layers = chosen
-        if self._probe is None and not all(hasattr(layer, "get_gate_history") for layer in layers.values()):
-            raise ConfigError(
-                "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); only layers "
-                "that offer get_gate_history() do without"
-            )
         return layers
 
     def _first_look(self, model: Any) -> Trace:
@@ -213,11 +222,16 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
         states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
         seen = self._probe if x is None else x
-        traced = trace(self.model, seen, self._layers, states=states)
+        if seen is None and self._needs_inputs(self._layers):
+            raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
+        traced = trace(self.model, seen, self._layers, states=states, verify=not self._verified)
         if traced.stale:  # the model was changed in the middle of the run
             self._session.leave_out(traced.unreplayed)
-            self._layers = self._choose(self.model)
+            self._layers, self._verified = self._choose(self.model), False
             traced = trace(self.model, seen, self._layers, states=states, verify=True)
+        if not self._verified:
+            self._verified = True
+            self._keep_error(traced)
         self._session.leave_out(traced.unreplayed)
         return traced.layers
 
