@@ -50,12 +50,17 @@ class Cadence:
         self._started = self._clock()
         self._cost: dict[str, float] = {}
 
-    def prepare(self, step: int) -> bool:
-        """Whether a capture will be due at the next step, as far as can be known at the end of this one."""
+    def prepare(self, step: int, upcoming: int | None = None) -> bool:
+        """Whether a capture will be due at the next step, as far as can be known at the end of this one.
+
+        Args:
+            step: this one.
+            upcoming: the next; where None, as far from this one as this one was from the last.
+        """
         if self.every != "auto":  # steps may be passed over: Keras counts several as one where it is told to
-            stride = max(1, step - self._prepared)
+            upcoming = step + max(1, step - self._prepared) if upcoming is None else upcoming
             self._prepared = step
-            return (step + stride) // self.every > step // self.every
+            return upcoming // self.every > step // self.every
         self._ready = self._ready or self.spent + self.capture_seconds <= self.overhead * self.elapsed
         return self._ready
 

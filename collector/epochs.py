@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
     """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN.
 
     `numpy.load` reads the file; the names are those of the points. The comment of the zip says whose it is. A file of
-    the same name that belongs to another run is moved into a folder of that run first.
+    the same name that is another run's, or another phase's, is moved first: into a folder of that run, and in it of
+    that phase, where it is not `train`.
 
     Args:
         folder: where `gate_epoch_<epoch>.npz` is written.
@@ -43,11 +46,6 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"gate_epoch_{epoch}.npz"
-    owner = epoch_owner(target)
-    if owner is not None and owner != run:
-        shelf = folder / path_name(owner)
-        shelf.mkdir(exist_ok=True)
-        target.replace(shelf / target.name)
     temporary = folder / f".{target.name}.{os.getpid()}"
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
@@ -57,18 +55,42 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
                         np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
             about = {"run": run, "phase": phase, "epoch": epoch, "step": step}
             archive.comment = json.dumps(about).encode()
-        temporary.replace(target)
+        _put(temporary, target, (run, phase))
     finally:
         temporary.unlink(missing_ok=True)
     return target
 
 
-def epoch_owner(path: Path) -> str | None:
-    """The run that wrote a file, or None where it is missing or none of ours."""
+def epoch_owner(path: Path) -> tuple[str, str] | None:
+    """The run and phase that a file is of, or None where it is missing or none of ours."""
     try:
         with zipfile.ZipFile(path) as archive:
             about: Any = json.loads(archive.comment)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RecursionError):
         return None
-    owner = about.get("run") if isinstance(about, dict) else None
-    return owner if isinstance(owner, str) else None
+    run, phase = (about.get("run"), about.get("phase")) if isinstance(about, dict) else (None, None)
+    return (run, phase) if isinstance(run, str) and isinstance(phase, str) else None
+
+
+def _put(temporary: Path, target: Path, owner: tuple[str, str]) -> None:
+    """Give a file its name; what has that name and is another's is moved to the other's folder first."""
+    with _locked(target.parent):
+        present = epoch_owner(target)
+        if present is not None and present != owner:
+            shelf = target.parent / path_name(present[0])
+            shelf = shelf if present[1] == "train" else shelf / present[1]
+            shelf.mkdir(parents=True, exist_ok=True)
+            target.replace(shelf / target.name)
+        temporary.replace(target)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that share the folder waiting, for as long as two renames take."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -67,10 +67,12 @@ class Monitor(ABC):
         """Count one step of a loop, and capture where one is due.
 
         Args:
-            x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example.
-            time: the market's time: nanoseconds since the epoch, or a moment (one without a zone is taken as UTC);
-                now where None.
-            metrics: name → number, written with every capture.
+            x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example. A
+                stateful layer begins with the state that it has at this moment: call `step` before the model, or give
+                the state that it had then.
+            time: the market's time: nanoseconds since the epoch, a moment (one without a zone is taken as UTC) or a
+                day; now where None.
+            metrics: name → number, written with every capture, and with every step that has a time.
             state: the recurrent state to begin with: layer → its states, each (batch, units), in the order of the
                 framework's initial state; or those of the only recurrent layer.
 
@@ -82,11 +84,15 @@ class Monitor(ABC):
         if not session.started:
             raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
         session.step += 1
-        if session.cadence.due(session.step):
-            with session.guarded("a capture"):
-                moment = None if time is None else _market_time(time)
-                self._capture(x, moment, state)
-                session.metrics(metrics, moment)
+        due = session.cadence.due(session.step)
+        with session.guarded("reading step(time=...)"):
+            moment = None if time is None else _market_time(time)
+            if due:
+                with session.guarded("a capture"):
+                    self._capture(x, moment, state)
+            if due or moment is not None:  # a bar is not to be had again
+                with session.guarded("the metrics of a step"), session.charged("metrics"):
+                    session.metrics(metrics, moment)
         session.prepare()
 
     def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:

@@ -98,7 +98,7 @@ class Session:
         self._shipper: Shipper | None = None
         self._updates: Updates | None = None
         self._prepared_step: int | None = None
-        self._process = 0
+        self._begun, self._process = False, 0
         self._threads = ThreadpoolController()
         self._time = SteadyTime(now, clock)
         self._ending = threading.RLock()
@@ -129,7 +129,7 @@ class Session:
             _check_folder(self.log_dir)
         try:
             self.store.check()
-            if self.named and self.step == 0:
+            if self.named and not self._begun:
                 self._check_unused()
         except WriteUnavailable as error:
             log.warning(
@@ -139,7 +139,7 @@ class Session:
         destination = getattr(self.store, "destination", {"url": self.store.url})  # a user's own store may have none
         spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
         spool.check()
-        self._process = os.getpid()
+        self._begun, self._process = True, os.getpid()
         self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS)
         self._shipping_seconds = 0.0
         self._updates = updates
@@ -164,7 +164,7 @@ class Session:
             used = self.store.read(RUNS, run=self.run, tags={"phase": self.phase})
         except ConfigError:  # a token that may only write cannot be asked
             return
-        if len(used):
+        if len(used) and not (set(used["event"]) & {"failed", "interrupted"} and used["step"].max() == 0):
             raise ConfigError(
                 f"run={self.run!r}: {self.store.url} already holds a run of this name and phase; "
                 "choose another, or leave run=None for a new one each time"
@@ -173,6 +173,11 @@ class Session:
     def event(self, event: str, **fields: FieldValue) -> None:
         """Write a point of `runs`."""
         self._put([Point(RUNS, self.tags, {"event": event, **fields, "step": self.step}, self._time())])
+
+    @property
+    def learns(self) -> bool:
+        """Whether the parameters may be expected to change: not in a validation or a backtest."""
+        return self.phase in ("train", "live")
 
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
         """Write what the framework logs, where it logs anything; what is no number is said once."""
@@ -204,9 +209,13 @@ class Session:
         self.health()
         return layers
 
-    def prepare(self) -> None:
-        """At the end of a step: keep what the next capture compares with, where the next step will have one."""
-        if self.cadence.prepare(self.step) and self._updates is not None:
+    def prepare(self, upcoming: int | None = None) -> None:
+        """At the end of a step: keep what the next capture compares with, where the next step will have one.
+
+        Args:
+            upcoming: the number of the next step, where it is known.
+        """
+        if self.cadence.prepare(self.step, upcoming) and self._updates is not None:
             with self.guarded("a look at the parameters"), self.charged("prepare"):
                 self._updates.keep()
                 self._prepared_step = self.step
@@ -308,6 +317,9 @@ class Session:
                     self.health()
                     self.event(status, **({} if error is None else {"error": told(error)}))
             self._shipper = None
+        with self.guarded("the end of the run"):
+            if self._updates is not None:
+                self._updates.release()
         with self.guarded("the end of the run"):
             shipper.close(CLOSE_SECONDS)
         unwatch(self)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import numpy as np
 
 from collector.errors import ConfigError
 
-Time = int | datetime | np.datetime64
-"""Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC)."""
+Time = int | date | datetime | np.datetime64
+"""Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC); of a day, its beginning."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -25,6 +25,10 @@ def nanoseconds(time: Time) -> int:
     """
     if isinstance(time, np.datetime64) and not np.isnat(time):
         return int(time.astype("datetime64[ns]").astype(np.int64))
+    if hasattr(time, "to_timestamp"):  # pandas' Period: its beginning
+        time = time.to_timestamp()
+    if isinstance(time, date) and not isinstance(time, datetime):
+        time = datetime(time.year, time.month, time.day, tzinfo=UTC)
     if isinstance(time, datetime) and time == time:  # noqa: PLR0124 - pandas' NaT is a datetime, and not itself
         exact = getattr(time, "nanosecond", 0)  # pandas' own datetime has them
         moment = time if time.tzinfo else time.replace(tzinfo=UTC)

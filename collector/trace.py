@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from collector.errors import ConfigError
 from collector.replay.cells import Array, Mask
 
 REPLAY_TOLERANCE: Final = 1e-4
@@ -45,6 +46,21 @@ class Trace:
     unreplayed: dict[str, str] = field(default_factory=dict)
     refused: str | None = None
     stale: bool = False
+
+    @property
+    def error(self) -> float | None:
+        """The largest of the layers' errors; None where none was looked at."""
+        return max((layer.error for layer in self.layers.values() if layer.error is not None), default=None)
+
+    def require_layers(self) -> None:
+        """See that there is something to record.
+
+        Raises:
+            ConfigError: there is not; says why of each layer.
+        """
+        if not self.layers:
+            reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in self.unreplayed.items())
+            raise ConfigError(f"no recurrent layer can be recorded: {reasons}; offer get_gate_history() on it")
 
 
 def difference(ours: Array, theirs: Array) -> float | None:

@@ -49,6 +49,9 @@ class Updates(Protocol):
     def measure(self) -> Sequence[Update]:
         """After it: what is said of each trainable parameter; nothing where none was kept or no step was made."""
 
+    def release(self) -> None:
+        """Forget what was kept, and let go of the model."""
+
 
 @dataclass(slots=True)
 class Tally:

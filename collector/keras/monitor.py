@@ -58,6 +58,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         phase: train, validation, backtest or live.
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
         overhead: the share of the training's time that "auto" may spend on captures.
+        optimizer: the Keras optimizer whose state tells the gradients; where None, the one that the model is compiled
+            with.
 
     Raises:
         ConfigError: an argument is wrong; from `fit`, before its first batch, where the probe does not fit the model,
@@ -77,6 +79,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         phase: str = "train",
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -85,6 +88,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         )
         if model is not None and not isinstance(model, keras.Layer):
             raise ConfigError(f"model={model!r}: must be a Keras model; with fit it need not be given")
+        if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise ConfigError(f"optimizer={optimizer!r}: must be a Keras optimizer; a compiled model has its own")
+        self._optimizer = optimizer
         self._chosen = check_layers(layers)
         self._probe = None if probe is None else as_probe(probe)
         weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
@@ -153,9 +159,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     # What a loop of one's own calls, beside what every monitor offers.
 
     def _begin(self) -> None:
-        self._start()
+        self._start(own_loop=True)
 
-    def _start(self) -> Trace:
+    def _start(self, own_loop: bool = False) -> Trace:
         session = self._session
         model = self.model
         if model is None:
@@ -163,9 +169,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._layers = self._choose(model)
         self._verified = self._probe is not None or not self._needs_inputs(self._layers)
         traced = self._first_look(model) if self._verified else Trace()  # each step brings what it is looked at with
-        if self._verified and not traced.layers:
-            reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in traced.unreplayed.items())
-            raise ConfigError(f"no recurrent layer can be recorded: {reasons}; offer get_gate_history() on it")
+        if self._verified:
+            traced.require_layers()
+        own_step = own_loop or type(model).train_step is not keras.Model.train_step
         session.start(
             framework=f"keras/{keras.backend.backend()}",
             model=f"{type(model).__name__} {model.name}",
@@ -178,15 +184,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                 if self._probe is None
                 else fingerprint(map(keras.ops.convert_to_numpy, keras.tree.flatten(self._probe))),
             },
-            updates=KerasUpdates(model),
+            updates=KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None,
         )
         session.leave_out(traced.unreplayed)
-        self._keep_error(traced)
+        session.replay_error = traced.error
         return traced
-
-    def _keep_error(self, traced: Trace) -> None:
-        errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
-        self._session.replay_error = max(errors, default=None)
 
     @staticmethod
     def _needs_inputs(layers: Mapping[str, Any]) -> bool:
@@ -231,7 +233,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             traced = trace(self.model, seen, self._layers, states=states, verify=True)
         if not self._verified:
             self._verified = True
-            self._keep_error(traced)
+            self._session.replay_error = traced.error
         self._session.leave_out(traced.unreplayed)
         return traced.layers
 

@@ -53,11 +53,14 @@ class KerasUpdates:
     Args:
         model: a Keras model or layer.
         optimizer: that trains it; where None, the one that the model is compiled with, if any.
+        unclipped: whether nothing but the optimizer clips gradients. What a loop of a user's own does to them before
+            it calls the optimizer cannot be seen.
     """
 
-    def __init__(self, model: Any, optimizer: Any = None) -> None:
+    def __init__(self, model: Any, optimizer: Any = None, *, unclipped: bool = True) -> None:
         self._model = model
         self._given = optimizer
+        self._unclipped = unclipped
         self._weights: dict[Name, tuple[Any, Array]] = {}
         self._state: OptimizerState | None = None
 
@@ -93,12 +96,16 @@ class KerasUpdates:
         for (layer, param), (variable, before, after) in pairs.items():
             gradient = gradients.get(id(variable))
             fields = update_fields(before, after, clipped=None if gradient is None else gradient.values)
-            if gradient is not None and gradient.whole and "gradient_norm_clipped" in fields:
+            if self._unclipped and gradient is not None and gradient.whole and "gradient_norm_clipped" in fields:
                 fields["gradient_norm"] = fields["gradient_norm_clipped"]
             if gradient is not None and not gradient.exact:
                 del fields["zero_count"]
             updates.append(Update(layer, param, fields | counted))
         return updates
+
+    def release(self) -> None:
+        """Forget the copies."""
+        self._weights, self._state = {}, None
 
     def _optimizer(self) -> Any:
         return getattr(self._model, "optimizer", None) if self._given is None else self._given

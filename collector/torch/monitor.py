@@ -100,7 +100,7 @@ class GateMonitor(Monitor):
             framework="torch",
             model=type(module).__name__,
             config=config,
-            updates=TorchUpdates(module, session.charged),
+            updates=TorchUpdates(module, session.charged) if session.learns else None,
         )
         if traced is not None:
             session.leave_out(traced.unreplayed)
@@ -114,9 +114,7 @@ class GateMonitor(Monitor):
             raise
         except Exception as error:
             raise misfit("probe", self._probe, self._module, error) from error
-        if not traced.layers:
-            reasons = "; ".join(f"layer {name!r}: {reason}" for name, reason in traced.unreplayed.items())
-            raise ConfigError(f"no recurrent layer can be recorded: {reasons}; offer get_gate_history() on it")
+        traced.require_layers()
         return traced
 
     def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
@@ -130,8 +128,7 @@ class GateMonitor(Monitor):
 
     def _trace(self, inputs: tuple[Any, ...], state: State | None = None) -> Trace:
         traced = trace(self._module, lambda: self._module(*inputs), self._layers, states=state)
-        errors = [layer.error for layer in traced.layers.values() if layer.error is not None]
-        self._session.replay_error = max(errors, default=self._session.replay_error)
+        self._session.replay_error = traced.error
         return traced
 
 

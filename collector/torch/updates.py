@@ -44,7 +44,7 @@ class TorchUpdates:
 
     def keep(self) -> None:
         """Watch the next step."""
-        self._release()
+        self.release()
         self._found = trainable_parameters(self._module)
         for parameters in self._found.values():
             for parameter in parameters:
@@ -57,7 +57,7 @@ class TorchUpdates:
     def measure(self) -> Sequence[Update]:
         """What the step did, a parameter each; nothing where there was none."""
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
-        self._release()
+        self.release()
         return [
             Update(
                 layer,
@@ -70,7 +70,8 @@ class TorchUpdates:
             for (layer, param), step in steps.items()
         ]
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Remove the hooks and forget what they saw."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._found, self._whole, self._steps = [], {}, {}, {}

@@ -130,7 +130,7 @@ class TestLoops:
             # Kingma and Ba 2015, section 2.1: no step is longer than (1 − β1)/√(1 − β2) times the rate.
             assert rows["update_norm"].max() < RATE * 3.17 * np.sqrt(sizes[param])
         assert updates["update_norm"].min() > 0
-        assert updates["gradient_norm"].min() > 0
+        assert updates["gradient_norm_clipped"].min() > 0
         assert set(updates["optimizer_steps"]) == {1}
         assert updates["nan_count"].max() == updates["inf_count"].max() == 0
 

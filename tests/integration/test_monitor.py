@@ -212,7 +212,7 @@ def test_a_loop_of_ones_own_with_market_time(place):
     ]
     looked_at = stats[stats["step"] == 4]["mean"].item()
     assert looked_at == pytest.approx(gates(model, X[3:7])["memory"]["forget"].mean(), abs=1e-6)
-    assert store.read("train_metrics", run="loop")["reward"].tolist() == [1.0, 3.0, 5.0]
+    assert store.read("train_metrics", run="loop")["reward"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert store.runs().set_index("run").loc["loop", "state"] == "completed"
 
 
@@ -561,10 +561,97 @@ def test_a_time_that_is_none_is_said_once_and_stops_nobody(place, caplog):
     with caplog.at_level(logging.WARNING, "gatewatch"), GateMonitor(policy(), probe=X[:4], every=1) as monitor:
         for moment in (2**70, np.datetime64("NaT"), "2024-01-01", np.datetime64("2024-01-02")):
             monitor.step(time=moment)
-    assert sum("a capture failed" in record.message for record in caplog.records) == 1
+    assert sum("reading step(time=...) failed" in record.message for record in caplog.records) == 1
     store = open_store()
     assert store.read("gate_stats", tags={"gate": "forget"})["step"].tolist() == [4]
     assert store.read("collector_health")["failures"].max() == 3
+
+
+@pytest.mark.parametrize("time", [1_700_000_000, 1_700_000_000_000])
+def test_seconds_are_not_taken_for_nanoseconds(place, caplog, time):
+    with caplog.at_level(logging.WARNING, "gatewatch"), GateMonitor(policy(), probe=X[:4], every=1) as monitor:
+        monitor.step(time=time)
+        monitor.step(time=time * 10 ** (19 - len(str(time))))
+    assert sum("nanoseconds since the Unix epoch are meant" in record.message for record in caplog.records) == 1
+    assert open_store().read("gate_stats", tags={"gate": "forget"})["step"].tolist() == [2]
+
+
+def test_a_loop_whose_steps_bring_their_inputs_needs_no_probe(place, caplog):
+    model = policy()
+    with caplog.at_level(logging.WARNING, "gatewatch"), GateMonitor(model, every=1, run="bars") as monitor:
+        monitor.step()
+        for k in range(3):
+            monitor.step(X[k : k + 2])
+    store = open_store()
+    stats = store.read("gate_stats", run="bars", tags={"gate": "forget", "layer": "memory"})
+    assert stats["step"].tolist() == [2, 3, 4]
+    assert stats["mean"].iloc[-1] == pytest.approx(gates_of(model, X[2:4])["memory"]["forget"].mean(), abs=1e-6)
+    assert store.read("collector_health", run="bars")["replay_error"].dropna().max() < 1e-4
+    assert sum("there is nothing to look at" in record.message for record in caplog.records) == 1
+
+
+def test_a_backtest_keeps_the_metrics_of_every_bar_however_few_it_looks_at(place):
+    with GateMonitor(policy(), probe=X[:4], every=5, phase="backtest", run="bars") as monitor:
+        for day in range(10):
+            monitor.step(time=np.datetime64("2024-01-01") + day, metrics={"equity": 100.0 + day})
+    store = open_store()
+    assert store.read("train_metrics", run="bars")["equity"].tolist() == [100.0 + day for day in range(10)]
+    assert len(store.read("gate_stats", run="bars", tags={"gate": "forget", "layer": "memory"})) == 2
+    assert store.read("layer_updates", run="bars").empty
+
+
+def test_a_name_is_free_again_where_its_run_failed_before_it_learnt(place):
+    def failing():
+        with GateMonitor(policy(), probe=X[:4], run="again"):
+            raise ValueError("a misfit elsewhere in the script")
+
+    with pytest.raises(ValueError, match="a misfit"):
+        failing()
+    with GateMonitor(policy(), probe=X[:4], run="again", every=1) as monitor:
+        monitor.step()
+    with pytest.raises(ConfigError, match="already holds a run"), GateMonitor(policy(), probe=X[:4], run="again"):
+        pass
+
+
+def test_another_fit_that_counts_its_epochs_from_0_goes_on_after_the_last(place):
+    model, monitor = policy(), GateMonitor(probe=X[:4], every=4)
+    for _ in range(2):
+        fit(model, monitor, epochs=2)
+    assert sorted(path.name for path in Path("gate_logs").glob("*.npz")) == [f"gate_epoch_{n}.npz" for n in range(4)]
+    assert sorted(set(open_store().read("train_metrics")["epoch"])) == [0, 1, 2, 3]
+
+
+def test_a_model_that_is_changed_in_the_middle_is_looked_at_as_it_is_now(place, caplog):
+    model = keras.Sequential([keras.Input(X.shape[1:]), keras.layers.LSTM(3, name="old")])
+    with caplog.at_level(logging.WARNING, "gatewatch"), GateMonitor(model, probe=X[:4], every=1, run="new") as monitor:
+        monitor.step()
+        model.pop()
+        model.add(keras.layers.GRU(2, name="young"))
+        monitor.step()
+        monitor.step()
+    stats = open_store().read("gate_stats", run="new", tags={"gate": "hidden"})
+    assert stats[["step", "layer"]].to_numpy().tolist() == [[1, "old"], [2, "young"], [3, "young"]]
+    assert sum("'old' is not recorded" in record.message for record in caplog.records) == 1
+
+
+def test_an_optimizer_that_the_model_does_not_know_tells_the_gradients(place):
+    model = policy()
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    model.optimizer = None
+    with GateMonitor(model, probe=X[:4], every=1, run="own", optimizer=optimizer) as monitor:
+        for _ in range(3):
+            optimizer.apply([keras.ops.ones(v.shape) for v in model.trainable_variables], model.trainable_variables)
+            monitor.step()
+    updates = open_store().read("layer_updates", run="own", tags={"layer": "memory", "param": "bias"})
+    assert updates["gradient_norm_clipped"].tolist() == pytest.approx([np.sqrt(updates_size(model))] * 2, rel=1e-4)
+    assert "gradient_norm" not in updates  # whether the loop has clipped it nobody knows
+    with pytest.raises(ConfigError, match="optimizer='adam': must be a Keras optimizer"):
+        GateMonitor(model, optimizer="adam")
+
+
+def updates_size(model):
+    return int(np.prod(model.get_layer("memory").cell.bias.shape))
 
 
 def test_a_fork_that_closes_the_monitor_does_not_end_the_run(place):

@@ -11,9 +11,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sb3_contrib import RecurrentPPO
 
 from collector import GateMonitor, open_store
 from collector.config import load_settings
+from collector.sb3 import GateMonitorCallback
+from collector.torch import GateMonitor as TorchMonitor
 from jobs.cli import _parser
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +46,26 @@ def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = policy()
     moments = pd.date_range("2024-01-01", periods=5)
-    names = {"model": model, "x": X, "y": X[:, 0, :1], "bars": [(m, X[k : k + 1]) for k, m in enumerate(moments)]}
+    batches = list(torch.tensor(X).split(16))
+    names = {
+        "model": model,
+        "x": X,
+        "y": X[:, 0, :1],
+        "bars": [(m, X[k : k + 1]) for k, m in enumerate(moments)],
+        "module": torch.nn.LSTM(3, 4, batch_first=True),
+        "batches": batches,
+        "train": lambda module, batch: module(batch)[0].mean(),
+        "RecurrentPPO": RecurrentPPO,
+        "environment": "CartPole-v1",
+    }
     for block in blocks("python"):
+        names["model"] = model  # the block for Stable-Baselines3 has a model of its own
         exec(compile(block, "README.md", "exec"), names)
     assert names["forget"].shape == (32, 6, 4)
+    assert 0 <= names["metrics"]["saturation"] <= 1
     runs = open_store().runs()
-    assert len(runs) == 3
+    assert runs["state"].tolist() == ["completed"] * 5
+    assert set(runs["framework"]) == {"keras/tensorflow", "torch", "sb3"}
     backtest = open_store().read("gate_stats", tags={"phase": "backtest", "gate": "forget"})
     assert backtest["time"].dt.tz_localize(None).tolist() == list(moments)
     assert len(names["stats"]) > 0
@@ -83,6 +101,18 @@ def test_every_command_is_listed():
     commands = next(action for action in _parser()._actions if action.dest == "command" or action.choices).choices
     listed = set(re.findall(r"^\| `gatewatch (\w+)", README, re.M))
     assert listed == set(commands)
+
+
+def test_the_other_monitors_have_the_same_options():
+    def options(monitor):
+        return {name: p.default for name, p in inspect.signature(monitor.__init__).parameters.items() if name != "self"}
+
+    keras_options = options(GateMonitor)
+    keras_options.pop("model")
+    torch_options = options(TorchMonitor)
+    torch_options.pop("module")
+    assert torch_options == keras_options
+    assert options(GateMonitorCallback) == keras_options | {"verbose": 0}
 
 
 def test_the_links_lead_somewhere():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import tempfile
 import zipfile
 from pathlib import Path
@@ -33,8 +34,8 @@ class Layer(NamedTuple):
 LAYERS = {"memory": Layer({"forget": VALUES, "cell": -VALUES})}
 
 
-def save(folder, layers=LAYERS, run="mine", epoch=0, step=7):
-    return save_epoch(folder, layers, run=run, phase="train", epoch=epoch, step=step)
+def save(folder, layers=LAYERS, run="mine", epoch=0, step=7, phase="train"):
+    return save_epoch(folder, layers, run=run, phase=phase, epoch=epoch, step=step)
 
 
 def load(path):
@@ -83,8 +84,8 @@ def test_another_runs_file_is_moved_into_a_folder_of_that_run(tmp_path, other):
     save(folder)
     (kept,) = (path for path in folder.iterdir() if path.is_dir())
     assert files(tmp_path) == sorted(["logs/gate_epoch_0.npz", f"logs/{kept.name}/gate_epoch_0.npz"])
-    assert epoch_owner(kept / "gate_epoch_0.npz") == other
-    assert epoch_owner(folder / "gate_epoch_0.npz") == "mine"
+    assert epoch_owner(kept / "gate_epoch_0.npz") == (other, "train")
+    assert epoch_owner(folder / "gate_epoch_0.npz") == ("mine", "train")
     np.testing.assert_array_equal(load(kept / "gate_epoch_0.npz")["memory/forget"], VALUES + 1)
 
 
@@ -95,7 +96,44 @@ def test_runs_that_take_turns_keep_their_files(tmp_path):
     assert files(tmp_path) == sorted(
         [f"gate_epoch_{n}.npz" for n in range(3)] + [f"{run}/gate_epoch_{n}.npz" for n in range(3) for run in "ab"]
     )
-    assert {epoch_owner(tmp_path / f"gate_epoch_{n}.npz") for n in range(3)} == {"a"}
+    assert {epoch_owner(tmp_path / f"gate_epoch_{n}.npz") for n in range(3)} == {("a", "train")}
+
+
+def test_phases_that_take_turns_keep_their_files(tmp_path):
+    for epoch in range(3):
+        for phase in ("train", "validation", "backtest"):
+            save(tmp_path, phase=phase, epoch=epoch)
+    places = {path: epoch_owner(tmp_path / path) for path in files(tmp_path)}
+    for epoch in range(3):
+        name = f"gate_epoch_{epoch}.npz"
+        assert places[name] == ("mine", "backtest")
+        assert places[f"mine/{name}"] == ("mine", "train")
+        assert places[f"mine/validation/{name}"] == ("mine", "validation")
+    assert len(places) == 9
+
+
+def test_a_run_that_is_named_like_a_file_has_a_folder_all_the_same(tmp_path):
+    save(tmp_path, run="gate_epoch_0.npz")
+    save(tmp_path)
+    assert len(files(tmp_path)) == 2
+
+
+def _write(folder, run):
+    for _ in range(20):
+        for epoch in range(3):
+            save(folder, run=run, epoch=epoch)
+
+
+def test_processes_that_share_a_folder_lose_no_file(tmp_path):
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(tmp_path, run)) for run in ("a", "b", "c")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    owned = {(epoch_owner(tmp_path / path)[0], path[-5]) for path in files(tmp_path)}
+    assert owned == {(run, str(epoch)) for run in "abc" for epoch in range(3)}
 
 
 @settings(deadline=None, max_examples=50)
@@ -103,7 +141,7 @@ def test_runs_that_take_turns_keep_their_files(tmp_path):
 @example('say "x"')
 def test_a_runs_name_comes_back_whatever_it_is(run):
     with tempfile.TemporaryDirectory() as folder:
-        assert epoch_owner(save(Path(folder), run=run[:512])) == run[:512]
+        assert epoch_owner(save(Path(folder), run=run[:512])) == (run[:512], "train")
 
 
 @settings(deadline=None, max_examples=50)
@@ -180,7 +218,7 @@ def test_a_file_that_is_none_of_ours_has_no_owner_and_gives_way(tmp_path, spoil)
     assert epoch_owner(path) is None
     save(tmp_path)
     assert files(tmp_path) == ["gate_epoch_0.npz"]
-    assert epoch_owner(path) == "mine"
+    assert epoch_owner(path) == ("mine", "train")
     np.testing.assert_array_equal(load(path)["memory/forget"], VALUES)
 
 
@@ -198,7 +236,7 @@ def test_a_file_damaged_anywhere_has_an_owner_or_none(sound, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gate_epoch_0.npz"
         path.write_bytes(damaged)
-        assert isinstance(epoch_owner(path), str | None)
+        assert isinstance(epoch_owner(path), tuple | None)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

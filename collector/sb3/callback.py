@@ -1,0 +1,259 @@
+"""`GateMonitorCallback`: the callback for Stable-Baselines3, made for sb3-contrib's RecurrentPPO."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from collector.cadence import Every
+from collector.errors import ConfigError
+from collector.monitor import check_layers
+from collector.sb3.about import model_config, model_name
+from collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
+from collector.session import Session
+from collector.store import Store
+from collector.torch.layers import RecurrentLayer, recurrent_layers
+from collector.torch.monitor import choose, describe
+from collector.torch.probe import first_line
+from collector.torch.trace import trace
+from collector.torch.updates import TorchUpdates
+from collector.trace import LayerGates, Trace
+
+
+class GateMonitorCallback(BaseCallback):
+    """Record the gates, gradients and weight updates of a recurrent policy while it trains.
+
+    ```python
+    model = RecurrentPPO("MlpLstmPolicy", env)
+    model.learn(total_timesteps=100_000, callback=GateMonitorCallback())
+    ```
+
+    What is recorded is what the LSTMs of actor and critic (`lstm_actor/l0`, `lstm_critic/l0`) do with a fixed probe,
+    environments side by side as the batch, their states reset to zero where an episode starts. The policy's own code
+    runs them, in inference mode. A recurrent layer of a features extractor is recorded too, also that of an algorithm
+    whose policy has no other (PPO, A2C).
+
+    Such a policy changes only between two rollouts, so that is when it is looked at: the first time when the first
+    rollout has been collected (`step` 0: nothing has been learnt yet), then after each training that is due one.
+    `step` is the number of timesteps whose rollouts the policy has been trained on, `epoch` the iteration (one rollout
+    and its training). Gradients and updates are those of the first optimizer step of the training before a capture.
+    After each iteration what SB3 logs is written, and of the episodes that ended in it (as its `Monitor` wrapper tells)
+    the mean `reward`, the mean `episode_length`, and how many `episodes` there were.
+
+    Another `learn()` with the same callback goes on with the run and its steps.
+
+    Once training has begun nothing is raised into it, and it never waits for the store.
+
+    Args:
+        log_dir: folder of the `gate_epoch_<n>.npz` files, one of each iteration that ends in a capture, as far as the
+            budget allows; None for no such files.
+        run: the run's id, not used before; made up from the time where None.
+        store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
+            chooses.
+        probe: observations as the policy is given them (normalised where a VecNormalize does that), of shape (time,
+            environments, *observation), or a mapping of such where observations are dicts; or a pair of these and
+            `episode_starts` of shape (time, environments), 1 where an episode starts. The states begin at zero. Where
+            None, the beginning of the first rollout with its episode starts and states: up to 256 steps of up to 32
+            environments, 2,048 observations in all.
+        every: capture after the first training that brings `step` to or past a multiple of so many timesteps; or
+            "auto": as often as `overhead` allows.
+        layers: only these, by name (`lstm_actor/l0`) or by the path of their module; all where None.
+        phase: train, validation, backtest or live.
+        tags: at most 8 of your own, such as {"symbol": "GOOG"}.
+        overhead: the share of the training's time that "auto" may spend on captures.
+        verbose: 1 to print at the beginning which run goes to which store.
+
+    Raises:
+        ConfigError: an argument is wrong; from `learn`, before its first step, where the policy has no recurrent layer,
+            the probe does not fit it, the store refuses or a folder cannot be written.
+    """
+
+    def __init__(  # noqa: PLR0913 - the public signature: one argument for each thing a user may choose
+        self,
+        log_dir: str | os.PathLike[str] | None = "gate_logs",
+        *,
+        run: str | None = None,
+        store: Store | str | None = None,
+        probe: Any = None,
+        every: Every = "auto",
+        layers: Sequence[str] | None = None,
+        phase: str = "train",
+        tags: Mapping[str, str] | None = None,
+        overhead: float = 0.01,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self._session = Session(
+            log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
+        )
+        self._chosen = check_layers(layers)
+        self._given = None if probe is None else read_probe(probe)
+        self._probe: Probe | None = None
+        self._layers: dict[str, RecurrentLayer] = {}
+        self._log = _Log()
+        self._episodes: list[tuple[float, float]] = []
+        self._collected = self._begun = False
+        self._offset = 0
+        weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        return self._session.run
+
+    # What Stable-Baselines3 calls.
+
+    def _on_training_start(self) -> None:
+        session, model = self._session, self._algorithm
+        if session.started:  # an earlier learn() has failed
+            session.close("interrupted")
+        self._layers = self._choose()
+        traced = self._first_look()
+        updates = TorchUpdates(model.policy, session.charged)
+        config = {
+            **model_config(model),
+            "layers": {name: describe(layer) for name, layer in self._layers.items()},
+            "probe": "from the first rollout" if self._probe is None else self._probe.shape,
+            "probe_fingerprint": None if self._probe is None else self._probe.fingerprint,
+        }
+        session.start(framework="sb3", model=model_name(model), config=config, updates=updates)
+        session.leave_out(traced.unreplayed)
+        self._offset = session.step - model.num_timesteps if self._begun else 0
+        session.step = self._offset + model.num_timesteps
+        self._begun, self._collected = True, False
+        self._episodes.clear()
+        if self._log not in self.logger.output_formats:
+            self.logger.output_formats.append(self._log)
+        if self.verbose:
+            print(f"gatewatch: run {self.run} goes to {session.store.url}")
+        if self._probe is not None:
+            with session.guarded("the first capture"):
+                session.capture(lambda: traced.layers)
+
+    def _on_step(self) -> bool:
+        if self._session.started:
+            with self._session.guarded("the rewards"):
+                ended = [info["episode"] for info in self.locals.get("infos", ()) if "episode" in info]
+                self._episodes += [(float(episode["r"]), float(episode["l"])) for episode in ended]
+        return True
+
+    def _on_rollout_end(self) -> None:
+        session = self._session
+        if not session.started:
+            return
+        self._collected = True
+        if self._probe is None:
+            with session.guarded("the first capture"):
+                self._probe = rollout_probe(self._algorithm)
+                session.capture(self._look)
+        session.prepare(self._offset + self.model.num_timesteps)
+
+    def _on_rollout_start(self) -> None:
+        self._after_training()
+
+    def _on_training_end(self) -> None:
+        self._after_training()
+        if self._log in self.logger.output_formats:
+            self.logger.output_formats.remove(self._log)
+        self._session.close()
+
+    def _after_training(self) -> None:
+        session = self._session
+        if not session.started or not self._collected:  # nothing has been trained yet, or no longer
+            return
+        self._collected = False
+        session.step = self._offset + self.model.num_timesteps
+        if session.cadence.due(session.step):
+            with session.guarded("a capture"):
+                layers = session.capture(self._look)
+                with session.guarded("the epoch's file"):
+                    session.save_epoch(layers)
+        with session.guarded("the metrics"):
+            session.metrics(self._metrics())
+        session.epoch += 1
+
+    # What there is to look at, and the look.
+
+    @property
+    def _algorithm(self) -> OnPolicyAlgorithm:
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            raise ConfigError(
+                f"GateMonitorCallback watches on-policy algorithms, sb3-contrib's RecurrentPPO above all, "
+                f"not {type(self.model).__name__}; collector.torch.GateMonitor watches any torch module"
+            )
+        return self.model
+
+    def _choose(self) -> dict[str, RecurrentLayer]:
+        model = self._algorithm
+        if not recurrent_layers(model.policy):
+            raise ConfigError(
+                f"the policy of {model_name(model)} has no recurrent layer to watch: train one that has, such as "
+                "sb3_contrib's RecurrentPPO('MlpLstmPolicy', env)"
+            )
+        return choose(model.policy, self._chosen)
+
+    def _first_look(self) -> Trace:
+        """At the probe, or where that is still to be collected at the observations that the training begins with."""
+        model = self._algorithm
+        if self._given is not None:
+            self._probe = fitted(self._given, model)
+        elif self._probe is not None:
+            try:
+                return self._trace(self._probe)
+            except Exception:  # it is of another model, with the same callback
+                self._probe = None
+        try:
+            traced = self._trace(self._probe or present_probe(model))
+        except ConfigError:
+            raise
+        except Exception as error:
+            what = "the probe" if self._probe else "its environment's observations"
+            raise ConfigError(f"the policy of {model_name(model)} does not take {what}: {first_line(error)}") from error
+        traced.require_layers()
+        return traced
+
+    def _look(self) -> Mapping[str, LayerGates]:
+        assert self._probe is not None  # noqa: S101 - where there is none yet nobody looks
+        traced = self._trace(self._probe)
+        self._session.leave_out(traced.unreplayed)
+        return traced.layers
+
+    def _trace(self, probe: Probe) -> Trace:
+        policy = self._algorithm.policy
+        traced = trace(policy, lambda: act(policy, probe), self._layers)
+        self._session.replay_error = traced.error
+        return traced
+
+    def _metrics(self) -> dict[str, Any]:
+        metrics = {**self._log.taken(), **self.logger.name_to_value}
+        if self._episodes:
+            reward, length = np.mean(self._episodes, axis=0)
+            metrics |= {"reward": reward, "episode_length": length, "episodes": len(self._episodes)}
+            self._episodes.clear()
+        return metrics
+
+
+class _Log(KVWriter):
+    """What SB3's logger has written out since it was last asked for."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Keep the latest of each."""
+        self._values.update(key_values)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def taken(self) -> dict[str, Any]:
+        """The latest values; it begins anew."""
+        values, self._values = self._values, {}
+        return values
