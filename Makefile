@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint influxd browser bench lock clean
+.PHONY: help setup demo test endurance lint influxd browser bench lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,6 +16,10 @@ demo: $(VENV)/.demo ## train on real prices with a fault put in, score it, write
 
 test: setup lint ## run the whole suite
 	$(BIN)/python -m pytest
+
+endurance: setup ## kill 100 trainings, take the server away for two minutes, and count what arrived (about 5 minutes)
+	$(BIN)/python -m tests.endurance kill
+	$(BIN)/python -m tests.endurance outage
 
 setup: $(VENV)/.dev browser ## install everything that the tests need, influxd and a browser included
 	@tools/system-packages build >&2
@@ -34,9 +38,8 @@ influxd: ## build influxd where needed (about 10 minutes, once) and print its pa
 browser: ## install Chromium for the tests of the report, where that is possible
 	@tools/system-packages browser
 
-bench: $(VENV)/.dev ## measure what watching costs, and the encoder, beside their peers (about 10 minutes)
-	$(BIN)/python bench/training.py
-	$(BIN)/python bench/encoder.py
+bench: setup ## measure what watching costs, shipping and the encoder, beside their peers (about 20 minutes)
+	$(BIN)/python -m bench.collector
 
 lock: $(VENV)/.dev ## pin every dependency anew
 	$(BIN)/uv pip compile $(LOCK) --group build -o requirements/demo.txt

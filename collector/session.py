@@ -197,7 +197,7 @@ class Session:
                 too small to gain from more.
             time: nanoseconds since the epoch; now where None.
         """
-        with self.charged("capture"), self._threads.limit(limits=1, user_api="blas"):
+        with self.charged("capture"), self._threads.limit(limits=1):
             updates = self._measured()
             layers = look()
             moment = self._time() if time is None else time
