@@ -53,8 +53,8 @@ class Policy(torch.nn.Module):
         return self.head(self.lstm(x)[0][:, -1])
 
 
-def train(run: str, url: str, steps: int, pause: float = 0.0) -> list[float]:
-    """Train on a random walk and return the seconds of each step."""
+def train(run: str, url: str, steps: int, pause: float = 0.0) -> tuple[list[float], float]:
+    """Train on a random walk; the seconds of each step, and those that the end of the run took."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     policy = Policy()
@@ -76,7 +76,8 @@ def train(run: str, url: str, steps: int, pause: float = 0.0) -> list[float]:
                 time.sleep(pause)
             if step % 16 == 15:
                 monitor.end_epoch()
-    return seconds
+        begin = time.perf_counter()
+    return seconds, time.perf_counter() - begin
 
 
 def victim(run: str, url: str, told: Path) -> None:
@@ -188,10 +189,10 @@ def outage(server: Any, url: str, seconds: float) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            steps = []
             begin = time.monotonic()
-            steps = train("outage", url, int((begin_s + seconds + after_s) / (pause + 0.01)), pause)
-            os.write(write, json.dumps([time.monotonic() - begin, steps]).encode())
+            steps, closing = train("outage", url, int((begin_s + seconds + after_s) / (pause + 0.01)), pause)
+            with os.fdopen(write, "w") as pipe:
+                json.dump([time.monotonic() - begin, closing, steps], pipe)
         finally:
             os._exit(0)
     os.close(write)
@@ -202,8 +203,7 @@ def outage(server: Any, url: str, seconds: float) -> bool:
     server.start()
     away = time.monotonic() - stopped
     with os.fdopen(report, "rb") as pipe:
-        lived, steps = json.loads(pipe.read())
-    ended = time.monotonic()
+        lived, closing, steps = json.loads(pipe.read())
     os.waitpid(child, 0)
     stats = open_store(url).read("gate_stats", run="outage", tags={"gate": "forget"})
     lost = len(steps) - len(set(stats["step"]))
@@ -215,8 +215,8 @@ def outage(server: Any, url: str, seconds: float) -> bool:
     print(f"median step in the first quarter         {before * 1e3:8.2f} ms")
     print(f"median step in the middle half           {middle * 1e3:8.2f} ms ({middle / before:.2f} times)")
     print(f"longest step                             {max(steps) * 1e3:8.1f} ms")
+    print(f"end of the run                           {closing:8.1f} s")
     print(f"state                                    {open_store(url).runs()['state'].iloc[0]:>8}")
-    del ended
     return lost == 0
 
 
