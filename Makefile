@@ -38,7 +38,7 @@ influxd: ## build influxd where needed (about 10 minutes, once) and print its pa
 browser: ## install Chromium for the tests of the report, where that is possible
 	@tools/system-packages browser
 
-bench: setup ## measure what watching costs, shipping and the encoder, beside their peers (about 20 minutes)
+bench: setup ## measure what watching costs, shipping and the encoder, beside their peers (about half an hour)
 	$(BIN)/python -m bench.collector
 
 lock: $(VENV)/.dev ## pin every dependency anew

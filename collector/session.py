@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -193,11 +193,10 @@ class Session:
         """Look at the gates and write their points; the cost is charged to the budget.
 
         Args:
-            look: gives layer → gates; called with native libraries held to one thread, since a capture's matrices are
-                too small to gain from more.
+            look: gives layer → gates; called in `one_thread`.
             time: nanoseconds since the epoch; now where None.
         """
-        with self.charged("capture"), self._threads.limit(limits=1):
+        with self.charged("capture"), self.one_thread():
             updates = self._measured()
             layers = look()
             moment = self._time() if time is None else time
@@ -237,16 +236,17 @@ class Session:
 
     def health(self) -> None:
         """Write `collector_health`."""
-        if self._shipper is None:
+        shipper = self._shipper
+        if shipper is None:
             return
-        self.cadence.charge("ship", self._shipper.busy_seconds - self._shipping_seconds)
-        self._shipping_seconds = self._shipper.busy_seconds
+        self.cadence.charge("ship", shipper.busy_seconds - self._shipping_seconds)
+        self._shipping_seconds = shipper.busy_seconds
         fields: dict[str, FieldValue] = {
             "captured": self.captured,
-            "shipped": self._shipper.shipped,
-            "spooled_bytes": self._shipper.spool.waiting_bytes,
-            "rejected": self._shipper.rejected,
-            "dropped": self._shipper.dropped,
+            "shipped": shipper.shipped,
+            "spooled_bytes": shipper.spool.waiting_bytes,
+            "rejected": shipper.rejected,
+            "dropped": shipper.dropped,
             "failures": sum(self.failures.values()),
             "capture_ms": self.cadence.capture_seconds * 1e3,
             "overhead_ratio": self.cadence.overhead_ratio,
@@ -273,6 +273,11 @@ class Session:
             if path not in self.unreplayed:
                 log.warning("gatewatch: layer %r is not recorded: %s", path, reason)
                 self.unreplayed[path] = reason
+
+    def one_thread(self) -> AbstractContextManager[object]:
+        """Native libraries held to one thread: the matrices of a look are too small to gain from more."""
+        limited: AbstractContextManager[object] = self._threads.limit(limits=1)
+        return limited
 
     @contextmanager
     def charged(self, kind: str) -> Iterator[None]:

@@ -115,11 +115,11 @@ class Shipper:
                 lines = encode(part)
             if part:
                 self._keep(lines, len(part))
-        with self._changed:
-            self._fresh = True
-            if self._thread is None:  # in a forked child
-                self._start()
-            self._changed.notify_all()
+            with self._changed:
+                self._fresh = True
+                if self._thread is None:  # in a forked child
+                    self._start()
+                self._changed.notify_all()
 
     def _sound(self, points: Sequence[Point]) -> list[Point]:
         sound = []
@@ -224,12 +224,15 @@ class Shipper:
             with self._changed:
                 if not self._fresh and not self.waiting:
                     self._changed.wait_for(lambda: self._fresh or self._closed or self._hurry.is_set(), until)
-            if self.waiting < BATCH_POINTS:
-                self._hurry.wait(LINGER_SECONDS)
+            with self._changed:
+                self._changed.wait_for(self._enough, LINGER_SECONDS)
             pause = self._ship(wait)
             self.busy_seconds = time.thread_time()
             wait = FIRST_WAIT if pause is None else min(wait * 2, LONGEST_WAIT)
             retry_at = time.monotonic() + (pause or 0.0)
+
+    def _enough(self) -> bool:
+        return self._hurry.is_set() or self.waiting >= BATCH_POINTS
 
     def _ship(self, wait: float) -> float | None:
         """Write what waits; None where nothing is left, or the seconds to wait before the next try."""

@@ -215,7 +215,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def _first_look(self, model: Any) -> Trace:
         try:
-            return trace(model, self._probe, self._layers, verify=True)
+            with self._session.one_thread():
+                return trace(model, self._probe, self._layers, verify=True)
         except ConfigError:
             raise
         except Exception as error:

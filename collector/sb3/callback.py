@@ -210,7 +210,8 @@ class GateMonitorCallback(BaseCallback):
             except Exception:  # it is of another model, with the same callback
                 self._probe = None
         try:
-            traced = self._trace(self._probe or present_probe(model))
+            with self._session.one_thread():
+                traced = self._trace(self._probe or present_probe(model))
         except ConfigError:
             raise
         except Exception as error:

@@ -109,7 +109,8 @@ class GateMonitor(Monitor):
         if self._probe is None:  # each step brings what it is to be looked at with
             return None
         try:
-            traced = self._trace(self._probe)
+            with self._session.one_thread():
+                traced = self._trace(self._probe)
         except ConfigError:
             raise
         except Exception as error:
