@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
@@ -154,12 +154,22 @@ def _jobs(arguments: argparse.Namespace) -> int:
             for done in passes
         ]
         print(table(["run", "captures", "derived", "scored", "above 1"], rows))
-        if any(done.captures <= WARM_UP for done in passes):
-            print(f"\nScores begin after {WARM_UP} captures. For more of them give GateMonitor a smaller every=.")
+        if short := list(_too_short(passes, WARM_UP)):
+            which = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
+            print(f"\nScores begin after {WARM_UP} captures of a phase: {which}.", end=" ")
+            print("For more of them give GateMonitor a smaller every=.")
     failed = [done for done in passes if done.failed is not None]
     for done in failed:
         _fail(f"run {printable(done.run)}: {done.failed}", 1)
     return 1 if failed else 0
+
+
+def _too_short(passes: Sequence[Pass], warm_up: int) -> Iterator[str]:
+    """Each phase of which there are too few captures for a score."""
+    for done in passes:
+        for phase, captures in (done.phases or {"": 0}).items():
+            if captures <= warm_up and done.failed is None:
+                yield f"{printable(' '.join(filter(None, (done.run, phase))))} has {captures}"
 
 
 def _told(done: Pass) -> list[object]:

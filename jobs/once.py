@@ -7,7 +7,7 @@ writes the same points.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -64,6 +64,7 @@ class Pass:
     Attributes:
         run: its name.
         captures: moments at which its gates were captured.
+        phases: phase → moments of it; the fewest where the user's own tags part it.
         derived, scored: points written.
         anomalous: scores above 1 among them.
         unchanged: whether every capture had its points already.
@@ -72,6 +73,7 @@ class Pass:
 
     run: str
     captures: int = 0
+    phases: dict[str, int] = field(default_factory=dict)
     derived: int = 0
     scored: int = 0
     anomalous: int = 0
@@ -119,6 +121,7 @@ def _pass_over(store: Store, run: str) -> Pass:
     stats = store.read(GATE_STATS, run=run)
     result = Pass(run, captures=stats["time"].nunique())
     tags = _tag_columns(stats)
+    result.phases = _captures_by_phase(stats, tags)
     if stats.empty or _keys(stats, tags) <= _keys(store.read(GATE_DERIVED, run=run), tags):
         result.unchanged = True
         return result
@@ -212,6 +215,17 @@ def _followed(series: Series) -> Array:
 
 def _tag_columns(frame: pd.DataFrame) -> list[str]:
     return [column for column in frame.columns if column != "time" and column not in GATE_STATS_FIELDS]
+
+
+def _captures_by_phase(stats: pd.DataFrame, tags: Sequence[str]) -> dict[str, int]:
+    """Phase → captures that its forest learns from and scores: those of the same tags, layer and gate apart."""
+    shared = [tag for tag in tags if tag not in ("layer", "gate")]
+    found: dict[str, int] = {}
+    for values, times in stats.groupby(shared, dropna=False)["time"] if shared else ():
+        named = dict(zip(shared, values, strict=True)).get("phase")
+        phase = named if isinstance(named, str) else ""
+        found[phase] = min(found.get(phase, len(times)), times.nunique())
+    return found
 
 
 def _keys(frame: pd.DataFrame, tags: Sequence[str]) -> set[tuple[Any, ...]]:

@@ -2,86 +2,115 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.errors import ConfigError
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, GATE_UNITS, RUNS, TRAIN_METRICS
-from jobs.report.charts import band_chart, metric_charts, score_chart
+from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, GATE_UNITS, LAYER_UPDATES, RUNS, TRAIN_METRICS
+from jobs.report.axis import axes_of, market_phases, settled, spans_of
+from jobs.report.canvas import OTHER, PHASE_COLOURS
 from jobs.report.epochs import read_epochs
-from jobs.report.facts import facts_of
-from jobs.report.heatmap import MAX_FRAMES, render_gate_heatmap
-from jobs.report.html import figure_json
-from jobs.report.series import (
-    Key,
-    Row,
-    by_series,
-    config_of,
-    newest,
-    one_detector,
-    profiles,
-    steps,
-    table,
-    worst_layers,
-)
+from jobs.report.facts import ending, facts_of, newest_steps, state_of, tags_of
+from jobs.report.metric_charts import metric_charts
+from jobs.report.pictures import heatmaps
+from jobs.report.sections import gate_section, learning_section, metric_section
+from jobs.report.series import Row, by_series, config_of, layer_order, one_detector, table, worst_layers
 from jobs.report.text import number, percent
-from jobs.report.verdict import FEW, no_scores, verdict
+from jobs.report.verdict import FEW, no_scores, unscored, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     import pandas as pd
 
     from collector.store.protocol import Store
 
 MAX_LAYERS: Final = 12
-"""How many layers are drawn; the table has all. More make a page that nobody scrolls to the end of."""
+"""How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""
 MAX_HEATMAP_FRAMES: Final = 48
 """How many frames all heatmaps together have: of 64 × 64 cells in four panels each, about 4 MB."""
 
 
-def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None], now: datetime) -> dict[str, Any]:
     """Everything that the template names.
 
     Args:
         store: where the points are.
         about: the run's row of `store.runs()`.
         say: told what is being done, a line each.
+        now: with a zone; a run that has been silent for long has died.
 
     Raises:
         WriteUnavailable: the store does not answer.
     """
-    run, config = str(about["run"]), config_of(about.get("config"))
+    run = str(about["run"])
     say(f"reading run {run}")
-    events, metrics, stats_rows = (store.read(name, run=run) for name in (RUNS, TRAIN_METRICS, GATE_STATS))
-    derived, scores_rows = (store.read(name, run=run) for name in (GATE_DERIVED, GATE_SCORES))
-    detector, scores_rows = one_detector(scores_rows)
-    stats, scores = by_series(stats_rows), by_series(scores_rows)
-    rows = table(stats, by_series(derived), scores)
-    shown = worst_layers(rows, MAX_LAYERS)
-    many_phases = len({row.key.phase for row in rows}) > 1
+    events, metrics, captures = (store.read(name, run=run) for name in (RUNS, TRAIN_METRICS, GATE_STATS))
+    derived, scored, updates = (store.read(name, run=run) for name in (GATE_DERIVED, GATE_SCORES, LAYER_UPDATES))
+    units = store.read(GATE_UNITS, run=run)
+    market = market_phases(events, captures, metrics)
+    metrics, captures, scored, updates, units = (
+        settled(frame, market, events) for frame in (metrics, captures, scored, updates, units)
+    )
+    detector, scored = one_detector(scored)
+    spans = spans_of(captures, metrics, updates, scored, units)
+    axes = axes_of(spans, market)
+    by_phase = {phase: axis for axis in axes for phase in axis.phases}
+
+    configs = _configs(about, events)
+    order = layer_order(configs)
+    stats, scores = by_series(captures, layers=order), by_series(scored, layers=order)
+    rows = table(stats, by_series(derived, layers=order), scores)
+    phases = [phase for axis in axes for phase in axis.phases]
+    most = max(4, MAX_LAYERS // max(1, len(phases)))
+    shown = worst_layers(rows, most)
+    state = state_of(about, now)
+    learning, wrong = learning_section(by_series(updates, "param", order), by_phase, most, len(phases) > 1)
 
     say("drawing heatmaps")
-    epochs = read_epochs(config, run, frames=MAX_HEATMAP_FRAMES, layers=len({layer.layer for layer in shown}))
-    heatmaps = _heatmaps(store, run, shown, epochs.layers, many_phases)
+    folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
+    epochs = read_epochs(list(dict.fromkeys(folders)), run, frames=MAX_HEATMAP_FRAMES, layers=len(shown))
+    pictures = heatmaps(by_series(units, layers=order), shown, epochs.layers, axes, spans, MAX_HEATMAP_FRAMES)
     say("drawing charts")
+    config = configs[0] if configs else {}
     return {
         "run": run,
-        "facts": facts_of(about, events, rows, config),
-        "verdict": verdict(rows, stats, scores, metrics),
+        "ending": ending(about, state),
+        "facts": facts_of(
+            about,
+            state,
+            newest_steps(events, captures),
+            rows=rows,
+            tags=tags_of(events),
+            config=config,
+            market={phase: spans[phase] for phase in phases if phase in market},
+        ),
+        "verdict": verdict(rows, stats, scores, metrics, by_phase) + wrong,
         "no_scores": None if detector else no_scores(stats),
+        "unscored": unscored(stats, scores),
         "detector": detector.replace("_", " "),
-        "many_phases": many_phases,
+        "phases": {phase: PHASE_COLOURS.get(phase, OTHER) for phase in phases} if len(phases) > 1 else {},
         "rows": [_cells(row) for row in rows],
-        "left_out": len(worst_layers(rows, len(rows))) - len(shown),
-        "metrics": [{"name": name, "figure": figure_json(chart)} for name, chart in metric_charts(metrics).items()],
-        "layers": _layers(shown, stats, scores, rows, many_phases),
-        "heatmaps": heatmaps,
-        "from_points": any(heatmap["from_points"] for heatmap in heatmaps),
+        "left_out": len({row.key.layer for row in rows}) - len(shown),
+        "metrics": metric_section(metric_charts(metrics, captures, axes), _text(about.get("framework"))),
+        "layers": gate_section(shown, stats, scores, rows, axes, spans),
+        "learning": learning,
+        "heatmaps": pictures,
         "notes": epochs.notes,
-        "config": config,
+        "config": [(name, _text(value)) for name, value in config.items()],
     }
+
+
+def _configs(about: Mapping[str, Any], events: pd.DataFrame) -> list[dict[str, Any]]:
+    """The configuration of each phase, the run's own first."""
+    texts = [about.get("config"), *events.get("config", ())]
+    return [config for text in dict.fromkeys(map(_text, texts)) if (config := config_of(text))]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _cells(row: Row) -> dict[str, Any]:
@@ -98,69 +127,3 @@ def _cells(row: Row) -> dict[str, Any]:
         "bar": round(100 * row.share) if np.isfinite(row.share) else 0,
         "alarming": row.share > FEW,
     }
-
-
-def _layers(
-    shown: list[Key],
-    stats: Mapping[Key, pd.DataFrame],
-    scores: Mapping[Key, pd.DataFrame],
-    rows: list[Row],
-    many_phases: bool,
-) -> list[dict[str, Any]]:
-    """The charts of each layer; all scores on one axis, so that layers can be compared."""
-    top = max((row.worst for row in rows if row.worst > 2), default=2.0)
-    found = []
-    for layer in shown:
-        scored = _of(layer, scores)
-        found.append(
-            {
-                "name": _title(layer, many_phases),
-                "scores": figure_json(score_chart(scored, top)) if scored else None,
-                "bands": [
-                    {"gate": gate, "now": number(newest(frame, "mean")), "figure": figure_json(band_chart(gate, frame))}
-                    for gate, frame in _of(layer, stats).items()
-                ],
-            }
-        )
-    return found
-
-
-def _heatmaps(
-    store: Store, run: str, shown: list[Key], saved: Mapping[str, Mapping[str, Any]], many_phases: bool
-) -> list[dict[str, Any]]:
-    """The heatmap of each layer, from the epoch files; from the points of its units where it has none."""
-    names = [name for name in dict.fromkeys([*(layer.layer for layer in shown), *saved]) if name in saved]
-    found = [_heatmap(name, saved[name], name) for name in names[:MAX_LAYERS]]
-    missing = [layer for layer in shown if layer.layer not in saved]
-    if not missing:
-        return found
-    units = by_series(store.read(GATE_UNITS, run=run))
-    for layer in missing:
-        if gates := profiles(_of(layer, units)):
-            captures = steps(max(_of(layer, units).values(), key=len))
-            frames = min(MAX_FRAMES, max(10, 2 * MAX_HEATMAP_FRAMES // len(missing)))
-            found.append(_heatmap(_title(layer, many_phases), gates, layer.layer, captures.tolist(), frames))
-    return found
-
-
-def _heatmap(
-    title: str, data: Mapping[str, Any], layer: str, captures: list[float] | None = None, frames: int = MAX_FRAMES
-) -> dict[str, Any]:
-    """A heatmap for the template; where the data cannot be drawn, why."""
-    from_points = captures is not None
-    label = "step" if from_points else "position in the sequence"
-    try:
-        figure = render_gate_heatmap(data, layer, times=captures, time_label=label, max_frames=frames)
-    except ConfigError as error:
-        return {"name": title, "error": str(error), "figure": None, "from_points": from_points}
-    figure.update_layout(title=None, template=None, margin={"t": 40})
-    return {"name": title, "error": None, "figure": figure_json(figure), "from_points": from_points}
-
-
-def _of(layer: Key, frames: Mapping[Key, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Gate → frame of one phase and layer."""
-    return {key.gate: frame for key, frame in frames.items() if key._replace(gate="") == layer}
-
-
-def _title(layer: Key, many_phases: bool) -> str:
-    return f"{layer.layer} · {layer.phase}" if many_phases and layer.phase else layer.layer

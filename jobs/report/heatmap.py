@@ -8,6 +8,7 @@ import numpy as np
 
 from collector.errors import ConfigError
 from collector.schema import gate_scale
+from jobs.report.axis import between, dates
 from jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
 from jobs.report.text import plotly_text
 
@@ -34,7 +35,7 @@ def render_gate_heatmap(
     layer_name: str,
     metric_type: str = "activation",
     *,
-    times: Sequence[float] | None = None,
+    times: Sequence[float] | NDArray[Any] | None = None,
     time_label: str = "position in the sequence",
     max_frames: int = MAX_FRAMES,
 ) -> Figure:
@@ -52,7 +53,8 @@ def render_gate_heatmap(
         layer_name: shown as it stands, never as markup.
         metric_type: `activation` (mean over the batch), `saturation` (share of the batch beyond the limits of
             `schema.gate_scale`) or `variability` (standard deviation over the batch).
-        times: what stands on the time axis for each position, as many as the arrays are long; 0, 1, … without.
+        times: what stands on the time axis for each position, as many as the arrays are long: numbers, or an array of
+            datetime64; 0, 1, … without.
         time_label: what that axis counts.
         max_frames: how many frames to keep, at least two; fewer make a smaller file.
 
@@ -83,6 +85,8 @@ def render_gate_heatmap(
     if times is not None and len(times) != span:
         raise ConfigError(f"times: {len(times)} given for arrays of {span} positions in {where}; give one for each")
 
+    time_axis = _time_axis(span, times)
+
     def axes(shown: Picture) -> dict[str, Any]:
         return {"x": _positions(shown.times, times), "y": centres(shown.units).astype(np.float32)}
 
@@ -94,7 +98,7 @@ def render_gate_heatmap(
         units = next((frame[gate].units for frame in pictures if gate in frame), 0)
         grouped = f" (averages of {units / len(centres(units)):.3g})" if units > len(centres(units)) else ""
         figure.update_yaxes(title_text=f"unit{grouped}", range=[-0.5, max(units, 1) - 0.5], **cell)
-        figure.update_xaxes(title_text=plotly_text(time_label) if panel > 1 else None, range=_ends(span, times), **cell)
+        figure.update_xaxes(title_text=plotly_text(time_label) if panel > 1 else None, **time_axis, **cell)
         if gate not in recorded:
             figure.update_xaxes(showgrid=False, **cell)
             figure.update_yaxes(showgrid=False, **cell)
@@ -113,7 +117,8 @@ def render_gate_heatmap(
 
     if labels is None:
         ends = [n + 1 for n in thin(max(p.z.shape[1] for p in pictures[0].values()), max_frames)]
-        names = [f"{_positions(span, times)[end - 1]:g}" for end in ends]
+        places = _positions(span, times)
+        names = [place if isinstance(place, str) else f"{place:g}" for place in (places[end - 1] for end in ends)]
         data = [[_until(pictures[0][gate], end, times) for gate in recorded] for end in ends]
     else:
         names = [plotly_text(labels[i], 24) for i in kept]
@@ -150,21 +155,28 @@ def _check_units(pictures: Sequence[dict[str, Picture]], where: str) -> None:
             )
 
 
-def _positions(count: int, times: Sequence[float] | None) -> NDArray[np.float64]:
-    """What stands on the time axis in the middle of each bin; shape (bins,)."""
-    middles = centres(count)
-    return middles if times is None else np.interp(middles, np.arange(len(times)), np.asarray(times, dtype=float))
+def _positions(count: int, times: Sequence[float] | NDArray[Any] | None) -> Any:
+    """What stands on the time axis in the middle of each bin, as plotly takes it; shape (bins,)."""
+    return _written(between(centres(count), times))
 
 
-def _ends(span: int, times: Sequence[float] | None) -> list[float]:
-    """The range of the time axis, with room for half a cell at both ends."""
-    at = _positions(span, times)
+def _written(at: NDArray[Any]) -> Any:
+    return dates(at) if at.dtype.kind == "M" else at
+
+
+def _time_axis(span: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
+    """Kind and range of the time axis, with room for half a cell at both ends."""
+    at = between(centres(span), times)
     if len(at) == 1:
-        return [float(at[0]) - 0.5, float(at[0]) + 0.5]
-    return [float(at[0] - (at[1] - at[0]) / 2), float(at[-1] + (at[-1] - at[-2]) / 2)]
+        half: Any = np.timedelta64(12, "h") if at.dtype.kind == "M" else 0.5
+        ends = [at[0] - half, at[0] + half]
+    else:
+        ends = [at[0] - (at[1] - at[0]) / 2, at[-1] + (at[-1] - at[-2]) / 2]
+    dated = {"type": "date", "nticks": 6} if at.dtype.kind == "M" else {}
+    return {"range": list(_written(np.asarray(ends))), **dated}
 
 
-def _until(shown: Picture, end: int, times: Sequence[float] | None) -> dict[str, Any]:
+def _until(shown: Picture, end: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
     """The picture up to a column: what comes later is not there yet."""
     return {"z": shown.z[:, :end], "x": _positions(shown.times, times)[:end]}
 

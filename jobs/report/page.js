@@ -20,7 +20,7 @@
 
   // On a narrow screen the four panels stand below each other instead of two by two.
   const stack = (layout, height) => {
-    const gap = 0.055, each = (1 - 3 * gap) / 4;
+    const gap = layout.xaxis.type === "date" ? 0.08 : 0.055, each = (1 - 3 * gap) / 4;
     for (let i = 0; i < 4; i++) {
       const n = i ? i + 1 : "", top = 1 - i * (each + gap);
       Object.assign(layout["xaxis" + n], { domain: [0, 1], title: i === 3 ? layout.xaxis3.title : {} });

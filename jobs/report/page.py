@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def write_report(
     name = str(about["run"])
     output = Path(f"gatewatch-{path_name(name)}.html") if output is None else Path(output)
     _check(output)
-    html = render(content(store, about, say))
+    html = render(content(store, about, say, datetime.now(UTC)))
     say(f"writing {output}")
     draft = output.with_name(f".{path_name(output.name)}.{os.getpid()}.tmp")
     try:

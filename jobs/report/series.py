@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from collector.schema import GRU_GATES, LSTM_GATES
+from collector.schema import GRU_GATES, LSTM_GATES, PHASES, clean_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,12 @@ DETECTORS: Final = ("consensus", "isolation_forest", "robust", "rules")
 """Which detector's scores are shown where several wrote some: the first of these."""
 MAX_POINTS: Final = 400
 _REDUCE: Final[Mapping[str, Callable[[NDArray[np.float64]], float]]] = {"mean": np.mean, "min": np.min, "max": np.max}
-_ORDER: Final = {gate: i for i, gate in enumerate(dict.fromkeys([*GRU_GATES[:2], *LSTM_GATES, *GRU_GATES]))}
+_PARAMS: Final = ("kernel", "recurrent", "bias")
+_ORDER: Final = {gate: i for i, gate in enumerate(dict.fromkeys([*GRU_GATES[:2], *LSTM_GATES, *GRU_GATES, *_PARAMS]))}
 
 
 class Key(NamedTuple):
-    """Whose series it is."""
+    """Whose series it is. Of `layer_updates` the parameter stands in the gate's place."""
 
     phase: str
     layer: str
@@ -54,17 +55,33 @@ class Row:
     share: float
 
 
-def by_series(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
-    """The rows of each series, in order of time; layers in order of first appearance, gates in their usual order."""
-    if frame.empty or not {"layer", "gate"} <= set(frame.columns):
+def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = ()) -> dict[Key, pd.DataFrame]:
+    """The rows of each series, in order of time; layers and gates in their order, phases one after the other.
+
+    Args:
+        frame: points with the tags layer and `part`.
+        part: gate, or param.
+        layers: the network's, in its order; others come after them by name.
+    """
+    if frame.empty or not {"layer", part} <= set(frame.columns):
         return {}
     frame = frame.assign(phase=frame["phase"].fillna("") if "phase" in frame else "")
-    groups = frame.groupby(["phase", "layer", "gate"], sort=False)
+    groups = frame.groupby(["phase", "layer", part], sort=False)
     found = {Key(*map(str, key)): rows.reset_index(drop=True) for key, rows in groups}
-    blocks = list(dict.fromkeys((key.phase, key.layer) for key in found))
-    place = {block: i for i, block in enumerate(blocks)}
-    order = sorted(found, key=lambda key: (place[key.phase, key.layer], _ORDER.get(key.gate, len(_ORDER)), key.gate))
-    return {key: found[key] for key in order}
+    place = {layer: i for i, layer in enumerate(layers)}
+    phases = {phase: i for i, phase in enumerate(PHASES)}
+
+    def order(key: Key) -> tuple[Any, ...]:
+        return (
+            phases.get(key.phase, len(phases)),
+            key.phase,
+            place.get(key.layer, len(place)),
+            key.layer,
+            _ORDER.get(key.gate, len(_ORDER)),
+            key.gate,
+        )
+
+    return {key: found[key] for key in sorted(found, key=order)}
 
 
 def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -103,13 +120,12 @@ def newest(frame: pd.DataFrame | None, *names: str) -> float:
     return float(finite[-1]) if len(finite) else float("nan")
 
 
-def binned(values: NDArray[np.float64], how: str) -> NDArray[np.float64]:
+def binned(values: NDArray[Any], how: str) -> NDArray[Any]:
     """A series in at most 400 values: the `mean`, `min`, `max` or `last` of neighbours, NaN left out."""
     if len(values) <= MAX_POINTS:
         return values
     if how == "last":
-        last: NDArray[np.float64] = values[np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[1:] - 1]
-        return last
+        return np.asarray(values[np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[1:] - 1])
     reduce = _REDUCE[how]
     parts = [part[np.isfinite(part)] for part in np.array_split(values, MAX_POINTS)]
     return np.array([float(reduce(part)) if len(part) else np.nan for part in parts])
@@ -159,11 +175,17 @@ def config_of(text: object) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def worst_layers(rows: Sequence[Row], most: int) -> list[Key]:
-    """Phase and layer (their gate is empty) of at most `most` layers: those with the largest share above 1."""
-    worst: dict[Key, float] = {}
+def layer_order(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The layers of a network in its order, as its configurations list them; as the points call them."""
+    found = [layers for config in configs if isinstance(layers := config.get("layers"), dict | list)]
+    return list(dict.fromkeys(clean_name(name) for layers in found for name in layers))
+
+
+def worst_layers(rows: Sequence[Row], most: int) -> list[str]:
+    """At most `most` layers, in their order: those with the largest share above 1 in any phase."""
+    worst: dict[str, float] = {}
     for row in rows:
-        layer = row.key._replace(gate="")
-        worst[layer] = max(worst.get(layer, 0.0), 0.0 if np.isnan(row.share) else row.share)
+        share = 0.0 if np.isnan(row.share) else row.share
+        worst[row.key.layer] = max(worst.get(row.key.layer, 0.0), share)
     kept = set(sorted(worst, key=lambda layer: -worst[layer])[:most])
     return [layer for layer in worst if layer in kept]

@@ -6,6 +6,8 @@ import math
 import re
 from typing import Final
 
+import numpy as np
+
 _MARKUP: Final = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("%"): "&#37;", ord("$"): "&#36;"}
 _SPACES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 
@@ -51,6 +53,12 @@ def duration(seconds: float) -> str:
         if amount or parts:
             parts.append(f"{amount} {unit}" if amount else "")
     return " ".join(part for part in parts[:2] if part)
+
+
+def moment(value: np.datetime64) -> str:
+    """A moment as people write it, to the minute, to the second where it has some: `2026-05-28 14:30`, `2026-05-28`."""
+    unit = next((unit for unit in ("D", "m") if value == value.astype(f"M8[{unit}]")), "s")
+    return str(value.astype(f"M8[{unit}]")).replace("T", " ")
 
 
 def words(parts: list[str]) -> str:

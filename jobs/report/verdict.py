@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from jobs.features import WARM_UP
-from jobs.report.series import Key, Row, column, steps
+from jobs.report.axis import Axis, moments
+from jobs.report.series import Key, Row, column
 from jobs.report.text import number, percent, words
 
 if TYPE_CHECKING:
@@ -20,13 +22,25 @@ FEW: Final = 0.05
 """A share of captures above 1 that is still ordinary: the contamination that an isolation forest is trained with."""
 MIN_SIDE: Final = 3
 """The fewest captures before and after a change: fewer are an outlier."""
+_FEWEST_LOSSES: Final = 5
 
 
 def verdict(
-    rows: list[Row], stats: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFrame], metrics: pd.DataFrame
+    rows: list[Row],
+    stats: Mapping[Key, pd.DataFrame],
+    scores: Mapping[Key, pd.DataFrame],
+    metrics: pd.DataFrame,
+    axes: Mapping[str, Axis] = MappingProxyType({}),
 ) -> list[str]:
-    """Sentences, the most important first: broken numbers, the worst gate, when it changed and why, overfitting."""
-    said = [*broken(stats)]
+    """Sentences, the most important first: broken numbers, the worst gate, when it changed and why, overfitting.
+
+    Args:
+        rows: of the table of gates.
+        stats, scores: points by series.
+        metrics: points of `train_metrics`.
+        axes: phase → what it is drawn over; steps where it has none.
+    """
+    said = [*broken(stats, axes)]
     scored = [row for row in rows if np.isfinite(row.share)]
     phases = {row.key.phase for row in rows}
     if not scored:
@@ -49,7 +63,7 @@ def verdict(
                 f"The gate that stands out is {_name(worst.key, phases)}: {percent(worst.share)} of its scored "
                 f"captures are above 1, up to {number(worst.worst)}; {calm} of {len(scored)} gates never went above 1."
             )
-            said += _change(scores[worst.key])
+            said += _change(scores[worst.key], _axis(axes, worst.key))
             if 2 * sum(row.share > 0.5 for row in scored) > len(scored):
                 said.append(
                     "Most gates are above 1 most of the time, as the drift of ordinary training does too: "
@@ -60,28 +74,40 @@ def verdict(
 
 def no_scores(stats: Mapping[Key, pd.DataFrame]) -> str:
     """Why there are no scores, or what to do about it."""
-    captures = max((len(frame) for frame in stats.values()), default=0)
+    captures = _captures(stats)
+    there = words([f"{phase} has {number(count)}" for phase, count in captures.items()])
+    here = there if len(captures) > 1 else f"there are {number(next(iter(captures.values()), 0))} here"
     return (
-        f"There are no anomaly scores: they begin after {WARM_UP} captures of a phase, of which there are {captures} "
-        "here, and are made by gatewatch jobs --once."
+        f"There are no anomaly scores: they begin after {WARM_UP} captures of a phase, of which {here}, "
+        "and are made by gatewatch jobs --once."
     )
 
 
-def broken(stats: Mapping[Key, pd.DataFrame]) -> list[str]:
+def unscored(stats: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFrame]) -> list[str]:
+    """A sentence for each phase that has no scores where another has."""
+    scored = {key.phase for key in scores}
+    return [
+        f"The phase {phase} has no scores: they begin after {WARM_UP} captures, and it has {number(count)}."
+        if count <= WARM_UP
+        else f"The phase {phase} is not scored yet: gatewatch jobs --once does it."
+        for phase, count in _captures(stats).items()
+        if scored and phase not in scored
+    ]
+
+
+def broken(stats: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = MappingProxyType({})) -> list[str]:
     """A sentence on values that were not finite, where there were any."""
-    first: tuple[float, Key] | None = None
-    gates = 0
+    found: list[tuple[Any, Key, str]] = []
     for key, frame in stats.items():
         bad = np.nan_to_num(column(frame, "nan_count")) + np.nan_to_num(column(frame, "inf_count")) > 0
         if bad.any():
-            gates += 1
-            step = float(steps(frame)[int(np.argmax(bad))])
-            first = min(first or (step, key), (step, key))
-    if first is None:
+            i = int(np.argmax(bad))
+            found.append((moments(frame)[i], key, _axis(axes, key).told(frame, i)))
+    if not found:
         return []
-    step, key = first
+    _, key, first = min(found)
     return [
-        f"Values that are not finite appeared in {gates} gate{'s'[: gates > 1]}, first at step {number(step)} in "
+        f"Values that are not finite appeared in {len(found)} gate{'s'[: len(found) > 1]}, first at {first} in "
         f"{_name(key, {key.phase})}: begin there."
     ]
 
@@ -126,37 +152,59 @@ def causes(frame: pd.DataFrame, most: int = 3) -> list[str]:
 def overfit(metrics: pd.DataFrame) -> list[str]:
     """A sentence on the gap between training and validation, where both losses are known.
 
-    A validation loss that has risen by a tenth from its lowest, while the training loss kept falling, is called
-    overfitting.
+    It is called overfitting where the training loss fell while the validation loss rose from its lowest, for good: by
+    more than a tenth of what the two losses ranged over, and by more than twice what it changes from one value to the
+    next. Medians of three values in a row are compared, since one alone may be luck. So a loss may be negative, as
+    that of a policy that earns is. Fewer than five validation losses say nothing.
     """
-    loss, validation = (values[np.isfinite(values)] for values in (column(metrics, n) for n in ("loss", "val_loss")))
-    if len(loss) < 2 or len(validation) < 2:
+    phases = metrics["phase"].fillna("") if "phase" in metrics else np.full(len(metrics), "")
+    seen = np.asarray(phases != "validation")
+    loss, own, held_out = column(metrics, "loss"), column(metrics, "val_loss"), column(metrics, "loss")
+    loss = loss[np.isfinite(loss) & seen & np.asarray(~np.isin(phases, ("backtest", "live")))]
+    validation = own[np.isfinite(own)] if np.isfinite(own).any() else held_out[np.isfinite(held_out) & ~seen]
+    if len(loss) < 2 * MIN_SIDE or len(validation) < _FEWEST_LOSSES:
         return []
-    lowest = float(validation.min())
-    last = float(validation[-1])
-    if last > 1.1 * lowest > 0 and loss[-1] < loss[0]:
-        return [
-            f"Validation loss ended at {number(last)}, {percent(last / lowest - 1)} above its lowest, while training "
-            "loss fell: the network overfits, whatever its gates look like."
-        ]
-    return []
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(validation, 3), axis=1)
+    trained = np.median(np.lib.stride_tricks.sliding_window_view(loss, 3), axis=1)
+    spread = max(smooth.max(), trained.max()) - min(smooth.min(), trained.min())
+    rise = float(smooth[-1] - smooth.min())
+    usual = float(np.median(np.abs(np.diff(validation))))
+    part = max(1, len(trained) // 4)
+    fell = np.median(trained[-part:]) < np.median(trained[:part])
+    if not (fell and rise > 0.1 * spread and rise > 2 * usual):
+        return []
+    return [
+        f"Validation loss ended at {number(float(smooth[-1]))}, up from {number(float(smooth.min()))} at its lowest, "
+        "while training loss fell: the network overfits, whatever its gates look like."
+    ]
 
 
-def _change(frame: pd.DataFrame) -> list[str]:
+def _change(frame: pd.DataFrame, axis: Axis) -> list[str]:
     values = column(frame, "anomaly_score")
-    known = np.isfinite(values)
-    at, scores = steps(frame)[known], values[known]
+    frame, scores = frame[np.isfinite(values)], values[np.isfinite(values)]
     why = causes(frame)
     because = f"; what contributed most: {words(why)}" if why else ""
     if (split := onset(scores)) is not None:
         before, after = float(np.median(scores[:split])), float(np.median(scores[split:]))
         return [
-            f"Its scores rose at step {number(float(at[split]))}, from a median of {number(before)} to "
+            f"Its scores rose at {axis.told(frame, split)}, from a median of {number(before)} to "
             f"{number(after)}{because}."
         ]
-    first = number(float(at[int(np.argmax(scores > 1))]))
-    return [f"It was first above 1 at step {first}, without a lasting change of level{because}."]
+    first = axis.told(frame, int(np.argmax(scores > 1)))
+    return [f"It was first above 1 at {first}, without a lasting change of level{because}."]
+
+
+def _captures(stats: Mapping[Key, pd.DataFrame]) -> dict[str, int]:
+    """Phase → how often its gates were captured."""
+    found: dict[str, int] = {}
+    for key, frame in stats.items():
+        found[key.phase] = max(found.get(key.phase, 0), len(frame))
+    return found
+
+
+def _axis(axes: Mapping[str, Axis], key: Key) -> Axis:
+    return axes.get(key.phase) or Axis((key.phase,))
 
 
 def _name(key: Key, phases: set[str]) -> str:
-    return f"the {key.gate} gate of {key.layer}" + (f" ({key.phase})" if len(phases) > 1 and key.phase else "")
+    return f"the {key.gate} gate of {key.layer}" + (f", {key.phase}" if len(phases) > 1 and key.phase else "")

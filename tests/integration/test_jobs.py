@@ -8,6 +8,7 @@ import pytest
 from collector import open_store
 from collector.capture import gate_points
 from collector.schema import GATE_DERIVED, GATE_SCORES, RUNS, Point
+from jobs.cli import main
 from jobs.features import WARM_UP
 from jobs.once import run_pass
 
@@ -122,3 +123,32 @@ def test_a_gap_of_hours_counts_as_one_capture(store):
     store.write([*apart, Point(RUNS, {**RUN, "run": "apart"}, {"event": "started", "step": 0}, 1)])
     run_pass(store, "apart")
     assert store.read(GATE_SCORES, run="apart")["anomaly_score"].tolist() == dense
+
+
+def test_captures_are_counted_by_phase_and_the_short_ones_are_named(store, capsys):
+    store.write(captures(40, tags={"run": "r", "phase": "backtest"}))
+    store.write(captures(20, tags={"run": "r", "phase": "live"}))
+    assert main(["jobs", "--once", "--store", store.url]) == 0
+    printed = capsys.readouterr().out
+    assert f"Scores begin after {WARM_UP} captures of a phase: r live has 20. For more" in printed
+    assert set(scores(store)["phase"]) == {"backtest"}
+    (again,) = run_pass(store)
+    assert again.unchanged
+    assert again.phases == {"backtest": 40, "live": 20}
+
+
+def test_a_phase_that_the_users_tags_part_counts_its_shortest_part(store):
+    store.write(captures(40, tags={**RUN, "symbol": "GOOG"}))
+    store.write(captures(10, tags={**RUN, "symbol": "EURUSD"}))
+    assert run_pass(store)[0].phases == {"train": 10}
+
+
+def test_long_enough_phases_need_no_hint(store, capsys):
+    store.write(captures(WARM_UP + 1))
+    assert main(["jobs", "--once", "--store", store.url]) == 0
+    assert "Scores begin" not in capsys.readouterr().out
+
+
+def test_a_run_without_captures_is_told_when_scores_begin(store, capsys):
+    assert main(["jobs", "--once", "--store", store.url]) == 0
+    assert f"Scores begin after {WARM_UP} captures of a phase: r has 0." in capsys.readouterr().out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import zipfile
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from collector.errors import ConfigError
 from collector.schema import GRU_GATES, LSTM_GATES, Point, path_name
 from collector.store import open_store
 from jobs.report.page import write_report
+from tests.integration.conftest import Visit
 
 SECOND = 1_000_000_000
 START = 1_780_000_000 * SECOND
@@ -61,14 +64,14 @@ def seed(store, run="goog-1", layers=("lstm",), gates=LSTM_GATES, *, captures=40
     store.write(points)
 
 
-def save_epoch(folder, epoch, run, layer="lstm", gates=LSTM_GATES):
+def save_epoch(folder, epoch, run, layer="lstm", gates=LSTM_GATES, phase="train"):
     rng = np.random.default_rng(epoch)
     path = folder / f"gate_epoch_{epoch}.npz"
     arrays = {f"{layer}/{gate}": rng.random((3, 12, 8)).astype(np.float32) for gate in gates}
     arrays[f"{layer}/{gates[0]}"][:, :2] = np.nan
     np.savez_compressed(path, **arrays)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = json.dumps({"run": run, "epoch": epoch, "step": epoch * 100, "phase": "train"}).encode()
+        archive.comment = json.dumps({"run": run, "epoch": epoch, "step": epoch * 100, "phase": phase}).encode()
     return path
 
 
@@ -80,6 +83,12 @@ def figures(page):
     """Every figure that lies in the file, as plotly will read it."""
     found = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
     return [json.loads(text) for text in found]
+
+
+def charts(page, label):
+    """The figures whose label begins so."""
+    found = re.findall(r'aria-label="([^"]*)"[^>]*><script type="application/json">(.*?)</script>', page, re.DOTALL)
+    return [json.loads(text) for name, text in found if name.startswith(label)]
 
 
 def heatmaps(page):
@@ -156,7 +165,7 @@ def test_layers_with_slashes_in_their_names_are_found(store, tmp_path):
     save_epoch(tmp_path, 0, "goog-1", "bidirectional/forward_lstm")
     page = report(store, tmp_path).read_text()
     assert len(heatmaps(page)) == 1
-    assert "each frame is an epoch" in page
+    assert "each frame an epoch" in page
 
 
 def test_files_that_cannot_be_read_are_named_and_survived(store, tmp_path):
@@ -188,7 +197,275 @@ def test_phases_are_told_apart(store, tmp_path):
     seed(store, phases=("train", "backtest"))
     page = report(store, tmp_path).read_text()
     assert "<th>Phase</th>" in page
-    assert "lstm · backtest" in page
+    assert page.count('--phase:#0072b2">train</span>') > len(LSTM_GATES)
+    assert page.count('--phase:#cc79a7">backtest</span>') > len(LSTM_GATES)
+    assert [len(chart["data"]) for chart in charts(page, "Anomaly scores of lstm")] == [len(LSTM_GATES)] * 2
+    assert [heatmap["layout"]["sliders"][0]["steps"][-1]["label"] for heatmap in heatmaps(page)] == ["390"] * 2
+
+
+DAY = 86_400 * SECOND
+MARKET = 17_532 * DAY  # 2018-01-01
+
+
+def seed_market(store, run="bt", *, backtest=60, live=40, step=3600 * SECOND, live_from=None, stray=False):
+    """A backtest and then live, in the market's time, walked within ten seconds of the clock."""
+    base = {"run": run, "symbol": "EURUSD"}
+    points = []
+    bars = {
+        "backtest": (backtest, MARKET),
+        "live": (live, MARKET + backtest * step if live_from is None else live_from),
+    }
+    for phase, (count, begin) in bars.items():
+        about = {"config": json.dumps({"log_dir": None}), "framework": "keras/tensorflow", "model": "policy"}
+        tags = {**base, "phase": phase}
+        points.append(Point("runs", tags, {"event": "started", "step": 0, **about}, START + 1))
+        points.append(Point("runs", tags, {"event": "completed", "step": count}, START + 1 + 10 * SECOND))
+        for i in range(count):
+            at, told = begin + i * step, {"price": 1.2 + i / 1000, "position": 0.5, "equity": 100.0 + i}
+            points.append(Point("train_metrics", tags, {**told, "step": i + 1, "epoch": 0}, at))
+            for gate in LSTM_GATES:
+                place = {**tags, "layer": "memory", "gate": gate}
+                stats = {"mean": 0.5, "p05": 0.4, "p95": 0.6, "nan_count": 0, "step": i + 1}
+                points.append(Point("gate_stats", place, stats, at))
+                points.append(Point("gate_units", place, {"u000": 0.5, "u001": 0.4, "step": i + 1}, at))
+                if i >= 32:
+                    score = {"anomaly_score": 2.0 if gate == "cell" and i >= 50 else 0.6, "step": i + 1}
+                    points.append(Point("gate_scores", {**place, "detector": "isolation_forest"}, score, at))
+        if stray:  # what end_epoch writes has the clock's time
+            points.append(Point("train_metrics", tags, {"sharpe": 1.5, "step": count, "epoch": 0}, START + 9 * SECOND))
+    store.write(points)
+
+
+def test_a_backtest_and_what_follows_it_are_drawn_over_the_markets_time(store, tmp_path):
+    seed_market(store)
+    page = report(store, tmp_path).read_text()
+    for label in ("Anomaly scores of memory", "Range of forget", "Heatmap of", "price over market time"):
+        (chart,) = charts(page, label)
+        assert chart["layout"]["xaxis"]["type"] == "date", label
+    (bands,) = charts(page, "Range of forget")
+    mean = [line["x"] for line in bands["data"] if line.get("name")]
+    assert (mean[0][0], mean[0][-1]) == ("2018-01-01 00:00", "2018-01-03 11:00")
+    assert (mean[1][0], mean[1][-1]) == ("2018-01-03 12:00", "2018-01-05 03:00")
+    (scores,) = charts(page, "Anomaly scores of memory")
+    assert [note["text"] for note in scores["layout"]["annotations"]] == ["backtest", "live"]
+    (heatmap,) = heatmaps(page)
+    assert heatmap["layout"]["sliders"][0]["steps"][-1]["label"].startswith("2018-01-05")
+    assert heatmap["layout"]["shapes"][0]["x0"] == "2018-01-03 12:00"
+    verdict = re.search(r'<p class="verdict">(.*?)</p>', page, re.DOTALL)[1]
+    assert "the cell gate of memory, backtest" in verdict
+    assert "rose at 2018-01-03 02:00" in verdict
+
+
+def facts(page):
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+
+
+def test_the_facts_of_a_backtest_say_when_in_the_market_and_how_many_steps_of_each_phase(store, tmp_path):
+    seed_market(store)
+    told = facts(report(store, tmp_path).read_text())
+    assert told["Market time"] == (
+        "from 2018-01-01 to 2018-01-05 03:00 (4 d 3 h); "
+        "backtest from 2018-01-01 to 2018-01-03 11:00, live from 2018-01-03 12:00 to 2018-01-05 03:00"
+    )
+    assert told["Duration"] == "10 s by the clock"
+    assert told["Steps"] == "backtest 60, live 40"
+    assert told["Recorded"] == "1 layer, 6 gates"
+
+
+def test_phases_that_overlap_in_the_market_are_drawn_side_by_side_over_the_same_time(store, tmp_path):
+    seed_market(store, live_from=MARKET)
+    scores = charts(report(store, tmp_path).read_text(), "Anomaly scores of memory")
+    assert [len(chart["data"]) for chart in scores] == [6, 6]
+    assert scores[0]["layout"]["xaxis"]["range"] == scores[1]["layout"]["xaxis"]["range"]
+
+
+def test_live_by_the_clock_goes_on_where_the_backtest_ended(store, tmp_path):
+    seed_market(store, live_from=START, step=SECOND // 100)
+    (price,) = charts(report(store, tmp_path).read_text(), "price over market time")
+    assert [line["name"] for line in price["data"]] == ["backtest", "live"]
+    assert price["data"][1]["x"][0].startswith("2026-05-28")
+
+
+def test_what_the_end_of_an_epoch_writes_lies_at_the_bar_of_its_step(store, tmp_path):
+    seed_market(store, stray=True)
+    (sharpe,) = charts(report(store, tmp_path).read_text(), "sharpe over")
+    assert sharpe["data"][0]["x"] == ["2018-01-03 11:00"]
+
+
+def test_a_phase_with_too_few_captures_for_scores_is_named(store, tmp_path):
+    seed_market(store, live=20)
+    page = report(store, tmp_path).read_text()
+    assert "The phase live has no scores: they begin after 32 captures, and it has 20." in page
+
+
+def test_the_metrics_of_a_backtest_stand_each_in_a_chart_of_its_own(store, tmp_path):
+    seed_market(store)
+    page = report(store, tmp_path).read_text()
+    assert "<h2>Metrics</h2>" in page
+    assert "losses fall" not in page
+    for name in ("price", "position", "equity"):
+        (chart,) = charts(page, f"{name} over")
+        assert {line["line"]["color"] for line in chart["data"]} == {"#cc79a7", "#009e73"}
+
+
+def numbers(axis):
+    """The values of an axis as plotly reads them."""
+    if isinstance(axis, list):
+        return axis
+    return np.frombuffer(base64.b64decode(axis["bdata"]), axis["dtype"]).tolist()
+
+
+def seed_training(store, *, epochs=6, batches=10, metrics=None, val=None, params=None, config=None, **other):
+    """A training as Keras logs it: within an epoch the mean so far, at its end that and the validation loss."""
+    tags = {"run": "fit", "phase": "train"}
+    about = {"framework": "keras/tensorflow", "model": "policy", "config": json.dumps(config or {"log_dir": None})}
+    points = [Point("runs", tags, {"event": "started", "step": 0, **about}, START)]
+    for step in range(1, epochs * batches + 1):
+        at, epoch = START + step * SECOND, (step - 1) // batches
+        place = {"step": step, "epoch": epoch}
+        for layer in other.get("layers", ("lstm",)):
+            stats = {"mean": 0.5, "p05": 0.4, "p95": 0.6, "nan_count": 0, **place}
+            points.append(Point("gate_stats", {**tags, "layer": layer, "gate": "forget"}, stats, at))
+        logged = {"loss": 1 / (1 + epoch) + 0.1 * (batches - 1 - (step - 1) % batches), **(metrics or {})}
+        points.append(Point("train_metrics", tags, {**logged, **place}, at + 1))
+        if step % batches == 0:
+            held = {"val_loss": 0.4 if val is None else val[epoch]}
+            points.append(Point("train_metrics", tags, {**logged, **held, **place}, at + 2))
+        for param, fields in (params or {}).items():
+            values = {name: value[step - 1] if isinstance(value, list) else value for name, value in fields.items()}
+            place_of = {**tags, "layer": other.get("layer", "lstm"), "param": param}
+            points.append(Point("layer_updates", place_of, {"nan_count": 0, **values, "step": step}, at))
+    points.append(Point("runs", tags, {"event": "completed", "step": epochs * batches}, START + 100 * SECOND))
+    store.write(points)
+
+
+def test_the_batches_of_a_loss_stand_faintly_behind_its_epochs(store, tmp_path):
+    seed_training(store)
+    page = report(store, tmp_path).read_text()
+    assert "<h2>Losses</h2>" in page
+    assert "Keras gives the\n    mean of the epoch so far" in page
+    (loss,) = charts(page, "loss over")
+    batches, epochs, held_out = loss["data"]
+    assert (batches["name"], epochs["name"], held_out["name"]) == ("loss, by batch", "loss, by epoch", "val_loss")
+    assert batches["opacity"] < 0.5
+    assert numbers(epochs["x"]) == [10, 20, 30, 40, 50, 60]
+    assert numbers(epochs["y"]) == pytest.approx([1 / (1 + epoch) for epoch in range(6)])
+    assert len(numbers(batches["x"])) == 60
+
+
+def test_a_loop_that_logs_its_loss_by_batch_alone_has_one_line(store, tmp_path):
+    seed(store)
+    (loss,) = charts(report(store, tmp_path).read_text(), "loss over")
+    assert [line["name"] for line in loss["data"]] == ["loss", "val_loss"]
+
+
+def test_losses_of_a_like_size_share_a_chart_and_other_metrics_have_their_own(store, tmp_path):
+    seed_training(store, metrics={"position_loss": 0.7, "value_loss": 900.0, "reward": 3.0})
+    page = report(store, tmp_path).read_text()
+    assert "<h2>Losses and metrics</h2>" in page
+    captions = re.findall(
+        r"<figcaption>(.*?)</figcaption>", page[page.index('id="metrics"') : page.index('id="scores"')]
+    )
+    assert captions == ["loss, position_loss", "value_loss", "reward"]
+
+
+def test_learning_is_drawn_before_and_after_clipping_with_the_usual_ratio(store, tmp_path):
+    clipped = {"gradient_norm": 2.0, "gradient_norm_clipped": 0.5, "update_ratio": 1e-3, "update_frequency": 1.0}
+    seed_training(store, params={"bias": clipped, "recurrent": clipped, "kernel": clipped}, layer="dense")
+    page = report(store, tmp_path).read_text()
+    (norms,) = charts(page, "gradient norm of dense")
+    assert norms["layout"]["yaxis"]["type"] == "log"
+    assert [line["name"] for line in norms["data"]][::2] == ["kernel", "recurrent", "bias"]
+    assert [numbers(line["y"])[0] for line in norms["data"]] == [2.0, 0.5] * 3
+    (ratio,) = charts(page, "update ratio of dense")
+    band = ratio["layout"]["shapes"][0]
+    assert (band["y0"], band["y1"]) == (1e-4, 1e-2)
+    assert "Every gradient of the kernel, recurrent and bias was clipped, at the median to 25 % of its norm." in page
+    assert "Learning went wrong" not in page
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"nan_count": [0] * 30 + [3] * 30}, "Values that are not finite in the kernel, first at step 31."),
+        ({"update_frequency": [1.0] * 50 + [0.0] * 10}, "The kernel did not move at all in the last 5 captures."),
+        ({"gradient_norm": [1e-3] * 50 + [1e-9] * 10}, "The gradient of the kernel has vanished"),
+        ({"gradient_norm": [1e-3] * 50 + [20.0] * 10}, "The gradient of the kernel has exploded, to 20,000 times"),
+    ],
+)
+def test_what_is_plainly_wrong_with_learning_is_said_in_words_and_at_the_top(store, tmp_path, fields, said):
+    sound = {"gradient_norm": 1e-3, "update_frequency": 1.0, "update_ratio": 1e-3}
+    seed_training(store, params={"kernel": {**sound, **fields}, "bias": sound})
+    page = report(store, tmp_path).read_text()
+    assert said in page[page.index('id="learning"') :]
+    assert f"Learning went wrong in lstm: {said}" in page[: page.index("<dl")]
+
+
+def test_sound_learning_is_not_commented_on_and_a_run_without_has_no_panel(store, tmp_path):
+    seed_training(store, params={"kernel": {"gradient_norm": 1e-3, "update_frequency": 1.0, "update_ratio": 1e-3}})
+    page = report(store, tmp_path).read_text()
+    assert '<p class="note">' not in page[page.index('id="learning"') : page.index('id="heatmaps"')]
+    seed(store, "without", start=START + 3600 * SECOND)
+    assert 'id="learning"' not in report(store, tmp_path).read_text()
+
+
+def test_a_long_training_is_thinned_in_every_chart(store, tmp_path):
+    sound = {"gradient_norm": 1e-3, "gradient_norm_clipped": 1e-4, "update_frequency": 1.0, "update_ratio": 1e-3}
+    seed_training(store, epochs=50, batches=30, params={"kernel": sound})
+    page = report(store, tmp_path).read_text()
+    assert max(len(numbers(line["x"])) for figure in figures(page) for line in figure["data"] if "x" in line) == 400
+
+
+def test_layers_stand_in_the_order_of_the_network(store, tmp_path):
+    layers = ("b_first", "c_second", "a_third")
+    listed = {name: {"type": "LSTM"} for name in layers[:2]}
+    seed_training(store, layers=("a_third", "b_first", "c_second"), config={"layers": listed, "log_dir": None})
+    page = report(store, tmp_path).read_text()
+    assert re.findall(r'<td class="layer">(.*?)</td>', page) == list(layers)
+    assert re.findall(r"<summary>(.*?)</summary>", page[page.index('id="ranges"') :])[:3] == list(layers)
+
+
+def test_a_failure_is_told(store, tmp_path):
+    seed(store)
+    failed = {"event": "failed", "error": "ValueError: loss is <nan>", "step": 400}
+    store.write([Point("runs", {"run": "goog-1", "phase": "train"}, failed, START + 60 * SECOND)])
+    page = report(store, tmp_path).read_text()
+    assert facts(page)["State"] == "failed"
+    assert "The run failed: ValueError: loss is &lt;nan&gt;" in page
+
+
+def test_a_run_that_was_not_heard_of_for_long_has_died(store, tmp_path):
+    now = int(datetime.now(UTC).timestamp()) * SECOND
+    for run, silent in (("dead", 3600), ("alive", 1)):
+        event = {"event": "heartbeat", "step": 7}
+        store.write([Point("runs", {"run": run, "phase": "train"}, event, now - silent * SECOND)])
+    dead, alive = (report(store, tmp_path, run).read_text() for run in ("dead", "alive"))
+    assert facts(dead)["State"] == "died, or cut off from the store"
+    assert "Nothing was heard of the run after" in dead
+    assert facts(alive)["State"] == "running when this was written"
+    assert "Nothing was heard" not in alive
+
+
+def test_epoch_files_of_each_phase_are_found_and_shown_apart(store, tmp_path):
+    seed(store, phases=("train", "validation"), log_dir=tmp_path)
+    (tmp_path / "validation").mkdir()
+    (tmp_path / path_name("goog-1") / "live").mkdir(parents=True)
+    save_epoch(tmp_path, 0, "goog-1")
+    save_epoch(tmp_path / "validation", 0, "goog-1", phase="validation")
+    save_epoch(tmp_path / "validation", 1, "goog-1", phase="validation")
+    save_epoch(tmp_path / path_name("goog-1") / "live", 4, "goog-1", phase="live")
+    page = report(store, tmp_path).read_text()
+    labels = [[step["label"] for step in heatmap["layout"]["sliders"][0]["steps"]] for heatmap in heatmaps(page)]
+    assert sorted(labels) == [["epoch 0"], ["epoch 0", "epoch 1"], ["epoch 4"]]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page[page.index('id="heatmaps"') :])
+    assert [re.findall(r'">(\w+)</span>', caption) for caption in captions] == [["train"], ["validation"], ["live"]]
+
+
+def test_a_loop_without_epoch_files_is_told_how_to_get_them(store, tmp_path):
+    seed(store, log_dir=tmp_path)
+    assert "a loop of your own does where it calls end_epoch()" in report(store, tmp_path).read_text()
+    seed_market(store)
+    assert "the run was given log_dir=None" in report(store, tmp_path, "bt").read_text()
 
 
 def test_many_layers_are_drawn_worst_first_and_all_are_in_the_table(store, tmp_path):
@@ -273,8 +550,16 @@ def hostile(store, tmp_path):
         HOSTILE_RUN,
         (HOSTILE_LAYER, "%{x}<b>&amp;"),
         log_dir=tmp_path,
-        config={"<img src=x onerror=alert(3)>": "</script><script>alert(4)</script>"},
+        config={
+            "<img src=x onerror=alert(3)>": "</script><script>alert(4)</script>",
+            "layers": {HOSTILE_LAYER: {}, "%{x}<b>&amp;": {}},
+        },
     )
+    hostile_tags = {"run": HOSTILE_RUN, "phase": "train", "layer": HOSTILE_LAYER, "param": "<b>kernel</b>"}
+    moved = {"gradient_norm": 1e-9, "update_frequency": 0.0, "nan_count": 1, "step": 1}
+    store.write([Point("layer_updates", hostile_tags, moved, START + i) for i in range(9)])
+    failed = {"event": "failed", "error": "ValueError: <img src=x onerror=alert(5)>", "step": 1}
+    store.write([Point("runs", {"run": HOSTILE_RUN, "phase": "train"}, failed, START + 999 * SECOND)])
     for epoch in range(24):
         save_epoch(tmp_path, epoch, HOSTILE_RUN, HOSTILE_LAYER)
     return report(store, tmp_path)
@@ -317,6 +602,8 @@ def test_hostile_names_stay_text(hostile, visit):
     assert HOSTILE_LAYER in captions
     assert "%{x}<b>&amp;" in captions
     assert page.locator("main img, main b, header img, header b").count() == 0
+    assert page.locator(".bad").inner_text() == "The run failed: ValueError: <img src=x onerror=alert(5)>"
+    assert "not finite in the <b>kernel</b>" in page.locator("#learning .note").inner_text()
     assert page.locator("body > script").count() == 2
     assert visit.complaints == []
 
@@ -340,4 +627,86 @@ def test_a_phone_sees_no_sideways_scrolling(hostile, visit):
     to_heatmap(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator(".heatmap .js-plotly-plot").first.bounding_box()["height"] > 1000
+    assert visit.complaints == []
+
+
+def draw_all(visit, path, size=(1280, 900)):
+    visit.page.set_viewport_size({"width": size[0], "height": size[1]})
+    page = visit.open(path)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    visit.until("document.querySelectorAll('.plot:not(.js-plotly-plot)').length === 0")
+    return page
+
+
+def test_the_markets_time_is_shown_whatever_the_readers_time_zone(store, tmp_path, chromium):
+    seed_market(store, step=DAY)
+    context = chromium.new_context(
+        viewport={"width": 1280, "height": 900}, offline=True, timezone_id="America/New_York"
+    )
+    visit = Visit(context)
+    page = draw_all(visit, report(store, tmp_path))
+    for section in ("metrics", "scores", "ranges", "heatmaps"):
+        plot = page.locator(f"#{section} .js-plotly-plot").first
+        kind, ticks = plot.evaluate("p => [p._fullLayout.xaxis.type, p.querySelector('.xaxislayer-above').textContent]")
+        assert (kind, "2018" in ticks) == ("date", True), section
+    plot = page.locator("#ranges .js-plotly-plot").first
+    left, first = plot.evaluate("p => [p._fullLayout.xaxis._length, p._fullLayout.xaxis.d2p(p._fullData[2].x[0])]")
+    assert plot.evaluate("p => p._fullData[2].x[0]") == "2018-01-01"
+    assert 0 <= first < left / 50
+    assert visit.complaints == []
+    context.close()
+
+
+def test_phases_with_steps_stand_side_by_side_over_the_same_steps(store, tmp_path, visit):
+    seed(store, phases=("train", "validation"))
+    page = draw_all(visit, report(store, tmp_path))
+    train, validation = page.locator("#scores figure").all()
+    left, right = train.bounding_box(), validation.bounding_box()
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+    ranges = [
+        plot.locator(".js-plotly-plot").evaluate("p => p._fullLayout.xaxis.range") for plot in (train, validation)
+    ]
+    assert ranges == [[0, 390]] * 2
+    colours = "p => p._fullData.filter(t => t.name === 'train' || t.name === 'validation').map(t => t.line.color)"
+    assert page.locator("#ranges .js-plotly-plot").first.evaluate(colours) == ["#0072b2", "#d55e00"]
+    dots = page.locator("#scores .chip").evaluate_all(
+        "chips => chips.map(c => getComputedStyle(c, '::before').backgroundColor)"
+    )
+    assert dots == ["rgb(0, 114, 178)", "rgb(213, 94, 0)"]
+    assert visit.complaints == []
+
+
+def test_the_usual_ratio_is_a_band_on_the_logarithmic_axis(store, tmp_path, visit):
+    sound = {"gradient_norm": 1e-3, "update_frequency": 1.0, "update_ratio": 1e-5}
+    seed_training(store, params={"kernel": sound})
+    page = draw_all(visit, report(store, tmp_path))
+    plot = page.locator("#learning .js-plotly-plot").nth(1)
+    band = plot.locator(".shapelayer path").bounding_box()
+    axis = "p => [1e-4, 1e-2].map(v => p._fullLayout.yaxis._offset + p._fullLayout.yaxis.c2p(v))"
+    low, high = plot.evaluate(axis)
+    top = plot.bounding_box()["y"]
+    assert band["y"] - top == pytest.approx(high, abs=2)
+    assert band["y"] + band["height"] - top == pytest.approx(low, abs=2)
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_facts_and_every_section_fit_the_page(store, tmp_path, visit, width):
+    versions = {"python": "3.11.7", "keras": "3.15.1", "tensorflow-cpu": "2.21.0", "torch": "2.15.0", "numpy": "2.4.6"}
+    summary = "\n".join("│ " + "─" * 96 for _ in range(4))
+    seed(store, phases=("train", "validation"), config={"versions": versions, "summary": summary})
+    seed_market(store, "goog-1")
+    page = draw_all(visit, report(store, tmp_path), (width, 900))
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    libraries = page.locator(".facts div", has_text="Libraries").bounding_box()
+    assert libraries["width"] > 0.85 * width
+    if width == 1280:
+        lines = page.locator(".facts div", has_text="Libraries").locator("dd").bounding_box()["height"]
+        assert lines < 30
+    for name in ("figure", ".facts div", "table", ".note", "summary", ".config div"):
+        for box in filter(None, (part.bounding_box() for part in page.locator(name).all())):
+            assert name == "table" or box["x"] + box["width"] <= width, name
+    clipped = "plots => plots.filter(p => p.querySelector('.main-svg').clientWidth > p.clientWidth + 1).length"
+    assert page.locator(".js-plotly-plot").evaluate_all(clipped) == 0
     assert visit.complaints == []

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.report.series import by_series, table
-from jobs.report.verdict import causes, onset, verdict
+from jobs.report.series import Key, by_series, table
+from jobs.report.verdict import causes, no_scores, onset, overfit, unscored, verdict
 
 
 def scores(**gates):
@@ -59,3 +59,50 @@ def test_the_largest_causes_over_the_captures_above_one_come_first():
         }
     )
     assert causes(frame) == ["mean activation fell", "entropy rose"]
+
+
+def losses(train, validation):
+    rows = [{"phase": "train", "loss": value, "step": i} for i, value in enumerate(train)]
+    rows += [{"phase": "train", "val_loss": value, "step": i} for i, value in enumerate(validation)]
+    return pd.DataFrame(rows)
+
+
+FALLING = np.linspace(1.0, 0.1, 40)
+RISING_AGAIN = np.concatenate([np.linspace(1.0, 0.4, 10), np.linspace(0.42, 0.9, 15)])
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.5, -1.0, -100.0, 100.0])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
+def test_a_validation_loss_that_rises_for_good_is_overfitting_whatever_its_sign_and_size(shift, scale):
+    (said,) = overfit(losses(scale * (FALLING + shift), scale * (RISING_AGAIN + shift)))
+    assert "the network overfits" in said
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        (FALLING, np.linspace(1.0, 0.3, 20)),  # both fall
+        (FALLING, np.linspace(1.0, 0.3, 20) + 0.02 * np.tile([1, -1], 10)),  # noise
+        (FALLING, np.append(np.linspace(1.0, 0.3, 20), 0.9)),  # one bad epoch, the last
+        (FALLING[::-1], RISING_AGAIN),  # training rises too: it diverges
+        (FALLING, [0.5, 0.4, 0.9]),  # too few to tell
+        (FALLING, []),
+    ],
+)
+def test_falling_noisy_or_few_validation_losses_are_no_overfitting(train, validation, shift):
+    assert overfit(losses(np.asarray(train) + shift, np.asarray(validation) + shift)) == []
+
+
+def test_the_loss_of_the_phase_validation_is_a_validation_loss():
+    rows = [{"phase": "train", "loss": value} for value in FALLING]
+    rows += [{"phase": "validation", "loss": value} for value in RISING_AGAIN]
+    assert "overfits" in overfit(pd.DataFrame(rows))[0]
+
+
+def test_phases_without_scores_are_counted_each():
+    frames = {"backtest": 40, "live": 20}
+    stats = {Key(phase, "lstm", "forget"): pd.DataFrame({"step": range(n)}) for phase, n in frames.items()}
+    assert "backtest has 40 and live has 20" in no_scores(stats)
+    scored = {key: frame for key, frame in stats.items() if key.phase == "backtest"}
+    assert unscored(stats, scored) == ["The phase live has no scores: they begin after 32 captures, and it has 20."]

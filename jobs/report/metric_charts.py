@@ -1,0 +1,165 @@
+"""The report's charts of what a run logged: losses together, every other metric on an axis of its own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from collector.schema import OWN_TAGS
+from jobs.report.axis import Axis, moments
+from jobs.report.canvas import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line
+from jobs.report.series import column, steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+    from plotly.graph_objects import Figure
+
+_NOT_METRICS: Final = OWN_TAGS | {"time", "step", "epoch", "nan_count", "inf_count"}
+_LOSS: Final = re.compile(r"(^|[^a-z])loss$", re.IGNORECASE)
+_ALIKE: Final = 10.0
+"""Losses share an axis where the largest of one is at most so many times that of the other."""
+
+
+@dataclass(frozen=True)
+class MetricChart:
+    """A chart and what is said beside it.
+
+    Attributes:
+        name: of the metric, or of several.
+        axis: what it is drawn over; only its phases that have such a metric.
+        loss: whether it shows losses.
+        by_batch: whether faint lines show the values within an epoch.
+    """
+
+    name: str
+    figure: Figure
+    axis: Axis
+    loss: bool
+    by_batch: bool
+
+
+def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[Axis]) -> list[MetricChart]:
+    """The charts of every metric, losses first; one named `val_…` is drawn beside the one it validates.
+
+    Args:
+        metrics: points of `train_metrics`.
+        captures: points of `gate_stats`: where batches and ends of epochs log the same metric, they tell them apart.
+        axes: of the run.
+    """
+    own = {phase: _phase(metrics, phase) for axis in axes for phase in axis.phases}
+    ends = {
+        axis: {p: _epoch_ends(own[p], _phase(captures, p)) for p in axis.phases if not axis.market} for axis in axes
+    }
+    charts = []
+    for axis in axes:
+        for titles in _together(_reach(metrics, [own[phase] for phase in axis.phases])):
+            drawn = [
+                (phase, name)
+                for title in titles
+                for name in (title, f"val_{title}")
+                for phase in axis.phases
+                if name not in _NOT_METRICS and np.isfinite(column(own[phase], name)).any()
+            ]
+            phases = tuple(phase for phase in axis.phases if any(phase == p for p, _ in drawn))
+            chart = figure(230, market=axis.market)
+            alone = all(name == titles[0] for _, name in drawn)  # the caption and the phases beside it say all
+            by_batch = [
+                _draw(chart, name, _label(name, phase, phases, alone), axis, own[phase], ends[axis].get(phase))
+                for phase, name in drawn
+            ]
+            _colour(chart, drawn, by_batch)
+            chart.update_layout(showlegend=not alone or any(by_batch))
+            shown = Axis(phases, axis.market)
+            charts.append(MetricChart(", ".join(titles), chart, shown, bool(_LOSS.search(titles[0])), any(by_batch)))
+    return sorted(charts, key=lambda chart: not chart.loss)
+
+
+def _phase(frame: pd.DataFrame, phase: str) -> pd.DataFrame:
+    return frame[frame["phase"].fillna("") == phase] if "phase" in frame else frame
+
+
+def _reach(metrics: pd.DataFrame, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
+    """Title → the largest size of its values."""
+    found: dict[str, float] = {}
+    for name in map(str, metrics.select_dtypes("number").columns):
+        values = np.concatenate([column(frame, name) for frame in frames])
+        known = np.abs(values[np.isfinite(values)])
+        if name not in _NOT_METRICS and len(known):
+            title = name.removeprefix("val_") or name
+            found[title] = max(found.get(title, 0.0), float(known.max()))
+    return found
+
+
+def _together(reach: dict[str, float]) -> list[list[str]]:
+    """The titles of each chart: losses of a like size together, `loss` first; every other title alone."""
+    charts: list[list[str]] = []
+    losses = sorted((title for title in reach if _LOSS.search(title)), key=lambda title: (title != "loss", title))
+    for title in losses:
+        for chart in charts:
+            sizes = reach[chart[0]], reach[title]
+            if max(sizes) <= _ALIKE * min(sizes) and len(chart) < len(PALETTE) // 2:
+                chart.append(title)
+                break
+        else:
+            charts.append([title])
+    return charts + [[title] for title in sorted(reach) if title not in losses]
+
+
+def _epoch_ends(metrics: pd.DataFrame, captures: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which points were written at the end of an epoch, shape (points,).
+
+    It is the last of its epoch, and no capture of its step came before it as one does before a batch's; or it is the
+    second point of that step.
+    """
+    found = np.zeros(len(metrics), dtype=bool)
+    if captures.empty or "epoch" not in metrics or "step" not in captures:
+        return found
+    first = captures.groupby("step")["time"].min()
+    epoch, step, at = column(metrics, "epoch"), steps(metrics), moments(metrics)
+    for i in range(1, len(metrics)):
+        if epoch[i] == epoch[i - 1] and (i + 1 == len(metrics) or epoch[i + 1] != epoch[i]):
+            captured = first.get(step[i])
+            before = captured is not None and np.datetime64(captured.to_datetime64()) <= at[i]
+            found[i] = step[i] == step[i - 1] or not before
+    return found
+
+
+def _draw(chart: Figure, name: str, label: str, axis: Axis, rows: pd.DataFrame, ends: NDArray[np.bool_] | None) -> bool:
+    """Draw a metric; whether its batches are drawn faintly behind its epochs."""
+    known = np.isfinite(column(rows, name))
+    x, y = axis.x(rows)[known], column(rows, name)[known]
+    last = np.zeros(len(y), dtype=bool) if ends is None else ends[known]
+    both = bool(last.any() and not last.all())
+    if both:
+        drawn = line(x[~last], y[~last], f"{label}, by batch", OTHER)
+        drawn["line"]["width"] = 1
+        chart.add_scatter(**drawn, opacity=0.4)
+        x, y, label = x[last], y[last], f"{label}, by epoch"
+    few = len(y) < 30 or last.all()
+    chart.add_scatter(**line(x, y, label, OTHER) | {"mode": "lines+markers" if few else "lines"})
+    return both
+
+
+def _label(name: str, phase: str, phases: Sequence[str], alone: bool) -> str:
+    if len(phases) == 1:
+        return name
+    return phase if alone else f"{name} ({phase})"
+
+
+def _colour(chart: Figure, drawn: Sequence[tuple[str, str]], by_batch: Sequence[bool]) -> None:
+    """Give each metric of a chart a colour of its own: its phase's, or that of validation, where it is free."""
+    traces = iter(chart.data)
+    taken: set[str] = set()
+    for (phase, name), both in zip(drawn, by_batch, strict=True):
+        wanted = RED if name.startswith("val_") else PHASE_COLOURS.get(phase, BLUE)
+        free: Any = (colour for colour in (wanted, *PALETTE, OTHER) if colour not in taken or colour == OTHER)
+        colour = next(free)
+        taken.add(colour)
+        for _ in range(1 + both):
+            next(traces).line.color = colour
