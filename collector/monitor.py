@@ -23,11 +23,21 @@ State = Mapping[str, Any] | Sequence[Any]
 class Monitor(ABC):
     """A context manager whose `step` counts the steps of a loop and captures where one is due.
 
-    A framework's monitor sets `_session` and says how to begin and how to look.
+    A framework's monitor sets `_session`, and `_arguments` to those of its constructor; it says how to begin and how
+    to look.
     """
 
     _session: Session
+    _arguments: Mapping[str, Any]
     _latest: tuple[int, Mapping[str, Gates]] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A monitor of another run with the same arguments: tuners copy their callbacks for each trial."""
+        return type(self)(**self._arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The same of a monitor that is sent to another process."""
+        return _again, (type(self), dict(self._arguments))
 
     @abstractmethod
     def _begin(self) -> None:
@@ -81,6 +91,8 @@ class Monitor(ABC):
                 wrong is said once in a warning and counted in `collector_health`.
         """
         session = self._session
+        if session.ended:
+            return
         if not session.started:
             raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
         session.step += 1
@@ -104,6 +116,8 @@ class Monitor(ABC):
         Raises:
             ConfigError: the run has not begun (use `with`).
         """
+        if self._session.ended:
+            return
         if not self._session.started:
             raise ConfigError("end_epoch() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
         self._end_epoch(metrics)
@@ -128,6 +142,10 @@ class Monitor(ABC):
 
     def _capture(self, x: Any = None, moment: int | None = None, state: State | None = None) -> None:
         self._latest = self._session.step, self._session.capture(lambda: self._look(x, state), moment)
+
+
+def _again(kind: type[Monitor], arguments: Mapping[str, Any]) -> Monitor:
+    return kind(**arguments)
 
 
 def _market_time(time: Time) -> int:

@@ -89,6 +89,7 @@ class Session:
             raise ConfigError(f"store={store!r}: must be a URL, such as sqlite:///gatewatch.db, or an open store")
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
         self.cadence = Cadence(every, overhead, clock)
+        self._own_store = store is None or isinstance(store, str)
         self.store = open_store(store) if store is None or isinstance(store, str) else store
         self.step = self.epoch = self.captured = 0
         self.failures: dict[str, int] = {}
@@ -106,11 +107,21 @@ class Session:
         self._every = 1
         self._shipping_seconds = 0.0
         self._no_metrics: set[str] = set()
+        self._said_over = False
 
     @property
     def started(self) -> bool:
         """Whether the run has begun and not ended."""
         return self._shipper is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has begun and ended: a loop may go on after a signal, and is told once."""
+        over = self._begun and self._shipper is None
+        if over and not self._said_over:
+            self._said_over = True
+            log.warning("gatewatch: run %r has ended; the steps after its end are not recorded", self.run)
+        return over
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
         """Look at the store and the folders, then begin the run.
@@ -127,11 +138,13 @@ class Session:
         """
         if self.log_dir is not None:
             _check_folder(self.log_dir)
+        wait = 0.0
         try:
             self.store.check()
             if self.named and not self._begun:
                 self._check_unused()
         except WriteUnavailable as error:
+            wait = error.retry_after or 0.0
             log.warning(
                 "gatewatch: %s does not answer yet; training goes on and the points wait: %s", self.store.url, error
             )
@@ -139,8 +152,8 @@ class Session:
         destination = getattr(self.store, "destination", {"url": self.store.url})  # a user's own store may have none
         spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
         spool.check()
-        self._begun, self._process = True, os.getpid()
-        self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS)
+        self._begun, self._process, self._said_over = True, os.getpid(), False
+        self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
         self._shipping_seconds = 0.0
         self._updates = updates
         self.cadence.begin(self.step)
@@ -327,6 +340,8 @@ class Session:
                 self._updates.release()
         with self.guarded("the end of the run"):
             shipper.close(CLOSE_SECONDS)
+            if self._own_store and shipper.stopped:
+                self.store.close()
         unwatch(self)
 
     def abandon(self) -> None:

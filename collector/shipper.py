@@ -49,6 +49,7 @@ class Shipper:
         spool: where they wait.
         tick: called by the thread about every `tick_seconds`.
         tick_seconds: seconds.
+        first_wait: seconds before the store wants to be asked.
 
     Attributes:
         shipped, rejected, dropped: points that are in the store; that were refused; that are lost, for want of room or
@@ -63,12 +64,14 @@ class Shipper:
         *,
         tick: Callable[[], None] | None = None,
         tick_seconds: float = ADOPT_SECONDS,
+        first_wait: float = 0.0,
     ) -> None:
         self.store = store
         self.spool = spool
         self._send = getattr(store, "write_lines", None) or (lambda lines: store.write(decode(lines)))
         self._tick, self._tick_seconds = tick, tick_seconds
         self._begin()
+        self._not_before = time.monotonic() + min(first_wait, LONGEST_RETRY_AFTER)
         _shippers.add(self)
         self._start()
 
@@ -91,6 +94,11 @@ class Shipper:
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="gatewatch-shipper", daemon=True)
         self._thread.start()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the thread has ended, and uses the store no more."""
+        return self._thread is None or not self._thread.is_alive()
 
     @property
     def dropped(self) -> int:
@@ -299,7 +307,7 @@ class Shipper:
         self._unknown = 0
         if self._away:
             self._away = False
-            self._said.discard("away")
+            self._said -= {"away", "mend"}
             log.warning("gatewatch: %s takes points again", self.store.url)
         return None
 
@@ -314,7 +322,8 @@ class Shipper:
 
     def _went_away(self, error: Exception) -> None:
         self._away = True
-        self._say("away", f"{self.store.url} takes no points now, they wait: {error}")
+        what = "mend" if getattr(error, "slow", False) else "away"  # an outage may end in a missing bucket
+        self._say(what, f"{self.store.url} takes no points now, they wait: {error}")
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:

@@ -6,6 +6,7 @@ over by the next one that ships to the same store, or by `gatewatch spool flush`
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -226,7 +227,7 @@ class Waiting:
 
 def waiting(root: Path) -> Iterator[Waiting]:
     """What waits for each store that has a folder in a spool."""
-    for about in sorted(root.glob(f"*/{DESTINATION}")):
+    for about in _found(root, f"*/{DESTINATION}"):
         try:
             destination = json.loads(about.read_text())
         except (OSError, ValueError):
@@ -252,19 +253,24 @@ def _folder_name(destination: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(destination), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _found(folder: Path, pattern: str) -> list[Path]:
+    """As `Path.glob`, which fails where a folder vanishes under it: other processes come and go here."""
+    return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - said above
+
+
 def _lane_folders(folder: Path) -> list[Path]:
-    return sorted(lock.parent for lock in folder.glob(f"[0-9]*/{LOCK}"))
+    return [lock.parent for lock in _found(folder, f"[0-9]*/{LOCK}")]
 
 
 def _segments(folder: Path) -> Iterator[Segment]:
-    for path in sorted(folder.glob(f"[0-9]*/*{SUFFIX}")):
+    for path in _found(folder, f"[0-9]*/*{SUFFIX}"):
         with suppress(OSError):  # shipped in this moment
             yield read_segment(path)
 
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in _found(folder, f"*{SUFFIX}"):
         with suppress(OSError):
             size += path.stat().st_size
     return size

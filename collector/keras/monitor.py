@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import keras
 
@@ -99,14 +99,6 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._fits, self._first_epoch = 0, True
         if model is not None:
             self.set_model(model)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A monitor of another run with the same arguments: tuners copy their callbacks for each trial."""
-        return type(self)(**self._arguments)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """The same of a monitor that is sent to another process."""
-        return _again, (type(self), self._arguments)
 
     # What Keras calls.
 
@@ -237,10 +229,6 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             self._session.replay_error = traced.error
         self._session.leave_out(traced.unreplayed)
         return traced.layers
-
-
-def _again(kind: type[GateMonitor], arguments: dict[str, Any]) -> GateMonitor:
-    return kind(**arguments)
 
 
 def _summary(model: Any) -> str:

@@ -74,6 +74,7 @@ class GateMonitor(Monitor):
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={module!r}: must be a torch.nn.Module")
         self._session = Session(
