@@ -32,9 +32,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def line(text: object) -> str:
+    """Text of whatever origin as one line that cannot speak to a terminal."""
+    try:
+        shown = str(text)
+    except Exception:  # of whoever wrote its class
+        return f"a {type(text).__name__} that cannot be shown"
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())
+
+
 def told(error: BaseException) -> str:
     """An exception as one line: its type, and what it says."""
-    text = " ".join(str(error).split())
+    text = line(error)
     return f"{type(error).__name__}: {text}"[:1024] if text else type(error).__name__
 
 

@@ -1,6 +1,6 @@
 """How runs end that nobody ended: the process ends, a signal asks for it, or a notebook's cell fails.
 
-A run is told to end by `close(status, error)`; what it needs of time it takes itself.
+All runs of a process are told to end first, and share what time there is to ship.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any, Final, Protocol
 
@@ -17,21 +18,29 @@ from typing import Any, Final, Protocol
 class Run(Protocol):
     """What can be ended."""
 
-    def close(self, status: str, error: BaseException | None = None) -> None:
-        """End it; again, and in a forked child, without effect."""
+    def tell_end(self, status: str, error: BaseException | None = None) -> None:
+        """Write how it ends; again without effect."""
+
+    def close(self, status: str, error: BaseException | None = None, seconds: float | None = None) -> None:
+        """End it, and ship what is left for so long; again, and in a forked child, without effect."""
 
     def forked(self) -> None:
         """Told in a forked child."""
 
 
+END_SECONDS: Final = 10.0
+"""How long the end of a process waits for the stores of all its runs."""
+
 _open: Final[list[Run]] = []
+_registered: Final[list[object]] = []
 _in_this_cell: Final[list[Run]] = []
 
 
 def watch(run: Run) -> None:
     """End the run when the process does, at SIGTERM, or when the notebook's cell that began it fails."""
+    if not _registered:
+        _registered.append(atexit.register(_at_exit))
     if not _open:
-        atexit.register(_at_exit)
         _on_sigterm()
     _open.append(run)
     if threading.current_thread() is threading.main_thread() and _watch_cells():
@@ -43,10 +52,9 @@ def unwatch(run: Run) -> None:
     for runs in (_open, _in_this_cell):
         if run in runs:
             runs.remove(run)
-    if not _open:
-        atexit.unregister(_at_exit)
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _at_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere the handler must stay
+    if not _open and in_main and signal.getsignal(signal.SIGTERM) is _at_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def outcome(error: BaseException | None) -> str:
@@ -57,8 +65,12 @@ def outcome(error: BaseException | None) -> str:
 
 
 def _end(status: str, error: BaseException | None) -> None:
-    for run in list(_open):
-        run.close(status, error)
+    deadline = time.monotonic() + END_SECONDS
+    runs = list(_open)
+    for run in runs:
+        run.tell_end(status, error)
+    for run in runs:
+        run.close(status, error, max(0.0, deadline - time.monotonic()))
 
 
 def _at_exit() -> None:
@@ -74,6 +86,8 @@ def _on_sigterm() -> None:
 
 def _at_sigterm(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+    if not _open:
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def end() -> None:
         _end("interrupted", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"gate_epoch_{epoch}.npz"
-    temporary = folder / f".{target.name}.{os.getpid()}"
+    temporary = folder / f".{target.name}.{secrets.token_hex(4)}"
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
             for layer, captured in layers.items():

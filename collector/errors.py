@@ -30,11 +30,11 @@ class WriteRejected(GatewatchError):  # noqa: N818 - a public name of the design
     def __init__(
         self, reasons: Sequence[str], count: int | None = None, lines: Sequence[tuple[bytes, str]] = ()
     ) -> None:
-        self.reasons = list(reasons)
+        self.reasons = list(reasons) or ["points were refused"]
         self.count = max(1, len(self.reasons) if count is None else count)
         self.lines = list(lines)
         more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
-        super().__init__(f"{self.reasons[0] if self.reasons else 'points were refused'}{more}")
+        super().__init__(f"{self.reasons[0]}{more}")
 
 
 class WriteUnavailable(GatewatchError):  # noqa: N818 - a public name of the design

@@ -140,7 +140,7 @@ class Lane:
         Raises:
             OSError: nothing was written: the disk is full, the folder is gone.
         """
-        fresh = self._write < 0 or self.segments[-1].size >= segment_bytes
+        fresh = self._write < 0 or self._is_torn() or self.segments[-1].size >= segment_bytes
         if fresh:
             self._begin_segment()
         segment = self.segments[-1]
@@ -153,13 +153,16 @@ class Lane:
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._write, segment.size)
-            if os.fstat(self._write).st_size != segment.size:
-                self._end_segment()  # what is torn there is cut by whoever reads it
             raise
-        segment.size += len(record)
+        # The size last: where a Ctrl-C comes between, the next record begins a new segment.
+        segment.records.append((segment.size + len(record), points))
         segment.points += points
-        segment.records.append((segment.size, points))
+        segment.size += len(record)
         return fresh
+
+    def _is_torn(self) -> bool:
+        """Whether an append has failed in the middle, or was interrupted."""
+        return not self.segments or os.fstat(self._write).st_size != self.segments[-1].size
 
     def next_batch(self, most: int) -> Batch | None:
         """The oldest records, of one segment, up to so many points, but at least one record; None for none.
@@ -219,8 +222,8 @@ class Lane:
     def _begin_segment(self) -> None:
         self._end_segment()
         path = self.folder / f"{self._next:08d}{SUFFIX}"
+        self._next += 1  # first: an interrupt must not leave a name that is taken
         self._write = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        self._next += 1
         self.segments.append(Segment(path))
         try:
             if os.write(self._write, MAGIC + _SHIPPED.pack(BEGIN)) < BEGIN:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+import numpy as np
+
 from collector.capture import Gates
 from collector.endings import outcome
 from collector.errors import ConfigError
@@ -91,9 +93,9 @@ class Monitor(ABC):
                 wrong is said once in a warning and counted in `collector_health`.
         """
         session = self._session
-        if session.ended:
-            return
         if not session.started:
+            if session.ended:
+                return
             raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
         session.step += 1
         due = session.cadence.due(session.step)
@@ -116,9 +118,9 @@ class Monitor(ABC):
         Raises:
             ConfigError: the run has not begun (use `with`).
         """
-        if self._session.ended:
-            return
         if not self._session.started:
+            if self._session.ended:
+                return
             raise ConfigError("end_epoch() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
         self._end_epoch(metrics)
         self._session.epoch += 1
@@ -150,7 +152,7 @@ def _again(kind: type[Monitor], arguments: Mapping[str, Any]) -> Monitor:
 
 def _market_time(time: Time) -> int:
     moment = nanoseconds(time)
-    if isinstance(time, int) and 0 < moment < _EARLIEST:
+    if isinstance(time, int | np.integer) and 0 < moment < _EARLIEST:
         raise ConfigError(f"time={time}: nanoseconds since the Unix epoch are meant; give those, or a datetime")
     return moment
 

@@ -6,22 +6,22 @@ import json
 import logging
 import os
 import platform
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from threadpoolctl import ThreadpoolController
-
-from collector.about import new_run, told, versions
+from collector.about import line, new_run, told, versions
 from collector.cadence import Cadence, Every
 from collector.capture import Gates, gate_points, metrics_point, no_numbers
 from collector.config import load_settings
 from collector.endings import unwatch, watch
 from collector.epochs import save_epoch, save_seconds
 from collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from collector.one_thread import one_thread
 from collector.schema import (
     COLLECTOR_HEALTH,
     HEARTBEAT_SECONDS,
@@ -40,6 +40,8 @@ from collector.updates import Update, Updates, update_points
 
 CLOSE_SECONDS: Final = 10.0
 """How long the end of a run waits for a slow store."""
+_STORE: Final = ("url", "check", "write", "read")
+"""What of `Store` is asked of a store of a user's own."""
 ENDINGS: Final = ("completed", "failed", "interrupted")
 
 log = logging.getLogger("gatewatch")
@@ -85,7 +87,7 @@ class Session:
         self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
         if not isinstance(log_dir, str | os.PathLike | None):
             raise ConfigError(f"log_dir={log_dir!r}: must be a path, or None for no files")
-        if not isinstance(store, str | None) and not callable(getattr(store, "write", None)):
+        if not isinstance(store, str | None) and not all(hasattr(store, name) for name in _STORE):
             raise ConfigError(f"store={store!r}: must be a URL, such as sqlite:///gatewatch.db, or an open store")
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
         self.cadence = Cadence(every, overhead, clock)
@@ -100,14 +102,13 @@ class Session:
         self._updates: Updates | None = None
         self._prepared_step: int | None = None
         self._begun, self._process = False, 0
-        self._threads = ThreadpoolController()
         self._time = SteadyTime(now, clock)
         self._ending = threading.RLock()
         self._last_capture_step = 0
         self._every = 1
         self._shipping_seconds = 0.0
         self._no_metrics: set[str] = set()
-        self._said_over = False
+        self._said_over = self._told_end = False
 
     @property
     def started(self) -> bool:
@@ -152,7 +153,7 @@ class Session:
         destination = getattr(self.store, "destination", {"url": self.store.url})  # a user's own store may have none
         spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
         spool.check()
-        self._begun, self._process, self._said_over = True, os.getpid(), False
+        self._begun, self._process, self._said_over, self._told_end = True, os.getpid(), False, False
         self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
         self._shipping_seconds = 0.0
         self._updates = updates
@@ -209,7 +210,7 @@ class Session:
             look: gives layer → gates; called in `one_thread`.
             time: nanoseconds since the epoch; now where None.
         """
-        with self.charged("capture"), self.one_thread():
+        with self.charged("capture"), one_thread():
             updates = self._measured()
             layers = look()
             moment = self._time() if time is None else time
@@ -228,7 +229,7 @@ class Session:
             upcoming: the number of the next step, where it is known.
         """
         if self.cadence.prepare(self.step, upcoming) and self._updates is not None:
-            with self.guarded("a look at the parameters"), self.charged("prepare"):
+            with self.looking("prepare"):
                 self._updates.keep()
                 self._prepared_step = self.step
 
@@ -260,7 +261,7 @@ class Session:
             "spooled_bytes": shipper.spool.waiting_bytes,
             "rejected": shipper.rejected,
             "dropped": shipper.dropped,
-            "failures": sum(self.failures.values()),
+            "failures": sum(list(self.failures.values())),
             "capture_ms": self.cadence.capture_seconds * 1e3,
             "overhead_ratio": self.cadence.overhead_ratio,
             "every": self._every if self.cadence.every == "auto" else self.cadence.every,
@@ -269,7 +270,9 @@ class Session:
         if self.replay_error is not None:
             fields["replay_error"] = self.replay_error
         if self.unreplayed:
-            fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in self.unreplayed.items())[:4096]
+            fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in list(self.unreplayed.items()))[
+                :4096
+            ]
         self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
 
     def _beat(self) -> None:
@@ -277,7 +280,7 @@ class Session:
         if self.started and os.getpid() == self._process:
             self.health()
             with self._ending:
-                if self.started:
+                if self.started and not self._told_end:
                     self.event("heartbeat")
 
     def leave_out(self, unreplayed: Mapping[str, str]) -> None:
@@ -287,10 +290,11 @@ class Session:
                 log.warning("gatewatch: layer %r is not recorded: %s", path, reason)
                 self.unreplayed[path] = reason
 
-    def one_thread(self) -> AbstractContextManager[object]:
-        """Native libraries held to one thread: the matrices of a look are too small to gain from more."""
-        limited: AbstractContextManager[object] = self._threads.limit(limits=1)
-        return limited
+    @contextmanager
+    def looking(self, kind: str) -> Iterator[None]:
+        """Guard what runs inside, and charge it to the budget."""
+        with self.guarded("a look at the parameters"), self.charged(kind):
+            yield
 
     @contextmanager
     def charged(self, kind: str) -> Iterator[None]:
@@ -308,18 +312,30 @@ class Session:
             yield
         except Exception as error:
             if doing not in self.failures:
-                text = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
-                log.warning("gatewatch: %s failed, training goes on: %s", doing, " ".join(text.split()))
+                text = line(error) if isinstance(error, GatewatchError) else told(error)
+                log.warning("gatewatch: %s failed, training goes on: %s", doing, text)
             self.failures[doing] = self.failures.get(doing, 0) + 1
 
-    def close(self, status: str = "completed", error: BaseException | None = None) -> None:
-        """End the run: tell how, ship what is left for at most `CLOSE_SECONDS`; the rest waits in the spool.
+    def tell_end(self, status: str, error: BaseException | None = None) -> None:
+        """Write how the run ends; only the first time."""
+        with self._ending:
+            if self.started and not self._told_end and os.getpid() == self._process:
+                self._told_end = True
+                with self.guarded("the end of the run"):
+                    self.health()
+                    self.event(status, **({} if error is None else {"error": told(error)}))
+
+    def close(
+        self, status: str = "completed", error: BaseException | None = None, seconds: float | None = None
+    ) -> None:
+        """End the run: tell how, ship what is left for a while; the rest waits in the spool.
 
         Calling it again does nothing. In a forked child it ships what the child has put, and leaves the run alone.
 
         Args:
             status: completed, failed or interrupted.
             error: what has ended it.
+            seconds: for which it may ship; `CLOSE_SECONDS` where None.
 
         Raises:
             ConfigError: there is no such status.
@@ -330,16 +346,13 @@ class Session:
             shipper = self._shipper
             if shipper is None:
                 return
-            if os.getpid() == self._process:
-                with self.guarded("the end of the run"):
-                    self.health()
-                    self.event(status, **({} if error is None else {"error": told(error)}))
+            self.tell_end(status, error)
             self._shipper = None
         with self.guarded("the end of the run"):
             if self._updates is not None:
                 self._updates.release()
         with self.guarded("the end of the run"):
-            shipper.close(CLOSE_SECONDS)
+            shipper.close(CLOSE_SECONDS if seconds is None else seconds)
             if self._own_store and shipper.stopped:
                 self.store.close()
         unwatch(self)
@@ -353,6 +366,7 @@ class Session:
         """In a forked child: nobody holds here what another thread held there."""
         self._ending = threading.RLock()
         self._time.forked()
+        self._shipping_seconds = 0.0
 
     def _put(self, points: list[Point]) -> None:
         if self._shipper is not None:
@@ -360,7 +374,7 @@ class Session:
 
 
 def _check_folder(folder: Path) -> None:
-    probe = folder / f".gatewatch-{os.getpid()}"
+    probe = folder / f".gatewatch-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from collector.about import line
 from collector.errors import WriteRejected, WriteUnavailable
 from collector.line_parser import decode, split_lines
 from collector.line_protocol import encode
@@ -45,7 +46,7 @@ class Shipper:
     points that are put there.
 
     Args:
-        store: where the points go; of a user's own, `write` is enough. Only the thread writes to it.
+        store: where the points go; one without `write_lines` is given points. Only the thread writes to it.
         spool: where they wait.
         tick: called by the thread about every `tick_seconds`.
         tick_seconds: seconds.
@@ -84,6 +85,8 @@ class Shipper:
         self._putting = 0
         self._away = self._closed = self._writing = self._fresh = False
         self._unknown = 0
+        self.problem: str | None = None
+        """Why the store takes nothing now."""
         self._not_before = 0.0
         """When the server wants to be asked again."""
         self._said: set[str] = set()
@@ -175,6 +178,10 @@ class Shipper:
     def close(self, seconds: float) -> None:
         """Ship what is left for at most so long, then stop; what stays behind waits in the spool, which is said."""
         if self._closed:
+            return
+        if self._thread is None:  # a forked child that has put nothing
+            self._closed = True
+            self.spool.close()
             return
         deadline = time.monotonic() + seconds
         self._guarded(self.spool.adopt)  # what forked children have left
@@ -306,7 +313,7 @@ class Shipper:
             self.shipped += points
         self._unknown = 0
         if self._away:
-            self._away = False
+            self._away, self.problem = False, None
             self._said -= {"away", "mend"}
             log.warning("gatewatch: %s takes points again", self.store.url)
         return None
@@ -322,6 +329,7 @@ class Shipper:
 
     def _went_away(self, error: Exception) -> None:
         self._away = True
+        self.problem = line(error)
         what = "mend" if getattr(error, "slow", False) else "away"  # an outage may end in a missing bucket
         self._say(what, f"{self.store.url} takes no points now, they wait: {error}")
 
@@ -334,7 +342,7 @@ class Shipper:
     def _say(self, what: str, text: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            log.warning("gatewatch: %s", " ".join(text.split()))
+            log.warning("gatewatch: %s", line(text))
 
 
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()

@@ -61,6 +61,7 @@ class Spool:
         self._own: Lane | None = None
         self._adopted: list[Lane] = []
         self._in_flight: Batch | None = None
+        self._closed = False
         self.dropped = self.damaged = 0
         _spools.add(self)
 
@@ -96,15 +97,21 @@ class Spool:
             OSError: they cannot be read now.
         """
         with self._lock:
-            self._in_flight = None
-            for lane in list(self._adopted):
-                if batch := lane.next_batch(most):
-                    self._in_flight = batch
-                    return batch
-                self._adopted.remove(lane)
-                lane.close()
-            self._in_flight = None if self._own is None else self._own.next_batch(most)
-            return self._in_flight
+            self._in_flight, problem = None, None
+            for lane in self._lanes():
+                try:
+                    self._in_flight = lane.next_batch(most)
+                except OSError as error:  # a part that cannot be read does not hold up the others
+                    problem = error
+                    continue
+                if self._in_flight is not None:
+                    return self._in_flight
+                if lane is not self._own:
+                    self._adopted.remove(lane)
+                    lane.close()
+            if problem is not None:
+                raise problem
+            return None
 
     def done(self, batch: Batch) -> None:
         """The points of a batch are in the store, or refused: they will not come again."""
@@ -118,11 +125,16 @@ class Spool:
 
     def adopt(self) -> int:
         """Take over what dead processes have left for this store; how many points that is."""
-        points = 0
         with self._lock:
             mine = {lane.folder for lane in self._lanes()}
-            for folder in _lane_folders(self.folder):
-                if folder not in mine and (lane := Lane.adopt(folder)):
+        # Without the lock: to read what was left takes a while, and a training may want to append.
+        found = [lane for folder in _lane_folders(self.folder) if folder not in mine and (lane := Lane.adopt(folder))]
+        points = 0
+        with self._lock:
+            for lane in found:
+                if self._closed:
+                    lane.close()
+                else:
                     self._adopted.append(lane)
                     self.damaged += sum(segment.torn for segment in lane.segments)
                     points += lane.points
@@ -155,6 +167,7 @@ class Spool:
     def close(self) -> None:
         """Let go of everything; what is left is there for the next."""
         with self._lock:
+            self._closed = True
             for lane in self._lanes():
                 lane.close()
             self._own, self._adopted = None, []
@@ -177,7 +190,7 @@ class Spool:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         about = self.folder / DESTINATION
         if not about.exists():
-            temporary = about.with_name(f".{DESTINATION}.{os.getpid()}")
+            temporary = about.with_name(f".{DESTINATION}.{secrets.token_hex(4)}")
             temporary.write_text(json.dumps(self.destination))
             temporary.replace(about)
 
@@ -240,7 +253,10 @@ def spool_root(path: str | os.PathLike[str] | None = None) -> Path:
     """The folder of the spools: GATEWATCH_SPOOL, else as configured, else the user's folder for state."""
     named = os.environ.get("GATEWATCH_SPOOL") or path
     if named:
-        return Path(named).expanduser().absolute()
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError:
+            raise ConfigError(f"GATEWATCH_SPOOL or [spool] path, {str(named)!r}: there is no such user") from None
     state = os.environ.get("XDG_STATE_HOME")
     try:
         home = Path(state) if state else Path.home() / ".local" / "state"

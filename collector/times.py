@@ -14,6 +14,8 @@ from collector.errors import ConfigError
 Time = int | date | datetime | np.datetime64
 """Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC); of a day, its beginning."""
 
+_DAY: Final = 86_400 * 10**9
+_FINE: Final = ("ns", "ps", "fs", "as")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -24,6 +26,8 @@ def nanoseconds(time: Time) -> int:
         ConfigError: it is no time, none that is known (NaT), or beyond what 64 bits hold: the years 1678 to 2262.
     """
     if isinstance(time, np.datetime64) and not np.isnat(time):
+        if np.datetime_data(time.dtype)[0] not in _FINE:  # those that seconds are coarse enough for
+            _within(int(time.astype("datetime64[D]").astype(np.int64)) * _DAY)
         return int(time.astype("datetime64[ns]").astype(np.int64))
     if hasattr(time, "to_timestamp"):  # pandas' Period: its beginning
         time = time.to_timestamp()

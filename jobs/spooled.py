@@ -25,7 +25,7 @@ class Flushed:
         url: of the store.
         shipped: points that are in the store now.
         rejected: points that it refused.
-        left: points that still wait; those of a process that is running are its own to ship.
+        left: points that could not be shipped; what a running process holds is its own to ship, and not counted.
         problem: why they could not be shipped; None where they could.
     """
 
@@ -82,7 +82,7 @@ def _flush_one(root: Path, entry: Waiting, seconds: float, progress: Callable[[s
             last, moved = now, time.monotonic()
         elif time.monotonic() - moved > seconds:
             break
+    left = shipper.waiting
     shipper.close(0)
     store.close()
-    left = sum(after.points for after in waiting(root) if after.folder == entry.folder)
-    return Flushed(url, shipper.shipped, shipper.rejected, left)
+    return Flushed(url, shipper.shipped, shipper.rejected, left, shipper.problem if left else None)

@@ -15,6 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from collector.cadence import Every
 from collector.errors import ConfigError
 from collector.monitor import check_layers
+from collector.one_thread import one_thread
 from collector.sb3.about import model_config, model_name
 from collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
 from collector.session import Session
@@ -116,7 +117,7 @@ class GateMonitorCallback(BaseCallback):
             session.close("interrupted")
         self._layers = self._choose()
         traced = self._first_look()
-        updates = TorchUpdates(model.policy, session.charged)
+        updates = TorchUpdates(model.policy, session.looking)
         config = {
             **model_config(model),
             "layers": {name: describe(layer) for name, layer in self._layers.items()},
@@ -210,7 +211,7 @@ class GateMonitorCallback(BaseCallback):
             except Exception:  # it is of another model, with the same callback
                 self._probe = None
         try:
-            with self._session.one_thread():
+            with one_thread():
                 traced = self._trace(self._probe or present_probe(model))
         except ConfigError:
             raise

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from collector.times import Time
 
+FORK_WAIT_S: Final = 0.2
+"""How long a fork waits for a write that another thread is at."""
 _UPSERT: Final = (
     "INSERT INTO points VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET fields = json_patch(fields, excluded.fields)"
 )
@@ -295,19 +297,29 @@ def _fields_text(fields: Mapping[str, FieldValue]) -> str:
 
 _stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 _held: list[SqliteStore] = []
+_left_open: list[object] = []
 
 
 def _before_fork() -> None:
     for store in list(_stores):
-        store._lock.acquire()
-        store._disconnect()
-        _held.append(store)
+        if store._lock.acquire(timeout=FORK_WAIT_S):
+            store._disconnect()
+            _held.append(store)
 
 
-def _after_fork() -> None:
+def _after_fork_in_parent() -> None:
     while _held:
         _held.pop()._lock.release()
 
 
+def _after_fork_in_child() -> None:
+    for store in set(_stores) - set(_held):  # another thread of the parent is writing
+        _left_open.append(store._connection)  # to close it here would be to touch what is the parent's
+        store._connection = None
+        store._lock = threading.Lock()
+        store._disconnect()
+    _after_fork_in_parent()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -117,6 +117,32 @@ def test_a_run_tells_what_ended_it(place, inside, state, error):
     assert (the_run()["state"], the_run()["error"]) == (state, error)
 
 
+def test_an_error_that_cannot_be_shown_is_told_by_its_type(place):
+    class OddError(Exception):
+        def __str__(self):
+            raise ValueError
+
+    with pytest.raises(OddError), GateMonitor(torch.nn.LSTM(3, 4), None, run="life", probe=torch.ones(2, 5, 3)):
+        raise OddError
+    assert the_run()["state"] == "failed"
+    assert the_run()["error"].startswith("OddError")
+
+
+def test_the_runs_of_a_process_share_the_time_there_is_to_ship(place):
+    process = start(
+        "import collector.endings; collector.endings.END_SECONDS = 1.0\n"
+        "others = [GateMonitor(module, None, run=f'other-{k}', probe=torch.ones(2, 5, 3), every=1).__enter__()"
+        " for k in range(3)]\n"
+        "for one in others: one._session.store.write_lines = lambda lines: time.sleep(99)" + LOOP
+    )
+    begin = time.monotonic()
+    process.terminate()
+    process.wait(20)
+    assert time.monotonic() - begin < 8
+    assert subprocess.run([sys.executable, "-m", "jobs.cli", "spool", "flush"], check=False).returncode == 0
+    assert set(open_store().runs()["state"]) == {"interrupted"}
+
+
 @pytest.mark.parametrize(
     ("cell", "state", "error"),
     [

@@ -115,6 +115,6 @@ def test_what_a_running_process_holds_is_left_to_it(capsys, tmp_path):
     held = Spool(spool_root(), destination, 2**20)
     held.append(encode([Point("m", {"run": "r"}, {"f": 1.0}, 1)]), 1)
     status, out, _ = said(capsys, "flush", "--json", "--timeout", "1")
-    assert (status, json.loads(out)[0]["left"]) == (1, 1)
+    assert (status, json.loads(out)[0]["shipped"], json.loads(out)[0]["left"]) == (0, 0, 0)
     held.close()
-    assert said(capsys, "flush")[0] == 0
+    assert json.loads(said(capsys, "flush", "--json")[1])[0]["shipped"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -110,6 +111,19 @@ def test_phases_that_take_turns_keep_their_files(tmp_path):
         assert places[f"mine/{name}"] == ("mine", "train")
         assert places[f"mine/validation/{name}"] == ("mine", "validation")
     assert len(places) == 9
+
+
+def test_threads_that_share_a_folder_write_whole_files(tmp_path):
+    threads = [threading.Thread(target=_write, args=(tmp_path, run)) for run in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for path in files(tmp_path):
+        with zipfile.ZipFile(tmp_path / path) as archive:
+            assert archive.testzip() is None
+    owned = {(epoch_owner(tmp_path / path)[0], path[-5]) for path in files(tmp_path)}
+    assert owned == {(run, str(epoch)) for run in "abc" for epoch in range(3)}
 
 
 def test_a_run_that_is_named_like_a_file_has_a_folder_all_the_same(tmp_path):

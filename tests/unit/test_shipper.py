@@ -481,3 +481,34 @@ def test_what_a_forked_child_leaves_its_parent_ships(tmp_path, ship):
     os.waitpid(child, 0)
     shipper.close(20)
     assert stored(store) == [1, 2]
+
+
+def test_a_forked_child_that_puts_nothing_ends_at_once(ship):
+    store = Unwell()
+    store.hold()
+    shipper = ship(store)
+    shipper.put(points(1))
+    assert store.busy.wait(10)
+    child = os.fork()
+    if child == 0:
+        begin = time.monotonic()
+        shipper.close(20)
+        os._exit(0 if time.monotonic() - begin < 5 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    store.free.set()
+    assert shipper.flush(20)
+
+
+def test_a_refusal_without_a_reason_is_one(ship):
+    shipper = ship(Unwell(WriteRejected([])))
+    shipper.put(points(1))
+    assert shipper.flush(20)
+    assert (shipper.rejected, shipper.waiting) == (1, 0)
+
+
+def test_foreign_text_cannot_speak_to_the_terminal(ship, said):
+    shipper = ship(Unwell(WriteUnavailable("\x1b[2Jgone\nfor now")))
+    shipper.put(points(1))
+    assert shipper.flush(20)
+    (text,) = said("takes no points now")
+    assert text.isprintable()

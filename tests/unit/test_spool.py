@@ -256,6 +256,65 @@ def test_a_disk_that_is_full_takes_nothing_of_a_record_and_the_next_is_whole(tmp
     assert spool.damaged == 0
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_a_ctrl_c_in_the_middle_of_an_append_harms_nothing_that_was_accepted(tmp_path, monkeypatch, written):
+    """A stand-in for the moment: right after the system has written, or in its middle."""
+    spool = open_spool(tmp_path)
+    put(spool, 1, 2)
+    write = os.write
+
+    def interrupted(descriptor, content):
+        write(descriptor, content if written else content[:7])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put(spool, 3)
+    monkeypatch.undo()
+    put(spool, 4, 5)
+    assert take(spool) == [1, 2, 4, 5]
+    assert (spool.dropped, spool.damaged) == (0, 0)
+
+
+def test_a_ctrl_c_while_a_file_is_begun_does_not_stop_the_next(tmp_path, monkeypatch):
+    spool = open_spool(tmp_path, segment_bytes=1)
+    put(spool, 1)
+    opened = os.open
+
+    def interrupted(path, *arguments, **options):
+        os.close(opened(path, *arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put(spool, 2)
+    monkeypatch.undo()
+    put(spool, 3)
+    assert take(spool) == [1, 3]
+
+
+def test_a_part_that_cannot_be_read_does_not_hold_up_the_others(tmp_path, monkeypatch):
+    """A stand-in for a disk that fails in one place."""
+    dead = open_spool(tmp_path)
+    put(dead, 1)
+    (broken,) = segments(tmp_path)
+    after_a_kill(dead)
+    spool = open_spool(tmp_path)
+    spool.adopt()
+    put(spool, 2)
+    opened = Path.open
+
+    def failing(path, *arguments, **options):
+        if path == broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    assert spool.next_batch(10).lines == b"m f=2 2\n"
+    monkeypatch.undo()
+    assert take(spool) == [1, 2]
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="GATEWATCH_SPOOL"):
@@ -352,6 +411,12 @@ def test_the_folder_is_as_named_or_the_users_own(tmp_path, monkeypatch):
     assert spool_root("b") == tmp_path / "b"
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert spool_root() == tmp_path / "state" / "gatewatch" / "spool"
+
+
+def test_a_home_that_is_nobodys_is_said(monkeypatch):
+    monkeypatch.setenv("GATEWATCH_SPOOL", "~nosuchuser/spool")
+    with pytest.raises(ConfigError, match="GATEWATCH_SPOOL"):
+        spool_root()
 
 
 def test_the_destination_is_told_for_the_command_that_ships_later(tmp_path):

@@ -47,7 +47,19 @@ def test_what_is_no_time_is_said(other):
         nanoseconds(other)
 
 
-@pytest.mark.parametrize("far", [2**70, -(2**70), datetime.max, datetime.min])
+@pytest.mark.parametrize(
+    "far",
+    [
+        2**70,
+        -(2**70),
+        datetime.max,
+        datetime.min,
+        np.datetime64("9999-01-01"),
+        np.datetime64("3000-01-01T00:00"),
+        np.datetime64("1600"),
+        np.datetime64(2**62, "s"),
+    ],
+)
 def test_what_is_beyond_64_bits_is_said(far):
     with pytest.raises(ValueError, match="1678 to 2262"):
         nanoseconds(far)
