@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from collector.capture import Gates
+from collector.errors import ConfigError
 from collector.schema import clean_name, path_name
 
 # Activations are noise to a compressor: the fastest level gives nearly the size of the slowest, in a fifth of the time.
@@ -60,6 +61,21 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def check_folder(folder: Path) -> None:
+    """See that files can be written there; the folder is made.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    probe = folder / f".gatewatch-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"log_dir={str(folder)!r} cannot be written: {error.strerror}; choose another") from error
 
 
 def epoch_owner(path: Path) -> tuple[str, str] | None:

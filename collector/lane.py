@@ -1,78 +1,20 @@
-"""One writer's part of the spool: its segments on disk, oldest first, and the lock that says that it lives.
+"""One writer's part of the spool: its files on disk, oldest first, and the lock that says that it lives.
 
-A segment is a file: eight bytes that name the format, eight that say how far its records have been shipped, then the
-records, each a header (length of its lines, number of its points, CRC-32 of both and of the lines) and lines of line
-protocol. A record is written with one call of the operating system, so that it survives the death of the process; a
-tail that is torn all the same is cut, and a record that is damaged is passed over.
+A record is written with one call of the operating system, so that it survives the death of the process.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import struct
-import zlib
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-MAGIC: Final = b"GWSPOOL1"
-_SHIPPED: Final = struct.Struct("<Q")
-_RECORD: Final = struct.Struct("<III")
-_COUNTED: Final = struct.Struct("<II")
-BEGIN: Final = len(MAGIC) + _SHIPPED.size
+from collector.segment import NEW, SUFFIX, Batch, Segment, as_record, read_batch, read_segment
+
 LOCK: Final = "lock"
-SUFFIX: Final = ".spool"
-
-
-@dataclass(slots=True)
-class Segment:
-    """A file of records.
-
-    Attributes:
-        path: of the file.
-        shipped: where the first record begins that has not been shipped.
-        size: where the last record ends.
-        points: in the records from `shipped` on.
-        records: of each from there on, where it ends, and its points; none where it is damaged.
-        torn: whether its tail, or all of it, is no record.
-    """
-
-    path: Path
-    shipped: int = BEGIN
-    size: int = BEGIN
-    points: int = 0
-    records: deque[tuple[int, int]] = field(default_factory=deque)
-    torn: bool = False
-
-    @property
-    def damaged(self) -> int:
-        """Records and tails that cannot be read."""
-        return self.torn + sum(points == 0 for _, points in self.records)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Some records of one segment.
-
-    Attributes:
-        lines: of line protocol, each ending in a newline; none where all records are damaged.
-        points: their number.
-        damaged: how many records were passed over.
-        lost: their points, of those that were sound when this process found or wrote them.
-        segment: where they are.
-        end: where the last of them ends there.
-    """
-
-    lines: bytes
-    points: int
-    damaged: int
-    lost: int
-    segment: Segment
-    end: int
 
 
 class Lane:
@@ -144,8 +86,7 @@ class Lane:
         if fresh:
             self._begin_segment()
         segment = self.segments[-1]
-        counted = _COUNTED.pack(len(lines), points)
-        record = counted + struct.pack("<I", zlib.crc32(lines, zlib.crc32(counted))) + lines
+        record = as_record(lines, points)
         try:
             written = 0
             while written < len(record):
@@ -172,7 +113,7 @@ class Lane:
         """
         while self.segments:
             segment = self.segments[0]
-            batch = _read(segment, most)
+            batch = read_batch(segment, most)
             if batch is not None:
                 return batch
             if segment is self.segments[-1] and self._write >= 0:
@@ -183,13 +124,11 @@ class Lane:
     def done(self, batch: Batch) -> None:
         """A batch of this lane is in the store: it will not be read again, by whoever comes after either."""
         segment = batch.segment
-        _pass(segment, batch.end)
+        segment.pass_over(batch.end)
         if segment.points == 0 and not (segment is self.segments[-1] and self._write >= 0):
             self.remove(segment)
             return
-        with suppress(OSError), segment.path.open("r+b", buffering=0) as file:
-            file.seek(len(MAGIC))
-            file.write(_SHIPPED.pack(segment.shipped))
+        segment.keep_shipped()
 
     def remove(self, segment: Segment) -> None:
         """Delete a segment."""
@@ -226,7 +165,7 @@ class Lane:
         self._write = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self.segments.append(Segment(path))
         try:
-            if os.write(self._write, MAGIC + _SHIPPED.pack(BEGIN)) < BEGIN:
+            if os.write(self._write, NEW) < len(NEW):
                 raise OSError("the disk is full")
         except OSError:
             self.remove(self.segments[-1])
@@ -237,68 +176,6 @@ class Lane:
             with suppress(OSError):
                 os.close(self._write)
             self._write = -1
-
-
-def read_segment(path: Path) -> Segment:
-    """What a file holds that has not been shipped; what is no segment holds nothing.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    segment = Segment(path)
-    content = path.read_bytes()
-    if len(content) < BEGIN or not content.startswith(MAGIC):
-        segment.size, segment.torn = len(content), bool(content)
-        return segment
-    (shipped,) = _SHIPPED.unpack_from(content, len(MAGIC))
-    segment.shipped = segment.size = shipped if BEGIN <= shipped <= len(content) else BEGIN
-    for end, points, sound in _records(content, segment.shipped):
-        segment.records.append((end, points if sound else 0))
-        segment.points += points if sound else 0
-        segment.size = end
-    segment.torn = segment.size < len(content)
-    return segment
-
-
-def _records(content: bytes, begin: int) -> Iterator[tuple[int, int, bool]]:
-    """Of each record: where it ends, its points, and whether it is sound."""
-    while begin + _RECORD.size <= len(content):
-        length, points, checksum = _RECORD.unpack_from(content, begin)
-        lines = begin + _RECORD.size
-        if length == 0 or lines + length > len(content):
-            return
-        counted = zlib.crc32(content[begin : begin + _COUNTED.size])
-        yield lines + length, points, zlib.crc32(memoryview(content)[lines : lines + length], counted) == checksum
-        begin = lines + length
-
-
-def _read(segment: Segment, most: int) -> Batch | None:
-    end, expected, records = segment.shipped, 0, 0
-    for record_end, record_points in segment.records:
-        if records and expected + record_points > most:
-            break
-        end, expected, records = record_end, expected + record_points, records + 1
-    if not records:
-        return None
-    try:
-        with segment.path.open("rb") as file:
-            file.seek(segment.shipped)
-            content = file.read(end - segment.shipped)
-    except FileNotFoundError:  # somebody has cleared the folder
-        content = b""
-    lines, begin, points = [], 0, 0
-    for record_end, record_points, sound in _records(content, 0):
-        if sound:
-            lines.append(content[begin + _RECORD.size : record_end])
-            points += record_points
-        begin = record_end
-    return Batch(b"".join(lines), points, records - len(lines), max(0, expected - points), segment, end)
-
-
-def _pass(segment: Segment, end: int) -> None:
-    while segment.records and segment.records[0][0] <= end:
-        segment.points -= segment.records.popleft()[1]
-    segment.shipped = max(segment.shipped, end)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -14,8 +14,8 @@ from threadpoolctl import ThreadpoolController
 class _Limit:
     """What was before the first look of several at once is what each puts back.
 
-    Some builds of BLAS keep the number by thread and others for the process, so each thread sets and restores it itself;
-    one that looks on after another has finished may have more threads than it needs, which costs it a little time.
+    Some libraries keep the number by thread and others for the process, so each thread sets and restores it itself; one
+    that looks on after another has finished may have more threads than it needs, which costs it a little time.
     """
 
     def __init__(self) -> None:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import platform
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from collector.about import line, new_run, told, versions
+from collector.about import new_run, told, versions
 from collector.cadence import Cadence, Every
 from collector.capture import Gates, gate_points, metrics_point, no_numbers
 from collector.config import load_settings
 from collector.endings import unwatch, watch
-from collector.epochs import save_epoch, save_seconds
-from collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from collector.epochs import check_folder, save_epoch, save_seconds
+from collector.errors import ConfigError, WriteUnavailable
+from collector.guard import Guard
 from collector.one_thread import one_thread
 from collector.schema import (
     COLLECTOR_HEALTH,
@@ -47,7 +47,7 @@ ENDINGS: Final = ("completed", "failed", "interrupted")
 log = logging.getLogger("gatewatch")
 
 
-class Session:
+class Session(Guard):
     """The run behind a monitor: its name, its store, its cadence and its points.
 
     Construction checks every argument and touches nothing; `start()` touches the store and the folder. After that
@@ -81,6 +81,7 @@ class Session:
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
+        super().__init__()
         self.run = check_run(run) if run is not None else new_run()
         self.named = run is not None
         self.phase = check_phase(phase)
@@ -94,9 +95,7 @@ class Session:
         self._own_store = store is None or isinstance(store, str)
         self.store = open_store(store) if store is None or isinstance(store, str) else store
         self.step = self.epoch = self.captured = 0
-        self.failures: dict[str, int] = {}
         self.replay_error: float | None = None
-        self.unreplayed: dict[str, str] = {}
         self._clock = clock
         self._shipper: Shipper | None = None
         self._updates: Updates | None = None
@@ -107,8 +106,7 @@ class Session:
         self._last_capture_step = 0
         self._every = 1
         self._shipping_seconds = 0.0
-        self._no_metrics: set[str] = set()
-        self._said_over = self._told_end = False
+        self._told_end = False
 
     @property
     def started(self) -> bool:
@@ -119,9 +117,8 @@ class Session:
     def ended(self) -> bool:
         """Whether the run has begun and ended: a loop may go on after a signal, and is told once."""
         over = self._begun and self._shipper is None
-        if over and not self._said_over:
-            self._said_over = True
-            log.warning("gatewatch: run %r has ended; the steps after its end are not recorded", self.run)
+        if over:
+            self.say_once(f"run {self.run!r} has ended; the steps after its end are not recorded")
         return over
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
@@ -138,7 +135,7 @@ class Session:
                 name was used before.
         """
         if self.log_dir is not None:
-            _check_folder(self.log_dir)
+            check_folder(self.log_dir)
         wait = 0.0
         try:
             self.store.check()
@@ -153,7 +150,7 @@ class Session:
         destination = getattr(self.store, "destination", {"url": self.store.url})  # a user's own store may have none
         spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
         spool.check()
-        self._begun, self._process, self._said_over, self._told_end = True, os.getpid(), False, False
+        self._begun, self._process, self._told_end = True, os.getpid(), False
         self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
         self._shipping_seconds = 0.0
         self._updates = updates
@@ -196,9 +193,7 @@ class Session:
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
         """Write what the framework logs, where it logs anything; what is no number is said once."""
         for name in no_numbers(metrics or {}):
-            if name not in self._no_metrics:
-                self._no_metrics.add(name)
-                log.warning("gatewatch: metric %r is left out: it is no number", name)
+            self.say_once(f"metric {name!r} is left out: it is no number")
         point = metrics_point(metrics or {}, self.tags, self._time() if time is None else time, self.step, self.epoch)
         if point is not None:
             self._put([point])
@@ -283,13 +278,6 @@ class Session:
                 if self.started and not self._told_end:
                     self.event("heartbeat")
 
-    def leave_out(self, unreplayed: Mapping[str, str]) -> None:
-        """Say once of each layer that it is not recorded, and why."""
-        for path, reason in unreplayed.items():
-            if path not in self.unreplayed:
-                log.warning("gatewatch: layer %r is not recorded: %s", path, reason)
-                self.unreplayed[path] = reason
-
     @contextmanager
     def looking(self, kind: str) -> Iterator[None]:
         """Guard what runs inside, and charge it to the budget."""
@@ -304,17 +292,6 @@ class Session:
             yield
         finally:
             self.cadence.charge(kind, self._clock() - begin)
-
-    @contextmanager
-    def guarded(self, doing: str) -> Iterator[None]:
-        """Let nothing out into the training: log a failure once and count it."""
-        try:
-            yield
-        except Exception as error:
-            if doing not in self.failures:
-                text = line(error) if isinstance(error, GatewatchError) else told(error)
-                log.warning("gatewatch: %s failed, training goes on: %s", doing, text)
-            self.failures[doing] = self.failures.get(doing, 0) + 1
 
     def tell_end(self, status: str, error: BaseException | None = None) -> None:
         """Write how the run ends; only the first time."""
@@ -371,13 +348,3 @@ class Session:
     def _put(self, points: list[Point]) -> None:
         if self._shipper is not None:
             self._shipper.put(points)
-
-
-def _check_folder(folder: Path) -> None:
-    probe = folder / f".gatewatch-{secrets.token_hex(4)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"log_dir={str(folder)!r} cannot be written: {error.strerror}; choose another") from error

@@ -14,20 +14,21 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from collector.errors import ConfigError
-from collector.lane import LOCK, SUFFIX, Batch, Lane, Segment, read_segment
+from collector.lane import LOCK, Lane
+from collector.segment import SUFFIX, Batch
 
 SEGMENT_BYTES: Final = 4 * 2**20
 _REJECTED_BYTES: Final = 8 * 2**20
 DESTINATION: Final = "destination.json"
 REJECTED: Final = "rejected.lp"
-_ABOUT: Final = "# "
+ABOUT: Final = "# "
 
 
 class Spool:
@@ -143,7 +144,7 @@ class Spool:
     def reject(self, lines: Sequence[tuple[bytes, str]]) -> None:
         """Keep lines that the store refused, each after a comment that says when and why. Never raises."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        text = b"".join(f"{_ABOUT}{now} {' '.join(why.split())}\n".encode() + line + b"\n" for line, why in lines)
+        text = b"".join(f"{ABOUT}{now} {' '.join(why.split())}\n".encode() + line + b"\n" for line, why in lines)
         file = self.folder / REJECTED
         with suppress(OSError), self._lock:
             self._make_folder()
@@ -216,39 +217,6 @@ class Spool:
         self.dropped = self.damaged = 0
 
 
-class Waiting:
-    """What waits for a store, as `gatewatch spool status` shows it.
-
-    Attributes:
-        destination: url, and org and bucket of an InfluxDB.
-        points, bytes: that wait.
-        damaged: records that cannot be read.
-        rejected: lines that the store has refused.
-        reason: why it refused the last of them.
-        rejected_file: where they are.
-    """
-
-    def __init__(self, folder: Path, destination: Mapping[str, str]) -> None:
-        segments = list(_segments(folder))
-        self.folder, self.destination = folder, dict(destination)
-        self.points = sum(segment.points for segment in segments)
-        self.bytes = sum(segment.size - segment.shipped for segment in segments)
-        self.damaged = sum(segment.damaged for segment in segments)
-        self.rejected_file = folder / REJECTED
-        self.rejected, self.reason = _rejections(self.rejected_file)
-
-
-def waiting(root: Path) -> Iterator[Waiting]:
-    """What waits for each store that has a folder in a spool."""
-    for about in _found(root, f"*/{DESTINATION}"):
-        try:
-            destination = json.loads(about.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(destination, dict) and all(isinstance(value, str) for value in destination.values()):
-            yield Waiting(about.parent, destination)
-
-
 def spool_root(path: str | os.PathLike[str] | None = None) -> Path:
     """The folder of the spools: GATEWATCH_SPOOL, else as configured, else the user's folder for state."""
     named = os.environ.get("GATEWATCH_SPOOL") or path
@@ -269,36 +237,21 @@ def _folder_name(destination: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(destination), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _found(folder: Path, pattern: str) -> list[Path]:
+def found(folder: Path, pattern: str) -> list[Path]:
     """As `Path.glob`, which fails where a folder vanishes under it: other processes come and go here."""
     return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - said above
 
 
 def _lane_folders(folder: Path) -> list[Path]:
-    return [lock.parent for lock in _found(folder, f"[0-9]*/{LOCK}")]
-
-
-def _segments(folder: Path) -> Iterator[Segment]:
-    for path in _found(folder, f"[0-9]*/*{SUFFIX}"):
-        with suppress(OSError):  # shipped in this moment
-            yield read_segment(path)
+    return [lock.parent for lock in found(folder, f"[0-9]*/{LOCK}")]
 
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in _found(folder, f"*{SUFFIX}"):
+    for path in found(folder, f"*{SUFFIX}"):
         with suppress(OSError):
             size += path.stat().st_size
     return size
-
-
-def _rejections(file: Path) -> tuple[int, str | None]:
-    count, reason = 0, None
-    with suppress(OSError), file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith(_ABOUT):
-                count, reason = count + 1, line.removeprefix(_ABOUT).partition(" ")[2].strip()
-    return count, reason
 
 
 _spools: weakref.WeakSet[Spool] = weakref.WeakSet()

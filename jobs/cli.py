@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from collector.config import load_settings
 from collector.errors import ConfigError, GatewatchError
-from collector.spool import spool_root, waiting
+from collector.spool import spool_root
 from collector.store import Store, open_store
+from collector.waiting import waiting
 from jobs.lives import life
 from jobs.terminal import printable, table
 

@@ -10,8 +10,9 @@ from typing import Final
 
 from collector.errors import GatewatchError
 from collector.shipper import Shipper
-from collector.spool import Spool, Waiting, waiting
+from collector.spool import Spool
 from collector.store import reopen_store
+from collector.waiting import Waiting, waiting
 
 _LOOK_SECONDS: Final = 0.5
 _UNBOUNDED: Final = 2**62

@@ -27,9 +27,10 @@ import torch
 
 from collector.line_parser import decode
 from collector.schema import COLLECTOR_HEALTH, GATE_STATS, GATE_TIME, GATE_UNITS, LAYER_UPDATES, RUNS, TRAIN_METRICS
-from collector.spool import Spool, waiting
+from collector.spool import Spool
 from collector.store import open_store
 from collector.torch import GateMonitor
+from collector.waiting import waiting
 from jobs.spooled import flush
 from tests.conftest import run_influxd
 

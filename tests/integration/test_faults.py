@@ -29,7 +29,6 @@ import torch
 from torch import nn
 
 from collector.errors import ConfigError
-from collector.lane import SUFFIX
 from collector.schema import (
     COLLECTOR_HEALTH,
     GATE_STATS,
@@ -41,12 +40,14 @@ from collector.schema import (
     TRAIN_METRICS,
     Point,
 )
+from collector.segment import SUFFIX
 from collector.session import CLOSE_SECONDS, Session
 from collector.shipper import MEMORY_BYTES, SLOW_WAIT
-from collector.spool import spool_root, waiting
+from collector.spool import spool_root
 from collector.store import open_store
 from collector.store.influxdb import WRITE_TIMEOUT_S
 from collector.torch import GateMonitor
+from collector.waiting import waiting
 from jobs.cli import main
 from tests.conftest import free_port
 from tests.servers import Front, cutting, dripping, first, holding, refusing_more_than, replying

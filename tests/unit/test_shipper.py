@@ -14,8 +14,9 @@ import pytest
 from collector.errors import WriteRejected, WriteUnavailable
 from collector.schema import Point
 from collector.shipper import BATCH_POINTS, Shipper
-from collector.spool import Spool, waiting
+from collector.spool import Spool
 from collector.store.sqlite import SqliteStore
+from collector.waiting import waiting
 
 
 def points(*numbers):

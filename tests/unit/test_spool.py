@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.errors import ConfigError
-from collector.lane import LOCK, MAGIC, SUFFIX
-from collector.spool import Spool, spool_root, waiting
+from collector.lane import LOCK
+from collector.segment import MAGIC, SUFFIX
+from collector.spool import Spool, spool_root
+from collector.waiting import waiting
 
 MEGABYTE = 2**20
 
