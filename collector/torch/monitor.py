@@ -7,18 +7,17 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from collector.about import fingerprint
 from collector.cadence import Every
 from collector.errors import ConfigError
 from collector.monitor import Monitor, State, check_layers
+from collector.one_thread import one_thread
 from collector.session import Session
 from collector.store import Store
 from collector.torch.layers import RecurrentLayer, recurrent_layers
-from collector.torch.probe import misfit, shapes
+from collector.torch.probe import arrays, as_inputs, as_probe, misfit, shapes
 from collector.torch.trace import trace
 from collector.torch.updates import TorchUpdates
 from collector.trace import LayerGates, Trace
@@ -38,7 +37,8 @@ class GateMonitor(Monitor):
     batches are: captures can be compared. Gradients and updates are those of the step before a capture, seen by hooks
     that are there for that step alone.
 
-    Once training has begun nothing is raised into it, and it never waits for the store.
+    Once training has begun nothing is raised into it, and it never waits for the store. Another thread that calls the
+    module during a capture finds it in inference mode: dropout and batch normalisation are off for that call.
 
     Args:
         module: the module, or one of its parts.
@@ -46,9 +46,9 @@ class GateMonitor(Monitor):
         run: the run's id, not used before; made up from the time where None.
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
-        probe: a fixed batch of inputs as the module takes it, or a tuple of its inputs; 16 to 64 sequences are enough.
-            Not needed where every `step` brings its own, nor where every recurrent layer offers
-            `get_gate_history()`.
+        probe: a fixed batch of finite inputs as the module takes it, a mapping or a packed sequence too, or a tuple of
+            its inputs; 16 to 64 sequences are enough. Not needed where every `step` brings its own, nor where every
+            recurrent layer offers `get_gate_history()`.
         every: capture every so many steps, or "auto": as often as `overhead` allows.
         layers: only these, by name (`policy.lstm/l0`) or by the path of their module; all where None.
         phase: train, validation, backtest or live.
@@ -82,7 +82,7 @@ class GateMonitor(Monitor):
         )
         self._chosen = check_layers(layers)
         self._module = module
-        self._probe = None if probe is None else _copied(probe)
+        self._probe = None if probe is None else as_probe(probe)
         self._layers: dict[str, RecurrentLayer] = {}
         weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
 
@@ -94,14 +94,14 @@ class GateMonitor(Monitor):
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
             "summary": str(module),
             "probe": None if self._probe is None else shapes(self._probe),
-            "probe_fingerprint": None if self._probe is None else fingerprint(_arrays(self._probe)),
+            "probe_fingerprint": fingerprint(held) if (held := arrays(self._probe)) else None,
         }
         traced = self._first_look()
         session.start(
             framework="torch",
             model=type(module).__name__,
             config=config,
-            updates=TorchUpdates(module, session.charged) if session.learns else None,
+            updates=TorchUpdates(module, session.looking) if session.learns else None,
         )
         if traced is not None:
             session.leave_out(traced.unreplayed)
@@ -110,7 +110,7 @@ class GateMonitor(Monitor):
         if self._probe is None:  # each step brings what it is to be looked at with
             return None
         try:
-            with self._session.one_thread():
+            with one_thread():
                 traced = self._trace(self._probe)
         except ConfigError:
             raise
@@ -120,7 +120,7 @@ class GateMonitor(Monitor):
         return traced
 
     def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
-        inputs = self._probe if x is None else _copied(x)
+        inputs = self._probe if x is None else as_inputs(x)
         if inputs is None and not all(hasattr(layer.module, "get_gate_history") for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         self._layers = choose(self._module, self._chosen)  # a module may be changed in the middle of a run
@@ -150,7 +150,8 @@ def choose(module: nn.Module, names: Sequence[str] | None) -> dict[str, Recurren
         return layers
     for name in names:
         if not any(name in (found, layer.path) for found, layer in layers.items()):
-            raise ConfigError(f"layers: {name!r} is no recurrent layer of the module; it has {', '.join(layers)}")
+            has = ", ".join(map(repr, layers))
+            raise ConfigError(f"layers: {name!r} is no recurrent layer of the module; it has {has}")
     return {found: layer for found, layer in layers.items() if {found, layer.path} & set(names)}
 
 
@@ -159,28 +160,3 @@ def describe(layer: RecurrentLayer) -> dict[str, Any]:
     module = layer.module
     told = ("input_size", "hidden_size", "proj_size", "bidirectional", "dropout", "batch_first", "bias")
     return {"type": type(module).__name__, **{name: getattr(module, name) for name in told if hasattr(module, name)}}
-
-
-def _copied(inputs: Any) -> tuple[Any, ...]:
-    """The inputs of a module as tensors of our own: what becomes of the given ones does not matter."""
-    parts = inputs if type(inputs) in (tuple, list) else (inputs,)
-    return tuple(_copy(part) for part in parts)
-
-
-def _copy(part: Any) -> Any:
-    if isinstance(part, torch.Tensor):
-        return part.detach().clone()
-    if isinstance(part, np.ndarray):
-        return torch.tensor(part)
-    if type(part) in (tuple, list):  # a state (h, c); not a PackedSequence, which is a tuple too
-        return type(part)(_copy(one) for one in part)
-    return part
-
-
-def _arrays(inputs: Any) -> list[Any]:
-    if isinstance(inputs, torch.Tensor):
-        wide = inputs.float() if inputs.dtype is torch.bfloat16 else inputs
-        return [wide.cpu().numpy()]
-    if isinstance(inputs, tuple | list):  # a PackedSequence too
-        return [array for one in inputs for array in _arrays(one)]
-    return []

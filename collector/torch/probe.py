@@ -2,12 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from collector.about import line
 from collector.errors import ConfigError
+
+
+def as_probe(probe: Any) -> tuple[Any, ...]:
+    """The probe as a module's inputs, as `as_inputs` makes them, and with sound values.
+
+    Raises:
+        ConfigError: it is no batch, an empty one, or holds values that are not finite.
+    """
+    try:
+        inputs = as_inputs(probe)
+        held = arrays(inputs)
+    except Exception as error:
+        raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
+    for array in held:
+        if array.size == 0:
+            raise ConfigError(f"the probe of shape {array.shape} holds no sequence; give a batch, such as x[:32]")
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            raise ConfigError("the probe holds values that are not finite; give a batch of sound inputs")
+    return inputs
+
+
+def as_inputs(inputs: Any) -> tuple[Any, ...]:
+    """The inputs of a module, with tensors of our own: what becomes of the given ones does not matter.
+
+    Tensors and arrays are copied, in tuples, lists and mappings too, and arrays become tensors. Whatever else there is
+    stays as it is.
+    """
+    parts = inputs if type(inputs) in (tuple, list) else (inputs,)
+    return tuple(_copy(part) for part in parts)
+
+
+def arrays(inputs: Any) -> list[NDArray[Any]]:
+    """The values of every tensor in a nest, in its order."""
+    if isinstance(inputs, Tensor):
+        dense = inputs.detach() if inputs.layout is torch.strided else inputs.detach().to_dense()
+        return [(dense.float() if dense.dtype is torch.bfloat16 else dense).cpu().numpy()]
+    if isinstance(inputs, Mapping):
+        inputs = tuple(inputs.values())
+    if isinstance(inputs, tuple | list):  # a PackedSequence too
+        return [array for one in inputs for array in arrays(one)]
+    return []
 
 
 def shapes(inputs: Any) -> str:
@@ -30,4 +76,23 @@ def misfit(what: str, inputs: tuple[Any, ...], module: nn.Module, error: Excepti
 
 def first_line(error: BaseException) -> str:
     """What an error says, on one line; its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next(filter(None, map(line, str(error).splitlines())), type(error).__name__)
+
+
+def _copy(part: Any) -> Any:
+    if isinstance(part, Tensor):
+        return part.detach().clone()
+    if isinstance(part, np.ndarray):
+        return torch.tensor(part)
+    if isinstance(part, Mapping):
+        copies = {key: _copy(one) for key, one in part.items()}
+        if not isinstance(part, MutableMapping):
+            return copies
+        mapping = copy.copy(part)  # of its own type
+        mapping.update(copies)
+        return mapping
+    if type(part) in (tuple, list):  # a state (h, c)
+        return type(part)(_copy(one) for one in part)
+    if isinstance(part, tuple) and hasattr(part, "_fields"):  # a PackedSequence, for one
+        return type(part)(*(_copy(one) for one in part))
+    return part

@@ -55,14 +55,15 @@ def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Mod
     if not isinstance(states, Mapping):
         modules = {layer.module: layer.path for layer in layers.values()}
         if len(modules) != 1:
-            paths = ", ".join(modules.values())
+            paths = ", ".join(map(repr, modules.values()))
             raise ConfigError(f"state: there are several recurrent modules, {paths}; give a mapping path → state")
         return dict.fromkeys(modules, states)
     found = {}
     for name, state in states.items():
         owner = next((layer.module for path, layer in layers.items() if name in (path, layer.path)), None)
         if owner is None:
-            raise ConfigError(f"state: {name!r} is no recurrent layer of the module; it has {', '.join(layers)}")
+            has = ", ".join(map(repr, layers))
+            raise ConfigError(f"state: {name!r} is no recurrent layer of the module; it has {has}")
         found[owner] = state
     return found
 

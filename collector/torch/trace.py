@@ -7,13 +7,14 @@ for the gates, and the module's own outputs and states are what the replay is he
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
 
 from collector.errors import ConfigError
 from collector.torch.calls import Call, Weights, as_array, read_call, read_weights, replay
@@ -22,6 +23,7 @@ from collector.torch.probe import first_line
 from collector.torch.states import begun
 from collector.torch.undisturbed import undisturbed
 from collector.trace import Trace, told
+from collector.uninterrupted import interruptible, uninterrupted
 
 _MOST_RUNS: Final = 8
 """So many calls of a module are recorded; the steps of a loop over time are one."""
@@ -32,7 +34,8 @@ def trace(
 ) -> Trace:
     """Call a module, without training, and keep what its recurrent layers do.
 
-    The module is left as it was: see `undisturbed`.
+    The module is left as it was: see `undisturbed`. Ctrl-C interrupts the call and the replay, and waits while the
+    module is changed and put back.
 
     Args:
         module: the module.
@@ -49,7 +52,7 @@ def trace(
         raise ConfigError(
             f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
         )
-    with undisturbed(module), begun(layers, states), watched(layers) as result:
+    with uninterrupted(), undisturbed(module), begun(layers, states), watched(layers) as result, interruptible():
         call()
     return result
 
@@ -76,12 +79,21 @@ def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
             result.unreplayed[name] = reason
         else:
             watches.setdefault(layer.module, _Watch(result, runs)).names[layer.suffix] = name
-    handles = [one.register_forward_hook(watch, with_kwargs=True, prepend=True) for one, watch in watches.items()]
+    handles: list[RemovableHandle] = []
     try:
+        for one, watch in watches.items():
+            handles.append(one.register_forward_hook(watch, with_kwargs=True, prepend=True))
         yield result
     finally:
         for handle in handles:
             handle.remove()
+    with interruptible():
+        _fill(result, layers, watches, runs)
+
+
+def _fill(
+    result: Trace, layers: Mapping[str, RecurrentLayer], watches: Mapping[nn.Module, _Watch], runs: Sequence[_Run]
+) -> None:
     for run in runs:
         _record(run, result)
     for name, layer in layers.items():

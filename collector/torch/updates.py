@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils.hooks import RemovableHandle
 
 from collector.torch.layers import trainable_parameters
+from collector.uninterrupted import uninterrupted
 from collector.updates import Array, Update, update_fields
 
 _FRAMES: Final = 16
@@ -26,17 +27,27 @@ class TorchUpdates:
     """`Updates` of a torch module: the first step that any optimizer makes with its parameters after `keep()`.
 
     The gradient before clipping is the one that the backward passes have left, the clipped one that which the optimizer
-    is given. Under a gradient scaler the former is scaled by a factor that is not told, and is left out. Between
-    `measure()` and the next `keep()` no hook is there.
+    is given. What cannot be known is left out:
+
+    - both, where a closure finds the gradient within the step;
+    - the former under a gradient scaler, whose factor is in it, and in one of several processes, where it is that of
+      this process alone;
+    - the latter where the optimizer itself takes the scaler's factor out (the fused ones);
+    - everything, of a parameter that is sharded over devices (a DTensor), and of a step that torch.compile runs or
+      that a scaler skips.
+
+    A loss that is scaled by hand, and gradients that are unscaled by hand, cannot be told from clipping: the former
+    gradient is then the scaled one. Between `measure()` and the next `keep()` no hook is there.
 
     Args:
         module: whose parameters.
-        charged: the context in which the hooks do their work, so that its cost is accounted for.
+        looking: the context in which the hooks do their work: nothing that goes wrong leaves it, and its cost is
+            accounted for.
     """
 
-    def __init__(self, module: nn.Module, charged: Callable[[str], AbstractContextManager[None]]) -> None:
+    def __init__(self, module: nn.Module, looking: Callable[[str], AbstractContextManager[None]]) -> None:
         self._module = module
-        self._charged = charged
+        self._looking = looking
         self._handles: list[RemovableHandle] = []
         self._found: dict[Name, list[nn.Parameter]] = {}
         self._whole: dict[int, torch.Tensor] = {}
@@ -44,15 +55,17 @@ class TorchUpdates:
 
     def keep(self) -> None:
         """Watch the next step."""
-        self.release()
-        self._found = trainable_parameters(self._module)
-        for parameters in self._found.values():
-            for parameter in parameters:
-                if parameter.is_leaf:
-                    handle = parameter.register_post_accumulate_grad_hook(self._backward)  # type: ignore[no-untyped-call]  # torch is typed in part
-                    self._handles.append(handle)
-        self._handles.append(register_optimizer_step_pre_hook(self._before))
-        self._handles.append(register_optimizer_step_post_hook(self._after))
+        with uninterrupted():
+            self.release()
+            found = trainable_parameters(self._module)
+            self._found = {name: some for name, some in found.items() if all(map(_has_values, some))}
+            for parameters in self._found.values():
+                for parameter in parameters:
+                    if parameter.is_leaf:
+                        handle = parameter.register_post_accumulate_grad_hook(self._backward)  # type: ignore[no-untyped-call]  # torch is typed in part
+                        self._handles.append(handle)
+            self._handles.append(register_optimizer_step_pre_hook(self._before))
+            self._handles.append(register_optimizer_step_post_hook(self._after))
 
     def measure(self) -> Sequence[Update]:
         """What the step did, a parameter each; nothing where there was none."""
@@ -72,35 +85,52 @@ class TorchUpdates:
 
     def release(self) -> None:
         """Remove the hooks and forget what they saw."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._found, self._whole, self._steps = [], {}, {}, {}
+        with uninterrupted():
+            for handle in self._handles:
+                handle.remove()
+            self._handles, self._found, self._whole, self._steps = [], {}, {}, {}
 
     def _backward(self, parameter: torch.Tensor) -> None:
         """The last of several backward passes before a step leaves the sum of all."""
-        if parameter.grad is not None:
-            with self._charged("hooks"):
+        if torch.compiler.is_compiling():
+            return
+        with self._looking("hooks"):
+            if parameter.grad is not None:
                 self._whole[id(parameter)] = parameter.grad.detach().clone()
 
     def _before(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        mine = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        with self._charged("hooks"):
-            scaled = _is_scaled()
-            for name, parameters in self._found.items():
-                if name in self._steps or not all(id(parameter) in mine for parameter in parameters):
+        if torch.compiler.is_compiling():
+            return
+        with self._looking("hooks"):
+            if _is_skipped(optimizer):
+                return
+            found_within = _has_closure(arguments, options)
+            unscales = getattr(optimizer, "grad_scale", None) is not None or options.get("grad_scaler") is not None
+            scaled = unscales or _is_scaled()
+            for name, parameters in self._of(optimizer).items():
+                if name in self._steps:
                     continue
-                known = not isinstance(optimizer, torch.optim.LBFGS)  # its closure has yet to find the gradient
-                clipped = _arrays([parameter.grad for parameter in parameters]) if known else None
-                whole = None if scaled or not known else _arrays([self._whole.get(id(one)) for one in parameters])
-                self._steps[name] = _Step(_arrays(parameters) or [], clipped, whole)
+                clipped = None if found_within else _arrays([parameter.grad for parameter in parameters])
+                whole = None
+                if clipped is not None and not scaled and not _is_one_of_several():
+                    whole = _arrays([self._whole.get(id(parameter)) for parameter in parameters])
+                if whole is not None and _is_zero(clipped) and not _is_zero(whole):
+                    whole = None  # zero_grad(set_to_none=False) was called since that backward pass
+                self._steps[name] = _Step(_arrays(parameters) or [], None if unscales else clipped, whole)
 
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        mine = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        with self._charged("hooks"):
-            for name, parameters in self._found.items():
+        if torch.compiler.is_compiling():
+            return
+        with self._looking("hooks"):
+            for name, parameters in self._of(optimizer).items():
                 step = self._steps.get(name)
-                if step is not None and step.after is None and all(id(parameter) in mine for parameter in parameters):
+                if step is not None and step.after is None:
                     step.after = _arrays(parameters)
+
+    def _of(self, optimizer: torch.optim.Optimizer) -> dict[Name, list[nn.Parameter]]:
+        """The parameters that are the optimizer's."""
+        its = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        return {name: some for name, some in self._found.items() if all(id(parameter) in its for parameter in some)}
 
 
 class _Step:
@@ -121,6 +151,33 @@ def _arrays(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
         wide = dense.to(torch.float32) if dense.dtype in (torch.float16, torch.bfloat16) else dense
         arrays.append(np.array(wide.cpu().numpy(), copy=True))
     return arrays
+
+
+def _is_zero(arrays: Sequence[Array] | None) -> bool:
+    return arrays is not None and not any(array.any() for array in arrays)
+
+
+def _has_values(parameter: torch.Tensor) -> bool:
+    """Whether NumPy can have them: a DTensor, as every subclass that dispatches for itself, has them elsewhere."""
+    own = getattr(type(parameter), "__torch_dispatch__", None)
+    return own is torch.Tensor.__torch_dispatch__ and not parameter.is_meta
+
+
+def _has_closure(arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
+    """Whether a step is given one, by position (after the optimizer itself) or by name."""
+    return any(callable(one) for one in arguments[1:]) or callable(options.get("closure"))
+
+
+def _is_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer is told by a scaler that a gradient is not finite, and makes no step itself."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def _is_one_of_several() -> bool:
+    """Whether other processes train with this one: gradients are averaged after the backward pass."""
+    several = torch.distributed
+    return several.is_available() and several.is_initialized() and several.get_world_size() > 1
 
 
 def _is_scaled() -> bool:

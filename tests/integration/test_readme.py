@@ -57,6 +57,7 @@ def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
         "train": lambda module, batch: module(batch)[0].mean(),
         "RecurrentPPO": RecurrentPPO,
         "environment": "CartPole-v1",
+        "gradients": [X[0], X[1]],
     }
     for block in blocks("python"):
         names["model"] = model  # the block for Stable-Baselines3 has a model of its own

@@ -5,7 +5,9 @@ Over cells, layers, directions, projections, biases, packing and initial states;
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -362,8 +364,11 @@ def test_a_loop_over_a_cell_begins_with_states():
 @pytest.mark.parametrize(
     ("states", "said"),
     [
-        (torch.zeros(2, UNITS), "there are several recurrent modules, first, second; give a mapping"),
-        ({"third": torch.zeros(2, UNITS)}, "'third' is no recurrent layer of the module; it has first/l0, second/l0"),
+        (torch.zeros(2, UNITS), "there are several recurrent modules, 'first', 'second'; give a mapping"),
+        (
+            {"third": torch.zeros(2, UNITS)},
+            "'third' is no recurrent layer of the module; it has 'first/l0', 'second/l0'",
+        ),
     ],
 )
 def test_states_for_no_layer_are_refused(states, said):
@@ -644,6 +649,64 @@ def test_the_mode_of_a_scripted_part_is_put_back():
     gates(model, torch.randn(TIME, BATCH, FEATURES))
     assert seen == [False]
     assert part.training
+
+
+def test_at_whatever_moment_ctrl_c_comes_the_module_is_left_as_it_was():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.GRU(FEATURES, FEATURES, batch_first=True) for _ in range(4)])
+            self.dropouts = nn.ModuleList([nn.Dropout() for _ in range(60)])
+            self.register_buffer("seen", torch.zeros(1))
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            self.seen += 1
+            for layer in self.layers:
+                x, _ = layer(x, None)
+            return x
+
+    model, x = Deep(), torch.randn(BATCH, TIME, FEATURES)
+    layers = recurrent_layers(model)
+    states = {"layers.0": torch.zeros(BATCH, FEATURES)}
+
+    def look():
+        return trace(model, lambda: model(x), layers, states=states)
+
+    look()
+    begin = time.perf_counter()
+    look()
+    seconds, interrupted, random = time.perf_counter() - begin, 0, torch.get_rng_state()
+    fired = threading.Event()  # a signal that another thread is given reaches Python a little later
+
+    def interrupt(number, frame):
+        fired.set()
+        signal.raise_signal(signal.SIGINT)
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGALRM: interrupt}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        for n in range(400):
+            fired.clear()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + seconds * (n + 1) / 400)
+                look()
+                while not fired.is_set():
+                    pass
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert all(one.training for one in model.modules())
+            assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+            assert (model.calls, model.seen.item()) == (0, 0)
+            assert torch.is_grad_enabled()
+            assert torch.equal(torch.get_rng_state(), random)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert interrupted > 300
 
 
 def test_a_training_is_the_same_bit_for_bit_with_looks_and_without():

@@ -1,0 +1,156 @@
+"""Ctrl-C at any moment: held back while it must wait, never lost, and its handler as it was."""
+
+# ruff: noqa: PT012 - the order of what happens inside is what is tested
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from collector.uninterrupted import interruptible, uninterrupted
+
+
+@pytest.fixture(autouse=True)
+def handler():
+    """Python's own, and the same one afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    now = signal.signal(signal.SIGINT, before)
+    assert now is signal.default_int_handler
+
+
+def test_an_interrupt_waits_for_the_end_and_comes_once():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append(1)
+    assert done == [1]
+    with uninterrupted():
+        pass
+
+
+def test_an_error_inside_gives_way_to_the_interrupt_that_it_is_the_context_of():
+    with pytest.raises(KeyboardInterrupt) as caught, uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError
+    assert isinstance(caught.value.__context__, ValueError)
+    with pytest.raises(ValueError, match="mine"), uninterrupted():
+        raise ValueError("mine")
+
+
+def test_nested_ones_wait_for_the_outermost():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        done.append("inner")
+        with uninterrupted():
+            pass
+        done.append("outer")
+    assert done == ["inner", "outer"]
+
+
+def test_what_may_be_interrupted_is_at_once_and_what_is_put_back_afterwards_is_not():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        try:
+            with interruptible():
+                signal.raise_signal(signal.SIGINT)
+                done.append("not reached")
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            done.append("put back")
+    assert done == ["put back"]
+
+
+def test_one_that_was_held_back_comes_before_what_may_be_interrupted():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        with interruptible():
+            done.append("not reached")
+    assert done == []
+    with interruptible():  # by itself it does nothing
+        pass
+
+
+def test_a_handler_of_the_users_is_called_and_one_that_is_set_meanwhile_stays():
+    called, later = [], []
+    signal.signal(signal.SIGINT, lambda number, frame: called.append(number))
+    with uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        assert called == []
+    assert called == [signal.SIGINT]
+    with uninterrupted(), interruptible():
+        signal.signal(signal.SIGINT, lambda number, frame: later.append(number))
+    signal.raise_signal(signal.SIGINT)
+    with uninterrupted():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert (called, later) == ([signal.SIGINT], [signal.SIGINT])
+
+
+@pytest.mark.parametrize("ignoring", [signal.SIG_IGN, signal.SIG_DFL])
+def test_where_python_handles_none_nothing_is_changed(ignoring):
+    signal.signal(signal.SIGINT, ignoring)
+    with uninterrupted():
+        assert signal.getsignal(signal.SIGINT) is ignoring
+        with interruptible():
+            assert signal.getsignal(signal.SIGINT) is ignoring
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_other_threads_are_left_alone():
+    done = []
+
+    def work():
+        with uninterrupted(), interruptible():
+            done.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [signal.default_int_handler]
+
+
+def test_at_whatever_moment_it_comes_what_was_changed_is_put_back():
+    """Against the clock: a timer interrupts each round a little later than the one before."""
+    state, interrupted, begin = [], 0, time.perf_counter()
+
+    def round_of_work():
+        with uninterrupted():
+            state.append("changed")
+            try:
+                with interruptible():
+                    sum(range(500))
+            finally:
+                state.clear()
+
+    fired = threading.Event()  # a signal that another thread is given reaches Python a little later
+
+    def interrupt(number, frame):
+        fired.set()
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for n in range(3000):
+            fired.clear()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + n % 300 * 1e-7)
+                round_of_work()
+                while not fired.is_set():
+                    pass
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert state == []
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if time.perf_counter() - begin > 5:
+                break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 100
