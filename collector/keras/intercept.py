@@ -12,6 +12,7 @@ import keras
 from collector.errors import ConfigError
 from collector.keras.layer_replay import as_mask, begins_with, difference, keras_output, move_on, replay_layer
 from collector.keras.layers import cells
+from collector.keras.probe import first_line
 from collector.keras.record import Recorder
 from collector.trace import LayerGates
 
@@ -73,7 +74,7 @@ def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: 
             trace.refused = str(refused)
             raise
         except Exception as failure:
-            return own(f"its replay failed: {type(failure).__name__}: {failure}")
+            return own(f"its replay failed: {type(failure).__name__}: {first_line(failure)}")
         for suffix, gates in replay.gates:
             recorder.add(path + suffix, LayerGates(gates, replay.mask, error))
         return output
@@ -104,8 +105,8 @@ def _replaced(layer: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
     """Through the instance's dictionary, past Keras's tracking of attributes."""
     own = vars(layer)
     before = {name: own[name] for name in attributes if name in own}
-    own.update(attributes)
     try:
+        own.update(attributes)
         yield
     finally:
         for name in attributes:

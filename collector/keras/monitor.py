@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import keras
 
-from collector.about import fingerprint
+from collector.about import fingerprint, line
 from collector.cadence import Every
 from collector.errors import ConfigError
 from collector.keras.layers import recurrent_layers
@@ -17,6 +17,7 @@ from collector.keras.probe import as_probe, call_once, misfit, shapes
 from collector.keras.trace import trace
 from collector.keras.updates import KerasUpdates
 from collector.monitor import Monitor, State, check_layers
+from collector.one_thread import one_thread
 from collector.session import Session
 from collector.store import Store
 from collector.trace import LayerGates, Trace
@@ -87,9 +88,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
         if model is not None and not isinstance(model, keras.Layer):
-            raise ConfigError(f"model={model!r}: must be a Keras model; with fit it need not be given")
+            raise ConfigError(f"model={line(repr(model))}: must be a Keras model; with fit it need not be given")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ConfigError(f"optimizer={optimizer!r}: must be a Keras optimizer; a compiled model has its own")
+            raise ConfigError(
+                f"optimizer={line(repr(optimizer))}: must be a Keras optimizer; a compiled model has its own"
+            )
         self._optimizer = optimizer
         self._chosen = check_layers(layers)
         self._probe = None if probe is None else as_probe(probe)
@@ -199,15 +202,14 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             chosen = {path: layer for path, layer in layers.items() if {path, layer.name} & set(self._chosen)}
             for name in self._chosen:
                 if not any(name in (path, layer.name) for path, layer in chosen.items()):
-                    raise ConfigError(
-                        f"layers: {name!r} is no recurrent layer of the model; it has {', '.join(layers)}"
-                    )
+                    present = ", ".join(map(repr, layers))
+                    raise ConfigError(f"layers: {name!r} is no recurrent layer of the model; it has {present}")
             layers = chosen
         return layers
 
     def _first_look(self, model: Any) -> Trace:
         try:
-            with self._session.one_thread():
+            with one_thread():
                 return trace(model, self._probe, self._layers, verify=True)
         except ConfigError:
             raise

@@ -2,7 +2,8 @@
 
 Nothing is hooked into the training step, which may be compiled: the state before and after a step tells the gradient
 that the optimizer used, since its rule is known. Where the rule is not (an optimizer of one's own, Adafactor, several
-optimizers in one), or rounding hides the answer, nothing is said.
+optimizers in one), the state keeps nothing of it (SGD without momentum), or rounding hides the answer, nothing is said:
+what moved a weight need not have been the optimizer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collector.updates import Array, parts, tally
 _BELOW: Final = 0.99
 """A gradient below this share of the limit was not clipped; nearer to it, rounding could hide that it was."""
 _HIDDEN: Final = 0.01
-"""A norm that is read from weights, or from a mean of squares, is told where rounding accounts for no more of it."""
+"""A norm that is read from a mean of squares is told where rounding accounts for no more of it."""
 _TOLD: Final = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
@@ -73,7 +74,7 @@ class OptimizerState:
         if inner.built:
             for variable in inner._trainable_variables if _global_limit(inner) else variables:
                 index = _index(inner, variable)
-                slot = None if index is None else _slot(inner, index, variable)
+                slot = None if index is None else _slot(inner, index)
                 if index is not None and slot is not None:
                     self._slots[index] = slot, numpy_of(slot.variable, copy=True)
         if self._needs_rate():
@@ -143,7 +144,7 @@ def numpy_of(variable: Any, *, copy: bool = False) -> Array:
     return values.copy() if copy and not values.flags.owndata else values
 
 
-def _slot(optimizer: Any, index: int, variable: Any) -> _Slot | None:
+def _slot(optimizer: Any, index: int) -> _Slot | None:
     """Where the gradient of a variable shows: the rules of `keras/src/optimizers`."""
     if not type(optimizer).__module__.startswith("keras."):
         return None  # a rule of one's own, whatever it is called
@@ -152,8 +153,6 @@ def _slot(optimizer: Any, index: int, variable: Any) -> _Slot | None:
         slot = _Slot(o.momentums[index], _from_mean, o.momentum, 1.0)
     elif name == "SGD" and o.momentum:
         slot = _Slot(o.momentums[index], _from_mean, o.momentum, None)
-    elif name == "SGD" and not _moved_otherwise(o, variable):
-        slot = _Slot(variable, _from_weights, 1.0, None)
     elif name in ("Adagrad", "Ftrl"):
         slot = _Slot(o._accumulators[index], _from_squares, 1.0, 1.0)
     elif name == "RMSprop" and o.centered:
@@ -196,17 +195,6 @@ def _from_squares(before: Array, after: Array, decay: float, gain: float) -> Arr
         return np.sqrt(np.maximum(squares, 0)) if told else None
 
 
-def _from_weights(before: Array, after: Array, decay: float, gain: float) -> Array | None:
-    """g from w_t = w_{t−1} − rate·g, where nothing else moves the weights."""
-    if not np.isfinite(before).all() or _untouched(before, after):
-        return None
-    with np.errstate(all="ignore"):
-        gradient: Array = (after - decay * before.astype(np.float64)) / gain
-    finite = np.isfinite(gradient)
-    hidden = (tally(before[finite]).norm or 0.0) * float(np.finfo(before.dtype).eps) / 2 / abs(gain)
-    return gradient if hidden <= _HIDDEN * (tally(gradient).norm or 0.0) else None
-
-
 def _untouched(before: Array, after: Array) -> bool:
     """Whether nothing changed where something must have: no step was made with these.
 
@@ -220,11 +208,6 @@ def _norm(gradient: Gradient) -> float:
     """Infinite where not every value is finite."""
     found = tally(gradient.values)
     return math.inf if found.nan or found.inf else found.norm or 0.0
-
-
-def _moved_otherwise(optimizer: Any, variable: Any) -> bool:
-    overwritten = optimizer.use_ema and optimizer.ema_overwrite_frequency
-    return bool(optimizer.weight_decay or overwritten) or getattr(variable, "constraint", None) is not None
 
 
 def _global_limit(optimizer: Any) -> float | None:

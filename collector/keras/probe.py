@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import keras
 
+from collector.about import line
 from collector.errors import ConfigError
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -21,7 +22,9 @@ def as_probe(probe: Any) -> Any:
     try:
         tensors = keras.tree.map_structure(lambda part: keras.ops.copy(keras.ops.convert_to_tensor(part)), probe)
     except Exception as error:
-        raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
+        raise ConfigError(
+            f"the probe is no batch of inputs: {first_line(error).rstrip('.')}; give an array, such as x[:32]"
+        ) from error
     for tensor in keras.tree.flatten(tensors):
         if len(tensor.shape) == 0:
             raise ConfigError("the probe is no batch of inputs but single values; give an array, such as x[:32]")
@@ -65,6 +68,10 @@ def misfit(what: str, x: Any, model: Any, error: Exception) -> ConfigError:
 
 def first_line(error: BaseException) -> str:
     """What an error says, on one line, without what Keras writes around it; its type where it says nothing."""
-    lines = [_ESCAPE.sub("", line).strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    try:
+        text = str(error)
+    except Exception:  # of whoever wrote its class
+        return type(error).__name__
+    lines = [line(_ESCAPE.sub("", part)) for part in text.splitlines()]
+    telling = [told for told in lines if told and not told.startswith("Exception encountered when calling")]
     return telling[0] if telling else type(error).__name__

@@ -17,8 +17,10 @@ import keras
 from collector.errors import ConfigError
 from collector.keras.intercept import intercepted, joined
 from collector.keras.layers import recurrent_layers, time_distributed_layers, why_not_replayed
+from collector.keras.probe import first_line
 from collector.keras.record import Recorder
 from collector.trace import Trace, told
+from collector.uninterrupted import interruptible, uninterrupted
 
 _LARGEST_STATE: Final = 65_536
 
@@ -49,7 +51,7 @@ def trace(
     present = recurrent_layers(model)
     replayed = _replayed(layers, result)
     if replayed:
-        with ExitStack() as stack:
+        with uninterrupted(), ExitStack() as stack:
             stack.enter_context(_state_kept(model, present.values()))
             for layer in time_distributed_layers(model):
                 stack.enter_context(joined(layer, recorder))
@@ -57,7 +59,8 @@ def trace(
                 stack.enter_context(intercepted(layer, path, recorder, (states or {}).get(path), verify))
             stack.enter_context(_framework_kept())
             try:
-                model(x, training=False)
+                with interruptible():
+                    model(x, training=False)
             except Exception:
                 if result.refused is not None:  # without what Keras writes around it
                     raise ConfigError(result.refused) from None
@@ -94,7 +97,7 @@ def _ask(layer: Any, path: str, result: Trace) -> None:
     try:
         result.layers[path] = told(layer.get_gate_history(), keras.ops.convert_to_numpy)
     except Exception as error:
-        result.unreplayed[path] = f"its get_gate_history() failed: {error}"
+        result.unreplayed[path] = f"its get_gate_history() failed: {first_line(error)}"
 
 
 @contextmanager

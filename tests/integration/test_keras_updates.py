@@ -23,8 +23,7 @@ X = np.random.default_rng(0).normal(size=(32, 6, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(32, 1)).astype("float32")
 WHOLE = optimizers.schedules.CosineDecay(0.05, 40)
 
-# What shows in a moving average of the gradient itself is exact; in one of squares, or in the weights, the norm is
-# right to 1 % or absent.
+# What shows in a moving average of the gradient itself is exact; in one of squares the norm is right to 1 % or absent.
 EXACT = {
     "adam": lambda **o: optimizers.Adam(0.01, **o),
     "amsgrad": lambda **o: optimizers.Adam(0.01, amsgrad=True, weight_decay=0.1, **o),
@@ -44,8 +43,6 @@ EXACT = {
 if hasattr(optimizers, "Muon"):
     EXACT["muon"] = lambda **o: optimizers.Muon(0.01, **o)
 TO_ONE_PERCENT = {
-    "sgd": lambda **o: optimizers.SGD(0.1, **o),
-    "sgd-schedule": lambda **o: optimizers.SGD(WHOLE, **o),
     "rmsprop": lambda **o: optimizers.RMSprop(0.01, momentum=0.5, **o),
     "adadelta": lambda **o: optimizers.Adadelta(1.0, **o),
     "adagrad": lambda **o: optimizers.Adagrad(0.1, **o),
@@ -196,11 +193,10 @@ class TwiceTheGradient(optimizers.Adam):
     [
         lambda: optimizers.Adafactor(0.01),
         lambda: TwiceTheGradient(0.01),
-        lambda: optimizers.SGD(0.1, weight_decay=0.1),
-        lambda: optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=2),
-        lambda: optimizers.SGD(lambda: 0.1),
+        lambda: optimizers.SGD(0.1),
+        lambda: optimizers.SGD(lambda: 0.1, momentum=0.9),
     ],
-    ids=["adafactor", "own", "weight-decay", "average", "function"],
+    ids=["adafactor", "own", "no-momentum", "function"],
 )
 def test_where_the_rule_does_not_tell_there_is_no_gradient(make):
     model = dense(make())
@@ -211,12 +207,19 @@ def test_where_the_rule_does_not_tell_there_is_no_gradient(make):
         assert told["optimizer_steps"] == 1
 
 
-def test_a_constraint_moves_weights_too():
-    model = dense(optimizers.SGD(0.1), kernel_constraint="non_neg")
+@pytest.mark.parametrize("make", [*EXACT.values(), *TO_ONE_PERCENT.values()], ids=[*EXACT, *TO_ONE_PERCENT])
+def test_weights_that_something_else_moves_too_do_not_change_what_is_told(make):
+    model = dense(make(), kernel_constraint="non_neg")
     apply(model, some_gradients(model))
-    found = one_step(model, some_gradients(model))
-    assert "gradient_norm" not in found["dense", "kernel"]
-    assert "gradient_norm" in found["dense", "bias"]
+    updates = KerasUpdates(model)
+    updates.keep()
+    gradients = some_gradients(model)
+    apply(model, gradients)
+    for variable in model.trainable_variables:  # as a callback that decays weights
+        variable.assign(variable * 0.5 + 1)
+    found = fields(updates.measure())
+    for param, gradient in zip(("kernel", "bias"), gradients, strict=True):
+        assert found["dense", param]["gradient_norm_clipped"] == pytest.approx(norm(gradient), rel=0.01)
 
 
 @pytest.mark.skipif(not hasattr(optimizers, "MultiOptimizer"), reason="this Keras has none")
@@ -237,7 +240,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("name", ["adam", "momentum", "rmsprop", "sgd", "scaled"])
+@pytest.mark.parametrize("name", ["adam", "momentum", "rmsprop", "scaled"])
 @pytest.mark.parametrize("limit", LIMITS)
 def test_the_norm_before_clipping_is_given_only_where_nothing_was_clipped(name, limit):
     model = dense((EXACT | TO_ONE_PERCENT)[name](**{limit: 1.0}))
@@ -367,7 +370,7 @@ def test_a_learning_rate_that_changed_meanwhile_tells_no_gradient():
     assert one_step(model, gradients)["dense", "kernel"]["gradient_norm"] == pytest.approx(norm(gradients[0]), rel=1e-3)
 
 
-@pytest.mark.parametrize("make", [EXACT["adam"], TO_ONE_PERCENT["rmsprop"], TO_ONE_PERCENT["sgd"]])
+@pytest.mark.parametrize("make", [EXACT["adam"], EXACT["momentum"], TO_ONE_PERCENT["rmsprop"]])
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_gradient_that_is_no_number_is_counted_when_it_comes(make, poison):
     model = dense(make())

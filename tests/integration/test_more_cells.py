@@ -5,13 +5,23 @@ Runs on the torch backend too, through `test_gates.py`.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+
 import keras
 import numpy as np
 import pytest
 
-from collector import GateMonitor, gates, open_store
+from collector import GateMonitor, gates, open_store, uninterrupted
 from collector.errors import ConfigError
-from collector.keras import layer_replay
+from collector.keras import intercept, layer_replay
+from collector.keras import trace as trace_module
 from collector.keras.layers import recurrent_layers, why_not_replayed
 from collector.keras.trace import trace
 from collector.replay import LSTMWeights
@@ -688,3 +698,142 @@ def test_random_states_and_weights_stay():
         np.testing.assert_array_equal(to_numpy(variable), value)
     for layer, names in zip(layers, attributes, strict=True):
         assert set(vars(layer)) == names, (layer, set(vars(layer)) ^ names)
+
+
+class Interrupted:
+    """A model whose looks are cut off by real SIGINTs; nothing of them may stay."""
+
+    def __init__(self):
+        stack = RNN([LSTMCell(3, dropout=0.5), GRUCell(3)], return_sequences=True, stateful=True, name="stack")
+        each = keras.layers.TimeDistributed(LSTM(3, name="inner"), name="each")
+        both = keras.layers.Bidirectional(GRU(2, name="gru"), name="both")
+        self.x = keras.ops.convert_to_tensor(SLICES[:, :, :2])
+        self.model = keras.Sequential(
+            [keras.Input(batch_shape=self.x.shape), each, keras.layers.Reshape((3, 3)), stack, both]
+        )
+        self.model.compile("sgd", "mse")
+        self.model(self.x)
+        self.layers, self.owners = recurrent_layers(self.model), [self.model, *self.model._flatten_layers()]
+        self.attributes = [set(vars(layer)) for layer in self.owners]
+        self.variables = [*self.model.variables, *keras.tree.flatten(stack.states)]
+        self.values = [to_numpy(variable).copy() for variable in self.variables]
+        self.output = to_numpy(self.predicted())
+
+    def predicted(self):
+        output = self.model(self.x, training=False)
+        for variable, value in zip(self.variables, self.values, strict=True):
+            variable.assign(value)
+        return output
+
+    def check(self):
+        assert [set(vars(layer)) for layer in self.owners] == self.attributes
+        for variable, value in zip(self.variables, self.values, strict=True):
+            np.testing.assert_array_equal(to_numpy(variable), value)
+
+    def check_all(self):
+        self.check()
+        np.testing.assert_array_equal(to_numpy(self.predicted()), self.output)
+        assert len(trace(self.model, self.x, self.layers, verify=True).layers) == 5
+        assert np.isfinite(self.model.train_on_batch(self.x, np.zeros(self.output.shape, "float32")))
+
+
+def test_an_interrupt_at_any_line_of_a_look_leaves_the_model_as_it_was():
+    watched = Interrupted()
+    files = {inspect.getfile(module) for module in (contextlib, intercept, trace_module, uninterrupted)}
+    own_trace, at = sys.gettrace(), itertools.count(1, 5)
+    seen = interrupted = 0
+
+    def every_line(frame, event, argument):
+        nonlocal seen
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            seen += 1
+            if seen == moment:
+                signal.raise_signal(signal.SIGINT)
+        return every_line
+
+    for moment in at:
+        seen = 0
+        try:
+            sys.settrace(every_line)
+            trace(watched.model, watched.x, watched.layers)
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(own_trace)
+        if seen < moment:
+            break
+        watched.check()
+    assert interrupted == moment // 5 > 50
+    watched.check_all()
+
+
+def test_an_interrupt_at_any_time_leaves_the_model_as_it_was():
+    watched = Interrupted()
+    random = np.random.default_rng(1)
+    begin = time.perf_counter()
+    trace(watched.model, watched.x, watched.layers)
+    length = time.perf_counter() - begin
+    interrupted = 0
+    for _ in range(150):
+        sender = threading.Timer(random.uniform(0, length), os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            sender.start()
+            trace(watched.model, watched.x, watched.layers)
+            sender.join()
+            time.sleep(0.001)
+        except KeyboardInterrupt:
+            interrupted += 1
+        sender.join()
+        watched.check()
+    assert interrupted > 100  # an interrupt within a __del__ of the framework's is lost
+    watched.check_all()
+
+
+# Errors are one printable line, whatever names and exceptions are made of.
+
+HOSTILE = "a\n\x1b[31mb"
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class Telling(keras.layers.Layer):
+    def __init__(self, error):
+        super().__init__(name=HOSTILE)
+        self.error = error
+
+    def call(self, inputs):
+        return inputs
+
+    def get_gate_history(self):
+        raise self.error
+
+
+def monitored(probe, **options):
+    model = keras.Sequential([keras.Input(SHAPE[1:]), LSTM(3, name=HOSTILE)], name="m\n\x1b[2J")
+    with GateMonitor(options.pop("model", model), log_dir=None, store="sqlite:///:memory:", probe=probe, **options):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: monitored(batch(), layers=["no\n"]), r"'no\\n' is no .* it has 'a\\n\\x1b\[31mb'"),
+        (lambda: monitored(batch().astype(object)), r"^the probe is no batch of inputs: .*; give an array"),
+        (lambda: monitored(np.full(SHAPE, None)), r"^the probe is no batch of inputs: .*; give an array"),
+        (lambda: monitored(np.zeros((4, 9, 2))), r"\(4, 9, 2\) does not fit"),
+        (lambda: monitored(batch(), model=np.zeros((40, 40))), "^model=array"),
+        (lambda: monitored(batch(), optimizer=np.zeros((40, 40))), "^optimizer=array"),
+        (lambda: gates(Telling(ValueError("one\x1b[2J\ntwo")), batch()), r"failed: one"),
+        (lambda: gates(Telling(MuteError()), batch()), r"failed: MuteError"),
+    ],
+    ids=["layers", "objects", "nothings", "shape", "model", "optimizer", "escape", "mute"],
+)
+def test_an_error_is_one_printable_line(make, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        make()
+    assert str(caught.value).isprintable()
