@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## train on real prices with a fault put in, score it, write
 	@$(BIN)/gatewatch demo
 
 test: setup lint ## run the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 endurance: setup ## kill 100 trainings, take the server away for two minutes, and count what arrived (about 5 minutes)
 	$(BIN)/python -m tests.endurance kill

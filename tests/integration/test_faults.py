@@ -705,10 +705,10 @@ def test_a_server_that_never_answers(front, stored, monkeypatch, said):
 
 HANGING = """
 import os, pathlib, sys, time, torch
-import collector.session
+import collector.endings, collector.session
 from collector.torch import GateMonitor
 
-collector.session.CLOSE_SECONDS = 2.0
+collector.endings.END_SECONDS = collector.session.CLOSE_SECONDS = 2.0
 child = os.fork()
 print(child, flush=True) if child else None
 with GateMonitor(torch.nn.LSTM(3, 4), None, store=sys.argv[1], probe=torch.ones(2, 5, 3), every=1) as monitor:
