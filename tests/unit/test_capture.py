@@ -154,6 +154,7 @@ class Moody:
         None, "1.5", b"1.5", [], [1.0, 2.0], [[1], [1, 2]], {}, {"a": 1}, 1j, np.array("1.5"), np.ones(2), np.ones(0),
         np.datetime64("2020-01-01T00:00", "ns"), np.timedelta64(1, "s"), object(), Moody(), len,
     ],
+    ids=lambda value: type(value).__name__,
     ids=repr,
 )  # fmt: skip
 def test_what_is_not_one_number_is_left_out_and_the_rest_is_kept(value):
