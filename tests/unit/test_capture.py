@@ -155,7 +155,6 @@ class Moody:
         np.datetime64("2020-01-01T00:00", "ns"), np.timedelta64(1, "s"), object(), Moody(), len,
     ],
     ids=lambda value: type(value).__name__,
-    ids=repr,
 )  # fmt: skip
 def test_what_is_not_one_number_is_left_out_and_the_rest_is_kept(value):
     assert metrics_point({"x": value}, {}, 0, 0, 0) is None
