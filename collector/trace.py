@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -59,8 +60,25 @@ class Trace:
             ConfigError: there is not; says why of each layer.
         """
         if not self.layers:
-            reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in self.unreplayed.items())
-            raise ConfigError(f"no recurrent layer can be recorded: {reasons}; offer get_gate_history() on it")
+            raise ConfigError(f"no recurrent layer can be recorded: {self._reasons}; offer get_gate_history() on it")
+
+    def gates(self) -> dict[str, dict[str, Array]]:
+        """Layer → gate → (batch, time, units), for the caller of a framework's `gates()`, whom a warning reaches.
+
+        Raises:
+            ConfigError: nothing could be replayed. Where only some layers could not, a warning names them.
+        """
+        if self.unreplayed:
+            if not self.layers:
+                raise ConfigError(
+                    f"no recurrent layer can be replayed exactly: {self._reasons}; offer get_gate_history() on it"
+                )
+            warnings.warn(f"left out, since not exactly replayable: {self._reasons}", stacklevel=3)
+        return {path: dict(layer.gates) for path, layer in self.layers.items()}
+
+    @property
+    def _reasons(self) -> str:
+        return "; ".join(f"layer {path!r}: {reason}" for path, reason in self.unreplayed.items())
 
 
 def difference(ours: Array, theirs: Array) -> float | None:

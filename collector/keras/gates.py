@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from collector.errors import ConfigError
@@ -44,9 +43,4 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
         raise
     except Exception as error:
         raise misfit("batch", x, model, error) from error
-    if traced.unreplayed:
-        reasons = "; ".join(f"layer {path!r}: {reason}" for path, reason in traced.unreplayed.items())
-        if not traced.layers:
-            raise ConfigError(f"no recurrent layer can be replayed exactly: {reasons}; offer get_gate_history() on it")
-        warnings.warn(f"left out, since not exactly replayable: {reasons}", stacklevel=2)
-    return {path: dict(layer.gates) for path, layer in traced.layers.items()}
+    return traced.gates()
