@@ -35,11 +35,22 @@ class SpoolSettings(_Table):
     max_mb: int = Field(default=1024, ge=1)
 
 
+class JobsSettings(_Table):
+    """The table `[jobs]`: when the jobs run, and where."""
+
+    interval_seconds: float = Field(default=15.0, ge=1, le=3600)
+    executor: str = Field(default="local", pattern=r"^(local|dask|dask://[^/\s]+)$")
+    workers: int = Field(default=1, ge=1, le=256)
+    state: str | None = None
+    captures_per_pass: int = Field(default=2000, ge=100)
+
+
 class Settings(_Table):
     """Everything that the file may say."""
 
     store: StoreSettings = StoreSettings()
     spool: SpoolSettings = SpoolSettings()
+    jobs: JobsSettings = JobsSettings()
 
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:

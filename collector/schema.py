@@ -21,6 +21,9 @@ RUNS: Final = "runs"
 COLLECTOR_HEALTH: Final = "collector_health"
 GATE_DERIVED: Final = "gate_derived"
 GATE_SCORES: Final = "gate_scores"
+JOBS_HEALTH: Final = "jobs_health"
+ALERT_EVENTS: Final = "alert_events"
+BASELINES: Final = "baselines"
 
 HEARTBEAT_SECONDS: Final = 30.0
 """How often a run says that it lives."""
@@ -77,6 +80,8 @@ FIELDS: Final = frozenset(
         *("replay_error", "unreplayed", "unreplayed_layers", "spooled_bytes"),
         *("memory_timescale", "drift", "effective_rank", "saturation", "window_s"),
         *("anomaly_score", "anomalous", "model_id"),
+        *("duration_s", "lag_s", "windows", "rows_read", "points_written", "failures", "missed"),
+        *("value", "threshold", "state", "delivered"),
     }
 )
 """The fields that have fixed names; beside them u000…, t000…, why_… and whatever a framework logs."""
