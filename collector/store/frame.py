@@ -6,143 +6,125 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from collector.schema import FieldValue
 
+Column = NDArray[Any]
+"""(n,) values of one field: float64 with NaN where a point has none; int64 or bool where all have one; else objects,
+None where a point has none."""
+
+BLOCK: Final = 512
+"""Points whose values are made columns at once: measured; the Python objects of more no longer fit the cache."""
+_NUMPY: Final[Mapping[type, type]] = {int: np.int64, bool: np.bool_}
+
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """Points that share their tags.
+class Block:
+    """Points of one measurement, series by series; a series may be parted among blocks.
 
     Attributes:
-        tags: tag name → value.
-        times: nanoseconds since the Unix epoch, one a point.
-        fields: field name → one value a point, None where the point has none.
+        tags: of each series, tag name → value.
+        sizes: how many points each series has.
+        times: (n,) nanoseconds since the Unix epoch, of the first series, then of the second…
+        fields: field name → (n,).
     """
 
-    tags: Mapping[str, str]
-    times: Sequence[int]
-    fields: Mapping[str, Sequence[FieldValue | None]]
+    tags: Sequence[Mapping[str, str]]
+    sizes: Sequence[int]
+    times: NDArray[np.int64]
+    fields: Mapping[str, Column]
 
 
-@dataclass(frozen=True, slots=True)
-class RunEvent:
-    """One point of the measurement `runs`: its run and phase (empty for none), its time in nanoseconds, its fields."""
+def column(values: Sequence[FieldValue | None], kind: type) -> Column:
+    """The values of one field, None where a point has none.
 
-    run: str
-    phase: str
-    time: int
-    fields: Mapping[str, FieldValue | None]
+    Args:
+        values: one a point.
+        kind: float, int, bool or str.
+    """
+    if kind is float:
+        return np.array(values, dtype=np.float64)
+    if kind in _NUMPY and None not in values:
+        return np.array(values, dtype=_NUMPY[kind])
+    boxed = np.empty(len(values), dtype=object)
+    boxed[:] = values
+    return boxed
 
 
-def frame(series: Iterable[Series], types: Mapping[str, type]) -> pd.DataFrame:
+def frame(blocks: Iterable[Block], types: Mapping[str, type]) -> pd.DataFrame:
     """The frame that `Store.read` promises, from the points of one measurement.
 
     A field of the same name as a tag becomes the column `<name>_field`.
 
     Args:
-        series: the points; the same tags may come in several pieces.
+        blocks: the points; those of the same tags may come in several pieces.
         types: field name → float, int, bool or str.
     """
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
-    pieces = [piece for piece in series if piece.times]
-    sizes = [len(piece.times) for piece in pieces]
-    tag_names = sorted({name for piece in pieces for name, value in piece.tags.items() if value})
-    keys = [tuple(piece.tags.get(name) or "" for name in tag_names) for piece in pieces]
+    blocks = [block for block in blocks if len(block.times)]
+    series = [each for block in blocks for each in zip(block.tags, block.sizes, strict=True) if each[1]]
+    tag_names = sorted({name for tags, _ in series for name, value in tags.items() if value})
+    keys = [tuple(tags.get(name) or "" for name in tag_names) for tags, _ in series]
     rank = {key: position for position, key in enumerate(sorted(set(keys)))}
-    times = np.fromiter((time for piece in pieces for time in piece.times), np.int64, sum(sizes))
-    order = np.lexsort((np.repeat([rank[key] for key in keys], sizes), times)) if pieces else np.arange(0)
+    ranks = np.repeat(np.array([rank[key] for key in keys], dtype=np.intp), [size for _, size in series])
+    times = np.concatenate([block.times for block in blocks]) if blocks else np.empty(0, np.int64)
+    order = np.lexsort((ranks, times))
 
-    columns: dict[str, Any] = {"time": _moments(times[order])}
+    columns: dict[str, Any] = {"time": moments(times[order])}
+    ranks = ranks[order]
     for position, name in enumerate(tag_names):
-        texts = np.empty(len(pieces), dtype=object)
-        texts[:] = [key[position] or None for key in keys]
-        columns[name] = pd.Series(np.repeat(texts, sizes)[order], dtype=object)
-    for name in sorted({name for piece in pieces for name in piece.fields}):
-        values: list[FieldValue | None] = []
-        for piece, size in zip(pieces, sizes, strict=True):
-            values.extend(piece.fields.get(name) or [None] * size)
-        if any(value is not None for value in values):
+        texts = np.empty(len(rank), dtype=object)
+        texts[:] = [key[position] or None for key in rank]
+        columns[name] = pd.Series(texts[ranks], dtype=object)
+    for name in sorted({name for block in blocks for name in block.fields}):
+        values = _whole(name, types[name], blocks, len(times))
+        if values is not None:
             label = name
             while label in columns:
                 label += "_field"
-            columns[label] = _column(values, types[name], order)
+            values = values[order]
+            columns[label] = pd.Series(values, dtype=object) if types[name] is str else values
     return pd.DataFrame(columns)
 
 
-def runs_frame(started: Iterable[RunEvent], last: Iterable[RunEvent]) -> pd.DataFrame:
-    """The frame that `Store.runs` promises.
-
-    Args:
-        started: the first event `started` of every phase of a run that has one.
-        last: the last event of every phase of a run.
-    """
-    import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
-
-    begun = {(event.run, event.phase): event for event in started}
-    runs: dict[str, list[RunEvent]] = {}
-    for event in last:
-        if event.run:
-            runs.setdefault(event.run, []).append(event)
-    rows = [_run_row(run, ends, begun) for run, ends in runs.items()]
-    rows.sort(key=lambda row: (-row["last_seen"], row["run"]))
-
-    columns: dict[str, Any] = {name: pd.Series([row[name] for row in rows], dtype=object) for name in _RUN_COLUMNS}
-    for name in ("started", "last_seen"):
-        columns[name] = _moments(np.array([row[name] for row in rows], dtype=np.int64))
-    columns["step"] = pd.array([None if row["step"] is None else int(row["step"]) for row in rows], dtype="Int64")
-    return pd.DataFrame(columns)
-
-
-def _run_row(run: str, ends: list[RunEvent], begun: Mapping[tuple[str, str], RunEvent]) -> dict[str, Any]:
-    ends = sorted(ends, key=lambda end: (-end.time, end.phase))
-    starts = sorted(
-        (begun[run, end.phase] for end in ends if (run, end.phase) in begun),
-        key=lambda start: (start.time, start.phase),
-    )
-    events = [end.fields.get("event") for end in ends]
-    state = next((event for event in events if event in ("started", "heartbeat")), None)
-    failures = [end.fields.get("error") for end, event in zip(ends, events, strict=True) if event == "failed"]
-    about = [event.fields for event in (*starts, *ends)]
-    return {
-        "run": run,
-        "state": state or min(events, key=lambda event: _WORST.index(event) if event in _WORST else len(_WORST)),
-        "phases": ",".join(dict.fromkeys(event.phase for event in (*starts, *reversed(ends)) if event.phase)),
-        "started": starts[0].time if starts else _NO_TIME,
-        "last_seen": ends[0].time,
-        "step": ends[0].fields.get("step"),
-        "error": next(filter(None, failures), None),
-        **{name: next(filter(None, (fields.get(name) for fields in about)), None) for name in _ABOUT},
-    }
-
-
-_WORST: Final = ("failed", "interrupted", "completed")
-_ABOUT: Final = ("framework", "model", "config")
-_RUN_COLUMNS: Final = ("run", "state", "phases", "started", "last_seen", "step", "error", *_ABOUT)
-_NO_TIME: Final = -(2**63)  # numpy's NaT
-
-
-def _moments(times: np.ndarray[Any, np.dtype[np.int64]]) -> pd.DatetimeIndex:
+def moments(times: NDArray[np.int64]) -> pd.DatetimeIndex:
+    """Nanoseconds since the Unix epoch as pandas has them."""
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
     return pd.DatetimeIndex(times.view("M8[ns]")).tz_localize("UTC")
 
 
-def _column(values: list[FieldValue | None], kind: type, order: np.ndarray[Any, Any]) -> Any:
+def _whole(name: str, kind: type, blocks: Sequence[Block], size: int) -> Any:
+    """The field's values in all blocks, None where no point has one."""
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
-    if kind is float:
-        return np.array(values, dtype=np.float64)[order]
-    boxed = np.empty(len(values), dtype=object)
-    boxed[:] = values
-    if kind is str:
-        return pd.Series(boxed[order], dtype=object)
-    if any(value is None for value in values):
-        return pd.array(boxed[order], dtype="Int64" if kind is int else "boolean")
-    return boxed[order].astype(np.int64 if kind is int else np.bool_)
+    if kind not in _NUMPY:
+        values = np.full(size, np.nan if kind is float else None)
+        for points, part in _parts(name, blocks):
+            values[points] = part
+        return None if pd.isna(values).all() else values
+    values = np.zeros(size, dtype=_NUMPY[kind])
+    missing = np.ones(size, dtype=bool)
+    for points, part in _parts(name, blocks):
+        missing[points] = lacking = pd.isna(part)
+        values[points] = np.where(lacking, 0, part) if part.dtype == object else part
+    if missing.all():
+        return None
+    masked = pd.arrays.IntegerArray if kind is int else pd.arrays.BooleanArray
+    return masked(values, missing) if missing.any() else values
+
+
+def _parts(name: str, blocks: Sequence[Block]) -> Iterator[tuple[slice, Column]]:
+    begin = 0
+    for block in blocks:
+        end = begin + len(block.times)
+        if name in block.fields:
+            yield slice(begin, end), block.fields[name]
+        begin = end

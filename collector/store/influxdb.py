@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
+import msgpack  # type: ignore[import-untyped]  # it ships without types
 import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
@@ -16,12 +17,15 @@ from collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from collector.line_parser import split_lines
 from collector.line_protocol import encode
 from collector.schema import RUNS, FieldValue, Point, point_problem
-from collector.store.frame import RunEvent, Series, frame, runs_frame
+from collector.store.frame import frame
+from collector.store.influxql import Part, blocks, field_types, identifier, select, where
+from collector.store.protocol import Tally
 from collector.store.refusals import Refused, connection_problem, one_line, refusal, stranger
-from collector.times import nanoseconds
+from collector.store.runs import RunEvent, runs_frame
+from collector.store.shapes import Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -32,9 +36,9 @@ BATCH: Final = 5_000
 CONNECT_TIMEOUT_S: Final = 5.0
 WRITE_TIMEOUT_S: Final = 20.0
 READ_TIMEOUT_S: Final = 60.0
-
-# InfluxDB keeps a field's type by shard. Where shards differ it reads the first of these that occurs.
-_TYPES: Final[Mapping[str, type]] = {"float": float, "integer": int, "string": str, "boolean": bool}
+CHUNK: Final = 1_000
+"""Points a message of an answer: the next is on its way while one is made columns."""
+_READ_BYTES: Final = 2**16
 _RUN_FIELDS: Final = '"event", "step", "error", "framework", "model", "config"'
 
 
@@ -56,6 +60,7 @@ class InfluxStore:
         self._token = token
         self._write_timeout = timeout or WRITE_TIMEOUT_S
         self._read_timeout = timeout or READ_TIMEOUT_S
+        self._shapes = Shapes()
         self._client: InfluxDBClient | None = None
         self._pid = 0
 
@@ -86,10 +91,12 @@ class InfluxStore:
         problems: list[str] = []
         good: list[Point] = []
         for point in points:
-            if problem := point_problem(point):
-                problems.append(problem)
-            else:
-                good.append(point)
+            if self._shapes.find(point) is None:
+                if problem := point_problem(point):
+                    problems.append(problem)
+                    continue
+                self._shapes.keep(point)
+            good.append(point)
         self._write((encode(good[i : i + BATCH]) for i in range(0, len(good), BATCH)), problems)
 
     def write_lines(self, lines: bytes) -> None:
@@ -108,32 +115,45 @@ class InfluxStore:
         start: Time | None = None,
         stop: Time | None = None,
         tags: Mapping[str, str] | None = None,
+        fields: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """See `Store.read`."""
-        source = _identifier(measurement)
-        types: dict[str, str] = {}
-        for part in self._query(f"SHOW FIELD KEYS FROM {source}"):
-            for name, kind in part["values"]:
-                types[name] = min(types.get(name, kind), kind, key=list(_TYPES).index)
+        types = field_types(self._query(f"SHOW FIELD KEYS FROM {identifier(measurement)}"))
+        if fields is not None:
+            types = {name: types[name] for name in dict.fromkeys(fields) if name in types}
         if not types:
             return frame([], {})
-        names = list(types)
-        wanted = dict(tags or {}) | ({} if run is None else {"run": run})
-        conditions = [f"{_identifier(name)}::tag = $v{i}" for i, name in enumerate(wanted)]
-        if start is not None:
-            conditions.append(f"time >= {nanoseconds(start)}")
-        if stop is not None:
-            conditions.append(f"time < {nanoseconds(stop)}")
-        columns = ", ".join(f"{_identifier(name)}::{types[name]}" for name in names)
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        query = f"SELECT {columns} FROM {source} {where} GROUP BY *"  # noqa: S608 - names are quoted, values bound
-        values = {f"v{i}": value for i, value in enumerate(wanted.values())}
-        pieces = [_piece(part, names) for part in self._query(query, values)]
-        return frame(pieces, {name: _TYPES[kind] for name, kind in types.items()})
+        clause, values = where(run, start, stop, tags)
+        return frame(blocks(self._query(select(measurement, types, clause), values), types), types)
+
+    def count(
+        self,
+        measurement: str,
+        field: str,
+        *,
+        run: str | None = None,
+        start: Time | None = None,
+        stop: Time | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> int:
+        """See `Store.count`."""
+        clause, values = where(run, start, stop, tags)
+        query = f"SELECT COUNT({identifier(field)}::field) FROM {identifier(measurement)} {clause}"  # noqa: S608 - names are quoted, values bound
+        return sum(part["values"][0][1] for part in self._query(query, values))
+
+    def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
+        """See `Store.tallies`."""
+        counts = self._tallied(measurement, field, 'GROUP BY "run"::tag')
+        return {tally.tags["run"]: (tally.points, tally.newest) for tally in counts if tally.tags["run"]}
+
+    def series(self, measurement: str, field: str, run: str) -> list[Tally]:
+        """See `Store.series`."""
+        clause, values = where(run, None, None, None)
+        return self._tallied(measurement, field, f"{clause} GROUP BY *", values)
 
     def runs(self) -> pd.DataFrame:
         """See `Store.runs`."""
-        select = f"SELECT {_RUN_FIELDS} FROM {_identifier(RUNS)}"  # noqa: S608 - constants
+        select = f"SELECT {_RUN_FIELDS} FROM {identifier(RUNS)}"  # noqa: S608 - constants
         started = f'{select} WHERE "event" = \'started\' GROUP BY "run", "phase" ORDER BY time LIMIT 1'
         last = f'{select} GROUP BY "run", "phase" ORDER BY time DESC LIMIT 1'
         return runs_frame(map(_run_event, self._query(started)), map(_run_event, self._query(last)))
@@ -143,6 +163,19 @@ class InfluxStore:
         client, self._client = self._client, None
         if client is not None and self._pid == os.getpid():
             client.close()  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
+
+    def _tallied(
+        self, measurement: str, field: str, clause: str, values: Mapping[str, str] | None = None
+    ) -> list[Tally]:
+        about = f"({identifier(field)}::field) FROM {identifier(measurement)} {clause}"
+        found: dict[str, dict[tuple[tuple[str, str], ...], tuple[int, int]]] = {"count": {}, "last": {}}
+        for part in self._query(f"SELECT COUNT{about}; SELECT LAST{about}", values):
+            key = tuple(sorted((name, value) for name, value in part["tags"].items() if value or name == "run"))
+            found[part["columns"][1]][key] = part["values"][0]
+        newest = found["last"]
+        return [
+            Tally(dict(key), points, newest[key][0]) for key, (_, points) in found["count"].items() if key in newest
+        ]
 
     def _write(self, batches: Iterable[bytes], problems: Sequence[str] = ()) -> None:
         """Write the batches.
@@ -195,13 +228,16 @@ class InfluxStore:
             # Level 1 takes an eighth of the time of the default and leaves a tenth more to send.
             body=gzip.compress(lines, 1),
         )
+        with self._connection_errors():
+            _ = response.data  # read it all, so that the connection can be used again
         if response.status != 204:
             raise stranger(self._url, response.status)
 
-    def _query(self, statement: str, values: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-        """The series of InfluxQL's answer: each a mapping with `tags` (where grouped), `columns` and `values`."""
+    def _query(self, statement: str, values: Mapping[str, str] | None = None) -> Iterator[Part]:
+        """The series of InfluxQL's answer, as they arrive; one that is long comes in pieces."""
         database, _, policy = self._bucket.partition("/")
         parameters = [("db", database), ("q", statement), ("epoch", "ns"), ("chunked", "true")]
+        parameters += [("chunk_size", str(CHUNK))]
         parameters += [("rp", policy)] if policy else []
         parameters += [("params", json.dumps(values))] if values else []
         try:
@@ -209,45 +245,69 @@ class InfluxStore:
                 "/query",
                 self._read_timeout,
                 query_params=[("org", self._org)],
-                header_params={"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
+                header_params={"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/x-msgpack"},
                 post_params=parameters,
             )
-            answers = [orjson.loads(line) for line in response.data.splitlines() if line]
-            results = [result for answer in answers for result in answer["results"]]
         except Refused as refused:
             if refused.status in (401, 403, 404):
                 raise ConfigError(str(refused)) from None
             raise refused.unavailable() from None
-        except (ValueError, KeyError, TypeError):
-            raise stranger(self._url, response.status).unavailable() from None
-        except urllib3.exceptions.HTTPError as error:
-            raise WriteUnavailable(f"{self._url}: the answer broke off ({type(error).__name__}); try again") from None
-        for problem in [result["error"] for result in results if "error" in result]:
-            if "not found" in problem:
-                raise ConfigError(
-                    f"{self._url}: bucket {self._bucket!r} cannot be read: it is missing, or the token may only write;"
-                    " see INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN"
-                )
-            raise WriteUnavailable(f"{self._url}: the query failed: {one_line(problem)}")
-        return [series for result in results for series in result.get("series", ())]
+        try:
+            for result in self._results(response):
+                if "error" in result:
+                    raise self._failure(result["error"])
+                yield from result.get("series", ())
+        finally:
+            response.close()
+
+    def _results(self, response: urllib3.BaseHTTPResponse) -> Iterator[dict[str, Any]]:
+        unpacker = msgpack.Unpacker(max_buffer_size=0, use_list=False)
+        received = understood = 0
+        try:
+            with self._connection_errors():
+                for piece in response.stream(_READ_BYTES):
+                    unpacker.feed(piece)
+                    received += len(piece)
+                    for answer in unpacker:
+                        yield from map(dict, answer["results"])
+                        understood = unpacker.tell()
+            whole = understood == received
+        except (ValueError, KeyError, TypeError, msgpack.UnpackException):
+            whole = False
+        if not whole:
+            raise stranger(self._url, response.status).unavailable()
+
+    def _failure(self, problem: str) -> ConfigError | WriteUnavailable:
+        if "not found" in problem:
+            return ConfigError(
+                f"{self._url}: bucket {self._bucket!r} cannot be read: it is missing, or the token may only write;"
+                " see INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN"
+            )
+        return WriteUnavailable(f"{self._url}: the query failed: {one_line(problem)}")
 
     def _call(self, path: str, timeout: float, **request: Any) -> urllib3.BaseHTTPResponse:
+        """Ask; the answer's content is still to be read."""
         milliseconds = (int(min(CONNECT_TIMEOUT_S, timeout) * 1000), int(timeout * 1000))
         try:
-            response: urllib3.BaseHTTPResponse = self._connected().api_client.call_api(  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
-                path,
-                "POST",
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=milliseconds,
-                **request,
-            )
-            _ = response.data  # read it all here, so that the connection can be used again
+            with self._connection_errors():
+                response: urllib3.BaseHTTPResponse = self._connected().api_client.call_api(  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
+                    path,
+                    "POST",
+                    _preload_content=False,
+                    _return_http_data_only=True,
+                    _request_timeout=milliseconds,
+                    **request,
+                )
         except ApiException as error:
             raise refusal(self._url, error) from None
+        return response
+
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        try:
+            yield
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise WriteUnavailable(f"{self._url}: {connection_problem(error)}; see that InfluxDB runs there") from None
-        return response
 
     def _connected(self) -> InfluxDBClient:
         if self._client is None or self._pid != os.getpid():  # connections must not cross a fork
@@ -264,17 +324,7 @@ def _joined(lines: list[bytes]) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def _piece(part: Mapping[str, Any], names: Sequence[str]) -> Series:
-    times, *columns = zip(*part["values"], strict=True)
-    return Series(part.get("tags") or {}, times, dict(zip(names, columns, strict=True)))
-
-
 def _run_event(part: Mapping[str, Any]) -> RunEvent:
     moment, *values = part["values"][0]
     fields: dict[str, FieldValue | None] = dict(zip(part["columns"][1:], values, strict=True))
     return RunEvent(part["tags"]["run"], part["tags"]["phase"], moment, fields)
-
-
-def _identifier(name: str) -> str:
-    """A name as InfluxQL reads it, whatever it holds."""
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from collector.schema import Point
 from collector.times import Time
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Tally(NamedTuple):
+    """Points that share their tags: the tags, how many points have a field, and the newest one's time, nanoseconds."""
+
+    tags: Mapping[str, str]
+    points: int
+    newest: int
 
 
 class Store(Protocol):
@@ -67,6 +75,7 @@ class Store(Protocol):
         start: Time | None = None,
         stop: Time | None = None,
         tags: Mapping[str, str] | None = None,
+        fields: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """The points of a measurement as a frame, ordered by time, then by tags.
 
@@ -80,6 +89,56 @@ class Store(Protocol):
             start: only those at this time or later.
             stop: only those before this time.
             tags: only those whose tags have these values.
+            fields: only these, of the points that have one of them: which is quicker. None: all of them.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        ...
+
+    def count(
+        self,
+        measurement: str,
+        field: str,
+        *,
+        run: str | None = None,
+        start: Time | None = None,
+        stop: Time | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> int:
+        """How many points of a measurement have a field, of those that `read` would give.
+
+        Args:
+            measurement: which points.
+            field: the field's name.
+            run: only those of this run.
+            start: only those at this time or later.
+            stop: only those before this time.
+            tags: only those whose tags have these values.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        ...
+
+    def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
+        """Of each run that has such points, how many points of a measurement have a field, and the newest one's time.
+
+        One question for all runs, so that who waits for new points need not read them.
+
+        Returns:
+            run → (points, nanoseconds since the Unix epoch). Points without a run are left out.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        ...
+
+    def series(self, measurement: str, field: str, run: str) -> list[Tally]:
+        """The same of each series of one run.
 
         Raises:
             WriteUnavailable: the store does not answer.

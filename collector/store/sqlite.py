@@ -16,13 +16,16 @@ import orjson
 from collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from collector.line_parser import parse, split_lines
 from collector.line_protocol import encode
-from collector.schema import RUNS, FieldValue, Point, point_problem
-from collector.store.frame import RunEvent, Series, frame, runs_frame
+from collector.schema import FieldValue, Point, point_problem
+from collector.store import sqlite_read
+from collector.store.frame import Block, frame
+from collector.store.protocol import Tally
+from collector.store.runs import runs_frame
+from collector.store.shapes import Shapes
 from collector.store.sqlite_file import VERSION, is_at_rest, open_file
-from collector.times import nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -55,6 +58,8 @@ class SqliteStore:
         self._at_rest = False
         self._series: dict[tuple[str, str], int] = {}
         self._types: dict[tuple[str, str], str] = {}
+        self._shapes = Shapes()
+        self._counted: dict[tuple[str, str], sqlite_read.Counted] = {}
         _stores.add(self)
 
     def __repr__(self) -> str:
@@ -106,50 +111,57 @@ class SqliteStore:
         start: Time | None = None,
         stop: Time | None = None,
         tags: Mapping[str, str] | None = None,
+        fields: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """See `Store.read`."""
-        wanted = dict(tags or {}) | ({} if run is None else {"run": run})
-        times = (
-            -(2**63) if start is None else nanoseconds(start),
-            2**63 - 1 if stop is None else nanoseconds(stop),
-        )
-        pieces: list[Series] = []
+        times = sqlite_read.span(start, stop)
+        blocks: list[Block] = []
         types: dict[str, type] = {}
         with self._reading() as connection:
             if connection:
-                types = {
-                    name: _TYPES[kind]
-                    for name, kind in connection.execute(
-                        "SELECT name, type FROM fields WHERE measurement = ?", (measurement,)
-                    )
-                }
-                for series_id, text in _series(connection, measurement, wanted.get("run")):
-                    found: dict[str, str] = json.loads(text)
-                    if all(found.get(name, "") == value for name, value in wanted.items()):
-                        rows = connection.execute(
-                            "SELECT time, fields FROM points WHERE series_id = ? AND time >= ? AND time < ?",
-                            (series_id, *times),
-                        ).fetchall()
-                        pieces.append(_piece(found, rows))
-        return frame(pieces, types)
+                types = sqlite_read.field_types(connection, measurement)
+                series = sqlite_read.series(connection, measurement, run, tags)
+                blocks = list(sqlite_read.blocks(connection, series, times, types, fields))
+        return frame(blocks, types)
+
+    def count(
+        self,
+        measurement: str,
+        field: str,
+        *,
+        run: str | None = None,
+        start: Time | None = None,
+        stop: Time | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> int:
+        """See `Store.count`."""
+        times = sqlite_read.span(start, stop)
+        with self._reading() as connection:
+            if connection is None:
+                return 0
+            return sqlite_read.count(connection, sqlite_read.series(connection, measurement, run, tags), times, field)
+
+    def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
+        """See `Store.tallies`. What was counted once is counted again where it was written since, in this store."""
+        with self._reading() as connection:
+            if connection is None:
+                return {}
+            counted = self._counted.setdefault((measurement, field), {})
+            return sqlite_read.tallies(connection, measurement, field, counted)
+
+    def series(self, measurement: str, field: str, run: str) -> list[Tally]:
+        """See `Store.series`."""
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            counted = self._counted.setdefault((measurement, field), {})
+            return sqlite_read.series_tallies(connection, measurement, field, run, counted)
 
     def runs(self) -> pd.DataFrame:
         """See `Store.runs`."""
-        query = (
-            "SELECT run, ifnull(tags ->> '$.phase', '') AS phase, {}(time), fields"
-            " FROM series JOIN points ON series_id = id WHERE measurement = ? AND run != '' AND {} GROUP BY run, phase"
-        )
-        started: list[RunEvent] = []
-        last: list[RunEvent] = []
         with self._reading() as connection:
-            if connection:
-                for events, best, which in (
-                    (started, "min", "fields ->> '$.event' = 'started'"),
-                    (last, "max", "TRUE"),
-                ):
-                    for run, phase, time, fields in connection.execute(query.format(best, which), (RUNS,)):
-                        events.append(RunEvent(run, phase, time, orjson.loads(fields)))
-        return runs_frame(started, last)
+            events = sqlite_read.run_events(connection) if connection else ([], [])
+        return runs_frame(*events)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -170,14 +182,21 @@ class SqliteStore:
         self, connection: sqlite3.Connection, points: list[Point], refused: list[tuple[int, str]]
     ) -> Iterator[tuple[int, int, str]]:
         for i, point in enumerate(points):
-            if problem := point_problem(point) or self._type_problem(connection, point):
-                refused.append((i, problem))
-                continue
-            tags = json.dumps({name: value for name, value in sorted(point.tags.items()) if value}, ensure_ascii=False)
-            series = (point.measurement, tags)
-            if series not in self._series:
-                self._series[series] = _series_id(connection, point.measurement, point.tags.get("run", ""), tags)
-            yield self._series[series], point.time, _fields_text(point.fields)
+            series_id = self._shapes.find(point)
+            if series_id is None:
+                if problem := point_problem(point) or self._type_problem(connection, point):
+                    refused.append((i, problem))
+                    continue
+                series_id = self._series_of(connection, point)
+                self._shapes.keep(point, series_id)
+            yield series_id, point.time, _fields_text(point.fields)
+
+    def _series_of(self, connection: sqlite3.Connection, point: Point) -> int:
+        tags = json.dumps({name: value for name, value in sorted(point.tags.items()) if value}, ensure_ascii=False)
+        series = (point.measurement, tags)
+        if series not in self._series:
+            self._series[series] = _series_id(connection, point.measurement, point.tags.get("run", ""), tags)
+        return self._series[series]
 
     def _type_problem(self, connection: sqlite3.Connection, point: Point) -> str | None:
         new = []
@@ -205,8 +224,7 @@ class SqliteStore:
             yield connection
             connection.execute("COMMIT")
         except BaseException:
-            self._series.clear()
-            self._types.clear()
+            self._forget()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -243,15 +261,19 @@ class SqliteStore:
         if self._connection is None:
             self._at_rest = is_at_rest(self.path)
             self._connection = open_file(self.path, at_rest=self._at_rest)
+            sqlite_read.define_functions(self._connection)
             self._file = _file_id(self.path)
         return self._connection
 
     def _disconnect(self) -> None:
-        self._series.clear()
-        self._types.clear()
+        self._forget()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
+
+    def _forget(self) -> None:
+        for known in (self._series, self._types, self._shapes, self._counted):
+            known.clear()
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:
@@ -262,26 +284,12 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _series(connection: sqlite3.Connection, measurement: str, run: str | None) -> list[tuple[int, str]]:
-    if run is None:
-        return connection.execute("SELECT id, tags FROM series WHERE measurement = ?", (measurement,)).fetchall()
-    return connection.execute(
-        "SELECT id, tags FROM series WHERE measurement = ? AND run = ?", (measurement, run)
-    ).fetchall()
-
-
 def _series_id(connection: sqlite3.Connection, measurement: str, run: str, tags: str) -> int:
     connection.execute(
         "INSERT INTO series (measurement, run, tags) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (measurement, run, tags)
     )
     row = connection.execute("SELECT id FROM series WHERE measurement = ? AND tags = ?", (measurement, tags)).fetchone()
     return int(row[0])
-
-
-def _piece(tags: Mapping[str, str], rows: list[tuple[int, str]]) -> Series:
-    points = [orjson.loads(text) for _, text in rows]
-    names = {name for point in points for name in point}
-    return Series(tags, [time for time, _ in rows], {name: [point.get(name) for point in points] for name in names})
 
 
 def _type_name(value: FieldValue) -> str:

@@ -22,6 +22,7 @@ CREATE TABLE series (
     measurement TEXT NOT NULL,
     run TEXT NOT NULL,
     tags TEXT NOT NULL,  -- a JSON object, sorted by name
+    written INTEGER NOT NULL DEFAULT 0,  -- how often one of its points was
     UNIQUE (measurement, tags)
 );
 CREATE INDEX series_of_run ON series (measurement, run);
@@ -38,6 +39,17 @@ CREATE TABLE fields (
     PRIMARY KEY (measurement, name)
 ) WITHOUT ROWID;
 """
+HAS_COUNTER: Final = "SELECT 1 FROM pragma_table_info('series') WHERE name = 'written'"
+_COUNTER: Final = "ALTER TABLE series ADD COLUMN written INTEGER NOT NULL DEFAULT 0"
+"""What files made by an early version lack."""
+_TRIGGERS: Final = (
+    "CREATE TRIGGER added AFTER INSERT ON points BEGIN"
+    " UPDATE series SET written = written + 1 WHERE id = new.series_id; END",
+    "CREATE TRIGGER changed AFTER UPDATE ON points BEGIN"
+    " UPDATE series SET written = written + 1 WHERE id = new.series_id; END",
+    "CREATE TRIGGER removed AFTER DELETE ON points BEGIN"
+    " UPDATE series SET written = written + 1 WHERE id = old.series_id; END",
+)
 
 
 def is_at_rest(path: Path) -> bool:
@@ -68,7 +80,7 @@ def open_file(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
         address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     try:
-        _prepare(connection, path)
+        _prepare(connection, path, at_rest)
     except BaseException:
         connection.close()
         raise
@@ -89,7 +101,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, at_rest: bool) -> None:
     def pragma(name: str) -> Any:
         return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
@@ -102,7 +114,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _switch_to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         if is_new():  # another process may have been first
-            for statement in _TABLES.split(";\n"):
+            for statement in (*_TABLES.split(";\n"), *_TRIGGERS):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -113,5 +125,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise ConfigError(
             f"{path}: written by a newer Gatewatch (format {version}, this one reads {VERSION}); upgrade it"
         )
+    if not connection.execute(HAS_COUNTER).fetchone() and os.access(path, os.W_OK) and not at_rest:
+        connection.execute("BEGIN IMMEDIATE")
+        if not connection.execute(HAS_COUNTER).fetchone():
+            for statement in (_COUNTER, *_TRIGGERS):
+                connection.execute(statement)
+        connection.execute("COMMIT")
     # WAL keeps a database whole after a crash even so; only what came last may be lost with the power.
     connection.execute("PRAGMA synchronous = NORMAL")

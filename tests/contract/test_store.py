@@ -192,6 +192,9 @@ def test_hostile_names_are_only_names(store: Store, name: str) -> None:
     assert frame.iloc[0, -1] == 1.5
     assert len(store.read(name, tags={name: name})) == 1
     assert len(store.read(name)) == 2
+    field = frame.columns[-1].removesuffix("_field")
+    assert store.count(name, field, run=name, tags={name: name}) == 1
+    assert store.tallies(name, field) == {name: (1, NOON)}
 
 
 def test_a_field_may_be_named_like_a_tag(store: Store) -> None:
@@ -224,6 +227,99 @@ def test_reads_are_filtered_by_run_tags_and_time(store: Store) -> None:
     assert numbers(run="r0", start=NOON + 10) == [10]
     assert store.read("m", tags={"absent": "x"}).empty
     assert store.read("m", start=NOON + 7, stop=NOON + 4).empty
+
+
+def test_points_that_have_a_field_are_counted_as_they_are_read(store: Store) -> None:
+    store.write(
+        Point("m", {"run": f"r{i % 2}", "gate": f"g{i % 3}"}, {"n": i} | ({"f": 0.5} if i % 4 else {"s": ""}), NOON + i)
+        for i in range(12)
+    )
+    store.write([point(NOON + 1, measurement="other", n=1), Point("m", {"gate": "g0"}, {"b": False}, NOON)])
+    for filters in (
+        {},
+        {"run": "r1"},
+        {"tags": {"gate": "g2"}},
+        {"tags": {"run": ""}},
+        {"run": "r0", "tags": {"gate": "g0"}},
+        {"start": NOON + 4, "stop": NOON + 7},
+        {"start": datetime(2024, 5, 1, tzinfo=UTC)},
+        {"run": "absent"},
+    ):
+        frame = store.read("m", **filters)
+        for name in ("n", "f", "s", "b", "absent"):
+            counted = store.count("m", name, **filters)
+            assert counted == (frame[name].notna().sum() if name in frame else 0)
+            assert type(counted) is int
+    assert store.count("absent", "n") == 0
+
+
+def test_only_some_fields_are_read_where_that_is_asked(store: Store) -> None:
+    for i in range(8):
+        fields: dict[str, FieldValue] = {"n": i} if i % 3 else {"f": i / 2, "n": i, "s": "x"}
+        store.write([Point("m", {"run": f"r{i % 2}", "gate": f"g{i}"}, fields, NOON + i)])
+    store.write([point(NOON + 9, b=True)])
+    whole = store.read("m")
+    for names in (["f"], ["s", "f"], ["n", "b"], ["n", "n", "absent"], ["b"], [], ["absent"]):
+        wanted = [name for name in ("b", "f", "n", "s") if name in names]
+        rows = whole[whole[wanted].notna().any(axis=1)].reset_index(drop=True)
+        tags = [tag for tag in ("gate", "run") if rows[tag].notna().any()]
+        found = store.read("m", fields=names)
+        assert found.columns.tolist() == ["time", *tags, *wanted]
+        assert (
+            found.astype(object)
+            .where(found.notna(), None)
+            .equals(rows[found.columns].astype(object).where(rows[found.columns].notna(), None))
+        )
+    assert store.read("m", fields=["n"], run="r1", start=NOON + 3)["n"].tolist() == [3, 5, 7]
+    assert str(store.read("m", fields=["n"])["n"].dtype) == "int64"
+
+
+def test_a_tally_is_kept_of_each_run(store: Store) -> None:
+    assert store.tallies("m", "f") == {}
+    store.write([point(NOON + i, tags={"run": f"r{i % 2}", "gate": f"g{i % 3}"}, f=1.0) for i in range(7)])
+    store.write([point(NOON + 20, tags={"run": "r0", "gate": "g0"}, other=1), point(NOON + 30, tags={"g": "1"}, f=1.0)])
+    store.write([point(NOON + 40, tags={"run": "r2"}, other=1), point(NOON - 9, tags={"run": "early"}, f=2.0)])
+    told = {"r0": (4, NOON + 6), "r1": (3, NOON + 5), "early": (1, NOON - 9)}
+    assert store.tallies("m", "f") == told
+    store.write([point(NOON + i, tags={"run": f"r{i % 2}", "gate": f"g{i % 3}"}, f=2.0) for i in range(7)])
+    assert store.tallies("m", "f") == told
+    store.write([point(NOON + 20, tags={"run": "r0", "gate": "g0"}, f=1.0), point(NOON + 3, f=1.0, tags={"run": "r1"})])
+    assert store.tallies("m", "f") == told | {"r0": (5, NOON + 20), "r1": (4, NOON + 5)}
+    assert store.tallies("m", "absent") == store.tallies("absent", "f") == {}
+
+
+def test_the_series_of_a_run_are_tallied(store: Store) -> None:
+    assert store.series("m", "f", "r") == []
+    odd = {"run": "r", "gate": "a'b,c=\"d", "phase": "train"}
+    store.write(
+        [point(NOON + i, tags=tags, f=1.0) for i, tags in enumerate((odd, odd, {"run": "r"}, {"run": "other"}))]
+    )
+    store.write([point(NOON + 9, tags={"run": "r"}, g=1.0)])
+    found = sorted((sorted(tags.items()), points, newest) for tags, points, newest in store.series("m", "f", "r"))
+    assert found == [(sorted(odd.items()), 2, NOON + 1), ([("run", "r")], 1, NOON + 2)]
+    assert store.series("m", "f", "") == []
+
+
+@pytest.mark.parametrize("value", [1.5, 7, False, ""])
+@pytest.mark.parametrize("time", [-(2**63) + 2, 0, 2**63 - 2])
+def test_any_field_at_any_time_is_counted(store: Store, value: FieldValue, time: int) -> None:
+    store.write([point(time, f=value)])
+    assert store.count("m", "f") == 1
+    assert store.tallies("m", "f") == {"r": (1, time)}
+
+
+@pytest.mark.parametrize("name", [",", ":", "}", "{", '"', '":', ',":', "\\\\x", 'a,"f', "%", "_", "é"])
+def test_what_looks_like_a_field_is_not_counted(store: Store, name: str) -> None:
+    looks = f'x,"{name}":1,"{name}'
+    for number, odd in enumerate((looks, f"{name},", f"x{name}", name.upper() + "y", "f")):
+        text = {f"s{number}": f"{{{looks},", "t": ",", "u": ":1", ",": ",", ":": "x"}
+        store.write(
+            [Point("m", {"run": "r"}, {odd: 1.0} | {k: v for k, v in text.items() if k != name}, NOON + number)]
+        )
+    assert store.count("m", name) == 0
+    store.write([Point("m", {"run": "r"}, {name: 1.0}, NOON + 2)])
+    assert store.count("m", name) == 1
+    assert store.tallies("m", name) == {"r": (1, NOON + 2)}
 
 
 def test_a_moment_bounds_a_read_in_any_zone(store: Store) -> None:
@@ -273,6 +369,29 @@ def test_wrong_points_are_named_and_the_others_stored(store: Store) -> None:
     with pytest.raises(WriteRejected):
         store.write(batch)
     assert times(store.read("m")) == [NOON, NOON + 1, NOON + 6]
+
+
+def test_a_point_like_one_before_is_looked_at_all_the_same(store: Store) -> None:
+    good = [point(NOON, f=1.0, i=1, b=True), point(NOON + 1, measurement="text", s="x"), point(NOON + 2, f=1e300)]
+    store.write(good)
+    wrong = [
+        point(NOON + 3, f=math.inf, i=1, b=True),
+        point(NOON + 4, f=math.nan, i=1, b=True),
+        point(NOON + 5, f=1.0, i=2**63, b=True),
+        point(NOON + 6, f=1.0, i=True, b=True),
+        point(NOON + 7, f=1.0, i=1, b=1),
+        point(2**63 - 1, f=1.0, i=1, b=True),
+        point(-(2**63), f=1.0, i=1, b=True),
+        point(NOON + 8, measurement="text", s="\ud800"),
+        point(NOON + 9, measurement="text", s="x" * (2**20 + 1)),
+        point(NOON + 10, tags={"run": ["r"]}, f=1.0),  # type: ignore[dict-item]  # as a careless caller does
+    ]
+    for each in wrong:
+        with pytest.raises(WriteRejected):
+            store.write([each, *good])
+    store.write([point(NOON + 11, f=1e300), point(NOON + 12, f=-1e300)])
+    assert times(store.read("m")) == [NOON, NOON + 2, NOON + 11, NOON + 12]
+    assert len(store.read("text")) == 1
 
 
 def test_lines_are_written_as_their_points_are(opener: Opener, store: Store) -> None:

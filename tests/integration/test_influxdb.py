@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+import msgpack
 import pytest
 
 from collector.errors import ConfigError, WriteRejected, WriteUnavailable
@@ -216,8 +218,11 @@ def test_points_that_several_shards_refuse_are_all_found(influxd: Influxd) -> No
 
 def test_a_field_whose_type_differs_by_shard_is_read_as_a_float(influxd: Influxd) -> None:
     store = influxd.store()
-    store.write([Point("m", {}, {"f": 1}, 10**18), Point("m", {}, {"f": 2.5}, 1_700_000_000 * 10**9)])
+    run = {"run": "r"}
+    store.write([Point("m", run, {"f": 1}, 10**18), Point("m", run, {"f": 2.5}, 1_700_000_000 * 10**9)])
     assert store.read("m")["f"].tolist() == [1.0, 2.5]
+    assert store.count("m", "f") == 2
+    assert store.tallies("m", "f") == {"r": (2, 1_700_000_000 * 10**9)}
 
 
 def test_a_stopped_server_is_unavailable_and_comes_back(own_influxd: Influxd) -> None:
@@ -380,6 +385,31 @@ def test_an_answer_that_breaks_off_is_unavailable(stand_in: Callable[[Answer], I
             with pytest.raises(WriteUnavailable, match="broke") as caught:
                 ask()
             assert not caught.value.slow
+
+
+def _answer(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
+    series = {"name": "m", "tags": {"run": "r"}, "columns": columns, "values": rows}
+    return bytes(msgpack.packb({"results": [{"statement_id": 0, "series": [series]}]}))
+
+
+def test_an_answer_that_ends_in_the_middle_of_a_message_is_not_taken_for_whole(
+    stand_in: Callable[[Answer], InfluxStore],
+) -> None:
+    types = _answer(["fieldKey", "fieldType"], [["f", "float"]])
+    rows = _answer(["time", "f"], [[i, i / 7] for i in range(3)])
+
+    def read(answer: bytes) -> list[float]:
+        turns = map(partial(replying, 200), (types, answer))
+
+        def take_turns(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+            next(turns)(handler, body)
+
+        return list(stand_in(take_turns).read("m")["f"])
+
+    assert read(rows + rows) == [i / 7 for i in (0, 0, 1, 1, 2, 2)]
+    for kept in (1, len(rows) // 2, len(rows) - 1, len(rows) + 1, 2 * len(rows) - 1):
+        with pytest.raises(WriteUnavailable):
+            read((rows + rows)[:kept])
 
 
 def test_a_request_too_large_is_halved_until_it_fits(

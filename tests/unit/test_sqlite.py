@@ -18,7 +18,7 @@ import pytest
 from collector.errors import ConfigError, WriteUnavailable
 from collector.line_protocol import encode
 from collector.schema import Point
-from collector.store import open_store, reopen_store, sqlite_file
+from collector.store import open_store, reopen_store, shapes, sqlite_file
 from collector.store.sqlite import SqliteStore
 
 
@@ -191,10 +191,87 @@ def test_the_file_of_another_user_may_be_read() -> None:
         folder.chmod(0o755)
 
 
+def _without_counter(path: Path) -> None:
+    """Make the file what an early version made."""
+    with sqlite3.connect(path) as connection:
+        for trigger in ("added", "changed", "removed"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute("ALTER TABLE series DROP COLUMN written")
+    connection.close()
+
+
+def test_an_early_file_is_counted_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "points.db"
+    SqliteStore(path).write([Point("m", {"run": "r"}, {"f": 1.0}, i) for i in range(3)])
+    _without_counter(path)
+    store = SqliteStore(path)
+    assert store.tallies("m", "f") == {"r": (3, 2)}
+    SqliteStore(path).write([Point("m", {"run": "r"}, {"f": 1.0}, i) for i in range(5)])
+    assert store.tallies("m", "f") == {"r": (5, 4)}
+
+
+def test_an_early_file_of_another_user_is_counted_too() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "points.db"
+        SqliteStore(path).write([Point("m", {"run": "r"}, {"f": 1.0}, i) for i in range(3)])
+        _without_counter(path)
+        early = sqlite3.connect(path)
+        early.execute("SELECT * FROM points").fetchall()  # so that SQLite's files beside it stay
+        path.chmod(0o444)
+        folder.chmod(0o555)
+        reader = SqliteStore(path)
+
+        def work() -> None:
+            assert reader.tallies("m", "f") == {"r": (3, 2)}
+            assert reader.tallies("m", "f") == {"r": (3, 2)}
+
+        assert _as_another_user(work) == 0
+        folder.chmod(0o755)
+
+
+def test_points_that_are_deleted_by_hand_are_no_longer_counted(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "points.db")
+    store.write([Point("m", {"run": "r"}, {"f": 1.0}, i) for i in range(3)])
+    assert store.tallies("m", "f") == {"r": (3, 2)}
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DELETE FROM points WHERE time = 2")
+    assert store.tallies("m", "f") == {"r": (2, 1)}
+
+
+def test_a_replaced_file_is_counted_anew(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "points.db")
+    store.write([Point("m", {"run": "r"}, {"f": 1.0}, i) for i in range(3)])
+    assert store.tallies("m", "f") == {"r": (3, 2)}
+    store.close()
+    other = SqliteStore(tmp_path / "other.db")
+    other.write([Point("m", {"run": "r"}, {"f": 1.0}, i + 7) for i in range(3)])
+    other.close()
+    (tmp_path / "other.db").replace(store.path)
+    assert store.tallies("m", "f") == {"r": (3, 9)}
+
+
+def test_only_what_was_written_since_is_counted_again(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "points.db")
+    store.write([Point("m", {"run": f"r{i % 20}"}, {"f": 1.0}, i) for i in range(400)])
+    store.tallies("m", "f")
+    asked: list[str] = []
+    assert store._connection is not None
+    store._connection.set_trace_callback(asked.append)
+    store.tallies("m", "f")
+    assert not any("FROM points" in statement for statement in asked)
+    store.write([Point("m", {"run": "r3"}, {"g": 1.0}, 3), Point("m", {"run": "r4"}, {"f": 1.0}, 999)])
+    asked.clear()
+    assert store.tallies("m", "f")["r4"] == (21, 999)
+    assert sum("FROM points" in statement for statement in asked) == 2
+
+
 def test_reading_leaves_no_file(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "points.db")
     assert store.read("m").empty
     assert store.runs().empty
+    assert store.count("m", "f") == 0
+    assert store.tallies("m", "f") == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -236,6 +313,16 @@ def test_a_full_disk_asks_for_another_try_and_stores_nothing_by_halves(tmp_path:
     assert store.read("new").empty
     store.write([Point("new", {"tag": "x"}, {"field": 1}, 1)])  # nor is a type remembered that was never stored
     assert store.read("new")["field"].tolist() == [1]
+
+
+def test_more_kinds_of_points_than_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "_MOST", 4)
+    store = SqliteStore(tmp_path / "points.db")
+    batch = [Point("m", {"run": f"r{i % 7}"}, {f"f{i % 3}": float(i)}, i) for i in range(100)]
+    store.write(batch)
+    store.write(batch)
+    times = {f"r{run}": [i for i in range(run, 100, 7) if i % 3 == 0] for run in range(7)}
+    assert store.tallies("m", "f0") == {run: (len(at), max(at)) for run, at in times.items()}
 
 
 def test_threads_share_a_store(tmp_path: Path) -> None:
