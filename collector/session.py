@@ -43,6 +43,7 @@ CLOSE_SECONDS: Final = 10.0
 _STORE: Final = ("url", "check", "write", "read")
 """What of `Store` is asked of a store of a user's own."""
 ENDINGS: Final = ("completed", "failed", "interrupted")
+_RATE: Final = "learning_rate"
 
 log = logging.getLogger("gatewatch")
 
@@ -100,6 +101,7 @@ class Session(Guard):
         self._shipper: Shipper | None = None
         self._updates: Updates | None = None
         self._prepared_step: int | None = None
+        self._rate: float | None = None
         self._begun, self._process = False, 0
         self._time = SteadyTime(now, clock)
         self._ending = threading.RLock()
@@ -191,15 +193,24 @@ class Session(Guard):
         return self.phase in ("train", "live")
 
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
-        """Write what the framework logs, where it logs anything; what is no number is said once."""
-        for name in no_numbers(metrics or {}):
+        """Write what the framework logs, where it logs anything; what is no number is said once.
+
+        The first time after a capture the step's learning rate is added, where it is known and not logged.
+        """
+        found = dict(metrics or {})
+        for name in no_numbers(found):
             self.say_once(f"metric {name!r} is left out: it is no number")
-        point = metrics_point(metrics or {}, self.tags, self._time() if time is None else time, self.step, self.epoch)
+        rate, self._rate = self._rate, None
+        if rate is not None and self._last_capture_step == self.step and found.get(_RATE) is None:
+            found[_RATE] = rate
+        point = metrics_point(found, self.tags, self._time() if time is None else time, self.step, self.epoch)
         if point is not None:
             self._put([point])
 
     def capture(self, look: Callable[[], Mapping[str, Gates]], time: int | None = None) -> Mapping[str, Gates]:
         """Look at the gates and write their points; the cost is charged to the budget.
+
+        `metrics` of the same step, called next, writes the learning rate.
 
         Args:
             look: gives layer → gates; called in `one_thread`.
@@ -230,9 +241,12 @@ class Session(Guard):
 
     def _measured(self) -> Sequence[Update]:
         """What the parameters have done since they were kept; nothing where that was not before this step."""
+        self._rate = None
         if self._updates is None or self._prepared_step is None or self._prepared_step >= self.step:
             return ()
         self._prepared_step = None
+        with self.guarded("a look at the learning rate"):
+            self._rate = self._updates.rate()
         with self.guarded("a look at the parameters"):
             return self._updates.measure()
         return ()

@@ -23,6 +23,8 @@ _PART: Final = 8192
 """So many values are taken at once: they stay in the cache, and BLAS starts no threads for them."""
 _FAINT: Final = 1e-28
 """Below this sum of squares of a part, squares of single precision may have vanished from it."""
+_ALIKE: Final = 0.01
+"""A learning rate that differs by no more before and after a step is known well enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class Updates(Protocol):
 
     def keep(self) -> None:
         """Before a step: remember what will be compared."""
+
+    def rate(self) -> float | None:
+        """After it, before `measure()`: the learning rate of the latest step; None where none was made since `keep()`,
+        or where the rate is not known.
+        """
 
     def measure(self) -> Sequence[Update]:
         """After it: what is said of each trainable parameter; nothing where none was kept or no step was made."""
@@ -130,6 +137,23 @@ def update_fields(
         "inf_count": new.inf + (seen.inf if seen else 0),
     }
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def steady(before: float | None, after: float | None) -> float | None:
+    """The learning rate of a step, from what it was before and after, right to 1 %.
+
+    None where it is not known or not finite, or where it jumped: whether the step came first cannot be told.
+    """
+    if before is None or after is None or not math.isfinite(after):
+        return None
+    return after if math.isclose(before, after, rel_tol=_ALIKE) else None
+
+
+def largest(rates: Iterable[float | None]) -> float | None:
+    """The largest of some learning rates; None where one of them is not known, or where there are none."""
+    found = list(rates)
+    known = [rate for rate in found if rate is not None]
+    return max(known, default=None) if len(known) == len(found) else None
 
 
 def update_points(updates: Iterable[Update], tags: Mapping[str, str], time: int, step: int) -> list[Point]:

@@ -98,6 +98,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._probe = None if probe is None else as_probe(probe)
         weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
         self._layers: dict[str, Any] = {}
+        self._updates: KerasUpdates | None = None
         self._epoch_start = self._epoch_offset = 0
         self._fits, self._first_epoch = 0, True
         if model is not None:
@@ -129,6 +130,12 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             self._epoch_offset = session.epoch + 1 - int(epoch) if again else 0
         session.epoch = int(epoch) + self._epoch_offset
         self._epoch_start = session.step
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Note the learning rate of a step that will be captured, which a callback may have changed."""
+        if self._updates is not None and self._updates.kept and self._session.started:
+            with self._session.looking("rate"):
+                self._updates.note_rate()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Capture where one is due."""
@@ -167,6 +174,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         if self._verified:
             traced.require_layers()
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
+        self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None
         session.start(
             framework=f"keras/{keras.backend.backend()}",
             model=f"{type(model).__name__} {model.name}",
@@ -179,7 +187,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                 if self._probe is None
                 else fingerprint(map(keras.ops.convert_to_numpy, keras.tree.flatten(self._probe))),
             },
-            updates=KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None,
+            updates=self._updates,
         )
         session.leave_out(traced.unreplayed)
         session.replay_error = traced.error

@@ -16,7 +16,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from collector.updates import Array, parts, tally
+from collector.updates import Array, parts, steady, tally
 
 _BELOW: Final = 0.99
 """A gradient below this share of the limit was not clipped; nearer to it, rounding could hide that it was."""
@@ -68,8 +68,6 @@ class OptimizerState:
         self.optimizer = optimizer
         inner = self._inner = getattr(optimizer, "inner_optimizer", optimizer)
         self._iterations = int(_number(inner.iterations))
-        self._calls = 0
-        self._rate: float | None = None
         self._slots: dict[int, tuple[_Slot, Array]] = {}
         if inner.built:
             for variable in inner._trainable_variables if _global_limit(inner) else variables:
@@ -77,8 +75,12 @@ class OptimizerState:
                 slot = None if index is None else _slot(inner, index)
                 if index is not None and slot is not None:
                     self._slots[index] = slot, numpy_of(slot.variable, copy=True)
-        if self._needs_rate():
-            self._calls, self._rate = int(_number(inner._iterations)), _rate(inner)
+        self.note_rate()
+
+    def note_rate(self) -> None:
+        """Read the learning rate again: it may have been changed since, and no step been made."""
+        self._source = self._inner._learning_rate
+        self._rate = _number(self._source) if isinstance(self._source, keras.Variable) else None
 
     def steps(self) -> int:
         """How many steps the optimizer has made since; below zero where its count was set back."""
@@ -87,7 +89,9 @@ class OptimizerState:
     def gradients(self, variables: Iterable[Any]) -> dict[int, Gradient]:
         """`id` of the variable → its gradient in the one step made since; what cannot be told is left out."""
         found: dict[int, Gradient] = {}
-        rate = self._rate_of_step() if self._needs_rate() else None
+        needs_rate = any(slot.gain is None for slot, _ in self._slots.values())
+        old_rate, new_rate = self._rates() if needs_rate else (None, None)
+        rate = new_rate if old_rate == new_rate else None
         for index, (slot, before) in self._slots.items():
             after = numpy_of(slot.variable)
             gain = -(rate or 0.0) if slot.gain is None else slot.gain
@@ -100,15 +104,25 @@ class OptimizerState:
         indices = {id(variable): _index(self._inner, variable) for variable in variables}
         return {key: found[index] for key, index in indices.items() if index in found}
 
-    def _needs_rate(self) -> bool:
-        return any(slot.gain is None for slot, _ in self._slots.values())
+    def rate(self) -> float | None:
+        """The learning rate of the latest step, right to 1 %; None where it jumped meanwhile, or is not known.
 
-    def _rate_of_step(self) -> float | None:
-        rate = self._inner._learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            # With accumulated gradients the step may have come some calls later.
-            return None if self._inner.gradient_accumulation_steps else _number(rate(self._calls))
-        return self._rate if self._rate == _rate(self._inner) else None
+        It is not where a class does more than Keras's own at a step: several optimizers in one have rates of their own.
+        """
+        plain = type(self._inner).apply is keras.optimizers.Optimizer.apply
+        return steady(*self._rates()) if plain else None
+
+    def _rates(self) -> tuple[float | None, float | None]:
+        """Before and after the latest step. A function of the user's is not called: that could change what it gives."""
+        inner, source = self._inner, self._inner._learning_rate
+        if source is not self._source:
+            return None, None
+        if isinstance(source, keras.optimizers.schedules.LearningRateSchedule):
+            calls, each = _number(inner._iterations), inner.gradient_accumulation_steps or 1
+            latest = max(0, int(calls) // each * each - 1)
+            rate = _number(source(keras.ops.convert_to_tensor(latest, dtype=inner._iterations.dtype)))
+            return rate, rate
+        return self._rate, _number(source) if isinstance(source, keras.Variable) else None
 
     def _judge(self, found: dict[int, Gradient]) -> None:
         """Say which gradients are known to be whole."""
@@ -220,12 +234,6 @@ def _index(optimizer: Any, variable: Any) -> int | None:
         return int(optimizer._get_variable_index(variable))
     except KeyError:  # the optimizer does not know it
         return None
-
-
-def _rate(optimizer: Any) -> float | None:
-    """The learning rate where it is a number; calling a function of the user's could change what it gives."""
-    rate = optimizer._learning_rate
-    return _number(rate) if isinstance(rate, keras.Variable) else None
 
 
 def _number(value: Any) -> float:

@@ -72,6 +72,23 @@ class KerasUpdates:
         known = isinstance(optimizer, keras.optimizers.Optimizer)
         self._state = OptimizerState(optimizer, found.values()) if known else None
 
+    @property
+    def kept(self) -> bool:
+        """Whether a step is waited for."""
+        return self._state is not None
+
+    def note_rate(self) -> None:
+        """At the beginning of a step: read the learning rate, which may have been changed since `keep()`."""
+        if self._state is not None:
+            self._state.note_rate()
+
+    def rate(self) -> float | None:
+        """The learning rate of the latest step since `keep()`, right to 1 %; None where there was none.
+
+        Nor is there one where the rate jumped between `keep()` (or `note_rate()`) and now, or is a function's.
+        """
+        return self._state.rate() if self._state is not None and self._steps(self._state) > 0 else None
+
     def measure(self) -> Sequence[Update]:
         """What the steps since `keep()` did, a parameter each.
 
@@ -87,7 +104,7 @@ class KerasUpdates:
             for name, (variable, before) in weights.items()
             if present.get(name) is variable and (after := numpy_of(variable)).shape == before.shape
         }
-        steps = state.steps() if state is not None and state.optimizer is self._optimizer() else 0
+        steps = self._steps(state) if state is not None else 0
         if steps < 1 and not any(_moved(before, after) for _, before, after in pairs.values()):
             return []
         counted: dict[str, FieldValue] = {"optimizer_steps": steps} if steps > 0 else {}
@@ -106,6 +123,9 @@ class KerasUpdates:
     def release(self) -> None:
         """Forget the copies."""
         self._weights, self._state = {}, None
+
+    def _steps(self, state: OptimizerState) -> int:
+        return state.steps() if state.optimizer is self._optimizer() else 0
 
     def _optimizer(self) -> Any:
         return getattr(self._model, "optimizer", None) if self._given is None else self._given

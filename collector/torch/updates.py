@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from collector.torch.layers import trainable_parameters
 from collector.uninterrupted import uninterrupted
-from collector.updates import Array, Update, update_fields
+from collector.updates import Array, Update, largest, steady, update_fields
 
 _FRAMES: Final = 16
 _SCALER: Final = "grad_scaler"
@@ -35,6 +35,9 @@ class TorchUpdates:
     - the latter where the optimizer itself takes the scaler's factor out (the fused ones);
     - everything, of a parameter that is sharded over devices (a DTensor), and of a step that torch.compile runs or
       that a scaler skips.
+
+    The learning rate is that of the parameter group as the step begins and ends: what a scheduler sets afterwards is
+    not yet its.
 
     A loss that is scaled by hand, and gradients that are unscaled by hand, cannot be told from clipping: the former
     gradient is then the scaled one. Between `measure()` and the next `keep()` no hook is there.
@@ -66,6 +69,14 @@ class TorchUpdates:
                         self._handles.append(handle)
             self._handles.append(register_optimizer_step_pre_hook(self._before))
             self._handles.append(register_optimizer_step_post_hook(self._after))
+
+    def rate(self) -> float | None:
+        """The learning rate of the step, right to 1 %: of the recurrent parameters, or of all where it has none such.
+
+        Where they have several the largest; None where one of them jumped within the step, or is not known.
+        """
+        rates = {name: step.rate for name, step in self._steps.items() if step.after is not None}
+        return largest([rate for (_, param), rate in rates.items() if param == "recurrent"] or rates.values())
 
     def measure(self) -> Sequence[Update]:
         """What the step did, a parameter each; nothing where there was none."""
@@ -107,25 +118,29 @@ class TorchUpdates:
             found_within = _has_closure(arguments, options)
             unscales = getattr(optimizer, "grad_scale", None) is not None or options.get("grad_scaler") is not None
             scaled = unscales or _is_scaled()
-            for name, parameters in self._of(optimizer).items():
-                if name in self._steps:
-                    continue
+            first = {name: some for name, some in self._of(optimizer).items() if name not in self._steps}
+            rates = _rates(optimizer) if first else {}
+            for name, parameters in first.items():
                 clipped = None if found_within else _arrays([parameter.grad for parameter in parameters])
                 whole = None
                 if clipped is not None and not scaled and not _is_one_of_several():
                     whole = _arrays([self._whole.get(id(parameter)) for parameter in parameters])
                 if whole is not None and _is_zero(clipped) and not _is_zero(whole):
                     whole = None  # zero_grad(set_to_none=False) was called since that backward pass
-                self._steps[name] = _Step(_arrays(parameters) or [], None if unscales else clipped, whole)
+                rate = largest(rates[id(parameter)] for parameter in parameters)
+                self._steps[name] = _Step(_arrays(parameters) or [], None if unscales else clipped, whole, rate)
 
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         if torch.compiler.is_compiling():
             return
         with self._looking("hooks"):
-            for name, parameters in self._of(optimizer).items():
-                step = self._steps.get(name)
-                if step is not None and step.after is None:
-                    step.after = _arrays(parameters)
+            begun = {name for name, step in self._steps.items() if step.after is None}
+            ended = {name: some for name, some in self._of(optimizer).items() if name in begun}
+            rates = _rates(optimizer) if ended else {}
+            for name, parameters in ended.items():
+                step = self._steps[name]
+                step.after = _arrays(parameters)
+                step.rate = steady(step.rate, largest(rates[id(parameter)] for parameter in parameters))
 
     def _of(self, optimizer: torch.optim.Optimizer) -> dict[Name, list[nn.Parameter]]:
         """The parameters that are the optimizer's."""
@@ -134,11 +149,28 @@ class TorchUpdates:
 
 
 class _Step:
-    __slots__ = ("after", "before", "clipped", "whole")
+    __slots__ = ("after", "before", "clipped", "rate", "whole")
 
-    def __init__(self, before: list[Array], clipped: list[Array] | None, whole: list[Array] | None) -> None:
-        self.before, self.clipped, self.whole = before, clipped, whole
+    def __init__(
+        self, before: list[Array], clipped: list[Array] | None, whole: list[Array] | None, rate: float | None
+    ) -> None:
+        self.before, self.clipped, self.whole, self.rate = before, clipped, whole, rate
         self.after: list[Array] | None = None
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> dict[int, float | None]:
+    """`id` of a parameter → the learning rate of its group."""
+    found: dict[int, float | None] = {}
+    for group in optimizer.param_groups:
+        found |= dict.fromkeys(map(id, group["params"]), _number(group.get("lr")))
+    return found
+
+
+def _number(rate: Any) -> float | None:
+    """A learning rate, which may be a tensor; None where it is none."""
+    if isinstance(rate, torch.Tensor) and rate.numel() == 1:
+        rate = rate.item()
+    return float(rate) if isinstance(rate, int | float | np.number) else None
 
 
 def _arrays(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:

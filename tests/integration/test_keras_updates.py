@@ -351,11 +351,18 @@ def test_accumulated_gradients_are_those_of_the_step_that_used_them():
 
 def test_accumulated_gradients_with_a_schedule():
     model = dense(optimizers.SGD(WHOLE, momentum=0.9, gradient_accumulation_steps=2))
-    for _ in range(3):
+    for _ in range(2):
         apply(model, some_gradients(model))
-    told = one_step(model, some_gradients(model))["dense", "kernel"]
+    first, second, third = (some_gradients(model) for _ in range(3))
+    apply(model, first)
+    updates = KerasUpdates(model)
+    updates.keep()
+    apply(model, second)
+    apply(model, third)  # after the step: the schedule goes on
+    assert updates.rate() == pytest.approx(float(WHOLE(3)))
+    told = fields(updates.measure())["dense", "kernel"]
     assert told["optimizer_steps"] == 1
-    assert "gradient_norm" not in told
+    assert told["gradient_norm"] == pytest.approx(norm(first[0] + second[0]) / 2, rel=1e-3)
 
 
 def test_a_learning_rate_that_changed_meanwhile_tells_no_gradient():
@@ -368,6 +375,82 @@ def test_a_learning_rate_that_changed_meanwhile_tells_no_gradient():
     assert "gradient_norm" not in fields(updates.measure())["dense", "kernel"]
     gradients = some_gradients(model)
     assert one_step(model, gradients)["dense", "kernel"]["gradient_norm"] == pytest.approx(norm(gradients[0]), rel=1e-3)
+
+
+# The learning rate.
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda: optimizers.Adam(0.01), lambda step: 0.01),
+        (lambda: optimizers.SGD(0.01), lambda step: 0.01),
+        (lambda: optimizers.Adam(WHOLE), WHOLE),
+        (lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.02)), lambda step: 0.02),
+        (lambda: optimizers.LossScaleOptimizer(optimizers.Adam(WHOLE)), WHOLE),
+    ],
+    ids=["constant", "stateless", "schedule", "scaled", "scaled-schedule"],
+)
+def test_the_learning_rate_is_that_of_the_latest_step(make, wanted):
+    model = dense(make())
+    updates = KerasUpdates(model)
+    for last in (0, 1, 4):
+        updates.keep()
+        assert updates.rate() is None  # no step has been made
+        while numpy(model.optimizer.iterations) <= last:
+            apply(model, some_gradients(model))
+        assert updates.rate() == pytest.approx(float(wanted(last)), rel=1e-6)
+        updates.measure()
+        assert updates.rate() is None
+
+
+def test_a_learning_rate_that_changed_is_told_to_one_percent_or_not_at_all():
+    model = dense(optimizers.Adam(0.1))
+    updates = KerasUpdates(model)
+
+    def told(before_step=0.1, after_step=None, note=False):
+        model.optimizer.learning_rate = 0.1
+        updates.keep()
+        model.optimizer.learning_rate = before_step
+        if note:
+            updates.note_rate()
+        apply(model, some_gradients(model))
+        model.optimizer.learning_rate = before_step if after_step is None else after_step
+        rate = updates.rate()
+        updates.measure()
+        return rate
+
+    assert told(0.0995) == pytest.approx(0.1, rel=0.01)
+    assert told(after_step=0.0995) == pytest.approx(0.1, rel=0.01)
+    assert told(0.05) is told(after_step=0.05) is None
+    assert told(0.05, note=True) == pytest.approx(0.05)
+    assert told(0.05, after_step=0.1, note=True) is None
+    assert told(np.nan, note=True) is told(np.inf, note=True) is None
+    assert told(0.0, note=True) == 0.0
+    updates.keep()
+    apply(model, some_gradients(model))
+    model.optimizer.learning_rate = WHOLE  # nobody knows for which step
+    assert updates.rate() is None
+
+
+class WithRatesOfItsOwn(optimizers.Adam):
+    def apply(self, grads, trainable_variables=None):
+        super().apply([gradient * 3 for gradient in grads], trainable_variables)
+
+
+UNKNOWN = {"function": lambda: optimizers.Adam(lambda: 0.1), "own": lambda: WithRatesOfItsOwn(0.01)}
+if hasattr(optimizers, "MultiOptimizer"):
+    UNKNOWN["several"] = lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.Adam(0.01)))
+
+
+@pytest.mark.parametrize("make", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_learning_rate_that_is_not_known(make):
+    model = dense(make())
+    updates = KerasUpdates(model)
+    updates.keep()
+    apply(model, some_gradients(model))
+    assert updates.rate() is None
+    assert fields(updates.measure())["dense", "kernel"]["optimizer_steps"] == 1
 
 
 @pytest.mark.parametrize("make", [EXACT["adam"], EXACT["momentum"], TO_ONE_PERCENT["rmsprop"]])
@@ -543,12 +626,14 @@ def test_a_training_step_against_the_backends_own_gradients(optimizer):
 class Look(keras.callbacks.Callback):
     def __init__(self, updates):
         super().__init__()
-        self.updates, self.found = updates, []
+        self.updates, self.found, self.rates = updates, [], []
 
     def on_train_batch_begin(self, batch, logs=None):
         self.updates.keep()
+        self.updates.note_rate()
 
     def on_train_batch_end(self, batch, logs=None):
+        self.rates.append(self.updates.rate())
         self.found.append(fields(self.updates.measure()))
 
 
@@ -558,11 +643,12 @@ def small(optimizer, **options):
     return model
 
 
-def test_looking_within_fit_changes_nothing_of_the_training():
+@pytest.mark.parametrize("name", ["adam", "momentum-schedule"])
+def test_looking_within_fit_changes_nothing_of_the_training(name):
     results = []
     for watched in (False, True):
         keras.utils.set_random_seed(1)
-        model = small(optimizers.Adam(0.01))
+        model = small(EXACT[name]())
         look = Look(KerasUpdates(model))
         model.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=[look] if watched else [])
         results.append([numpy(v) for v in [*model.variables, *model.optimizer.variables]])
@@ -571,6 +657,7 @@ def test_looking_within_fit_changes_nothing_of_the_training():
     assert len(look.found) == 8
     assert all(found["memory", "recurrent"]["optimizer_steps"] == 1 for found in look.found)
     assert all("gradient_norm" in found["memory", "recurrent"] for found in look.found[1:])
+    assert look.rates == pytest.approx([0.01 if name == "adam" else float(WHOLE(step)) for step in range(8)])
 
 
 @pytest.mark.skipif(ON_TORCH, reason="Keras on torch makes one step an execution")

@@ -96,6 +96,66 @@ def test_one_line_in_a_script_writes_every_measurement(place):
     assert health["rejected"].max() == health["dropped"].max() == health["failures"].max() == 0
 
 
+class Rates(keras.callbacks.Callback):
+    """Sets a rate before each batch, halving it; the monitor may come before or after."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = 0.1 * 0.5**batch
+
+
+def rates(monitor):
+    """Step → learning rate, the last that was written."""
+    metrics = open_store().read("train_metrics", run=monitor.run).dropna(subset="learning_rate")
+    return dict(zip(metrics["step"], metrics["learning_rate"], strict=True))
+
+
+def test_a_capture_has_the_learning_rate_of_its_step(place):
+    monitor = GateMonitor(probe=X[:4], every=2)
+    fit(policy(), Rates(), monitor)
+    assert rates(monitor) == pytest.approx({step: 0.1 * 0.5 ** ((step - 1) % 8) for step in range(2, 17, 2)})
+
+    monitor = GateMonitor(probe=X[:4], every=2)  # it cannot tell here whether the rate was changed before the step
+    fit(policy(), monitor, Rates())
+    assert "learning_rate" not in open_store().read("train_metrics", run=monitor.run)
+
+    monitor = GateMonitor(probe=X[:4], every=1)
+    fit(policy(), monitor, keras.callbacks.LearningRateScheduler(lambda epoch: 0.5 ** (epoch + 4)))
+    assert rates(monitor) == {step: 0.5 ** (4 + (step > 8)) for step in range(1, 17)}
+
+
+def test_a_learning_rate_that_is_logged_is_taken_at_its_word(place):
+    class Logs(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["learning_rate"] = 7.0
+
+    monitor = GateMonitor(probe=X[:4], every=4)
+    fit(policy(), Logs(), monitor, epochs=1)
+    assert rates(monitor) == pytest.approx({4: 0.001, 8: 7.0})
+
+
+@not_on_torch("there the training itself calls the schedule at every step")
+def test_a_learning_rate_that_cannot_be_had_costs_nothing_else(place, caplog):
+    class OnlyCompiled(keras.optimizers.schedules.LearningRateSchedule):
+        broken = False
+
+        def __call__(self, step):
+            if self.broken:
+                raise RuntimeError("no rate today")
+            return keras.ops.cast(0.01, "float32")
+
+    class Breaks(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            schedule.broken = batch > 0  # compiled by then
+
+    schedule, model = OnlyCompiled(), policy()
+    model.compile(keras.optimizers.Adam(schedule), "mse")
+    monitor = GateMonitor(probe=X[:4], every=2)
+    fit(model, Breaks(), monitor, epochs=1)
+    assert sum("a look at the learning rate failed" in text for text in caplog.messages) == 1
+    assert set(open_store().read("layer_updates", run=monitor.run)["step"]) == {2, 4, 6, 8}
+    assert "learning_rate" not in open_store().read("train_metrics", run=monitor.run)
+
+
 def test_the_last_capture_of_each_epoch_is_kept_whole(place):
     model = policy(keras.layers.Bidirectional(keras.layers.LSTM(4, name="lstm"), name="both"))
     monitor = GateMonitor(probe=X[:4], log_dir="logs", every=8)

@@ -319,6 +319,15 @@ def test_rewards_are_of_the_episodes_that_ended_in_the_iteration():
     assert metrics[["nan_count", "inf_count"]].to_numpy().sum() == 0
 
 
+def test_the_learning_rate_is_that_of_the_training_before_a_capture():
+    callback = GateMonitorCallback(every=2 * ROLLOUT)
+    algorithm(learning_rate=lambda left: 1e-3 * left).learn(4 * ROLLOUT, callback)
+    metrics = read("train_metrics", callback.run).set_index("step")
+    told = metrics["learning_rate"].dropna()
+    assert told.to_dict() == pytest.approx({2 * ROLLOUT: 0.5e-3, 4 * ROLLOUT: 0.0})
+    assert told.to_dict() == pytest.approx(metrics["train/learning_rate"][told.index].to_dict())
+
+
 def test_what_another_callback_logs_and_dumps_is_kept():
     class Evaluates(BaseCallback):
         def _on_step(self):

@@ -355,7 +355,133 @@ def test_hostile_names_of_layers_are_one_printable_line(tmp_path):
     assert all(str(one.value).isprintable() for one in said)
 
 
+# The learning rate.
+
+
+def stepped(optimizer, loss, net, updates):
+    """The rate that is told of a step."""
+    updates.keep()
+    optimizer.zero_grad()
+    loss(net).backward()
+    optimizer.step()
+    rate = updates.rate()
+    updates.measure()
+    return rate
+
+
+def test_the_learning_rate_is_that_of_the_step_not_of_the_next(net, loss, updates):
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2], gamma=0.1)
+    assert updates.rate() is None
+    for wanted in (0.1, 0.01, 0.001):
+        updates.keep()
+        loss(net).backward()
+        optimizer.step()
+        scheduler.step()
+        assert updates.rate() == pytest.approx(wanted)
+        optimizer.step()  # another one before the capture, which is of the first
+        assert updates.rate() == pytest.approx(wanted)
+        updates.measure()
+        assert updates.rate() is None
+
+
+def test_of_several_groups_the_rate_is_that_of_the_recurrent_parameters(net, loss, updates):
+    groups = [{"params": net.head.parameters(), "lr": 0.5}, {"params": net.lstm.parameters(), "lr": 0.01}]
+    assert stepped(torch.optim.Adam(groups), loss, net, updates) == 0.01
+    net.lstm.requires_grad_(False)
+    groups = [{"params": [net.head.weight], "lr": 0.5}, {"params": [net.head.bias], "lr": 0.01}]
+    assert stepped(torch.optim.Adam(groups), loss, net, updates) == 0.5
+
+
+def test_of_two_optimizers_the_rate_is_that_of_the_recurrent_parameters(net, loss, updates):
+    loss(net).backward()
+    torch.optim.SGD(net.lstm.parameters(), 0.25).step()
+    torch.optim.SGD(net.head.parameters(), 0.5).step()
+    assert updates.rate() == 0.25
+
+
+class Plain(torch.optim.Optimizer):
+    """Gradient descent whose groups call the rate what they like, or change it within a step."""
+
+    def __init__(self, parameters, **options):
+        super().__init__(parameters, options)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            if "next" in group:
+                group["lr"] = group["next"]
+            for parameter in group["params"]:
+                parameter.data.sub_(parameter.grad, alpha=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda some: torch.optim.Adam(some, torch.tensor(0.25), foreach=False), 0.25),
+        (lambda some: torch.optim.SGD(some, torch.tensor([0.25])), 0.25),
+        (lambda some: Plain(some, lr=np.float32(0.25)), 0.25),
+        (lambda some: Plain(some, lr=0), 0.0),
+        (lambda some: Plain(some, lr=0.1, next=0.0995), 0.0995),
+        (lambda some: Plain(some, lr=0.1, next=0.05), None),
+        (lambda some: Plain(some, rate=0.1), None),
+        (lambda some: Plain(some, lr=None), None),
+        (lambda some: Plain(some, lr="0.1"), None),
+        (lambda some: Plain(some, lr=float("nan")), None),
+        (lambda some: Plain(some, lr=float("inf")), None),
+        (lambda some: Plain(some, lr=torch.ones(2)), None),
+    ],
+    ids=[
+        "tensor",
+        "one-element",
+        "numpy",
+        "zero",
+        "drifts",
+        "jumps",
+        "unnamed",
+        "none",
+        "text",
+        "nan",
+        "inf",
+        "several",
+    ],
+)
+def test_a_learning_rate_is_told_where_it_is_known(net, loss, updates, make, wanted):
+    optimizer = make(net.parameters())
+    assert stepped(optimizer, loss, net, updates) == (None if wanted is None else pytest.approx(wanted))
+
+
 # A run.
+
+
+def test_a_run_has_its_learning_rate_unless_it_logs_its_own(net, loss, tmp_path):
+    url, optimizer = f"sqlite:///{tmp_path}/gates.db", torch.optim.Adam(net.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    logged = [None, {"loss": 1.0}, {"learning_rate": 7.0}, {"learning_rate": None}, {}, {"learning_rate": 8.0}]
+    with GateMonitor(net, None, probe=torch.randn(4, 5, 4), store=url, every=2) as monitor:
+        for step, metrics in enumerate(logged + logged):
+            optimizer.zero_grad()
+            loss(net).backward()
+            optimizer.step()
+            scheduler.step()
+            monitor.step(metrics=metrics, time=np.datetime64("2020-01-01") + step if step >= len(logged) else None)
+        monitor.end_epoch({"val_loss": 3.0})
+    with closing(open_store(url)) as store:
+        found = store.read("train_metrics", run=monitor.run)
+        captured = store.read("gate_stats", run=monitor.run)
+    told = found.dropna(subset="learning_rate").set_index("step")["learning_rate"].sort_index()
+    assert set(captured["step"]) == {2, 4, 6, 8, 10, 12}
+    own = {step: 0.1 * 0.5 ** (step - 1) for step in (2, 4, 8, 10)}  # at 4 and 10 the user's was None
+    assert told.to_dict() == pytest.approx(own | {6: 8.0, 9: 7.0, 12: 8.0})
+    assert found[["nan_count", "inf_count"]].to_numpy().sum() == 0
+    assert not found.duplicated("time").any()
+
+
+def test_in_a_backtest_nothing_is_learnt_and_there_is_no_rate(net, tmp_path):
+    url = f"sqlite:///{tmp_path}/gates.db"
+    with GateMonitor(net, None, probe=torch.randn(4, 5, 4), store=url, every=1, phase="backtest") as monitor:
+        monitor.step(metrics={"equity": 1.0})
+    with closing(open_store(url)) as store:
+        assert "learning_rate" not in store.read("train_metrics", run=monitor.run)
 
 
 def test_a_run_tells_of_its_steps_and_of_nothing_wrong(net, loss, tmp_path, caplog):
