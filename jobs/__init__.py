@@ -8,12 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobs.detector import AnomalyDetector
+    from jobs.notify import AlertManager
     from jobs.report.heatmap import render_gate_heatmap
     from jobs.report.temporal_graph import TemporalGraph
 
-__all__ = ["TemporalGraph", "render_gate_heatmap"]
+__all__ = ["AlertManager", "AnomalyDetector", "TemporalGraph", "render_gate_heatmap"]
 
-_HOMES = {"render_gate_heatmap": "jobs.report.heatmap", "TemporalGraph": "jobs.report.temporal_graph"}
+_HOMES = {
+    "AlertManager": "jobs.notify",
+    "AnomalyDetector": "jobs.detector",
+    "TemporalGraph": "jobs.report.temporal_graph",
+    "render_gate_heatmap": "jobs.report.heatmap",
+}
 
 
 def __getattr__(name: str) -> Any:

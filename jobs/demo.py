@@ -93,6 +93,7 @@ def _unused(store: Store) -> str:
 
 def _by_third(store: Store, run: str) -> Iterator[list[object]]:
     stats, derived, scores = (store.read(name, run=run) for name in (GATE_STATS, GATE_DERIVED, GATE_SCORES))
+    scores = scores[scores["detector"] == "consensus"] if len(scores) else scores
     steps = stats["step"]
     edges = np.linspace(steps.min(), steps.max() + 1, len(_THIRDS) + 1)
     derived = derived[derived["gate"] == "forget"].merge(

@@ -1,98 +1,248 @@
-"""What is scored: not where a statistic is, but how far it went from where it was going.
+"""What is scored: not where a channel is, but how far it went from where it was going.
 
 A network that learns moves, so levels say little: a forest on levels calls nearly every healthy capture abnormal.
-Each statistic of a series is forecast from its own recent past by a robust line (Theil 1950, Sen 1968), and the
-distance from that forecast is measured in multiples of the distances that are usual for the series. A capture that is
-far off is not learned from, so a fault stays visible while it lasts; the forecast grows less certain the older it is,
-as that of a random walk does, so a new normal is accepted in the end, a small step sooner than a large one.
+Each channel is forecast from its own recent past by a robust line (Theil 1950, Sen 1968), and the distance from that
+forecast is measured in multiples of the distances that are usual for the channel. A capture that is far off is not
+learned from, so a fault stays visible while it lasts; the forecast grows less certain the older it is, as that of a
+random walk does, so a new normal is accepted in the end, a small step sooner than a large one.
 
-Notation: S series of n captures with P statistics, oldest capture first. All is causal: what is said of a capture
-depends on it and on earlier ones alone.
+A learning rate that falls and rises is no fault, so two things are allowed for. What says how fast the network learns
+(`channels.PACES`) deviates only beyond the range that it has had in this run: a warm restart goes back to a pace that
+was there before. And what moves with the weights (`channels.LEVELS`) may move as much faster as they do.
+
+All is causal: what is said of a capture depends on it and on earlier ones alone, and `Memory` is all of those that
+is needed.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.channels import FLOORS, LEVELS, PACES, RELATIVE, Channel
+
 Array = NDArray[np.floating[Any]]
 
-FEATURES: Final = ("mean_activation", "spread", "entropy", "zero_crossing_rate", "saturation")
-"""The statistics that are followed: mean and std as shares of the gate's scale, entropy, zero_crossing_rate,
-saturated_low + saturated_high."""
-FLOORS: Final = np.array([0.005, 0.005, 0.05, 0.01, 0.01])
-"""What counts as one usual deviation at the least, however still the series was before: in units of the statistic."""
 REFERENCE: Final = 8
 """Captures that the line is drawn through."""
 SMOOTHED: Final = 3
 """The median of so many newest captures is what is compared: one capture alone raises nothing."""
 HISTORY: Final = 64
 """Captures whose deviations say what is usual."""
+SETTLED: Final = 5
+"""Captures that pass before what is new counts as seen before: so long a pace beyond its range stays one."""
 LEARNED_FROM: Final = 8.0
 """A capture further off than this many usual deviations is not learned from."""
 WARM_UP: Final = 32
 """The first captures of a run and phase, which a detector learns from; they get no score."""
-_FEWEST = 4
+_FEWEST: Final = 4
+_TINY: Final = 1e-12
+_MIDDLE: Final = (SMOOTHED - 1) / 2
+"""How many captures before the newest a median of them stands for."""
 
 
-def deviations(statistics: Array) -> Array:
-    """How far each capture is from the forecast, signed, in multiples of what is usual for the series.
+@dataclass(slots=True)
+class Memory:
+    """What is remembered of C channels between two calls of `deviations`.
+
+    Attributes:
+        names: the channels.
+        count: captures seen.
+        values: (up to SMOOTHED, C), the newest captures.
+        learned: alike, which of them may be learned from.
+        usual: (up to HISTORY, C), the newest distances from the forecast; NaN of what was not learned from.
+        at, reference: (REFERENCE, C), numbers and values of the captures that the line goes through, newest last.
+        known: (C,), how many of those there are.
+        low, high: (C,), the range of the medians that were not far off; one odd capture widens it by nothing.
+        medians: (up to SETTLED, C), the newest of those, which do not widen it yet; NaN where one was far off.
+        speed: (up to HISTORY,), the size of the updates at the newest captures; 1 where it is not known.
+    """
+
+    names: tuple[Channel, ...] = ()
+    count: int = 0
+    values: Array = field(default_factory=lambda: np.empty((0, 0)))
+    learned: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
+    usual: Array = field(default_factory=lambda: np.empty((0, 0)))
+    at: Array = field(default_factory=lambda: np.zeros((REFERENCE, 0)))
+    reference: Array = field(default_factory=lambda: np.zeros((REFERENCE, 0)))
+    known: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    low: Array = field(default_factory=lambda: np.empty(0))
+    high: Array = field(default_factory=lambda: np.empty(0))
+    medians: Array = field(default_factory=lambda: np.empty((0, 0)))
+    speed: Array = field(default_factory=lambda: np.empty(0))
+
+    def widen(self, names: Iterable[Channel]) -> None:
+        """Make room for the channels that are new."""
+        here = set(self.names)
+        new = tuple(name for name in names if name not in here)
+        self.names += new
+        for name, filler in (
+            ("values", np.nan),
+            ("learned", False),
+            ("usual", np.nan),
+            ("at", 0.0),
+            ("reference", 0.0),
+            ("known", 0),
+            ("low", np.inf),
+            ("high", -np.inf),
+            ("medians", np.nan),
+        ):
+            old = getattr(self, name)
+            room = np.full((*old.shape[:-1], len(new)), filler, dtype=old.dtype)
+            setattr(self, name, np.concatenate([old, room], axis=-1))
+
+
+class Deviations(NamedTuple):
+    """What is said of n captures of C channels: each (n, C), NaN where it is not known.
+
+    Attributes:
+        usual: how far from the forecast, signed, in multiples of what is usual for the channel.
+        value: the value itself.
+        before: the median of the captures that the forecast was made from.
+        high: the largest median of `SMOOTHED` captures until then that was not far off.
+    """
+
+    usual: Array
+    value: Array
+    before: Array
+    high: Array
+
+
+def deviations(channels: Mapping[Channel, Array], memory: Memory) -> Deviations:
+    """How far each capture is from the forecast, signed, in multiples of what is usual for the channel.
 
     Args:
-        statistics: (S, n, P) with the P of `FEATURES`.
+        channels: each (n,), the captures that follow those which `memory` has seen.
+        memory: of the captures before; it is moved on.
 
     Returns:
-        (S, n, P); NaN where the past is too short or a statistic is not finite.
+        Of the channels of `memory.names`, in their order.
     """
-    series, captures, features = statistics.shape
-    result = np.full(statistics.shape, np.nan)
-    if captures < SMOOTHED:
-        return result
-    smoothed = np.full(statistics.shape, np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(statistics, SMOOTHED, axis=1)
-    smoothed[:, SMOOTHED - 1 :] = np.median(windows, axis=-1)
-
-    learned = np.all(np.isfinite(statistics), axis=2)
-    usual = np.full(statistics.shape, np.nan)
-    at = np.zeros((series, REFERENCE))
-    values = np.zeros((series, REFERENCE, features))
-    count = np.zeros(series, dtype=int)
-    for k in range(SMOOTHED, captures):
-        new = np.flatnonzero(learned[:, k - SMOOTHED])
-        at[new] = np.roll(at[new], -1, axis=1)
-        values[new] = np.roll(values[new], -1, axis=1)
-        at[new, -1], values[new, -1] = k - SMOOTHED, statistics[new, k - SMOOTHED]
-        count[new] += 1
-        ready = np.flatnonzero(count >= REFERENCE)
+    memory.widen(channels)
+    size = len(next(iter(channels.values()), ()))
+    none = np.full(size, np.nan)
+    new = np.stack([channels.get(name, none) for name in memory.names], axis=1)
+    kinds = _kinds(memory.names)
+    values = np.concatenate([memory.values, new])
+    learned = np.concatenate([memory.learned, np.isfinite(new)])
+    usual = np.concatenate([memory.usual, np.full(new.shape, np.nan)])
+    medians = np.concatenate([memory.medians, np.full(new.shape, np.nan)])
+    speed = np.concatenate([memory.speed, np.ones(size)])
+    result, before, high = (np.full(new.shape, np.nan) for _ in range(3))
+    for k in range(size):
+        number = memory.count + k
+        here, past, settled = len(memory.values) + k, len(memory.usual) + k, len(memory.medians) + k
+        if settled >= SETTLED:
+            memory.low = np.fmin(memory.low, medians[settled - SETTLED])
+            memory.high = np.fmax(memory.high, medians[settled - SETTLED])
+        if here < SMOOTHED:
+            continue
+        _learn(memory, values[here - SMOOTHED], learned[here - SMOOTHED], number - SMOOTHED)
+        middle = np.median(values[here - SMOOTHED + 1 : here + 1], axis=0)
+        speed[past] = _speed(middle, memory, kinds)
+        ready = np.flatnonzero(memory.known >= REFERENCE)
         if not ready.size:
             continue
-        age = k - 1 - at[ready, -1]  # the median stands for the middle of its captures
-        forecast = _line(at[ready], values[ready], np.minimum(age, REFERENCE))
-        off = smoothed[ready, k] - forecast
-        past = np.abs(usual[ready, max(0, k - HISTORY) : k - SMOOTHED + 1])
-        known = np.isfinite(past[:, :, 0]).sum(axis=1) if past.shape[1] else np.zeros(len(ready), dtype=int)
-        judged = known >= _FEWEST
-        scale = np.zeros((len(ready), features))
-        if judged.any():
-            scale[judged] = 1.4826 * np.nanmedian(past[judged], axis=1)
-        uncertainty = np.sqrt(1 + np.maximum(0, age - 2) / REFERENCE)[:, None]
-        z = off / (np.maximum(scale, FLOORS) * uncertainty)
-        result[ready[judged], k] = z[judged]
+        known = slice(max(0, past - HISTORY), past - SMOOTHED + 1)
+        recent = usual[known, ready], speed[known] / speed[past]
+        off, z = _judged(memory, ready, kinds.of(ready), middle[ready], recent, number)
+        result[k, ready] = z
+        before[k, ready], high[k] = np.median(memory.reference[:, ready], axis=0), memory.high
         with np.errstate(invalid="ignore"):
-            near = np.abs(z).max(axis=1) <= LEARNED_FROM
-        learned[ready, k] &= near | ~judged
-        usual[ready, k] = np.where(learned[ready, k][:, None], off, np.nan)
-    return result
+            near = ~(np.abs(z) > LEARNED_FROM) & np.isfinite(off)
+        learned[here, ready] &= near
+        usual[past, ready] = np.where(learned[here, ready], off, np.nan)
+        medians[settled, ready] = np.where(learned[here, ready], middle[ready], np.nan)
+    memory.count += size
+    memory.values, memory.learned = values[-SMOOTHED:], learned[-SMOOTHED:]
+    memory.usual, memory.speed, memory.medians = usual[-HISTORY:], speed[-HISTORY:], medians[-SETTLED:]
+    return Deviations(result, new, before, high)
+
+
+class _Kinds(NamedTuple):
+    """What is known of each channel by its feature: (C,)."""
+
+    floors: Array
+    relative: NDArray[np.bool_]
+    pace: NDArray[np.bool_]
+    level: NDArray[np.bool_]
+    update: NDArray[np.bool_]
+
+    def of(self, chosen: NDArray[np.int64]) -> _Kinds:
+        return _Kinds(
+            self.floors[chosen], self.relative[chosen], self.pace[chosen], self.level[chosen], self.update[chosen]
+        )
+
+
+def _kinds(names: Sequence[Channel]) -> _Kinds:
+    features = [name.feature for name in names]
+    relative, pace, level, update = (
+        np.array([feature in kind for feature in features], dtype=bool)
+        for kind in (RELATIVE, PACES, LEVELS, {"update_ratio"})
+    )
+    return _Kinds(np.array([FLOORS[feature] for feature in features]), relative, pace, level, update)
+
+
+def _learn(memory: Memory, values: Array, learned: NDArray[np.bool_], number: int) -> None:
+    """Take a capture into the line of the channels that may learn from it."""
+    new = np.flatnonzero(learned)
+    for kept, newest in ((memory.at, np.full(len(values), float(number))), (memory.reference, values)):
+        kept[:-1, new] = kept[1:, new]
+        kept[-1, new] = newest[new]
+    memory.known[new] += 1
+
+
+def _speed(middle: Array, memory: Memory, kinds: _Kinds) -> float:
+    """The size of the updates, no larger than it was before in this run: that would be for an alarm to say."""
+    rates = np.minimum(middle, np.maximum(memory.high, memory.low))[kinds.update]
+    rates = rates[np.isfinite(rates)]
+    return float(10 ** np.median(rates)) if rates.size else 1.0
+
+
+def _judged(
+    memory: Memory,
+    ready: NDArray[np.int64],
+    kinds: _Kinds,
+    middle: Array,
+    recent: tuple[Array, Array],
+    number: int,
+) -> tuple[Array, Array]:
+    """The distances from the forecast, and the same in multiples of what is usual: NaN where that is not known."""
+    at, reference = memory.at[:, ready], memory.reference[:, ready]
+    age = number - _MIDDLE - at[-1]
+    off = middle - _line(at, reference, np.minimum(age, REFERENCE))
+    usual, speed = recent
+    known, spread = _usual(np.abs(usual))
+    _, at_this_speed = _usual(np.abs(usual) / speed[:, None])
+    spread = np.where(kinds.level, np.maximum(spread, at_this_speed), spread)
+    floors = np.where(kinds.relative, kinds.floors * np.median(np.abs(reference), axis=0) + _TINY, kinds.floors)
+    uncertainty = np.sqrt(1 + np.maximum(0, age - 2) / REFERENCE)
+    beyond = np.maximum(memory.low[ready] - middle, middle - memory.high[ready])
+    off = np.where(kinds.pace & (beyond < floors), 0.0 * off, off)
+    z = off / (np.maximum(spread, floors) * uncertainty)
+    return off, np.where(known >= _FEWEST, z, np.nan)
+
+
+def _usual(distances: Array) -> tuple[NDArray[np.int64], Array]:
+    """How many distances of each channel are known, and their median as a standard deviation; 0 where none is."""
+    known = np.isfinite(distances).sum(axis=0)
+    if not len(distances):
+        return known, np.zeros(distances.shape[1])
+    ordered = np.sort(distances, axis=0)  # NaN comes last
+    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(distances) - 1)
+    columns = np.arange(distances.shape[1])
+    median = (ordered[low, columns] + ordered[high, columns]) / 2
+    return known, np.where(known > 0, 1.4826 * median, 0.0)
 
 
 def _line(at: Array, values: Array, ahead: Array) -> Array:
-    """The robust line through (S, R) moments and (S, R, P) values, `ahead` captures past the last moment."""
-    first, second = np.triu_indices(at.shape[1], 1)
-    run = (at[:, second] - at[:, first])[:, :, None]
-    slope = np.median((values[:, second] - values[:, first]) / run, axis=1)
-    since = (at - at[:, -1:])[:, :, None]
-    level = np.median(values - slope[:, None] * since, axis=1)
-    line: Array = level + slope * ahead[:, None]
+    """The robust line through (R, C) moments and values, `ahead` captures past the last moment."""
+    first, second = np.triu_indices(len(at), 1)
+    slope = np.median((values[second] - values[first]) / (at[second] - at[first]), axis=0)
+    level = np.median(values - slope * (at - at[-1]), axis=0)
+    line: Array = level + slope * ahead
     return line

@@ -1,60 +1,49 @@
 """One pass over a store: reads captures, writes `gate_derived` and `gate_scores`.
 
-What is written of a capture depends on it and on earlier captures of its run alone, so a pass run twice, or late,
-writes the same points.
+What is written of a capture depends on it and on earlier captures of its run alone, so a pass run twice, or late, or
+by two at once, writes the same points. How far a run was looked at is kept in checkpoints, which may be lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.errors import ConfigError, WriteUnavailable
 from collector.schema import (
     GATE_DERIVED,
     GATE_SCORES,
     GATE_STATS,
-    GATE_STATS_FIELDS,
     GATE_UNITS,
-    HISTOGRAM_FIELDS,
-    FieldValue,
+    LAYER_UPDATES,
+    PHASES,
+    TRAIN_METRICS,
     Point,
-    gate_scale,
 )
 from collector.store import Store
-from jobs.derive import MEMORY_GATES, RANK_CAPTURES, drift, effective_ranks, memory_timescale
-from jobs.detect import USUAL, Forest
-from jobs.features import FEATURES, WARM_UP, deviations
+from jobs import checkpoint as checkpoints
+from jobs.baseline import Baselines
+from jobs.captures import Captures, Pair, captures
+from jobs.checkpoint import Checkpoint
+from jobs.derived import LOOK_BACK, derived_points, gap_points
+from jobs.lives import life
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DETECTOR: Final = "isolation_forest"
-_CAUSES: Final = 3
-"""The most `why_` fields of a score: its largest deviations."""
+CHUNK: Final = 2_000
+"""Captures that are read at once."""
+_CAPTURED: Final = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
+_SERIES: Final = ("layer", "gate")
+_NEVER: Final = checkpoints.NEVER
 
-Array = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The captures of one layer and gate, oldest first.
-
-    Attributes:
-        tags: run, phase, layer, gate and the user's own.
-        time: (n,), nanoseconds.
-        stats: field of `gate_stats` → (n,), NaN where a capture has none.
-        units: (n, units) of `gate_units`, NaN where a capture has none.
-    """
-
-    tags: Mapping[str, str]
-    time: NDArray[np.int64]
-    stats: Mapping[str, Array]
-    units: Array
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
@@ -63,10 +52,13 @@ class Pass:
 
     Attributes:
         run: its name.
-        captures: moments at which its gates were captured.
+        captures: moments at which its gates were captured and that were looked at, this time or before.
         phases: phase → moments of it; the fewest where the user's own tags part it.
         derived, scored: points written.
-        anomalous: scores above 1 among them.
+        anomalous: scores of the consensus above 1 among them.
+        rows_read: points read.
+        written: points written.
+        behind: captures that are left for the next pass.
         unchanged: whether every capture had its points already.
         failed: why nothing was done.
     """
@@ -77,12 +69,23 @@ class Pass:
     derived: int = 0
     scored: int = 0
     anomalous: int = 0
+    rows_read: int = 0
+    written: int = 0
+    behind: int = 0
     unchanged: bool = False
     failed: str | None = None
 
 
 def run_pass(
-    store: Store, run: str | None = None, progress: Callable[[str, int, int], None] | None = None
+    store: Store,
+    run: str | None = None,
+    progress: Progress | None = None,
+    *,
+    state: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
+    finish: bool = True,
+    limit: int | None = None,
+    again: bool = False,
 ) -> list[Pass]:
     """Derive and score the runs of a store; one whose captures all have their points already is left as it is.
 
@@ -90,6 +93,12 @@ def run_pass(
         store: where the captures are, and where the points go.
         run: only this run.
         progress: told the run, its number and the number of runs before each.
+        state: folder of checkpoints; None: every run is looked at from its beginning.
+        shard: only the runs of this shard: its number, and how many there are.
+        finish: take the newest capture of a run that goes on too. Otherwise it waits until a newer one is there, or
+            until it did not change from one pass to the next: so none is taken while half of it is still on its way.
+        limit: captures of a run, at the most; the others are left for the next pass.
+        again: look at every run from its beginning, and write its points again.
 
     Returns:
         What was done, by run, newest run first.
@@ -98,164 +107,287 @@ def run_pass(
         ConfigError: there is no such run.
         WriteUnavailable: the store does not answer.
     """
-    names = list(store.runs()["run"])
+    runs = store.runs()
+    states = dict(zip(runs["run"], runs["state"], strict=True))
+    names = [name for name in states if zlib.crc32(name.encode()) % shard[1] == shard[0]]
     if run is not None:
-        if run not in names:
-            known = f"it holds {', '.join(names[:5])}" if names else "it is empty"
+        if run not in states:
+            known = f"it holds {', '.join([*states][:5])}" if states else "it is empty"
             raise ConfigError(f"run {run!r} is not in {store.url}; {known}")
         names = [run]
+    done = _Done(store)
+    baselines = Baselines(store)
     passes = []
     for number, name in enumerate(names):
         if progress is not None:
             progress(name, number, len(names))
+        result = Pass(name)
+        passes.append(result)
         try:
-            passes.append(_pass_over(store, name))
+            if not again and done.with_all_of(name):
+                result.unchanged = True
+                if finish:
+                    _count_captures(store, result)
+                continue
+            if again and state is not None:
+                checkpoints.forget(state, name)
+            ended = finish or life(states[name], 0.0) != "live"
+            told = _NEVER if again else done.gap(name)
+            _Run(store, result, baselines, state, told, again or not done.with_all_gaps(name)).look(ended, limit)
+            result.unchanged = not result.written and not result.behind
         except (ConfigError, WriteUnavailable):
             raise
         except Exception as error:  # one run's points are odd: the others have their scores all the same
-            passes.append(Pass(name, failed=f"{type(error).__name__}: {error}"))
+            result.failed = f"{type(error).__name__}: {error}"
     return passes
 
 
-def _pass_over(store: Store, run: str) -> Pass:
-    stats = store.read(GATE_STATS, run=run)
-    result = Pass(run, captures=stats["time"].nunique())
-    tags = _tag_columns(stats)
-    result.phases = _captures_by_phase(stats, tags)
-    if stats.empty or _keys(stats, tags) <= _keys(store.read(GATE_DERIVED, run=run), tags):
-        result.unchanged = True
-        return result
-    series = list(_series(stats, store.read(GATE_UNITS, run=run), tags))
-    scores = [point for group in _by_phase(series) for point in score_points(group)]
-    derived = [point for one in series for point in derived_points(one)]
-    # The derived points come last: they say that the run is done with, also to the pass after one that was killed.
-    store.write(scores)
-    store.write(derived)
-    result.derived, result.scored = len(derived), len(scores)
-    result.anomalous = sum(int(point.fields["anomalous"]) for point in scores)
-    return result
+class _Done:
+    """Which runs have all their points, told by counting."""
+
+    def __init__(self, store: Store) -> None:
+        self._captured = store.tallies(GATE_STATS, "step")
+        self._derived = store.tallies(GATE_DERIVED, "window_s")
+        self._losses = store.tallies(TRAIN_METRICS, "val_loss")
+        self._gaps = store.tallies(GATE_DERIVED, "generalisation_gap")
+
+    def with_all_of(self, run: str) -> bool:
+        never = (0, 0)
+        return self.with_all_gaps(run) and self._captured.get(run, never) == self._derived.get(run, never)
+
+    def with_all_gaps(self, run: str) -> bool:
+        return self._losses.get(run, (0, _NEVER))[1] <= self.gap(run)
+
+    def gap(self, run: str) -> int:
+        """Time of the newest gap that was told."""
+        return self._gaps.get(run, (0, _NEVER))[1]
 
 
-def derived_points(series: Series) -> list[Point]:
-    """The `gate_derived` points of a series, one for each capture."""
-    stats, ranks = series.stats, effective_ranks(series.units)
-    drifts = drift(np.stack([stats[name] for name in HISTOGRAM_FIELDS], axis=1))
-    saturation = stats["saturated_low"] + stats["saturated_high"]
-    points = []
-    for k, time in enumerate(series.time):
-        start = int(series.time[max(0, k + 1 - RANK_CAPTURES)])
-        fields: dict[str, FieldValue] = {"window_s": (int(time) - start) / 1e9}
-        measured: dict[str, float | None] = {
-            "saturation": float(saturation[k]),
-            "drift": float(drifts[k]),
-            "effective_rank": ranks[k],
-            "memory_timescale": (
-                memory_timescale(float(stats["mean"][k])) if series.tags["gate"] in MEMORY_GATES else None
-            ),
-        }
-        fields |= {name: value for name, value in measured.items() if value is not None and np.isfinite(value)}
-        if np.isfinite(stats["dead_units"][k]):
-            fields["dead_units"] = int(stats["dead_units"][k])
-        points.append(Point(GATE_DERIVED, series.tags, fields, int(time)))
-    return points
+@dataclass(slots=True)
+class _Group:
+    """The series of a run that share phase and the user's tags.
 
-
-def score_points(group: Sequence[Series]) -> list[Point]:
-    """The `gate_scores` points of the series of one run and phase, by a forest of their common warm-up.
-
-    No score for the warm-up, for a capture that is not finite, nor where the warm-up is too short to learn from.
+    Attributes:
+        tags: those that they share.
+        only: the same, and an empty value for each tag that others of the run have.
+        series: tags and number of points of each.
+        points: of all of them together.
+        newest: time of the newest.
     """
-    times = np.unique(np.concatenate([series.time for series in group]))
-    if len(times) <= WARM_UP:
-        return []
-    all_deviations = [deviations(_followed(series)[None])[0] for series in group]
-    begins = [int(np.searchsorted(series.time, times[WARM_UP])) for series in group]
-    try:
-        forest = Forest(np.concatenate([rows[:begin] for rows, begin in zip(all_deviations, begins, strict=True)]))
-    except ValueError:
-        return []
-    points = []
-    for series, rows, begin in zip(group, all_deviations, begins, strict=True):
-        scores = forest.score(rows[begin:])
-        for k in np.flatnonzero(np.isfinite(scores)):
-            capture = begin + int(k)
-            score = float(scores[k])
-            fields: dict[str, FieldValue] = {
-                "anomaly_score": score,
-                "anomalous": int(score > 1),
-                "step": int(series.stats["step"][capture]),
-                "model_id": forest.model_id,
-            }
-            if score > 1:
-                fields |= _causes(rows[capture])
-            tags = {**series.tags, "detector": DETECTOR}
-            points.append(Point(GATE_SCORES, tags, fields, int(series.time[capture])))
-    return points
+
+    tags: Mapping[str, str]
+    only: dict[str, str]
+    series: list[tuple[Mapping[str, str], int]] = field(default_factory=list)
+    points: int = 0
+    newest: int = _NEVER
+
+    @property
+    def phase(self) -> str:
+        return self.tags.get("phase", "")
+
+    @property
+    def gates(self) -> tuple[Pair, ...]:
+        """The layers and gates of the network."""
+        return tuple(sorted({(tags.get("layer", ""), tags.get("gate", "")) for tags, _ in self.series}))
 
 
-def _causes(row: Array) -> dict[str, FieldValue]:
-    largest = np.argsort(-np.abs(row), kind="stable")[:_CAUSES]
-    return {f"why_{FEATURES[i]}": float(row[i]) for i in largest if abs(row[i]) >= USUAL}
+class _Run:
+    """A pass over one run, of which gaps were told until a time, and there may be more of them."""
+
+    def __init__(
+        self, store: Store, result: Pass, baselines: Baselines, state: Path | None, told: int, gaps: bool
+    ) -> None:
+        self._store, self._result, self._baselines = store, result, baselines
+        self._state, self._told, self._gaps = state, told, gaps
+        self._groups = _groups(store, result.run)
+
+    def look(self, ended: bool, limit: int | None) -> None:
+        """Derive and score what is new, a phase after the other."""
+        known = [self._known(group) for group in self._groups]
+        if not all(map(self._fits, self._groups, known)):
+            known = [None] * len(known)
+        watched: dict[str, tuple[Checkpoint, bool]] = {}
+        for group, last in zip(self._groups, known, strict=True):
+            before = watched.get(_without_phase(group, "backtest")) if group.phase == "live" else None
+            if before is not None and not before[1]:
+                self._result.behind += 1  # the backtest of the same network comes first
+                continue
+            more = last is not None and before is not None and last.after != _after(before[0], last.first)
+            found = None if more else last  # more is known of the backtest than when it went on from there
+            taken = self._take(group, found, before[0] if before else None, ended, limit)
+            if taken is not None:
+                watched[_without_phase(group, group.phase)] = taken, taken.newest >= group.newest
+                captured = self._result.phases.get(group.phase, taken.captures)
+                self._result.phases[group.phase] = min(captured, taken.captures)
+                self._result.captures += taken.captures
+            if self._gaps:
+                self._write_gaps(group)
+
+    def _known(self, group: _Group) -> Checkpoint | None:
+        return checkpoints.load(self._state, self._result.run, group.tags) if self._state else None
+
+    def _fits(self, group: _Group, known: Checkpoint | None) -> bool:
+        """Whether the points of the captures that were taken are those that the store has of their time.
+
+        More have come late. Fewer are left where the store drops what is old; a run that was deleted and made again
+        has none of those captures.
+        """
+        if known is None or not known.captures or (group.points, group.newest) == (known.points, known.newest):
+            return True
+        there = group.points - self._count(group, known.newest + 1)
+        return there == known.points or (
+            there < known.points and self._count(group, known.newest) > self._count(group, known.newest + 1)
+        )
+
+    def _count(self, group: _Group, start: int) -> int:
+        return self._store.count(GATE_STATS, "step", run=self._result.run, start=start, tags=group.only)
+
+    def _take(
+        self, group: _Group, known: Checkpoint | None, before: Checkpoint | None, ended: bool, limit: int | None
+    ) -> Checkpoint | None:
+        """Take the captures of a group that are new, and say how far that came; None where there is nothing yet."""
+        if known is not None and group.newest <= known.newest:
+            return known
+        now = known or Checkpoint()
+        seen = now.seen
+        if known is None and self._store.count(GATE_SCORES, "anomaly_score", run=self._result.run, tags=group.only):
+            now.redo = group.newest
+        stops, left = self._stops(group, now, limit)
+        self._result.behind += left
+        for stop in stops:
+            found = self._read(group, now, stop)
+            if found is None:
+                break
+            new = int(np.count_nonzero(found.time > now.newest))
+            whole = ended or stop is not None or found.time[-1] < group.newest
+            if not whole and seen != (group.points, group.newest):
+                found, new = found.part(0, -1), new - 1
+                self._result.behind += 1
+            if new > 0:
+                if not now.captures:
+                    now.first = int(found.time[0])
+                    now.after = _after(before, now.first)
+                    if before is not None and now.after:
+                        now.watch = deepcopy(before.watch)
+                self._score(group, now, found, new)
+            now.seen = group.points, group.newest
+            if self._state is not None:
+                checkpoints.save(self._state, self._result.run, group.tags, now)
+        return now
+
+    def _stops(self, group: _Group, now: Checkpoint, limit: int | None) -> tuple[list[int | None], int]:
+        """Times before which to stop reading, one after the other, and how many captures are left after the last."""
+        most = min(limit or CHUNK, CHUNK)
+        if (group.points - now.points) / len(group.series) <= most / 2:
+            return [None], 0
+        fullest = max(group.series, key=lambda series: series[1])[0]
+        frame = self._read_frame(GATE_STATS, fullest, now.newest + 1, None, ["step"])
+        times = np.unique(frame["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64))
+        taken = len(times) if limit is None else min(limit, len(times))
+        stops: list[int | None] = [int(times[at]) for at in range(most, taken, most)]
+        return [*stops, None if taken == len(times) else int(times[taken])], len(times) - taken
+
+    def _read(self, group: _Group, now: Checkpoint, stop: int | None) -> Captures | None:
+        frames = [self._read_frame(name, group.only, now.back, stop) for name in _CAPTURED]
+        return next((found for found in captures(*frames) if found.tags == group.tags), None)
+
+    def _read_frame(
+        self,
+        measurement: str,
+        tags: Mapping[str, str],
+        start: int,
+        stop: int | None,
+        fields: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        begin = None if start == _NEVER else start
+        frame = self._store.read(measurement, run=self._result.run, start=begin, stop=stop, tags=tags, fields=fields)
+        self._result.rows_read += len(frame)
+        return frame
+
+    def _score(self, group: _Group, now: Checkpoint, found: Captures, new: int) -> None:
+        """Write the points of the newest captures, and move on."""
+        normal = self._baselines.normal(self._result.run, group.phase, group.gates)
+        scores = now.watch.advance(found, new, lambda: None if normal is None else normal.rows)
+        first = len(found.time) - new
+        if found.time[first] <= now.redo:
+            scores = self._without_old_causes(group, scores, found.part(first))
+        derived = list(derived_points(found, new, normal))
+        # The derived points come last: they say that the captures are done with, also to the pass after one that was
+        # killed.
+        self._store.write(scores)
+        self._store.write(derived)
+        now.points += sum(int(np.count_nonzero(found.captured(series)[first:])) for series in found.gates)
+        now.newest, now.captures = int(found.time[-1]), now.captures + new
+        now.back = int(found.time[max(0, len(found.time) - LOOK_BACK)])
+        self._result.scored += len(scores)
+        self._result.derived += len(derived)
+        self._result.written += len(scores) + len(derived)
+        self._result.anomalous += sum(
+            int(point.fields["anomalous"]) for point in scores if point.tags["detector"] == "consensus"
+        )
+
+    def _without_old_causes(self, group: _Group, scores: list[Point], found: Captures) -> list[Point]:
+        """The same, with 0 for each cause that was written before and is none: a point written again unites fields."""
+        old = self._read_frame(GATE_SCORES, group.only, int(found.time[0]), int(found.time[-1]) + 1)
+        causes = [name for name in map(str, old.columns) if name.startswith("why_")]
+        if not causes:
+            return scores
+        given = old[causes].notna().to_numpy()
+        times = old["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64).tolist()
+        of = zip(times, old["layer"], old["gate"], old["detector"], strict=True)
+        stale: dict[tuple[object, ...], dict[str, float]] = {
+            key: dict.fromkeys(np.array(causes)[row].tolist(), 0.0)
+            for key, row in zip(of, given, strict=True)
+            if row.any()
+        }
+
+        def united(point: Point) -> Point:
+            key = point.time, *(point.tags[name] for name in ("layer", "gate", "detector"))
+            return Point(point.measurement, point.tags, {**stale.get(key, {}), **point.fields}, point.time)
+
+        return [united(point) for point in scores]
+
+    def _write_gaps(self, group: _Group) -> None:
+        frame = self._read_frame(TRAIN_METRICS, group.only, _NEVER, None, ["loss", "val_loss"])
+        points = [point for point in gap_points(frame, group.tags) if point.time > self._told]
+        if points:
+            self._store.write(points)
+        self._result.derived += len(points)
+        self._result.written += len(points)
 
 
-def _followed(series: Series) -> Array:
-    stats, scale = series.stats, gate_scale(series.tags["gate"])
-    width = scale.high - scale.low
-    return np.stack(
-        [
-            stats["mean"] / width,
-            stats["std"] / width,
-            stats["entropy"],
-            stats["zero_crossing_rate"],
-            stats["saturated_low"] + stats["saturated_high"],
-        ],
-        axis=1,
+def _groups(store: Store, run: str) -> list[_Group]:
+    """The groups of a run, in the order of their phases."""
+    tallies = store.series(GATE_STATS, "step", run)
+    names = {name for tally in tallies for name in tally.tags if name not in _SERIES}
+    groups: dict[tuple[str, ...], _Group] = {}
+    for tally in tallies:
+        shared = {name: value for name, value in tally.tags.items() if name not in _SERIES}
+        key = tuple(shared.get(name, "") for name in sorted(names))
+        group = groups.setdefault(key, _Group(shared, {name: shared.get(name, "") for name in names}))
+        group.series.append((tally.tags, tally.points))
+        group.points += tally.points
+        group.newest = max(group.newest, tally.newest)
+    return sorted(
+        groups.values(),
+        key=lambda group: (
+            PHASES.index(group.phase) if group.phase in PHASES else len(PHASES),
+            sorted(group.only.items()),
+        ),
     )
 
 
-def _tag_columns(frame: pd.DataFrame) -> list[str]:
-    return [column for column in frame.columns if column != "time" and column not in GATE_STATS_FIELDS]
+def _after(before: Checkpoint | None, first: int) -> int:
+    """How many captures of a backtest those go on from of which the first has this time."""
+    return before.captures if before is not None and before.newest < first else 0
 
 
-def _captures_by_phase(stats: pd.DataFrame, tags: Sequence[str]) -> dict[str, int]:
-    """Phase → captures that its forest learns from and scores: those of the same tags, layer and gate apart."""
-    shared = [tag for tag in tags if tag not in ("layer", "gate")]
-    found: dict[str, int] = {}
-    for values, times in stats.groupby(shared, dropna=False)["time"] if shared else ():
-        named = dict(zip(shared, values, strict=True)).get("phase")
-        phase = named if isinstance(named, str) else ""
-        found[phase] = min(found.get(phase, len(times)), times.nunique())
-    return found
+def _without_phase(group: _Group, phase: str) -> str:
+    return repr(sorted((group.only | {"phase": phase}).items()))
 
 
-def _keys(frame: pd.DataFrame, tags: Sequence[str]) -> set[tuple[Any, ...]]:
-    if any(tag not in frame.columns for tag in tags):
-        return set()
-    return set(zip(*(frame[column].astype(object) for column in ("time", *tags)), strict=True))
-
-
-def _series(stats: pd.DataFrame, units: pd.DataFrame, tags: list[str]) -> Iterator[Series]:
-    by_unit = sorted(column for column in units.columns if column not in {"time", "step", *tags})
-    units = units.reindex(columns=["time", *tags, *by_unit])
-    frame = stats.merge(units, how="left", on=["time", *tags]) if by_unit else stats
-    frame = frame.sort_values("time", kind="stable")
-    for values, rows in frame.groupby(tags, dropna=False, sort=True):
-        named = {tag: value for tag, value in zip(tags, values, strict=True) if isinstance(value, str)}
-        known = rows[by_unit].dropna(axis=1, how="all")
-        yield Series(
-            tags=named,
-            time=rows["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64),
-            stats={
-                name: rows[name].to_numpy(dtype=float, na_value=np.nan) if name in rows else np.full(len(rows), np.nan)
-                for name in GATE_STATS_FIELDS
-            },
-            units=known.to_numpy(dtype=float, na_value=np.nan),
-        )
-
-
-def _by_phase(series: Sequence[Series]) -> list[list[Series]]:
-    groups: dict[tuple[tuple[str, str], ...], list[Series]] = {}
-    for one in series:
-        shared = tuple(sorted((key, value) for key, value in one.tags.items() if key not in ("layer", "gate")))
-        groups.setdefault(shared, []).append(one)
-    return list(groups.values())
+def _count_captures(store: Store, result: Pass) -> None:
+    for group in _groups(store, result.run):
+        captured = max(points for _, points in group.series)
+        result.captures += captured
+        result.phases[group.phase] = min(result.phases.get(group.phase, captured), captured)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from jobs.causes import BROKEN, phrase
+from jobs.channels import MODEL
 from jobs.features import WARM_UP
 from jobs.report.axis import Axis, moments
 from jobs.report.series import Key, Row, column
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-FEW: Final = 0.05
-"""A share of captures above 1 that is still ordinary: the contamination that an isolation forest is trained with."""
+FEW: Final = 0.02
+"""A share of captures above 1 that may still be an accident: one or two of a hundred."""
+_PARAMS: Final = ("kernel", "recurrent", "bias")
 MIN_SIDE: Final = 3
 """The fewest captures before and after a change: fewer are an outlier."""
 _FEWEST_LOSSES: Final = 5
@@ -50,25 +53,22 @@ def verdict(
         calm = sum(row.share == 0 for row in scored)
         if worst.share == 0:
             said.append(
-                f"All {len(scored)} gates stayed in their normal range: no score is above 1 "
+                f"All {len(scored)} gates and parameters stayed in their normal range: no score is above 1 "
                 f"(the largest is {number(worst.worst)}, of {_name(worst.key, phases)})."
             )
         elif worst.share <= FEW:
             said.append(
-                f"No gate stands out: at most {percent(worst.share)} of a gate's captures are above 1 "
+                f"Nothing stands out: at most {percent(worst.share)} of the captures are above 1 "
                 f"({_name(worst.key, phases)}, up to {number(worst.worst)})."
             )
         else:
             said.append(
-                f"The gate that stands out is {_name(worst.key, phases)}: {percent(worst.share)} of its scored "
-                f"captures are above 1, up to {number(worst.worst)}; {calm} of {len(scored)} gates never went above 1."
+                f"What stands out is {_name(worst.key, phases)}: {percent(worst.share)} of its scored captures are "
+                f"above 1, up to {number(worst.worst)}; {calm} of {len(scored)} gates and parameters never were."
             )
             said += _change(scores[worst.key], _axis(axes, worst.key))
             if 2 * sum(row.share > 0.5 for row in scored) > len(scored):
-                said.append(
-                    "Most gates are above 1 most of the time, as the drift of ordinary training does too: "
-                    "look for the jump rather than for the level."
-                )
+                said.append("Most are above 1 most of the time: look for the jump rather than for the level.")
     return said + overfit(metrics)
 
 
@@ -141,12 +141,13 @@ def onset(scores: NDArray[np.float64]) -> int | None:
 
 
 def causes(frame: pd.DataFrame, most: int = 3) -> list[str]:
-    """The features that contributed most over the captures above 1, and which way they went; fewer where fewer did."""
+    """What contributed most over the captures above 1, in words: broken rules first; fewer where fewer did."""
     bad = frame[column(frame, "anomaly_score") > 1]
     why = {str(name)[4:]: np.nan_to_num(column(bad, name)) for name in frame.columns if str(name).startswith("why_")}
     weight = {name: float(np.abs(values).sum()) for name, values in why.items()}
-    kept = sorted((name for name in weight if weight[name] > 0), key=lambda name: (-weight[name], name))
-    return [f"{name.replace('_', ' ')} {'rose' if why[name].sum() > 0 else 'fell'}" for name in kept[:most]]
+    known = (name for name in weight if weight[name] > 0)
+    kept = sorted(known, key=lambda name: (name not in BROKEN, -weight[name], name))
+    return [phrase(name, float(why[name].sum())) for name in kept[:most]]
 
 
 def overfit(metrics: pd.DataFrame) -> list[str]:
@@ -207,4 +208,7 @@ def _axis(axes: Mapping[str, Axis], key: Key) -> Axis:
 
 
 def _name(key: Key, phases: set[str]) -> str:
-    return f"the {key.gate} gate of {key.layer}" + (f", {key.phase}" if len(phases) > 1 and key.phase else "")
+    what = f"the {key.gate} {'weights' if key.gate in _PARAMS else 'gate'} of {key.layer}"
+    if key.layer == MODEL:
+        what = f"the {key.gate}"
+    return what + (f", {key.phase}" if len(phases) > 1 and key.phase else "")

@@ -101,7 +101,7 @@ def test_it_says_what_stands_out_since_when_and_why(store, tmp_path):
     verdict = re.search(r'<p class="verdict">(.*?)</p>', page, re.DOTALL)[1]
     assert "the forget gate of lstm: 50 % of its scored captures are above 1, up to 2.5" in verdict
     assert "rose at step 250, from a median of 0.7 to 2.5" in verdict
-    assert "mean activation" in verdict
+    assert "the gate closes further than its trend" in verdict
     assert "overfits" in verdict
 
 
@@ -116,7 +116,7 @@ def test_it_lists_the_facts_of_the_run_and_every_gate(store, tmp_path):
 
 def test_a_calm_run_is_called_calm(store, tmp_path):
     seed(store, fault=10_000)
-    assert "All 6 gates stayed in their normal range" in report(store, tmp_path).read_text()
+    assert "All 6 gates and parameters stayed in their normal range" in report(store, tmp_path).read_text()
 
 
 def test_values_that_are_not_finite_come_first(store, tmp_path):

@@ -40,13 +40,13 @@ def test_calm_falling_lone_low_or_short_series_have_no_onset(values):
 
 
 def test_a_few_lone_spikes_do_not_stand_out():
-    assert said(forget=[0.7] * 50 + [1.2] + [0.7] * 49).startswith("No gate stands out: at most 1 %")
+    assert said(forget=[0.7] * 50 + [1.2] + [0.7] * 49).startswith("Nothing stands out: at most 1 %")
 
 
-def test_scores_above_one_everywhere_are_called_drift():
+def test_scores_above_one_everywhere_send_the_reader_to_the_jump():
     everywhere = said(input=[0.7] * 9 + [1.5] * 30, forget=[0.7] * 9 + [1.6] * 30)
-    assert "ordinary training" in everywhere
-    assert "ordinary training" not in said(input=[0.7] * 39, output=[0.7] * 39, forget=[0.7] * 9 + [1.6] * 30)
+    assert "look for the jump" in everywhere
+    assert "look for the jump" not in said(input=[0.7] * 39, output=[0.7] * 39, forget=[0.7] * 9 + [1.6] * 30)
 
 
 def test_the_largest_causes_over_the_captures_above_one_come_first():
@@ -56,9 +56,16 @@ def test_the_largest_causes_over_the_captures_above_one_come_first():
             "why_entropy": [90, 1, 1],
             "why_mean_activation": [0, -4, -3],
             "why_x": [0, 0, 0],
+            "why_frozen": [0, 2, 2],
+            "why_something_new": [0, -1, -2],
         }
     )
-    assert causes(frame) == ["mean activation fell", "entropy rose"]
+    assert causes(frame, 9) == [
+        "the weights stand still while the run goes on",
+        "the gate closes further than its trend",
+        "something new fell",
+        "its activations spread over more of the scale",
+    ]
 
 
 def losses(train, validation):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from importlib import metadata
 from typing import Any, Final
 
 import numpy as np
@@ -32,12 +34,19 @@ class Forest:
     Args:
         rows: (rows, features), deviations of normal behaviour; rows with NaN are left out.
         contamination: the share of them that scores above 1.
+        about: where the rows come from; kept with it.
+
+    Attributes:
+        model_id: the same for the same rows, constants and version of scikit-learn.
+        provenance: `about`, how many rows there were, and the versions of the libraries.
 
     Raises:
         ValueError: fewer than 16 rows are finite.
     """
 
-    def __init__(self, rows: Array, contamination: float = CONTAMINATION) -> None:
+    def __init__(
+        self, rows: Array, contamination: float = CONTAMINATION, about: Mapping[str, Any] | None = None
+    ) -> None:
         rows = np.abs(rows[np.isfinite(rows).all(axis=1)])
         if len(rows) < _FEWEST_ROWS:
             raise ValueError(f"{len(rows)} finite rows to learn from, at least {_FEWEST_ROWS} are needed")
@@ -51,6 +60,7 @@ class Forest:
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
         digest.update(f"{contamination} {TREES} {USUAL} {DILATION} {sklearn.__version__}".encode())
         self.model_id = f"isolation_forest-{digest.hexdigest()[:12]}"
+        self.provenance = {**(about or {}), "rows": len(rows), "versions": _versions()}
 
     def score(self, rows: Array) -> Array:
         """`score_samples / offset_` of each row: 0 to 1 is normal, above 1 anomalous; NaN where a row has NaN."""
@@ -65,3 +75,7 @@ class Forest:
 def _compressed(deviations: Array) -> Array:
     logarithms: Array = np.log(np.maximum(deviations, USUAL))
     return logarithms
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("scikit-learn", "numpy")}

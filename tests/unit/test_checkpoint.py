@@ -1,0 +1,226 @@
+"""Checkpoints: what is kept comes back as it was, and what is damaged is as if there were none."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from collector import open_store
+from collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS
+from jobs import checkpoint as checkpoints
+from jobs.captures import captures
+from jobs.checkpoint import Checkpoint, forget, load, save
+from jobs.features import Memory
+from jobs.watch import Watch
+from tests.recorded import fill, recorded
+
+TAGS = {"run": "r", "phase": "train"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """90 captures."""
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('run') / 'points.db'}")
+    fill(store, recorded(90))
+    (found,) = captures(*(store.read(name) for name in (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)))
+    return found
+
+
+def watched(run, count):
+    """What is known after so many captures."""
+    watch = Watch()
+    if count:
+        watch.advance(run.part(0, count), count)
+    return Checkpoint(count * 2, count, 10**18 + count, 10**18, (count, 10**18), 5, 7, 3, watch)
+
+
+def same(one, other):
+    """Whether two checkpoints say the same, to the last bit."""
+    for each in fields(Memory):
+        np.testing.assert_array_equal(getattr(one.watch.memory, each.name), getattr(other.watch.memory, each.name))
+    for name in ("points", "captures", "newest", "back", "seen", "redo", "first", "after"):
+        assert getattr(one, name) == getattr(other, name)
+    assert bool(one.watch.learned) == bool(other.watch.learned)
+    if one.watch.learned:
+        np.testing.assert_array_equal(np.concatenate(one.watch.learned), np.concatenate(other.watch.learned))
+    assert (one.watch.newest is None) == (other.watch.newest is None)
+    if one.watch.newest is not None:
+        for here, there in zip(one.watch.newest, other.watch.newest, strict=True):
+            np.testing.assert_array_equal(here, there)
+    assert (one.watch.forest is None) == (other.watch.forest is None)
+    if one.watch.forest is not None:
+        assert one.watch.forest.model_id == other.watch.forest.model_id
+        assert one.watch.forest.provenance == other.watch.forest.provenance
+        rows = np.random.default_rng(0).normal(size=(50, 8)) * 20
+        np.testing.assert_array_equal(one.watch.forest.score(rows), other.watch.forest.score(rows))
+    return True
+
+
+@pytest.fixture(autouse=True)
+def no_forest_is_remembered():
+    """A service that was started anew reads them again."""
+    checkpoints._loaded.cache_clear()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 20, 32, 33, 80])
+def test_what_is_kept_comes_back_as_it_was(run, tmp_path, count):
+    kept = watched(run, count)
+    save(tmp_path, "r", TAGS, kept)
+    assert (kept.watch.forest is not None) == (count >= 32)
+    checkpoints._loaded.cache_clear()
+    found = load(tmp_path, "r", TAGS)
+    assert same(found, kept)
+    if count:
+        beside = [each.watch.advance(run.part(0, count + 5), 5) for each in (found, kept)]
+        assert beside[0] == beside[1]
+
+
+def test_there_is_none_before_one_is_kept(tmp_path, caplog):
+    assert load(tmp_path / "nowhere", "r", TAGS) is None
+    assert caplog.records == []
+
+
+def test_runs_phases_and_tags_have_their_own(run, tmp_path):
+    names = ["r", "R", "r/train", "../r", "..", 'a "b" c', "r" * 400, "λ" * 200, "con"]
+    kept = {}
+    for number, name in enumerate(names):
+        for tags in (TAGS, {**TAGS, "phase": "live"}, {**TAGS, "symbol": "../../x"}):
+            kept[name, json.dumps(tags)] = Checkpoint(points=100 + len(kept), captures=number)
+            save(tmp_path / "state", name, tags, kept[name, json.dumps(tags)])
+    for (name, tags), checkpoint in kept.items():
+        assert load(tmp_path / "state", name, json.loads(tags)).points == checkpoint.points
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_run_is_forgotten_and_no_other(run, tmp_path):
+    for name in ("r", "other"):
+        save(tmp_path, name, TAGS, watched(run, 40))
+    forget(tmp_path, "r")
+    forget(tmp_path, "r")
+    assert load(tmp_path, "r", TAGS) is None
+    assert load(tmp_path, "other", TAGS) is not None
+
+
+def test_the_newest_replaces_the_one_before_and_leaves_nothing_beside(run, tmp_path):
+    for count in (40, 50):
+        save(tmp_path, "r", TAGS, watched(run, count))
+    assert load(tmp_path, "r", TAGS).captures == 50
+    assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".npz", ".skops"]
+
+
+def test_a_forest_is_written_once(run, tmp_path):
+    save(tmp_path, "r", TAGS, watched(run, 40))
+    (file,) = tmp_path.rglob("*.skops")
+    before = file.stat().st_mtime_ns
+    checkpoints._loaded.cache_clear()
+    save(tmp_path, "r", TAGS, watched(run, 60))
+    assert file.stat().st_mtime_ns == before
+
+
+def test_one_of_another_version_is_left_aside(run, tmp_path, monkeypatch, caplog):
+    save(tmp_path, "r", TAGS, watched(run, 40))
+    monkeypatch.setattr(checkpoints, "VERSION", checkpoints.VERSION + 1)
+    assert load(tmp_path, "r", TAGS) is None
+    assert caplog.records == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_more(run, tmp_path, caplog):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        save(tmp_path, "r", TAGS, watched(run, 40))
+    assert len(caplog.records) == 1
+    assert "cannot be kept: " in caplog.records[0].message
+    assert "\n" not in caplog.records[0].message
+    assert load(tmp_path, "r", TAGS) is None
+
+
+def broken(file, how):
+    """What may have happened to a file."""
+    whole = file.read_bytes()
+    match how:
+        case "empty":
+            file.write_bytes(b"")
+        case "truncated":
+            file.write_bytes(whole[: len(whole) // 2])
+        case "foreign":
+            file.write_bytes(b"not a checkpoint\n" * 100)
+        case "missing":
+            file.unlink()
+        case "a folder":
+            file.unlink()
+            file.mkdir()
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "foreign", "missing", "a folder"])
+@pytest.mark.parametrize("suffix", [".npz", ".skops"])
+def test_what_is_damaged_is_said_and_left_aside(run, tmp_path, caplog, suffix, how):
+    kept = watched(run, 40)
+    save(tmp_path, "r", TAGS, kept)
+    (file,) = tmp_path.rglob(f"*{suffix}")
+    broken(file, how)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        assert load(tmp_path, "r", TAGS) is None
+    if (suffix, how) != (".npz", "missing"):
+        (record,) = caplog.records
+        assert "is left aside, the run is scored from its beginning" in record.message
+        assert "\n" not in record.message
+    if how != "a folder":  # which a user must have made
+        save(tmp_path, "r", TAGS, kept)
+        assert same(load(tmp_path, "r", TAGS), kept)
+
+
+def test_a_forest_of_another_run_is_no_forest_of_this(run, tmp_path, caplog):
+    save(tmp_path, "r", TAGS, watched(run, 40))
+    other = watched(run.part(20), 40)
+    save(tmp_path, "other", TAGS, other)
+    (one,), (two,) = ((tmp_path / "runs" / name).glob("*.skops") for name in ("r", "other"))
+    one.write_bytes(two.read_bytes())
+    assert load(tmp_path, "r", TAGS) is None
+    assert "holds isolation_forest-" in caplog.records[0].message
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_byte_is_never_an_exception_nor_another_checkpoint(run, tmp_path, data):
+    kept = watched(run, 20)
+    save(tmp_path, "r", TAGS, kept)
+    (file,) = tmp_path.rglob("*.npz")
+    content = bytearray(file.read_bytes())
+    for at in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+        content[at] ^= data.draw(st.integers(1, 255))
+    file.write_bytes(content)
+    found = load(tmp_path, "r", TAGS)
+    assert found is None or same(found, kept)
+
+
+def test_who_reads_finds_the_old_one_or_the_new_one(run, tmp_path):
+    kept = [watched(run, count) for count in (33, 60)]
+    save(tmp_path, "r", TAGS, kept[0])
+    stop, failures = threading.Event(), []
+
+    def write(checkpoint):
+        while not stop.is_set():
+            save(tmp_path, "r", TAGS, checkpoint)
+
+    def read():
+        while not stop.is_set():
+            found = load(tmp_path, "r", TAGS)
+            if found is None or not same(found, kept[found.captures == 60]):
+                failures.append(found)
+
+    threads = [threading.Thread(target=write, args=[each]) for each in kept] + [threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    stop.wait(1.0)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".npz", ".skops"]
