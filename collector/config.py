@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tomllib
+from email.errors import MessageError
+from email.headerregistry import Address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from collector.errors import ConfigError
 
@@ -45,12 +47,97 @@ class JobsSettings(_Table):
     captures_per_pass: int = Field(default=2000, ge=100)
 
 
+def mail_address(text: str) -> str:
+    """A mail address, where it is one that every server takes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        address = Address(addr_spec=text)
+        if address.addr_spec == text and address.username and address.domain and text.isascii() and text.isprintable():
+            return text
+    except (MessageError, ValueError, IndexError):
+        pass
+    raise ValueError(f"{text!r} is no mail address; write it as name@host in ASCII")
+
+
+MailAddress = Annotated[str, AfterValidator(mail_address)]
+
+
+class MailSettings(_Table):
+    """The table `[mail]`: the server that takes mails, and who gets them. The password is GATEWATCH_SMTP_PASSWORD."""
+
+    host: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._:-]+$")
+    port: int | None = Field(default=None, ge=1, le=65535)
+    security: Literal["auto", "starttls", "tls", "none"] = "auto"
+    user: str | None = None
+    sender: MailAddress | None = None
+    to: list[MailAddress] = []
+    timeout_seconds: float = Field(default=10.0, gt=0, le=300)
+
+    @model_validator(mode="after")
+    def _can_send(self) -> Self:
+        if self.to and self.host is None:
+            raise ValueError("to is given and host is not; name the mail server in host")
+        if self.to and self.sender is None and "@" not in (self.user or ""):
+            raise ValueError("to is given and sender is not; name the address that the mails are from in sender")
+        return self
+
+
+class AlertRuleSettings(_Table):
+    """A table `[[alerts.rules]]`: a rule of the user's own."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    measurement: str = Field(min_length=1)
+    field: str = Field(min_length=1)
+    where: dict[str, str | list[str]] = {}
+    measure: Literal["value", "rise", "times_median"] = "value"
+    above: float | None = Field(default=None, allow_inf_nan=False)
+    below: float | None = Field(default=None, allow_inf_nan=False)
+    recovery: float | None = Field(default=None, allow_inf_nan=False)
+    for_captures: int = Field(default=1, ge=1, le=100)
+    within: int | None = Field(default=None, ge=1, le=100)
+    severity: Literal["critical", "warning"] = "warning"
+    summary: str = Field(default="", max_length=200)
+    runbook: str = Field(default="", max_length=500)
+
+    @model_validator(mode="after")
+    def _is_a_rule(self) -> Self:
+        if self.above is None and self.below is None:
+            raise ValueError(f"the rule {self.name!r} compares with nothing; give above, below or both")
+        if self.within is not None and self.within < self.for_captures:
+            raise ValueError(f"the rule {self.name!r} asks for more captures (for_captures) than it looks at (within)")
+        if self.recovery is not None and None not in (self.above, self.below):
+            raise ValueError(f"the rule {self.name!r} has above and below: recovery cannot be told for both")
+        past = (self.above is not None and self.recovery is not None and self.recovery > self.above) or (
+            self.below is not None and self.recovery is not None and self.recovery < self.below
+        )
+        if past:
+            raise ValueError(f"the rule {self.name!r} would recover where it fires; recovery lies on the healthy side")
+        return self
+
+
+class AlertSettings(_Table):
+    """The table `[alerts]`: what is alerted on, and how often."""
+
+    repeat_hours: float = Field(default=4.0, gt=0, le=168)
+    group_wait_seconds: float = Field(default=30.0, ge=0, le=3600)
+    group_interval_seconds: float = Field(default=300.0, ge=0, le=86400)
+    lookback_hours: float = Field(default=24.0, gt=0, le=720)
+    runbook: str = "docs/runbook.md"
+    disable: list[str] = []
+    rules: list[AlertRuleSettings] = []
+
+
 class Settings(_Table):
     """Everything that the file may say."""
 
     store: StoreSettings = StoreSettings()
     spool: SpoolSettings = SpoolSettings()
     jobs: JobsSettings = JobsSettings()
+    mail: MailSettings = MailSettings()
+    alerts: AlertSettings = AlertSettings()
 
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
@@ -75,17 +162,29 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
     except ValidationError as error:
-        raise ConfigError(f"{file}: {_line(error.errors()[0])}") from None
+        # A key that is misspelt is missing too: the misspelling is said.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise ConfigError(f"{file}: {_line(first)}") from None
 
 
 def _line(error: ErrorDetails) -> str:
     *tables, name = [str(part) for part in error["loc"]]
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         model: type[BaseModel] = Settings
         for table in tables:
-            annotation = model.model_fields[table].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
-        where = f" in [{'.'.join(tables)}]" if tables else ""
+            model = _table_of(model, table)
+        where = f" in [{'.'.join(table for table in tables if not table.isdigit())}]" if tables else ""
         return f"unknown key {name!r}{where}; allowed: {', '.join(model.model_fields)}"
-    return f"{'.'.join([*tables, name])}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    return f"{'.'.join([*tables, name])}: {message[0].lower()}{message[1:]}"
+
+
+def _table_of(model: type[BaseModel], key: str) -> type[BaseModel]:
+    """The model of a table in a table, or in a list of tables; the same for a place in such a list."""
+    if key not in model.model_fields:
+        return model
+    annotation = model.model_fields[key].annotation
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return model

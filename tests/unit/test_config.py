@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tomllib
+from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from collector import config
-from collector.config import load_settings
+from collector.config import Settings, load_settings
 from collector.errors import ConfigError
 from collector.store import open_store
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+SAMPLE = Path(__file__).parents[2] / "config/gatewatch.sample.toml"
 URL, ORG, BUCKET, TOKEN = (f"INFLUXDB_V2_{name}" for name in ("URL", "ORG", "BUCKET", "TOKEN"))
 
 
@@ -53,6 +55,32 @@ def test_the_environment_names_another_file(folder: Path, monkeypatch: pytest.Mo
         (b"[shop]\nx = 1", r"unknown key 'shop'; allowed: .*store"),
         (b"[store]\nurl = 3", "store.url: .*string"),
         (b"store = 3", "store: "),
+        (b"[mail]\nhots = 'h'", r"unknown key 'hots' in \[mail\]; allowed: host, .*timeout_seconds"),
+        (b"[mail]\nhost = 'a b'", "mail.host: "),
+        (b"[mail]\nhost = 'h\\r\\nRCPT TO:<a@b>'", "mail.host: "),
+        (b"[mail]\nport = 70000", "mail.port: .*65535"),
+        (b"[mail]\nsecurity = 'ssl'", "mail.security: .*'starttls'"),
+        (b"[mail]\nto = ['a@b.c']", "mail: to is given and host is not"),
+        (b"[mail]\nhost = 'h'\nto = ['a@b.c']", "mail: to is given and sender is not"),
+        (b"[mail]\nhost = 'h'\nsender = 's@b.c'\nto = ['a b']", "mail.to.0: 'a b' is no mail address"),
+        (b"[mail]\nsender = 's@b.c\\nBcc: x@y.z'", "mail.sender: .*no mail address"),
+        (b"[alerts]\nrepeat_hours = 0", "alerts.repeat_hours: "),
+        (b"[alerts]\nrule = []", r"unknown key 'rule' in \[alerts\]; allowed: .*rules"),
+        (b"[[alerts.rules]]\nnme = 'x'", r"unknown key 'nme' in \[alerts.rules\]; allowed: name, .*runbook"),
+        (b"[[alerts.rules]]\nname = 'x'\nfield = 'f'\nabove = 1", "alerts.rules.0.measurement: field required"),
+        (b"[[alerts.rules]]\nname = 'A B'\nfield = 'f'\nabove = 1\nmeasurement = 'm'", "alerts.rules.0.name: "),
+        (
+            b"[[alerts.rules]]\nname = 'x'\nfield = 'f'\nmeasurement = 'm'",
+            "alerts.rules.0: .*give above, below",
+        ),
+        (
+            b"[[alerts.rules]]\nname = 'x'\nfield = 'f'\nmeasurement = 'm'\nabove = 1\nrecovery = 2",
+            "would recover where it fires",
+        ),
+        (
+            b"[[alerts.rules]]\nname = 'x'\nfield = 'f'\nmeasurement = 'm'\nabove = 1\nfor_captures = 3\nwithin = 2",
+            "more captures",
+        ),
         (b"[store", "not valid TOML"),
         (b"\xff\xfe", "not UTF-8"),
     ],
@@ -155,3 +183,43 @@ def test_a_sqlite_store_by_argument_loads_neither_influxdb_client_nor_pandas() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def keys(model: type[BaseModel], at: str = "") -> dict[str, object]:
+    """Every key of the model and what it is by default, tables in tables too."""
+    found: dict[str, object] = {}
+    for name, about in model.model_fields.items():
+        inner = [part for part in (about.annotation, *get_args(about.annotation)) if isinstance(part, type)]
+        tables = [part for part in inner if issubclass(part, BaseModel)]
+        found |= keys(tables[0], f"{at}{name}.") if tables else {f"{at}{name}": about.get_default()}
+    return found
+
+
+def given(table: dict[str, object], at: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in table.items():
+        if isinstance(value, dict) and name != "where":
+            found |= given(value, f"{at}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for one in value:
+                found |= given(one, f"{at}{name}.")
+        else:
+            found[f"{at}{name}"] = value
+    return found
+
+
+def test_the_sample_names_every_key_with_its_default_and_no_other(folder: Path) -> None:
+    whole = re.sub(r"^# (?=\w+ = |\[\[)", "", SAMPLE.read_text(), flags=re.M)
+    (folder / "whole.toml").write_text(whole)
+    load_settings(folder / "whole.toml")
+    told, known = given(tomllib.loads(whole)), keys(Settings)
+    assert told.keys() == known.keys()
+    for name, default in known.items():
+        if default not in (None, []) and not name.startswith("alerts.rules."):
+            assert told[name] == default, name
+
+
+def test_the_sample_as_it_stands_changes_nothing_but_names_the_default_store() -> None:
+    settings = load_settings(SAMPLE)
+    assert settings.store.url == open_store().url
+    assert settings == Settings(store=settings.store)
