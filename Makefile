@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test endurance lint influxd browser bench lock clean
+.PHONY: help setup demo test endurance soak lint influxd browser bench faults lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,6 +20,9 @@ test: setup lint ## run the whole suite
 endurance: setup ## kill 100 trainings, take the server away for two minutes, and count what arrived (about 5 minutes)
 	$(BIN)/python -m tests.endurance kill
 	$(BIN)/python -m tests.endurance outage
+
+soak: setup ## kill the service 20 times and stop its server twice, and count what it wrote (about 2 minutes)
+	$(BIN)/python -m tests.soak
 
 setup: $(VENV)/.dev browser ## install everything that the tests need, influxd and a browser included
 	@tools/system-packages build >&2
@@ -38,8 +41,12 @@ influxd: ## build influxd where needed (about 10 minutes, once) and print its pa
 browser: ## install Chromium for the tests of the report, where that is possible
 	@tools/system-packages browser
 
-bench: setup ## measure what watching costs, shipping and the encoder, beside their peers (about half an hour)
+bench: setup ## measure what watching costs, shipping, the encoder and the jobs, beside their peers (about 45 minutes)
 	$(BIN)/python -m bench.collector
+	$(BIN)/python -m bench.jobs
+
+faults: setup ## train with faults put in, and print what each detector finds of them (half an hour the first time)
+	$(BIN)/python -m bench.faults
 
 lock: $(VENV)/.dev ## pin every dependency anew
 	$(BIN)/uv pip compile $(LOCK) --group build -o requirements/demo.txt

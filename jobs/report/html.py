@@ -23,14 +23,19 @@ def figure_json(figure: Figure) -> dict[str, Any]:
     return {"height": int(figure.layout.height), "json": Markup(text)}  # noqa: S704 - escaped in the line above
 
 
-def render(content: Mapping[str, Any]) -> str:
-    """The whole page. Whatever the content names is escaped, apart from what `figure_json` made safe."""
+def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
+    """The whole page. Whatever the content names is escaped, apart from what `figure_json` made safe.
+
+    Args:
+        content: what the template names.
+        refresh: seconds after which a browser loads the page anew; never where None.
+    """
     import jinja2  # noqa: PLC0415 - loaded only for a report
 
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined
     )
-    return environment.get_template("template.html").render(**content, **_own_parts())
+    return environment.get_template("template.html").render(**content, **_own_parts(), refresh=refresh)
 
 
 def _own_parts() -> dict[str, Any]:

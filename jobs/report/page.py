@@ -25,6 +25,7 @@ def write_report(
     output: Path | None = None,
     *,
     progress: Callable[[str], None] | None = None,
+    refresh: int | None = None,
 ) -> Path:
     """Write the report of a run and return where it lies.
 
@@ -35,6 +36,7 @@ def write_report(
         run: which run; the one heard of last without.
         output: where to write; `gatewatch-<run>.html` in the working directory without.
         progress: told what is being done, a line each.
+        refresh: seconds after which a browser loads the page anew; never where None.
 
     Raises:
         ConfigError: there is no such run, or no run at all; the output cannot be written.
@@ -45,7 +47,7 @@ def write_report(
     name = str(about["run"])
     output = Path(f"gatewatch-{path_name(name)}.html") if output is None else Path(output)
     _check(output)
-    html = render(content(store, about, say, datetime.now(UTC)))
+    html = render(content(store, about, say, datetime.now(UTC)), refresh)
     say(f"writing {output}")
     draft = output.with_name(f".{path_name(output.name)}.{os.getpid()}.tmp")
     try:

@@ -1,0 +1,51 @@
+"""`gatewatch backfill`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from jobs.commands.common import Commands, existing_store, need, print_json
+from jobs.commands.jobs import as_json, failures, print_passes, say_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from collector.store import Store
+
+
+def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    backfill = commands.add_parser("backfill", parents=[with_store], help="score a past run as if it were live")
+    backfill.add_argument("run", metavar="RUN", help="which run")
+    backfill.add_argument(
+        "--from-scratch",
+        action="store_true",
+        help="also where every capture has its points: write them again, such as with other baselines",
+    )
+    backfill.add_argument("--json", action="store_true", help="print JSON")
+    backfill.set_defaults(run_command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    need("jobs", "sklearn")
+    from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
+
+    store, scratch = existing_store(arguments), arguments.from_scratch
+    progress = say_run if sys.stderr.isatty() else None
+    passes = run_pass(store, arguments.run, progress, state=_kept(store) if scratch else None, again=scratch)
+    if arguments.json:
+        print_json(as_json(passes))
+    else:
+        print_passes(passes)
+    return failures(passes)
+
+
+def _kept(store: Store) -> Path | None:
+    """The folder of the service's checkpoints, which are to be made anew; None where there are none."""
+    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
+    from jobs.state_folder import state_folder  # noqa: PLC0415 - as above
+
+    folder = state_folder(load_settings().jobs.state, store.destination)
+    return folder if folder.exists() else None

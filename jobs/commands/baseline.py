@@ -1,0 +1,52 @@
+"""`gatewatch baseline add`, `remove` and `list`."""
+
+from __future__ import annotations
+
+import argparse
+
+from jobs.commands.common import Commands, existing_store, need, print_json
+from jobs.terminal import table
+
+
+def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    baseline = commands.add_parser("baseline", help="say which past runs are healthy, for others to be compared with")
+    actions = baseline.add_subparsers(title="actions", required=True, metavar="ACTION")
+    for name, run_command, text in (("add", _add, "take a run as healthy"), ("remove", _remove, "take it back")):
+        action = actions.add_parser(name, parents=[with_store], help=text)
+        action.add_argument("run", metavar="RUN", help="which run")
+        action.set_defaults(run_command=run_command)
+    listing = actions.add_parser("list", parents=[with_store], help="list the healthy runs")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run_command=_list)
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    need("jobs", "sklearn")
+    from jobs import baseline  # noqa: PLC0415 - scikit-learn is imported only where it is used
+
+    baseline.add(existing_store(arguments), arguments.run)
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    need("jobs", "sklearn")
+    from jobs import baseline  # noqa: PLC0415 - as above
+
+    baseline.remove(existing_store(arguments), arguments.run)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    need("jobs", "sklearn")
+    from jobs import baseline  # noqa: PLC0415 - as above
+
+    store = existing_store(arguments)
+    runs = baseline.listed(store)
+    if arguments.json:
+        print_json(runs)
+    elif not runs:
+        print(f"{store.url} has no baseline: name a healthy run with `gatewatch baseline add RUN`")
+    else:
+        print(table(["run"], [[run] for run in runs]))
+    return 0

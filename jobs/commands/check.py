@@ -1,0 +1,141 @@
+"""`gatewatch check`: what is configured, whether it works, and what to do where it does not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collector.errors import GatewatchError
+from jobs.commands.common import Commands, missing_file, print_json
+from jobs.terminal import printable
+
+if TYPE_CHECKING:
+    from collector.config import Settings
+    from collector.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one check.
+
+    Attributes:
+        what: was looked at.
+        ok: whether it works.
+        detail: what was found; where it does not work, the problem and its remedy.
+    """
+
+    what: str
+    ok: bool
+    detail: str
+
+
+def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    check = commands.add_parser("check", parents=[with_store], help="see whether everything that is configured works")
+    check.add_argument("--mail", action="store_true", help="send a mail to the recipients, to see that it arrives")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(run_command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    findings = []
+    for finding in _findings(arguments):
+        findings.append(finding)
+        if not arguments.json:
+            print(f"{'ok' if finding.ok else 'problem':<8} {finding.what:<14} {printable(finding.detail)}", flush=True)
+    if arguments.json:
+        print_json([asdict(finding) for finding in findings])
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
+    from collector.config import FILE, Settings, load_settings  # noqa: PLC0415 - pydantic loads slowly
+
+    settings = Settings()
+
+    def configuration() -> str:
+        nonlocal settings
+        settings = load_settings()
+        named = os.environ.get("GATEWATCH_CONFIG") or FILE
+        return str(Path(named).absolute()) if Path(named).exists() else f"no {FILE} here: the defaults hold"
+
+    store: Store | None = None
+
+    def opened() -> str:
+        nonlocal store
+        from collector.store import open_store  # noqa: PLC0415 - numpy comes with it
+
+        store = open_store(arguments.store)
+        return _store(store)
+
+    yield _found("configuration", configuration)
+    yield _found("store", opened)
+    yield _found("spool", lambda: _spool(settings, store))
+    yield _found("state folder", lambda: _state(settings, store))
+    yield _found("mail", lambda: _mail(settings, arguments.mail))
+
+
+def _found(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except (GatewatchError, OSError) as error:
+        return Finding(what, False, " ".join(str(error).split()))
+
+
+def _store(store: Store) -> str:
+    """What is there; raises where points cannot be written or read."""
+    if missing_file(store):
+        folder = Path(store.destination["url"].removeprefix("sqlite:///")).parent
+        if not os.access(folder, os.W_OK):
+            raise GatewatchError(f"{folder} is missing or cannot be written: make it, or name another with --store")
+        return f"{store.url} does not exist yet: the first training makes it"
+    store.check()
+    runs = len(store.runs())
+    return f"{store.url}, {runs:,} run{'' if runs == 1 else 's'}"
+
+
+def _spool(settings: Settings, store: Store | None) -> str:
+    from collector.spool import Spool, spool_root  # noqa: PLC0415 - `--help` needs none of it
+    from collector.waiting import waiting  # noqa: PLC0415 - as above
+
+    root = spool_root(settings.spool.path)
+    if store is not None:
+        spool = Spool(root, store.destination, settings.spool.max_mb * 2**20)
+        spool.check()
+        spool.close()
+    entries = list(waiting(root))
+    points, refused, damaged = (sum(getattr(e, name) for e in entries) for name in ("points", "rejected", "damaged"))
+    more = [f"{points:,} points wait"] if points else []
+    more += [f"{refused:,} were refused"] if refused else []
+    more += [f"{damaged:,} records are damaged"] if damaged else []
+    return f"{root}{', '.join(['', *more])}{' (see `gatewatch spool status`)' if more else ''}"
+
+
+def _state(settings: Settings, store: Store | None) -> str:
+    from jobs.state_folder import check_state_folder, state_folder  # noqa: PLC0415 - `--help` needs none of it
+
+    folder = state_folder(settings.jobs.state, {} if store is None else store.destination)
+    folder = folder if store is not None else folder.parent
+    check_state_folder(folder)
+    return str(folder)
+
+
+def _mail(settings: Settings, send: bool) -> str:
+    mail = settings.mail
+    if not mail.to:
+        if send:
+            raise GatewatchError(
+                "nobody is to get mails: name the server in [mail] host and the recipients in [mail] to"
+            )
+        return "not configured: nobody gets mails (see [mail] of the configuration)"
+    about = f"{mail.host} to {', '.join(mail.to)}"
+    if not send:
+        return f"{about}; `gatewatch check --mail` sends a test"
+    from jobs.notify import send_test  # noqa: PLC0415 - only where it is asked for
+
+    send_test(settings)
+    return f"{about}: a test was sent"

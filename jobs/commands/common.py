@@ -1,0 +1,65 @@
+"""What several commands do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collector.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collector.store import Store
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` gives has no public name
+NO_RUNS = "{} holds no run yet: train one with GateMonitor, or try `gatewatch demo`"
+
+
+def existing_store(arguments: argparse.Namespace) -> Store:
+    """The store, which must be there already: no reader makes an empty one by a misspelt name."""
+    from collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+
+    store = open_store(arguments.store)
+    if missing_file(store):
+        raise ConfigError(f"{store.url} does not exist; name the store with --store or GATEWATCH_STORE")
+    return store
+
+
+def missing_file(store: Store) -> bool:
+    """Whether the store is a file that is not there."""
+    path = store.destination["url"].removeprefix("sqlite:///")
+    return path != store.destination["url"] and not Path(path).exists()
+
+
+def need(extra: str, *packages: str) -> None:
+    """See that packages are installed.
+
+    Raises:
+        ConfigError: some are not; names the extra that brings them.
+    """
+    missing = [package for package in packages if util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(f"this command needs {', '.join(missing)}: pip install 'gatewatch[{extra}]'")
+
+
+def fail(text: str, status: int = 1) -> int:
+    """Say an error in one line; the exit status it stands for."""
+    print(f"gatewatch: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def print_json(entries: Sequence[object]) -> None:
+    """A list as JSON."""
+    print(json.dumps(entries, indent=2))
+
+
+def positive(text: str) -> int:
+    """An argument that is a positive whole number."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number

@@ -1,0 +1,30 @@
+"""`gatewatch demo`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.commands.common import Commands, need, positive
+
+
+def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
+    """Add the command; its store is its own."""
+    demo = commands.add_parser("demo", help="train on real prices with a fault put in, score it, write the report")
+    demo.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    demo.add_argument(
+        "--epochs",
+        type=positive,
+        help="of each of the two trainings (default: so many that they make about 650 batches)",
+    )
+    demo.add_argument(
+        "--folder", type=Path, default=Path("gatewatch-demo"), help="where all of it goes (default: gatewatch-demo)"
+    )
+    demo.set_defaults(run_command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    need("demo", "keras", "backtesting", "sklearn", "plotly")
+    from jobs.demo import run_demo  # noqa: PLC0415 - only this command needs it
+
+    return run_demo(arguments.folder, arguments.symbol, arguments.epochs)

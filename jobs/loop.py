@@ -1,0 +1,142 @@
+"""The monitoring loop as one function over public parts, for a script or a notebook that watches a run by itself.
+
+The service, `gatewatch jobs`, does the same for every run of a store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+from collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
+from jobs.lives import life
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from collector.store import Store
+    from jobs.notify import AlertManager
+
+_MEASURED: Final = (LAYER_UPDATES, TRAIN_METRICS, GATE_DERIVED, GATE_SCORES)
+
+
+@dataclass(slots=True)
+class Watched:
+    """What a loop did.
+
+    Attributes:
+        turns: times that it looked.
+        scored: scores written.
+        anomalous: scores above 1 among them.
+        failed: why the run could not be scored at last; None where it could.
+    """
+
+    turns: int = 0
+    scored: int = 0
+    anomalous: int = 0
+    failed: str | None = None
+
+
+def watch_run(
+    store: Store,
+    run: str,
+    *,
+    every: float = 15.0,
+    alerts: AlertManager | None = None,
+    report: Path | None = None,
+    until: Callable[[], bool] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Watched:
+    """Watch one run while it goes on, until it has ended and its last capture is scored.
+
+    Each turn samples (reads the captures that are new), analyses them (derived metrics), detects (scores them against
+    the store's baselines, the normal templates of `gatewatch baseline`, and by detectors trained on them and on the
+    run's own past), alerts, updates the picture, and waits. A run that has not begun is waited for, and so is a store
+    that is away. It may run beside the service: both write the same points.
+
+    Args:
+        store: where the run's points are.
+        run: its name.
+        every: seconds between two turns.
+        alerts: compares the newest metrics with its thresholds (see `newest_metrics` for their names), and sends a
+            mail for each that begins to lie beyond one; where the mail server is away, after the next turn again.
+        report: file that the report is written to after each turn; a browser that shows it keeps up.
+        until: asked before each turn whether it is to be the last, although the run goes on or has not begun.
+        sleep: waits so many seconds.
+
+    Raises:
+        ConfigError: as things are the store cannot be read or written, the report has no place, or no mail server is
+            configured.
+    """
+    from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
+    from jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
+
+    watched, told = Watched(), set[str]()
+    with TemporaryDirectory(prefix="gatewatch-") as checkpoints:
+        while True:
+            last, done = until is not None and until(), False
+            with suppress(WriteUnavailable):
+                if (state := run_state(store, run)) is not None:
+                    ended = state != "live"
+                    (turn,) = run_pass(store, run, state=Path(checkpoints), finish=ended)
+                    watched.scored += turn.scored
+                    watched.anomalous += turn.anomalous
+                    watched.failed = turn.failed
+                    if alerts is not None:
+                        told = _alert(alerts, newest_metrics(store, run), told)
+                    done = ended and (turn.failed is not None or is_scored(store, run))
+                    if report is not None:
+                        write_report(store, run, report, refresh=None if done or last else max(1, round(every)))
+            watched.turns += 1
+            if done or last:
+                return watched
+            sleep(every)
+
+
+def _alert(alerts: AlertManager, metrics: Mapping[str, float], told: set[str]) -> set[str]:
+    """Tell of the metrics that lie beyond their thresholds and did not before; those that need not be told again."""
+    beyond = alerts.check_metrics(metrics)
+    try:
+        alerts.send_alert([exceeded for exceeded in beyond if exceeded.metric not in told])
+    except ConfigError:
+        raise
+    except GatewatchError:
+        return told & {exceeded.metric for exceeded in beyond}
+    return {exceeded.metric for exceeded in beyond}
+
+
+def newest_metrics(store: Store, run: str) -> dict[str, float]:
+    """What was last said of a run: name of a field → value; of several layers and gates the largest.
+
+    Of each of `layer_updates`, `train_metrics`, `gate_derived` and `gate_scores` the points of the newest moment.
+    """
+    found: dict[str, float] = {}
+    for measurement in _MEASURED:
+        newest = store.tallies(measurement, "step" if measurement != GATE_DERIVED else "window_s").get(run)
+        if newest is None:
+            continue
+        points = store.read(measurement, run=run, start=newest[1]).select_dtypes("number")
+        known = points.max().dropna()
+        found |= {str(name): float(value) for name, value in known.items()}
+    return found
+
+
+def run_state(store: Store, run: str) -> str | None:
+    """live, died, or how the run ended; None where the store holds no such run."""
+    runs = store.runs().set_index("run")
+    if run not in runs.index:
+        return None
+    silent: pd.Timedelta = datetime.now(UTC) - runs["last_seen"][run]
+    return life(str(runs["state"][run]), silent.total_seconds())
+
+
+def is_scored(store: Store, run: str) -> bool:
+    """Whether every capture of a run has its derived points, which are written last."""
+    return store.tallies(GATE_STATS, "step").get(run) == store.tallies(GATE_DERIVED, "window_s").get(run)
