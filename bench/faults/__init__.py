@@ -1,0 +1,1 @@
+"""Faults put into real trainings, and what finds them."""

@@ -1,0 +1,98 @@
+"""Every detector over every recorded run."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bench.faults.judge import Outcome, judge
+from bench.faults.peers import PEERS, Verdicts
+from bench.faults.readings import open_copy, read
+from bench.faults.recorder import Record
+from collector.schema import GATE_SCORES
+
+OURS: Final = ("isolation_forest", "robust", "rules", "consensus")
+DETECTORS: Final = (*PEERS, *OURS)
+
+Scorer = Callable[[Path, str], Mapping[str, Verdicts]]
+"""A run's sqlite store, which it may write into, and its name → detector → its verdicts."""
+
+
+def gatewatch(path: Path, run: str) -> dict[str, Verdicts]:
+    """What `gatewatch jobs --once` writes of the run: a capture alarms where any layer or gate does.
+
+    Raises:
+        RuntimeError: the pass failed.
+    """
+    from jobs.once import run_pass  # noqa: PLC0415 - what records does without the jobs
+
+    with open_copy(path) as store:
+        failed = [done.failed for done in run_pass(store) if done.failed]
+        scores = store.read(GATE_SCORES, run=run)
+    if failed:
+        raise RuntimeError(f"{run}: {failed[0]}")
+    found = {}
+    for name, rows in scores.groupby("detector") if len(scores) else ():
+        alarms = (rows["anomalous"] == 1).groupby(rows["time"]).any().sort_index()
+        found[str(name)] = alarms.index.to_numpy("datetime64[ns]"), alarms.to_numpy(bool)
+    return found
+
+
+def peers(path: Path, run: str) -> dict[str, Verdicts]:
+    """What people use otherwise."""
+    readings = read(path, run)
+    return {name: detector(readings) for name, detector in PEERS.items()}
+
+
+def everything(path: Path, run: str) -> dict[str, Verdicts]:
+    """Both."""
+    return peers(path, run) | gatewatch(path, run)
+
+
+def evaluate(
+    records: Sequence[Record], scorer: Scorer = everything, processes: int = 1
+) -> dict[str, list[tuple[Record, Outcome]]]:
+    """What each detector made of each run, in the order of the records.
+
+    Args:
+        records: the runs; they are left as they are, the scorer has a copy of each.
+        scorer: gives the verdicts; a function that can be sent to another process where there are several.
+        processes: to work in.
+    """
+    found: dict[str, list[tuple[Record, Outcome]]] = {}
+    one = functools.partial(_evaluate_one, scorer=scorer)
+    if processes > 1:
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            outcomes = list(_told(pool.imap(one, records), len(records)))
+    else:
+        outcomes = list(_told(map(one, records), len(records)))
+    for record, of_run in zip(records, outcomes, strict=True):
+        for detector, outcome in of_run.items():
+            found.setdefault(detector, []).append((record, outcome))
+    return found
+
+
+def _evaluate_one(record: Record, scorer: Scorer) -> dict[str, Outcome]:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(record.path, folder))
+        readings = read(copy, record.case.name)
+        strike = readings.capture_of(record.strike_step)
+        return {
+            detector: judge(readings.times, strike, times, np.asarray(alarms, bool))
+            for detector, (times, alarms) in scorer(copy, record.case.name).items()
+        }
+
+
+def _told(outcomes: Iterable[dict[str, Outcome]], of: int) -> Iterator[dict[str, Outcome]]:
+    for done, outcome in enumerate(outcomes, 1):
+        if sys.stderr.isatty():
+            print(f"\r\033[K  judging: {done} of {of}", end="\n" if done == of else "", file=sys.stderr, flush=True)
+        yield outcome

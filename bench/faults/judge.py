@@ -1,0 +1,131 @@
+"""When a fault counts as found, and what a false alarm is: pure functions over the captures of a run.
+
+An alarm is counted a capture of a run, over all its layers and gates. Alarms of which each is among the five captures
+that begin with the one before it are one stretch. A fault is found by a stretch of at least two alarms that begins with
+the fault or up to fifteen captures after the first one it touched. A stretch that was on before finds nothing: who
+always alarms would find everything.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOGETHER: Final = 5
+"""Captures, the first alarm's included, within which a second one confirms it."""
+LATEST: Final = 15
+"""Captures after the first one that the fault touched."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one detector made of one run.
+
+    Attributes:
+        faulty: whether there was a fault.
+        delay: captures from the first that the fault touched to the first alarm of those that found it; None where it
+            was not found, or there was none.
+        judged: captures that the detector gave a verdict on.
+        alarms: how many of them alarmed.
+    """
+
+    faulty: bool
+    delay: int | None
+    judged: int
+    alarms: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one detector made of many runs; None where there is nothing to divide by.
+
+    Attributes:
+        recall: share of the faulty runs whose fault was found.
+        false_per_thousand: alarms per 1,000 captures judged of healthy runs.
+        healthy_alarmed: share of the healthy runs with any alarm.
+        delay: median over the faults found, captures.
+        faulty, healthy: runs.
+        judged: captures of healthy runs.
+    """
+
+    recall: float | None
+    false_per_thousand: float | None
+    healthy_alarmed: float | None
+    delay: float | None
+    faulty: int
+    healthy: int
+    judged: int
+
+
+def stretches(alarms: Mask) -> list[tuple[int, int]]:
+    """First capture and number of alarms of every stretch, in order.
+
+    Args:
+        alarms: (captures,).
+    """
+    found: list[tuple[int, int]] = []
+    last = None
+    for at in np.flatnonzero(alarms):
+        if last is not None and at - last < TOGETHER:
+            found[-1] = found[-1][0], found[-1][1] + 1
+        else:
+            found.append((int(at), 1))
+        last = at
+    return found
+
+
+def delay(alarms: Mask, strike: int) -> int | None:
+    """Captures from a fault to the first of the alarms that found it; None where it was not found.
+
+    Args:
+        alarms: (captures,).
+        strike: the first capture that the fault touched.
+    """
+    return next((at - strike for at, n in stretches(alarms) if n > 1 and strike <= at <= strike + LATEST), None)
+
+
+def judge(captures: NDArray[Any], strike: int | None, times: NDArray[Any], alarms: Mask) -> Outcome:
+    """What a detector made of a run.
+
+    Args:
+        captures: (captures,), their times, ascending.
+        strike: the first capture that the fault touched; None where there is none.
+        times: (judged,), the captures that the detector gave a verdict on, by their times.
+        alarms: (judged,).
+
+    Raises:
+        ValueError: a verdict is on no capture.
+    """
+    if not np.isin(times, captures).all():
+        raise ValueError("a verdict is on no capture of the run")
+    mask = np.isin(captures, times[alarms])
+    found = None if strike is None else delay(mask, strike)
+    return Outcome(strike is not None, found, len(np.unique(times)), int(mask.sum()))
+
+
+def summarise(outcomes: Iterable[Outcome]) -> Summary:
+    """Sum up what one detector made of many runs."""
+    all_ = list(outcomes)
+    faulty, healthy = [one for one in all_ if one.faulty], [one for one in all_ if not one.faulty]
+    delays = [one.delay for one in faulty if one.delay is not None]
+    judged = sum(one.judged for one in healthy)
+    return Summary(
+        recall=_share([one.delay is not None for one in faulty]),
+        false_per_thousand=1_000 * sum(one.alarms for one in healthy) / judged if judged else None,
+        healthy_alarmed=_share([one.alarms > 0 for one in healthy]),
+        delay=statistics.median(delays) if delays else None,
+        faulty=len(faulty),
+        healthy=len(healthy),
+        judged=judged,
+    )
+
+
+def _share(held: Sequence[bool]) -> float | None:
+    return sum(held) / len(held) if held else None

@@ -1,0 +1,183 @@
+"""Record the runs of cases: a sqlite store and a label each, kept outside the checkout until their sources change.
+
+A run is kept under the hash of what made it: its case and the source of all that takes part in recording it. What the
+collector itself becomes does not count; delete the folder to record anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import multiprocessing
+import os
+import random
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from bench.faults import market, program, walk
+from bench.faults.cases import Case
+from bench.faults.fault import Fault, Shows
+from bench.faults.faults import FAULTS
+from bench.faults.shapes import CAPTURES, RISK_AVERSION, SHAPES
+from bench.rounds import place
+from collector.schema import RUNS
+from collector.store import open_store
+
+CHUNK: Final = 12
+"""Cases that one process records, all of one framework, before another takes over."""
+TRIES: Final = 3
+"""A monitor waits ten seconds for its store at its end, and leaves the rest in the spool: on a busy machine too few."""
+_ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recorded run.
+
+    Attributes:
+        case: what was run.
+        path: its sqlite store; the run is called as the case is.
+        shows: in what the fault shows first; None where the run is healthy.
+        strike_step: the first step that the fault touches; None where the run is healthy.
+    """
+
+    case: Case
+    path: Path
+    shows: Shows | None
+    strike_step: int | None
+
+
+def default_folder() -> Path:
+    """Where runs are kept: `gatewatch/faults` in the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "gatewatch" / "faults"
+
+
+def load(folder: Path, wanted: Sequence[Case]) -> list[Record]:
+    """The records of these cases that the folder holds and that are not out of date."""
+    found = []
+    for case in wanted:
+        label = _read_label(folder, case)
+        if label is not None and label["key"] == key(case):
+            path = folder / case.split / f"{case.name}.db"
+            shows = FAULTS[case.fault].shows if case.fault else None
+            found.append(Record(case, path, shows, label["strike_step"]))
+    return found
+
+
+def record(folder: Path, wanted: Sequence[Case], processes: int = 2) -> list[Record]:
+    """Record what the folder does not hold yet, in processes of one thread each; then all of them.
+
+    Raises:
+        RuntimeError: a case could not be recorded.
+    """
+    have = {held.case for held in load(folder, wanted)}
+    missing = [case for case in wanted if case not in have]
+    random.Random(0).shuffle(missing)  # so that what is there after a while is of every kind
+    missing.sort(key=lambda case: case.framework, reverse=True)
+    by_framework = [list(group) for _, group in groupby(missing, key=lambda case: case.framework)]
+    chunks = [group[i : i + CHUNK] for group in by_framework for i in range(0, len(group), CHUNK)]
+    if chunks:
+        for case in missing:
+            (folder / case.split).mkdir(parents=True, exist_ok=True)
+        held = {name: os.environ.get(name) for name in _ONE_THREAD}
+        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # the processes read it before they load NumPy
+        try:
+            with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+                result = pool.starmap_async(_record_chunk, [(folder, chunk) for chunk in chunks], chunksize=1)
+                while not result.ready():
+                    result.wait(1.0)
+                    _tell(len(load(folder, missing)), len(missing))
+                result.get()
+        finally:
+            for name, value in held.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+    records = load(folder, wanted)
+    if len(records) < len(wanted):
+        raise RuntimeError(f"{len(wanted) - len(records)} of {len(wanted)} cases are not recorded")
+    return records
+
+
+def key(case: Case) -> str:
+    """Hash of a case and of the sources that record it; comments, docstrings and layout do not count."""
+    shape = SHAPES[case.shape]
+    its_own = f"{shape.framework}_runs.py", f"{'keras' if shape.framework == 'keras' else 'torch'}_network.py"
+    sources = [
+        *(Path(__file__).with_name(name).read_text() for name in its_own),
+        *(inspect.getsource(module) for module in (market, program, walk)),
+        inspect.getsource(Fault),
+    ]
+    if case.fault:
+        sources.append(inspect.getsource(FAULTS[case.fault]))
+    parts = [json.dumps(asdict(case)), repr(shape), f"{CAPTURES} {RISK_AVERSION}", *map(_meaning, sources)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _meaning(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            said = [line for line in body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
+            node.body = [line for line in body if line not in said]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _record_chunk(folder: Path, chunk: Sequence[Case]) -> None:
+    os.nice(5)
+    runner = importlib.import_module(f"bench.faults.{chunk[0].framework}_runs")
+    for case in chunk:
+        _record_one(folder / case.split, case, runner)
+
+
+def _record_one(folder: Path, case: Case, runner: Any) -> None:
+    path, begin = folder / f"{case.name}.db", time.perf_counter()
+    for _ in range(TRIES):
+        for stale in folder.glob(f"{case.name}.*"):
+            stale.unlink()
+        with place():
+            strike = runner.run(case, case.name, f"sqlite:///{path}")
+        with closing(open_store(f"sqlite:///{path}")) as store:
+            if "completed" in set(store.read(RUNS, run=case.name)["event"]):
+                break
+    else:
+        raise RuntimeError(
+            f"{case.name}: its end did not reach the store in time, {TRIES} times; the machine is too busy"
+        )
+    with closing(sqlite3.connect(path)) as connection:  # one file, that can be copied
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    label = {
+        "key": key(case),
+        **asdict(case),
+        "name": case.name,
+        "shows": FAULTS[case.fault].shows if case.fault else None,
+        "strike_step": strike if case.fault else None,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    path.with_suffix(".json").write_text(json.dumps(label, indent=1) + "\n")
+
+
+def _read_label(folder: Path, case: Case) -> dict[str, Any] | None:
+    try:
+        label: dict[str, Any] = json.loads((folder / case.split / f"{case.name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return label
+
+
+def _tell(done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == of else ""
+        print(f"\r\033[K  recording: {done} of {of}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,80 @@
+"""What a fault can do to a torch module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class TorchNetwork:
+    """The `Network` of a torch module.
+
+    Args:
+        module: whose `nn.LSTM` and `nn.GRU` are its layers.
+        head: its output layer.
+        optimizer: that trains it, if any.
+    """
+
+    def __init__(self, module: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        assert isinstance(head, nn.Linear)
+        self._head, self._optimizer = head, optimizer
+        recurrent = [child for child in module.modules() if isinstance(child, nn.LSTM | nn.GRU)]
+        self._layers = [(child, k) for child in recurrent for k in range(child.num_layers)]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def _of(self, layer: int, name: str) -> Tensor:
+        module, k = self._layers[layer]
+        found: Tensor = getattr(module, f"{name}_l{k}").data
+        return found
+
+    def units(self, layer: int) -> int:
+        """How many units the layer has."""
+        return int(self._layers[layer][0].hidden_size)
+
+    def set_memory_bias(self, layer: int, bias: float) -> None:
+        """Gates of an LSTM are in the order i f g o, of a GRU r z n; there are two biases, which are added."""
+        n = self.units(layer)
+        self._of(layer, "bias_ih")[n : 2 * n] = bias
+        self._of(layer, "bias_hh")[n : 2 * n] = 0.0
+
+    def scale_recurrent(self, layer: int, factor: float) -> None:
+        """Multiply the recurrent weights."""
+        self._of(layer, "weight_hh").mul_(factor)
+
+    def silence_units(self, layer: int, units: slice) -> None:
+        """Zero all weights into and out of these units, biases too."""
+        n = self.units(layer)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            weights = self._of(layer, name)
+            weights.view(-1, n, *weights.shape[1:])[:, units] = 0.0
+        self._of(layer, "weight_hh")[:, units] = 0.0
+        module, k = self._layers[layer]
+        if k + 1 < module.num_layers:
+            self._of(layer + 1, "weight_ih")[:, units] = 0.0
+        elif self._head.in_features == n:
+            self._head.weight.data[:, units] = 0.0
+
+    def break_weight(self, layer: int) -> None:
+        """Make one recurrent weight NaN."""
+        self._of(layer, "weight_hh")[0, 0] = float("nan")
+
+    def freeze(self, layer: int) -> None:
+        """Exclude the layer from training."""
+        module, k = self._layers[layer]
+        for name, parameter in module.named_parameters():
+            if name.endswith(f"_l{k}"):
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+    def scale_head(self, factor: float) -> None:
+        """Multiply the weights of the output layer."""
+        self._head.weight.data.mul_(factor)
+
+    def forget_moments(self) -> None:
+        """Zero the optimizer's averages, and leave its step count."""
+        for state in self._optimizer.state.values() if self._optimizer else ():
+            for name, held in state.items():
+                if name != "step" and isinstance(held, Tensor):
+                    held.zero_()

@@ -1,0 +1,1 @@
+"""What the jobs reach: windows scored, points read, and where the time goes."""

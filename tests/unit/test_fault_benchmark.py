@@ -1,0 +1,412 @@
+"""The labelled fault benchmark: when a fault counts as found, that every fault does what it says, and the splits."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.faults.cases import BACKTEST_CONTROLS, TRAINING_CONTROLS, Case, cases
+from bench.faults.evaluate import evaluate
+from bench.faults.fault import Batch
+from bench.faults.faults import FAULTS
+from bench.faults.judge import LATEST, Outcome, delay, judge, stretches, summarise
+from bench.faults.market import market
+from bench.faults.peers import SKETCH_LIMIT, departures, fixed_thresholds, sketch_scores
+from bench.faults.program import SETUPS, Program
+from bench.faults.readings import Readings
+from bench.faults.recorder import key, load, record
+from bench.faults.shapes import SHAPES
+from bench.faults.table import aims, lines
+from bench.faults.walk import CALL, EPISODE, Walk
+
+STRIKE = 60
+SHAPE = "torch-lstm-16-16"
+
+
+def alarms(*captures, of=120):
+    mask = np.zeros(of, bool)
+    mask[list(captures)] = True
+    return mask
+
+
+# What counts as found.
+
+
+def test_two_alarms_within_five_captures_find_a_fault():
+    assert delay(alarms(60, 61), STRIKE) == 0
+    assert delay(alarms(63, 67), STRIKE) == 3
+    assert delay(alarms(63, 68), STRIKE) is None
+    assert delay(alarms(63), STRIKE) is None
+
+
+def test_a_lone_alarm_before_the_pair_does_not_begin_it():
+    assert delay(alarms(62, 70, 71), STRIKE) == 10
+
+
+def test_the_first_alarm_comes_at_most_fifteen_captures_after_the_fault():
+    assert LATEST == 15
+    assert delay(alarms(75, 79), STRIKE) == 15
+    assert delay(alarms(76, 77), STRIKE) is None
+
+
+def test_an_alarm_that_was_on_before_finds_nothing():
+    assert delay(alarms(*range(120)), STRIKE) is None
+    assert delay(alarms(57, 61, 62), STRIKE) is None
+    assert delay(alarms(59, *range(60, 90)), STRIKE) is None
+    assert delay(alarms(*range(0, 120, 4)), STRIKE) is None
+
+
+def test_an_alarm_that_ended_before_may_begin_anew():
+    assert delay(alarms(54, 55, 60, 61), STRIKE) == 0
+    assert delay(alarms(59, 64, 65), STRIKE) == 4
+    assert delay(alarms(59, 60, 61, 70, 71), STRIKE) == 10
+
+
+def test_alarms_before_the_fault_do_not_find_it():
+    assert delay(alarms(40, 41), STRIKE) is None
+
+
+@given(st.lists(st.booleans(), max_size=80).map(lambda mask: np.array(mask, bool)))
+def test_every_alarm_is_of_one_stretch(mask):
+    found = stretches(mask)
+    assert sum(count for _, count in found) == mask.sum()
+    assert all(mask[first] and not mask[max(0, first - 4) : first].any() for first, _ in found)
+
+
+def test_a_run_is_judged_by_the_times_of_its_captures():
+    captures = np.arange(100, 220)
+    outcome = judge(captures, 60, np.arange(130, 220), alarms(32, 33, 80, of=90))
+    assert outcome == Outcome(faulty=True, delay=2, judged=90, alarms=3)
+    assert judge(captures, None, np.arange(130, 220), alarms(5, of=90)) == Outcome(False, None, 90, 1)
+    with pytest.raises(ValueError, match="no capture"):
+        judge(captures, None, np.array([99]), alarms(of=1))
+
+
+def test_false_alarms_are_counted_on_healthy_runs_alone():
+    summary = summarise(
+        [
+            Outcome(faulty=True, delay=2, judged=100, alarms=40),
+            Outcome(faulty=True, delay=None, judged=100, alarms=0),
+            Outcome(faulty=False, delay=None, judged=100, alarms=1),
+            Outcome(faulty=False, delay=None, judged=300, alarms=0),
+        ]
+    )
+    assert (summary.recall, summary.delay, summary.false_per_thousand) == (0.5, 2, 2.5)
+    assert (summary.healthy_alarmed, summary.judged) == (0.5, 400)
+    assert summarise([]).recall is None
+
+
+# The peers.
+
+
+def test_a_departure_is_measured_against_the_trend_and_what_is_usual_for_the_series():
+    random = np.random.default_rng(0)
+    values = np.arange(100.0) * 0.3 + random.normal(0, 0.1, 100)
+    usual = departures(values)
+    assert np.isnan(usual[:18]).all()
+    assert np.nanmedian(usual) < 2
+    values[70:] += 5
+    jumped = departures(values)
+    np.testing.assert_array_equal(jumped[:70], usual[:70])
+    assert np.nanmax(jumped[70:73]) > 10
+    assert np.nanmedian(jumped[90:]) < 2
+
+
+def test_thresholds_are_fixed():
+    readings = Readings(
+        times=np.arange(3),
+        steps=np.arange(3),
+        gates={
+            ("lstm", "forget", "saturated_low"): np.array([0.0, 0.3, 0.3]),
+            ("lstm", "forget", "saturated_high"): np.array([0.0, 0.4, 0.1]),
+        },
+        updates={
+            ("lstm", "kernel", "gradient_norm"): np.array([0.1, 0.1, np.nan]),
+            ("lstm", "kernel", "gradient_norm_clipped"): np.array([0.1, 0.1, 0.7]),
+            ("head", "kernel", "gradient_norm_clipped"): np.array([0.1, 0.1, 0.7]),
+        },
+    )
+    assert fixed_thresholds(readings)[1].tolist() == [False, True, True]
+
+
+# The faults.
+
+
+def case(fault=None, control="seed", kind="training", shape=SHAPE, symbol="GOOG", seed=3, strike=0.6):
+    return Case("develop", shape, symbol, seed, kind, fault, None if fault else control, strike)
+
+
+def batches(fault, steps):
+    program = Program(case(fault))
+    return program, [program.batch(step) for step in range(1, steps + 1)]
+
+
+@pytest.fixture(scope="module")
+def torch_runs():
+    from bench.faults import torch_runs
+
+    return torch_runs
+
+
+def network(torch_runs, shape=SHAPE):
+    import torch
+
+    torch.manual_seed(0)
+    policy = torch_runs.Policy(SHAPES[shape], SETUPS["seed"])
+    optimizer = torch.optim.Adam(policy.parameters())
+    policy(torch.ones(2, 5, 4))[0].sum().backward()
+    optimizer.step()
+    return policy, optimizer, torch_runs.TorchNetwork(policy, policy.position, optimizer)
+
+
+def changed(policy, before):
+    return {name for name, value in policy.state_dict().items() if not value.equal(before[name])}
+
+
+WEIGHTS = {
+    "forget-shut": {"bias_ih", "bias_hh"},
+    "forget-open": {"bias_ih", "bias_hh"},
+    "gate-scale": {"weight_hh"},
+    "nan-weight": {"weight_hh"},
+    "dead-units": {"weight_ih", "weight_hh", "bias_ih", "bias_hh"},
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_fault_of_weights_changes_those_of_one_layer(torch_runs, name, seed):
+    policy, _, of = network(torch_runs)
+    before = copy.deepcopy(policy.state_dict())
+    FAULTS[name](seed).strike(of, 0)
+    after = changed(policy, before)
+    assert {f"memory.{weight}_l{seed}" for weight in WEIGHTS[name]} <= after
+    outgoing = {"memory.weight_ih_l1"} if seed == 0 else {"position.weight"}
+    assert after <= {f"memory.{weight}_l{seed}" for weight in WEIGHTS[name]} | outgoing
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("forget-shut", 0.0, 0.01), ("forget-open", 0.99, 1.0)])
+@pytest.mark.parametrize(("shape", "gate"), [("torch-lstm-32", "forget"), ("torch-gru-20", "update")])
+def test_the_gate_that_keeps_the_state_is_driven_to_one_side(torch_runs, name, low, high, shape, gate):
+    import torch
+
+    from collector.torch import gates
+
+    policy, _, of = network(torch_runs, shape)
+    FAULTS[name](0).strike(of, 0)
+    found = gates(policy, torch.zeros(2, 5, 4))["memory/l0"][gate]
+    assert low <= found.min() <= found.max() <= high
+
+
+def test_dead_units_stay_at_zero(torch_runs):
+    import torch
+
+    from collector.torch import gates
+
+    policy, _, of = network(torch_runs)
+    FAULTS["dead-units"](0).strike(of, 7)
+    hidden = gates(policy, torch.randn(2, 5, 4))["memory/l0"]["hidden"]
+    assert not hidden[..., :8].any()
+    assert hidden[..., 8:].all()
+
+
+def test_a_frozen_layer_is_no_longer_trained(torch_runs):
+    policy, _, of = network(torch_runs)
+    FAULTS["frozen-layer"](1).strike(of, 0)
+    frozen = {name for name, parameter in policy.named_parameters() if not parameter.requires_grad}
+    assert frozen == {f"memory.{name}_l1" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+
+
+def test_a_reset_optimizer_keeps_its_step_count_alone(torch_runs):
+    _, optimizer, of = network(torch_runs)
+    FAULTS["optimizer-reset"](0).strike(of, 0)
+    for state in optimizer.state.values():
+        assert float(state["step"]) == 1
+        assert not state["exp_avg"].any()
+        assert not state["exp_avg_sq"].any()
+
+
+def test_a_saturated_head_changes_the_output_alone(torch_runs):
+    import torch
+
+    policy, _, of = network(torch_runs)
+    x, before = torch.randn(64, 5, 4), copy.deepcopy(policy.state_dict())
+    unscaled = policy(x)[0].abs()
+    FAULTS["head-saturated"](0).strike(of, 0)
+    assert changed(policy, before) == {"position.weight"}
+    assert unscaled.max() < 0.5
+    assert (policy(x)[0].abs() > 0.9).float().mean() > 0.3
+
+
+@pytest.mark.parametrize("name", ["gate-scale", "head-saturated", "nan-weight", "optimizer-reset", "frozen-layer"])
+def test_what_happens_once_does_not_happen_again(torch_runs, name):
+    policy, _, of = network(torch_runs)
+    before = copy.deepcopy(policy.state_dict())
+    FAULTS[name](0).strike(of, 1)
+    assert not changed(policy, before)
+    assert all(parameter.requires_grad for parameter in policy.parameters())
+
+
+def test_faults_of_the_learning_rate():
+    assert FAULTS["rate-x100"](0).rate(0.002) == pytest.approx(0.2)
+    assert FAULTS["rate-zero"](0).rate(0.002) == 0
+    program = Program(case("rate-zero"))
+    assert program.rate(program.strikes_at - 1) > 0 == program.rate(program.strikes_at)
+
+
+def test_faults_of_the_batch():
+    random = np.random.default_rng(0)
+    x, raw = random.normal(size=(2, 8, 6, 4)).astype("float32")
+    batch = Batch(x, raw, random.normal(size=(8, 1)).astype("float32"), np.ones(8, "float32"))
+    struck = {name: fault(0).batch(batch) for name, fault in FAULTS.items()}
+    assert (struck["exploding-gradient"].weight == 1e3).all()
+    assert struck["vanishing-gradient"].weight == pytest.approx(1e-6)
+    assert (struck["stuck-feed"].x == x[0, 0]).all()
+    assert not struck["stuck-feed"].y.any()
+    assert struck["raw-feed"].x is raw
+    shuffled = struck["shuffled-time"].x
+    assert not np.array_equal(shuffled, x)
+    np.testing.assert_array_equal(np.sort(shuffled, axis=1), np.sort(x, axis=1))
+    np.testing.assert_array_equal(struck["label-leak"].x[:, -1, 0], batch.y[:, 0])
+    np.testing.assert_array_equal(struck["label-leak"].x[:, :-1], x[:, :-1])
+    of_batches = {"exploding-gradient", "vanishing-gradient", "stuck-feed", "raw-feed", "shuffled-time", "label-leak"}
+    assert {name for name, after in struck.items() if after is not batch} == of_batches
+    assert batch.x is x
+    assert (batch.weight == 1).all()
+
+
+def test_the_feed_stays_stuck_at_one_bar():
+    fault = FAULTS["stuck-feed"](0)
+    first, second = (
+        fault.batch(Batch(x, x, np.zeros((2, 1), "float32"), np.ones(2, "float32"))).x
+        for x in np.random.default_rng(0).normal(size=(2, 2, 6, 4)).astype("float32")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_fault_touches_nothing_before_it_strikes():
+    healthy, untouched = batches(None, 300)
+    for name in ("stuck-feed", "overfit", "shuffled-time"):
+        program, struck = batches(name, 300)
+        first = program.strikes_at - 1
+        assert first < 300
+        for mine, theirs in zip(struck[:first], untouched[:first], strict=True):
+            np.testing.assert_array_equal(mine.x, theirs.x)
+        assert not np.array_equal(struck[first].x, untouched[first].x)
+    assert healthy.fault is None
+
+
+def test_an_overfit_training_sees_few_windows():
+    program = Program(case("overfit"))
+    seen = {program.batch(step).y.tobytes() for step in range(1, program.strikes_at)}
+    few = np.unique(np.concatenate([program.batch(step).y for step in range(program.strikes_at, program.steps)]))
+    assert len(seen) > 100
+    assert len(few) <= 24
+
+
+def test_a_state_that_is_kept_is_never_reset_again():
+    for seed, calls in ((3, EPISODE // CALL), (4, 1)):
+        for fault, resets in (("state-kept", False), (None, True)):
+            walk = Walk(case(fault, "episodes", "backtest", "torch-lstm-32", seed=seed, strike=0.62))
+            starts = [walk.call(number).starts for number in range(1, len(walk) + 1)]
+            assert starts[: walk.strikes_at - 1] == [k % calls == 0 for k in range(walk.strikes_at - 1)]
+            assert any(starts[walk.strikes_at - 1 :]) is resets
+        assert walk.call(len(walk)).x.shape == (4, walk.bars, 4)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_market_turns_wild_in_the_middle_of_a_backtest(seed):
+    for control in ("calm-to-wild", "wild-to-calm"):
+        walk = Walk(case(control=control, kind="backtest", shape="torch-lstm-32", seed=seed))
+        spread = [market("GOOG").volatility[walk.bars_of(number)].mean() for number in range(1, len(walk) + 1)]
+        before, after = np.mean(spread[:72]), np.mean(spread[72:])
+        assert (after > 1.5 * before) if control == "calm-to-wild" else (before > 1.5 * after)
+
+
+# Healthy runs, and the splits.
+
+
+@pytest.mark.parametrize("symbol", ["GOOG", "EURUSD", "BTCUSD", "FOREX", "STOCKS"])
+def test_what_a_network_is_given_is_finite_and_knows_no_future(symbol):
+    bars = market(symbol)
+    assert len(bars) > 100
+    for part in asdict(bars).values():
+        assert np.isfinite(part).all()
+    assert abs(np.corrcoef(bars.known[:, 0], bars.following)[0, 1]) < 0.25
+    np.testing.assert_allclose(bars.known[1:, 0], bars.following[:-1], atol=0.5)
+
+
+@pytest.mark.parametrize("control", SETUPS)
+def test_a_healthy_training_has_batches_and_rates_to_its_end(control):
+    program = Program(case(control=control, symbol="BTCUSD"))
+    for step in (1, program.last // 2, program.last):
+        batch = program.batch(step)
+        assert batch.x.shape == (program.setup.batch, program.shape.length, 4)
+        assert 0 < program.rate(step) <= program.setup.rate * 1.0001
+    assert len(program.unseen) > 0
+
+
+def test_every_fault_and_every_control_is_in_both_splits():
+    for split in ("develop", "judge"):
+        found = cases(split)
+        assert {one.fault for one in found if one.fault} == set(FAULTS)
+        assert {one.control for one in found if one.control} == {*TRAINING_CONTROLS, *BACKTEST_CONTROLS}
+        assert all((one.fault is None) is (one.control is not None) for one in found)
+        assert len({one.name for one in found}) == len(found)
+        assert all(0.5 <= one.strike <= 0.75 for one in found)
+    assert len(FAULTS) >= 14
+
+
+def test_the_splits_share_no_network_no_prices_and_no_seed():
+    develop, judge_ = cases("develop"), cases("judge")
+    for of in (lambda c: c.shape, lambda c: c.symbol, lambda c: c.seed):
+        assert not {of(one) for one in develop} & {of(one) for one in judge_}
+    for one, other in product({SHAPES[c.shape] for c in develop}, {SHAPES[c.shape] for c in judge_}):
+        assert (one.cell, one.units, one.length) != (other.cell, other.units, other.length)
+
+
+# All of it.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("faults")
+
+
+def test_a_run_is_recorded_once_and_judged(folder):
+    wanted = [case("forget-shut"), case(control="episodes", kind="backtest", shape="torch-lstm-32")]
+    first = record(folder, wanted, processes=1)
+    written = [one.path.stat().st_mtime_ns for one in first]
+    assert [one.strike_step for one in first] == [217, None]
+    again = record(folder, wanted, processes=1)
+    assert [one.path.stat().st_mtime_ns for one in again] == written
+
+    outcomes = evaluate(again, scorer)
+    assert outcomes["fixed thresholds"][0][1] == Outcome(faulty=True, delay=0, judged=120, alarms=48)
+    assert outcomes["fixed thresholds"][1][1] == Outcome(faulty=False, delay=None, judged=120, alarms=0)
+    assert [one.path.stat().st_mtime_ns for one in again] == written
+    table = "\n".join(lines(outcomes))
+    assert "1 faulty runs of 1 kinds, 1 healthy runs of 1 kinds" in table
+    assert "forget-shut (1; gate)" in table
+    assert any("no consensus" in line for line in aims(outcomes))
+
+
+def scorer(path, run):
+    from bench.faults.readings import read
+
+    readings = read(path, run)
+    assert np.nanmax(sketch_scores(readings)) > 0
+    assert SKETCH_LIMIT > 0
+    shut = [value for key, value in readings.gates.items() if key[1:] == ("forget", "saturated_low")]
+    return {"fixed thresholds": (readings.times, np.max(shut, axis=0) > 0.5)}
+
+
+def test_what_was_recorded_otherwise_is_recorded_anew(folder, monkeypatch):
+    one = case("forget-shut", strike=0.7)
+    assert not load(folder, [one])
+    assert key(one) != key(case("forget-shut"))
