@@ -122,7 +122,7 @@ def test_the_links_lead_somewhere():
 
 
 def test_the_sample_configuration_is_one(monkeypatch):
-    assert load_settings(ROOT / "config/gatewatch.toml").store.url == "sqlite:///gatewatch.db"
+    assert load_settings(ROOT / "config/gatewatch.sample.toml").store.url == "sqlite:///gatewatch.db"
 
 
 def test_every_variable_that_is_read_is_in_the_sample_and_the_reverse():
