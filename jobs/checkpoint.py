@@ -25,9 +25,9 @@ from collector.schema import path_name
 from jobs.channels import Channel
 from jobs.detect.forest import Forest
 from jobs.features import Deviations, Memory
+from jobs.groups import NEVER
 from jobs.watch import Watch
 
-NEVER: Final = -(2**63)
 VERSION: Final = 1
 """Raised whenever what is scored changes."""
 _TRUSTED: Final = ["sklearn.tree._tree.Tree", "jobs.detect.forest.Forest"]

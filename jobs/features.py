@@ -59,7 +59,8 @@ class Memory:
         known: (C,), how many of those there are.
         low, high: (C,), the range of the medians that were not far off; one odd capture widens it by nothing.
         medians: (up to SETTLED, C), the newest of those, which do not widen it yet; NaN where one was far off.
-        speed: (up to HISTORY,), the size of the updates at the newest captures; 1 where it is not known.
+        speed: (up to HISTORY,), the size of the updates at the newest captures, where it is not known that of the
+            capture before; 1 before the first that is known.
     """
 
     names: tuple[Channel, ...] = ()
@@ -74,6 +75,12 @@ class Memory:
     high: Array = field(default_factory=lambda: np.empty(0))
     medians: Array = field(default_factory=lambda: np.empty((0, 0)))
     speed: Array = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def told(self) -> set[Channel]:
+        """The channels of which a value was known."""
+        known = (self.known > 0) | np.isfinite(self.values).any(axis=0)
+        return {name for name, one in zip(self.names, known, strict=True) if one}
 
     def widen(self, names: Iterable[Channel]) -> None:
         """Make room for the channels that are new."""
@@ -143,7 +150,8 @@ def deviations(channels: Mapping[Channel, Array], memory: Memory) -> Deviations:
             continue
         _learn(memory, values[here - SMOOTHED], learned[here - SMOOTHED], number - SMOOTHED)
         middle = np.median(values[here - SMOOTHED + 1 : here + 1], axis=0)
-        speed[past] = _speed(middle, memory, kinds)
+        now = _speed(middle, memory, kinds)
+        speed[past] = now if now is not None else speed[past - 1]
         ready = np.flatnonzero(memory.known >= REFERENCE)
         if not ready.size:
             continue
@@ -196,11 +204,12 @@ def _learn(memory: Memory, values: Array, learned: NDArray[np.bool_], number: in
     memory.known[new] += 1
 
 
-def _speed(middle: Array, memory: Memory, kinds: _Kinds) -> float:
-    """The size of the updates, no larger than it was before in this run: that would be for an alarm to say."""
+def _speed(middle: Array, memory: Memory, kinds: _Kinds) -> float | None:
+    """The size of the updates, no larger than it was before in this run: that would be for an alarm to say. None where
+    it is not known, as of a capture between two steps."""
     rates = np.minimum(middle, np.maximum(memory.high, memory.low))[kinds.update]
     rates = rates[np.isfinite(rates)]
-    return float(10 ** np.median(rates)) if rates.size else 1.0
+    return float(10 ** np.median(rates)) if rates.size else None
 
 
 def _judged(

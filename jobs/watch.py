@@ -55,6 +55,7 @@ class Watch:
         channels = followed(captures)
         first = len(captures.time) - new
         seen = self.memory.count
+        told = self.memory.told
         found = deviations({name: values[first:] for name, values in channels.items()}, self.memory)
         names = self.memory.names
         rows = {series: forest_rows(found.usual, names, series) for series in captures.gates}
@@ -66,24 +67,26 @@ class Watch:
         if self.forest is None and seen < WARM_UP <= seen + new:
             self.forest = _trained(self.learned, normal(), captures.part(0, first + warm))
             self.learned = []
-        points = list(self._points(captures, found, rows, first, warm)) if new > warm else []
+        points = list(self._points(captures, found, rows, told, warm)) if new > warm else []
         self.newest = Deviations(*(values[-1:] for values in found)) if new else self.newest
         return points
 
     def _points(
-        self, captures: Captures, found: Deviations, rows: Mapping[Pair, Array], first: int, warm: int
+        self, captures: Captures, found: Deviations, rows: Mapping[Pair, Array], told: set[Channel], warm: int
     ) -> Iterator[Point]:
-        names = self.memory.names
+        names, first = self.memory.names, len(captures.time) - len(found.usual)
         broken = self._broken(captures, found, first)
         forests = self._forest_scores(rows)
         captured = {series: captures.captured(series)[first:] for series in captures.gates}
-        robust = robust_scores(found.usual, names, captured)
-        for series, score in robust.items():
+        robust = robust_scores(found, names, captured, told)
+        unknown = np.full(len(found.usual), np.nan)
+        for series in dict.fromkeys((*robust, *broken)):
+            score = robust.get(series, unknown)
             own = [i for i, name in enumerate(names) if (name.layer, name.part) == series]
             by_rule = broken.get(series, {})
             ruled = np.max([*by_rule.values()], axis=0) if by_rule else np.zeros(len(score))
             there = captured.get(series)
-            if there is None:  # of a parameter, or what is logged; a rule may be broken by its absence
+            if there is None:  # of a parameter, or what is logged: what is not followed, or is gone, may break a rule
                 there = np.isfinite(found.value[:, own]).any(axis=1) | (ruled > 1)
             forest = forests.get(series)
             scores = {
@@ -155,7 +158,7 @@ def forest_rows(usual: Array, names: Sequence[Channel], series: Pair) -> Array:
 
 
 def robust_scores(
-    usual: Array, names: Sequence[Channel], captured: Mapping[Pair, NDArray[np.bool_]]
+    found: Deviations, names: Sequence[Channel], captured: Mapping[Pair, NDArray[np.bool_]], told: set[Channel]
 ) -> dict[Pair, Array]:
     """The robust detector's score of each series: its layer's evidence, where the series itself has a part in it.
 
@@ -163,16 +166,18 @@ def robust_scores(
     captured counts as evidence in each.
 
     Args:
-        usual: (n, C), deviations.
+        found: of n captures.
         names: of the channels.
         captured: (layer, gate) → (n,), whether a capture has it.
+        told: the channels of which something was known before.
     """
-    column, usual = {name: i for i, name in enumerate(names)}, usual.copy()
+    column, usual = {name: i for i, name in enumerate(names)}, found.usual.copy()
     for name, i in column.items():
-        # Where the learning rate is known, the update is no evidence beside what that explains of it: rates have
-        # schedules.
-        if name.feature == "update_ratio" and (by := column.get(name._replace(feature="update_per_rate"))) is not None:
-            usual[np.isfinite(usual[:, by]), i] = 0.0
+        # Once a learning rate was told, the update is no evidence beside what that explains: rates have schedules.
+        by = name._replace(feature="update_per_rate")
+        if name.feature == "update_ratio" and by in column:
+            explained = np.logical_or.accumulate(np.isfinite(found.value[:, column[by]])) | (by in told)
+            usual[explained, i] = 0.0
     layers: dict[str, NDArray[np.bool_]] = {}
     for (layer, _), there in captured.items():
         layers[layer] = layers[layer] | there if layer in layers else there
@@ -185,14 +190,14 @@ def robust_scores(
         looked_at = ~others.all(axis=0)
         by_layer[layer] = evidence(np.where(others, 0.0, usual)[:, looked_at], count)
         anywhere = np.where(there, np.maximum(anywhere, by_layer[layer]), anywhere)
-    found: dict[Pair, Array] = {}
+    scores: dict[Pair, Array] = {}
     for series in dict.fromkeys((name.layer, name.part) for name in names):
         own = np.abs(usual[:, [i for i, name in enumerate(names) if (name.layer, name.part) == series]])
         known = np.isfinite(own).any(axis=1)
         largest = np.where(known, np.max(np.nan_to_num(own), axis=1), np.nan)
         of_own = np.where(layers.get(series[0], none), by_layer.get(series[0], anywhere), anywhere)
-        found[series] = np.minimum(of_own, largest / OWN)
-    return found
+        scores[series] = np.minimum(of_own, largest / OWN)
+    return scores
 
 
 def causes_of(

@@ -172,6 +172,7 @@ class TestCheck:
             ("sqlite:////nowhere/at/all.db", "/nowhere/at"),
             (f"http://127.0.0.1:{free_port()}", "InfluxDB"),
         ],
+        ids=["scheme", "folder", "nobody"],
     )
     def test_a_store_that_cannot_be(self, capsys, monkeypatch, store, what):
         for name in ("ORG", "BUCKET", "TOKEN"):

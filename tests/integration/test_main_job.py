@@ -15,7 +15,16 @@ import pytest
 
 from collector import open_store
 from collector.errors import ConfigError
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, GATE_UNITS, LAYER_UPDATES, RUNS, TRAIN_METRICS, Point
+from collector.schema import (
+    GATE_DERIVED,
+    GATE_SCORES,
+    GATE_STATS,
+    GATE_UNITS,
+    LAYER_UPDATES,
+    RUNS,
+    TRAIN_METRICS,
+    Point,
+)
 from jobs.features import WARM_UP
 from jobs.once import run_pass
 
@@ -54,10 +63,11 @@ def store(demo, tmp_path):
 
 def contents(store):
     """Everything in a SQLite store, row by row."""
+    columns = {"series": "id, measurement, run, tags", "points": "*", "fields": "*"}  # not how often it was written
     with store._reading() as connection:
         return {
-            name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
-            for name in ("series", "points", "fields")
+            name: connection.execute(f"SELECT {chosen} FROM {name} ORDER BY 1, 2").fetchall()
+            for name, chosen in columns.items()
         }
 
 
@@ -90,14 +100,14 @@ def test_the_fault_is_found_from_the_data_alone(demo):
     forget = consensus[(consensus["layer"] == "memory") & (consensus["gate"] == "forget")].set_index("step")
     before, after = forget[forget.index < first_bad], forget[forget.index >= first_bad]
     assert len(after) >= 40
-    assert (after["anomaly_score"].iloc[1:30] > 1).all()  # from the second capture on, for long
+    assert (after["anomaly_score"].iloc[1:] > 1).all()  # from its second capture to the end
     assert (before["anomaly_score"] <= 1).all()
     assert (consensus[consensus["step"] < first_bad]["anomaly_score"] <= 1).all()
     healthy = store.read(GATE_SCORES, run=HEALTHY, tags={"detector": "consensus"})
     assert (healthy["anomaly_score"] <= 1).all()
-    causes = after.iloc[2:20]
-    assert (causes["why_collapsed"] > 1).all()
-    assert causes["why_mean_activation"].max() < -8
+    assert (after["why_collapsed"].iloc[1:] > 1).all()
+    assert (after["why_saturated"].iloc[1:] > 1).all()
+    assert after["why_mean_activation"].min() < -50
 
 
 def test_scores_keep_their_contract(demo):
@@ -109,10 +119,11 @@ def test_scores_keep_their_contract(demo):
     assert scores["model_id"].nunique() == 1
     captures = np.sort(stats["time"].unique())
     assert set(scores["time"]) == set(captures[WARM_UP:])
-    assert scores.groupby(["layer", "gate", "detector"]).size().nunique() == 1
+    gates = set(zip(stats["layer"], stats["gate"], strict=True))
+    of_gates = scores.groupby(["layer", "gate"]).filter(lambda rows: rows.name in gates)
+    assert set(of_gates.groupby(["layer", "gate", "detector"]).size()) == {len(captures) - WARM_UP}
     merged = scores.merge(stats, on=["time", "layer", "gate", "symbol"])
     assert (merged["step_x"] == merged["step_y"]).all()
-    gates = set(zip(stats["layer"], stats["gate"], strict=True))
     others = set(zip(scores["layer"], scores["gate"], strict=True)) - gates
     assert others == {
         *((layer, param) for layer in ("memory", "decision") for param in ("kernel", "recurrent")),
@@ -153,7 +164,9 @@ def test_a_pass_over_everything_again_writes_the_same_points(store):
 
 def test_passes_along_the_way_write_what_one_at_the_end_writes(store, tmp_path):
     live = open_store(f"sqlite:///{tmp_path / 'live.db'}")
-    frames = {name: store.read(name, run=FAULT) for name in (RUNS, GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)}
+    frames = {
+        name: store.read(name, run=FAULT) for name in (RUNS, GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
+    }
     moments = np.sort(frames[GATE_STATS]["time"].unique())
     begin = pd.Timestamp(0, tz="UTC")
     for end in [*moments[[5, 31, 32, 40, 111, 130]], moments[-1] + pd.Timedelta(days=1)]:

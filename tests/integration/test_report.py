@@ -101,7 +101,7 @@ def test_it_says_what_stands_out_since_when_and_why(store, tmp_path):
     verdict = re.search(r'<p class="verdict">(.*?)</p>', page, re.DOTALL)[1]
     assert "the forget gate of lstm: 50 % of its scored captures are above 1, up to 2.5" in verdict
     assert "rose at step 250, from a median of 0.7 to 2.5" in verdict
-    assert "the gate closes further than its trend" in verdict
+    assert "the gate opens further than its trend" in verdict
     assert "overfits" in verdict
 
 

@@ -195,6 +195,18 @@ class TestLevels:
         assert np.abs(of(alone, "mean_activation")[140:]).max() > LEARNED_FROM
         assert np.abs(of(channels, "mean_activation")[140:]).max() < 4
 
+    def test_captures_of_which_no_update_is_known_hide_nothing(self):
+        def unknown(where):
+            channels = learning(160, features=("mean_activation", "update_ratio"), seed=5)
+            mean, ratio = channels
+            channels[mean][80:] += 300 * FLOORS["mean_activation"]
+            channels[ratio] = np.where(where, np.nan, channels[ratio] - 3)
+            return of(channels, "mean_activation")
+
+        every = np.arange(160)
+        for where in (every % 10 == 9, every >= 85, every < 70):  # ends of epochs; a training that is over, or begins
+            assert unknown(where)[81:110].min() > LEARNED_FROM
+
     def test_but_not_where_updates_are_larger_than_ever(self):
         found = of(self.trained(self.speed(1.0)), "mean_activation")
         assert np.abs(found[140:]).max() > LEARNED_FROM
