@@ -87,7 +87,8 @@ def _too_short(passes: Sequence[Pass], warm_up: int) -> Iterator[str]:
     """Each phase of which there are too few captures for a score."""
     for done in passes:
         for phase, captures in (done.phases or {"": 0}).items():
-            if captures <= warm_up and done.failed is None:
+            learnt = done.phases.get("backtest", 0) if phase == "live" else 0  # live goes on from the backtest
+            if max(captures, learnt) <= warm_up and done.failed is None:
                 yield f"{printable(' '.join(filter(None, (done.run, phase))))} has {captures}"
 
 

@@ -15,9 +15,10 @@ from jobs.captures import Captures
 from jobs.channels import Channel, followed
 from jobs.detect.consensus import NEARLY, consensus
 from jobs.detect.forest import CONTAMINATION, Forest
-from jobs.detect.robust import LIMITS, evidence
+from jobs.detect.robust import LIMITS, OWN, evidence
 from jobs.detect.rules import CERTAIN, COLLAPSE, FALL, HASTE, LEAP, OPEN, SATURATION, SHUT, VANISHED, rules
 from jobs.features import Deviations, Memory, deviations
+from jobs.watch import robust_scores
 
 NAN = math.nan
 
@@ -292,6 +293,46 @@ class TestRules:
         memory = Memory()
         found = deviations(followed(captures), memory)
         assert all((score == 0).all() for _, _, score in rules(captures, found, memory.names))
+
+
+class TestRobustOfSeries:
+    """Whose evidence counts for whom."""
+
+    def scores(self, usual, layers=("l",), value=None, told=()):
+        names = [*usual]
+        table = np.array([*usual.values()], dtype=float).T
+        values = np.where(np.isnan(table), NAN, 1.0)
+        for name, known in (value or {}).items():
+            values[:, names.index(name)] = known
+        captured = {(layer, "forget"): np.ones(len(table), dtype=bool) for layer in layers}
+        found = Deviations(table, values, np.zeros_like(table), np.zeros_like(table))
+        return robust_scores(found, names, captured, set(told))
+
+    def test_a_series_has_the_evidence_of_its_layer_as_far_as_it_has_a_part_in_it(self):
+        far = {Channel("l", "forget", feature): [20.0] for feature in ("mean_activation", "spread")}
+        usual = far | {Channel("l", "input", "spread"): [OWN / 2], Channel("l", "kernel", "gradient_norm"): [NAN]}
+        found = self.scores(usual)
+        assert found["l", "forget"] == evidence(np.array([[20.0, 20.0, OWN / 2]]))
+        assert found["l", "input"] == 0.5
+        assert np.isnan(found[KERNEL])
+
+    def test_what_is_of_no_recurrent_layer_is_evidence_in_each_and_a_layer_in_no_other(self):
+        usual = {Channel(layer, "forget", "spread"): [4.0] for layer in ("l", "m")}
+        alone = self.scores(usual, ("l", "m"))
+        with_head = self.scores(usual | {Channel("head", "kernel", "gradient_norm"): [20.0]}, ("l", "m"))
+        assert alone["l", "forget"] == alone["m", "forget"] == evidence(np.array([[4.0]]), 2)
+        assert with_head["l", "forget"] == with_head["m", "forget"] == 4.0 / OWN
+        one = self.scores(usual | {Channel("m", "input", "spread"): [20.0]}, ("l", "m"))
+        assert one["l", "forget"] == alone["l", "forget"] < one["m", "forget"]
+
+    def test_an_update_is_no_evidence_once_a_learning_rate_was_told(self):
+        ratio, rate = (Channel(*KERNEL, feature) for feature in ("update_ratio", "update_per_rate"))
+        usual = {ratio: [30.0] * 4, rate: [NAN] * 4}
+        assert (self.scores(usual)[KERNEL] > 1).all()
+        known = {rate: [NAN, 1.0, NAN, NAN]}
+        assert (self.scores(usual, value=known)[KERNEL] > 1).tolist() == [True, False, False, False]
+        assert (self.scores(usual, told=[rate])[KERNEL] > 1).tolist() == [False] * 4
+        assert (self.scores(usual | {rate: [30.0] * 4})[KERNEL] > 1).all()
 
 
 class TestConsensus:
