@@ -145,8 +145,8 @@ def _normal(alike: list[Captures]) -> Normal:
     for each in alike:
         memory = Memory()
         usual = deviations(followed(each), memory).usual
+        rows += forest_rows(usual, memory.names, each.gates).values()
         for series, table in each.gates.items():
-            rows.append(forest_rows(usual, memory.names, series))
             known = np.isfinite(table[:, bins]).all(axis=1)
             if known.any():
                 profiles.setdefault(series, []).append((each.step[known], table[known][:, bins]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from collector.schema import GATE_SCORES, FieldValue, Point
 from jobs.captures import Captures, Pair
 from jobs.channels import GATE_FEATURES, UPDATE_FEATURES, Channel, followed
 from jobs.detect.consensus import consensus
-from jobs.detect.forest import Forest
+from jobs.detect.forest import USUAL, Forest
 from jobs.detect.robust import OWN, evidence
 from jobs.detect.rules import rules
 from jobs.features import WARM_UP, Deviations, Memory, deviations
@@ -58,7 +58,7 @@ class Watch:
         told = self.memory.told
         found = deviations({name: values[first:] for name, values in channels.items()}, self.memory)
         names = self.memory.names
-        rows = {series: forest_rows(found.usual, names, series) for series in captures.gates}
+        rows = forest_rows(found.usual, names, captures.gates)
         warm = max(0, WARM_UP - seen)
         if warm:
             # Capture by capture: the forest's random numbers depend on the order, which must not depend on the pieces.
@@ -80,9 +80,10 @@ class Watch:
         captured = {series: captures.captured(series)[first:] for series in captures.gates}
         robust = robust_scores(found, names, captured, told)
         unknown = np.full(len(found.usual), np.nan)
+        columns = _columns(names)
         for series in dict.fromkeys((*robust, *broken)):
             score = robust.get(series, unknown)
-            own = [i for i, name in enumerate(names) if (name.layer, name.part) == series]
+            own = columns.get(series, [])
             by_rule = broken.get(series, {})
             ruled = np.max([*by_rule.values()], axis=0) if by_rule else np.zeros(len(score))
             there = captured.get(series)
@@ -139,21 +140,21 @@ class Watch:
         return scores
 
 
-def forest_rows(usual: Array, names: Sequence[Channel], series: Pair) -> Array:
-    """(n, F) with the F of `FEATURES`: what a gate deviates by. Where a layer's updates are not known they deviate by
-    nothing; NaN where the gate's own statistics are not.
+def forest_rows(usual: Array, names: Sequence[Channel], gates: Iterable[Pair]) -> dict[Pair, Array]:
+    """(layer, gate) → (n, F) with the F of `FEATURES`: what a gate deviates by. Where a layer's updates are not known
+    they deviate by nothing; NaN where the gate's own statistics are not.
     """
-    layer, gate = series
-    rows = np.zeros((len(usual), len(FEATURES)))
-    for i, name in enumerate(names):
-        if name.layer != layer or name.feature not in FEATURES:
-            continue
-        at = FEATURES.index(name.feature)
-        if name.feature in UPDATE_FEATURES:
-            values = np.nan_to_num(usual[:, i])
-            rows[:, at] = np.where(np.abs(values) > np.abs(rows[:, at]), values, rows[:, at])
-        elif name.part == gate:
-            rows[:, at] = usual[:, i]
+    rows: dict[Pair, Array] = {series: np.zeros((len(usual), len(FEATURES))) for series in gates}
+    of_layer: dict[str, list[Array]] = {}
+    for (layer, _), table in rows.items():
+        of_layer.setdefault(layer, []).append(table)
+    for i, (layer, part, feature) in enumerate(names):
+        if feature in UPDATE_FEATURES:
+            at, values = FEATURES.index(feature), np.nan_to_num(usual[:, i])
+            for table in of_layer.get(layer, ()):
+                table[:, at] = np.where(np.abs(values) > np.abs(table[:, at]), values, table[:, at])
+        elif feature in GATE_FEATURES and (layer, part) in rows:
+            rows[layer, part][:, FEATURES.index(feature)] = usual[:, i]
     return rows
 
 
@@ -191,8 +192,8 @@ def robust_scores(
         by_layer[layer] = evidence(np.where(others, 0.0, usual)[:, looked_at], count)
         anywhere = np.where(there, np.maximum(anywhere, by_layer[layer]), anywhere)
     scores: dict[Pair, Array] = {}
-    for series in dict.fromkeys((name.layer, name.part) for name in names):
-        own = np.abs(usual[:, [i for i, name in enumerate(names) if (name.layer, name.part) == series]])
+    for series, columns in _columns(names).items():
+        own = np.abs(usual[:, columns])
         known = np.isfinite(own).any(axis=1)
         largest = np.where(known, np.max(np.nan_to_num(own), axis=1), np.nan)
         of_own = np.where(layers.get(series[0], none), by_layer.get(series[0], anywhere), anywhere)
@@ -206,8 +207,16 @@ def causes_of(
     """`why_<feature>`: the rules that are broken, by their score, then the largest deviations, signed."""
     found: dict[str, FieldValue] = {f"why_{rule}": float(score) for rule, score in broken.items() if score > 1}
     for i in sorted(own, key=lambda i: -abs(np.nan_to_num(usual[i]))):
-        if len(found) < CAUSES and abs(usual[i]) >= 2:
+        if len(found) < CAUSES and abs(usual[i]) >= USUAL:
             found.setdefault(f"why_{names[i].feature}", float(usual[i]))
+    return found
+
+
+def _columns(names: Sequence[Channel]) -> dict[Pair, list[int]]:
+    """Which channels are of each series, in one go: there may be ten thousand series."""
+    found: dict[Pair, list[int]] = {}
+    for i, name in enumerate(names):
+        found.setdefault((name.layer, name.part), []).append(i)
     return found
 
 
