@@ -11,29 +11,11 @@ of CPU time is dearer.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
-from bench.rounds import extent
+from bench.rounds import in_turn
 
 PARTS = ("keras_training", "torch_training", "sb3_training", "shipping", "encoder")
 
-
-def main() -> int:
-    """Measure and print; 1 where a part has failed."""
-    asked = extent(__doc__)
-    options = ["--rounds", str(asked.rounds), *(["--quick"] if asked.quick else [])]
-    failed = [part for part in PARTS if _run(part, options) != 0]
-    if failed:
-        print(f"bench: {', '.join(failed)} failed", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _run(part: str, options: list[str]) -> int:
-    command = [sys.executable, "-m", f"bench.{part}", *options]
-    return subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=False).returncode
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(in_turn(__doc__, "bench", PARTS))

@@ -6,10 +6,11 @@ import argparse
 import itertools
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,28 @@ def extent(what: str | None) -> Extent:
     if arguments.rounds < 1:
         parser.error(f"--rounds {arguments.rounds}: must be 1 or more")
     return Extent(1 if arguments.quick else arguments.rounds, arguments.quick)
+
+
+def in_turn(what: str | None, package: str, parts: Sequence[str]) -> int:
+    """Run the parts of a measurement one after the other, each in a process of its own; 1 where one has failed.
+
+    Args:
+        what: describes the measurement in its help.
+        package: where the parts' modules are.
+        parts: their names.
+    """
+    asked = extent(what)
+    options = ["--rounds", str(asked.rounds), *(["--quick"] if asked.quick else [])]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+
+    def run(part: str) -> int:
+        command = [sys.executable, "-m", f"{package}.{part}", *options]
+        return subprocess.run(command, env=environment, check=False).returncode
+
+    failed = [part for part in parts if run(part)]
+    if failed:
+        print(f"bench: {', '.join(failed)} failed", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def measure(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
