@@ -1,0 +1,1 @@
+"""Dashboards and alert rules: checked here, and pushed to a Grafana."""
