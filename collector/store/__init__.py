@@ -22,12 +22,12 @@ def open_store(url: str | None = None) -> Store:
 
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute/path.db`, or `http(s)://host:port` of an InfluxDB, whose
-            organisation, bucket and token are INFLUXDB_V2_ORG, INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN. None: the
-            environment's GATEWATCH_STORE, else `[store] url` of the configuration file, else INFLUXDB_V2_URL, else
-            `sqlite:///gatewatch.db`.
+            organisation, bucket and token are INFLUXDB_V2_ORG, INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN, or what the
+            file INFLUXDB_V2_TOKEN_FILE holds. None: the environment's GATEWATCH_STORE, else `[store] url` of the
+            configuration file, else INFLUXDB_V2_URL, else `sqlite:///gatewatch.db`.
 
     Raises:
-        ConfigError: the URL has none of these forms, or a variable is missing; names it.
+        ConfigError: the URL has none of these forms, or a variable or the token's file is missing; names it.
     """
     address, source = _resolve(url)
     return _open(address, source)
@@ -37,7 +37,7 @@ def reopen_store(destination: Mapping[str, str]) -> Store:
     """The store whose `destination` this is. Of an InfluxDB the token comes from the environment, and it alone.
 
     Raises:
-        ConfigError: INFLUXDB_V2_TOKEN is missing, or the mapping is no store's destination.
+        ConfigError: the token is missing, or the mapping is no store's destination.
     """
     match destination:
         case {"url": str(url)} if url.startswith(_FILE) and Path(url.removeprefix(_FILE)).is_absolute():
@@ -71,7 +71,7 @@ def _open(address: str, source: str, org: str | None = None, bucket: str | None 
             address.rstrip("/"),
             org=org or _variable("ORG"),
             bucket=bucket or _variable("BUCKET"),
-            token=_variable("TOKEN"),
+            token=_token(),
         )
     shown = address.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
     raise ConfigError(f"{source}: {shown!r} is not the address of a store; {_FORMS}")
@@ -96,6 +96,26 @@ def _variable(name: str) -> str:
     value = os.environ.get(variable, "").strip()
     if not value:
         raise ConfigError(f"{variable} is not set; an InfluxDB store needs it in the environment")
+    return _printable(value, variable)
+
+
+def _token() -> str:
+    """The token, or what the file holds that the environment names: read each time, since it may be replaced."""
+    named = os.environ.get("INFLUXDB_V2_TOKEN_FILE", "").strip()
+    if os.environ.get("INFLUXDB_V2_TOKEN", "").strip() or not named:
+        return _variable("TOKEN")
+    where = f"INFLUXDB_V2_TOKEN_FILE: {named}"
+    try:
+        token = Path(named).expanduser().read_bytes().decode().strip()
+    except (OSError, RuntimeError, ValueError) as error:  # no home directory, not UTF-8, a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else "it is no file of text"
+        raise ConfigError(f"{where} cannot be read: {reason}; name the file that holds the token") from None
+    if not token:
+        raise ConfigError(f"{where} is empty; put the token into it, or set INFLUXDB_V2_TOKEN")
+    return _printable(token, where)
+
+
+def _printable(value: str, where: str) -> str:
     if not value.isprintable():
-        raise ConfigError(f"{variable} has a character that cannot be part of it; set it again")
+        raise ConfigError(f"{where} has a character that cannot be part of it; set it again")
     return value
