@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from collector.errors import ConfigError
 from collector.store.protocol import Store
 
-__all__ = ["Store", "open_store", "reopen_store"]
+__all__ = ["Store", "influx_token", "open_store", "reopen_store"]
 
 _DEFAULT = "sqlite:///gatewatch.db"
 _FILE = "sqlite:///"
@@ -71,7 +71,7 @@ def _open(address: str, source: str, org: str | None = None, bucket: str | None 
             address.rstrip("/"),
             org=org or _variable("ORG"),
             bucket=bucket or _variable("BUCKET"),
-            token=_token(),
+            token=influx_token(),
         )
     shown = address.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
     raise ConfigError(f"{source}: {shown!r} is not the address of a store; {_FORMS}")
@@ -99,8 +99,12 @@ def _variable(name: str) -> str:
     return _printable(value, variable)
 
 
-def _token() -> str:
-    """The token, or what the file holds that the environment names: read each time, since it may be replaced."""
+def influx_token() -> str:
+    """INFLUXDB_V2_TOKEN, or what the file holds that INFLUXDB_V2_TOKEN_FILE names: read each time, it may be replaced.
+
+    Raises:
+        ConfigError: there is none, or the file cannot be read; names it.
+    """
     named = os.environ.get("INFLUXDB_V2_TOKEN_FILE", "").strip()
     if os.environ.get("INFLUXDB_V2_TOKEN", "").strip() or not named:
         return _variable("TOKEN")
