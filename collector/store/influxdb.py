@@ -158,6 +158,32 @@ class InfluxStore:
         last = f'{select} GROUP BY "run", "phase" ORDER BY time DESC LIMIT 1'
         return runs_frame(map(_run_event, self._query(started)), map(_run_event, self._query(last)))
 
+    def flux(self, query: str, extern: Mapping[str, Any], *, timeout: float | None = None) -> Iterator[bytes]:
+        """What a Flux query answers, as annotated CSV, in pieces as they arrive. Only InfluxDB 2 knows Flux.
+
+        Args:
+            query: its text.
+            extern: the syntax tree of a file that is put before it: how values are given to it.
+            timeout: seconds to wait for the next piece; None for the default.
+
+        Raises:
+            Refused: the server did not carry it out, such as one that is wrong.
+            WriteUnavailable: the server does not answer, or stops in the middle.
+        """
+        dialect = {"header": True, "delimiter": ",", "annotations": ["datatype", "default"]}
+        response = self._call(
+            "/api/v2/query",
+            timeout or self._read_timeout,
+            query_params=[("org", self._org)],
+            header_params={"Content-Type": "application/json", "Accept": "application/csv"},
+            body={"query": query, "extern": extern, "type": "flux", "dialect": dialect},
+        )
+        try:
+            with self._connection_errors():
+                yield from response.stream(_READ_BYTES)
+        finally:
+            response.close()
+
     def close(self) -> None:
         """See `Store.close`."""
         client, self._client = self._client, None
