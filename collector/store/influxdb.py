@@ -18,6 +18,7 @@ from collector.line_parser import split_lines
 from collector.line_protocol import encode
 from collector.schema import RUNS, FieldValue, Point, point_problem
 from collector.store.frame import frame
+from collector.store.influx_history import InfluxHistory
 from collector.store.influxql import Part, blocks, field_types, identifier, select, where
 from collector.store.protocol import Tally
 from collector.store.refusals import Refused, connection_problem, one_line, refusal, stranger
@@ -124,7 +125,7 @@ class InfluxStore:
         if not types:
             return frame([], {})
         clause, values = where(run, start, stop, tags)
-        return frame(blocks(self._query(select(measurement, types, clause), values), types), types)
+        return frame(blocks(self._query(select(measurement, types.items(), clause), values), types), types)
 
     def count(
         self,
@@ -183,6 +184,10 @@ class InfluxStore:
                 yield from response.stream(_READ_BYTES)
         finally:
             response.close()
+
+    def history(self) -> InfluxHistory:
+        """See `Store.history`."""
+        return InfluxHistory(self._query)
 
     def close(self) -> None:
         """See `Store.close`."""

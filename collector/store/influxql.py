@@ -36,9 +36,22 @@ def field_types(parts: Iterable[Part]) -> dict[str, type]:
     return {name: _TYPES[kind] for name, kind in found.items()}
 
 
-def select(measurement: str, types: Mapping[str, type], clause: str) -> str:
-    """The statement that gives these fields of the points that a clause keeps, by series."""
-    columns = ", ".join(f"{identifier(name)}::{_NAMES[kind]}" for name, kind in types.items())
+def all_types(parts: Iterable[Part]) -> list[tuple[str, type]]:
+    """Each field with each type that it has in some shard, from the answer to SHOW FIELD KEYS.
+
+    One that has floats and integers has floats alone: InfluxDB gives the ones as the others too, whichever is asked.
+    """
+    found = {(name, _TYPES[kind]) for part in parts for name, kind in part["values"]}
+    return sorted(
+        ((name, kind) for name, kind in found if not (kind is int and (name, float) in found)),
+        key=lambda each: (each[0], _NAMES[each[1]]),
+    )
+
+
+def select(measurement: str, fields: Iterable[tuple[str, type]], clause: str, function: str = "") -> str:
+    """The statement that gives these fields, or what a function makes of each, of the points that a clause keeps, by
+    series."""
+    columns = ", ".join(f"{function}({identifier(name)}::{_NAMES[kind]})" for name, kind in fields)
     return f"SELECT {columns} FROM {identifier(measurement)} {clause} GROUP BY *"  # noqa: S608 - names are quoted, values bound
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from collector.schema import Point
+from collector.store.history import History
 from collector.times import Time
 
 if TYPE_CHECKING:
@@ -154,6 +155,13 @@ class Store(Protocol):
         `phases` (text, separated by commas, in the order in which they began); `started` and `last_seen`
         (datetime64[ns, UTC]; the first start, the last event); `step` (of the last event); `error` (what a phase
         failed of, else None); `framework`; `model`; `config` (JSON text of the run's start).
+        """
+        ...
+
+    def history(self) -> History:
+        """All that is there, as points, for who takes it elsewhere; to be closed. Nothing is read before it is asked.
+
+        Of a file it stays what it was when it was first asked; a server answers as of each moment.
         """
         ...
 

@@ -23,6 +23,7 @@ from collector.store.protocol import Tally
 from collector.store.runs import runs_frame
 from collector.store.shapes import Shapes
 from collector.store.sqlite_file import VERSION, is_at_rest, open_file
+from collector.store.sqlite_history import SqliteHistory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -162,6 +163,10 @@ class SqliteStore:
         with self._reading() as connection:
             events = sqlite_read.run_events(connection) if connection else ([], [])
         return runs_frame(*events)
+
+    def history(self) -> SqliteHistory:
+        """See `Store.history`."""
+        return SqliteHistory(self.path, lambda: self._errors(WriteUnavailable))
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -25,7 +25,7 @@ Counted = dict[int, tuple[int, int, int | None]]
 """Series → how often it was `written`, how many of its points have a field, and the newest one's time."""
 
 _KINDS: Final[Mapping[str, type]] = {"float": float, "int": int, "bool": bool, "str": str}
-_WITHIN: Final = "FROM points WHERE series_id = ? AND time >= ? AND time < ?"
+WITHIN: Final = "FROM points WHERE series_id = ? AND time >= ? AND time < ?"
 
 
 def define_functions(connection: sqlite3.Connection) -> None:
@@ -68,7 +68,7 @@ def blocks(
     sizes: list[int] = []
     rows: list[tuple[int, str]] = []
     for series_id, named in found:
-        cursor = connection.execute(f"SELECT time, fields {_WITHIN}", (series_id, *times))
+        cursor = connection.execute(f"SELECT time, fields {WITHIN}", (series_id, *times))
         while points := cursor.fetchmany(BLOCK):
             tags.append(named)
             sizes.append(len(points))
@@ -82,7 +82,7 @@ def blocks(
 
 def count(connection: sqlite3.Connection, found: Sequence[Series], times: tuple[int, int], field: str) -> int:
     """How many points of these series have a field."""
-    query = f"SELECT count(*) {_WITHIN} AND has(fields, ?)"
+    query = f"SELECT count(*) {WITHIN} AND has(fields, ?)"
     return sum(connection.execute(query, (series_id, *times, field)).fetchone()[0] for series_id, _ in found)
 
 

@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -27,29 +27,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from collector.store import Store
-    from collector.store.influxdb import InfluxStore
 
     from ..conftest import Influxd
 
 Opener = Callable[[], "Store"]
 NOON = 1_700_000_000_000_000_000
-
-
-@pytest.fixture(params=["sqlite", "influxdb"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Gives stores that all open the same empty place."""
-    if request.param == "sqlite":
-        return lambda: SqliteStore(tmp_path / "points.db")
-    influxd: Influxd = request.getfixturevalue("influxd")
-    bucket = influxd.bucket()
-    return lambda: influxd.store(bucket)
-
-
-@pytest.fixture
-def store(opener: Opener) -> Iterator[Store]:
-    store = opener()
-    yield store
-    store.close()
 
 
 def point(
@@ -625,22 +607,6 @@ points = st.builds(
     st.dictionaries(names, values, min_size=1, max_size=4),
     st.integers(NOON, NOON + 5),
 ).filter(lambda candidate: point_problem(candidate) is None)
-
-
-@pytest.fixture(scope="module")
-def pair(influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tuple[Store, Store]]]:
-    """Gives fresh empty pairs of stores, one of each kind."""
-    folder = tmp_path_factory.mktemp("pairs")
-    opened: list[Store] = []
-
-    def fresh() -> tuple[SqliteStore, InfluxStore]:
-        both = (SqliteStore(folder / f"{len(opened)}.db"), influxd.store())
-        opened.extend(both)
-        return both
-
-    yield fresh
-    for store in opened:
-        store.close()
 
 
 def write(store: Store, batch: list[Point]) -> int:
