@@ -1,0 +1,158 @@
+"""`gatewatch query`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from collector.errors import ConfigError
+from jobs.commands.common import Commands, positive, print_json
+from jobs.terminal import printable, table
+
+if TYPE_CHECKING:
+    from collector.store.influxdb import InfluxStore
+    from jobs.queries.answer import Row
+    from jobs.queries.query import Query
+    from jobs.queries.values import Value
+
+_READ_SECONDS: Final = 60
+
+
+def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    query = commands.add_parser(
+        "query",
+        parents=[with_store],
+        help="ask InfluxDB a named question, or one of your own in Flux",
+        epilog="Without NAME and --flux it lists the named queries and their parameters; docs/flux.md shows each.",
+    )
+    query.add_argument("name", nargs="?", metavar="NAME", help="which query")
+    query.add_argument(
+        "--flux", metavar="FILE", help="a query of your own, - for the standard input; `bucket` in it is the store's"
+    )
+    query.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the query is given, one each; NAME:TYPE=VALUE with --flux, where the type is not plain to see; again"
+        " for more of a list",
+    )
+    query.add_argument("--show", action="store_true", help="print the Flux, with its parameters filled in, to paste it")
+    form = query.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    query.add_argument("--limit", type=positive, metavar="ROWS", help="at most so many rows (default: all)")
+    query.add_argument(
+        "--timeout",
+        type=positive,
+        default=_READ_SECONDS,
+        metavar="SECONDS",
+        help=f"how long to wait for the next rows (default: {_READ_SECONDS})",
+    )
+    query.set_defaults(run_command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from jobs.queries.query import named  # noqa: PLC0415 - `--help` needs none of it
+
+    if arguments.flux is not None:
+        if arguments.name is not None or arguments.show:
+            raise ConfigError("--flux is for a query of your own: give it without NAME and --show")
+        return _own(arguments)
+    if arguments.name is not None:
+        return _named(arguments, named(arguments.name))
+    if arguments.param or arguments.show or arguments.csv or arguments.limit:
+        raise ConfigError("which query? give its NAME; `gatewatch query` alone lists them")
+    return _list(arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from jobs.queries.query import queries, signature  # noqa: PLC0415 - as above
+
+    found = queries().values()
+    if arguments.json:
+        print_json([_described(query) for query in found])
+    else:
+        print(table(["query", "answers", "--param"], [[q.name, q.title, signature(q.parameters)] for q in found]))
+    return 0
+
+
+def _described(query: Query) -> dict[str, object]:
+    parameters = [
+        {"name": p.name, "type": p.kind, "required": p.required, "default": p.default, "help": p.help}
+        for p in query.parameters
+    ]
+    return {"name": query.name, "title": query.title, "about": query.about, "parameters": parameters}
+
+
+def _named(arguments: argparse.Namespace, query: Query) -> int:
+    from jobs.queries.ask import ask  # noqa: PLC0415 - as above
+    from jobs.queries.given import given  # noqa: PLC0415 - as above
+    from jobs.queries.printed import in_order, in_words  # noqa: PLC0415 - as above
+
+    texts = given(arguments.param)
+    store = _influxdb(arguments)
+    values = query.values(texts, store.destination["bucket"])
+    if arguments.show:
+        print(query.filled(values))
+        return 0
+    source = f"query {query.name!r}"
+    rows = in_order(ask(store, query.text, values, source=source, timeout=arguments.timeout), query.columns)
+    return _print(arguments, in_words(rows, *query.words) if query.words else rows, source, values)
+
+
+def _own(arguments: argparse.Namespace) -> int:
+    from jobs.queries.ask import ask  # noqa: PLC0415 - as above
+    from jobs.queries.given import typed  # noqa: PLC0415 - as above
+    from jobs.queries.query import BUCKET  # noqa: PLC0415 - as above
+
+    given = typed(arguments.param)
+    source, text = _read(arguments.flux)
+    store = _influxdb(arguments)
+    values = {BUCKET: store.destination["bucket"], **given}
+    return _print(arguments, ask(store, text, values, source=source, timeout=arguments.timeout), source, values)
+
+
+def _influxdb(arguments: argparse.Namespace) -> InfluxStore:
+    from collector.store import open_store  # noqa: PLC0415 - as above
+    from jobs.queries.ask import influxdb  # noqa: PLC0415 - as above
+
+    return influxdb(open_store(arguments.store))
+
+
+def _read(file: str) -> tuple[str, str]:
+    """What errors call a query of the user's own, and its text."""
+    source = "standard input" if file == "-" else file
+    try:
+        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return printable(source), text.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"--flux {printable(source)}: {what}; give a file that holds a Flux query") from None
+
+
+def _print(arguments: argparse.Namespace, rows: Iterator[Row], source: str, values: Mapping[str, Value]) -> int:
+    """Print the rows as they come."""
+    from jobs.queries.printed import Limited, as_csv, as_json, as_table  # noqa: PLC0415 - as above
+    from jobs.queries.values import literal  # noqa: PLC0415 - as above
+
+    asked = Limited(rows, arguments.limit)
+    if arguments.json:
+        pieces = as_json(asked)
+    elif arguments.csv:
+        pieces = as_csv(asked, printable if sys.stdout.isatty() else str)
+    else:
+        pieces = as_table(asked)
+    for piece in pieces:
+        sys.stdout.write(piece)
+    if not asked.count and not (arguments.json or arguments.csv):
+        given = ", ".join(f"{name}={literal(value)}" for name, value in values.items())
+        print(f"{source} finds nothing, given {printable(given)}")
+    sys.stdout.flush()  # so that a pipe that was closed is noticed here
+    if asked.more:
+        print(f"only the first {asked.count:,} rows are shown: there are more, see --limit", file=sys.stderr)
+    return 0

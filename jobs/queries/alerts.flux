@@ -1,0 +1,17 @@
+// What was alerted
+//
+// Every time that an alert of the jobs began, was repeated or was over, the newest first.
+//
+// param rules: strings                  only these rules
+// param start: time = -30d              from when
+// param stop: time = now                until when
+// columns: time, rule, state, run, phase, layer, gate, job, value, threshold, delivered
+
+from(bucket: bucket)
+    |> range(start: start, stop: stop)
+    |> filter(fn: (r) => r._measurement == "alert_events")
+    |> filter(fn: (r) => length(arr: rules) == 0 or contains(value: r.rule, set: rules))
+    |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+    |> group()
+    |> rename(columns: {_time: "time"})
+    |> sort(columns: ["time"], desc: true)

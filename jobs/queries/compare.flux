@@ -1,0 +1,54 @@
+// Two runs at the same steps
+//
+// One statistic of each gate in both, the captures of so many steps taken together: runs need not capture at the same
+// ones. The last column is how much higher it is in the run than in the other.
+//
+// param run: string                     which run
+// param other: string                   the run that it is compared with
+// param statistic: string = mean        mean, std, p05, p50, p95, saturated_low, saturated_high, entropy, dead_units…
+// param steps: int = 1000               how many steps are taken together
+// param phase: string = train           train, validation, backtest or live
+// param layers: strings                 only these layers
+// param gates: strings                  only these gates
+// param start: time = 1970-01-01        from when
+// param stop: time = now                until when
+// columns: step, layer, gate, this, that, difference
+
+of = (name, column) => {
+    points =
+        from(bucket: bucket)
+            |> range(start: start, stop: stop)
+            |> filter(
+                fn: (r) =>
+                    r._measurement == "gate_stats" and (r._field == statistic or r._field == "step") and r.run == name
+                        and
+                        r.phase == phase,
+            )
+            |> filter(fn: (r) => length(arr: layers) == 0 or contains(value: r.layer, set: layers))
+            |> filter(fn: (r) => length(arr: gates) == 0 or contains(value: r.gate, set: gates))
+            |> keep(columns: ["_time", "layer", "gate", "_field", "_value"])
+
+    return
+        union(
+            tables: [
+                points |> filter(fn: (r) => r._field == statistic) |> set(key: "_field", value: "value") |> toFloat(),
+                points |> filter(fn: (r) => r._field == "step") |> set(key: "_field", value: "at") |> toFloat(),
+            ],
+        )
+            |> group(columns: ["layer", "gate"])
+            |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+            |> filter(fn: (r) => exists r.value and exists r.at)
+            |> map(
+                fn: (r) =>
+                    ({layer: r.layer, gate: r.gate, step: int(v: r.at) / steps * steps, _field: column, _value: r.value}),
+            )
+            |> group(columns: ["layer", "gate", "step", "_field"])
+            |> mean()
+}
+
+union(tables: [of(name: run, column: "this"), of(name: other, column: "that")])
+    |> group()
+    |> pivot(rowKey: ["layer", "gate", "step"], columnKey: ["_field"], valueColumn: "_value")
+    |> filter(fn: (r) => exists r.this and exists r.that)
+    |> map(fn: (r) => ({r with difference: r.this - r.that}))
+    |> sort(columns: ["layer", "gate", "step"])

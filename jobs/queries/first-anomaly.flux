@@ -1,0 +1,47 @@
+// When each run had its first anomaly
+//
+// Of each run and phase the first capture with a consensus above 1: when, at which step, how long after the first
+// capture, and in which layer. Runs without one are not listed.
+//
+// param runs: strings                   only these runs
+// param start: time = -30d              from when
+// param stop: time = now                until when
+// columns: run, phase, time, step, after, layer, gate, score
+
+scores = (fn) =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(fn: (r) => r._measurement == "gate_scores" and r.detector == "consensus")
+        |> filter(fn: fn)
+first_scores =
+    scores(fn: (r) => r._field == "anomaly_score" and r._value > 1.0)
+        |> first()
+        |> filter(fn: (r) => length(arr: runs) == 0 or contains(value: r.run, set: runs))
+        |> group(columns: ["run", "phase"])
+        |> sort(columns: ["_time", "layer", "gate"])
+        |> first()
+        |> set(key: "_field", value: "score")
+first_captures =
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(fn: (r) => r._measurement == "gate_stats" and r._field == "step")
+        |> first()
+        |> group(columns: ["run", "phase"])
+        |> min(column: "_time")
+        |> keep(columns: ["run", "phase", "_time"])
+        |> rename(columns: {_time: "began"})
+
+found =
+    union(tables: [first_scores, scores(fn: (r) => r._field == "step")])
+        |> keep(columns: ["_time", "run", "phase", "layer", "gate", "_field", "_value"])
+        |> group(columns: ["run", "phase", "layer", "gate", "_field"])
+        |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+        |> filter(fn: (r) => exists r.score)
+        |> group(columns: ["run", "phase"])
+
+join(tables: {found: found, captures: first_captures}, on: ["run", "phase"])
+    |> group()
+    |> map(fn: (r) => ({r with after: string(v: duration(v: int(v: r._time) - int(v: r.began)))}))
+    |> rename(columns: {_time: "time"})
+    |> drop(columns: ["began"])
+    |> sort(columns: ["run", "phase"])

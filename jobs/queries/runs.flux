@@ -1,0 +1,73 @@
+// Every run: how it stands and where it has come to
+//
+// The state is a run's last event. One that told no end and has said nothing for two minutes before `stop` has died,
+// or cannot reach the store. The score is the last of the consensus over its layers, the worst of them.
+//
+// param start: time = -30d              from when
+// param stop: time = now                until when
+// columns: run, phase, state, started, last_seen, step, loss, val_loss, score
+
+import "date"
+
+newest = (measurement, field) =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(fn: (r) => r._measurement == measurement and r._field == field)
+        |> last()
+        |> group(columns: ["run", "phase", "_field"])
+        |> sort(columns: ["_time"])
+        |> last()
+events = () => newest(measurement: "runs", field: "event")
+begun = () =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(fn: (r) => r._measurement == "runs" and r._field == "step")
+        |> first()
+        |> group(columns: ["run", "phase", "_field"])
+        |> sort(columns: ["_time"])
+        |> first()
+score = () =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(
+            fn: (r) =>
+                r._measurement == "gate_scores" and r._field == "anomaly_score" and r.detector == "consensus",
+        )
+        |> last()
+        |> group(columns: ["run", "phase", "_field"])
+        |> max()
+        |> set(key: "_field", value: "score")
+until = int(v: date.time(t: stop))
+
+union(
+    tables: [
+        events(),
+        events() |> map(fn: (r) => ({r with _field: "last_seen", _value: int(v: r._time)})),
+        begun() |> map(fn: (r) => ({r with _field: "started", _value: int(v: r._time)})),
+        score(),
+        newest(measurement: "runs", field: "step"),
+        newest(measurement: "train_metrics", field: "loss"),
+        newest(measurement: "train_metrics", field: "val_loss"),
+    ],
+)
+    |> keep(columns: ["run", "phase", "_field", "_value"])
+    |> group(columns: ["run", "phase", "_field"])
+    |> pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")
+    |> group()
+    |> filter(fn: (r) => exists r.event and exists r.last_seen and exists r.started)
+    |> map(
+        fn: (r) =>
+            ({r with
+                state:
+                    if r.event != "started" and r.event != "heartbeat" then
+                        r.event
+                    else if until - r.last_seen > int(v: 120s) then
+                        "died"
+                    else
+                        "live",
+                started: time(v: r.started),
+                last_seen: time(v: r.last_seen),
+            }),
+    )
+    |> drop(columns: ["event"])
+    |> sort(columns: ["run", "phase"])

@@ -1,0 +1,32 @@
+// The worst layers of the last month
+//
+// The gates and parameters with the highest anomaly score of the consensus, in all runs, when that was, and in how many
+// of their scored captures they were anomalous. Above 1 is anomalous.
+//
+// param top: int = 10                   how many
+// param start: time = -30d              from when
+// param stop: time = now                until when
+// columns: run, phase, layer, gate, worst, when, anomalous, scored
+
+of = (field) =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(fn: (r) => r._measurement == "gate_scores" and r.detector == "consensus" and r._field == field)
+highest = () => of(field: "anomaly_score") |> max()
+kept = ["run", "phase", "layer", "gate", "_field", "_value"]
+
+union(
+    tables: [
+        highest() |> set(key: "_field", value: "worst") |> keep(columns: kept),
+        highest() |> map(fn: (r) => ({r with _field: "when", _value: int(v: r._time)})) |> keep(columns: kept),
+        of(field: "anomalous") |> sum() |> keep(columns: kept),
+        of(field: "anomalous") |> count() |> set(key: "_field", value: "scored") |> keep(columns: kept),
+    ],
+)
+    |> group(columns: ["run", "phase", "layer", "gate", "_field"])
+    |> pivot(rowKey: ["run", "phase", "layer", "gate"], columnKey: ["_field"], valueColumn: "_value")
+    |> group()
+    |> map(fn: (r) => ({r with when: time(v: r.when)}))
+    |> sort(columns: ["run", "phase", "layer", "gate"])
+    |> sort(columns: ["worst"], desc: true)
+    |> limit(n: top)

@@ -1,0 +1,362 @@
+"""The named queries' pure parts: what is typed, what a file's first comment says, and what a server answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializationMode
+
+from collector.errors import ConfigError
+from jobs.queries.answer import QueryFailed, Row, rows
+from jobs.queries.ask import placed
+from jobs.queries.given import given as taken_apart
+from jobs.queries.given import typed
+from jobs.queries.printed import BLOCK, Limited, as_csv, as_json, as_table, in_order, in_words
+from jobs.queries.query import named, parse, queries, signature
+from jobs.queries.values import READERS, Duration, Instant, guessed, literal, read
+
+DAY = 86_400 * 10**9
+
+
+def nanoseconds(*parts):
+    return int(datetime(*parts, tzinfo=UTC).timestamp()) * 10**9
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("string", "", ""),
+        ("string", "12", "12"),
+        ("int", "-7", -7),
+        ("int", "9223372036854775807", 2**63 - 1),
+        ("float", "1e-7", 1e-7),
+        ("float", "3", 3.0),
+        ("float", "-.5", -0.5),
+        ("bool", "true", True),
+        ("duration", "1y6mo", Duration(((1, "y"), (6, "mo")))),
+        ("duration", "-10ms", Duration(((10, "ms"),), negative=True)),
+        ("duration", "5µs", Duration(((5, "us"),))),
+        ("time", "now", Instant()),
+        ("time", "-30d", Duration(((30, "d"),), negative=True)),
+        ("time", "2026-01-31", Instant(nanoseconds(2026, 1, 31))),
+        ("time", "2026-01-31T09:30", Instant(nanoseconds(2026, 1, 31, 9, 30))),
+        ("time", "2026-01-31 09:30:00", Instant(nanoseconds(2026, 1, 31, 9, 30))),
+        ("time", "2026-01-31T09:30:00.000000001Z", Instant(nanoseconds(2026, 1, 31, 9, 30) + 1)),
+        ("time", "2026-01-31T09:30:00+01:00", Instant(nanoseconds(2026, 1, 31, 8, 30))),
+        ("time", "1969-12-31T23:59:59.5Z", Instant(-500_000_000)),
+    ],
+)
+def test_what_is_typed_becomes_a_value(kind, text, value):
+    assert read(kind, [text]) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("int", "abc"), ("int", ""), ("int", "1.5"), ("int", "9223372036854775808"), ("int", "٣"), ("int", "1_0"),
+        ("float", "nan"), ("float", "inf"), ("float", "1e999"), ("float", ""), ("float", "1,5"),
+        ("bool", "yes"), ("bool", "True"),
+        ("duration", "30"), ("duration", "d"), ("duration", "1 d"), ("duration", "293y"), ("duration", "99999999999h"),
+        ("time", "yesterday"), ("time", "2026-13-01"), ("time", "2026-02-30"), ("time", "1500-01-01"), ("time", "12"),
+        ("time", "2026-01-31T25:00"), ("time", "9999-01-01"), ("time", "2026-01-31T09:30:00.0000000001Z"),
+    ],
+)  # fmt: skip
+def test_what_is_none_of_the_type_is_told(kind, text):
+    with pytest.raises(ValueError, match=r"^must be "):
+        read(kind, [text])
+
+
+@given(st.integers(-(2**63) + 10**9, 2**63 - 10**9))
+def test_a_time_that_is_shown_is_read_again(time):
+    assert read("time", [literal(Instant(time))]) == Instant(time)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_that_is_shown_is_read_again(number):
+    assert read("float", [literal(number)]) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5), ("-5", -5), ("0.5", 0.5), ("true", True), ("5m", Duration(((5, "m"),))), ("now", "now"),
+        ("2026-01-31", Instant(nanoseconds(2026, 1, 31))), ("goog-1", "goog-1"), ("", ""), ("True", "True"),
+    ],
+)  # fmt: skip
+def test_a_type_is_guessed(text, value):
+    assert guessed(text) == value
+    assert type(guessed(text)) is type(value)
+
+
+class TestGiven:
+    def test_once_each_or_again_for_a_list(self):
+        assert taken_apart(["run=a=b", "layers=x", "layers=y,z", "empty="]) == {
+            "run": ["a=b"], "layers": ["x", "y,z"], "empty": [""],
+        }  # fmt: skip
+
+    def test_types_of_queries_of_ones_own(self):
+        found = typed(["a=5", "b:string=5", "c:strings=x", "c:strings=y", "d:float=5", "e:time=now"])
+        assert found == {"a": 5, "b": "5", "c": ["x", "y"], "d": 5.0, "e": Instant()}
+        assert isinstance(found["d"], float)
+
+    @pytest.mark.parametrize("item", ["run", "=a", "1a=b", "a b=c", "é=1", "", "a:b:c=d", "\x1b=x"])
+    def test_what_has_another_form(self, item):
+        for function in (taken_apart, typed):
+            with pytest.raises(ConfigError, match=r"^--param .*: must be NAME=VALUE, such as run=goog-1$"):
+                function([item])
+
+    @pytest.mark.parametrize(
+        ("items", "problem"),
+        [
+            (["a:money=5"], "no type 'money'; there are string, int,"),
+            (["a:int=x"], "must be a whole number"),
+            (["a=1", "a=2"], "a was given before"),
+            (["a:strings=1", "a=2"], "a was given before"),
+            (["import=2"], "is a word of Flux itself"),
+        ],
+    )
+    def test_what_cannot_be_a_value(self, items, problem):
+        with pytest.raises(ConfigError, match=f"^--param .*{problem}"):
+            typed(items)
+
+    def test_a_named_query_declares_its_types(self):
+        with pytest.raises(ConfigError, match="a named query declares its types; give step=VALUE"):
+            taken_apart(["step:int=5"])
+
+
+FILE = """// A title
+//
+// What it is about,
+// in two lines.
+//
+// param run: string                which run
+// param step: int = 5              the step
+// param layers: strings            only these
+// columns: time, value
+
+import "date"
+
+from(bucket: bucket)
+"""
+
+
+class TestFile:
+    def test_its_first_comment_says_what_it_is(self):
+        query = parse("q", FILE)
+        assert (query.title, query.about) == ("A title", "What it is about, in two lines.")
+        assert [(p.name, p.kind, p.default, p.help, p.required) for p in query.parameters] == [
+            ("run", "string", None, "which run", True),
+            ("step", "int", "5", "the step", False),
+            ("layers", "strings", None, "only these", False),
+        ]
+        assert query.columns == ("time", "value")
+        assert signature(query.parameters) == "run [step=5] [layers…]"
+
+    def test_its_values(self):
+        assert parse("q", FILE).values({"run": ["a"], "layers": ["x", "y"]}, "b") == {
+            "bucket": "b", "run": "a", "step": 5, "layers": ["x", "y"],
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("texts", "told"),
+        [
+            ({}, "query 'q' needs --param run=…: which run"),
+            ({"run": ["a"], "stpe": ["5"]}, "--param stpe: query 'q' has no such parameter; it has run, step, layers"),
+            ({"run": ["a"], "step": ["abc"]}, "--param step=abc: must be a whole number of at most 64 bits, such as 100"
+             " (query 'q')"),
+            ({"run": ["a", "b"]}, "--param run=a=b: was given more than once (query 'q')"),
+            ({"bucket": ["x"]}, "--param bucket: query 'q' has no such parameter; it has run, step, layers"),
+        ],
+    )  # fmt: skip
+    def test_values_that_cannot_be(self, texts, told):
+        with pytest.raises(ConfigError) as caught:
+            parse("q", FILE).values(texts, "b")
+        assert str(caught.value) == told
+
+    def test_it_is_shown_with_its_values(self):
+        query = parse("q", FILE)
+        assert query.filled(query.values({"run": ['a"b']}, "points")) == (
+            '// A title\n\nimport "date"\n\nbucket = "points"\nrun = "a\\"b"\nstep = 5\nlayers = []\n\n'
+            "from(bucket: bucket)"
+        )
+
+    @pytest.mark.parametrize("text", ["", "from(bucket: bucket)\n", "// A title\n"])
+    def test_one_without_a_title_or_columns(self, text):
+        with pytest.raises(ValueError, match=r"q\.flux"):
+            parse("q", text)
+
+    def test_every_query_can_be_found_and_its_defaults_are_of_their_types(self):
+        assert len(queries()) >= 12
+        for name, query in queries().items():
+            assert named(name) is query
+            assert query.title
+            assert query.about
+            for parameter in query.parameters:
+                assert parameter.kind in READERS
+                if not parameter.required:
+                    parameter.value(None)
+            assert f"param {parameter.name}:" in query.text
+
+    def test_a_name_of_none(self):
+        with pytest.raises(ConfigError, match=r"^no query is named 'gate'; there are alerts, "):
+            named("gate")
+
+
+ANSWER = """#datatype,string,long,dateTime:RFC3339,double,string,boolean,long\r
+#default,_result,,,,,,\r
+,result,table,_time,_value,run,flag,step\r
+,,0,2026-01-31T09:30:00.000000001Z,0.5,"a ""b"", \r
+c",true,7\r
+,,1,2026-01-31T09:30:00Z,,é漢,false,\r
+\r
+#datatype,string,long,unsignedLong\r
+#default,other,,\r
+,result,table,n\r
+,,2,18446744073709551615\r
+"""
+
+
+def pieces(text, size=7):
+    data = text.encode()
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+class TestAnswer:
+    @pytest.mark.parametrize("size", [1, 7, 10_000])
+    def test_rows_come_with_their_types(self, size):
+        first, second, third = rows(pieces(ANSWER, size))
+        assert first.columns == ("_time", "_value", "run", "flag", "step")
+        assert first.cells == ("2026-01-31T09:30:00.000000001Z", 0.5, 'a "b", \nc', True, 7)
+        assert second.cells == ("2026-01-31T09:30:00Z", None, "é漢", False, None)
+        assert second.columns is first.columns
+        assert third == (("result", "n"), ("other", 2**64 - 1))
+
+    def test_a_long_text(self):
+        text = 'x"' * 2**19
+        answer = (
+            f'#datatype,string,long,string\n,result,table,config\n,_result,0,"{text.replace(chr(34), chr(34) * 2)}"\n'
+        )
+        assert next(rows(pieces(answer, 2**16))).cells == (text,)
+
+    @pytest.mark.parametrize("before", ["", ANSWER], ids=["at once", "in the middle"])
+    def test_an_error_in_it(self, before):
+        told = ',error,reference\r\n,"runtime error @1:2-1:9: ""x"" is no number",897\r\n'
+        with pytest.raises(QueryFailed, match=r'^runtime error @1:2-1:9: "x" is no number$'):
+            list(rows(pieces(f"{before}\r\n#datatype,string,string\r\n#default,,\r\n{told}")))
+
+    def test_columns_that_a_user_named_so_are_no_error(self):
+        answer = "#datatype,string,long,string,string\n,result,table,error,reference\n,_result,0,a,b\n"
+        assert [row.cells for row in rows([answer.encode()])] == [("a", "b")]
+
+    @pytest.mark.parametrize("text", ["<html>no</html>\n", '#datatype,long\n,a\n,1,"', "#datatype,long,long\n,a\n,x\n"])
+    def test_what_is_no_answer(self, text):
+        with pytest.raises(ValueError, match=r"."):
+            list(rows(pieces(text)))
+
+    def test_nothing(self):
+        assert list(rows([])) == list(rows([b"\r\n"])) == []
+
+    @settings(deadline=None)
+    @given(st.lists(st.tuples(st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1), st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\x00")
+    )), max_size=5), st.integers(1, 50))  # fmt: skip
+    def test_influxdbs_own_client_reads_the_same(self, values, size):
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerows(
+            [["#datatype", "string", "long", "double", "long", "string"], ["#group", *["false"] * 5],
+                ["#default", "_result", "", "", "", ""],
+             ["", "result", "table", "x", "n", "name"], *(["", "", 0, *map(str, value)] for value in values)]
+        )  # fmt: skip
+
+        class Response(io.BytesIO):
+            def getheaders(self):
+                return {}
+
+        parser = FluxCsvParser(Response(text.getvalue().encode()), FluxSerializationMode.stream)
+        oracle = [(record["x"], record["n"], record["name"]) for record in parser.generator()]
+        found = [row.cells for row in rows(pieces(text.getvalue(), size))]
+        assert found == [(x, n, name or "") for x, n, name in oracle] == values
+
+
+class TestPrinted:
+    ROWS = (
+        Row(("time", "run", "value", "n", "flag"), ("2026-01-31T09:30:00Z", "a\x1b[31m", 0.73129, 12000, True)),
+        Row(("time", "run", "value", "n", "flag"), ("2026-01-31T09:30:00.5Z", "b", None, 7, None)),
+    )
+
+    def test_a_table(self):
+        assert "".join(as_table(self.ROWS)) == (
+            "time                   run        value      n  flag\n"
+            "2026-01-31 09:30:00    a\\x1b[31m  0.731  12000  true\n"
+            "2026-01-31 09:30:00.5  b                     7\n"
+        )
+
+    def test_small_numbers_keep_their_digits(self):
+        assert "1.23e-08" in "".join(as_table([Row(("norm",), (1.234e-8,))]))
+
+    def test_a_long_table_comes_in_blocks(self):
+        def endless():
+            n = 0
+            while True:
+                yield Row(("n",), (n,))
+                n += 1
+
+        first, second = (block for block, _ in zip(as_table(endless()), range(2), strict=False))
+        assert first.splitlines()[0] == "n".rjust(len(first.splitlines()[0]))
+        assert len(first.splitlines()) == len(second.splitlines()) == BLOCK + 1
+
+    def test_csv(self):
+        other = Row(("x\n",), (float("nan"),))
+        assert "".join(as_csv([*self.ROWS, other])) == (
+            "time,run,value,n,flag\n"
+            "2026-01-31T09:30:00Z,a\x1b[31m,0.73129,12000,true\n"
+            "2026-01-31T09:30:00.5Z,b,,7,\n"
+            '\n"x\n"\nnan\n'
+        )
+
+    def test_json(self):
+        assert json.loads("".join(as_json(self.ROWS))) == [
+            dict(zip(row.columns, row.cells, strict=True)) for row in self.ROWS
+        ]
+        assert json.loads("".join(as_json([]))) == []
+        assert json.loads("".join(as_json([Row(("x",), (float("inf"),))]))) == [{"x": None}]
+
+    def test_a_limit(self):
+        some = Limited(iter(self.ROWS), 1)
+        assert list(some) == [self.ROWS[0]]
+        assert (some.count, some.more) == (1, True)
+        all_of_them = Limited(iter(self.ROWS), 2)
+        assert list(all_of_them) == [*self.ROWS]
+        assert (all_of_them.count, all_of_them.more) == (2, False)
+
+    def test_columns_in_order(self):
+        assert list(in_order([Row(("b", "c", "a"), (2, 3, 1))], ("a", "b", "d"))) == [
+            Row(("a", "b", "d"), (1, 2, None))
+        ]
+
+    def test_causes_in_words(self):
+        told = [Row(("cause", "by"), case) for case in (("memory_timescale", -9.0), ("collapsed", 2.0), (None, None))]
+        assert [row.cells[-1] for row in in_words(told, "cause", "by")][:2] == [
+            "it remembers for fewer bars than before",
+            "the gate went fully open or shut",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("compilation failed: error @3:5-3:10: undefined identifier x\n\nerror @9:1-9:2: y", "q.flux:3:5: undefined"
+         " identifier x (and 1 more)"),
+        ("runtime error @1:2-1:9: filter: nothing", "q.flux:1:2: filter: nothing"),
+        ("compilation failed: no place\nfor it", "q.flux: no place for it"),
+    ],
+)  # fmt: skip
+def test_a_servers_complaint_begins_with_its_place(message, told):
+    assert placed("q.flux", message) == told
