@@ -123,7 +123,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _influxd_binary() -> str:
+def influxd_binary() -> str:
+    """The path of influxd; where there is none the test is skipped, and fails on CI."""
     if _BINARY:
         return _BINARY
     cached = subprocess.run([ROOT / "tools/build-influxd", "--cached"], capture_output=True, text=True, check=False)
@@ -149,7 +150,7 @@ def own_influxd(tmp_path: Path) -> Iterator[Influxd]:
 
 def run_influxd(folder: Path) -> Iterator[Influxd]:
     """Start influxd in a folder, set it up, and stop it in the end."""
-    server = Influxd(_influxd_binary(), f"127.0.0.1:{free_port()}", folder)
+    server = Influxd(influxd_binary(), f"127.0.0.1:{free_port()}", folder)
     try:
         server.start()
         setup = {"username": "tests", "password": "correct horse", "org": server.org, "bucket": "first"}

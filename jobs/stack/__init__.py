@@ -1,0 +1,1 @@
+"""What the compose stack runs beside the service: its set-up of InfluxDB, and the look at its health."""

@@ -1,0 +1,240 @@
+"""InfluxDB's API for what a set-up does: an owner who signs in, and JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import urllib3
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.rest import ApiException
+
+from collector.errors import ConfigError, GatewatchError
+from collector.store.refusals import connection_problem, one_line
+from jobs.stack.plan import Bucket, Grant, Permissions, Task
+
+if TYPE_CHECKING:
+    from jobs.stack.wanted import Wanted
+
+TIMEOUT_S: Final = 20.0
+_PAGE: Final = 100
+_DESCRIPTION: Final = "Gatewatch: "
+"""How the description of an authorization begins that is made here; the token's name follows."""
+
+
+class Server:
+    """An InfluxDB and its owner.
+
+    Every method raises `GatewatchError` where the server does not answer or refuses, and says which.
+
+    Args:
+        wanted: where it is and whose.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._owner = InfluxDBClient(
+            wanted.url, username=wanted.user, password=wanted.password, timeout=int(TIMEOUT_S * 1000)
+        )
+
+    def close(self) -> None:
+        """Sign out."""
+        with suppress(ApiException, urllib3.exceptions.HTTPError, OSError):  # the session ends by itself
+            self._owner.close()  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
+
+    def is_new(self) -> bool:
+        """Whether nobody has set it up yet."""
+        return bool(self._ask("GET", "/api/v2/setup", client=self._nobody())["allowed"])
+
+    def onboard(self) -> None:
+        """Make the owner, the organisation and the bucket, as only the first may who comes."""
+        wanted = self._wanted
+        names = {"username": wanted.user, "password": wanted.password, "org": wanted.org, "bucket": wanted.bucket}
+        # The token of the answer may do everything. Nobody needs it: it is not kept.
+        self._ask(
+            "POST",
+            "/api/v2/setup",
+            {**names, "retentionPeriodSeconds": wanted.retention_s},
+            client=self._nobody(),
+        )
+
+    def organisation(self) -> str:
+        """The organisation's id.
+
+        Raises:
+            ConfigError: the owner is not let in, or there is no such organisation.
+        """
+        wanted = self._wanted
+        try:
+            there = {org["name"]: org["id"] for org in self._ask("GET", "/api/v2/orgs", limit=_PAGE)["orgs"]}
+        except _Refused as refused:
+            if refused.status not in (401, 403):
+                raise
+            raise ConfigError(
+                f"{wanted.url} was set up before and does not let {wanted.user!r} in: set GATEWATCH_INFLUXDB_USER and"
+                " GATEWATCH_INFLUXDB_PASSWORD to those that it was set up with, or delete its data to begin anew"
+            ) from None
+        if wanted.org not in there:
+            names = ", ".join(map(repr, sorted(there))) or "none that this user sees"
+            raise ConfigError(
+                f"{wanted.url} was set up before and has no organisation {wanted.org!r}: set INFLUXDB_V2_ORG to one"
+                f" that is there ({names})"
+            )
+        return str(there[wanted.org])
+
+    def buckets(self, org: str) -> dict[str, Bucket]:
+        """Those that are wanted and there: name → what each is like."""
+        found = {}
+        for name in self._wanted.retentions:
+            try:
+                answer = self._ask("GET", "/api/v2/buckets", orgID=org, name=name)
+            except _Refused as refused:
+                if refused.status == 404:
+                    continue
+                raise
+            for bucket in answer["buckets"]:
+                rules = bucket.get("retentionRules") or [{}]
+                found[name] = Bucket(bucket["id"], int(rules[0].get("everySeconds", 0)))
+        return found
+
+    def make_bucket(self, org: str, name: str, retention_s: int) -> None:
+        """Make a bucket that keeps points for so many seconds; 0: for ever."""
+        self._ask("POST", "/api/v2/buckets", {"orgID": org, "name": name, "retentionRules": _rules(retention_s)})
+
+    def keep_for(self, bucket: str, retention_s: int) -> None:
+        """Change how long the bucket of an id keeps points."""
+        self._ask("PATCH", f"/api/v2/buckets/{bucket}", {"retentionRules": _rules(retention_s)})
+
+    def tasks(self, org: str, name: str) -> list[Task]:
+        """The tasks of a name."""
+        answer = self._ask("GET", "/api/v2/tasks", orgID=org, name=name, limit=_PAGE)
+        return [Task(task["id"], task["flux"]) for task in answer.get("tasks") or ()]
+
+    def make_task(self, org: str, flux: str, description: str) -> None:
+        """Make a task."""
+        self._ask("POST", "/api/v2/tasks", {"orgID": org, "flux": flux, "description": description})
+
+    def change_task(self, task: str, flux: str) -> None:
+        """Give the task of an id other Flux."""
+        self._ask("PATCH", f"/api/v2/tasks/{task}", {"flux": flux})
+
+    def grants(self, org: str) -> dict[str, list[Grant]]:
+        """The authorizations that were made here: the token's name → each."""
+        found: dict[str, list[Grant]] = defaultdict(list)
+        for each in self._ask("GET", "/api/v2/authorizations", orgID=org)["authorizations"]:
+            name = str(each.get("description", ""))
+            if name.startswith(_DESCRIPTION):
+                permissions = frozenset((p["action"], _resource(p["resource"])) for p in each["permissions"])
+                found[name.removeprefix(_DESCRIPTION)].append(
+                    Grant(each["id"], permissions, each.get("status", "active") == "active")
+                )
+        return dict(found)
+
+    def make_token(self, org: str, name: str, permissions: Permissions) -> str:
+        """Make a token; it is told this once."""
+        allowed = [
+            {"action": action, "resource": {"type": "buckets", "id": bucket, "orgID": org}}
+            for action, bucket in sorted(permissions)
+        ]
+        about = {"orgID": org, "description": f"{_DESCRIPTION}{name}", "permissions": allowed}
+        return str(self._ask("POST", "/api/v2/authorizations", about)["token"])
+
+    def drop_grant(self, grant: str) -> None:
+        """Delete the authorization of an id, and its token with it."""
+        self._ask("DELETE", f"/api/v2/authorizations/{grant}")
+
+    def accepts(self, token: str) -> bool:
+        """Whether a token is one of the server's, whatever it may do."""
+        client = InfluxDBClient(self._wanted.url, token, timeout=int(TIMEOUT_S * 1000))
+        try:
+            self._ask("GET", "/api/v2/buckets", client=client, limit=1)
+        except _Refused as refused:
+            if refused.status != 401:
+                raise
+            return False
+        finally:
+            client.close()  # type: ignore[no-untyped-call]  # as above
+        return True
+
+    def _nobody(self) -> InfluxDBClient:
+        return InfluxDBClient(self._wanted.url, timeout=int(TIMEOUT_S * 1000))
+
+    def _ask(
+        self, method: str, path: str, body: object = None, *, client: InfluxDBClient | None = None, **query: object
+    ) -> Any:
+        """The decoded answer."""
+        url = self._wanted.url
+        try:
+            response = (client or self._owner).api_client.call_api(  # type: ignore[no-untyped-call]  # as above
+                path,
+                method,
+                query_params=list(query.items()),
+                header_params={"Content-Type": "application/json", "Accept": "application/json"},
+                body=body,
+                _preload_content=False,
+                _return_http_data_only=True,
+            )
+            return json.loads(response.data or b"null")
+        except ApiException as error:
+            raise _Refused(url, int(error.status or 0), _message(error)) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"{url}: {connection_problem(error)}; see that InfluxDB runs there") from None
+        except (ValueError, TypeError):
+            raise GatewatchError(f"{url}: answers what InfluxDB 2 does not; see the address") from None
+
+
+class Unreachable(GatewatchError):  # noqa: N818 - named like the store's WriteUnavailable
+    """There was no answer."""
+
+
+class _Refused(GatewatchError):  # noqa: N818 - as above
+    """The server said no."""
+
+    def __init__(self, url: str, status: int, message: str) -> None:
+        super().__init__(f"{url}: {message}")
+        self.status = status
+
+
+def wait_until_it_answers(
+    server: Server,
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Wait for the server; whether nobody has set it up yet.
+
+    Raises:
+        Unreachable: it did not answer in so many seconds.
+    """
+    deadline = clock() + seconds
+    while True:
+        try:
+            return server.is_new()
+        except Unreachable:
+            if clock() >= deadline:
+                raise
+        except _Refused as refused:  # 503 while it opens its files
+            if refused.status != 503 or clock() >= deadline:
+                raise
+        sleep(0.5)
+
+
+def _message(error: ApiException) -> str:
+    try:
+        return one_line(json.loads(error.body or b"")["message"])
+    except (ValueError, KeyError, TypeError):
+        reason = f" {error.reason}" if error.reason else ""
+        return f"answers {error.status or 'no HTTP'}{one_line(reason)}; see that it is InfluxDB 2"
+
+
+def _rules(retention_s: int) -> list[Mapping[str, object]]:
+    return [{"type": "expire", "everySeconds": retention_s}]
+
+
+def _resource(resource: Mapping[str, str]) -> str:
+    """The bucket's id; of a permission that is for more than a bucket something that no bucket is called."""
+    return resource.get("id", "every") if resource["type"] == "buckets" else resource["type"]
