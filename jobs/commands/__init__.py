@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from jobs.commands import backfill, baseline, check, demo, jobs, query, report, runs, spool
+from jobs.commands import backfill, baseline, check, copy, demo, grafana, jobs, query, report, runs, spool
 from jobs.commands.common import Commands
 
 
@@ -23,5 +23,5 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Final[Sequence[Command]] = (demo, jobs, runs, report, query, baseline, backfill, check, spool)
+COMMANDS: Final[Sequence[Command]] = (demo, jobs, runs, report, query, baseline, backfill, grafana, copy, check, spool)
 """In the order of the help."""
