@@ -41,7 +41,11 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
         help="what the query is given, one each; NAME:TYPE=VALUE with --flux, where the type is not plain to see; again"
         " for more of a list",
     )
-    query.add_argument("--show", action="store_true", help="print the Flux, with its parameters filled in, to paste it")
+    query.add_argument(
+        "--show",
+        action="store_true",
+        help="print the Flux to paste it elsewhere, its parameters filled in; where one is missing, what it has",
+    )
     form = query.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
@@ -95,6 +99,9 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
     from jobs.queries.printed import in_order, in_words  # noqa: PLC0415 - as above
 
     texts = given(arguments.param)
+    if arguments.show and any(p.required and p.name not in texts for p in query.parameters):
+        print(query.text, end="")
+        return 0
     store = _influxdb(arguments)
     values = query.values(texts, store.destination["bucket"])
     if arguments.show:
@@ -108,13 +115,14 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
 def _own(arguments: argparse.Namespace) -> int:
     from jobs.queries.ask import ask  # noqa: PLC0415 - as above
     from jobs.queries.given import typed  # noqa: PLC0415 - as above
-    from jobs.queries.query import BUCKET  # noqa: PLC0415 - as above
+    from jobs.queries.query import BUCKET, assigns  # noqa: PLC0415 - as above
 
     given = typed(arguments.param)
     source, text = _read(arguments.flux)
     store = _influxdb(arguments)
-    values = {BUCKET: store.destination["bucket"], **given}
-    return _print(arguments, ask(store, text, values, source=source, timeout=arguments.timeout), source, values)
+    if not assigns(text, BUCKET):  # which InfluxDB would refuse to do twice
+        given = {BUCKET: store.destination["bucket"], **given}
+    return _print(arguments, ask(store, text, given, source=source, timeout=arguments.timeout), source, given)
 
 
 def _influxdb(arguments: argparse.Namespace) -> InfluxStore:
@@ -129,10 +137,12 @@ def _read(file: str) -> tuple[str, str]:
     source = "standard input" if file == "-" else file
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return printable(source), text.decode("utf-8-sig")
+        if text.strip():
+            return printable(source), text.decode("utf-8-sig")
+        what = "it is empty"
     except (OSError, UnicodeDecodeError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"--flux {printable(source)}: {what}; give a file that holds a Flux query") from None
+        what = str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
+    raise ConfigError(f"--flux {printable(source)}: {what}; give a file that holds a Flux query") from None
 
 
 def _print(arguments: argparse.Namespace, rows: Iterator[Row], source: str, values: Mapping[str, Value]) -> int:
@@ -150,7 +160,7 @@ def _print(arguments: argparse.Namespace, rows: Iterator[Row], source: str, valu
     for piece in pieces:
         sys.stdout.write(piece)
     if not asked.count and not (arguments.json or arguments.csv):
-        given = ", ".join(f"{name}={literal(value)}" for name, value in values.items())
+        given = ", ".join(f"{name}={literal(value)}" for name, value in values.items()) or "nothing"
         print(f"{source} finds nothing, given {printable(given)}")
     sys.stdout.flush()  # so that a pipe that was closed is noticed here
     if asked.more:

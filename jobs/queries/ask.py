@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PLACED: Final = re.compile(r"error @(\d+):(\d+)-\d+:\d+: ")
 _PREFIXES: Final = re.compile(r"(?:compilation failed|runtime error|error in building plan while starting program): ")
-_UNSEEN: Final = ("could not find bucket", "bucket not found", "unauthorized access")
+_UNSEEN: Final = re.compile(r"could not find bucket .*|bucket .* not found")
 
 
 def influxdb(store: Store) -> InfluxStore:
@@ -78,11 +78,14 @@ def placed(source: str, message: str) -> str:
 
 
 def _meaning(refused: Refused, store: InfluxStore, source: str) -> GatewatchError:
-    if any(text in refused.reason for text in _UNSEEN):
+    if unseen := _UNSEEN.search(refused.reason):
         return ConfigError(
-            f"{store.url}: bucket {store.destination['bucket']!r} cannot be read: it is missing, or the token may not"
-            " read it; see INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN"
+            f"{store.url}: {unseen[0]}: it is missing, or the token may not read it; see INFLUXDB_V2_BUCKET and"
+            " INFLUXDB_V2_TOKEN"
         )
+    if "organization" in refused.reason and "not found" in refused.reason:
+        org = store.destination["org"]
+        return ConfigError(f"{store.url}: no organisation {org!r} that the token may see; see INFLUXDB_V2_ORG")
     if refused.status in (401, 403, 404):
         return ConfigError(str(refused))
     if refused.points:

@@ -153,6 +153,11 @@ def named(name: str) -> Query:
     return queries()[name]
 
 
+def assigns(text: str, name: str) -> bool:
+    """Whether a query sets a name by itself, at the beginning of a line."""
+    return re.search(rf"^(?:option\s+)?{name}\s*=(?![=~>])", text, re.MULTILINE) is not None
+
+
 def _header(text: str) -> str:
     """The first comment of a file."""
     match = re.match(r"(?://.*\n)*", text)
