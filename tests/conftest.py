@@ -36,7 +36,7 @@ sys.modules["triton"] = None  # type: ignore[assignment]  # which makes its impo
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees the developer's own store, token, configuration or spool, nor another test's."""
     for name in list(os.environ):
-        if name.startswith(("INFLUXDB_V2_", "GATEWATCH_")):
+        if name.startswith(("INFLUXDB_V2_", "GATEWATCH_", "GRAFANA_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GATEWATCH_SPOOL", str(tmp_path_factory.getbasetemp() / f"spool-{next(_spools)}"))
 

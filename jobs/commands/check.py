@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collector.errors import GatewatchError
+from collector.errors import ConfigError, GatewatchError
 from jobs.commands.common import Commands, missing_file, print_json
 from jobs.terminal import printable
 
 if TYPE_CHECKING:
     from collector.config import Settings
     from collector.store import Store
+    from jobs.influx_token import Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,17 @@ class Finding:
         what: was looked at.
         ok: whether it works.
         detail: what was found; where it does not work, the problem and its remedy.
+        warning: whether it works and should be mended all the same.
     """
 
     what: str
     ok: bool
     detail: str
+    warning: bool = False
+
+
+class Doubt(GatewatchError):  # noqa: N818 - nothing failed
+    """It works, and should be mended all the same."""
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -46,7 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
     for finding in _findings(arguments):
         findings.append(finding)
         if not arguments.json:
-            print(f"{'ok' if finding.ok else 'problem':<8} {finding.what:<14} {printable(finding.detail)}", flush=True)
+            word = "warning" if finding.warning else "ok" if finding.ok else "problem"
+            print(f"{word:<8} {finding.what:<14} {printable(finding.detail)}", flush=True)
     if arguments.json:
         print_json([asdict(finding) for finding in findings])
     return 0 if all(finding.ok for finding in findings) else 1
@@ -74,14 +82,21 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 
     yield _found("configuration", configuration)
     yield _found("store", opened)
+    if store is not None and "bucket" in store.destination:
+        destination = store.destination
+        yield _found("token", lambda: _token(destination))
     yield _found("spool", lambda: _spool(settings, store))
     yield _found("state folder", lambda: _state(settings, store))
     yield _found("mail", lambda: _mail(settings, arguments.mail))
+    if os.environ.get("GRAFANA_URL"):
+        yield _found("grafana", lambda: _grafana(arguments.store))
 
 
 def _found(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, look())
+    except Doubt as doubt:
+        return Finding(what, True, str(doubt), warning=True)
     except (GatewatchError, OSError) as error:
         return Finding(what, False, " ".join(str(error).split()))
 
@@ -94,8 +109,63 @@ def _store(store: Store) -> str:
             raise GatewatchError(f"{folder} is missing or cannot be written: make it, or name another with --store")
         return f"{store.url} does not exist yet: the first training makes it"
     store.check()
-    runs = len(store.runs())
+    try:
+        runs = len(store.runs())
+    except ConfigError:
+        if "bucket" not in store.destination or _rights(store.destination).reads:
+            raise
+        return f"{store.url}, which the token may write and not read"
     return f"{store.url}, {runs:,} run{'' if runs == 1 else 's'}"
+
+
+def _rights(destination: Mapping[str, str]) -> Rights:
+    from collector.store import influx_token  # noqa: PLC0415 - numpy comes with it
+    from jobs.influx_token import rights  # noqa: PLC0415 - only an InfluxDB needs it
+
+    return rights(destination["url"], destination["org"], destination["bucket"], influx_token())
+
+
+def _token(destination: Mapping[str, str]) -> str:
+    rights, bucket = _rights(destination), destination["bucket"]
+    if excess := rights.excess():
+        raise Doubt(
+            f"it {excess}, and needs {bucket!r} alone: give a training one that may write that, the jobs one that may"
+            f" read it too (`influx auth create --org {destination['org']} --write-bucket ID [--read-bucket ID]`)"
+        )
+    if not (rights.reads or rights.writes):
+        raise GatewatchError(f"it may neither read nor write {bucket!r}; see INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN")
+    if not rights.reads:
+        return (
+            f"it writes {bucket!r} and cannot read it: enough for a training; the jobs, `gatewatch runs` and Grafana"
+            " need another"
+        )
+    if not rights.writes:
+        return f"it reads {bucket!r} and cannot write it: enough for Grafana; a training and the jobs need another"
+    return f"it reads and writes {bucket!r}, as the jobs need; a training needs to write alone, Grafana to read"
+
+
+def _grafana(store_url: str | None) -> str:
+    from jobs.commands.grafana import alert_environment, bucket_for, connect  # noqa: PLC0415 - only where it is used
+    from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
+    from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
+    from jobs.grafana.push import answers, check_permissions, has_datasource, read  # noqa: PLC0415 - as above
+
+    grafana = connect()
+    check_permissions(grafana)
+    there = has_datasource(grafana)
+    things = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
+    steps = plan(things, read(grafana, things))
+    about = f"{grafana.url}, Grafana {'.'.join(map(str, grafana.version))}"
+    if there and (problem := answers(grafana)):
+        raise GatewatchError(
+            f"{about}: its datasource does not answer ({problem}); see `gatewatch grafana push --help`"
+        )
+    counts = {verb: sum(step.verb == verb for step in steps) for verb in ("create", "update", "kept", "blocked")}
+    named = {"create": "missing", "update": "out of date", "blocked": "blocked"}
+    if late := [f"{counts[verb]} {word}" for verb, word in named.items() if counts[verb]]:
+        raise Doubt(f"{about}: {', '.join(late)} of {len(steps)}; `gatewatch grafana push --dry-run` shows them")
+    kept = f", {counts['kept']} of them kept as you have them" if counts["kept"] else ""
+    return f"{about}: all {len(steps)} are there{kept}"
 
 
 def _spool(settings: Settings, store: Store | None) -> str:

@@ -1,0 +1,221 @@
+"""`gatewatch grafana build`, `check` and `push`: dashboards and alert rules, from their source to a Grafana."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collector.errors import ConfigError, GatewatchError
+from jobs.commands.common import Commands, fail, need, print_json
+from jobs.terminal import printable, table
+
+if TYPE_CHECKING:
+    from jobs.grafana.artifacts import Bucket
+    from jobs.grafana.connection import Grafana
+    from jobs.grafana.plan import Step
+
+_DONE = {"create": "created", "update": "updated"}
+
+
+def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    grafana = commands.add_parser("grafana", help="build the dashboards, try their queries, or push them to a Grafana")
+    actions = grafana.add_subparsers(title="actions", required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="write the dashboards and alerting files from their source")
+    build.add_argument("--check", action="store_true", help="write nothing: say which differ from their source")
+    build.set_defaults(run_command=_build)
+    check = actions.add_parser("check", parents=[with_store], help="run every query of every dashboard")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(run_command=_check)
+    push = actions.add_parser(
+        "push",
+        parents=[with_store],
+        help="make dashboards and alert rules in a Grafana of yours, or bring them up to date",
+        description="Makes the datasource, dashboards, alert rules, contact point and policy in the Grafana of"
+        " GRAFANA_URL, with the token of GRAFANA_TOKEN. All stay editable there. What you change is left as you made"
+        " it. Mails go to GATEWATCH_ALERT_TO, else to [mail] to of the configuration.",
+    )
+    push.add_argument("--url", metavar="URL", help="of the Grafana (default: GRAFANA_URL)")
+    push.add_argument(
+        "--influxdb-url", metavar="URL", help="the store's address as Grafana reaches it (default: that of the store)"
+    )
+    push.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    push.add_argument("--overwrite", action="store_true", help="replace what you changed, too")
+    push.add_argument("--json", action="store_true", help="print JSON")
+    push.set_defaults(run_command=_push)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from jobs.grafana.artifacts import checkout  # noqa: PLC0415 - `--help` needs none of it
+
+    root = checkout()
+    if root is None:
+        raise ConfigError("dashboards are built from their source: run this with the gatewatch of a checkout")
+    need("dev", "grafana_foundation_sdk")
+    sys.path.insert(0, str(root))
+    build = import_module("grafana.source").build
+    if not arguments.check:
+        for path in build(root / "grafana"):
+            print(path.relative_to(root))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = {path.relative_to(folder): path.read_bytes() for path in build(Path(folder))}
+    differing = [name for name, content in fresh.items() if _bytes(root / "grafana" / name) != content]
+    for name in differing:
+        fail(f"grafana/{name} differs from its source; run `gatewatch grafana build`")
+    return 1 if differing else 0
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
+    from jobs.grafana.push import check_permissions, has_datasource, read  # noqa: PLC0415 - as above
+
+    grafana = connect(arguments.url)
+    check_permissions(grafana)
+    environment = alert_environment(os.environ)
+    bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not has_datasource(grafana))
+    for warning in _warnings(bucket, arguments.store, environment):
+        print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
+    things = wanted(bucket, environment)
+    steps = plan(things, read(grafana, things), overwrite=arguments.overwrite)
+    problems = {} if arguments.dry_run else _carried_out(grafana, steps, bucket)
+    rows = [[step.thing.kind, step.thing.name, *_result(step, problems, arguments.dry_run)] for step in steps]
+    if arguments.json:
+        print_json([dict(zip(("kind", "name", "result", "why"), row, strict=True)) for row in rows])
+    else:
+        print(table(["what", "name", "result", "why"], rows))
+        print(_summary([row[2] for row in rows], grafana.url))
+    for step in steps:
+        if problem := problems.get(step.thing.key):
+            fail(printable(f"{step.thing.kind} {step.thing.name}: {problem}"))
+    return 1 if any(row[2] in ("failed", "blocked") for row in rows) or _silent(grafana, arguments.dry_run) else 0
+
+
+def _carried_out(grafana: Grafana, steps: Sequence[Step], bucket: Bucket | None) -> dict[tuple[str, str], str]:
+    """Why each step failed that was to be done; empty where it did not."""
+    from jobs.grafana.push import carry_out  # noqa: PLC0415 - `--help` needs none of it
+
+    total = sum(step.writes for step in steps)
+    problems: dict[tuple[str, str], str] = {}
+    try:
+        for step, problem in carry_out(grafana, steps, bucket):
+            problems[step.thing.key] = problem
+            if sys.stderr.isatty():
+                print(f"\r  {len(problems)} of {total}", end="", file=sys.stderr, flush=True)
+    except BaseException:
+        fail(f"stopped after {len(problems)} of {total}: what is done stays, and another push goes on from there")
+        raise
+    if sys.stderr.isatty() and problems:
+        print("\r\033[K", end="", file=sys.stderr)
+    return problems
+
+
+def _result(step: Step, problems: Mapping[tuple[str, str], str], dry: bool) -> tuple[str, str]:
+    if not step.writes or dry:
+        return step.verb, step.why
+    problem = problems[step.thing.key]
+    return ("failed", problem) if problem else (_DONE[step.verb], step.why)
+
+
+def _summary(results: Sequence[str], url: str) -> str:
+    counts = ", ".join(f"{results.count(result)} {result}" for result in dict.fromkeys(results))
+    return f"\n{url}: {counts}"
+
+
+def _silent(grafana: Grafana, dry: bool) -> bool:
+    """Whether the datasource does not answer; says so."""
+    from jobs.grafana.push import answers, has_datasource  # noqa: PLC0415 - `--help` needs none of it
+
+    problem = answers(grafana) if not dry and has_datasource(grafana) else ""
+    if problem:
+        fail(
+            f"Grafana cannot read the store: {printable(problem)}; give the address under which Grafana reaches it with"
+            " --influxdb-url, and see INFLUXDB_V2_TOKEN"
+        )
+    return bool(problem)
+
+
+def connect(url: str | None = None) -> Grafana:
+    """The Grafana of the environment, seen to be one that can be worked with.
+
+    Raises:
+        ConfigError: none is named, the token is missing, or it is too old.
+    """
+    need("jobs", "grafana_client")
+    from jobs.grafana.connection import Grafana  # noqa: PLC0415 - `--help` needs none of it
+
+    address = url or os.environ.get("GRAFANA_URL", "")
+    if not address:
+        raise ConfigError("GRAFANA_URL is not set: name the Grafana there or with --url, such as http://host:3000")
+    grafana = Grafana(address, os.environ.get("GRAFANA_TOKEN", ""))
+    _ = grafana.version
+    return grafana
+
+
+def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment that the alerting files are read with: recipients from the configuration where it has none."""
+    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly
+    from jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
+
+    recipients = environment.get(RECIPIENTS, "").strip() or ";".join(load_settings().mail.to)
+    return {**environment, RECIPIENTS: recipients}
+
+
+def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> Bucket | None:
+    """Where Grafana is to read: the store's bucket; None where nothing names one and there is a datasource already.
+
+    Args:
+        seen_as: the address under which Grafana reaches it; None: the store's own.
+        needed: whether there is no datasource yet.
+
+    Raises:
+        ConfigError: it is needed, and the store is no InfluxDB or lacks a variable.
+    """
+    from collector.store import influx_token, open_store  # noqa: PLC0415 - numpy comes with it
+    from jobs.grafana.artifacts import Bucket  # noqa: PLC0415 - `--help` needs none of it
+
+    destination = open_store(store_url).destination
+    if "bucket" in destination:
+        url = destination["url"] if seen_as is None else open_store(seen_as).destination["url"]
+        return Bucket(url, destination["org"], destination["bucket"], influx_token())
+    if needed or store_url or seen_as:
+        raise ConfigError(
+            f"Grafana reads an InfluxDB, and the store is {destination['url']}: name one with --store or"
+            " INFLUXDB_V2_URL; `gatewatch copy` takes what there is along"
+        )
+    return None
+
+
+def _warnings(bucket: Bucket | None, store_url: str | None, environment: Mapping[str, str]) -> Iterator[str]:
+    from collector.store import open_store  # noqa: PLC0415 - numpy comes with it
+    from jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.influx_token import rights  # noqa: PLC0415 - as above
+
+    if not environment[RECIPIENTS]:
+        yield f"nobody gets mails: contact point and policy are left out until {RECIPIENTS} names the recipients"
+    if bucket is None:
+        return
+    try:
+        found = rights(open_store(store_url).destination["url"], bucket.org, bucket.bucket, bucket.token)
+    except GatewatchError:
+        return  # whether Grafana reaches it is what counts, and that is seen in the end
+    if more := ", ".join(filter(None, ["writes it" if found.writes else "", found.excess()])):
+        yield (
+            f"Grafana needs to read the bucket {bucket.bucket!r} and no more, and this token {more}: give it one of"
+            f" its own, `influx auth create --org {bucket.org} --read-bucket ID`, as INFLUXDB_V2_TOKEN of this command"
+        )

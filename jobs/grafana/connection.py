@@ -1,0 +1,163 @@
+"""A Grafana behind its HTTP API: every request goes through here, and every refusal comes back as one line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from grafana_client import GrafanaApi  # type: ignore[import-untyped]  # it ships without types
+from grafana_client.client import GrafanaException  # type: ignore[import-untyped]  # as above
+
+from collector.errors import ConfigError, GatewatchError
+
+OLDEST: Final = (9, 3, 0)
+"""The first that creates rules over the API which stay editable (`X-Disable-Provenance`)."""
+EDITABLE: Final = (9, 5, 1)
+"""The first that heeds that header for contact points, policies, templates and groups of rules too."""
+TIMEOUT_S: Final = (5.0, 30.0)
+ROLE: Final = "make a service account with the role Admin and give its token as GRAFANA_TOKEN"
+
+
+class Refused(GatewatchError):  # noqa: N818 - it is what Grafana answered
+    """Grafana did not do what it was asked.
+
+    Attributes:
+        status: of HTTP.
+        said: what it says, without where.
+    """
+
+    def __init__(self, status: int, said: str, where: str) -> None:
+        super().__init__(f"{where}: {said} ({status})")
+        self.status = status
+        self.said = said
+
+
+class Grafana:
+    """One Grafana, seen as a token sees it.
+
+    Args:
+        url: its address, with its path where a proxy puts it under one; without user, password, query or fragment.
+        token: of a service account, or an API key.
+
+    Raises:
+        ConfigError: the address is none.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        try:
+            parts = urlsplit(url.strip())
+            port = parts.port
+        except ValueError:
+            raise ConfigError("GRAFANA_URL: not a URL; use http://host:3000 or https://host") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            shown = url.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
+            raise ConfigError(f"GRAFANA_URL: {shown!r} is not a URL; use http://host:3000 or https://host")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        path = parts.path.strip("/")
+        self.url = f"{parts.scheme}://{host}{f':{port}' if port else ''}{f'/{path}' if path else ''}"
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ConfigError(
+                f"GRAFANA_URL: {self.url} must come without user, password, query or fragment;"
+                " the token is GRAFANA_TOKEN"
+            )
+        if not token.strip() or not token.strip().isprintable():
+            raise ConfigError(f"GRAFANA_TOKEN is not set, or holds what no token can; {ROLE}")
+        self._api = GrafanaApi(
+            token.strip(),
+            host=host,
+            port=port,
+            url_path_prefix=f"{path}/" if path else "",
+            protocol=parts.scheme,
+            timeout=TIMEOUT_S,
+        )
+        self._version: tuple[int, ...] | None = None
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Its version, asked for once.
+
+        Raises:
+            ConfigError: it is too old, or no Grafana.
+        """
+        if self._version is None:
+            health = self.get("/health")
+            if not isinstance(health, dict) or "database" not in health:
+                raise ConfigError(f"{self.url} answers, and is no Grafana; see GRAFANA_URL")
+            said = health.get("version") or self.get("/frontend/settings")["buildInfo"].get("version")
+            found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(said))
+            if found is None:
+                raise ConfigError(
+                    f"{self.url} does not say its version ({said!r}); {_version(OLDEST)} or newer is needed"
+                )
+            version = tuple(int(part) for part in found.groups())
+            if version < OLDEST:
+                raise ConfigError(
+                    f"{self.url} is Grafana {_version(version)}, and {_version(OLDEST)} or newer is needed: before it"
+                    " alert rules made over the API cannot be edited; update it, or use file provisioning"
+                )
+            self._version = version
+        return self._version
+
+    def get(self, path: str) -> Any:
+        """What is at a path under `/api`."""
+        return self._ask("GET", path)
+
+    def find(self, path: str) -> Any | None:
+        """What is at a path, or None where nothing is."""
+        try:
+            return self._ask("GET", path)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def post(self, path: str, body: Any) -> Any:
+        """Make something, so that it can be edited in Grafana."""
+        return self._ask("POST", path, body)
+
+    def put(self, path: str, body: Any) -> Any:
+        """Replace something, so that it can be edited in Grafana."""
+        return self._ask("PUT", path, body)
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"X-Disable-Provenance": "true"} if method != "GET" else None
+        try:
+            return getattr(self._api.client, method)(path, json=body, headers=headers)
+        except GrafanaException as error:
+            raise self._refusal(method, path, error) from None
+        except requests.exceptions.SSLError as error:
+            reason = one_line(getattr(error.args[0], "reason", error) if error.args else error)
+            raise ConfigError(
+                f"{self.url}: TLS failed ({reason}); see its certificate, and name its authority in REQUESTS_CA_BUNDLE"
+            ) from None
+        except requests.exceptions.Timeout:
+            raise GatewatchError(f"{self.url}: no answer in time; see that Grafana runs there") from None
+        except requests.exceptions.ConnectionError:
+            raise GatewatchError(f"{self.url}: no connection; see that Grafana runs there, and GRAFANA_URL") from None
+        except (requests.exceptions.RequestException, ValueError):
+            raise ConfigError(f"{self.url} answers, and is no Grafana; see GRAFANA_URL") from None
+
+    def _refusal(self, method: str, path: str, error: Any) -> GatewatchError:
+        status, answer = int(error.status_code), error.response
+        if not isinstance(answer, dict | list):
+            if status in (404, 405) or status < 500:
+                return ConfigError(f"{self.url} answers {status}, and is no Grafana; see GRAFANA_URL")
+            return Refused(status, one_line(answer) or "no answer", self.url)
+        said = one_line((answer.get("message") if isinstance(answer, dict) else None) or answer)
+        if status == 401:
+            return ConfigError(f"{self.url}: the token is refused ({said}); {ROLE}")
+        if status == 403:
+            return ConfigError(f"{self.url}: the token may not do this ({said}); {ROLE}")
+        return Refused(status, said, f"{self.url}: {method} {path.partition('?')[0]}")
+
+
+def one_line(text: object) -> str:
+    """Foreign text as one line of bearable length."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 300 else f"{line[:300]}…"
+
+
+def _version(parts: tuple[int, ...]) -> str:
+    return ".".join(map(str, parts))

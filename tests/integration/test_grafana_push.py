@@ -1,0 +1,612 @@
+"""`gatewatch grafana push` against the stand-in of `tests/fake_grafana.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from jobs.cli import main
+from jobs.grafana import artifacts
+from tests.fake_grafana import EMAIL, TOKEN, FakeGrafana, Refusal
+
+STORE_TOKEN = "the-store's-token"
+VERSIONS = ["9.3.2", "10.4.1", "12.1.0"]
+
+
+def dashboard(uid, title, **more):
+    return {"id": None, "uid": uid, "title": title, "panels": [], "schemaVersion": 37, "tags": ["gatewatch"], **more}
+
+
+def rule(name, **more):
+    flux = "from(bucket: v.defaultBucket) |> range(start: -5m) |> filter(fn: (r) => r.run =~ /^a$/) // $x $$y"
+    query = {"refId": "A", "datasourceUid": "gatewatch", "relativeTimeRange": {"from": 300, "to": 0}}
+    return {
+        "uid": f"gatewatch-{name}",
+        "title": name,
+        "condition": "B",
+        "data": [
+            {**query, "model": {"refId": "A", "query": flux}},
+            {**query, "refId": "B", "datasourceUid": "__expr__", "model": {"refId": "B", "type": "threshold"}},
+        ],
+        "for": "2m",
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "labels": {"service": "gatewatch", "cost": "$$5"},
+        "annotations": {"summary": "{{ $labels.run }}", "__dashboardUid__": "gatewatch-runs"},
+        **more,
+    }
+
+
+def alerting(**more):
+    rules = [rule("one"), rule("two", **{"for": "0s"})]
+    return {
+        "templates": {
+            "templates": [{"orgId": 1, "name": "gatewatch", "template": '{{ define "gatewatch" }}{{ end }}'}]
+        },
+        "contact-points": {
+            "contactPoints": [
+                {
+                    "orgId": 1,
+                    "name": "Gatewatch mail",
+                    "receivers": [
+                        {
+                            "uid": "gatewatch-mail",
+                            "type": "email",
+                            "settings": {
+                                "addresses": "$GATEWATCH_ALERT_TO",
+                                "message": "{{ $$x }}",
+                                "singleEmail": False,
+                            },
+                        }
+                    ],
+                }
+            ]
+        },
+        "policies": {
+            "policies": [
+                {
+                    "orgId": 1,
+                    "receiver": "Gatewatch mail",
+                    "routes": [
+                        {
+                            "receiver": "Gatewatch mail",
+                            "object_matchers": [["service", "=", "gatewatch"]],
+                            "group_by": ["run"],
+                            "group_wait": "30s",
+                            "repeat_interval": "4h",
+                        }
+                    ],
+                }
+            ]
+        },
+        "rules": {
+            "groups": [
+                {"orgId": 1, "name": "network", "folder": "Gatewatch alerts", "interval": "1m", "rules": rules},
+                {
+                    "orgId": 1,
+                    "name": "service",
+                    "folder": "Gatewatch alerts",
+                    "interval": "30s",
+                    "rules": [rule("three")],
+                },
+            ]
+        },
+    } | more
+
+
+DASHBOARDS = [dashboard("gatewatch-runs", "Runs"), dashboard("gatewatch-gates", "Gates")]
+ALL = 1 + 2 + 2 + 1 + 1 + 1 + 3
+"""Datasource, folders, dashboards, template, contact point, policy, rules."""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """What is pushed: small, and changed by tests as another version of Gatewatch would."""
+    for name in ("dashboards", "alerting"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(artifacts, "dashboards_folder", lambda: tmp_path / "dashboards")
+    monkeypatch.setattr(artifacts, "alerting_folder", lambda: tmp_path / "alerting")
+    lay(tmp_path)
+    return tmp_path
+
+
+def lay(folder, dashboards=DASHBOARDS, **files):
+    for one in dashboards:
+        (folder / "dashboards" / f"{one['uid']}.json").write_text(json.dumps(one))
+    for name, content in alerting(**files).items():
+        (folder / "alerting" / f"{name}.json").write_text(json.dumps(content))
+
+
+def grafana_of(version, monkeypatch):
+    server = FakeGrafana(version)
+    for name, value in {"URL": "http://127.0.0.1:9", "ORG": "o", "BUCKET": "b", "TOKEN": STORE_TOKEN}.items():
+        monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+    monkeypatch.setenv("GRAFANA_URL", server.url)
+    monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
+    monkeypatch.setenv("GATEWATCH_ALERT_TO", "a@example.org;b@example.org")
+    monkeypatch.chdir("/")
+    return server
+
+
+@pytest.fixture(params=VERSIONS)
+def grafana(request, monkeypatch, folder):
+    server = grafana_of(request.param, monkeypatch)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def old(monkeypatch, folder):
+    """Where the version makes no difference."""
+    server = grafana_of("9.3.2", monkeypatch)
+    yield server
+    server.close()
+
+
+def push(capsys, *arguments, status=0):
+    """The result and the reason of each thing, by its name."""
+    found = main(["grafana", "push", "--json", *arguments])
+    out, err = capsys.readouterr()
+    assert found == status, err
+    assert STORE_TOKEN not in out + err
+    assert TOKEN not in out + err
+    entries = json.loads(out) if out else []
+    return {f"{one['kind']} {one['name']}": (one["result"], one["why"]) for one in entries}, err
+
+
+def refused(capsys, *arguments, status=2):
+    results, err = push(capsys, *arguments, status=status)
+    assert results == {}
+    assert err.count("\n") == 1
+    return err
+
+
+def results(found):
+    return [result for result, _ in found.values()]
+
+
+class TestAFreshGrafana:
+    def test_everything_is_made_and_can_be_edited(self, grafana, capsys):
+        found, err = push(capsys)
+        assert results(found) == ["created"] * ALL
+        assert err == ""
+        source = grafana.datasources["gatewatch"]
+        assert (source["name"], source["type"], source["url"]) == ("Gatewatch", "influxdb", "http://127.0.0.1:9")
+        assert source["secureJsonData"] == {"token": STORE_TOKEN}
+        assert source["jsonData"]["defaultBucket"] == "b"
+        assert grafana.folders == {"gatewatch": "Gatewatch", "gatewatch-alerts": "Gatewatch alerts"}
+        assert {one["meta"]["folderUid"] for one in grafana.dashboards.values()} == {"gatewatch"}
+        assert {rule["folderUID"] for rule in grafana.rules.values()} == {"gatewatch-alerts"}
+        assert {rule["provenance"] for rule in grafana.rules.values()} == {""}
+        assert set(grafana.provenances.values()) <= {""}
+        assert "provenance" not in grafana.tree
+        assert not grafana.receivers["Gatewatch mail"].get("provenance")
+
+    def test_dollars_and_variables_are_filled_in_as_grafana_does_from_a_file(self, grafana, capsys):
+        push(capsys)
+        one = grafana.rules["gatewatch-one"]
+        assert one["labels"] == {"service": "gatewatch", "cost": "$5"}
+        assert one["annotations"]["summary"] == "{{ $labels.run }}"
+        assert one["data"][0]["model"]["query"].endswith("// $x $$y")
+        settings = grafana.receivers["Gatewatch mail"]["settings"]
+        assert settings["addresses"] == "a@example.org;b@example.org"
+        assert settings["message"].startswith("{{ $x }}")
+
+    def test_groups_are_evaluated_as_often_as_they_say(self, grafana, capsys):
+        push(capsys)
+        alerts = "gatewatch-alerts"
+        assert grafana.intervals == {(alerts, "network"): 60, (alerts, "service"): 30}
+
+    def test_a_dry_run_writes_nothing(self, grafana, capsys):
+        found, _ = push(capsys, "--dry-run")
+        assert results(found) == ["create"] * ALL
+        assert grafana.writes == []
+
+    def test_a_second_push_writes_nothing(self, grafana, capsys):
+        push(capsys)
+        grafana.writes.clear()
+        found, _ = push(capsys)
+        assert results(found) == ["unchanged"] * ALL
+        assert grafana.writes == []
+
+    def test_a_push_that_breaks_off_is_finished_by_the_next(self, grafana, capsys):
+        def breaks(method, path):
+            if method == "POST" and len(grafana.writes) > 6:
+                raise Refusal(502, "Bad Gateway")
+
+        grafana.failing = breaks
+        found, err = push(capsys, status=1)
+        assert {"created", "failed"} == set(results(found))
+        assert "502" in err
+        grafana.failing = lambda method, path: None
+        found, _ = push(capsys)
+        assert {"created", "unchanged"} == set(results(found))
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+    def test_the_table_for_a_person(self, old, capsys):
+        assert main(["grafana", "push"]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"^what +name +result +why$", out, re.M)
+        assert re.search(r"^rule +three +created$", out, re.M)
+        assert out.endswith(f"{old.url}: {ALL} created\n")
+
+
+class TestAnotherVersion:
+    def test_what_nobody_touched_is_brought_up_to_date(self, grafana, capsys, folder):
+        push(capsys)
+        changed = [rule("one", title="first", **{"for": "5m"})]
+        lay(
+            folder,
+            dashboards=[dashboard("gatewatch-runs", "All runs")],
+            templates={"templates": [{"name": "gatewatch", "template": '{{ define "gatewatch" }}more{{ end }}'}]},
+            rules={"groups": [{"name": "network", "interval": "1m", "folder": "Gatewatch alerts", "rules": changed}]},
+        )
+        found, _ = push(capsys)
+        assert [name for name, (result, _) in found.items() if result == "updated"] == [
+            "dashboard All runs",
+            "template gatewatch",
+            "rule first",
+        ]
+        assert grafana.dashboards["gatewatch-runs"]["dashboard"]["title"] == "All runs"
+        assert grafana.rules["gatewatch-one"]["for"] == "5m"
+        assert "more" in grafana.configuration["template_files"]["gatewatch"]
+        assert "updated" not in results(push(capsys)[0])
+
+    def test_recipients_are_brought_up_to_date(self, grafana, capsys, monkeypatch):
+        push(capsys)
+        monkeypatch.setenv("GATEWATCH_ALERT_TO", "c@example.org")
+        assert push(capsys)[0]["contact point Gatewatch mail"] == ("updated", "")
+        assert grafana.receivers["Gatewatch mail"]["settings"]["addresses"] == "c@example.org"
+
+    def test_an_interval_is_brought_up_to_date(self, grafana, capsys, folder):
+        push(capsys)
+        groups = alerting()["rules"]["groups"]
+        groups[1]["interval"] = "50s"
+        lay(folder, rules={"groups": groups})
+        assert push(capsys)[0]["rule three"][0] == "updated"
+        assert grafana.intervals["gatewatch-alerts", "service"] == 50
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+
+def edit_dashboard(grafana):
+    grafana.save_dashboard({**grafana.dashboards["gatewatch-runs"]["dashboard"], "title": "Mine"}, "my own")
+
+
+def edit_rule(grafana):
+    grafana.rules["gatewatch-one"]["for"] = "10m"
+
+
+def pause_and_label(grafana):
+    grafana.rules["gatewatch-one"]["labels"] = {"team": "desk"}
+
+
+def edit_template(grafana):
+    files = grafana.configuration["template_files"]
+    files["gatewatch"] = files["gatewatch"].replace("{{ end }}", "mine{{ end }}")
+
+
+def edit_recipients(grafana):
+    grafana.receivers["Gatewatch mail"]["settings"]["addresses"] = "me@example.org"
+
+
+def edit_route(grafana):
+    grafana.tree["routes"][0]["group_wait"] = "10m"
+
+
+def edit_source(grafana):
+    grafana.datasources["gatewatch"]["jsonData"]["timeInterval"] = "1m"
+    grafana.datasources["gatewatch"]["url"] = "http://proxy:80"
+
+
+def edit_interval(grafana):
+    grafana.intervals["gatewatch-alerts", "service"] = 120
+
+
+EDITS = {
+    "dashboard": (edit_dashboard, "dashboard Runs"),
+    "rule": (edit_rule, "rule one"),
+    "label": (pause_and_label, "rule one"),
+    "template": (edit_template, "template gatewatch"),
+    "recipients": (edit_recipients, "contact point Gatewatch mail"),
+    "route": (edit_route, "policy Gatewatch mail"),
+    "datasource": (edit_source, "datasource Gatewatch"),
+    "interval": (edit_interval, "rule three"),
+}
+
+
+class TestWhatAUserChanged:
+    @pytest.mark.parametrize(("edit", "name"), EDITS.values(), ids=EDITS)
+    def test_is_kept_until_asked_to_overwrite(self, grafana, capsys, edit, name):
+        push(capsys)
+        edit(grafana)
+        grafana.writes.clear()
+        found, _ = push(capsys)
+        assert found[name] == (
+            "kept",
+            f"{'yours' if 'policy' in name else 'changed by you'};"
+            " --overwrite replaces it, or delete it and push again",
+        )
+        assert results(found).count("unchanged") == ALL - 1
+        assert grafana.writes == []
+        assert push(capsys, "--overwrite")[0][name][0] == "updated"
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+    def test_is_kept_when_ours_changes_too(self, grafana, capsys, folder):
+        push(capsys)
+        edit_dashboard(grafana)
+        lay(folder, dashboards=[dashboard("gatewatch-runs", "All runs")])
+        assert push(capsys)[0]["dashboard All runs"][0] == "kept"
+
+    def test_a_save_that_changed_nothing_is_no_change(self, grafana, capsys):
+        push(capsys)
+        held = grafana.dashboards["gatewatch-runs"]["dashboard"]
+        grafana.save_dashboard(held)
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+    def test_a_dashboard_that_was_moved_is_updated_where_it_is(self, grafana, capsys, folder):
+        push(capsys)
+        grafana.folders["mine"] = "Mine"
+        grafana.dashboards["gatewatch-runs"]["meta"]["folderUid"] = "mine"
+        lay(folder, dashboards=[dashboard("gatewatch-runs", "All runs")])
+        assert push(capsys)[0]["dashboard All runs"][0] == "updated"
+        assert grafana.dashboards["gatewatch-runs"]["meta"]["folderUid"] == "mine"
+
+    def test_what_is_saved_between_look_and_write_is_not_lost(self, grafana, capsys, folder):
+        push(capsys)
+        lay(folder, dashboards=[dashboard("gatewatch-runs", "All runs")])
+
+        def saved_meanwhile(method, path):
+            if (method, path) == ("POST", "/dashboards/db"):
+                grafana.failing = lambda method, path: None
+                edit_dashboard(grafana)
+
+        grafana.failing = saved_meanwhile
+        found, err = push(capsys, status=1)
+        assert found["dashboard All runs"][0] == "failed"
+        assert "changed by someone else" in err
+        assert grafana.dashboards["gatewatch-runs"]["dashboard"]["title"] == "Mine"
+
+    def test_what_a_user_deleted_comes_back(self, grafana, capsys):
+        push(capsys)
+        del grafana.rules["gatewatch-two"]
+        found, _ = push(capsys)
+        assert found["rule two"][0] == "created"
+
+
+class TestTheUsersOwn:
+    def test_policies_contact_points_and_secrets_are_left_alone(self, grafana, capsys):
+        slack = {"uid": "s", "name": "desk", "type": "slack", "settings": {}, "secureFields": {"token": True}}
+        alertmanager = grafana.configuration["alertmanager_config"]
+        alertmanager["receivers"].append({"name": "desk", "grafana_managed_receiver_configs": [slack]})
+        alertmanager["mute_time_intervals"] = [{"name": "night"}]
+        mine = {"receiver": "desk", "object_matchers": [["team", "=", "desk"]], "mute_time_intervals": ["night"]}
+        grafana.tree["routes"] = [mine]
+        push(capsys)
+        assert grafana.tree["receiver"] == EMAIL["name"]
+        assert grafana.tree["routes"][1:] == [mine]
+        assert grafana.tree["routes"][0]["receiver"] == "Gatewatch mail"
+        assert grafana.receivers["desk"]["secureFields"] == {"token": True}
+        assert grafana.configuration["alertmanager_config"]["mute_time_intervals"] == [{"name": "night"}]
+
+    def test_a_contact_point_of_that_name(self, grafana, capsys):
+        point = {**EMAIL, "uid": "m", "name": "Gatewatch mail", "settings": {"addresses": "me@example.org"}}
+        listed = grafana.configuration["alertmanager_config"]["receivers"]
+        listed.append({"name": "Gatewatch mail", "grafana_managed_receiver_configs": [point]})
+        assert push(capsys)[0]["contact point Gatewatch mail"][1].startswith("yours; ")
+        assert grafana.receivers["Gatewatch mail"]["settings"] == {"addresses": "me@example.org"}
+
+
+class TestOwnedByFiles:
+    def test_nothing_is_made_twice_nor_written(self, grafana, capsys):
+        push(capsys)
+        grafana.datasources["gatewatch"]["readOnly"] = True
+        for one in grafana.dashboards.values():
+            one["meta"]["provisioned"] = True
+        for one in grafana.rules.values():
+            one["provenance"] = "file"
+        grafana.tree["provenance"] = grafana.receivers["Gatewatch mail"]["provenance"] = "file"
+        grafana.provenances["gatewatch"] = "file"
+        grafana.configuration["template_file_provenances"] = {"gatewatch": "file"}
+        grafana.writes.clear()
+        for arguments in ([], ["--overwrite"]):
+            found, _ = push(capsys, *arguments)
+            assert grafana.writes == []
+            assert sorted(set(found.values())) == [
+                ("kept", "file provisioning owns it; change it there"),
+                ("unchanged", ""),
+            ]
+            assert results(found).count("unchanged") == 2  # the folders
+
+    def test_policies_that_cannot_take_ours(self, grafana, capsys):
+        grafana.tree["provenance"] = "file"
+        found, _ = push(capsys, status=1)
+        assert found["policy Gatewatch mail"] == ("blocked", "file provisioning owns it; change it there")
+        assert results(found).count("created") == ALL - 1
+
+
+class TestTheDatasource:
+    def test_a_token_that_is_no_longer_good_is_replaced(self, grafana, capsys, monkeypatch):
+        push(capsys)
+        grafana.store_problem = "unauthorized access"
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", "a-new-one")
+
+        def mended(method, path):
+            if method == "PUT":
+                grafana.store_problem = ""
+
+        grafana.failing = mended
+        assert push(capsys)[0]["datasource Gatewatch"] == (
+            "updated",
+            "it does not answer (unauthorized access): its token is set again",
+        )
+        assert grafana.datasources["gatewatch"]["secureJsonData"] == {"token": "a-new-one"}
+
+    def test_a_store_that_grafana_cannot_reach(self, old, capsys):
+        old.store_problem = "connection refused"
+        found, err = push(capsys, status=1)
+        assert results(found) == ["created"] * ALL
+        assert re.search(r"connection refused\b.*--influxdb-url", err)
+
+    def test_the_address_as_grafana_reaches_it(self, old, capsys):
+        push(capsys, "--influxdb-url", "http://influxdb:8086")
+        assert old.datasources["gatewatch"]["url"] == "http://influxdb:8086"
+
+    def test_one_of_the_users_own_will_do(self, old, capsys, monkeypatch):
+        push(capsys)
+        for name in ("URL", "ORG", "BUCKET", "TOKEN"):
+            monkeypatch.delenv(f"INFLUXDB_V2_{name}")
+        assert "datasource Gatewatch" not in push(capsys)[0]
+
+    def test_none_and_a_store_that_grafana_cannot_read(self, old, capsys, monkeypatch):
+        for name in ("URL", "ORG", "BUCKET", "TOKEN"):
+            monkeypatch.delenv(f"INFLUXDB_V2_{name}")
+        assert "gatewatch copy" in refused(capsys)
+        monkeypatch.setenv("INFLUXDB_V2_URL", "http://127.0.0.1:9")
+        assert "INFLUXDB_V2_ORG" in refused(capsys)
+
+    def test_a_token_that_may_do_too_much(self, old, capsys, monkeypatch, influxd):
+        bucket = influxd.bucket()
+        for name, value in {"URL": influxd.url, "ORG": influxd.org, "BUCKET": bucket}.items():
+            monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", influxd.token_for("read", "write"))
+        err = push(capsys)[1]
+        assert re.match(r"gatewatch: warning: Grafana needs to read .* writes it, reads ", err)
+
+
+class TestNobodyGetsMails:
+    def test_it_is_said(self, old, capsys, monkeypatch):
+        monkeypatch.delenv("GATEWATCH_ALERT_TO")
+        found, err = push(capsys)
+        assert "GATEWATCH_ALERT_TO" in err
+        assert "Gatewatch mail" not in str(found)
+
+    def test_recipients_of_the_configuration(self, old, capsys, monkeypatch, tmp_path):
+        monkeypatch.delenv("GATEWATCH_ALERT_TO")
+        monkeypatch.chdir(tmp_path)
+        mail = '[mail]\nhost = "h"\nsender = "g@example.org"\nto = ["x@example.org", "y@example.org"]\n'
+        (tmp_path / "gatewatch.toml").write_text(mail)
+        push(capsys)
+        assert old.receivers["Gatewatch mail"]["settings"]["addresses"] == "x@example.org;y@example.org"
+
+
+class TestNamesThatAreTaken:
+    def test_a_datasource_of_that_name(self, old, capsys):
+        old.datasources["x"] = {"uid": "x", "name": "gatewatch", "type": "prometheus"}
+        assert re.search(r"'gatewatch' of type prometheus with uid 'x' .*: rename or delete it", refused(capsys))
+        assert old.writes == []
+
+    def test_a_datasource_of_another_type(self, old, capsys):
+        old.datasources["gatewatch"] = {"uid": "gatewatch", "name": "Mine", "type": "loki"}
+        assert re.search(r"'Mine' of type loki .* type influxdb", refused(capsys))
+
+    def test_a_folder_of_that_title(self, old, capsys):
+        old.folders["abc"] = "Gatewatch alerts"
+        assert re.search(r"'Gatewatch alerts' with uid 'abc' .*: rename it", refused(capsys))
+        assert old.writes == []
+
+    def test_a_folder_that_the_user_renamed(self, grafana, capsys):
+        push(capsys)
+        grafana.folders["gatewatch-alerts"] = "Alarms"
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+    def test_a_dashboard_of_that_title(self, old, capsys):
+        old.folders["gatewatch"] = "Gatewatch"
+        old.save_dashboard(dashboard("other", "Runs"))
+        found, err = push(capsys, status=1)
+        assert found["dashboard Runs"][0] == "failed"
+        assert "same name" in err
+        assert results(found).count("created") == ALL - 2
+
+
+class TestAGrafanaThatCannotBe:
+    @pytest.mark.parametrize("name", ["GRAFANA_URL", "GRAFANA_TOKEN"])
+    def test_a_variable_that_is_missing(self, old, capsys, monkeypatch, name):
+        monkeypatch.delenv(name)
+        assert name in refused(capsys)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "{}?token=s3cret",
+            "{}#s3cret",
+            "http://u:s3cret@127.0.0.1:1",
+            "ftp://s3cret@h",
+            "grafana:3000",
+            "http://[::1",
+        ],
+    )
+    def test_an_address_that_is_none(self, old, capsys, monkeypatch, url):
+        monkeypatch.setenv("GRAFANA_URL", url.format(old.url))
+        err = refused(capsys)
+        assert "GRAFANA_URL" in err
+        assert "s3cret" not in err
+
+    def test_a_token_that_is_refused(self, old, capsys, monkeypatch):
+        monkeypatch.setenv("GRAFANA_TOKEN", "wrong")
+        assert re.search(r"the token is refused .*service account with the role Admin", refused(capsys))
+
+    def test_a_token_that_may_not(self, old, capsys):
+        for name in ("datasources:create", "alert.provisioning:write"):
+            del old.permissions[name]
+        for arguments in ([], ["--dry-run"]):
+            err = refused(capsys, *arguments)
+            assert "lacks datasources:create, alert.provisioning:write; make a service account" in err
+        assert old.writes == []
+
+    @pytest.mark.parametrize("version", ["9.2.8", "8.5.27"])
+    def test_one_that_is_too_old(self, capsys, monkeypatch, folder, version):
+        server = grafana_of(version, monkeypatch)
+        try:
+            assert re.search(rf"is Grafana {re.escape(version)}, and 9\.3\.0 or newer is needed", refused(capsys))
+        finally:
+            server.close()
+
+    def test_nobody_is_there(self, old, capsys, monkeypatch):
+        monkeypatch.setenv("GRAFANA_URL", "http://127.0.0.1:9")
+        assert "no connection; see that Grafana runs there" in refused(capsys, status=1)
+
+    def test_something_else_is_there(self, old, capsys, monkeypatch, influxd):
+        monkeypatch.setenv("GRAFANA_URL", influxd.url)
+        assert "is no Grafana; see GRAFANA_URL" in refused(capsys)
+
+    def test_no_tls_is_there(self, old, capsys, monkeypatch):
+        monkeypatch.setenv("GRAFANA_URL", old.url.replace("http:", "https:"))
+        assert re.search(r"TLS failed \(.*\); see its certificate", refused(capsys))
+
+    def test_it_goes_away_in_the_middle(self, old, capsys):
+        def goes(method, path):
+            if len(old.writes) > 4:
+                raise Refusal(403, "You'll need additional permissions")
+
+        old.failing = goes
+        assert main(["grafana", "push"]) == 2
+        err = capsys.readouterr().err
+        assert re.search(r"stopped after \d+ of \d+: what is done stays, and another push goes on from there\n", err)
+        assert "may not do this" in err
+
+
+class TestTheCheckCommand:
+    def finding(self, capsys):
+        main(["check", "--json"])
+        return next((one for one in json.loads(capsys.readouterr().out) if one["what"] == "grafana"), None)
+
+    def test_none_is_named(self, capsys):
+        assert self.finding(capsys) is None
+
+    def test_what_it_says_of_one(self, old, capsys):
+        found = self.finding(capsys)
+        assert (found["ok"], found["warning"]) == (True, True)
+        assert re.search(
+            rf"Grafana 9\.3\.2: {ALL} missing of {ALL}; `gatewatch grafana push --dry-run`", found["detail"]
+        )
+        push(capsys)
+        assert self.finding(capsys)["detail"].endswith(f"all {ALL} are there")
+        edit_rule(old)
+        assert self.finding(capsys)["detail"].endswith(f"all {ALL} are there, 1 of them kept as you have them")
+        old.store_problem = "unauthorized"
+        found = self.finding(capsys)
+        assert (found["ok"], "does not answer (unauthorized)" in found["detail"]) == (False, True)
+        del old.permissions["folders:create"]
+        assert "lacks folders:create" in self.finding(capsys)["detail"]
