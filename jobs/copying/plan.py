@@ -1,0 +1,60 @@
+"""What is to be copied, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from collector.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collector.store.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be copied: everything, where nothing is named.
+
+    Attributes:
+        runs: only these; points without a run are then left out.
+        measurements: only these.
+        since: only points at this time or later, nanoseconds since the Unix epoch.
+    """
+
+    runs: Sequence[str] = ()
+    measurements: Sequence[str] = ()
+    since: int | None = None
+
+
+class Part(NamedTuple):
+    """The points of a measurement that have this run; those without one, where it is ""."""
+
+    measurement: str
+    run: str
+
+
+def parts(history: History, wanted: Wanted) -> list[Part]:
+    """What is there of what is wanted: run after run, so that each is whole early; what has no run comes last.
+
+    Raises:
+        ConfigError: a run or a measurement that was named is not there.
+    """
+    there = {name: history.runs(name) for name in history.measurements()}
+    _see_named("measurement", wanted.measurements, there)
+    chosen = {name: runs for name, runs in there.items() if name in (wanted.measurements or there)}
+    runs = sorted({run for each in chosen.values() for run in each}, key=lambda run: (run == "", run))
+    _see_named("run", wanted.runs, runs)
+    return [
+        Part(name, run)
+        for run in runs
+        if run in (wanted.runs or runs)
+        for name, of_these in chosen.items()
+        if run in of_these
+    ]
+
+
+def _see_named(what: str, named: Iterable[str], there: Iterable[str]) -> None:
+    for name in named:
+        if name not in there:
+            raise ConfigError(f"--{what} {name!r}: the source has no points of it; see `gatewatch runs --store URL`")
