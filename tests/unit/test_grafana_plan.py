@@ -1,0 +1,179 @@
+"""What a push decides, and how it compares: without a Grafana."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.grafana import marks
+from jobs.grafana.artifacts import expand, route_content, rule_content
+from jobs.grafana.notifications import with_route
+from jobs.grafana.plan import FILES, plan
+from jobs.grafana.things import Found, Thing, covers, fingerprint, plain, seconds
+
+TEXT = st.text(max_size=20)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=10,
+)
+CONTENTS = st.dictionaries(TEXT, VALUES, max_size=4).map(plain)
+
+THING = Thing("rule", "u", "name", {"a": 1})
+
+
+def decided(found, thing=THING, overwrite=False):
+    (step,) = plan([thing], {} if found is None else {thing.key: found}, overwrite=overwrite)
+    return step.verb
+
+
+class TestPlan:
+    @given(CONTENTS)
+    def test_what_is_not_there_is_made(self, content):
+        assert decided(None, Thing("rule", "u", "n", content)) == "create"
+
+    @given(CONTENTS, st.booleans())
+    def test_what_was_pushed_and_not_touched_is_left(self, content, overwrite):
+        thing = Thing("rule", "u", "n", content)
+        found = Found(content, thing.print, touched=False)
+        assert decided(found, thing, overwrite) == "unchanged"
+
+    @given(CONTENTS, CONTENTS)
+    def test_nothing_of_a_users_is_written_over(self, theirs, ours):
+        thing = Thing("rule", "u", "n", ours)
+        for pushed in (None, "0123456789abcdef", thing.print):
+            found = Found(theirs, pushed, touched=True)
+            assert decided(found, thing) in ("unchanged", "kept")
+
+    @given(CONTENTS, CONTENTS, st.booleans())
+    def test_what_another_owns_is_never_written(self, theirs, ours, overwrite):
+        found = Found(theirs, None, owner="file", broken="it does not answer")
+        (step,) = plan([Thing("rule", "u", "n", ours)], {("rule", "u"): found}, overwrite=overwrite)
+        assert (step.verb, step.why) == ("kept", FILES)
+
+    def test_an_older_push_is_brought_up_to_date(self):
+        assert decided(Found({"a": 0}, fingerprint({"a": 0}), touched=False)) == "update"
+
+    def test_what_grafana_added_is_no_change_of_the_user(self):
+        assert decided(Found({"a": 1, "new": "x"}, THING.print, touched=True)) == "unchanged"
+
+    def test_what_left_out_a_part_is(self):
+        thing = Thing("rule", "u", "n", {"a": 1, "b": 2})
+        assert decided(Found({"a": 1}, thing.print, touched=True), thing) == "kept"
+
+    def test_overwriting_replaces_it(self):
+        assert decided(Found({"a": 9}, THING.print, touched=True), overwrite=True) == "update"
+
+    def test_what_does_not_work_is_written_again_unless_it_is_the_users(self):
+        assert decided(Found({"a": 1}, THING.print, touched=False, broken="no")) == "update"
+        assert decided(Found({"a": 2}, THING.print, touched=True, broken="no")) == "kept"
+
+    def test_a_place_that_another_owns(self):
+        assert decided(Found(None, owner="file")) == "blocked"
+
+
+class TestContent:
+    @given(CONTENTS)
+    def test_survives_what_versions_of_grafana_do_to_it(self, content):
+        padded = json.loads(json.dumps(content, sort_keys=True)) | {"empty": None, "off": False, "none": {"x": []}}
+        assert fingerprint(plain(padded)) == fingerprint(content)
+        assert covers(padded, content)
+        assert plain(content) == content
+
+    @given(CONTENTS, TEXT, st.integers(min_value=1))
+    def test_a_change_is_seen(self, content, name, value):
+        changed = {**content, name: [value, content.get(name)]}
+        assert fingerprint(plain(changed)) != fingerprint(content)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [("30s", 30), ("1m", 60), ("1m30s", 90), ("2h", 7200), ("1d", 86400), ("1w", 604800), ("0s", 0), (90, 90)],
+    )
+    def test_durations(self, text, expected):
+        assert seconds(text) == expected
+
+    @pytest.mark.parametrize("text", ["", "m", "1x", "5 m", "-1m", "1.5.2"])
+    def test_what_is_no_duration(self, text):
+        with pytest.raises(ValueError, match=r"duration|convert"):
+            seconds(text)
+
+    def test_a_rule_as_grafana_gives_it_back(self):
+        query = {"refId": "A", "datasourceUid": "gatewatch", "relativeTimeRange": {"from": 60, "to": 0}}
+        sent = {"title": "t", "for": "120s", "interval": "60s", "data": [{**query, "model": {"query": "f"}}]}
+        given_back = {
+            **{"title": "t", "for": "2m", "interval": "1m", "isPaused": False, "labels": {}, "keepFiringFor": "0s"},
+            "data": [{**query, "queryType": "", "model": {"query": "f", "intervalMs": 1000, "maxDataPoints": 43200}}],
+        }
+        assert rule_content(sent) == rule_content(given_back)
+        assert rule_content(sent) != rule_content({**given_back, "isPaused": True})
+
+
+class TestMarks:
+    @given(TEXT.map(str.strip), CONTENTS)
+    def test_a_template_gives_back_its_text_and_the_trace(self, text, content):
+        assert marks.uncommented(marks.commented(text, fingerprint(content))) == (text, fingerprint(content))
+
+    @given(TEXT)
+    def test_a_template_without_one(self, text):
+        assert marks.uncommented(text) == (text.strip(), None)
+
+    def test_the_message_of_a_version(self):
+        assert marks.pushed_by(marks.message("0123456789abcdef")) == "0123456789abcdef"
+        assert marks.pushed_by("Restored from version 3") is None
+        assert marks.pushed_by(None) is None
+
+    @pytest.mark.parametrize("trace", [None, "", "x", "a.b.c"])
+    def test_a_rule_whose_trace_is_gone_or_rubbish_is_the_users(self, trace):
+        assert marks.read_rule({"a": 1}, trace, "", {}).touched
+
+
+class TestVariablesInFiles:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("$A", "1"),
+            ("${A}b", "1b"),
+            ("$$A", "$A"),
+            ("$$$A", "$1"),
+            ("$NONE.", "."),
+            ("{{ $$labels.run }}", "{{ $labels.run }}"),
+            ("a$", "a$"),
+            ("$A_B", ""),
+        ],
+    )
+    def test_are_filled_in(self, text, expected):
+        assert expand({"x": [text, 3, None]}, {"A": "1"}) == {"x": [expected, 3, None]}
+
+    @given(st.dictionaries(st.from_regex(r"[A-Z]{1,5}", fullmatch=True), TEXT), TEXT)
+    def test_a_text_with_its_dollars_doubled_stays_itself(self, environment, text):
+        assert expand(text.replace("$", "$$"), environment) == text
+
+
+ROUTES = st.lists(st.fixed_dictionaries({"receiver": TEXT, "object_matchers": st.just([["team", "=", "desk"]])}))
+OURS = {"receiver": "mail", "object_matchers": [["service", "=", "gatewatch"]], "group_wait": 30.0}
+
+
+class TestTheRoute:
+    @given(TEXT, ROUTES, ROUTES, st.booleans())
+    def test_it_is_there_once_and_the_others_are_as_they_were(self, receiver, before, after, there):
+        older = [{"receiver": "old", "object_matchers": [["service", "=", "gatewatch"]]}] if there else []
+        tree = {"receiver": receiver, "group_by": ["x"], "provenance": "", "routes": [*before, *older, *after]}
+        as_it_was = copy.deepcopy(tree)
+        new = with_route(tree, OURS)
+        assert tree == as_it_was
+        ours = [route for route in new["routes"] if route_content(route) == route_content(OURS)]
+        assert len(ours) == 1
+        assert [route for route in new["routes"] if route not in ours] == [*before, *after]
+        assert (new["receiver"], new["group_by"]) == (receiver, ["x"])
+        assert with_route(new, OURS) == new
+
+    def test_it_comes_before_one_that_takes_everything(self):
+        greedy = {"receiver": "desk", "object_matchers": [["alertname", "=~", ".*"]]}
+        assert with_route({"receiver": "r", "routes": [greedy]}, OURS)["routes"][0]["receiver"] == "mail"
+
+    def test_a_tree_without_routes(self):
+        assert len(with_route({"receiver": "r"}, OURS)["routes"]) == 1
