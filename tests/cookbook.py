@@ -19,16 +19,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from collector.schema import LAYER_UPDATES, RUNS, Point
 from collector.store import Store
 from jobs.cli import main
 from jobs.queries.query import queries
 from tests import seeded
 from tests.conftest import ROOT, Influxd, run_influxd
+from tests.recorded import SECOND, Array, recorded
 
 PATH = ROOT / "docs/flux.md"
-NOW = 1_751_284_800 * 10**9
+
+SICK = "btc-lstm-sick"
+NOW = 1_751_284_800 * SECOND
 """2025-06-30 12:00 UTC: when what is shown there was asked; past by any clock."""
-RUNS = tuple(run for run in seeded.RUN_NAMES if run != seeded.HOSTILE)
+OTHERS = tuple(run for run in seeded.RUN_NAMES if run != seeded.HOSTILE)
 _RECIPE = re.compile(
     r"^```\n(gatewatch query [^`]*)^```\n\n```text\n(.*?)^```\n\n```flux\n(.*?)^```", re.MULTILINE | re.DOTALL
 )
@@ -59,7 +63,34 @@ def recipes(text: str) -> list[Recipe]:
 
 def seed(store: Store) -> None:
     """Fill a store with what the cookbook shows."""
-    seeded.seed(store, NOW, RUNS)
+    store.write(_sick())
+    seeded.seed(store, NOW, OTHERS)
+
+
+def _sick() -> Iterator[Point]:
+    """A run of which two units die, a gradient vanishes, another explodes, and the weights hardly move in the end."""
+
+    def dying(k: int, gate: str, values: Array) -> Array:
+        values[..., :2] *= k < 20
+        return values
+
+    since = NOW - 86_400 * SECOND
+    tags = {"symbol": "BTCUSD"}
+    captures = recorded(
+        60, run=SICK, tags=tags, layers=("encoder",), change=dying, at=lambda k: since + 20 * k * SECOND
+    )
+    for k, points in enumerate(captures):
+        for point in points:
+            fields = dict(point.fields)
+            if point.measurement == LAYER_UPDATES and k >= 40:
+                slower = {"recurrent": (1e-8, 1e-4), "kernel": (30.0, 150.0) if k == 50 else (1.0, 1.0)}
+                gradient, update = slower.get(point.tags["param"], (1.0, 1.0))
+                fields["gradient_norm"] = float(fields["gradient_norm"]) * gradient
+                fields["update_ratio"] = float(fields["update_ratio"]) * update
+            yield Point(point.measurement, point.tags, fields, point.time)
+    yield Point(
+        RUNS, {"run": SICK, "phase": "train", **tags}, {"event": "interrupted", "step": 59}, since + 1200 * SECOND
+    )
 
 
 def environment(server: Influxd, bucket: str) -> Mapping[str, str]:
