@@ -150,9 +150,10 @@ def policies(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Th
 
 
 def route_content(route: Mapping[str, Any]) -> Any:
-    """A route in the form in which two are compared."""
+    """A route and those below it in the form in which two are compared."""
+    told = {name: value for name, value in route.items() if name != "provenance"}
     timed = {name: seconds(route[name]) for name in DURATIONS if route.get(name)}
-    return plain({**{name: value for name, value in route.items() if name != "provenance"}, **timed})
+    return plain({**told, **timed, "routes": [route_content(one) for one in route.get("routes") or ()]})
 
 
 def rules(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Thing]:

@@ -161,4 +161,5 @@ def _is_ours(route: Mapping[str, Any]) -> bool:
 
 
 def _timed(route: Mapping[str, Any]) -> dict[str, Any]:
-    return {**route, **{name: f"{route[name]:.0f}s" for name in DURATIONS if name in route}}
+    timed = {name: f"{route[name]:.0f}s" for name in DURATIONS if name in route}
+    return {**route, **timed, "routes": [_timed(one) for one in route.get("routes", ())]}

@@ -155,6 +155,7 @@ class TestVariablesInFiles:
 
 ROUTES = st.lists(st.fixed_dictionaries({"receiver": TEXT, "object_matchers": st.just([["team", "=", "desk"]])}))
 OURS = {"receiver": "mail", "object_matchers": [["service", "=", "gatewatch"]], "group_wait": 30.0}
+OURS |= {"routes": [{"receiver": "mail", "group_interval": 60.0}]}
 
 
 class TestTheRoute:
