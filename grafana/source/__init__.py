@@ -1,0 +1,53 @@
+"""What Grafana shows and watches, as Python: `python -m grafana.source` writes the files that lie beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from grafana.source import anomalies, backtest, compare, gates, health, learning, runs
+from grafana.source.board import panel_id
+
+DASHBOARDS: Final = {
+    "runs": runs.dashboard,
+    "gates": gates.dashboard,
+    "learning": learning.dashboard,
+    "anomalies": anomalies.dashboard,
+    "compare": compare.dashboard,
+    "backtest": backtest.dashboard,
+    "health": health.dashboard,
+}
+"""File → what builds it."""
+
+
+def dashboards() -> dict[str, dict[str, Any]]:
+    """The dashboards, by uid."""
+    return {found["uid"]: found for found in (make() for make in DASHBOARDS.values())}
+
+
+def files() -> dict[str, Mapping[str, Any]]:
+    """Everything that is generated: path below `grafana/` → content."""
+    return {f"dashboards/{name}.json": make() for name, make in DASHBOARDS.items()}
+
+
+def build(folder: Path) -> list[Path]:
+    """Write everything into a folder, the same bytes each time.
+
+    Args:
+        folder: `grafana/` of a checkout, or any other.
+
+    Returns:
+        The files, in the order of their names.
+    """
+    written = []
+    for name, content in sorted(files().items()):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        written.append(path)
+    return written
+
+
+__all__ = ["DASHBOARDS", "build", "dashboards", "files", "panel_id"]

@@ -1,0 +1,102 @@
+"""Queries that more than one dashboard asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, RUNS
+from grafana.source.flux import chosen, flux, points, text, window
+from jobs.lives import DIED_SECONDS
+
+OF_LAYER: Final = (chosen("run"), chosen("phase"), chosen("layer"))
+CONSENSUS: Final = 'r.detector == "consensus"'
+STATES: Final = {
+    "live": "green",
+    "completed": "blue",
+    "interrupted": "yellow",
+    "died": "red",
+    "failed": "red",
+}
+"""What a run may be, and its colour."""
+
+
+def life(column: str = "_value", time: str = "_time") -> str:
+    """What a run is, by its last event and by when that was: the same that `gatewatch runs` says."""
+    silent = f"int(v: now()) - int(v: r.{time}) > {int(DIED_SECONDS * 1e9)}"
+    going = f'r.{column} == "started" or r.{column} == "heartbeat"'
+    return f'if {going} then (if {silent} then "died" else "live") else r.{column}'
+
+
+def state() -> str:
+    """What the chosen run is."""
+    return flux(
+        points(RUNS, ["event"], chosen("run"), chosen("phase"), start="0", stop=""),
+        "  |> last()",
+        "  |> group()",
+        '  |> sort(columns: ["_time"])',
+        "  |> last()",
+        f"  |> map(fn: (r) => ({{_value: {life()}}}))",
+    )
+
+
+def derived(field: str, *where: str, tags: Iterable[str] = ("layer", "gate")) -> str:
+    """A derived metric over time."""
+    return flux(points(GATE_DERIVED, [field], *where), window("mean", *tags))
+
+
+def newest(measurement: str, field: str, *where: str, of: str = "max") -> str:
+    """One number: the newest value, or that of the series where it is largest."""
+    return flux(points(measurement, [field], *where), "  |> last()", "  |> group()", f"  |> {of}()", *_only_value())
+
+
+def worst_score(*where: str) -> str:
+    """The largest score in the time range."""
+    return flux(
+        points(GATE_SCORES, ["anomaly_score"], CONSENSUS, *where),
+        "  |> max()",
+        "  |> group()",
+        "  |> max()",
+        *_only_value(),
+    )
+
+
+def units(measurement: str, letter: str, gate: str, *where: str) -> str:
+    """The rows of a heatmap: a unit, or a position, each; of the cell state what its tanh lets through.
+
+    Args:
+        measurement: gate_units or gate_time.
+        letter: with which its fields begin.
+        gate: the variable that holds the gate.
+        where: what else is chosen.
+    """
+    query = flux(
+        points(measurement, (), f"r._field =~ /^{letter}[0-9]/", *where, chosen("gate", gate)),
+        "  |> aggregateWindow(every: v.windowPeriod, fn: mean, createEmpty: false)",
+    )
+    if gate == "state":
+        query = flux(
+            'import "math"',
+            query,
+            '  |> map(fn: (r) => ({r with _value: if r.gate == "cell" then math.tanh(x: r._value) else r._value}))',
+        )
+    return flux(query, '  |> keep(columns: ["_time", "_value", "_field"])', '  |> group(columns: ["_field"])')
+
+
+def histogram(gate: str, *where: str) -> str:
+    """The rows of a heatmap: a twentieth of the gate's scale each, named by its lower end in percent of the scale."""
+    bins = 20
+    names = ", ".join(f"{text(f'hist_{i:02d}')}: {text(f'{i * 100 // bins:02d} %')}" for i in range(bins))
+    return flux(
+        'import "dict"',
+        f"names = [{names}]",
+        points(GATE_STATS, (), "r._field =~ /^hist_/", *where, chosen("gate", gate)),
+        "  |> aggregateWindow(every: v.windowPeriod, fn: mean, createEmpty: false)",
+        '  |> keep(columns: ["_time", "_value", "_field"])',
+        '  |> map(fn: (r) => ({r with _field: dict.get(dict: names, key: r._field, default: "")}))',
+        '  |> group(columns: ["_field"])',
+    )
+
+
+def _only_value() -> tuple[str, ...]:
+    return ('  |> keep(columns: ["_time", "_value"])',)

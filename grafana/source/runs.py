@@ -1,0 +1,267 @@
+"""Runs: every run, whether it lives, how far it is, how well it does, and the way into each."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from grafana_foundation_sdk.models.dashboard import DataTransformerConfig
+
+from collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
+from grafana.source import variables
+from grafana.source.board import Section, board
+from grafana.source.flux import flux, points, window
+from grafana.source.panels import GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, link, number, rows
+from grafana.source.places import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
+from grafana.source.places import RUNS as UID
+from grafana.source.queries import CONSENSUS, STATES, life
+
+MOST_RUNS: Final = 500
+"""Rows of the list: the runs heard of last."""
+MOST_LINES: Final = 20
+_TAGGED: Final = '  |> filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/)'
+_KEY: Final = '  |> group(columns: ["run", "phase"])'
+_LOSSES: Final = r"r._field =~ /^(val_loss|loss|train\/loss)$/"
+_REWARDS: Final = r"r._field =~ /^(reward|rollout\/ep_rew_mean|equity)$/"
+_LAST: Final = r"r._field =~ /^(val_loss|loss|train\/loss|reward|rollout\/ep_rew_mean|equity|epoch)$/"
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard."""
+    return board(
+        UID,
+        "Gatewatch: Runs",
+        "Every run that was heard of in the time range: whether it lives, how far it is, how well it does.",
+        [variables.tag(), variables.value()],
+        [Section("", [*_counts(), _table(), _scores()])],
+        since="now-30d",
+        refresh="1m",
+    )
+
+
+def _heard() -> str:
+    """The last event of every run and phase in the time range."""
+    return flux(points(RUNS, ["event"]), "  |> last()", _TAGGED)
+
+
+def _counts() -> list[Any]:
+    worst = flux(
+        points(GATE_SCORES, ["anomaly_score"], CONSENSUS, start="-1h"),
+        "  |> max()",
+        "  |> group()",
+        "  |> max()",
+        '  |> keep(columns: ["_value"])',
+    )
+    return [
+        _count("Live", "Runs that were heard of within two minutes.", "live", GREEN),
+        _count("Died", "Silent for two minutes without having said how they ended. Healthy: 0.", "died", RED),
+        _count("Failed", "Ended by an error. Healthy: 0; the list below names the error.", "failed", RED),
+        _count("Completed", "Ended as they should.", "completed", GREY),
+        number(
+            "Worst score, last hour",
+            "Largest anomaly score of any run in the last hour. Healthy: up to 1.",
+            worst,
+            "short",
+            *((None, GREEN), (0.8, YELLOW), (1, RED)),
+        )
+        .decimals(2)
+        .span(8),
+    ]
+
+
+def _count(title: str, description: str, state: str, colour: str) -> Any:
+    query = flux(
+        _heard(),
+        "  |> group()",
+        f"  |> map(fn: (r) => ({{_value: {life()}}}))",
+        f'  |> filter(fn: (r) => r._value == "{state}")',
+        "  |> count()",
+    )
+    return number(title, description, query, "none", (None, GREY), (1, colour)).no_value("0")
+
+
+def _table() -> Any:
+    ways = [
+        link(
+            name, to(uid, time=_SPAN, run="${__value.raw:percentencode}", phase="${__data.fields.phase:percentencode}")
+        )
+        for name, uid in (
+            ("Gates: what its memory does", GATES),
+            ("Learning: losses and gradients", LEARNING),
+            ("Anomalies: what is odd, and why", ANOMALIES),
+            ("Backtest: gates against the market", BACKTEST),
+        )
+    ]
+    ways.append(link("Compare it with another", to(COMPARE, run="${__value.raw:percentencode}")))
+    score = {"mode": "absolute", "steps": _steps((None, GREEN), (0.8, YELLOW), (1, RED))}
+    state_colours = by_text(STATES).to_json()
+    hidden = column(custom__hidden=True)
+    return (
+        rows(
+            "Runs",
+            f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a run to look "
+            "into it, in its own time: the market's for a backtest. Healthy: live or completed, a worst score up to 1.",
+            _states(),
+            _fields(),
+            _newest_metrics(),
+            _best("loss", _LOSSES, "min"),
+            _best("reward", _REWARDS, "max"),
+            _worst(),
+            _span(),
+        )
+        .height(14)
+        .with_transformation(_transformation("merge", {}))
+        .with_transformation(_transformation("organize", {"indexByName": _ORDER, "renameByName": _NAMES}))
+        .override_by_name("run", column(links=ways, custom__width=220))
+        .override_by_name(
+            "state", column(mappings=[state_colours], custom__displayMode="color-text", custom__width=100)
+        )
+        .override_by_name("worst score", column(thresholds=score, custom__displayMode="color-text", decimals=2))
+        .override_by_regexp("^(loss|val_loss|train/loss|best .*|equity|.*rew.*)$", column(decimals=4))
+        .override_by_name("error", column(custom__width=300))
+        .override_by_name("from", hidden)
+        .override_by_name("to", hidden)
+    )
+
+
+_SPAN: Final = "from=${__data.fields.from}&to=${__data.fields.to}"
+_FIRST_COLUMNS: Final = ("run", "phase", "state", "worst score", "step", "epoch", "loss", "val_loss", "best loss")
+_ORDER: Final = {name: number for number, name in enumerate(_FIRST_COLUMNS)}
+_NAMES: Final = {"seen": "last heard of"}
+
+
+def _transformation(name: str, options: dict[str, Any]) -> DataTransformerConfig:
+    return DataTransformerConfig(id_val=name, options=options)
+
+
+def _steps(*steps: tuple[float | None, str]) -> list[dict[str, Any]]:
+    return [{"value": value, "color": colour} for value, colour in steps]
+
+
+def _states() -> str:
+    return flux(
+        _heard(),
+        "  |> group()",
+        f"  |> map(fn: (r) => ({{r with state: {life()}, seen: r._time}}))",
+        '  |> drop(columns: ["_time", "_start", "_stop", "_value", "_field", "_measurement"])',
+        '  |> sort(columns: ["seen"], desc: true)',
+        f"  |> limit(n: {MOST_RUNS})",
+    )
+
+
+def _listed() -> str:
+    """The names of the runs in the list: what else is asked is asked of them, whenever it was."""
+    return flux(
+        f"listed = {_heard()}",
+        "  |> group()",
+        '  |> sort(columns: ["_time"], desc: true)',
+        f"  |> limit(n: {MOST_RUNS})",
+        '  |> findColumn(fn: (key) => true, column: "run")',
+    )
+
+
+_ARE_LISTED: Final = "  |> filter(fn: (r) => contains(set: listed, value: r.run))"
+
+
+def _fields() -> str:
+    return flux(
+        _listed(),
+        points(RUNS, ["step", "model", "error"]),
+        "  |> last()",
+        _ARE_LISTED,
+        *_wide(),
+    )
+
+
+def _newest_metrics() -> str:
+    return flux(_listed(), points(TRAIN_METRICS, (), _LAST, start="0", stop=""), "  |> last()", _ARE_LISTED, *_wide())
+
+
+def _wide() -> tuple[str, ...]:
+    """Of rows of fields a column each; the run and the phase are the row."""
+    return (
+        '  |> drop(columns: ["_time", "_start", "_stop", "_measurement"])',
+        '  |> pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")',
+        "  |> group()",
+    )
+
+
+def _best(name: str, which: str, fn: str) -> str:
+    """The best of what measures alike; the validation's where there is one."""
+    return flux(
+        _listed(),
+        points(TRAIN_METRICS, (), which, start="0", stop=""),
+        f"  |> {fn}()",
+        _ARE_LISTED,
+        '  |> group(columns: ["run", "phase"])',
+        '  |> sort(columns: ["_field"])',
+        "  |> last()",
+        "  |> group()",
+        f'  |> map(fn: (r) => ({{run: r.run, phase: r.phase, "best {name}": r._value}}))',
+    )
+
+
+def _worst() -> str:
+    """The largest scores: of a backtest whenever the market had it, of others in the time range."""
+    live = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, 'r.phase != "backtest"')
+    market = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, 'r.phase == "backtest"', start="0", stop="")
+    return flux(
+        _listed(),
+        f"live = {live}",
+        "  |> max()",
+        f"market = {market}",
+        "  |> max()",
+        "union(tables: [live, market])",
+        _ARE_LISTED,
+        _KEY,
+        "  |> max()",
+        "  |> group()",
+        '  |> map(fn: (r) => ({run: r.run, phase: r.phase, "worst score": r._value}))',
+    )
+
+
+def _span() -> str:
+    """From when to when a run has captures, in milliseconds: what a link into it sets."""
+    steps = points(GATE_STATS, ["step"], start="0", stop="")
+    return flux(
+        _listed(),
+        f"begun = {steps}",
+        "  |> first()",
+        f"ended = {steps}",
+        "  |> last()",
+        "union(tables: [begun, ended])",
+        _ARE_LISTED,
+        "  |> map(fn: (r) => ({run: r.run, phase: r.phase, at: int(v: r._time) / 1000000}))",
+        _KEY,
+        "  |> reduce(identity: {from: 9223372036854, to: 0}, fn: (r, accumulator) => ({",
+        "      from: if r.at < accumulator.from then r.at else accumulator.from,",
+        "      to: if r.at > accumulator.to then r.at else accumulator.to,",
+        "    }))",
+        "  |> group()",
+        "  |> map(fn: (r) => ({r with from: string(v: r.from - 1000), to: string(v: r.to + 60000)}))",
+    )
+
+
+def _scores() -> Any:
+    scores = points(GATE_SCORES, ["anomaly_score"], CONSENSUS)
+    query = flux(
+        f"worst = {scores}",
+        "  |> max()",
+        '  |> group(columns: ["run"])',
+        "  |> max()",
+        "  |> group()",
+        f'  |> top(n: {MOST_LINES}, columns: ["_value"])',
+        '  |> findColumn(fn: (key) => true, column: "run")',
+        scores,
+        window("max", "run"),
+        "  |> filter(fn: (r) => contains(set: worst, value: r.run))",
+        "  |> aggregateWindow(every: v.windowPeriod, fn: max, createEmpty: false)",
+        '  |> keep(columns: ["_time", "_value", "run"])',
+        '  |> group(columns: ["run"])',
+    )
+    panel = lines(
+        "Worst score by run",
+        f"The largest anomaly score of each run, of the {MOST_LINES} runs where it is largest. Healthy: up to 1.",
+        query,
+        "${__field.labels.run}",
+    )
+    return banded(panel.span(24).min(0).decimals(2), (None, "transparent"), (1, RED))

@@ -1,0 +1,159 @@
+"""The variables of a dashboard. Each looks only at what those before it leave: user tags, run, phase, layer, gate."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana_foundation_sdk.builders.dashboard import QueryVariable
+from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
+
+from collector.schema import GATE_SCALES, GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
+from grafana.source.flux import DATASOURCE, chosen, flux, pattern, text
+
+SIGMOID: Final = tuple(gate for gate, scale in GATE_SCALES.items() if scale.low == 0)
+"""The gates between 0 and 1; what a layer has beside them lies between −1 and 1, or, as the cell state, beyond."""
+TITLES: Final = {
+    "input": "Input Signal Flow",
+    "forget": "Forget Gate Activation",
+    "cell": "Cell State Evolution",
+    "output": "Output Gate Response",
+    "update": "Update Gate Activation",
+    "reset": "Reset Gate Activation",
+    "candidate": "Candidate Values",
+    "hidden": "Hidden State",
+}
+"""Gate → what its pictures are called; in this order they are shown."""
+_TITLED: Final = r"/^\d\d (?<text>.*)\|(?<value>[^|]*)$/"
+_SCHEMA: Final = 'import "influxdata/influxdb/schema"'
+
+
+def tag() -> QueryVariable:
+    """A user's own tag; only of those names that a query can hold as they are."""
+    query = flux(
+        _SCHEMA,
+        f"schema.tagKeys(bucket: v.defaultBucket, predicate: (r) => r._measurement == {text(RUNS)}, start: 0)",
+        f"  |> filter(fn: (r) => r._value !~ {pattern(*sorted(OWN_TAGS))} and r._value !~ /^_/)",
+        r'  |> filter(fn: (r) => r._value !~ /["\\$]/)',
+    )
+    return _variable("tag", "Tag", query, "Choose one of your own tags; its values are in the next list.")
+
+
+def value() -> QueryVariable:
+    """The values of that tag."""
+    query = flux(
+        _SCHEMA,
+        'schema.tagValues(bucket: v.defaultBucket, tag: "${tag}", '
+        f"predicate: (r) => r._measurement == {text(RUNS)}, start: 0)",
+    )
+    return _several(_variable("value", "has value", query, "Only runs whose tag has one of these.")).all_value(".*")
+
+
+def run(name: str = "run", label: str = "Run", phase: str = "", besides: str = "") -> QueryVariable:
+    """The runs that have these tags, the one heard of last first.
+
+    Args:
+        name, label: of the variable.
+        phase: a condition on it.
+        besides: another variable, whose run is left out.
+    """
+    query = flux(
+        "from(bucket: v.defaultBucket)",
+        "  |> range(start: 0)",
+        f'  |> filter(fn: (r) => r._measurement == {text(RUNS)} and r._field == "event")',
+        *([f"  |> filter(fn: (r) => {phase})"] if phase else []),
+        *([f"  |> filter(fn: (r) => r.run !~ /^${{{besides}:regex}}$/)"] if besides else []),
+        "  |> last()",
+        '  |> filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/)',
+        '  |> keep(columns: ["_time", "run"])',
+        "  |> group()",
+        '  |> sort(columns: ["_time"], desc: true)',
+        '  |> unique(column: "run")',
+        "  |> map(fn: (r) => ({_value: r.run}))",
+    )
+    return _variable(name, label, query, "The run heard of last comes first.")
+
+
+def phase() -> QueryVariable:
+    """The phases of the run."""
+    return _variable("phase", "Phase", _values("phase", RUNS, chosen("run")), "train, validation, backtest or live.")
+
+
+def layer(measurement: str = GATE_STATS) -> QueryVariable:
+    """The layers of the run of which a measurement speaks; one is chosen."""
+    return _variable("layer", "Layer", _values("layer", measurement, chosen("run"), chosen("phase")), "Of this run.")
+
+
+def layers(measurement: str = GATE_STATS) -> QueryVariable:
+    """The same, of which any are chosen."""
+    return _several(layer(measurement))
+
+
+def gate() -> QueryVariable:
+    """The gates of the chosen layer, of which one is chosen; the one that keeps the memory comes first."""
+    query = flux(
+        _values("gate", GATE_STATS, chosen("run"), chosen("phase"), chosen("layer")),
+        "  |> map(fn: (r) => ({r with later: if r._value =~ /^(forget|update)$/ then 0 else 1}))",
+        '  |> sort(columns: ["later", "_value"])',
+        '  |> keep(columns: ["_value"])',
+    )
+    return _variable("gate", "Gate", query, "Of this layer.")
+
+
+def scored() -> QueryVariable:
+    """All gates, parameters and losses of the chosen layers that have scores."""
+    query = _values("gate", GATE_SCORES, chosen("run"), chosen("phase"), chosen("layer"))
+    return _several(_variable("gate", "Gate", query, "Gates, parameters, and the loss of the whole model."))
+
+
+def sigmoid_gates() -> QueryVariable:
+    """The gates of the layer that lie between 0 and 1, called as their pictures are."""
+    return _titled("gate", "Gates", True, "Those of the layer that lie between 0 and 1.")
+
+
+def states() -> QueryVariable:
+    """What the layer has besides, called as its pictures are."""
+    return _titled("state", "States", False, "Those of the layer that lie on either side of 0.")
+
+
+def _titled(name: str, label: str, sigmoid: bool, description: str) -> QueryVariable:
+    titles = ", ".join(
+        f"{text(gate)}: {text(f'{number:02d} {title}|{gate}')}" for number, (gate, title) in enumerate(TITLES.items())
+    )
+    query = flux(
+        'import "dict"',
+        _SCHEMA,
+        f"titles = [{titles}]",
+        _index("gate", GATE_STATS, chosen("run"), chosen("phase"), chosen("layer")),
+        f"  |> filter(fn: (r) => r._value {'=~' if sigmoid else '!~'} {pattern(*SIGMOID)})",
+        '  |> map(fn: (r) => ({r with own: "99 " + r._value + "|" + r._value}))',
+        "  |> map(fn: (r) => ({_value: dict.get(dict: titles, key: r._value, default: r.own)}))",
+        '  |> sort(columns: ["_value"])',
+    )
+    return _several(_variable(name, label, query, description)).regex(_TITLED)
+
+
+def _values(tag: str, measurement: str, *where: str) -> str:
+    """The values that a tag has, which InfluxDB finds in its index."""
+    return flux(_SCHEMA, _index(tag, measurement, *where))
+
+
+def _index(tag: str, measurement: str, *where: str) -> str:
+    conditions = " and ".join((f"r._measurement == {text(measurement)}", *where))
+    return f"schema.tagValues(bucket: v.defaultBucket, tag: {text(tag)}, predicate: (r) => {conditions}, start: 0)"
+
+
+def _variable(name: str, label: str, query: str, description: str) -> QueryVariable:
+    return (
+        QueryVariable(name)
+        .label(label)
+        .description(description)
+        .datasource(DATASOURCE)
+        .query(query)
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.DISABLED)
+    )
+
+
+def _several(variable: QueryVariable) -> QueryVariable:
+    everything = VariableOption(selected=True, text=["All"], value=["$__all"])
+    return variable.multi(True).include_all(True).current(everything)
