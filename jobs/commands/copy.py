@@ -109,7 +109,20 @@ def _run(arguments: argparse.Namespace) -> int:
     found = list(problems(copied))
     for problem in found:
         fail(printable(problem))
+    if points := _in_spool(source):
+        wait = "point still waits" if points == 1 else "points still wait"
+        fail(f"{points:,} {wait} in the spool for {source.url}: `gatewatch spool flush`, then copy again")
     return 1 if found else 0
+
+
+def _in_spool(source: Store) -> int:
+    """How many points wait on this machine to be written to the source."""
+    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
+    from collector.spool import spool_root  # noqa: PLC0415 - as above
+    from collector.waiting import waiting  # noqa: PLC0415 - as above
+
+    root = spool_root(load_settings().spool.path)
+    return sum(entry.points for entry in waiting(root) if entry.destination == source.destination)
 
 
 def _open_source(arguments: argparse.Namespace) -> Store:

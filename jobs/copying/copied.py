@@ -47,7 +47,8 @@ def problems(copied: Iterable[Copied]) -> Iterator[str]:
                 reasons[reason] = reasons.get(reason, 0) + points
         most = max(reasons, key=lambda reason: reasons[reason])
         names = ", ".join(each.measurement for each in refused)
-        yield f"{sum(reasons.values()):,} points of {names} were refused: {most}; {_remedy(most)}"
+        points = sum(reasons.values())
+        yield f"{points:,} point{'' if points == 1 else 's'} of {names} refused: {most}; {_remedy(most)}"
     lacking = [each for each in copied if not each.refused and each.found is not None and not each.agrees]
     if lacking:
         counts = ", ".join(f"{each.measurement} ({each.found:,} of {each.values:,} values)" for each in lacking)

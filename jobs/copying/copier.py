@@ -2,10 +2,11 @@
 
 A store unites what is written twice, so a copy may be broken off at any moment and begun again. What is already there
 is not written again, and that is known by counting: a slice of up to 5,000 points of one series is taken to be there
-when the destination has as many values of each of its fields between its first and last point as the source. So the
-next copy passes over what one that was killed had written. Counting is wrong where values changed without their number
-(a past run that was scored anew), or where the destination has as many other points in the same series and time; then
-`Check.AGAIN` writes without asking, and `Check.VALUES` compares value by value.
+when the destination has as many values of each of its fields between its first and last point as the source; where it
+has more, a look at each point says. So the next copy passes over what one that was killed had written. Counting is
+wrong where values changed without their number (a past run that was scored anew), or where the destination has as many
+other points in the same series and time; then `Check.AGAIN` writes without asking, and `Check.VALUES` compares value by
+value.
 
 What the source has is what was read of it: a SQLite file is read as it was at the beginning; of a server, points that
 come while others are read may be copied or not. In the end the destination must have every value that was read, by

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from collector.line_protocol import encode
 from collector.schema import Point, point_problem
+from collector.spool import Spool, spool_root
 from collector.store import open_store
 from collector.store.sqlite import SqliteStore
 from jobs.cli import main
@@ -164,6 +165,22 @@ class TestWhatArrives:
             assert copied["jobs_health"]["found"] == copied["jobs_health"]["values"]
         lines = [line for line in everything(server) if line.startswith(b"jobs_health")]
         assert len(lines) == 3
+        assert total(copied, "written") == 0
+
+    def test_fields_that_only_the_destination_has_do_not_matter(self, source, server, capsys):
+        assert said(capsys, "--from", source.url, "--to", server.url)[0] == 0
+        server.write([Point("jobs_health", {"job": "score"}, {"missed": 1}, NOON)])
+        status, copied, _ = told(capsys, "--from", source.url, "--to", server.url)
+        assert (status, total(copied, "written")) == (0, 0)
+
+    def test_points_that_still_wait_for_the_source_are_mentioned(self, source, server, capsys):
+        spool = Spool(spool_root(None), source.destination, 2**20)
+        spool.append(encode([Point("m", {}, {"f": 1.0}, 1)]), 1)
+        spool.close()
+        status, _, err = said(capsys, "--from", source.url, "--to", server.url)
+        assert status == 0
+        assert err.startswith("gatewatch: 1 point still waits in the spool for sqlite:///")
+        assert "gatewatch spool flush" in err
 
     def test_nothing_is_shown_in_a_pipe(self, source, server, capsys):
         assert said(capsys, "--from", source.url, "--to", server.url)[2] == ""
@@ -188,13 +205,17 @@ class TestWhatArrives:
         assert total(copied, "written") == (1 if how == "--verify" else total(copied, "points"))
         assert everything(server) == everything(source)
 
-    def test_a_training_may_go_on_writing_to_the_source(self, source, server):
-        """The example: a loop that writes for as long as the copy goes on."""
+    @pytest.mark.parametrize("direction", ["to the server", "from the server"])
+    def test_a_training_may_go_on_writing_to_the_source(self, direction, source, server):
+        destination = server
+        if direction == "from the server":
+            server.write(history())
+            source, destination = server, SqliteStore("back.db")
         ended = threading.Event()
         wrote = []
 
         def train():
-            store = SqliteStore(source.path)
+            store = reopen(source)
             while not ended.is_set():
                 moment = NOON + 1_000 + len(wrote)
                 store.write([Point("train_metrics", {"run": "r2", "phase": "train"}, {"loss": 1.0}, moment)])
@@ -205,15 +226,20 @@ class TestWhatArrives:
         training.start()
         try:
             for _ in range(5):
-                copied = Copier(source, server, Patience(10)).run(Wanted())
+                copied = Copier(source, destination, Patience(10)).run(Wanted())
                 assert list(problems(copied)) == []
                 assert all(each.agrees for each in copied)
         finally:
             ended.set()
             training.join()
-        Copier(source, server, Patience(10)).run(Wanted())
-        assert everything(server) == everything(source)
+        Copier(source, destination, Patience(10)).run(Wanted())
+        assert everything(destination) == everything(source)
         assert len(wrote) > 5
+
+
+def reopen(store):
+    """The same store, for another thread."""
+    return SqliteStore(store.path) if isinstance(store, SqliteStore) else open_store(store.url)
 
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
@@ -262,7 +288,7 @@ class TestWhatStandsInTheWay:
         server.write([Point("train_metrics", {"run": "another"}, {"loss": 1}, NOON)])
         status, out, err = said(capsys, "--from", source.url, "--to", server.url)
         assert status == 1
-        assert err.startswith("gatewatch: 80 points of train_metrics were refused: ")
+        assert err.startswith("gatewatch: 80 points of train_metrics refused: ")
         assert "already exists as type integer" in err
         assert "another type" in err
         assert err.count("\n") == 1
@@ -272,6 +298,13 @@ class TestWhatStandsInTheWay:
         lacking = set(everything(source)) - set(everything(server))
         assert {line[:13] for line in lacking} == {b"train_metrics"}
         assert len(lacking) == 80
+
+    def test_points_that_no_store_of_ours_takes_are_refused(self, source, server, capsys):
+        server.write_lines(b"cpu,host=a\tb usage=1.5 1\ncpu,host=c usage=2.5 1\n")
+        status, copied, err = told(capsys, "--from", server.url, "--to", "sqlite:///back.db")
+        assert status == 1
+        assert err.startswith("gatewatch: 1 point of cpu refused: cpu: tag 'host'='a\\tb' must not contain")
+        assert (copied["cpu"]["written"], copied["cpu"]["found"], copied["cpu"]["values"]) == (1, 1, 2)
 
     def test_points_older_than_the_bucket_keeps_are_told(self, source, influxd, capsys, monkeypatch):
         server = named(influxd, monkeypatch, influxd.bucket(retention_s=86_400))

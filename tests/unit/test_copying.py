@@ -151,7 +151,7 @@ class TestProblems:
             Copied("n", refused=1, values=9, found=8, reasons={"points beyond retention policy": 1}),
         ]
         (told,) = problems(copied)
-        assert told.startswith("4 points of m, n were refused: m: field 'f' is int, already exists as float; ")
+        assert told.startswith("4 points of m, n refused: m: field 'f' is int, already exists as float; ")
         assert "another type" in told
         (told,) = problems(copied[1:])
         assert "--since" in told
