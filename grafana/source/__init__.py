@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from grafana.source import anomalies, backtest, compare, gates, health, learning, runs
+from grafana.source import anomalies, backtest, compare, gates, health, learning, runbook, runs
+from grafana.source.alerting import alerting_files
 from grafana.source.board import panel_id
 
 DASHBOARDS: Final = {
@@ -18,6 +19,7 @@ DASHBOARDS: Final = {
     "compare": compare.dashboard,
     "backtest": backtest.dashboard,
     "health": health.dashboard,
+    "runbook": runbook.dashboard,
 }
 """File → what builds it."""
 
@@ -29,7 +31,10 @@ def dashboards() -> dict[str, dict[str, Any]]:
 
 def files() -> dict[str, Mapping[str, Any]]:
     """Everything that is generated: path below `grafana/` → content."""
-    return {f"dashboards/{name}.json": make() for name, make in DASHBOARDS.items()}
+    boards = dashboards()
+    pictures = {f"dashboards/{name}.json": board for name, board in zip(DASHBOARDS, boards.values(), strict=True)}
+    alerting = {f"provisioning/alerting/{name}": content for name, content in alerting_files(boards).items()}
+    return pictures | alerting
 
 
 def build(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from grafana.source.flux import chosen, flux, points, text, window
 from grafana.source.panels import GREEN, RED, YELLOW, banded, column, lines, link, rows, states
 from grafana.source.places import ANOMALIES, GATES, to
 from grafana.source.queries import CONSENSUS, OF_LAYER
+from grafana.source.runbook import COLUMN, WAY, with_section
 from jobs.causes import BROKEN, PHRASES
 
 MOST_SERIES: Final = 20
@@ -174,12 +175,14 @@ def _detectors() -> Any:
 
 def _alerts() -> Any:
     query = flux(
+        'import "dict"',
         points(ALERT_EVENTS, ["state", "value", "threshold"], chosen("run")),
         '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
         "  |> group()",
         '  |> drop(columns: ["_start", "_stop", "_measurement", "run"])',
         '  |> sort(columns: ["_time"], desc: true)',
         f"  |> limit(n: {MOST_ROWS})",
+        with_section(),
     )
     return (
         rows(
@@ -191,8 +194,6 @@ def _alerts() -> Any:
         .span(12)
         .no_value("No alert about this run in this time range")
         .override_by_name("_time", column(displayName="time", custom__width=170))
-        .override_by_name("rule", column(links=[RULE_LINK]))
+        .override_by_name("rule", column(links=[link("What to do", WAY)]))
+        .override_by_name(COLUMN, column(custom__hidden=True))
     )
-
-
-RULE_LINK: Final = link("What to do", "/d/gatewatch-runbook?var-rule=${__value.raw:percentencode}")

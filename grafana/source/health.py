@@ -7,8 +7,9 @@ from typing import Any, Final
 from collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
 from grafana.source.board import Section, board
 from grafana.source.flux import flux, points, window
-from grafana.source.panels import GREEN, RED, YELLOW, banded, column, lines, logarithmic, number, rows
+from grafana.source.panels import GREEN, RED, YELLOW, banded, column, lines, link, logarithmic, number, rows
 from grafana.source.places import HEALTH
+from grafana.source.runbook import COLUMN, WAY, with_section
 
 MOST_RUNS: Final = 20
 """Lines of a picture: of more runs, those with the largest values."""
@@ -206,15 +207,19 @@ def _of_jobs(title: str, description: str, field: str, unit: str) -> Any:
 
 def _mails() -> Any:
     query = flux(
+        'import "dict"',
         points(ALERT_EVENTS, ["state", "value", "threshold", "delivered"]),
         '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
         "  |> group()",
         '  |> drop(columns: ["_start", "_stop", "_measurement"])',
         '  |> sort(columns: ["_time"], desc: true)',
         "  |> limit(n: 100)",
+        with_section(),
     )
     return (
         rows("Alerts told", "What the jobs found, and whether a mail server took the mail. Healthy: delivered.", query)
         .no_value("No alert in this time range")
         .override_by_name("_time", column(displayName="time", custom__width=170))
+        .override_by_name("rule", column(links=[link("What to do", WAY)]))
+        .override_by_name(COLUMN, column(custom__hidden=True))
     )
