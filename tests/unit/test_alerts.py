@@ -17,6 +17,7 @@ from collector.config import AlertRuleSettings, AlertSettings, Settings
 from collector.errors import ConfigError, WriteUnavailable
 from collector.schema import Point
 from collector.store import open_store
+from grafana.source.rules import GRAFANA_ONLY
 from jobs.causes import PHRASES, in_words
 from jobs.channels import FLOORS
 from jobs.notify import BUILT_IN, AlertManager, Rule, evaluate
@@ -557,9 +558,16 @@ class TestRunbook:
     SECTIONS: ClassVar = dict(re.findall(r"^## ([a-z_]+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.M | re.S))
 
     def test_every_rule_has_its_section_and_every_section_its_rule(self):
-        assert list(self.SECTIONS) == [rule.name for rule in BUILT_IN]
+        assert list(self.SECTIONS) == [rule.name for rule in (*BUILT_IN, *GRAFANA_ONLY)]
+
+    def test_its_links_lead_somewhere(self):
+        assert set(re.findall(r"\]\(#([^)]*)\)", RUNBOOK)) <= set(self.SECTIONS)
 
     @pytest.mark.parametrize("rule", BUILT_IN, ids=lambda rule: rule.name)
+    def test_a_section_says_how_grafana_differs(self, rule):
+        assert "**In Grafana** " in self.SECTIONS[rule.name]
+
+    @pytest.mark.parametrize("rule", [*BUILT_IN, *GRAFANA_ONLY], ids=lambda rule: rule.name)
     def test_a_section_says_what_when_why_and_what_to_do(self, rule):
         section = self.SECTIONS[rule.name]
         for part in ("**Means.**", "**Fires**", "**Causes.**", "**Look at.**", "**Do.**"):

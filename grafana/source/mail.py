@@ -1,0 +1,76 @@
+"""How Grafana mails: to whom, what together and how often, and what a mail says. For a Grafana of 9.3 and later."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from collector.config import AlertSettings
+from grafana.source.mail_templates import SUBJECT, TEMPLATES, TEXT
+from grafana.source.rules_rule import SERVICE
+
+CONTACT_POINT: Final = "Gatewatch mail"
+RECIPIENTS: Final = "$GATEWATCH_ALERT_TO"
+"""Grafana fills it in from its environment, in contact points and policies alone; any other `$` is `$$` there."""
+CRITICAL_WAIT: Final = {"group_wait": "10s", "group_interval": "1m"}
+UNKNOWN_WAIT: Final = "5m"
+"""A store that is started again, or busy for a moment, is not told of."""
+
+
+def contact_points_file() -> dict[str, Any]:
+    """The provisioning file of the contact point."""
+    settings = {
+        "addresses": RECIPIENTS,
+        "singleEmail": True,
+        "subject": f'{{{{ template "{SUBJECT}" . }}}}',
+        "message": f'{{{{ template "{TEXT}" . }}}}',
+    }
+    receiver = {"uid": "gatewatch-mail", "type": "email", "settings": settings, "disableResolveMessage": False}
+    return {"apiVersion": 1, "contactPoints": [{"orgId": 1, "name": CONTACT_POINT, "receivers": [receiver]}]}
+
+
+def policies_file() -> dict[str, Any]:
+    """The provisioning file of the policy.
+
+    Grafana knows one tree. Where it is the stack's own it is this one; what is for our alerts hangs below a label that
+    only they have, so that it can be hung into the tree of a Grafana that has other alerts too.
+    """
+    tree = {"orgId": 1, "receiver": CONTACT_POINT, "group_by": ["grafana_folder", "alertname"], "routes": [route()]}
+    return {"apiVersion": 1, "policies": [tree]}
+
+
+def route() -> dict[str, Any]:
+    """What happens to our alerts: a mail a run, those that are critical sooner and by themselves."""
+    usual = AlertSettings()
+    return {
+        "receiver": CONTACT_POINT,
+        "object_matchers": [["service", "=", SERVICE]],
+        "group_by": ["run"],
+        "group_wait": _duration(usual.group_wait_seconds),
+        "group_interval": _duration(usual.group_interval_seconds),
+        "repeat_interval": _duration(usual.repeat_hours * 3600),
+        "routes": [
+            {
+                "receiver": CONTACT_POINT,
+                "object_matchers": [["alertname", "=~", "DatasourceError|DatasourceNoData"]],
+                "group_by": ["alertname"],
+                "group_wait": UNKNOWN_WAIT,
+            },
+            {
+                "receiver": CONTACT_POINT,
+                "object_matchers": [["severity", "=", "critical"]],
+                "group_by": ["run"],
+                **CRITICAL_WAIT,
+            },
+        ],
+    }
+
+
+def templates_file() -> dict[str, Any]:
+    """The provisioning file of what mails say. Grafana fills nothing into it: its dollars are single."""
+    return {"apiVersion": 1, "templates": [{"orgId": 1, "name": SERVICE, "template": TEMPLATES}]}
+
+
+def _duration(seconds: float) -> str:
+    """As Grafana shows it: in the largest unit that is whole."""
+    unit, size = next((unit, size) for unit, size in (("h", 3600), ("m", 60), ("s", 1)) if seconds % size == 0)
+    return f"{seconds / size:.0f}{unit}"

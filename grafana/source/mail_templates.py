@@ -1,0 +1,72 @@
+"""What a mail says, in Go's templates: few lines, the most important first, since most are read on a phone.
+
+Grafana escapes what goes into its HTML, and encodes the subject. Names of runs and layers are data here; only where
+they go into an address they are escaped.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SUBJECT: Final = "gatewatch.subject"
+TEXT: Final = "gatewatch.text"
+MOST: Final = 20
+"""The most alerts that a mail tells of one by one."""
+_BEFORE: Final = 3600 * 10**9
+"""A panel is opened with the time from an hour before the alert, in nanoseconds."""
+
+TEMPLATES: Final = """\
+{{ define "gatewatch.subject" -}}
+{{ if not .Alerts.Firing }}Over: {{ else if eq .CommonLabels.severity "critical" }}Critical: {{ end -}}
+{{ with .CommonLabels.run }}{{ . }}: {{ end -}}
+{{ if match "^Datasource" .CommonLabels.alertname }}rules cannot be evaluated
+{{- else if .CommonLabels.alertname }}{{ .CommonLabels.alertname }}
+{{- with .CommonLabels.layer }} in {{ . }}{{ end }}{{ if gt (len .Alerts) 1 }} ({{ len .Alerts }}){{ end }}
+{{- else }}{{ len .Alerts }} alerts{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.text" -}}
+{{ range $i, $alert := .Alerts.Firing }}{{ if lt $i MOST }}{{ template "gatewatch.firing" $alert }}{{ end }}{{ end -}}
+{{ range $i, $alert := .Alerts.Resolved }}{{ if lt $i MOST }}{{ template "gatewatch.over" $alert }}{{ end }}{{ end -}}
+{{ if or (gt (len .Alerts.Firing) MOST) (gt (len .Alerts.Resolved) MOST) -}}
+{{ len .Alerts.Firing }} fire, {{ len .Alerts.Resolved }} are over. All of them: {{ .ExternalURL }}/alerting/list
+{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.firing" -}}
+{{ if match "^Datasource" .Labels.alertname -}}
+{{ .Labels.rulename }} cannot be evaluated{{ with .Annotations.Error }}: {{ . }}{{ end }}
+since {{ template "gatewatch.time" .StartsAt }}
+
+{{ else -}}
+{{ .Labels.alertname }} ({{ .Labels.severity }})
+{{ .Annotations.summary }}
+since {{ template "gatewatch.time" .StartsAt }}
+{{ .Annotations.description }}
+{{ template "gatewatch.links" . }}
+{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.over" -}}
+over: {{ or .Labels.rulename .Labels.alertname }}
+{{- with .Labels.run }}, {{ . }}{{ end }}{{ with .Labels.layer }} {{ . }}{{ end }}
+{{- with .Labels.gate }} {{ . }}{{ end }}{{ with .Labels.param }} {{ . }}{{ end }}
+{{- with .Labels.job }}, job {{ . }}{{ end }}
+since {{ template "gatewatch.time" .StartsAt }}, until {{ template "gatewatch.time" .EndsAt }}
+
+{{ end }}
+
+{{ define "gatewatch.links" -}}
+{{ if .PanelURL }}See: {{ .PanelURL }}{{ template "gatewatch.chosen" . }}
+Runbook: {{ reReplaceAll "/d/.*" "" .PanelURL }}/{{ .Annotations.runbook_url }}
+{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.chosen" -}}
+&from={{ (.StartsAt.Add -BEFORE).UnixMilli }}&to=now
+{{- with .Labels.run }}&var-run={{ urlquery . }}{{ end }}{{ with .Labels.phase }}&var-phase={{ urlquery . }}{{ end }}
+{{- with .Labels.layer }}&var-layer={{ urlquery . }}{{ end }}{{ with .Labels.gate }}&var-gate={{ urlquery . }}{{ end }}
+{{- end }}
+
+{{ define "gatewatch.time" }}{{ .UTC.Format "2 Jan 15:04 UTC" }}{{ end }}
+""".replace("MOST", str(MOST)).replace("BEFORE", str(_BEFORE))
