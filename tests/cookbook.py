@@ -63,11 +63,11 @@ def recipes(text: str) -> list[Recipe]:
 
 def seed(store: Store) -> None:
     """Fill a store with what the cookbook shows."""
-    store.write(_sick())
+    store.write(sick())
     seeded.seed(store, NOW, OTHERS)
 
 
-def _sick() -> Iterator[Point]:
+def sick() -> Iterator[Point]:
     """A run of which two units die, a gradient vanishes, another explodes, and the weights hardly move in the end."""
 
     def dying(k: int, gate: str, values: Array) -> Array:

@@ -188,7 +188,8 @@ def _tree(value: Value) -> dict[str, Any]:
         case int():
             return _signed({"type": "IntegerLiteral", "value": str(abs(value))}, value < 0)
         case float():
-            return _signed({"type": "FloatLiteral", "value": abs(value)}, math.copysign(1, value) < 0)
+            # InfluxDB reads a number in JSON to about its last digit; text it reads exactly.
+            return _call("float", v={"type": "StringLiteral", "value": repr(value)})
         case str():
             return {"type": "StringLiteral", "value": value}
         case list():
@@ -198,8 +199,17 @@ def _tree(value: Value) -> dict[str, Any]:
             return _signed({"type": "DurationLiteral", "values": parts}, value.negative)
         case Instant():
             if value.time is None:
-                return {"type": "CallExpression", "callee": _identifier("now"), "arguments": []}
+                return _call("now")
             return {"type": "DateTimeLiteral", "value": _rfc3339(value.time)}
+
+
+def _call(name: str, **arguments: dict[str, Any]) -> dict[str, Any]:
+    given = [{"type": "Property", "key": _identifier(key), "value": value} for key, value in arguments.items()]
+    return {
+        "type": "CallExpression",
+        "callee": _identifier(name),
+        "arguments": [{"type": "ObjectExpression", "properties": given}] if given else [],
+    }
 
 
 def _signed(tree: dict[str, Any], negative: bool) -> dict[str, Any]:
