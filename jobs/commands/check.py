@@ -81,10 +81,12 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
         return _store(store)
 
     yield _found("configuration", configuration)
-    yield _found("store", opened)
+    yield (stored := _found("store", opened))
     if store is not None and "bucket" in store.destination:
         destination = store.destination
-        yield _found("token", lambda: _token(destination))
+        token = _found("token", lambda: _token(destination))
+        if token.ok or stored.ok:  # else it is the same trouble twice
+            yield token
     yield _found("spool", lambda: _spool(settings, store))
     yield _found("state folder", lambda: _state(settings, store))
     yield _found("mail", lambda: _mail(settings, arguments.mail))

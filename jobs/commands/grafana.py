@@ -6,13 +6,15 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collector.errors import ConfigError, GatewatchError
-from jobs.commands.common import Commands, fail, need, print_json
+from jobs.commands.common import Commands, existing_store, fail, need, print_json
 from jobs.terminal import printable, table
 
 if TYPE_CHECKING:
@@ -77,7 +79,31 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from collector.store import influx_token  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.grafana.artifacts import dashboards, dashboards_folder  # noqa: PLC0415 - as above
+    from jobs.grafana.check import check  # noqa: PLC0415 - as above
+    from jobs.grafana.frames import FluxSource  # noqa: PLC0415 - as above
+
+    store = existing_store(arguments)
+    if "bucket" not in store.destination:
+        raise ConfigError(f"Grafana reads an InfluxDB, and the store is {store.url}: name one with --store")
+    source = FluxSource(
+        store.url, org=store.destination["org"], bucket=store.destination["bucket"], token=influx_token()
+    )
+    things = [thing.content for thing in dashboards(dashboards_folder())]
+    try:
+        rows = list(check(things, source, now=time.time_ns()))
+    finally:
+        source.close()
+    if arguments.json:
+        print_json([asdict(row) for row in rows])
+    else:
+        header = ["dashboard", "panel", "queries", "rows", "ms", "problem"]
+        print(table(header, [[*astuple(row)[:4], round(row.milliseconds), row.problem or ""] for row in rows]))
+    failed = sum(row.problem is not None for row in rows)
+    if failed:
+        fail(f"{failed} of {len(rows)} fail")
+    return 1 if failed else 0
 
 
 def _push(arguments: argparse.Namespace) -> int:

@@ -51,7 +51,11 @@ def read(grafana: Grafana) -> Held:
         )
     configuration = grafana.get(_CONFIGURATION)
     alertmanager = configuration["alertmanager_config"]
-    points = [one for receiver in alertmanager["receivers"] for one in receiver.get(_MANAGED, ())]
+    points = [
+        {**one, "name": receiver["name"]}
+        for receiver in alertmanager["receivers"]
+        for one in receiver.get(_MANAGED, ())
+    ]
     return Held(
         points,
         alertmanager["route"],

@@ -73,13 +73,13 @@ def fingerprint(content: object) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Content without what is empty, which some versions of Grafana write out and others leave out."""
+    """Content as all versions of Grafana give it back: without what is empty, and whole numbers without a fraction."""
     if isinstance(value, Mapping):
         kept = {name: plain(one) for name, one in value.items()}
         return {name: one for name, one in kept.items() if not _empty(one)}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def covers(found: Any, wanted: Any) -> bool:

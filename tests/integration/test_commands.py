@@ -154,7 +154,7 @@ class TestCheck:
         fill(store, 3)
         entries = json.loads(said(capsys, "check", "--json")[1])
         assert [entry["ok"] for entry in entries] == [True] * 5
-        assert set(entries[0]) == {"what", "ok", "detail"}
+        assert set(entries[0]) == {"what", "ok", "detail", "warning"}
 
     def test_what_waits_is_told(self, store, capsys):
         fill(store, 3)

@@ -17,7 +17,7 @@ from jobs.grafana.things import Found, Thing, covers, fingerprint, plain, second
 
 TEXT = st.text(max_size=20)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | TEXT,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=10,
 )
@@ -83,6 +83,9 @@ class TestContent:
         assert fingerprint(plain(padded)) == fingerprint(content)
         assert covers(padded, content)
         assert plain(content) == content
+
+    def test_whole_numbers_lose_their_fraction(self):
+        assert fingerprint(plain({"params": [300.0, 0.5, 1e300]})) == fingerprint({"params": [300, 0.5, int(1e300)]})
 
     @given(CONTENTS, TEXT, st.integers(min_value=1))
     def test_a_change_is_seen(self, content, name, value):
