@@ -33,8 +33,8 @@ class TorchUpdates:
     - the former under a gradient scaler, whose factor is in it, and in one of several processes, where it is that of
       this process alone;
     - the latter where the optimizer itself takes the scaler's factor out (the fused ones);
-    - everything, of a parameter that is sharded over devices (a DTensor), and of a step that torch.compile runs or
-      that a scaler skips.
+    - everything, of a parameter that is sharded over devices (a DTensor), and of a step that torch.compile runs, that
+      is captured as a CUDA graph, or that a scaler skips.
 
     The learning rate is that of the parameter group as the step begins and ends: what a scheduler sets afterwards is
     not yet its.
@@ -103,14 +103,14 @@ class TorchUpdates:
 
     def _backward(self, parameter: torch.Tensor) -> None:
         """The last of several backward passes before a step leaves the sum of all."""
-        if torch.compiler.is_compiling():
+        if _recorded():
             return
         with self._looking("hooks"):
             if parameter.grad is not None:
                 self._whole[id(parameter)] = parameter.grad.detach().clone()
 
     def _before(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        if torch.compiler.is_compiling():
+        if _recorded():
             return
         with self._looking("hooks"):
             if _is_skipped(optimizer):
@@ -131,7 +131,7 @@ class TorchUpdates:
                 self._steps[name] = _Step(_arrays(parameters) or [], None if unscales else clipped, whole, rate)
 
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        if torch.compiler.is_compiling():
+        if _recorded():
             return
         with self._looking("hooks"):
             begun = {name for name, step in self._steps.items() if step.after is None}
@@ -183,6 +183,13 @@ def _arrays(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
         wide = dense.to(torch.float32) if dense.dtype in (torch.float16, torch.bfloat16) else dense
         arrays.append(np.array(wide.cpu().numpy(), copy=True))
     return arrays
+
+
+def _recorded() -> bool:
+    """Whether what is called now is only noted, to be run later: a copy to the host would break that."""
+    return torch.compiler.is_compiling() or (
+        torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch is typed in part
+    )
 
 
 def _is_zero(arrays: Sequence[Array] | None) -> bool:

@@ -134,6 +134,16 @@ def test_a_gradient_that_a_closure_finds_is_unknown(net, loss, updates, kind, ho
     assert found["update_norm"] == pytest.approx((net.head.weight - before).norm().item(), rel=1e-5)
 
 
+def test_nothing_is_copied_from_a_step_that_is_captured_as_a_graph(net, loss, updates, monkeypatch):
+    """What CUDA says of itself is made up here, where there is no such device."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    loss(net).backward()
+    optimizer.step()
+    assert updates.measure() == []
+
+
 @pytest.mark.parametrize("to_none", [True, False])
 def test_a_gradient_that_was_thrown_away_is_not_told(net, loss, updates, to_none):
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
