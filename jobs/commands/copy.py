@@ -175,7 +175,9 @@ def _see_open(destination: Store, patience: Patience, dry: bool) -> None:
         with closing(destination.history()) as history:
             patience(history.measurements)
     except ConfigError as error:
-        raise ConfigError(f"{error}; nothing was copied, since what arrives is counted there") from None
+        raise ConfigError(
+            f"{error}; nothing was copied: what arrives is counted, so the token must be one that may read and write"
+        ) from None
 
 
 def _so_far(copier: Copier) -> str:
