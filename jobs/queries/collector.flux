@@ -7,31 +7,26 @@
 // param stop: time = now                until when
 // columns: run, phase, time, captured, shipped, rejected, dropped, failures, spooled_bytes, capture_ms, overhead_ratio, replay_error
 
-from(bucket: bucket)
-    |> range(start: start, stop: stop)
-    |> filter(fn: (r) => r._measurement == "collector_health")
-    |> filter(
-        fn: (r) =>
-            contains(
-                value: r._field,
-                set: [
-                    "captured",
-                    "shipped",
-                    "rejected",
-                    "dropped",
-                    "failures",
-                    "spooled_bytes",
-                    "capture_ms",
-                    "overhead_ratio",
-                    "replay_error",
-                ],
-            ),
-    )
-    |> last()
+newest = (fn) =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(fn: (r) => r._measurement == "collector_health")
+        |> filter(fn: fn)
+        |> last()
+        |> group(columns: ["run", "phase", "_field"])
+        |> sort(columns: ["_time"])
+        |> last()
+
+union(
+    tables: [
+        newest(fn: (r) => true),
+        newest(fn: (r) => r._field == "captured") |> map(fn: (r) => ({r with _field: "time", _value: int(v: r._time)})),
+    ],
+)
+    |> keep(columns: ["run", "phase", "_field", "_value"])
     |> group(columns: ["run", "phase", "_field"])
-    |> sort(columns: ["_time"])
-    |> last()
-    |> pivot(rowKey: ["run", "phase", "_time"], columnKey: ["_field"], valueColumn: "_value")
+    |> pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")
     |> group()
-    |> rename(columns: {_time: "time"})
+    |> filter(fn: (r) => exists r.time)
+    |> map(fn: (r) => ({r with time: time(v: r.time)}))
     |> sort(columns: ["run", "phase"])

@@ -25,6 +25,7 @@ from collector.schema import GATE_STATS, Point
 from jobs.cli import main
 from jobs.once import run_pass
 from jobs.queries.ask import ask
+from jobs.queries.printed import in_order
 from jobs.queries.query import queries
 from jobs.queries.values import Duration, Instant, extern, literal
 from tests import cookbook, seeded
@@ -200,6 +201,17 @@ class TestWhereLittleIsKnown:
             query, texts = next(found for found in asked(cookbook.SICK) if found[0].name == name)
             values = query.values(texts | more, "whole")
             assert list(ask(whole, query.text, values, source=name)) == []
+
+    def test_a_run_has_one_row_whatever_its_collector_told_when(self, influxd):
+        store, tags = influxd.store(influxd.bucket()), {"run": "r", "phase": "train"}
+        store.write([Point("collector_health", tags, {"captured": 1, "unreplayed_layers": "a", "rejected": 2}, 10**18)])
+        store.write([Point("collector_health", tags, {"captured": 5, "replay_error": 0.5}, 10**18 + 1)])
+        query = queries()["collector"]
+        values = query.values({"start": ["2000-01-01"]}, store.destination["bucket"])
+        (row,) = in_order(ask(store, query.text, values, source="collector"), query.columns)
+        told = dict(zip(row.columns, row.cells, strict=True))
+        assert (told["captured"], told["rejected"], told["replay_error"]) == (5, 2, 0.5)
+        assert told["time"] == "2001-09-09T01:46:40.000000001Z"
 
     def test_a_curve_that_nobody_logged(self, whole, here, capsys):
         here("whole")

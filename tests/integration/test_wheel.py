@@ -47,7 +47,8 @@ def python(commands, code, cwd):
 def test_it_holds_the_packages_the_example_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"collector", "jobs", "gatewatch-0.1.0.dist-info"}
-    assert {"jobs/examples/keras_market_lstm.py", "jobs/report/template.html", "jobs/report/page.css"} <= set(names)
+    data = {"jobs/examples/keras_market_lstm.py", "jobs/report/template.html", "jobs/report/page.css"}
+    assert data | {f"jobs/queries/{path.name}" for path in (ROOT / "jobs/queries").glob("*.flux")} <= set(names)
 
 
 def test_the_collector_alone(wheel, tmp_path):
@@ -69,6 +70,8 @@ print(store.runs()["run"].tolist())
         tmp_path,
     )
     assert said == "['a']\n"
+    done = subprocess.run([commands / "gatewatch", "query"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "worst-layers" in done.stdout
     for command, extra in ((["jobs", "--once"], "jobs"), (["report"], "jobs"), (["demo"], "demo")):
         done = subprocess.run(
             [commands / "gatewatch", *command], cwd=tmp_path, capture_output=True, text=True, check=False
