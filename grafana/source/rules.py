@@ -86,6 +86,11 @@ PANELS: Final[Mapping[str, Panel]] = {
 }
 """Where to look when a rule fires."""
 _RULES: Final = {rule.name: rule for rule in (*BUILT_IN, *GRAFANA_ONLY)}
+_QUIET: Final = "nothing for"
+_SPACINGS: Final = '{{ printf "%.4g" .Value }} usual spacings'
+_WHY: Final = (
+    "Look there at the table Why, which names what moved furthest; then at what the training did at that step."
+)
 _NOT_FINITE: Final = ("nan_count", "inf_count")
 
 
@@ -98,7 +103,7 @@ def network_rules() -> tuple[AlertRule, ...]:
     """What a network does."""
     values = network.value
     return (
-        _rule("anomaly", lambda rule: values(rule, GATE), _LOOK, GATE),
+        _rule("anomaly", lambda rule: values(rule, GATE), _LOOK, GATE, remedy=_WHY),
         _rule("gate_not_finite", lambda rule: values(rule, GATE, *_NOT_FINITE), _LOOK, GATE, wait="0s"),
         _rule("update_not_finite", lambda rule: values(rule, PARAM, *_NOT_FINITE), _LOOK, PARAM, wait="0s"),
         _rule("forget_gate_shut", network.once_inside, network.INSIDE_SECONDS, GATE),
@@ -111,6 +116,7 @@ def network_rules() -> tuple[AlertRule, ...]:
             PARAM,
             quantity="gradient norm",
             shown=f"{MULTIPLE} its median",
+            of="times",
             wait="0s",
         ),
         _rule("layer_frozen", network.frozen, _LOOK, LAYER, scaled=True),
@@ -123,8 +129,10 @@ def run_rules() -> tuple[AlertRule, ...]:
     """Whether runs are heard of, and what their collectors say."""
     rise = service.rise
     return (
-        _rule("run_died", service.silent, _DAY, RUN, quantity="without a sign of life for", shown=DURATION),
-        _rule("captures_stalled", service.stalled, 6 * _HOUR, RUN),
+        _rule(
+            "run_died", service.silent, _DAY, RUN, quantity="without a sign of life for", shown=DURATION, of="seconds"
+        ),
+        _rule("captures_stalled", service.stalled, 6 * _HOUR, RUN, quantity=_QUIET, shown=_SPACINGS, of="spacings"),
         _rule(
             "scores_stale",
             service.unscored,
@@ -132,24 +140,35 @@ def run_rules() -> tuple[AlertRule, ...]:
             RUN,
             quantity="a capture has waited for its score for",
             shown=DURATION,
+            of="seconds",
             wait="2m",
         ),
         _rule("points_dropped", rise, _HOUR, RUN, quantity="points lost in 10 minutes:", wait="0s"),
         _rule("points_rejected", rise, _HOUR, RUN, quantity="points refused in 10 minutes:", wait="0s"),
         _rule("captures_failing", rise, _HOUR, RUN, quantity="failures in 10 minutes:", wait="0s"),
-        _rule("spool_growing", service.growth, _LOOK, RUN, quantity="grew by", shown=f"{BYTES} a heartbeat"),
+        _rule(
+            "spool_growing", service.growth, _LOOK, RUN, quantity="grew by", shown=f"{BYTES} a heartbeat", of="bytes"
+        ),
     )
 
 
 def jobs_rules() -> tuple[AlertRule, ...]:
     """Whether the store and the jobs work."""
     return (
-        _rule("store_away", service.answered, _LOOK, (), wait=f"{STORE_SECONDS:.0f}s", error="Alerting"),
-        _rule("jobs_late", lambda rule: network.value(rule, JOB), _LOOK, JOB, quantity="behind by", shown=DURATION),
+        _rule("store_away", service.answered, _LOOK, (), wait=f"{STORE_SECONDS:.0f}s", error="Alerting", of="seconds"),
+        _rule(
+            "jobs_late",
+            lambda rule: network.value(rule, JOB),
+            _LOOK,
+            JOB,
+            quantity="behind by",
+            shown=DURATION,
+            of="seconds",
+        ),
         _rule("jobs_failing", service.rises, _LOOK, JOB),
         _rule("jobs_missed", service.rises, _HALF, JOB),
-        _rule("jobs_stuck", service.stuck, 6 * _HOUR, JOB),
-        _rule("jobs_silent", service.quiet, _DAY, (), quantity="last heard of", shown=f"{DURATION} ago"),
+        _rule("jobs_stuck", service.stuck, 6 * _HOUR, JOB, quantity=_QUIET, shown=_SPACINGS, of="spacings"),
+        _rule("jobs_silent", service.quiet, _DAY, (), quantity="last heard of", shown=f"{DURATION} ago", of="seconds"),
         _rule(
             "nothing_written",
             service.unwritten,
@@ -157,6 +176,7 @@ def jobs_rules() -> tuple[AlertRule, ...]:
             (),
             quantity="last written",
             shown=f"{DURATION} ago",
+            of="seconds",
             wait="5m",
             no_data="Alerting",
         ),

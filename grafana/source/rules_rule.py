@@ -48,6 +48,8 @@ class AlertRule:
         when: for how long, in words.
         quantity: what is compared, in words; that of the rule where empty.
         shown: how the value is written, in terms of Go's templates.
+        remedy: what to do first; that of the rule where empty.
+        of: what the threshold is a number of; empty where `quantity` says it.
         unit: what 1 in the query is.
         wait: how long it must be beyond its threshold before it fires.
         error: the state where the query fails.
@@ -62,6 +64,8 @@ class AlertRule:
     when: str
     quantity: str = ""
     shown: str = PLAIN
+    of: str = ""
+    remedy: str = ""
     unit: float = 1.0
     wait: str = "1m"
     error: Literal["OK", "Error", "Alerting"] = "Error"
@@ -147,8 +151,8 @@ class AlertRule:
     def _description(self) -> str:
         rule = self.rule
         side, threshold = ("above", rule.above) if rule.above is not None else ("below", rule.below)
-        limit = f"alerts {side} {number(threshold)} {self.when}".rstrip()
-        return f"{rule.quantity[:1].upper()}{rule.quantity[1:]}: {limit}. {rule.remedy}"
+        limit = " ".join(filter(None, [number(threshold), self.of, self.when]))
+        return f"Alerts {side} {limit}. {self.remedy or rule.remedy}"
 
 
 def over_minutes(rule: Rule) -> str:
@@ -157,7 +161,8 @@ def over_minutes(rule: Rule) -> str:
         return ""
     if rule.for_captures == rule.within:
         return f"in {rule.within} minutes in a row that have points"
-    return f"in {rule.for_captures} of the last {rule.within} minutes that have points"
+    many = "one" if rule.for_captures == 1 else str(rule.for_captures)
+    return f"in {many} of the last {rule.within} minutes that have points"
 
 
 _KEYS: Final = ("uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels")

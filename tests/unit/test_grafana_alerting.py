@@ -1,0 +1,201 @@
+"""What Grafana's alerting is provisioned with: one bad word in these files, and Grafana does not start."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from grafana.source import build, dashboards
+from grafana.source.alerting import alerting_files
+from grafana.source.flux import DATASOURCE_UID
+from grafana.source.rules import FOLDER, GRAFANA_ONLY, rules
+from grafana.source.rules_flux import MOST_SERIES
+from grafana.source.rules_service import GOING
+from jobs.grafana.artifacts import ALERT_FOLDER, DASHBOARD_FOLDER, FOLDERS, MATCHER
+from jobs.grafana.interpolate import references
+from jobs.lives import life
+from jobs.notify.rules import BUILT_IN
+
+ROOT = Path(__file__).parents[2]
+PROVISIONED = ROOT / "grafana/provisioning/alerting"
+BOARDS = dashboards()
+FILES = alerting_files(BOARDS)
+GROUPS = FILES["rules.json"]["groups"]
+RULES = {rule["title"]: rule for group in GROUPS for rule in group["rules"]}
+MAILED = {rule.name: rule for rule in (*BUILT_IN, *GRAFANA_ONLY)}
+SECTIONS = re.findall(r"^## ([a-z_]+)$", (ROOT / "docs/runbook.md").read_text(), re.M)
+DURATION = re.compile(r"(?:0s|[1-9]\d*[smh])")
+PANEL = "d/gatewatch-runbook?viewPanel="
+each_rule = pytest.mark.parametrize("name", RULES)
+
+
+def seconds(duration):
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+
+
+class TestFiles:
+    def test_what_lies_there_is_what_is_built(self, tmp_path):
+        build(tmp_path)
+        built = {path.name: path.read_bytes() for path in (tmp_path / "provisioning/alerting").iterdir()}
+        assert {path.name: path.read_bytes() for path in PROVISIONED.iterdir()} == built
+        assert set(built) == set(FILES)
+
+    def test_every_file_says_its_version_and_organisation(self):
+        for content in FILES.values():
+            assert content["apiVersion"] == 1
+            assert all(one["orgId"] == 1 for name, many in content.items() if name != "apiVersion" for one in many)
+
+    def test_dollars_are_those_that_grafana_leaves_or_fills_in(self):
+        """It fills the environment into whatever is no annotation, query or template."""
+        filled = json.dumps([FILES["contact-points.json"], FILES["policies.json"]])
+        assert re.findall(r"\$+\w*", filled) == ["$GATEWATCH_ALERT_TO"]
+        for rule in RULES.values():
+            rest = {name: value for name, value in rule.items() if name not in ("annotations", "data")}
+            assert "$" not in json.dumps([rest, rule["data"][1:]])
+            assert "$$" not in json.dumps([rule["annotations"], rule["data"][0]])
+        assert "$$" not in FILES["templates.json"]["templates"][0]["template"]
+
+
+class TestRules:
+    def test_every_rule_of_the_mails_is_here_and_two_more(self):
+        assert set(RULES) == set(MAILED)
+        assert len(RULES) >= 12
+        assert [rule.rule.name for rule in rules()] == SECTIONS
+
+    def test_uids_are_unique_and_can_be_ones(self):
+        uids = [rule["uid"] for rule in RULES.values()]
+        assert len(set(uids)) == len(uids)
+        assert all(re.fullmatch(r"gatewatch-[a-z-]+", uid) and len(uid) <= 40 for uid in uids)
+
+    def test_the_folder_is_no_other_and_groups_are_evaluated_at_times_that_grafana_knows(self):
+        assert FOLDERS[ALERT_FOLDER] == FOLDER != FOLDERS[DASHBOARD_FOLDER]
+        assert {group["folder"] for group in GROUPS} == {FOLDER}
+        assert len({group["name"] for group in GROUPS}) == len(GROUPS)
+        assert all(seconds(group["interval"]) % 10 == 0 for group in GROUPS)
+
+    @each_rule
+    def test_the_numbers_and_the_severity_are_those_of_the_mails(self, name):
+        mailed, rule = MAILED[name], RULES[name]
+        (condition,) = rule["data"][2]["model"]["conditions"]
+        threshold = mailed.above if mailed.above is not None else mailed.below
+        unit = threshold if threshold and threshold < 1e-3 else 1.0
+        assert condition["evaluator"] == {
+            "type": "gt" if mailed.above is not None else "lt",
+            "params": [pytest.approx(threshold / unit)],
+        }
+        assert condition["unloadEvaluator"]["type"] == ("lt" if mailed.above is not None else "gt")
+        if mailed.recovery is not None:
+            assert condition["unloadEvaluator"]["params"] == [pytest.approx(mailed.recovery / unit)]
+        assert rule["labels"] == {"service": "gatewatch", "severity": mailed.severity}
+
+    @each_rule
+    def test_grafana_9_can_tell_its_thresholds_apart(self, name):
+        """It writes them into an expression with six decimals."""
+        (condition,) = RULES[name]["data"][2]["model"]["conditions"]
+        for evaluator in (condition["evaluator"], condition["unloadEvaluator"]):
+            (number,) = evaluator["params"]
+            assert float(f"{number:f}") == number
+
+    @pytest.mark.parametrize("name", [name for name, rule in MAILED.items() if rule.measure in ("not_finite", "rise")])
+    def test_the_way_back_can_be_gone(self, name):
+        """A count is over at zero, which must lie past it."""
+        (condition,) = RULES[name]["data"][2]["model"]["conditions"]
+        assert condition["unloadEvaluator"] == {"type": "lt", "params": [1.0]}
+
+    @each_rule
+    def test_words_are_those_that_grafana_knows(self, name):
+        rule = RULES[name]
+        assert DURATION.fullmatch(rule["for"])
+        assert rule["noDataState"] == ("Alerting" if name == "nothing_written" else "OK")
+        assert rule["execErrState"] == ("Alerting" if name == "store_away" else "Error")
+        assert rule["condition"] == "C"
+
+    @each_rule
+    def test_what_is_queried_reduced_and_compared(self, name):
+        query, reduce, threshold = RULES[name]["data"]
+        assert (query["refId"], query["datasourceUid"]) == ("A", DATASOURCE_UID)
+        assert query["relativeTimeRange"]["to"] == 0 < query["relativeTimeRange"]["from"] <= 86400
+        assert query["model"]["maxDataPoints"] > MOST_SERIES
+        assert (reduce["datasourceUid"], threshold["datasourceUid"]) == ("__expr__", "__expr__")
+        assert reduce["model"] == {"refId": "B", "type": "reduce", "expression": "A", "reducer": "last"}
+        assert {name: threshold["model"][name] for name in ("refId", "type", "expression")} == {
+            "refId": "C",
+            "type": "threshold",
+            "expression": "B",
+        }
+
+    @each_rule
+    def test_its_query_reads_the_datasources_bucket_within_bounds(self, name):
+        flux = RULES[name]["data"][0]["model"]["query"]
+        assert (
+            flux.count("from(bucket: v.defaultBucket)") == flux.count("from(bucket:") == flux.count("|> range(start: ")
+        )
+        assert "v.windowPeriod" not in flux
+        assert [*references(flux)] == [], "a rule knows no variables"
+        for source in flux.split("from(bucket: v.defaultBucket)")[1:]:
+            lines = source.strip().splitlines()
+            assert lines[0].startswith("|> range(start: ")
+            assert lines[1].startswith("  |> filter(fn: (r) => r._measurement == "), "what has an index comes first"
+        assert flux.count("aggregateWindow(") == flux.count("createEmpty: false")
+
+    @each_rule
+    def test_it_leads_to_a_panel_and_to_its_section(self, name):
+        annotations = RULES[name]["annotations"]
+        panels = {str(panel["id"]): panel for panel in BOARDS[annotations["__dashboardUid__"]]["panels"]}
+        assert panels[annotations["__panelId__"]]["type"] != "row"
+        sections = {panel["id"]: panel["title"] for panel in BOARDS["gatewatch-runbook"]["panels"]}
+        assert annotations["runbook_url"].startswith(PANEL)
+        assert sections[int(annotations["runbook_url"].removeprefix(PANEL))] == name
+
+    @each_rule
+    def test_what_is_said_names_whom_it_is_about_and_the_value(self, name):
+        summary = RULES[name]["annotations"]["summary"]
+        rule = next(rule for rule in rules() if rule.rule.name == name)
+        assert all(f"$labels.{label}" in summary for label in rule.labels)
+        assert "$values.B" in summary
+        assert MAILED[name].summary in summary
+        assert summary.count("{{ with ") == summary.count("{{ end }}")
+
+    def test_a_run_goes_on_after_the_events_that_the_death_counts_from(self):
+        assert all(life(event, 1e9) == "died" for event in GOING)
+
+
+class TestMail:
+    def test_the_policy_takes_our_alerts_by_their_label_and_no_others(self):
+        (tree,) = FILES["policies.json"]["policies"]
+        (ours,) = tree["routes"]
+        assert ours["object_matchers"] == [MATCHER]
+        assert all(rule["labels"][MATCHER[0]] == MATCHER[2] for rule in RULES.values())
+        assert "continue" not in ours
+
+    def test_a_mail_a_run(self):
+        ours = FILES["policies.json"]["policies"][0]["routes"][0]
+        timing = {name: ours[name] for name in ("group_by", "group_wait", "group_interval", "repeat_interval")}
+        assert timing == {"group_by": ["run"], "group_wait": "30s", "group_interval": "5m", "repeat_interval": "4h"}
+        errors, critical = ours["routes"]
+        assert critical["object_matchers"] == [["severity", "=", "critical"]]
+        assert seconds(critical["group_wait"]) < seconds(ours["group_wait"])
+        assert re.fullmatch(errors["object_matchers"][0][2], "DatasourceError")
+
+    def test_receivers_and_templates_that_are_named_are_there(self):
+        def receivers(route):
+            return {route["receiver"]}.union(*map(receivers, route.get("routes", ())))
+
+        points = FILES["contact-points.json"]["contactPoints"]
+        assert receivers(FILES["policies.json"]["policies"][0]) == {point["name"] for point in points}
+        (receiver,) = points[0]["receivers"]
+        assert receiver["type"] == "email"
+        assert receiver["settings"]["addresses"] == "$GATEWATCH_ALERT_TO"
+        (template,) = FILES["templates.json"]["templates"]
+        defined = re.findall(r'\{\{ define "([a-z.]+)"', template["template"])
+        used = re.findall(r'template "([a-z.]+)"', json.dumps(receiver).replace('\\"', '"') + template["template"])
+        assert len(set(defined)) == len(defined)
+        assert set(used) == set(defined)
+
+    def test_blocks_of_the_template_end(self):
+        text = FILES["templates.json"]["templates"][0]["template"]
+        words = re.findall(r"\{\{-? ?(define|if|with|range|end)\b", text)
+        assert words.count("end") * 2 == len(words)
