@@ -12,17 +12,25 @@ SUBJECT: Final = "gatewatch.subject"
 TEXT: Final = "gatewatch.text"
 MOST: Final = 20
 """The most alerts that a mail tells of one by one."""
+NAMES: Final = 3
+"""The most that its subject names."""
 _BEFORE: Final = 3600 * 10**9
 """A panel is opened with the time from an hour before the alert, in nanoseconds."""
 
 TEMPLATES: Final = """\
 {{ define "gatewatch.subject" -}}
 {{ if not .Alerts.Firing }}Over: {{ else if eq .CommonLabels.severity "critical" }}Critical: {{ end -}}
-{{ with .CommonLabels.run }}{{ . }}: {{ end -}}
+{{ with .CommonLabels.run }}{{ . }}{{ else }}Gatewatch{{ end }}{{ ": " -}}
 {{ if match "^Datasource" .CommonLabels.alertname }}rules cannot be evaluated
 {{- else if .CommonLabels.alertname }}{{ .CommonLabels.alertname }}
 {{- with .CommonLabels.layer }} in {{ . }}{{ end }}{{ if gt (len .Alerts) 1 }} ({{ len .Alerts }}){{ end }}
-{{- else }}{{ len .Alerts }} alerts{{ end -}}
+{{- else if .Alerts.Firing }}{{ template "gatewatch.names" .Alerts.Firing }}
+{{- else }}{{ template "gatewatch.names" .Alerts.Resolved }}{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.names" -}}
+{{ range $i, $alert := . }}{{ if lt $i NAMES }}{{ if $i }}, {{ end }}{{ $alert.Labels.alertname }}{{ end }}{{ end -}}
+{{ if gt (len .) NAMES }} and others, {{ len . }} in all{{ end -}}
 {{ end }}
 
 {{ define "gatewatch.text" -}}
@@ -35,11 +43,11 @@ TEMPLATES: Final = """\
 
 {{ define "gatewatch.firing" -}}
 {{ if match "^Datasource" .Labels.alertname -}}
-{{ .Labels.rulename }} cannot be evaluated{{ with .Annotations.Error }}: {{ . }}{{ end }}
+● {{ .Labels.rulename }} cannot be evaluated{{ with .Annotations.Error }}: {{ . }}{{ end }}
 since {{ template "gatewatch.time" .StartsAt }}
 
 {{ else -}}
-{{ .Labels.alertname }} ({{ .Labels.severity }})
+● {{ .Labels.alertname }} ({{ .Labels.severity }})
 {{ .Annotations.summary }}
 since {{ template "gatewatch.time" .StartsAt }}
 {{ .Annotations.description }}
@@ -48,7 +56,7 @@ since {{ template "gatewatch.time" .StartsAt }}
 {{ end }}
 
 {{ define "gatewatch.over" -}}
-over: {{ or .Labels.rulename .Labels.alertname }}
+○ over: {{ or .Labels.rulename .Labels.alertname }}
 {{- with .Labels.run }}, {{ . }}{{ end }}{{ with .Labels.layer }} {{ . }}{{ end }}
 {{- with .Labels.gate }} {{ . }}{{ end }}{{ with .Labels.param }} {{ . }}{{ end }}
 {{- with .Labels.job }}, job {{ . }}{{ end }}
@@ -69,4 +77,4 @@ Runbook: {{ reReplaceAll "/d/.*" "" .PanelURL }}/{{ .Annotations.runbook_url }}
 {{- end }}
 
 {{ define "gatewatch.time" }}{{ .UTC.Format "2 Jan 15:04 UTC" }}{{ end }}
-""".replace("MOST", str(MOST)).replace("BEFORE", str(_BEFORE))
+""".replace("MOST", str(MOST)).replace("NAMES", str(NAMES)).replace("BEFORE", str(_BEFORE))
