@@ -156,7 +156,7 @@ def _grafana(store_url: str | None) -> str:
     check_permissions(grafana)
     there = has_datasource(grafana)
     things = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
-    steps = plan(things, read(grafana, things))
+    steps = plan(things, read(grafana, things).found)
     about = f"{grafana.url}, Grafana {'.'.join(map(str, grafana.version))}"
     if there and (problem := answers(grafana)):
         raise GatewatchError(

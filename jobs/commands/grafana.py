@@ -109,7 +109,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _push(arguments: argparse.Namespace) -> int:
     from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - `--help` needs none of it
     from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from jobs.grafana.push import check_permissions, has_datasource, read  # noqa: PLC0415 - as above
+    from jobs.grafana.push import carry_out, check_permissions, has_datasource, read  # noqa: PLC0415 - as above
 
     grafana = connect(arguments.url)
     check_permissions(grafana)
@@ -118,8 +118,9 @@ def _push(arguments: argparse.Namespace) -> int:
     for warning in _warnings(bucket, arguments.store, environment):
         print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
     things = wanted(bucket, environment)
-    steps = plan(things, read(grafana, things), overwrite=arguments.overwrite)
-    problems = {} if arguments.dry_run else _carried_out(grafana, steps, bucket)
+    state = read(grafana, things)
+    steps = plan(things, state.found, overwrite=arguments.overwrite)
+    problems = {} if arguments.dry_run else _carried_out(carry_out(grafana, steps, state.places, bucket), steps)
     rows = [[step.thing.kind, step.thing.name, *_result(step, problems, arguments.dry_run)] for step in steps]
     if arguments.json:
         print_json([dict(zip(("kind", "name", "result", "why"), row, strict=True)) for row in rows])
@@ -132,14 +133,12 @@ def _push(arguments: argparse.Namespace) -> int:
     return 1 if any(row[2] in ("failed", "blocked") for row in rows) or _silent(grafana, arguments.dry_run) else 0
 
 
-def _carried_out(grafana: Grafana, steps: Sequence[Step], bucket: Bucket | None) -> dict[tuple[str, str], str]:
+def _carried_out(done: Iterator[tuple[Step, str]], steps: Sequence[Step]) -> dict[tuple[str, str], str]:
     """Why each step failed that was to be done; empty where it did not."""
-    from jobs.grafana.push import carry_out  # noqa: PLC0415 - `--help` needs none of it
-
     total = sum(step.writes for step in steps)
     problems: dict[tuple[str, str], str] = {}
     try:
-        for step, problem in carry_out(grafana, steps, bucket):
+        for step, problem in done:
             problems[step.thing.key] = problem
             if sys.stderr.isatty():
                 print(f"\r  {len(problems)} of {total}", end="", file=sys.stderr, flush=True)

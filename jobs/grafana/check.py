@@ -12,7 +12,7 @@ from jobs.grafana.frames import MAX_POINTS_FACTOR, FluxError, FluxSource, Frame
 from jobs.grafana.interpolate import ALL, Moment, Variable, interpolate, interval_ms
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
-_RELATIVE: Final = re.compile(r"now(?:-(\d+)([smhdwMy]))?")
+_RELATIVE: Final = re.compile(r"now(?:-(\d+[smhdwMy]))?")
 _PIXELS: Final = 1_800
 """The width of a page, of which a panel has so many twenty-fourths; a panel without `maxDataPoints` has one point a
 pixel."""
@@ -139,7 +139,8 @@ def ask(
             yield _asked(source, asked, values, moment)
     for panel in panels(dashboard):
         most = int(panel.get("maxDataPoints") or _PIXELS * panel["gridPos"]["w"] // 24)
-        limited = replace(moment, interval_ms=interval_ms(start, stop, most))
+        begin = max(start, stop - _seconds(panel["timeFrom"]) * 10**9) if panel.get("timeFrom") else start
+        limited = replace(moment, start=begin, interval_ms=interval_ms(begin, stop, most))
         for repeated, shown in _repeats(panel, values):
             for target in panel.get("targets", ()):
                 asked = Asked(title, shown, panel["type"], target["query"])
@@ -166,8 +167,7 @@ def time_range(dashboard: Mapping[str, Any], now: int) -> Window:
         match = _RELATIVE.fullmatch(end)
         if match is None:
             raise ConfigError(f"dashboard {dashboard.get('title')!r}: the time {end!r} is not of the form now-6h")
-        ago = int(match[1]) * _UNITS[match[2]] if match[1] else 0
-        found.append(now - ago * 10**9)
+        found.append(now - (_seconds(match[1]) * 10**9 if match[1] else 0))
     return found[0], found[1]
 
 
@@ -187,6 +187,11 @@ def choice(
         everything = variable.get("includeAll") and ALL in ([stored] if isinstance(stored, str) else stored)
         chosen = [ALL] if everything else next(iter(values), "")
     return Variable(chosen, values, variable.get("allValue"))
+
+
+def _seconds(text: str) -> int:
+    """How long 6h is."""
+    return int(text[:-1]) * _UNITS[text[-1]]
 
 
 def _options(variable: Mapping[str, Any], frames: Sequence[Frame]) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -43,38 +44,55 @@ def check_permissions(grafana: Grafana) -> None:
         raise ConfigError(f"{grafana.url}: the token lacks {', '.join(missing)}; {ROLE}")
 
 
-def read(grafana: Grafana, wanted: Sequence[Thing]) -> dict[tuple[str, str], Found]:
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a Grafana has of what is wanted.
+
+    Attributes:
+        found: by kind and uid.
+        places: of our folders the uid that each has there. One that was there by its title, as file provisioning makes
+            them, is as good as one of ours.
+    """
+
+    found: Mapping[tuple[str, str], Found]
+    places: Mapping[str, str]
+
+
+def read(grafana: Grafana, wanted: Sequence[Thing]) -> State:
     """What there is already of what is wanted.
 
     Raises:
         ConfigError: a name of ours is taken by something else; names it.
     """
     sources, folders = grafana.get("/datasources"), grafana.get("/folders?limit=1000")
-    check_names(grafana.url, sources, folders)
+    check_names(grafana.url, sources)
+    titles = {one["title"]: one["uid"] for one in folders} | {one["uid"]: one["uid"] for one in folders}
+    there = {uid: titles.get(uid) or titles.get(title) for uid, title in FOLDERS.items()}
+    places = {uid: place or uid for uid, place in there.items()}
     held = notifications.read(grafana)
-    there = rules.read(grafana)
+    ruled = rules.read(grafana, places)
 
     def look(thing: Thing) -> Found | None:
         match thing.kind:
             case "datasource":
                 return _datasource(grafana, sources)
             case "folder":
-                return Found(thing.content) if any(one["uid"] == thing.uid for one in folders) else None
+                return Found(thing.content) if there[thing.uid] else None
             case "dashboard":
                 return _dashboard(grafana, thing)
             case "rule":
-                return there.get(thing.uid)
+                return ruled.get(thing.uid)
             case _:
                 return notifications.found(held, thing)
 
-    return {thing.key: found for thing in wanted if (found := look(thing)) is not None}
+    return State({thing.key: found for thing in wanted if (found := look(thing)) is not None}, places)
 
 
-def check_names(url: str, sources: Sequence[Mapping[str, Any]], folders: Sequence[Mapping[str, Any]]) -> None:
-    """See that nothing else has a name of ours.
+def check_names(url: str, sources: Sequence[Mapping[str, Any]]) -> None:
+    """See that no other datasource has the name or the uid of ours.
 
     Raises:
-        ConfigError: something has; names it.
+        ConfigError: one has; names it.
     """
     for one in sources:
         what = f"a datasource {one['name']!r} of type {one['type']} with uid {one['uid']!r}"
@@ -84,12 +102,6 @@ def check_names(url: str, sources: Sequence[Mapping[str, Any]], folders: Sequenc
             raise ConfigError(
                 f"{url}: there is {what} already; the dashboards need the uid {DATASOURCE_UID!r}: rename or delete it"
             )
-    for one in folders:
-        if FOLDERS.get(one["uid"]) is None and one["title"] in FOLDERS.values():
-            raise ConfigError(
-                f"{url}: there is a folder {one['title']!r} with uid {one['uid']!r} already, and ours is to have that"
-                " title: rename it"
-            )
 
 
 def has_datasource(grafana: Grafana) -> bool:
@@ -97,8 +109,14 @@ def has_datasource(grafana: Grafana) -> bool:
     return any(one["uid"] == DATASOURCE_UID for one in grafana.get("/datasources"))
 
 
-def carry_out(grafana: Grafana, steps: Sequence[Step], bucket: Bucket | None) -> Iterator[tuple[Step, str]]:
+def carry_out(
+    grafana: Grafana, steps: Sequence[Step], places: Mapping[str, str], bucket: Bucket | None
+) -> Iterator[tuple[Step, str]]:
     """Do what a plan says.
+
+    Args:
+        places: see `State`.
+        bucket: of the datasource; None where that is not among the steps.
 
     Yields:
         each step that writes and why it failed; empty where it did not.
@@ -109,15 +127,15 @@ def carry_out(grafana: Grafana, steps: Sequence[Step], bucket: Bucket | None) ->
     for step in steps:
         if step.writes:
             try:
-                _write(grafana, step, bucket)
+                _write(grafana, step, places, bucket)
             except Refused as refused:
                 yield step, str(refused)
             else:
                 yield step, ""
-    rules.settle(grafana, [step.thing for step in steps if step.thing.kind == RULE and step.writes])
+    rules.settle(grafana, places, [step.thing for step in steps if step.thing.kind == RULE and step.writes])
 
 
-def _write(grafana: Grafana, step: Step, bucket: Bucket | None) -> None:
+def _write(grafana: Grafana, step: Step, places: Mapping[str, str], bucket: Bucket | None) -> None:
     thing, found = step.thing, step.found
     match thing.kind:
         case "datasource":
@@ -127,9 +145,9 @@ def _write(grafana: Grafana, step: Step, bucket: Bucket | None) -> None:
         case "folder":
             grafana.post("/folders", {"uid": thing.uid, "title": thing.name})
         case "dashboard":
-            _write_dashboard(grafana, thing, found)
+            _write_dashboard(grafana, thing, found, places[DASHBOARD_FOLDER])
         case "rule":
-            rules.write(grafana, thing, found)
+            rules.write(grafana, places, thing, found)
         case _:
             notifications.write(grafana, step)
 
@@ -196,12 +214,12 @@ def _dashboard(grafana: Grafana, thing: Thing) -> Found | None:
     )
 
 
-def _write_dashboard(grafana: Grafana, thing: Thing, found: Found | None) -> None:
+def _write_dashboard(grafana: Grafana, thing: Thing, found: Found | None, folder: str) -> None:
     # With the version that was read Grafana refuses to write over one that someone saved since.
     known = {"id": None} if found is None else {name: found.handle[name] for name in ("id", "version")}
     body = {
         "dashboard": {**thing.content, **known},
-        "folderUid": DASHBOARD_FOLDER if found is None else found.handle["folder"],
+        "folderUid": folder if found is None else found.handle["folder"],
         "message": marks.message(thing.print),
         "overwrite": False,
     }

@@ -39,6 +39,8 @@ def _of_dashboard(
         name = variable["name"]
         yield from (f"variable {name}: {problem}" for problem in _of_text(variable["query"], names))
         yield from (f"variable {name}: {problem}" for problem in _of_source(variable, datasource))
+        if variable.get("id", name) != name:
+            yield f"variable {name}: has the id {variable['id']}; Grafana takes those of one id for one variable"
         names.append(name)
     yield from (f"{count} variables are called {name}" for name, count in _twice(names))
     for annotation in dashboard.get("annotations", {}).get("list", ()):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from jobs.grafana import marks
 from jobs.grafana.artifacts import ALERT_FOLDER, rule_content
 from jobs.grafana.connection import EDITABLE, Grafana
-from jobs.grafana.things import Found, Thing, fingerprint
+from jobs.grafana.things import Found, Thing, fingerprint, seconds
 
 _RULER: Final = "/ruler/grafana/api/v1/rules"
 _API: Final = "/v1/provisioning"
@@ -26,10 +26,15 @@ _NAMES: Final = {
 """What the page's own API calls what the alerting files call otherwise."""
 
 
-def read(grafana: Grafana) -> dict[str, Found]:
-    """All rules, by their uids. The page's own API lists them in one answer, whatever their folder."""
+def read(grafana: Grafana, places: Mapping[str, str]) -> dict[str, Found]:
+    """All rules, by their uids. The page's own API lists them in one answer, whatever their folder.
+
+    Args:
+        places: of our folders the uids that they have in this Grafana.
+    """
+    ours = {place: uid for uid, place in places.items()}
     return {
-        node["grafana_alert"]["uid"]: _found(node, group["interval"])
+        node["grafana_alert"]["uid"]: _found(node, group["interval"], ours)
         for groups in grafana.get(_RULER).values()
         for group in groups
         for node in group["rules"]
@@ -37,10 +42,13 @@ def read(grafana: Grafana) -> dict[str, Found]:
     }
 
 
-def write(grafana: Grafana, thing: Thing, found: Found | None, stored: str | None = None) -> None:
+def write(
+    grafana: Grafana, places: Mapping[str, str], thing: Thing, found: Found | None, stored: str | None = None
+) -> None:
     """Make or replace a rule.
 
     Args:
+        places: as for `read`.
         stored: the fingerprint of what Grafana makes of it; None: of what it is known to make.
     """
     content = dict(thing.content)
@@ -52,7 +60,7 @@ def write(grafana: Grafana, thing: Thing, found: Found | None, stored: str | Non
         **{name: value for name, value in content.items() if name not in ("folder", "group", "interval")},
         "uid": thing.uid,
         "orgID": 1,
-        "folderUID": content["folder"],
+        "folderUID": places[content["folder"]],
         "ruleGroup": content["group"],
         "for": f"{content.get('for', 0):.0f}s",
         "annotations": annotations,
@@ -64,25 +72,26 @@ def write(grafana: Grafana, thing: Thing, found: Found | None, stored: str | Non
         grafana.put(f"{_API}/alert-rules/{quote(thing.uid, safe='')}", body)
 
 
-def settle(grafana: Grafana, written: Sequence[Thing]) -> None:
+def settle(grafana: Grafana, places: Mapping[str, str], written: Sequence[Thing]) -> None:
     """After rules were written: see that their groups are evaluated as often as they should, and their traces hold."""
     if not written:
         return
     intervals = {thing.content["group"]: thing.content["interval"] for thing in written}
     for title, groups in grafana.get(_RULER).items():
         for group in groups:
-            ours = any(_is_ours(node) for node in group["rules"])
+            place = places[ALERT_FOLDER]
+            ours = any(node.get("grafana_alert", {}).get("namespace_uid") == place for node in group["rules"])
             wanted = intervals.get(group["name"])
-            if ours and wanted is not None and fingerprint(wanted) != fingerprint(_interval(group)):
-                _set_interval(grafana, title, group, wanted)
-    now = read(grafana)
+            if ours and wanted is not None and seconds(group["interval"]) != wanted:
+                _set_interval(grafana, title, place, group, wanted)
+    now = read(grafana, places)
     for thing in written:
         found = now.get(thing.uid)
         if found is not None and found.touched and found.content is not None:
-            write(grafana, thing, found, fingerprint(found.content))
+            write(grafana, places, thing, found, fingerprint(found.content))
 
 
-def _found(node: Mapping[str, Any], interval: str) -> Found:
+def _found(node: Mapping[str, Any], interval: str, ours: Mapping[str, str]) -> Found:
     alert = node["grafana_alert"]
     annotations = dict(node.get("annotations") or {})
     mark = annotations.pop(marks.ANNOTATION, None)
@@ -93,7 +102,7 @@ def _found(node: Mapping[str, Any], interval: str) -> Found:
         "labels": node.get("labels"),
         "annotations": annotations,
         "group": alert["rule_group"],
-        "folder": alert["namespace_uid"],
+        "folder": ours.get(alert["namespace_uid"], alert["namespace_uid"]),
         "interval": interval,
     }
     return marks.read_rule(rule_content(rule), mark, alert.get("provenance") or "", {})
@@ -104,17 +113,9 @@ def _query(query: Mapping[str, Any]) -> dict[str, Any]:
     return {**query, "relativeTimeRange": {"from": times.get("from", 0), "to": times.get("to", 0)}}
 
 
-def _is_ours(node: Mapping[str, Any]) -> bool:
-    return bool(node.get("grafana_alert", {}).get("namespace_uid") == ALERT_FOLDER)
-
-
-def _interval(group: Mapping[str, Any]) -> Any:
-    return rule_content({"data": [], "interval": group["interval"]}).get("interval")
-
-
-def _set_interval(grafana: Grafana, folder: str, group: Mapping[str, Any], interval: float) -> None:
+def _set_interval(grafana: Grafana, folder: str, uid: str, group: Mapping[str, Any], interval: float) -> None:
     if grafana.version >= EDITABLE:
-        path = f"{_API}/folder/{ALERT_FOLDER}/rule-groups/{quote(group['name'], safe='')}"
+        path = f"{_API}/folder/{uid}/rule-groups/{quote(group['name'], safe='')}"
         held = grafana.get(path)
         grafana.put(path, {**held, "interval": int(interval)})
     else:

@@ -501,10 +501,14 @@ class TestNamesThatAreTaken:
         old.datasources["gatewatch"] = {"uid": "gatewatch", "name": "Mine", "type": "loki"}
         assert re.search(r"'Mine' of type loki .* type influxdb", refused(capsys))
 
-    def test_a_folder_of_that_title(self, old, capsys):
-        old.folders["abc"] = "Gatewatch alerts"
-        assert re.search(r"'Gatewatch alerts' with uid 'abc' .*: rename it", refused(capsys))
-        assert old.writes == []
+    def test_a_folder_of_that_title_will_do(self, grafana, capsys):
+        grafana.folders |= {"abc": "Gatewatch alerts", "def": "Gatewatch"}
+        found, _ = push(capsys)
+        assert results(found).count("created") == ALL - 2
+        assert {rule["folderUID"] for rule in grafana.rules.values()} == {"abc"}
+        assert {one["meta"]["folderUid"] for one in grafana.dashboards.values()} == {"def"}
+        assert grafana.intervals["abc", "service"] == 30
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
     def test_a_folder_that_the_user_renamed(self, grafana, capsys):
         push(capsys)
