@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collector.errors import ConfigError, GatewatchError
-from jobs.commands.common import Commands, missing_file, print_json
+from jobs.commands.common import Commands, missing_file, need, print_json
 from jobs.terminal import printable
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def _token(destination: Mapping[str, str]) -> str:
 
 
 def _grafana(store_url: str | None) -> str:
+    need("jobs", "grafana_client")
     from jobs.commands.grafana import alert_environment, bucket_for, connect  # noqa: PLC0415 - only where it is used
     from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
     from jobs.grafana.plan import plan  # noqa: PLC0415 - as above

@@ -107,6 +107,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _push(arguments: argparse.Namespace) -> int:
+    need("jobs", "grafana_client")
     from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - `--help` needs none of it
     from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
     from jobs.grafana.push import carry_out, check_permissions, has_datasource, read  # noqa: PLC0415 - as above
@@ -181,7 +182,6 @@ def connect(url: str | None = None) -> Grafana:
     Raises:
         ConfigError: none is named, the token is missing, or it is too old.
     """
-    need("jobs", "grafana_client")
     from jobs.grafana.connection import Grafana  # noqa: PLC0415 - `--help` needs none of it
 
     address = url or os.environ.get("GRAFANA_URL", "")

@@ -72,7 +72,8 @@ print(store.runs()["run"].tolist())
     assert said == "['a']\n"
     done = subprocess.run([commands / "gatewatch", "query"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "worst-layers" in done.stdout
-    for command, extra in ((["jobs", "--once"], "jobs"), (["report"], "jobs"), (["demo"], "demo")):
+    needing = ((["jobs", "--once"], "jobs"), (["report"], "jobs"), (["grafana", "push"], "jobs"), (["demo"], "demo"))
+    for command, extra in needing:
         done = subprocess.run(
             [commands / "gatewatch", *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -102,6 +103,9 @@ tags = {"run": "a", "phase": "train"}
 store.write([Point("runs", tags, {"event": "completed", "step": 40}, 1)])
 for k in range(40):
     store.write(gate_points({"lstm": Captured}, tags, k + 1, k, 0))
+import jobs.grafana.push
+from jobs.grafana.artifacts import wanted
+assert {"dashboard", "rule", "policy"} <= {thing.kind for thing in wanted(None, {"GATEWATCH_ALERT_TO": "a@b.c"})}
 """,
         tmp_path,
     )
