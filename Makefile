@@ -3,19 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --generate-hashes --no-header --no-annotate
+LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test endurance soak lint influxd browser bench faults lock clean
+.PHONY: help setup demo test test-stack endurance soak lint influxd browser bench faults lock clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/.demo ## train on real prices with a fault put in, score it, write the report
 	@$(BIN)/gatewatch demo
 
 test: setup lint ## run the whole suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-stack: setup ## run the stack of docker-compose.yml in containers (about 4 minutes; the first time 10 more)
+	@tools/system-packages docker
+	$(BIN)/python -m pytest -x tests/stack/check_stack.py
 
 endurance: setup ## kill 100 trainings, take the server away for two minutes, and count what arrived (about 5 minutes)
 	$(BIN)/python -m tests.endurance kill
@@ -49,8 +53,9 @@ faults: setup ## train with faults put in, and print what each detector finds of
 	$(BIN)/python -m bench.faults
 
 lock: $(VENV)/.dev ## pin every dependency anew
-	$(BIN)/uv pip compile $(LOCK) --group build -o requirements/demo.txt
-	$(BIN)/uv pip compile $(LOCK) --group dev -c requirements/demo.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK) --extra demo --group build -o requirements/demo.txt
+	$(BIN)/uv pip compile $(LOCK) --extra demo --group dev -c requirements/demo.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK) --extra jobs --extra dask --group build -c requirements/dev.txt -o requirements/jobs.txt
 
 clean: ## remove what was installed and generated here
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis gatewatch-demo

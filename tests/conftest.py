@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -128,9 +128,13 @@ def influxd_binary() -> str:
     if _BINARY:
         return _BINARY
     cached = subprocess.run([ROOT / "tools/build-influxd", "--cached"], capture_output=True, text=True, check=False)
-    if cached.returncode == 0:
-        return cached.stdout.strip()
-    remedy = "influxd is not built: `make influxd` builds it once, or GATEWATCH_INFLUXD names one"
+    if cached.returncode:
+        lacking("influxd is not built: `make influxd` builds it once, or GATEWATCH_INFLUXD names one")
+    return cached.stdout.strip()
+
+
+def lacking(remedy: str) -> NoReturn:
+    """Skip the test for want of something; on CI fail it."""
     if _CI:
         pytest.fail(remedy)
     pytest.skip(remedy)

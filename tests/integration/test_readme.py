@@ -125,14 +125,6 @@ def test_the_sample_configuration_is_one(monkeypatch):
     assert load_settings(ROOT / "config/gatewatch.sample.toml").store.url == "sqlite:///gatewatch.db"
 
 
-def test_every_variable_that_is_read_is_in_the_sample_and_the_reverse():
-    code = "".join(path.read_text() for part in ("collector", "jobs") for path in (ROOT / part).rglob("*.py"))
-    read = set(re.findall(r'environ(?:\.get\(|\[)"((?:GATEWATCH|INFLUXDB)_\w+)"', code))
-    read |= {f"INFLUXDB_V2_{name}" for name in re.findall(r'_variable\("(\w+)"\)', code)}
-    sample = set(re.findall(r"^(\w+)=", (ROOT / "config/.env.example").read_text(), re.M))
-    assert sample == read
-
-
 @pytest.mark.parametrize("path", sorted(p.name for p in (ROOT / "docs/decisions").iterdir()))
 def test_decisions_are_numbered(path):
     assert re.match(r"\d{4}-[a-z0-9-]+\.md$", path)

@@ -1,0 +1,1 @@
+"""The stack of docker-compose.yml, run for real. `make test-stack` runs it, and no other target does."""
