@@ -17,7 +17,7 @@ def annotations(of_run: bool) -> list[AnnotationQuery]:
     """The marks of a dashboard.
 
     Args:
-        of_run: whether only those of the run that is chosen.
+        of_run: whether only those of the run that is chosen. Those of all runs are many: they wait to be switched on.
     """
     where = [chosen("run")] if of_run else []
     events = flux(
@@ -39,16 +39,16 @@ def annotations(of_run: bool) -> list[AnnotationQuery]:
         '      tags: "alert",',
         "    }))",
     )
-    return [_marks("Runs", events, "blue"), _marks("Alerts", alerts, "red")]
+    return [_marks("Run events", events, "blue", of_run), _marks("Alerts", alerts, "red", True)]
 
 
 def _newest() -> str:
     return f'  |> sort(columns: ["_time"], desc: true)\n  |> limit(n: {MOST})'
 
 
-def _marks(name: str, query: str, colour: str) -> AnnotationQuery:
+def _marks(name: str, query: str, colour: str, shown: bool) -> AnnotationQuery:
     # The SDK knows only the targets of Grafana's own annotations; those of a datasource are its queries.
     target = Flux(query, "Anno")
     return (
-        AnnotationQuery().name(name).datasource(DATASOURCE).enable(True).icon_color(colour).target(target)  # type: ignore[arg-type]
+        AnnotationQuery().name(name).datasource(DATASOURCE).enable(shown).icon_color(colour).target(target)  # type: ignore[arg-type]
     )

@@ -8,7 +8,7 @@ from collector.schema import ALERT_EVENTS, GATE_SCORES
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, points, text, window
-from grafana.source.panels import GREEN, RED, YELLOW, banded, column, lines, link, rows, states
+from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, link, ordered, rows, states
 from grafana.source.places import ANOMALIES, GATES, to
 from grafana.source.queries import CONSENSUS, OF_LAYER
 from grafana.source.runbook import COLUMN, WAY, with_section
@@ -32,7 +32,7 @@ def dashboard() -> dict[str, Any]:
     ]
     return board(
         ANOMALIES,
-        "Gatewatch: Anomalies",
+        "Anomalies",
         "Which gate behaves as it has not before, since when, and why.",
         [*chosen_layers, variables.scored()],
         [Section("", [_scores(), _states(), _causes(), _detectors(), _alerts()])],
@@ -47,7 +47,7 @@ def _scores() -> Any:
         flux(_worst(), points(GATE_SCORES, ["anomaly_score"], *_SCORED), window("max", "layer", "gate"), _only_worst()),
         _OF_GATE,
     )
-    return banded(panel.span(24).height(10).min(0).decimals(2), (None, "transparent"), (1, RED))
+    return banded(panel.span(24).height(10).min(0).decimals(2), (None, CLEAR), (1, RED))
 
 
 def _states() -> Any:
@@ -128,7 +128,7 @@ def _causes() -> Any:
         '      "times seen": r.windows,',
         "    }))",
     )
-    return (
+    panel = (
         rows(
             "Why",
             "What contributed to scores above 1 in the time range, the largest first. Empty is healthy: no score was "
@@ -156,6 +156,7 @@ def _causes() -> Any:
             ),
         )
     )
+    return ordered(panel, "cause", "layer", "gate", "worst score", "times its usual", "times seen")
 
 
 def _detectors() -> Any:
@@ -170,7 +171,7 @@ def _detectors() -> Any:
         query,
         "${__field.labels.detector}",
     )
-    return banded(panel.min(0).height(10), (None, "transparent"), (1, RED))
+    return banded(panel.min(0).height(10), (None, CLEAR), (1, RED))
 
 
 def _alerts() -> Any:
@@ -184,7 +185,7 @@ def _alerts() -> Any:
         f"  |> limit(n: {MOST_ROWS})",
         with_section(),
     )
-    return (
+    panel = (
         rows(
             "Alerts of this run",
             "What the jobs have mailed about it: the rule (its section in the runbook says what to do), where, and the "
@@ -197,3 +198,4 @@ def _alerts() -> Any:
         .override_by_name("rule", column(links=[link("What to do", WAY)]))
         .override_by_name(COLUMN, column(custom__hidden=True))
     )
+    return ordered(panel, "_time", "rule", "state", "value", "threshold", "layer", "gate", "phase")

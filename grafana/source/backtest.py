@@ -7,17 +7,16 @@ from typing import Any, Final
 from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import chosen, flux, one_of, points, window
-from grafana.source.panels import RED, SHARE, banded, cells, column, fixed, lines, link, rows
+from grafana.source.flux import chosen, flux, one_of, pattern, points, window
+from grafana.source.panels import CLEAR, RED, SHARE, banded, cells, column, fixed, lines, link, ordered, rows
 from grafana.source.places import BACKTEST, to
-from grafana.source.queries import CONSENSUS, OF_LAYER
+from grafana.source.queries import CONSENSUS, OF_LAYER, units
 from jobs.derive import MEMORY_GATES
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")
 _KEEPS: Final = f"r.gate =~ /^({'|'.join(sorted(MEMORY_GATES))})$/"
 _RUN: Final = (chosen("run"), chosen("phase"))
 _PRICES: Final = ("price", "close")
-_CLEAR: Final = "transparent"
 
 
 def dashboard() -> dict[str, Any]:
@@ -25,7 +24,7 @@ def dashboard() -> dict[str, Any]:
     run = variables.run(phase=IN_MARKET)
     return board(
         BACKTEST,
-        "Gatewatch: Backtest",
+        "Backtest",
         "Gates against price and position, in the time of the market. Choose a backtest in the list: it sets the time.",
         [variables.tag(), variables.value(), run, variables.phase(), variables.layer()],
         [
@@ -72,7 +71,7 @@ def _choice() -> Any:
         phase="${__data.fields.phase:percentencode}",
     )
     hidden = column(custom__hidden=True)
-    return (
+    panel = (
         rows(
             "Choose a backtest",
             "Click one: the time range becomes its own, in market time. Healthy: as many bars as were to be walked.",
@@ -84,6 +83,7 @@ def _choice() -> Any:
         .override_by_name("from", hidden)
         .override_by_name("to", hidden)
     )
+    return ordered(panel, "run", "phase", "bars", "first bar", "last bar")
 
 
 def _price() -> Any:
@@ -105,7 +105,7 @@ def _position() -> Any:
             query,
             "${__field.name}",
         )
-        .override_by_name("position", [*column(custom__lineInterpolation="stepAfter"), fixed("orange")])
+        .override_by_name("position", [fixed("orange")])
         .override_by_name("equity", [*column(custom__axisPlacement="right", custom__lineWidth=2), fixed("blue")])
     )
 
@@ -115,31 +115,35 @@ def _metrics(*fields: str) -> str:
 
 
 def _against() -> Any:
+    told = points(TRAIN_METRICS, [*_PRICES, "position"], *_RUN)
     query = flux(
-        f"price = {points(TRAIN_METRICS, _PRICES, *_RUN)}",
+        f"told = {told}",
         window("last", "_field"),
-        f"memory = {points(GATE_STATS, ['mean'], *OF_LAYER)}",
+        f"gates = {points(GATE_STATS, ['mean'], *OF_LAYER, f'r.gate =~ {pattern(*variables.SIGMOID)}')}",
         window("mean", "gate"),
         '  |> map(fn: (r) => ({_time: r._time, _value: r._value, _field: r.gate + " gate"}))',
         '  |> group(columns: ["_field"])',
-        "union(tables: [price, memory])",
+        "union(tables: [told, gates])",
     )
     panel = lines(
-        "Gates against price",
-        "Mean of the layer's gates (left) and the price (right). Healthy: gates that answer to regimes, some calm and "
-        "some wild. A gate that stands still while the market turns is not used; one that shuts in a fall forgets it.",
+        "Gates against price and position",
+        "Mean of the layer's gates and the position (left), and the price (right). Healthy: gates that answer to "
+        "regimes. One that stands still while the market turns is not used; a forget gate that shuts in a fall forgets "
+        "what came before it.",
         query,
         "${__field.name}",
     )
     right = [*column(custom__axisPlacement="right", custom__lineWidth=2, unit="short"), fixed("text")]
-    return panel.span(24).height(10).override_by_regexp("^(price|close)$", right)
+    return (
+        panel.span(24)
+        .height(10)
+        .override_by_regexp("^(price|close)$", right)
+        .override_by_name("position", [*column(custom__fillOpacity=15, custom__lineWidth=0), fixed("orange")])
+    )
 
 
 def _units() -> Any:
-    query = flux(
-        points("gate_units", (), "r._field =~ /^u[0-9]/", *OF_LAYER, _KEEPS),
-        window("mean", "_field"),
-    )
+    query = units("gate_units", "u", _KEEPS)
     return cells(
         "What each unit keeps",
         "Mean of the forget gate (LSTM) or the update gate (GRU) of each unit. Healthy: rows that differ, some that "
@@ -186,4 +190,4 @@ def _scores() -> Any:
         query,
         "${__field.labels.gate}",
     )
-    return banded(panel.min(0).decimals(2), (None, _CLEAR), (1, RED))
+    return banded(panel.min(0).decimals(2), (None, CLEAR), (1, RED))

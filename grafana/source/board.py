@@ -71,6 +71,11 @@ def board(
             dashboard = dashboard.with_panel(panel)
     content: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
     content["schemaVersion"] = SCHEMA_VERSION
+    for variable in content["templating"]["list"] if variables else ():
+        # The SDK gives all of them one id, by which Grafana would take them for one.
+        for name in ("id", "auto", "auto_count", "auto_min"):
+            variable.pop(name, None)
+        variable |= {"current": variable.get("current", {}), "options": [], "definition": variable["query"]}
     for number, panel in enumerate(content["panels"], 1):
         panel["id"] = number
         if "repeat" in panel:

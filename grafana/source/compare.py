@@ -22,7 +22,7 @@ def dashboard() -> dict[str, Any]:
     runs = [variables.run(), variables.run("other", "With", besides="run")]
     return board(
         COMPARE,
-        "Gatewatch: Compare",
+        "Compare",
         "Two runs at the same step. Each is looked at from its beginning to its end, whatever the time range is.",
         [variables.tag(), variables.value(), *runs, variables.phase(), variables.layer(), variables.gate()],
         [Section("", _panels())],

@@ -11,6 +11,7 @@ from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, points, window
 from grafana.source.panels import (
+    CLEAR,
     GREEN,
     PARTS,
     RED,
@@ -39,7 +40,7 @@ def dashboard() -> dict[str, Any]:
     chosen_layer = [variables.tag(), variables.value(), variables.run(), variables.phase(), variables.layer()]
     return board(
         GATES,
-        "Gatewatch: Gates",
+        "Gates",
         "What the memory of one layer does: every gate, unit by unit, over time.",
         [*chosen_layer, variables.sigmoid_gates(), variables.states()],
         [
@@ -68,7 +69,7 @@ def _summary() -> list[Any]:
             newest(GATE_STATS, "mean", *OF_LAYER, _KEEPS),
             "percentunit",
             *((None, RED), (0.05, YELLOW), (0.2, GREEN), (0.98, YELLOW), (0.995, RED)),
-        ),
+        ).decimals(1),
         number(
             "Remembers for",
             "Memory timescale in steps of the input, −1 / ln(mean keep gate). Healthy: as long as what the strategy "
@@ -83,7 +84,7 @@ def _summary() -> list[Any]:
             newest(GATE_DERIVED, "saturation", *OF_LAYER),
             "percentunit",
             *((None, GREEN), (0.6, YELLOW), (0.9, RED)),
-        ),
+        ).decimals(0),
         number(
             "Dead units",
             "Share of the layer's units that do nothing. Healthy: near 0; above half the layer is too large or broken.",
@@ -107,10 +108,10 @@ def _units() -> list[Any]:
         "Every row dark at once: the gate has shut; every row bright: it is stuck open; a stripe: a jump."
     )
     return [
-        cells("${gate:text}", healthy, units("gate_units", "u", "gate", *OF_LAYER), SHARE, "unit").repeat("gate"),
-        cells("${state:text}", healthy + _CELL, units("gate_units", "u", "state", *OF_LAYER), SIGNED, "unit").repeat(
-            "state"
-        ),
+        cells("${gate:text}", healthy, units("gate_units", "u", chosen("gate")), SHARE, "unit").repeat("gate"),
+        cells(
+            "${state:text}", healthy + _CELL, units("gate_units", "u", chosen("gate", "state")), SIGNED, "unit"
+        ).repeat("state"),
     ]
 
 
@@ -120,9 +121,13 @@ def _positions() -> list[Any]:
         "the sequence. The same at every position: the gate does not follow its input; only the last rows differ: "
         "older bars do not matter."
     )
-    gate = cells("${gate:text}, by position", healthy, units("gate_time", "t", "gate", *OF_LAYER), SHARE, "position")
+    gate = cells("${gate:text}, by position", healthy, units("gate_time", "t", chosen("gate")), SHARE, "position")
     other = cells(
-        "${state:text}, by position", healthy + _CELL, units("gate_time", "t", "state", *OF_LAYER), SIGNED, "position"
+        "${state:text}, by position",
+        healthy + _CELL,
+        units("gate_time", "t", chosen("gate", "state")),
+        SIGNED,
+        "position",
     )
     return [gate.repeat("gate"), other.repeat("state")]
 
@@ -130,11 +135,11 @@ def _positions() -> list[Any]:
 def _distributions() -> list[Any]:
     healthy = (
         "How the activations spread over the gate's scale, from its low end (bottom) to its high end. The colour is "
-        "the share in each twentieth; half and more is the brightest. Healthy: a broad hill. All in the lowest or the "
-        "highest row: saturated."
+        "the share in each twentieth; a quarter and more is the brightest. Healthy: a broad hill. All in the lowest "
+        "or the highest row: saturated."
     )
-    gate = cells("${gate:text}, distribution", healthy, histogram("gate", *OF_LAYER), PARTS, "of its scale")
-    other = cells("${state:text}, distribution", healthy, histogram("state", *OF_LAYER), PARTS, "of its scale")
+    gate = cells("${gate:text}, distribution", healthy, histogram(chosen("gate")), PARTS, "of its scale")
+    other = cells("${state:text}, distribution", healthy, histogram(chosen("gate", "state")), PARTS, "of its scale")
     return [gate.repeat("gate"), other.repeat("state")]
 
 
@@ -181,7 +186,7 @@ def _memory() -> list[Any]:
             )
             .min(0)
             .max(1),
-            (None, "transparent"),
+            (None, CLEAR),
             (0.9, RED),
         ),
         lines(

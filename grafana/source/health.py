@@ -7,13 +7,25 @@ from typing import Any, Final
 from collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
 from grafana.source.board import Section, board
 from grafana.source.flux import flux, points, window
-from grafana.source.panels import GREEN, RED, YELLOW, banded, column, lines, link, logarithmic, number, rows
+from grafana.source.panels import (
+    CLEAR,
+    GREEN,
+    RED,
+    YELLOW,
+    banded,
+    column,
+    lines,
+    link,
+    logarithmic,
+    number,
+    ordered,
+    rows,
+)
 from grafana.source.places import HEALTH
 from grafana.source.runbook import COLUMN, WAY, with_section
 
 MOST_RUNS: Final = 20
 """Lines of a picture: of more runs, those with the largest values."""
-_CLEAR: Final = "transparent"
 _OF_RUN: Final = "${__field.labels.run} ${__field.labels.phase}"
 _OF_JOB: Final = "${__field.labels.job}"
 _KEY: Final = 'r.run + "\\n" + r.phase'
@@ -23,7 +35,7 @@ def dashboard() -> dict[str, Any]:
     """The dashboard."""
     return board(
         HEALTH,
-        "Gatewatch: Health",
+        "Health",
         "Whether the watching itself works: collectors, spools, jobs, mails.",
         [],
         [
@@ -114,7 +126,7 @@ def _collectors() -> list[Any]:
                 "overhead_ratio",
                 "percentunit",
             ),
-            (None, _CLEAR),
+            (None, CLEAR),
             (0.05, RED),
         ).min(0),
         _of_runs(
@@ -143,7 +155,7 @@ def _collectors() -> list[Any]:
                     "replay_error",
                     "sci",
                 ),
-                (None, _CLEAR),
+                (None, CLEAR),
                 (1e-4, RED),
             )
         ),
@@ -181,7 +193,7 @@ def _jobs() -> list[Any]:
                 "lag_s",
                 "s",
             ),
-            (None, _CLEAR),
+            (None, CLEAR),
             (300, RED),
         ).min(0),
         _of_jobs("Duration of a turn", "Healthy: well below the jobs' interval, and steady.", "duration_s", "s").min(0),
@@ -216,10 +228,13 @@ def _mails() -> Any:
         "  |> limit(n: 100)",
         with_section(),
     )
-    return (
+    panel = (
         rows("Alerts told", "What the jobs found, and whether a mail server took the mail. Healthy: delivered.", query)
         .no_value("No alert in this time range")
         .override_by_name("_time", column(displayName="time", custom__width=170))
         .override_by_name("rule", column(links=[link("What to do", WAY)]))
         .override_by_name(COLUMN, column(custom__hidden=True))
+    )
+    return ordered(
+        panel, "_time", "rule", "state", "delivered", "value", "threshold", "run", "phase", "layer", "gate", "job"
     )

@@ -8,13 +8,12 @@ from collector.schema import GATE_DERIVED, LAYER_UPDATES, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, points, window
-from grafana.source.panels import GREEN, RED, YELLOW, banded, lines, logarithmic
+from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, lines, logarithmic
 from grafana.source.places import LEARNING
 from grafana.source.queries import OF_LAYER, derived
 from jobs.derive.learning import UPDATE_FAST, UPDATE_SLOW, VANISHED
 
 _RUN: Final = (chosen("run"), chosen("phase"))
-_CLEAR: Final = "transparent"
 _OF_PARAM: Final = "${__field.labels.layer} ${__field.labels.param}"
 _OF_GATE: Final = "${__field.labels.layer} ${__field.labels.gate}"
 _LOSSES: Final = r"r._field =~ /(^|[\/_ ])loss$/"
@@ -27,7 +26,7 @@ def dashboard() -> dict[str, Any]:
     """The dashboard."""
     return board(
         LEARNING,
-        "Gatewatch: Learning",
+        "Learning",
         "Whether the network learns, what moves its weights, and whether what it learns holds elsewhere.",
         [variables.tag(), variables.value(), variables.run(), variables.phase(), variables.layers()],
         [
@@ -56,7 +55,7 @@ def _losses() -> list[Any]:
                 "gap",
                 "percentunit",
             ),
-            (None, _CLEAR),
+            (None, CLEAR),
             (_GAP, RED),
         ),
         lines(
@@ -96,7 +95,7 @@ def _updates() -> list[Any]:
                     "sci",
                 ),
                 (None, RED),
-                (VANISHED, _CLEAR),
+                (VANISHED, CLEAR),
             )
         ),
         logarithmic(
@@ -169,7 +168,7 @@ def _still() -> list[Any]:
 
 def _share(title: str, description: str, field: str) -> Any:
     panel = lines(title, description, derived(field, *OF_LAYER), _OF_GATE, "percentunit").min(0).max(1)
-    return banded(panel, (None, _CLEAR), (0.5, RED))
+    return banded(panel, (None, CLEAR), (0.5, RED))
 
 
 def _not_finite() -> str:

@@ -20,6 +20,7 @@ from grafana_foundation_sdk.models.common import (
     VisibilityMode,
 )
 from grafana_foundation_sdk.models.dashboard import (
+    DataTransformerConfig,
     DynamicConfigValue,
     FieldColorModeId,
     Threshold,
@@ -39,6 +40,7 @@ YELLOW: Final = "yellow"
 RED: Final = "red"
 BLUE: Final = "blue"
 GREY: Final = "text"
+CLEAR: Final = "transparent"
 HEATMAP_POINTS: Final = 250
 """Cells of a heatmap side by side: more are narrower than one can see, and slow."""
 LINE_POINTS: Final = 600
@@ -86,7 +88,7 @@ class Scale:
 
 SHARE: Final = Scale(0, 1, "Viridis")
 SIGNED: Final = Scale(-1, 1, "RdBu", reverse=True)
-PARTS: Final = Scale(0, 0.5, "Viridis")
+PARTS: Final = Scale(0, 0.25, "Viridis")
 
 
 def lines(title: str, description: str, query: str, name: str = "", unit: str = "short") -> timeseries.Panel:
@@ -122,13 +124,17 @@ def lines(title: str, description: str, query: str, name: str = "", unit: str = 
 
 
 def banded(panel: timeseries.Panel, *steps: Step) -> timeseries.Panel:
-    """With areas coloured by value, and lines at their ends."""
-    style = common.GraphThresholdsStyleConfig().mode(GraphTresholdsStyleMode.LINE_AND_AREA)
+    """With areas coloured by value, and lines at their ends; with a line alone where the lowest area is clear."""
+    mode = GraphTresholdsStyleMode.LINE if steps[0][1] == CLEAR else GraphTresholdsStyleMode.LINE_AND_AREA
+    style = common.GraphThresholdsStyleConfig().mode(mode)
     return panel.thresholds(thresholds(*steps)).thresholds_style(style)
 
 
 def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:
-    """With a logarithmic scale."""
+    """With a logarithmic scale. Its axis would show what stands for no value at each line that has no number."""
+    config = panel.build().field_config
+    if config is not None and config.defaults is not None:
+        config.defaults.no_value = None
     return panel.scale_distribution(common.ScaleDistributionConfig().type(ScaleDistribution.LOG).log(10))
 
 
@@ -243,14 +249,21 @@ def rows(title: str, description: str, *queries: str) -> table.Panel:
         .show_header(True)
         .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .thresholds(thresholds((None, GREY)))
+        .override_by_regexp(".*", column(noValue="–"))
     )
     for letter, query in zip("ABCDEFGHIJ", queries, strict=False):
         panel = panel.with_target(Flux(query, letter))
     return panel
 
 
+def ordered(panel: table.Panel, *names: str) -> table.Panel:
+    """With these columns first, in this order; InfluxDB orders them by name."""
+    options = {"indexByName": {name: number for number, name in enumerate(names)}}
+    return panel.with_transformation(DataTransformerConfig(id_val="organize", options=options))
+
+
 def over(title: str, description: str, query: str, x: str) -> xychart.Panel:
-    """The columns of one table over one of them, `x`. For the other arguments see `lines`."""
+    """The columns of one table over one of them, `x`; the title says what they are. For the arguments see `lines`."""
     legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
     return (
         xychart.Panel()
@@ -262,6 +275,8 @@ def over(title: str, description: str, query: str, x: str) -> xychart.Panel:
         .span(12)
         .height(9)
         .color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
+        .axis_label(title.lower())
+        .override_by_name(x, column(custom__axisLabel=x))
         .show(ScatterShow.POINTS_AND_LINES)
         .line_width(1)
         .point_size(common.ScaleDimensionConfig().fixed(3).min(1).max(20))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, RUNS
+from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_BINS, HISTOGRAM_FIELDS, RUNS
 from grafana.source.flux import chosen, flux, points, text, window
 from jobs.lives import DIED_SECONDS
 
@@ -61,40 +61,60 @@ def worst_score(*where: str) -> str:
     )
 
 
-def units(measurement: str, letter: str, gate: str, *where: str) -> str:
-    """The rows of a heatmap: a unit, or a position, each; of the cell state what its tanh lets through.
+def units(measurement: str, letter: str, gate: str) -> str:
+    """The rows of a heatmap of the chosen layer: a unit, or a position, each. Of the cell state it is the tanh.
 
     Args:
         measurement: gate_units or gate_time.
         letter: with which its fields begin.
-        gate: the variable that holds the gate.
-        where: what else is chosen.
+        gate: the condition that leaves one gate.
     """
-    query = flux(
-        points(measurement, (), f"r._field =~ /^{letter}[0-9]/", *where, chosen("gate", gate)),
-        "  |> aggregateWindow(every: v.windowPeriod, fn: mean, createEmpty: false)",
+    return flux(
+        'import "math"',
+        _every(gate),
+        points(measurement, (), f"r._field =~ /^{letter}[0-9]/", *OF_LAYER, gate),
+        "  |> aggregateWindow(every: every, fn: mean, createEmpty: false)",
+        '  |> map(fn: (r) => ({r with _value: if r.gate == "cell" then math.tanh(x: r._value) else r._value}))',
+        '  |> keep(columns: ["_time", "_value", "_field"])',
+        '  |> group(columns: ["_field"])',
     )
-    if gate == "state":
-        query = flux(
-            'import "math"',
-            query,
-            '  |> map(fn: (r) => ({r with _value: if r.gate == "cell" then math.tanh(x: r._value) else r._value}))',
-        )
-    return flux(query, '  |> keep(columns: ["_time", "_value", "_field"])', '  |> group(columns: ["_field"])')
 
 
-def histogram(gate: str, *where: str) -> str:
+def histogram(gate: str) -> str:
     """The rows of a heatmap: a twentieth of the gate's scale each, named by its lower end in percent of the scale."""
-    bins = 20
-    names = ", ".join(f"{text(f'hist_{i:02d}')}: {text(f'{i * 100 // bins:02d} %')}" for i in range(bins))
+    names = ", ".join(
+        f"{text(name)}: {text(f'{i * 100 // HISTOGRAM_BINS:02d} %')}" for i, name in enumerate(HISTOGRAM_FIELDS)
+    )
     return flux(
         'import "dict"',
         f"names = [{names}]",
-        points(GATE_STATS, (), "r._field =~ /^hist_/", *where, chosen("gate", gate)),
-        "  |> aggregateWindow(every: v.windowPeriod, fn: mean, createEmpty: false)",
+        _every(gate),
+        points(GATE_STATS, (), "r._field =~ /^hist_/", *OF_LAYER, gate),
+        "  |> aggregateWindow(every: every, fn: mean, createEmpty: false)",
         '  |> keep(columns: ["_time", "_value", "_field"])',
         '  |> map(fn: (r) => ({r with _field: dict.get(dict: names, key: r._field, default: "")}))',
         '  |> group(columns: ["_field"])',
+    )
+
+
+def _every(gate: str) -> str:
+    """Windows as narrow as the panel shows, but none so narrow that it holds no capture: a heatmap would have gaps.
+
+    Captures that come half as late again as usual still find their window.
+    """
+    taken = points(GATE_STATS, ["step"], *OF_LAYER, gate)
+    return flux(
+        f"taken = {taken}",
+        "first = taken |> first()",
+        "last = taken |> last()",
+        'ends = union(tables: [first, last]) |> group() |> sort(columns: ["_time"])',
+        '  |> findColumn(fn: (key) => true, column: "_time")',
+        "counts = taken |> count() |> group() |> max()",
+        '  |> findColumn(fn: (key) => true, column: "_value")',
+        "many = length(arr: counts) > 0 and length(arr: ends) > 1 and counts[0] > 1",
+        "apart = if many then (int(v: ends[length(arr: ends) - 1]) - int(v: ends[0])) / (counts[0] - 1) else 0",
+        "least = apart + apart / 2",
+        "every = if least > int(v: v.windowPeriod) then duration(v: least) else v.windowPeriod",
     )
 
 

@@ -26,7 +26,7 @@ def dashboard() -> dict[str, Any]:
     panels = [words(title, content).height(9) for title, content in _sections()]
     return board(
         RUNBOOK,
-        "Gatewatch: Runbook",
+        "Runbook",
         "What each alert means, what causes it in networks that trade, where to look and what to do.",
         [],
         [Section("", panels)],

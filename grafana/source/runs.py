@@ -10,7 +10,7 @@ from collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import flux, points, window
-from grafana.source.panels import GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, link, number, rows
+from grafana.source.panels import CLEAR, GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, link, number, rows
 from grafana.source.places import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
 from grafana.source.places import RUNS as UID
 from grafana.source.queries import CONSENSUS, STATES, life
@@ -29,7 +29,7 @@ def dashboard() -> dict[str, Any]:
     """The dashboard."""
     return board(
         UID,
-        "Gatewatch: Runs",
+        "Runs",
         "Every run that was heard of in the time range: whether it lives, how far it is, how well it does.",
         [variables.tag(), variables.value()],
         [Section("", [*_counts(), _table(), _scores()])],
@@ -95,7 +95,7 @@ def _table() -> Any:
     score = {"mode": "absolute", "steps": _steps((None, GREEN), (0.8, YELLOW), (1, RED))}
     state_colours = by_text(STATES).to_json()
     hidden = column(custom__hidden=True)
-    return (
+    panel = (
         rows(
             "Runs",
             f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a run to look "
@@ -121,11 +121,26 @@ def _table() -> Any:
         .override_by_name("from", hidden)
         .override_by_name("to", hidden)
     )
+    for name, width in _WIDTHS.items():
+        panel = panel.override_by_name(_NAMES.get(name, name), column(custom__width=width))
+    return panel
 
 
 _SPAN: Final = "from=${__data.fields.from}&to=${__data.fields.to}"
-_FIRST_COLUMNS: Final = ("run", "phase", "state", "worst score", "step", "epoch", "loss", "val_loss", "best loss")
-_ORDER: Final = {name: number for number, name in enumerate(_FIRST_COLUMNS)}
+_WIDTHS: Final = {
+    "run": 210,
+    "phase": 85,
+    "state": 100,
+    "worst score": 105,
+    "step": 80,
+    "epoch": 70,
+    "loss": 85,
+    "val_loss": 85,
+    "best loss": 90,
+    "seen": 160,
+}
+"""The columns that come first, and how wide they are."""
+_ORDER: Final = {name: number for number, name in enumerate(_WIDTHS)}
 _NAMES: Final = {"seen": "last heard of"}
 
 
@@ -259,9 +274,9 @@ def _scores() -> Any:
         '  |> group(columns: ["run"])',
     )
     panel = lines(
-        "Worst score by run",
+        "Worst score by run, last day",
         f"The largest anomaly score of each run, of the {MOST_LINES} runs where it is largest. Healthy: up to 1.",
         query,
         "${__field.labels.run}",
     )
-    return banded(panel.span(24).min(0).decimals(2), (None, "transparent"), (1, RED))
+    return banded(panel.span(24).time_from("24h").min(0).decimals(2), (None, CLEAR), (1, RED))
