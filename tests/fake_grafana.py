@@ -124,7 +124,8 @@ class FakeGrafana:
             "meta": {"type": "db", "folderUid": folder, "provisioned": False, "version": number},
             "dashboard": {**dashboard, "id": key, "version": number},
         }
-        self.versions.setdefault(uid, []).insert(0, {"id": self.serial(), "version": number, "message": message})
+        said = message if now else "Initial save"  # whatever message it was given
+        self.versions.setdefault(uid, []).insert(0, {"id": self.serial(), "version": number, "message": said})
         return number
 
     def serial(self) -> int:
@@ -222,7 +223,8 @@ def _save(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> 
         if same and uid != new["uid"]:
             raise Refusal(412, "A dashboard with the same name in the folder already exists", status="name-exists")
     number = grafana.save_dashboard(new, body["message"], body["folderUid"])
-    return 200, {"status": "success", "uid": new["uid"], "version": number}
+    held = grafana.dashboards[new["uid"]]["dashboard"]
+    return 200, {"id": held["id"], "status": "success", "uid": new["uid"], "version": number}
 
 
 def _ruler(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:

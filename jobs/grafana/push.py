@@ -194,13 +194,10 @@ def _write_datasource(grafana: Grafana, thing: Thing, found: Found | None, bucke
 
 
 def _dashboard(grafana: Grafana, thing: Thing) -> Found | None:
-    path = f"/dashboards/uid/{quote(thing.uid, safe='')}"
-    held = grafana.find(path)
+    held = grafana.find(f"/dashboards/uid/{quote(thing.uid, safe='')}")
     if held is None:
         return None
-    versions = grafana.get(f"{path}/versions?limit={_VERSIONS}")
-    messages = [one.get("message") for one in (versions["versions"] if isinstance(versions, dict) else versions)]
-    prints = [marks.pushed_by(message) for message in messages]
+    prints = [marks.pushed_by(message) for message in _messages(grafana, thing.uid)]
     return Found(
         {name: value for name, value in held["dashboard"].items() if name not in ("id", "version")},
         next((one for one in prints if one), None),
@@ -223,4 +220,14 @@ def _write_dashboard(grafana: Grafana, thing: Thing, found: Found | None, folder
         "message": marks.message(thing.print),
         "overwrite": False,
     }
-    grafana.post("/dashboards/db", body)
+    saved = grafana.post("/dashboards/db", body)
+    if found is None and next(_messages(grafana, thing.uid), None) != body["message"]:
+        # The first version of a dashboard has a message of Grafana's own.
+        known = {"id": saved["id"], "version": saved["version"]}
+        grafana.post("/dashboards/db", {**body, "dashboard": {**thing.content, **known}})
+
+
+def _messages(grafana: Grafana, uid: str) -> Iterator[str]:
+    """Of the versions of a dashboard, the newest first."""
+    found = grafana.get(f"/dashboards/uid/{quote(uid, safe='')}/versions?limit={_VERSIONS}")
+    return (str(one.get("message")) for one in (found["versions"] if isinstance(found, dict) else found))

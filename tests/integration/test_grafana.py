@@ -213,4 +213,4 @@ def test_an_alert_fires_recovers_and_is_mailed(pushed, grafana, store, inbox):
     until(("Alerting",), 3, 300)
     assert run in inbox.about([run, "lstm"], 180)["Subject"]
     until((None, "Normal"), 0, 600)
-    inbox.about([run, "esolved"], 400)
+    inbox.about(["Over: ", run], 400)
