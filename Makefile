@@ -19,6 +19,7 @@ test: setup lint ## run the whole suite
 
 test-stack: setup ## run the stack of docker-compose.yml in containers (about 4 minutes; the first time 10 more)
 	@tools/system-packages docker
+	@{ tools/build-compose && tools/build-base; } >/dev/null || [ $$? -eq 3 ] # the tests say what is missing
 	$(BIN)/python -m pytest -x tests/stack/check_stack.py
 
 endurance: setup ## kill 100 trainings, take the server away for two minutes, and count what arrived (about 5 minutes)

@@ -19,6 +19,8 @@ from tests.conftest import lacking
 from tests.stack.engine import NoDockerError, engine
 from tests.stack.stack import PASSWORD, PROJECT, Stack, until
 
+pytestmark = pytest.mark.timeout(1800)  # the first time the image is built from nothing
+
 FIELDS = {
     GATE_STATS: "mean",
     LAYER_UPDATES: "weight_norm",

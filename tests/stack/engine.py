@@ -135,7 +135,7 @@ def _client() -> str:
 
 
 def run(
-    command: list[str | Path], environment: dict[str, str], *, check: bool = True, timeout: float = 580
+    command: list[str | Path], environment: dict[str, str], *, check: bool = True, timeout: float = 1500
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end.
 
