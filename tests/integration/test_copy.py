@@ -448,10 +448,18 @@ class TestWhatStandsInTheWay:
 
 
 class TestBreakingOff:
-    COPY = "import sys; from jobs.cli import main; import jobs.copying; print(flush=True); sys.exit(main())"
+    COPY = """
+import sys
+from jobs.cli import main
+from jobs.copying import sender
+
+sender.BATCH = 250  # so that it takes a while, and is killed within a slice too
+print(flush=True)
+sys.exit(main())
+"""
 
     def begin(self, *arguments):
-        """A process that is about to copy."""
+        """A process that is about to copy, in small writes."""
         command = [sys.executable, "-c", self.COPY, "copy", *arguments]
         child = subprocess.Popen(
             command,
@@ -470,26 +478,29 @@ class TestBreakingOff:
             source, destination = server, SqliteStore(tmp_path / "many.db")
         source.write(
             Point("gate_stats", {"run": f"r{i % 2}", "gate": "input"}, {"mean": i / 7, "p50": 1.0, "step": i}, NOON + i)
-            for i in range(60_000)
+            for i in range(40_000)
         )
         moments = random.Random(direction)
         arguments = ("--from", source.url, "--to", destination.url, "--json")
-        for life in range(20):
+        ends = []
+        for target in sorted(moments.sample(range(1, 25_000), 3)):
             child = self.begin(*arguments)
-            time.sleep(moments.uniform(0.05, 0.5 + life / 10))
+            while child.poll() is None and count(destination) < target:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.05))
             child.kill()
             child.communicate()
-            if child.returncode == 0:
-                break
+            ends.append(child.returncode)
+        assert ends[0] == -signal.SIGKILL
         before = count(destination)
         child = self.begin(*arguments)
         out, err = child.communicate(timeout=120)
         assert (child.returncode, err) == (0, "")
         (copied,) = json.loads(out)
-        assert copied["points"] == 60_000
+        assert copied["points"] == 40_000
         assert copied["already_there"] > 0
-        assert copied["already_there"] >= before - 2 * 5_000  # what two writes had begun, of slices that are not whole
-        assert copied["found"] == copied["values"] == 180_000
+        assert copied["already_there"] >= before - 2 * 5_000  # the slices that it was at when it was killed
+        assert copied["found"] == copied["values"] == 120_000
         assert everything(destination) == everything(source)
 
     def test_ctrl_c_says_how_to_go_on(self, source, server):
