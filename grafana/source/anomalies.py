@@ -7,7 +7,7 @@ from typing import Any, Final
 from collector.schema import ALERT_EVENTS, GATE_SCORES
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import chosen, flux, points, text, window
+from grafana.source.flux import chosen, combined, flux, points, text, window
 from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, link, ordered, rows, states
 from grafana.source.places import ANOMALIES, GATES, to
 from grafana.source.queries import CONSENSUS, OF_LAYER
@@ -162,7 +162,7 @@ def _causes() -> Any:
 def _detectors() -> Any:
     query = flux(
         points(GATE_SCORES, ["anomaly_score"], *OF_LAYER, chosen("gate")),
-        window("max", "detector"),
+        combined("max", "detector"),
     )
     panel = lines(
         "What each detector says",

@@ -109,6 +109,11 @@ def window(fn: str = "mean", *tags: str, every: str = "v.windowPeriod") -> str:
     )
 
 
+def combined(fn: str, *tags: str) -> str:
+    """One value for each window of all series that share these tags; `window` leaves one of each series."""
+    return flux(window(fn, *tags), window(fn, *tags))
+
+
 def flux(*lines: str) -> str:
     """The lines of a query."""
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders.timeseries import Panel
+from grafana_foundation_sdk.models.common import VisibilityMode
 
 from collector.schema import GATE_DERIVED, GATE_STATS
 from grafana.source import variables
@@ -161,6 +162,7 @@ def _band(variable: str, description: str) -> Panel:
         lines(f"${{{variable}:text}}, mean and band", description, query)
         .span(8)
         .repeat(variable)
+        .show_points(VisibilityMode.NEVER)
         .override_by_name("mean", [fixed("blue"), *column(custom__lineWidth=2)])
         .override_by_name("p05", [fixed("light-blue"), *edge])
         .override_by_name(

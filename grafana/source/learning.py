@@ -63,7 +63,7 @@ def _losses() -> list[Any]:
             "Reward, accuracy and whatever the framework reports. Healthy: a reward that rises and does not collapse.",
             _metrics(_TOLD),
             "${__field.name}",
-        ),
+        ).no_value("Nothing else is logged in this time range"),
         lines(
             "Learning rate",
             "As the optimizer had it. Healthy: as scheduled. A jump here explains a jump of gradients and gates.",
@@ -162,7 +162,9 @@ def _still() -> list[Any]:
             "NaN and Inf in gates and weights. Healthy: 0. Anything else: stop the run; nothing after it is usable.",
             _not_finite(),
             "${__field.labels.layer} ${__field.labels.part}",
-        ).min(0),
+        )
+        .min(0)
+        .no_value("Every value in this time range is finite"),
     ]
 
 

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import DataTransformerConfig
 from collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import flux, points, window
+from grafana.source.flux import combined, flux, points
 from grafana.source.panels import CLEAR, GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, link, number, rows
 from grafana.source.places import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
 from grafana.source.places import RUNS as UID
@@ -267,11 +267,8 @@ def _scores() -> Any:
         f'  |> top(n: {MOST_LINES}, columns: ["_value"])',
         '  |> findColumn(fn: (key) => true, column: "run")',
         scores,
-        window("max", "run"),
+        combined("max", "run"),
         "  |> filter(fn: (r) => contains(set: worst, value: r.run))",
-        "  |> aggregateWindow(every: v.windowPeriod, fn: max, createEmpty: false)",
-        '  |> keep(columns: ["_time", "_value", "run"])',
-        '  |> group(columns: ["run"])',
     )
     panel = lines(
         "Worst score by run, last day",
