@@ -1,0 +1,207 @@
+"""The dashboards as files: what lies in the repository is what is built, and refers to nothing that is not there."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from grafana_foundation_sdk.models import units
+
+from collector.schema import GATE_SCALES
+from grafana.source import DASHBOARDS, build, dashboards, files, panel_id
+from grafana.source.flux import DATASOURCE_UID, pattern, text
+from grafana.source.variables import SIGMOID, TITLES
+from jobs.grafana.check import panels, time_range
+from jobs.grafana.references import problems
+
+ROOT = Path(__file__).parents[2]
+GRAFANA = ROOT / "grafana"
+UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
+PANEL_TYPES = {"heatmap", "stat", "state-timeline", "table", "text", "timeseries", "xychart"}
+"""Those of Grafana 9.3 that are left in its latest."""
+
+
+@pytest.fixture(scope="module")
+def boards():
+    return dashboards()
+
+
+def all_panels(boards):
+    return [(uid, panel) for uid, board in boards.items() for panel in panels(board)]
+
+
+class TestFiles:
+    def test_what_lies_here_is_what_is_built(self, tmp_path):
+        """Where this fails after a change of the source, `gatewatch grafana build` writes the files anew."""
+        written = build(tmp_path)
+        assert {path.relative_to(tmp_path).as_posix() for path in written} == set(files())
+        for path in written:
+            assert path.read_bytes() == (GRAFANA / path.relative_to(tmp_path)).read_bytes(), path.name
+
+    def test_nothing_else_lies_here(self):
+        kept = {path.relative_to(GRAFANA).as_posix() for path in GRAFANA.rglob("*.json")}
+        assert kept == set(files())
+
+    def test_it_is_built_alike_each_time(self, tmp_path):
+        first = [path.read_bytes() for path in build(tmp_path / "a")]
+        assert first == [path.read_bytes() for path in build(tmp_path / "b")]
+
+
+class TestReferences:
+    def test_nothing_dangles(self, boards):
+        assert problems(list(boards.values()), DATASOURCE_UID) == []
+
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            (
+                lambda b: b["panels"][1]["targets"][0].update(query="r.run =~ /^${runn:regex}$/"),
+                "${runn} is no variable",
+            ),
+            (lambda b: b["panels"][1]["targets"][0].update(query="${run:csv}"), "${run:csv} is not one of the formats"),
+            (lambda b: b["panels"][1].update(id=b["panels"][2]["id"]), "2 panels have the id"),
+            (lambda b: b["panels"][1].update(title="Run"), "2 panels are called 'Run'"),
+            (lambda b: b["panels"][1].update(description=" "), "has no description"),
+            (lambda b: b["panels"][1].update(repeat="layers"), "is repeated by layers, which is no variable"),
+            (lambda b: b["panels"][1]["datasource"].update(uid="other"), "asks the datasource other"),
+            (lambda b: b["panels"][1]["targets"].clear(), "has no query"),
+            (lambda b: b["panels"][1].update(links=[{"url": "/d/nowhere"}]), "links to /d/nowhere"),
+            (lambda b: b["panels"][1].update(links=[{"url": "/d/gatewatch-runs?var-gate=x"}]), "the variable gate"),
+            (lambda b: b["links"][0].update(tags=["other"]), "the tag other: there is none"),
+            (
+                lambda b: b["templating"]["list"][2].update(query="${phase:regex}"),
+                "variable run: ${phase} is no variable",
+            ),
+            (lambda b: b["templating"]["list"][2].update(id="0000"), "takes those of one id for one variable"),
+            (lambda b: b["annotations"]["list"][0]["target"].update(query="$x"), "annotation Run events: ${x}"),
+            (lambda b: b.update(uid="gatewatch-runs"), "gatewatch-runs: the uid of 2 dashboards"),
+        ],
+    )
+    def test_what_dangles_is_found(self, boards, change, problem):
+        changed = copy.deepcopy(boards)
+        change(changed["gatewatch-gates"])
+        found = problems(list(changed.values()), DATASOURCE_UID)
+        assert any(problem in line for line in found), found
+
+    def test_a_panel_is_found_by_its_title(self, boards):
+        gates = boards["gatewatch-gates"]
+        number = panel_id(gates, "Saturation")
+        assert [panel["title"] for panel in gates["panels"] if panel["id"] == number] == ["Saturation"]
+        with pytest.raises(KeyError, match="gatewatch-gates has 0 panels called 'Nothing'"):
+            panel_id(gates, "Nothing")
+
+
+class TestPanels:
+    def test_each_says_what_is_healthy(self, boards):
+        silent = [
+            (uid, panel["title"])
+            for uid, panel in all_panels(boards)
+            if panel["type"] != "text"
+            and not re.search(r"[Hh]ealthy|Ended as they should|two minutes", panel["description"])
+        ]
+        assert silent == []
+
+    def test_each_is_of_a_kind_that_grafana_had_and_has(self, boards):
+        assert {panel["type"] for _, panel in all_panels(boards)} <= PANEL_TYPES
+
+    def test_each_unit_is_one_of_grafana(self, boards):
+        for uid, panel in all_panels(boards):
+            config = panel.get("fieldConfig", {})
+            found = [config.get("defaults", {}).get("unit")]
+            found += [p["value"] for o in config.get("overrides", ()) for p in o["properties"] if p["id"] == "unit"]
+            for unit in filter(None, found):
+                assert unit in UNITS or unit.startswith("suffix:"), (uid, panel["title"], unit)
+
+    def test_an_empty_range_says_so(self, boards):
+        for uid, panel in all_panels(boards):
+            if panel["type"] == "text":
+                continue
+            defaults = panel["fieldConfig"]["defaults"]
+            logarithmic = defaults.get("custom", {}).get("scaleDistribution", {}).get("type") == "log"
+            assert bool(defaults.get("noValue")) != logarithmic, (uid, panel["title"])
+
+    def test_heatmaps_have_one_scale_and_hide_no_zero(self, boards):
+        maps = [panel["options"] for _, panel in all_panels(boards) if panel["type"] == "heatmap"]
+        assert len(maps) >= 6
+        for options in maps:
+            assert options["color"]["min"] < options["color"]["max"]
+            assert options["filterValues"]["le"] < -100
+            assert options["calculate"] is False
+
+    def test_a_query_reads_the_bucket_of_the_datasource_and_bounds_its_time(self, boards):
+        for uid, panel in all_panels(boards):
+            for target in panel.get("targets", ()):
+                reads = re.findall(r"from\(bucket: ([^)]*)\)\s*\|> range", target["query"])
+                assert reads, (uid, panel["title"])
+                assert set(reads) == {"v.defaultBucket"}
+
+
+class TestDashboards:
+    def test_they_open_on_every_grafana_from_9_3(self, boards):
+        for board in boards.values():
+            assert board["schemaVersion"] == 37
+            assert board["timezone"] == "browser"
+            begin, end = time_range(board, 10**18)
+            assert begin < end == 10**18
+
+    def test_each_shows_runs_and_alerts_as_annotations(self, boards):
+        for board in boards.values():
+            assert [one["name"] for one in board["annotations"]["list"]] == ["Run events", "Alerts"]
+
+    def test_the_names_of_the_files(self):
+        expected = {"runs", "gates", "learning", "anomalies", "compare", "backtest", "health", "runbook"}
+        assert set(DASHBOARDS) == expected
+
+    def test_variables_cascade(self, boards):
+        names = [variable["name"] for variable in boards["gatewatch-gates"]["templating"]["list"]]
+        assert names == ["tag", "value", "run", "phase", "layer", "gate", "state"]
+
+    def test_every_gate_has_a_title(self):
+        assert set(TITLES) == set(GATE_SCALES)
+        assert set(SIGMOID) == {"input", "forget", "output", "update", "reset"}
+
+    def test_the_runbook_has_every_section_of_the_file(self, boards):
+        headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+        titles = [panel["title"] for panel in panels(boards["gatewatch-runbook"])]
+        assert titles[1:] == headings
+
+
+class TestProvisioning:
+    def test_the_datasource_is_the_one_that_the_dashboards_ask(self):
+        content = yaml.safe_load((GRAFANA / "provisioning/datasources/gatewatch.yaml").read_text())
+        (source,) = content["datasources"]
+        assert (source["uid"], source["type"]) == (DATASOURCE_UID, "influxdb")
+        assert source["jsonData"]["version"] == "Flux"
+        assert source["secureJsonData"] == {"token": "$__file{/run/gatewatch/grafana.token}"}
+
+    def test_the_folder_of_the_dashboards(self):
+        content = yaml.safe_load((GRAFANA / "provisioning/dashboards/gatewatch.yaml").read_text())
+        (provider,) = content["providers"]
+        assert (provider["folder"], provider["folderUid"]) == ("Gatewatch", "gatewatch")
+
+    def test_the_rules_lead_to_panels_that_are_there(self, boards):
+        rules = json.loads((GRAFANA / "provisioning/alerting/rules.json").read_text())
+        for group in rules["groups"]:
+            for rule in group["rules"]:
+                board = boards[rule["annotations"]["__dashboardUid__"]]
+                numbers = {str(panel["id"]) for panel in panels(board)}
+                assert rule["annotations"]["__panelId__"] in numbers, rule["uid"]
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [("a", '"a"'), ('a"b\\c', '"a\\"b\\\\c"'), ("${x}", '"\\${x}"'), ("$x{", '"$x{"')],
+    )
+    def test_a_string(self, value, expected):
+        assert text(value) == expected
+
+    def test_a_pattern_matches_its_values_alone(self):
+        values = ["a.b", "a/b", "x(y", "${z}"]
+        expression = pattern(*values).removeprefix("/").removesuffix("/")
+        assert all(re.fullmatch(expression.replace("\\/", "/"), value) for value in values)
+        assert not re.fullmatch(expression, "aXb")
