@@ -85,6 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
     source = _open_source(arguments)
     destination = open_store(arguments.destination)
     _see_two(source, destination)
+    waiting = _in_spool(source)
     line = _Line(sys.stderr.isatty())
     patience = Patience(arguments.timeout, line.waiting)
     check = Check.AGAIN if arguments.again else Check.VALUES if arguments.verify else Check.COUNTS
@@ -109,9 +110,9 @@ def _run(arguments: argparse.Namespace) -> int:
     found = list(problems(copied))
     for problem in found:
         fail(printable(problem))
-    if points := _in_spool(source):
-        wait = "point still waits" if points == 1 else "points still wait"
-        fail(f"{points:,} {wait} in the spool for {source.url}: `gatewatch spool flush`, then copy again")
+    if waiting:
+        wait = "point waits" if waiting == 1 else "points wait"
+        fail(f"{waiting:,} {wait} in the spool for {source.url}: `gatewatch spool flush`, then copy again")
     return 1 if found else 0
 
 

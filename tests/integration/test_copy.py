@@ -173,13 +173,13 @@ class TestWhatArrives:
         status, copied, _ = told(capsys, "--from", source.url, "--to", server.url)
         assert (status, total(copied, "written")) == (0, 0)
 
-    def test_points_that_still_wait_for_the_source_are_mentioned(self, source, server, capsys):
+    def test_points_that_wait_for_the_source_are_mentioned(self, source, server, capsys):
         spool = Spool(spool_root(None), source.destination, 2**20)
         spool.append(encode([Point("m", {}, {"f": 1.0}, 1)]), 1)
         spool.close()
         status, _, err = said(capsys, "--from", source.url, "--to", server.url)
         assert status == 0
-        assert err.startswith("gatewatch: 1 point still waits in the spool for sqlite:///")
+        assert err.startswith("gatewatch: 1 point waits in the spool for sqlite:///")
         assert "gatewatch spool flush" in err
 
     def test_nothing_is_shown_in_a_pipe(self, source, server, capsys):
