@@ -37,7 +37,8 @@ TEMPLATES: Final = """\
 {{ range $i, $alert := .Alerts.Firing }}{{ if lt $i MOST }}{{ template "gatewatch.firing" $alert }}{{ end }}{{ end -}}
 {{ range $i, $alert := .Alerts.Resolved }}{{ if lt $i MOST }}{{ template "gatewatch.over" $alert }}{{ end }}{{ end -}}
 {{ if or (gt (len .Alerts.Firing) MOST) (gt (len .Alerts.Resolved) MOST) -}}
-{{ len .Alerts.Firing }} fire, {{ len .Alerts.Resolved }} are over. All of them: {{ reReplaceAll "/+$" "" .ExternalURL }}/alerting/list
+{{ len .Alerts.Firing }} fire, {{ len .Alerts.Resolved }} are over. All of them:
+{{ reReplaceAll "/+$" "" .ExternalURL }}/alerting/list
 {{ end -}}
 {{ end }}
 

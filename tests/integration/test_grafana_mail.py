@@ -106,7 +106,7 @@ def test_rules_that_cannot_be_evaluated(mail):
 def test_more_than_anybody_reads(mail):
     _, text = mail(*(alert("run_died", run=f"r{k}") for k in range(MOST + 5)))
     assert text.count("● run_died") == MOST
-    assert text.endswith(f"{MOST + 5} fire, 0 are over. All of them: http://g:3000/x/alerting/list")
+    assert text.endswith(f"{MOST + 5} fire, 0 are over. All of them:\nhttp://g:3000/x/alerting/list")
 
 
 def test_names_are_data_and_escaped_in_addresses(mail):
