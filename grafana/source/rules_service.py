@@ -31,6 +31,8 @@ GOING: Final = ("started", "heartbeat")
 """The events of a run that has not ended."""
 TOLD_SECONDS: Final = 300
 """A job that runs is told of far more often."""
+GAP_SECONDS: Final = 300
+"""A series of which there is nothing for so long, and then something, has begun: heartbeats come far more often."""
 TURN_SECONDS: Final = 60.0
 """A spacing of a job's turns below this counts as this."""
 
@@ -111,18 +113,20 @@ heard = newest{AGE}{part("heard", RUN)}
 
 def rise(rule: Rule) -> str:
     """By how much a counter rose over the last minutes. One that begins among them has begun at 0."""
+    begun = f"r.minutes <= {rule.within} and int(v: r.first) - int(v: v.timeRangeStart) > {GAP_SECONDS}000000000"
     return f"""{field_of(rule)}{minutes(RUN, "max")}
   |> tail(n: {rule.within + 1})
   |> sort(columns: ["_time"], desc: true)
   |> reduce(
-    identity: {{rise: 0.0, later: 0.0, minutes: 0}},
+    identity: {{rise: 0.0, later: 0.0, minutes: 0, first: {NOW}}},
     fn: (r, accumulator) => ({{
       rise: accumulator.rise
         + (if accumulator.minutes > 0 and accumulator.later > r._value then accumulator.later - r._value else 0.0),
       later: r._value,
       minutes: accumulator.minutes + 1,
+      first: r._time,
     }}),
-  ){compared(rule, RUN, f"if r.minutes <= {rule.within} then r.rise + r.later else r.rise")}"""
+  ){compared(rule, RUN, f"if {begun} then r.rise + r.later else r.rise")}"""
 
 
 def rises(rule: Rule) -> str:

@@ -307,6 +307,12 @@ class TestCounters:
         assert rule.states[LIVE].value == 7
         assert rule.until(when(6), when(20)) == set()
 
+    def test_what_a_run_has_long_told_has_not_risen_when_its_end_is_all_that_is_seen(self, stage):
+        stage.lasting(field("collector_health", RUN, "dropped"), 5, 0, 30)
+        rule = stage.rule("points_dropped")
+        assert rule.until(when(12), when(95)) == set()
+        assert [kind for _, kind, _ in rule.mailed] == []
+
     def test_a_counter_that_never_moves_is_quiet(self, stage):
         stage.lasting(field("collector_health", RUN, "dropped"), 0, 0, 30)
         rule = stage.rule("points_dropped")
