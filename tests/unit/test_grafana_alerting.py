@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from grafana.source import build, dashboards
 from grafana.source.alerting import alerting_files
@@ -126,6 +127,10 @@ class TestRules:
             "type": "threshold",
             "expression": "B",
         }
+
+    def test_the_datasource_is_the_one_that_is_provisioned(self):
+        given = yaml.safe_load((ROOT / "grafana/provisioning/datasources/gatewatch.yaml").read_text())
+        assert [one["uid"] for one in given["datasources"]] == [DATASOURCE_UID]
 
     @each_rule
     def test_its_query_reads_the_datasources_bucket_within_bounds(self, name):
