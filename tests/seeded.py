@@ -41,6 +41,17 @@ HOSTILE: Final = 'a "b" ${x} .*[c]|(d)\\d+ /e,f=g\'h é漢'
 """Like the layer and the tags of this run: quotes, regex, Flux, backslashes, line protocol, unicode."""
 HOSTILE_LAYER: Final = 'enc/"l" ${y}.^$\\w {0}, =ü'
 HOSTILE_TAGS: Final = {"symbol": 'BRK.B "${z}" \\s|x', "my tag": "a, b=c"}
+_GOOG: Final = {"symbol": "GOOG", "strategy": "momentum"}
+TAGS: Final[Mapping[str, Mapping[str, str]]] = {
+    COLLAPSED: _GOOG,
+    HEALTHY: _GOOG,
+    GRU: {"symbol": "EURUSD", "strategy": "carry"},
+    BACKTEST: _GOOG,
+    DIED: {"symbol": "BTCUSD"},
+    FAILED: {},
+    HOSTILE: HOSTILE_TAGS,
+}
+"""Run → the user's tags."""
 RUN_NAMES: Final = (COLLAPSED, HEALTHY, GRU, BACKTEST, DIED, FAILED, HOSTILE)
 
 LAYERS: Final = ("lstm_0", "lstm_1")
@@ -76,6 +87,12 @@ def seed(store: Store, now: int, runs: Sequence[str] = RUN_NAMES) -> None:
     store.write([*jobs_points(now), *alert_points(now)])
     failed = [done for done in run_pass(store) if done.failed]
     assert not failed, failed
+
+
+def heartbeats(now: int) -> Iterator[Point]:
+    """A sign of life of each run that lives, at that time: for a test that comes long after the seeding."""
+    for run, step in ((COLLAPSED, CAPTURES - 1), (GRU, 49), (HOSTILE, 39)):
+        yield Point(RUNS, {"run": run, "phase": "train", **TAGS[run]}, {"event": "heartbeat", "step": step}, now)
 
 
 def begin(now: int, captures: int = CAPTURES, silent: int = 0) -> int:
@@ -221,18 +238,15 @@ def _config(layers: Sequence[str], tags: Mapping[str, str] | None) -> str:
 
 
 def _collapsed(now: int) -> Iterator[list[Point]]:
-    tags = {"symbol": "GOOG", "strategy": "momentum"}
-    return _training(COLLAPSED, now, tags=tags, fault=_falling, rise=0.25)
+    return _training(COLLAPSED, now, tags=TAGS[COLLAPSED], fault=_falling, rise=0.25)
 
 
 def _healthy(now: int) -> Iterator[list[Point]]:
-    tags = {"symbol": "GOOG", "strategy": "momentum"}
-    return _training(HEALTHY, now, silent=300 * SECOND, tags=tags, end={"event": "completed"})
+    return _training(HEALTHY, now, silent=300 * SECOND, tags=TAGS[HEALTHY], end={"event": "completed"})
 
 
 def _gru(now: int) -> Iterator[list[Point]]:
-    tags = {"symbol": "EURUSD", "strategy": "carry"}
-    return _training(GRU, now, captures=50, layers=("gru",), gates=GRU_GATES, tags=tags, seed=3)
+    return _training(GRU, now, captures=50, layers=("gru",), gates=GRU_GATES, tags=TAGS[GRU], seed=3)
 
 
 def _backtest(now: int) -> Iterator[list[Point]]:
@@ -241,7 +255,7 @@ def _backtest(now: int) -> Iterator[list[Point]]:
     def at(k: int) -> int:
         return first + k * DAY
 
-    tags = {"symbol": "GOOG", "strategy": "momentum"}
+    tags = TAGS[BACKTEST]
     ends = {"event": "completed"}
     walked = _training(
         BACKTEST, now, captures=BACKTEST_DAYS, silent=60 * SECOND, phase="backtest", layers=("memory",), tags=tags,
@@ -266,8 +280,8 @@ def market_begin(now: int) -> int:
 
 
 def _died(now: int) -> Iterator[list[Point]]:
-    tags = {"symbol": "BTCUSD"}
-    return _training(DIED, now, captures=40, silent=15 * 60 * SECOND, layers=("lstm",), tags=tags, seed=11)
+    silent = 15 * 60 * SECOND
+    return _training(DIED, now, captures=40, silent=silent, layers=("lstm",), tags=TAGS[DIED], seed=11)
 
 
 def _failed(now: int) -> Iterator[list[Point]]:

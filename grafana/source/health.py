@@ -95,7 +95,12 @@ def _summary() -> list[Any]:
         number(
             "Waiting in spools",
             "Bytes that wait on the trainings' machines, all together. Healthy: near 0; growing: the store is away.",
-            flux(points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m"), "  |> last()", "  |> group()", "  |> sum()"),
+            flux(
+                points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop=""),
+                "  |> last()",
+                "  |> group()",
+                "  |> sum()",
+            ),
             "bytes",
             *((None, GREEN), (1e6, YELLOW), (1e8, RED)),
         ),

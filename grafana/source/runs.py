@@ -45,7 +45,7 @@ def _heard() -> str:
 
 def _counts() -> list[Any]:
     worst = flux(
-        points(GATE_SCORES, ["anomaly_score"], CONSENSUS, start="-1h"),
+        points(GATE_SCORES, ["anomaly_score"], CONSENSUS, start="-1h", stop=""),
         "  |> max()",
         "  |> group()",
         "  |> max()",

@@ -1,0 +1,513 @@
+"""Every query of every dashboard against a real InfluxDB, filled in as Grafana does, and the frames that come."""
+
+from __future__ import annotations
+
+import math
+import time
+from itertools import pairwise
+
+import pytest
+
+from collector.schema import GRU_GATES, LSTM_GATES, RUNS, Point
+from grafana.source import dashboards
+from grafana.source.compare import POINTS
+from grafana.source.runs import MOST_RUNS
+from grafana.source.variables import TITLES
+from jobs.grafana.check import ANNOTATIONS, VARIABLES, Asked, ask, check
+from jobs.grafana.frames import MAX_SERIES, FluxError, FluxSource
+from jobs.lives import life
+from tests import seeded
+from tests.recorded import SECOND
+
+HOUR = 3600 * SECOND
+EMPTY_IS_HEALTHY = {
+    "What else is logged",
+    "Values that are not finite",
+    "Why",
+    "Alerts of this run",
+    "Live",
+    "Died",
+    "Failed",
+    "Completed",
+}
+"""What shows nothing where all is well, or nothing of the kind is there."""
+
+
+@pytest.fixture(scope="module")
+def boards():
+    return dashboards()
+
+
+@pytest.fixture(scope="module")
+def now():
+    return time.time_ns()
+
+
+def source_of(influxd, bucket, token=None):
+    return FluxSource(influxd.url, org=influxd.org, bucket=bucket, token=token or influxd.token)
+
+
+@pytest.fixture(scope="module")
+def source(influxd, now):
+    """A bucket with the seeded runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.detect.forest.TREES", 10)
+        bucket = influxd.bucket()
+        seeded.seed(influxd.store(bucket), now)
+    return source_of(influxd, bucket)
+
+
+@pytest.fixture(scope="module")
+def empty(influxd):
+    """A bucket in which no measurement ever was."""
+    return source_of(influxd, influxd.bucket())
+
+
+@pytest.fixture(scope="module")
+def opened(boards, source, now):
+    """Opens a dashboard, an hour wide: what was asked, by panel."""
+    known: dict[str, dict[str, list[Asked]]] = {}
+
+    def opened(name, window=None, **chosen):
+        key = repr((name, window, sorted(chosen.items())))
+        if key not in known:
+            asked = ask(boards[f"gatewatch-{name}"], source, now=now, window=window or (now - HOUR, now), chosen=chosen)
+            found = known[key] = {}
+            for one in asked:
+                assert one.problem is None, (one.panel, one.problem, one.flux)
+                found.setdefault(one.panel, []).append(one)
+        return known[key]
+
+    return opened
+
+
+def options(asked):
+    (variable,) = asked
+    return [value for frame in variable.frames for value in frame.fields[-1].values]
+
+
+def values(asked):
+    return [value for one in asked for frame in one.frames for field in frame.numbers for value in field.values]
+
+
+def rows_of(asked):
+    """The table that Grafana's merge makes of tables: rows by run and phase."""
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for one in asked:
+        for frame in one.frames:
+            columns = {field.name: field.values for field in frame.fields}
+            for i, key in enumerate(zip(columns["run"], columns["phase"], strict=True)):
+                rows.setdefault(key, {}).update({name: column[i] for name, column in columns.items()})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def all_asked(boards, source, now):
+    """All panels, opened for a run that has everything."""
+    found = []
+    for board in boards.values():
+        backtest = board["uid"] == "gatewatch-backtest"
+        begin = seeded.market_begin(now)
+        window = (begin - seeded.DAY, begin + 125 * seeded.DAY) if backtest else (now - HOUR, now)
+        run = seeded.BACKTEST if backtest else seeded.COLLAPSED
+        found += [*ask(board, source, now=now, window=window, chosen={"run": run, "other": seeded.HEALTHY})]
+    return found
+
+
+class TestEveryQuery:
+    """What holds of all panels."""
+
+    def test_none_fails(self, all_asked):
+        assert [(one.dashboard, one.panel, one.problem) for one in all_asked if one.problem] == []
+
+    def test_none_is_empty_where_there_is_something(self, all_asked):
+        unmarked = ("Backtest", "annotation")  # runs and alerts have the clock's time
+        expected = [
+            one
+            for one in all_asked
+            if one.panel not in EMPTY_IS_HEALTHY and one.kind != "variable" and (one.dashboard, one.kind) != unmarked
+        ]
+        assert [(one.dashboard, one.panel) for one in expected if not one.rows] == []
+        assert len(expected) > 60
+
+    def test_every_number_is_finite(self, all_asked):
+        for one in all_asked:
+            found = [value for value in values([one]) if value is not None]
+            assert all(map(math.isfinite, found)), (one.dashboard, one.panel)
+
+    def test_a_series_has_each_time_once_and_in_order(self, all_asked):
+        for one in all_asked:
+            if one.kind in ("timeseries", "heatmap", "state-timeline"):
+                for frame in one.frames:
+                    times = frame.field("Time").values
+                    assert times == sorted(set(times)), (one.dashboard, one.panel, frame.labels)
+
+    def test_the_rows_of_a_heatmap_come_in_the_order_of_their_names(self, all_asked):
+        maps = [one for one in all_asked if one.kind == "heatmap"]
+        assert len(maps) > 15
+        for one in maps:
+            names = [frame.numbers[0].name for frame in one.frames]
+            assert len(names) >= 12
+            assert names == sorted(names), one.panel
+
+    def test_the_cells_of_a_heatmap_have_no_gaps(self, all_asked):
+        """The captures are as far apart as each other: so are the columns, whatever is shown."""
+        for one in all_asked:
+            if one.kind == "heatmap" and one.dashboard == "Gates":
+                times = one.frames[0].field("Time").values[1:-1]  # windows at the ends are cut off
+                apart = {b - a for a, b in pairwise(times)}
+                assert len(apart) == 1, (one.panel, apart)
+
+    def test_a_panel_of_one_number_has_one(self, all_asked):
+        for one in all_asked:
+            if one.kind == "stat" and one.frames:
+                assert [len(frame) for frame in one.frames] == [1], (one.dashboard, one.panel)
+
+    def test_no_panel_has_more_series_than_grafana_shows(self, all_asked):
+        assert max(len(one.frames) for one in all_asked) < MAX_SERIES / 10
+
+
+class TestEmpty:
+    @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
+    def test_a_bucket_in_which_nothing_ever_was(self, boards, empty, now, name):
+        asked = [*ask(boards[f"gatewatch-{name}"], empty, now=now)]
+        assert [(one.panel, one.problem) for one in asked if one.problem or one.rows] == []
+
+    @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
+    def test_a_time_in_which_nothing_was(self, opened, now, name):
+        long_ago = (now - 10_000 * HOUR * 24, now - 9_999 * HOUR * 24)
+        whatever = {"Compare": True, "Choose a backtest": True}
+        for panel, asked in opened(name, long_ago).items():
+            if asked[0].kind in ("timeseries", "heatmap", "annotation") and panel not in whatever:
+                assert sum(one.rows for one in asked) == 0, panel
+
+    def test_a_run_without_scores_or_updates(self, boards, influxd, now):
+        """As of a store that the jobs have not looked at."""
+        bucket = influxd.bucket()
+        store = influxd.store(bucket)
+        store.write([Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - SECOND)])
+        for board in boards.values():
+            found = [one for one in ask(board, source_of(influxd, bucket), now=now) if one.problem]
+            assert found == []
+
+    def test_what_is_no_flux_is_told(self, source):
+        with pytest.raises(FluxError, match="compilation failed"):
+            source.ask("from(bucket:")
+
+
+class TestVariables:
+    def test_the_run_heard_of_last_comes_first(self, opened):
+        found = options(opened("gates")["run"])
+        assert set(found) == set(seeded.RUN_NAMES)
+        assert found[-1] == seeded.DIED
+        assert set(found[:3]) == {seeded.HOSTILE, seeded.GRU, seeded.COLLAPSED}
+
+    def test_only_the_runs_that_have_a_tag(self, opened):
+        assert options(opened("gates")["tag"]) == ["my tag", "strategy", "symbol"]
+        found = opened("gates", tag="symbol", value=["GOOG", "EURUSD"])
+        assert set(options(found["run"])) == {seeded.COLLAPSED, seeded.HEALTHY, seeded.BACKTEST, seeded.GRU}
+        hostile = seeded.HOSTILE_TAGS["symbol"]
+        assert options(opened("gates", tag="symbol", value=[hostile])["run"]) == [seeded.HOSTILE]
+        assert options(opened("gates", tag="my tag", value=["a, b=c"])["run"]) == [seeded.HOSTILE]
+
+    def test_the_layers_and_phases_of_the_run(self, opened):
+        found = opened("gates", run=seeded.COLLAPSED)
+        assert options(found["layer"]) == list(seeded.LAYERS)
+        assert options(found["phase"]) == ["train"]
+        assert options(opened("gates", run=seeded.BACKTEST)["phase"]) == ["backtest"]
+
+    @pytest.mark.parametrize(("run", "gates"), [(seeded.COLLAPSED, LSTM_GATES), (seeded.GRU, GRU_GATES)])
+    def test_each_run_shows_its_own_gates(self, opened, run, gates):
+        found = opened("gates", run=run)
+        shown = options(found["gate"]) + options(found["state"])
+        assert {text.partition("|")[2] for text in shown} == set(gates)
+        for gate in gates:
+            for suffix in ("", ", mean and band", ", by position", ", distribution"):
+                assert sum(one.rows for one in found[f"{gate}{suffix}"]) > 0
+
+    def test_the_other_run_is_another(self, opened):
+        found = opened("compare", run=seeded.COLLAPSED)
+        assert seeded.COLLAPSED in options(found["run"])
+        assert seeded.COLLAPSED not in options(found["other"])
+
+    def test_only_runs_in_market_time(self, opened):
+        assert options(opened("backtest")["run"]) == [seeded.BACKTEST]
+
+
+@pytest.fixture(scope="module")
+def found(self, boards, influxd, source):
+    """The dashboard, while those that live are heard of."""
+    now = time.time_ns()
+    influxd.store(source.bucket).write(seeded.heartbeats(now))
+    found = [*ask(boards["gatewatch-runs"], source, now=now + 1)]
+    assert [one.problem for one in found if one.problem] == []
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(self, found):
+    return rows_of(one for one in opened_runs if one.panel == "Runs")
+
+
+class TestRuns:
+    def test_a_row_for_each_with_what_is_known_of_it(self, rows):
+        assert {run for run, _ in rows} == set(seeded.RUN_NAMES)
+        collapsed = rows[seeded.COLLAPSED, "train"]
+        assert collapsed["state"] == "live"
+        assert (collapsed["step"], collapsed["symbol"], collapsed["strategy"]) == (89, "GOOG", "momentum")
+        assert collapsed["worst score"] > 5
+        assert collapsed["best loss"] < collapsed["val_loss"]
+        assert rows[seeded.HEALTHY, "train"]["worst score"] < 1
+        assert rows[seeded.FAILED, "train"]["error"].startswith('ValueError: "loss" is NaN')
+        assert rows[seeded.HOSTILE, "train"]["symbol"] == seeded.HOSTILE_TAGS["symbol"]
+
+    def test_the_states_are_those_of_the_command(self, rows, influxd, source):
+        known = influxd.store(source.bucket).runs()
+        moment = time.time_ns()
+        for run, state, seen in zip(known["run"], known["state"], known["last_seen"], strict=True):
+            (shown,) = (row["state"] for (name, _), row in rows.items() if name == run)
+            assert shown == life(state, (moment - seen.value) / 1e9), run
+        assert {row["state"] for row in rows.values()} == {"live", "died", "failed", "completed"}
+
+    def test_the_counts(self, opened_runs):
+        counted = {
+            one.panel: values([one]) for one in opened_runs if one.panel in ("Live", "Died", "Failed", "Completed")
+        }
+        assert counted == {"Live": [3], "Died": [1], "Failed": [1], "Completed": [2]}
+
+    def test_a_link_leads_into_the_runs_own_time(self, rows, now):
+        begin, end = (int(rows[seeded.BACKTEST, "backtest"][name]) * 10**6 for name in ("from", "to"))
+        first = seeded.market_begin(now)
+        last = first + (seeded.BACKTEST_DAYS - 1) * seeded.DAY
+        assert first - HOUR < begin <= first
+        assert last <= end < last + HOUR
+        begin, end = (int(rows[seeded.COLLAPSED, "train"][name]) * 10**6 for name in ("from", "to"))
+        assert begin <= seeded.begin(now) < seeded.begin(now) + seeded.CAPTURES * seeded.EVERY <= end + 2 * seeded.EVERY
+
+    def test_five_hundred_runs(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        influxd.store(bucket).write(seeded.many(now, 600))
+        found = [*ask(boards["gatewatch-runs"], source_of(influxd, bucket), now=now)]
+        assert [one.problem for one in found if one.problem] == []
+        rows = rows_of(one for one in found if one.panel == "Runs")
+        assert len(rows) == MOST_RUNS
+        assert {run for run, _ in rows} == {f"run-{number:04d}" for number in range(100, 600)}
+        assert all("loss" in row for row in rows.values())
+        (failed,) = values(one for one in found if one.panel == "Failed")
+        assert failed == 60
+
+
+class TestGates:
+    def test_the_collapse_is_plain_to_see(self, opened, now):
+        found = opened("gates", run=seeded.COLLAPSED, layer=seeded.LAYERS[0])
+        (shown,) = found["forget"]
+        assert len(shown.frames) == seeded.UNITS
+        for frame in shown.frames:
+            unit = frame.numbers[0].values
+            assert min(unit[:10]) > 0.3
+            assert max(unit[-10:]) < 0.05
+        assert values(found["Keeps of its memory"])[0] < 0.02
+        assert values(found["Remembers for"])[0] < 0.5
+        assert values(found["Worst score"])[0] > 5
+        assert [frame.fields[-1].values for one in found["Run"] for frame in one.frames] in ([["live"]], [["died"]])
+
+    def test_the_other_layer_is_well(self, opened):
+        found = opened("gates", run=seeded.COLLAPSED, layer=seeded.LAYERS[1])
+        assert 0.5 < values(found["Keeps of its memory"])[0] < 0.95
+        assert values(found["Worst score"])[0] < 1
+
+    def test_a_cell_state_is_shown_as_what_passes(self, opened):
+        shown = values(opened("gates", run=seeded.HEALTHY)["cell"])
+        assert min(shown) < -0.5
+        assert max(shown) > 0.5
+        assert all(-1 < value < 1 for value in shown)
+
+    def test_a_distribution_is_whole(self, opened):
+        (shown,) = opened("gates", run=seeded.HEALTHY)["forget, distribution"]
+        assert [frame.numbers[0].name for frame in shown.frames] == [f"{5 * i:02d} %" for i in range(20)]
+        columns = zip(*(frame.numbers[0].values for frame in shown.frames), strict=True)
+        assert all(math.isclose(sum(column), 1, abs_tol=1e-6) for column in columns)
+
+    def test_hostile_names(self, opened):
+        found = opened("gates", run=seeded.HOSTILE)
+        assert options(found["layer"]) == [seeded.HOSTILE_LAYER]
+        assert len(found["forget"][0].frames) == seeded.UNITS
+        assert sum(one.rows for one in found["Saturation"]) > 0
+
+
+class TestLearning:
+    def test_the_losses_part(self, opened):
+        found = opened("learning", run=seeded.COLLAPSED)
+        assert {frame.numbers[0].name for frame in found["Loss"][0].frames} == {"loss", "val_loss"}
+        assert values(found["Generalisation gap"])[-1] > 1
+
+    def test_every_parameter_before_and_after_clipping(self, opened):
+        (shown,) = opened("learning", run=seeded.COLLAPSED)["Gradient norm, before and after clipping"]
+        series = {(f.labels["layer"], f.labels["param"], f.numbers[0].name) for f in shown.frames}
+        params = ("kernel", "recurrent", "bias")
+        norms = ("gradient_norm", "gradient_norm_clipped")
+        assert series == {(layer, param, norm) for layer in seeded.LAYERS for param in params for norm in norms}
+
+    def test_what_is_not_finite(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        tags = {"run": "r", "phase": "train", "layer": "l", "gate": "forget"}
+        influxd.store(bucket).write(
+            [
+                Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - 2 * SECOND),
+                Point("gate_stats", tags, {"nan_count": 3, "inf_count": 0, "step": 1}, now - SECOND),
+            ]
+        )
+        asked = ask(boards["gatewatch-learning"], source_of(influxd, bucket), now=now + SECOND)
+        (shown,) = (one for one in asked if one.panel == "Values that are not finite")
+        assert values([shown]) == [3]
+        assert shown.frames[0].labels == {"layer": "l", "part": "forget"}
+
+
+class TestAnomalies:
+    def test_the_score_of_the_gate_that_fell(self, opened):
+        found = opened("anomalies", run=seeded.COLLAPSED)
+        (shown,) = found["Anomaly score"]
+        worst = max(shown.frames, key=lambda frame: max(frame.numbers[0].values))
+        assert worst.labels == {"layer": seeded.LAYERS[0], "gate": "forget"}
+        assert {"kernel", "loss"} <= {frame.labels["gate"] for frame in shown.frames}
+
+    def test_the_causes_in_words(self, opened):
+        (shown,) = opened("anomalies", run=seeded.COLLAPSED)["Why"]
+        (frame,) = shown.frames
+        assert frame.field("cause").values[0] == "the gate closes further than its trend"
+        assert "the gate went fully open or shut" in frame.field("cause").values
+        assert frame.field("gate").values[0] == "forget"
+        assert frame.field("times its usual").values[0] > 10
+
+    def test_a_healthy_run_has_none(self, opened):
+        assert opened("anomalies", run=seeded.HEALTHY)["Why"][0].rows == 0
+
+    def test_each_detector(self, opened):
+        (shown,) = opened("anomalies", run=seeded.COLLAPSED)["What each detector says"]
+        said = {frame.labels["detector"]: max(frame.numbers[0].values) for frame in shown.frames}
+        assert set(said) == {"isolation_forest", "robust", "rules", "consensus"}
+        assert said["consensus"] == max(said["robust"], said["rules"])
+
+    def test_its_alerts_lead_to_the_runbook(self, opened, boards):
+        (frame,) = opened("anomalies", run=seeded.COLLAPSED)["Alerts of this run"][0].frames
+        assert frame.field("rule").values == ["forget_gate_shut"]
+        (number,) = frame.field("section").values
+        titles = {panel["id"]: panel["title"] for panel in boards["gatewatch-runbook"]["panels"]}
+        assert titles[int(number)] == "forget_gate_shut"
+
+    def test_annotations(self, opened):
+        found = opened("anomalies", run=seeded.COLLAPSED)
+        (events,) = found["Run events"][0].frames
+        assert events.field("title").values == ["started"]
+        (alerts,) = found["Alerts"][0].frames
+        assert alerts.field("title").values == ["forget_gate_shut firing"]
+        assert alerts.field("text").values == [f"{seeded.COLLAPSED} {seeded.LAYERS[0]} forget"]
+        assert [field.kind for field in alerts.fields][:1] == ["time"]
+
+
+class TestCompare:
+    def test_two_runs_at_the_same_step(self, opened):
+        found = opened("compare", run=seeded.COLLAPSED, other=seeded.HEALTHY, gate="forget")
+        (frame,) = found["Mean of the gate"][0].frames
+        names = [field.name for field in frame.fields]
+        assert names == ["step", f"1: {seeded.COLLAPSED}", f"2: {seeded.HEALTHY}"]
+        step, fallen, well = (field.values for field in frame.fields)
+        assert step == list(range(seeded.CAPTURES))
+        assert fallen[: seeded.ONSET] == pytest.approx(well[: seeded.ONSET])
+        assert fallen[-1] < 0.02
+        assert well[-1] > 0.5
+
+    def test_runs_of_unlike_length_and_time(self, opened):
+        found = opened("compare", run=seeded.BACKTEST, other=seeded.COLLAPSED, phase="backtest", layer="memory")
+        (frame,) = found["Mean of the gate"][0].frames
+        assert [field.name for field in frame.fields] == ["step", f"1: {seeded.BACKTEST}"]
+        assert len(frame) == seeded.BACKTEST_DAYS
+
+    def test_a_long_run_has_few_points(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        tags = {"run": "long", "phase": "train"}
+        begin = now - 5000 * SECOND
+        points = [Point("train_metrics", tags, {"loss": 1.0, "step": 7 * k}, begin + k * SECOND) for k in range(5000)]
+        influxd.store(bucket).write([Point(RUNS, tags, {"event": "started", "step": 0}, begin), *points])
+        asked = ask(boards["gatewatch-compare"], source_of(influxd, bucket), now=now)
+        (frame,) = next(one for one in asked if one.panel == "Loss").frames
+        steps = frame.field("step").values
+        assert POINTS * 0.9 < len(steps) <= POINTS + 1
+        assert steps == sorted(set(steps))
+
+
+class TestBacktest:
+    @pytest.fixture
+    def shown(self, opened, now):
+        begin = seeded.market_begin(now)
+        return opened("backtest", (begin, begin + seeded.BACKTEST_DAYS * seeded.DAY))
+
+    def test_the_choice_sets_the_time(self, shown, now):
+        (frame,) = shown["Choose a backtest"][0].frames
+        assert frame.field("run").values == [seeded.BACKTEST]
+        assert frame.field("bars").values == [seeded.BACKTEST_DAYS]
+        assert frame.field("first bar").values == [seeded.market_begin(now)]
+
+    def test_gates_and_price_share_the_market_s_time(self, shown):
+        (against,) = shown["Gates against price and position"]
+        names = {frame.numbers[0].name for frame in against.frames}
+        assert names == {"price", "position", "forget gate", "input gate", "output gate"}
+        assert all(len(frame) > seeded.BACKTEST_DAYS * 0.9 for frame in against.frames)
+
+    def test_memory_by_unit(self, shown):
+        (units,) = shown["What each unit keeps"]
+        assert len(units.frames) == seeded.UNITS
+
+
+class TestHealth:
+    def test_what_was_lost_and_what_failed(self, opened):
+        found = opened("health")
+        assert values(found["Points lost"]) == [0]
+        assert values(found["Jobs failed"]) == [2]
+        assert values(found["Scores lag"])[0] < 15
+        assert 0 < values(found["Last sign of a run"])[0] < 600
+
+    def test_a_counter_that_began_anew_is_added_up(self, boards, influxd, now):
+        """A second process of the run counts from 0 again."""
+        bucket = influxd.bucket()
+        counts = [0, 5, 7, 0, 2]
+        tags = {"run": "r", "phase": "live"}
+        influxd.store(bucket).write(
+            [
+                Point("collector_health", tags, {"dropped": n}, now - (60 - k) * 30 * SECOND)
+                for k, n in enumerate(counts)
+            ]
+        )
+        asked = ask(boards["gatewatch-health"], source_of(influxd, bucket), now=now)
+        assert values(one for one in asked if one.panel == "Points lost") == [9]
+
+    def test_the_lines_of_many_runs_are_those_with_the_largest(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        influxd.store(bucket).write(
+            Point("collector_health", {"run": f"r{i:03d}", "phase": "train"}, {"capture_ms": float(i)}, now - SECOND)
+            for i in range(60)
+        )
+        asked = ask(boards["gatewatch-health"], source_of(influxd, bucket), now=now + SECOND)
+        (shown,) = (one for one in asked if one.panel == "Time of a capture")
+        assert {frame.labels["run"] for frame in shown.frames} == {f"r{i:03d}" for i in range(40, 60)}
+
+
+class TestCheck:
+    def test_a_row_for_each_panel_and_one_for_variables_and_annotations(self, boards, source, now):
+        rows = [*check([boards["gatewatch-gates"]], source, now=now, window=(now - HOUR, now))]
+        assert {row.dashboard for row in rows} == {"Gates"}
+        by_panel = {row.panel: row for row in rows}
+        assert by_panel[VARIABLES].queries == 7
+        assert by_panel[ANNOTATIONS].queries == 2
+        assert by_panel["Saturation"].rows > 0
+        assert all(row.problem is None and row.milliseconds > 0 for row in rows)
+
+    def test_a_query_that_fails_is_told(self, boards, source, now):
+        broken = {**boards["gatewatch-learning"], "panels": [dict(boards["gatewatch-learning"]["panels"][1])]}
+        broken["panels"][0]["targets"] = [{"query": "from(bucket: v.defaultBucket) |> nonsense()", "refId": "A"}]
+        (row,) = [row for row in check([broken], source, now=now) if row.panel == "Loss"]
+        assert "undefined identifier nonsense" in row.problem
+
+    def test_titles_of_gates_are_those_of_the_report(self):
+        four = ("Input Signal Flow", "Forget Gate Activation", "Cell State Evolution", "Output Gate Response")
+        assert tuple(TITLES[gate] for gate in ("input", "forget", "cell", "output")) == four
