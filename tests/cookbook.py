@@ -2,7 +2,7 @@
 
     python -m tests.cookbook
 
-writes the results and the Flux into it again, wherever a command stands; a new query needs a heading, a command and two
+writes what each query answers, the results and the Flux into it again; a new query needs a heading, a command and two
 empty blocks, `text` and `flux`.
 """
 
@@ -15,6 +15,7 @@ import re
 import shlex
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,9 @@ OTHERS = tuple(run for run in seeded.RUN_NAMES if run != seeded.HOSTILE)
 _RECIPE = re.compile(
     r"^```\n(gatewatch query [^`]*)^```\n\n```text\n(.*?)^```\n\n```flux\n(.*?)^```", re.MULTILINE | re.DOTALL
 )
+
+
+_HEADING = re.compile(r"^### (\S+)\n\n.*?(?=^```$)", re.MULTILINE | re.DOTALL)
 
 
 class Recipe(NamedTuple):
@@ -120,6 +124,16 @@ def flux(recipe: Recipe) -> str:
     return recipe.flux if recipe.file else queries()[recipe.arguments[1]].text
 
 
+def described(text: str) -> str:
+    """The text with what every query answers, as its file says."""
+
+    def anew(match: re.Match[str]) -> str:
+        query = queries()[match[1]]
+        return f"### {query.name}\n\n{textwrap.fill(f'{query.title}. {query.about}', 120)}\n\n"
+
+    return _HEADING.sub(anew, text)
+
+
 def updated(text: str, folder: Path) -> str:
     """The text with every result and every query as they are now."""
 
@@ -142,7 +156,7 @@ def _seeded(folder: Path) -> Iterator[None]:
 
 def _main() -> int:
     with tempfile.TemporaryDirectory() as folder, _seeded(Path(folder)):
-        PATH.write_text(updated(PATH.read_text(), Path(folder)))
+        PATH.write_text(updated(described(PATH.read_text()), Path(folder)))
     return 0
 
 

@@ -96,7 +96,7 @@ def _described(query: Query) -> dict[str, object]:
 def _named(arguments: argparse.Namespace, query: Query) -> int:
     from jobs.queries.ask import ask  # noqa: PLC0415 - as above
     from jobs.queries.given import given  # noqa: PLC0415 - as above
-    from jobs.queries.printed import in_order, in_words  # noqa: PLC0415 - as above
+    from jobs.queries.printed import in_order, with_causes  # noqa: PLC0415 - as above
 
     texts = given(arguments.param)
     if arguments.show and any(p.required and p.name not in texts for p in query.parameters):
@@ -108,8 +108,9 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
         print(query.filled(values))
         return 0
     source = f"query {query.name!r}"
-    rows = in_order(ask(store, query.text, values, source=source, timeout=arguments.timeout), query.columns)
-    return _print(arguments, in_words(rows, *query.words) if query.words else rows, source, values)
+    rows = ask(store, query.text, values, source=source, timeout=arguments.timeout)
+    told = with_causes(rows, query.words) if query.words else rows
+    return _print(arguments, in_order(told, query.columns), source, values)
 
 
 def _own(arguments: argparse.Namespace) -> int:

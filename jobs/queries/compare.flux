@@ -1,7 +1,8 @@
 // Two runs at the same steps
 //
 // One statistic of each gate in both, the captures of so many steps taken together: runs need not capture at the same
-// ones. The last column is how much higher it is in the run than in the other.
+// ones. The last column is how much higher it is in the run than in the other. Of a run with more than 500 captures,
+// neighbours are averaged first.
 //
 // param run: string                     which run
 // param other: string                   the run that it is compared with
@@ -14,33 +15,50 @@
 // param stop: time = now                until when
 // columns: step, layer, gate, this, that, difference
 
+import "date"
+
+points = (name, field) =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(
+            fn: (r) => r._measurement == "gate_stats" and r._field == field and r.run == name and r.phase == phase,
+        )
+edge = (name, fn) => {
+    times =
+        points(name: name, field: "step")
+            |> fn()
+            |> group()
+            |> sort(columns: ["_time"])
+            |> fn()
+            |> findColumn(fn: (key) => true, column: "_time")
+
+    return if length(arr: times) > 0 then int(v: times[0]) else int(v: date.time(t: start))
+}
 of = (name, column) => {
-    points =
-        from(bucket: bucket)
-            |> range(start: start, stop: stop)
-            |> filter(
-                fn: (r) =>
-                    r._measurement == "gate_stats" and (r._field == statistic or r._field == "step") and r.run == name
-                        and
-                        r.phase == phase,
-            )
+    span = edge(name: name, fn: (tables=<-) => tables |> last()) - edge(name: name, fn: (tables=<-) => tables |> first())
+    window = duration(v: span / 500 + 1)
+    averaged = (field, as) =>
+        points(name: name, field: field)
+            |> aggregateWindow(every: window, fn: mean, createEmpty: false)
             |> filter(fn: (r) => length(arr: layers) == 0 or contains(value: r.layer, set: layers))
             |> filter(fn: (r) => length(arr: gates) == 0 or contains(value: r.gate, set: gates))
-            |> keep(columns: ["_time", "layer", "gate", "_field", "_value"])
+            |> set(key: "_field", value: as)
 
     return
-        union(
-            tables: [
-                points |> filter(fn: (r) => r._field == statistic) |> set(key: "_field", value: "value") |> toFloat(),
-                points |> filter(fn: (r) => r._field == "step") |> set(key: "_field", value: "at") |> toFloat(),
-            ],
-        )
-            |> group(columns: ["layer", "gate"])
+        union(tables: [averaged(field: statistic, as: "value"), averaged(field: "step", as: "at")])
+            |> keep(columns: ["_time", "layer", "gate", "_field", "_value"])
+            |> group(columns: ["layer", "gate", "_field"])
             |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
             |> filter(fn: (r) => exists r.value and exists r.at)
             |> map(
                 fn: (r) =>
-                    ({layer: r.layer, gate: r.gate, step: int(v: r.at) / steps * steps, _field: column, _value: r.value}),
+                    ({
+                        layer: r.layer,
+                        gate: r.gate,
+                        step: int(v: r.at) / steps * steps,
+                        _field: column,
+                        _value: r.value,
+                    }),
             )
             |> group(columns: ["layer", "gate", "step", "_field"])
             |> mean()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Final
 
-from jobs.causes import phrase
+from jobs.causes import in_words
 from jobs.queries.answer import Cell, Row
 from jobs.report.text import number
 from jobs.terminal import printable, table
@@ -89,19 +89,21 @@ def in_order(rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[Row]:
         yield Row(columns, tuple(cells.get(name) for name in columns))
 
 
-def in_words(rows: Iterable[Row], cause: str, by: str) -> Iterator[Row]:
-    """The rows with one more column, `meaning`: what a cause of an anomaly means.
+def with_causes(rows: Iterable[Row], prefix: str) -> Iterator[Row]:
+    """The rows with one more column, `why`: the causes of an anomaly in words, the largest first.
 
     Args:
         rows: some.
-        cause: the column that holds the cause, a feature or a hard rule.
-        by: the column that says by how much it went up or down.
+        prefix: of the columns that hold the causes: by how much a feature went up or down, if it is one.
     """
     for row in rows:
-        cells = dict(zip(row.columns, row.cells, strict=True))
-        size = cells.get(by)
-        meaning = phrase(str(cells.get(cause)), size if isinstance(size, int | float) else 0.0)
-        yield Row((*row.columns, "meaning"), (*row.cells, meaning))
+        cells = zip(row.columns, row.cells, strict=True)
+        why = {
+            name.removeprefix(prefix): by
+            for name, by in cells
+            if name.startswith(prefix) and isinstance(by, int | float)
+        }
+        yield Row((*row.columns, "why"), (*row.cells, "; ".join(in_words(why))))
 
 
 def _shown(cell: object) -> str:

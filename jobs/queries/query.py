@@ -18,7 +18,7 @@ BUCKET: Final = "bucket"
 """What every query calls the bucket that it reads; the store says which that is."""
 _PARAMETER: Final = re.compile(r"param (\w+): (\w+)(?: = (\S+))? {2,}(\S.*)")
 _COLUMNS: Final = re.compile(r"columns: (.+)")
-_WORDS: Final = re.compile(r"in words: (\w+), (\w+)")
+_WORDS: Final = re.compile(r"in words: (\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Query:
         about: the same at length.
         parameters: what it is given beside the bucket.
         columns: of its answer, in order.
-        words: the columns that hold a cause and by how much, where the answer has some that can be put into words.
+        words: what the columns begin with that are put into words, in the column `why`; None where there are none.
         text: the file, whole.
     """
 
@@ -72,7 +72,7 @@ class Query:
     about: str
     parameters: tuple[Parameter, ...]
     columns: tuple[str, ...]
-    words: tuple[str, str] | None
+    words: str | None
     text: str
 
     def values(self, given: Mapping[str, list[str]], bucket: str) -> dict[str, Value]:
@@ -126,7 +126,7 @@ def parse(name: str, text: str) -> Query:
         elif match := _COLUMNS.fullmatch(line):
             columns = tuple(match[1].split(", "))
         elif match := _WORDS.fullmatch(line):
-            words = (match[1], match[2])
+            words = match[1]
         else:
             about.append(line)
     if not lines or not columns:

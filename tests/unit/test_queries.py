@@ -17,7 +17,7 @@ from jobs.queries.answer import QueryFailed, Row, rows
 from jobs.queries.ask import placed
 from jobs.queries.given import given as taken_apart
 from jobs.queries.given import typed
-from jobs.queries.printed import BLOCK, Limited, as_csv, as_json, as_table, in_order, in_words
+from jobs.queries.printed import BLOCK, Limited, as_csv, as_json, as_table, in_order, with_causes
 from jobs.queries.query import named, parse, queries, signature
 from jobs.queries.values import READERS, Duration, Instant, guessed, literal, read
 
@@ -342,11 +342,16 @@ class TestPrinted:
         ]
 
     def test_causes_in_words(self):
-        told = [Row(("cause", "by"), case) for case in (("memory_timescale", -9.0), ("collapsed", 2.0), (None, None))]
-        assert [row.cells[-1] for row in in_words(told, "cause", "by")][:2] == [
-            "it remembers for fewer bars than before",
-            "the gate went fully open or shut",
+        told = [
+            Row(("gate", "why_entropy", "why_collapsed", "why_x"), ("forget", -9.0, 2.0, None)),
+            Row(("gate",), ("input",)),
         ]
+        first, second = with_causes(told, "why_")
+        assert first.columns[-1] == second.columns[-1] == "why"
+        assert first.cells[-1] == (
+            "the gate went fully open or shut (collapsed); its activations gather at few values (entropy, 9× its usual)"
+        )
+        assert second.cells == ("input", "")
 
 
 @pytest.mark.parametrize(
