@@ -82,6 +82,8 @@ def scored(stack: Stack, run: str) -> None:
         f"{run} is scored",
         {"log": lambda: stack.compose("logs", "--tail", "20", "jobs").stdout},
     )
+    seen: list[dict[str, int]] = []
+    until(lambda: seen.append(counts(stack)) or seen[-1:] == seen[-2:-1], "the last of it is written", {})
 
 
 @pytest.mark.parametrize("missing", ["GATEWATCH_INFLUXDB_PASSWORD", "GATEWATCH_GRAFANA_PASSWORD"])
