@@ -103,7 +103,7 @@ class FakeGrafana:
             if path == "/health":
                 return 200, {"commit": "21c1d14e91", "database": "ok", "version": self.version}
             if headers["Authorization"] != f"Bearer {TOKEN}":
-                raise Refusal(401, "Invalid API key")
+                raise Refusal(401, "invalid API key")
             for (verb, pattern), (permission, handle) in _ROUTES.items():
                 if verb == method and (match := re.fullmatch(pattern, path)):
                     if permission and permission not in self.permissions:
@@ -215,7 +215,7 @@ def _versions(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool)
 def _save(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
     new, held = body["dashboard"], grafana.dashboards.get(body["dashboard"]["uid"])
     if body["folderUid"] not in ("", *grafana.folders):
-        raise Refusal(404, "folder not found")
+        raise Refusal(400, "Folder not found")
     if held is not None and not body["overwrite"] and new.get("version") != held["dashboard"]["version"]:
         raise Refusal(412, "The dashboard has been changed by someone else", status="version-mismatch")
     for uid, other in grafana.dashboards.items():
@@ -233,6 +233,8 @@ def _ruler(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) ->
     for rule in grafana.rules.values():
         groups.setdefault((rule["folderUID"], rule["ruleGroup"]), []).append(rule)
     for (folder, name), rules in groups.items():
+        if folder not in grafana.folders:
+            continue  # such rules can be made, and nobody sees them
         seconds = grafana.intervals[folder, name]
         group = {"name": name, "interval": f"{seconds // 60}m" if seconds % 60 == 0 else f"{seconds}s"}
         answer.setdefault(grafana.folders[folder], []).append({**group, "rules": [_node(grafana, r) for r in rules]})
@@ -282,11 +284,13 @@ def _write_rule(grafana: FakeGrafana, names: list[str], body: Any, disabled: boo
     rule = copy.deepcopy(body)
     held = grafana.rules.get(names[0]) if names else None
     if names and held is None:
-        raise Refusal(404, "Not found")
-    if rule["folderUID"] not in grafana.folders:
-        raise Refusal(500, "internal server error")
-    if any(r["title"] == rule["title"] and r["uid"] != rule["uid"] for r in grafana.rules.values()):
-        raise Refusal(400, "a rule with the same title exists in the folder")
+        return 404, None
+    others = [one for one in grafana.rules.values() if one["uid"] != rule["uid"]]
+    if (not names and rule["uid"] in grafana.rules) or any(one["title"] == rule["title"] for one in others):
+        raise Refusal(
+            500,
+            "a conflicting alert rule is found: rule title under the same organisation and folder should be unique",
+        )
     rule["provenance"] = grafana.provenance(disabled, newer_only=False)
     if held is not None and held["provenance"] not in ("", rule["provenance"]):
         raise Refusal(500, f"cannot changed provenance from '{held['provenance']}' to '{rule['provenance']}'")

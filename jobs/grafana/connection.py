@@ -141,11 +141,11 @@ class Grafana:
 
     def _refusal(self, method: str, path: str, error: Any) -> GatewatchError:
         status, answer = int(error.status_code), error.response
-        if not isinstance(answer, dict | list):
+        if answer is not None and not isinstance(answer, dict | list):
             if status in (404, 405) or status < 500:
                 return ConfigError(f"{self.url} answers {status}, and is no Grafana; see GRAFANA_URL")
             return Refused(status, one_line(answer) or "no answer", self.url)
-        said = one_line((answer.get("message") if isinstance(answer, dict) else None) or answer)
+        said = one_line((answer.get("message") if isinstance(answer, dict) else None) or answer or "there is nothing")
         if status == 401:
             return ConfigError(f"{self.url}: the token is refused ({said}); {ROLE}")
         if status == 403:

@@ -46,10 +46,9 @@ def _step(thing: Thing, found: Found | None, overwrite: bool) -> Step:
         return Step(thing, "blocked", _owned(found.owner), found)
     if found.owner:
         return Step(thing, "kept", _owned(found.owner), found)
-    if found.broken and (overwrite or not found.touched):
-        return Step(thing, "update", found.broken, found)
     if _same(thing, found):
-        return Step(thing, "unchanged", found=found)
+        mended = found.broken and (overwrite or not found.touched)
+        return Step(thing, "update", found.broken, found) if mended else Step(thing, "unchanged", found=found)
     if overwrite or not found.touched:
         return Step(thing, "update", "over your change" if found.touched else "", found)
     return Step(thing, "kept", f"{'changed by you' if found.pushed else 'yours'}; {KEPT}", found)

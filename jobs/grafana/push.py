@@ -12,7 +12,7 @@ from jobs.grafana import marks, notifications, rules
 from jobs.grafana.artifacts import DASHBOARD_FOLDER, DATASOURCE_NAME, DATASOURCE_UID, FOLDERS, Bucket
 from jobs.grafana.connection import EDITABLE, ROLE, Grafana, Refused
 from jobs.grafana.plan import Step
-from jobs.grafana.things import RULE, Found, Thing, plain
+from jobs.grafana.things import FOLDER, RULE, Found, Thing, plain
 
 PERMISSIONS: Final = (
     *("datasources:read", "datasources:create", "datasources:write"),
@@ -122,13 +122,16 @@ def carry_out(
         each step that writes and why it failed; empty where it did not.
 
     Raises:
-        ConfigError: the token may not do it, or Grafana is gone: whatever is left cannot succeed either.
+        ConfigError: the token may not do it.
+        GatewatchError: Grafana is gone, or a folder cannot be made: a rule without its folder would be seen by nobody.
     """
     for step in steps:
         if step.writes:
             try:
                 _write(grafana, step, places, bucket)
             except Refused as refused:
+                if step.thing.kind == FOLDER:
+                    raise
                 yield step, str(refused)
             else:
                 yield step, ""

@@ -579,6 +579,29 @@ class TestAGrafanaThatCannotBe:
         monkeypatch.setenv("GRAFANA_URL", old.url.replace("http:", "https:"))
         assert re.search(r"TLS failed \(.*\); see its certificate", refused(capsys))
 
+    def test_no_rule_is_made_without_its_folder(self, old, capsys):
+        def no_folders(method, path):
+            if (method, path) == ("POST", "/folders"):
+                raise Refusal(500, "database is locked")
+
+        old.failing = no_folders
+        assert main(["grafana", "push"]) == 1
+        assert "POST /folders: database is locked (500)" in capsys.readouterr().err
+        assert (old.rules, old.dashboards) == ({}, {})
+
+    def test_a_rule_that_is_deleted_meanwhile(self, grafana, capsys, folder):
+        push(capsys)
+        lay(folder, rules={"groups": [{"name": "network", "interval": "1m", "rules": [rule("one", title="first")]}]})
+
+        def deleted(method, path):
+            if method == "PUT":
+                grafana.rules.clear()
+
+        grafana.failing = deleted
+        found, err = push(capsys, status=1)
+        assert found["rule first"][0] == "failed"
+        assert "there is nothing (404)" in err
+
     def test_it_goes_away_in_the_middle(self, old, capsys):
         def goes(method, path):
             if len(old.writes) > 4:
