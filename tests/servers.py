@@ -58,6 +58,9 @@ class Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):  # whoever asked has gone
             (self.front.answer or passing_on)(self, body)
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 

@@ -48,7 +48,7 @@ class Server:
 
     def is_new(self) -> bool:
         """Whether nobody has set it up yet."""
-        return bool(self._ask("GET", "/api/v2/setup", client=self._nobody())["allowed"])
+        return bool(self._ask("GET", "/api/v2/setup", client=self._nobody(), take="allowed"))
 
     def onboard(self) -> None:
         """Make the owner, the organisation and the bucket, as only the first may who comes."""
@@ -70,7 +70,7 @@ class Server:
         """
         wanted = self._wanted
         try:
-            there = {org["name"]: org["id"] for org in self._ask("GET", "/api/v2/orgs", limit=_PAGE)["orgs"]}
+            there = {org["name"]: org["id"] for org in self._ask("GET", "/api/v2/orgs", take="orgs", limit=_PAGE)}
         except _Refused as refused:
             if refused.status not in (401, 403):
                 raise
@@ -91,12 +91,12 @@ class Server:
         found = {}
         for name in self._wanted.retentions:
             try:
-                answer = self._ask("GET", "/api/v2/buckets", orgID=org, name=name)
+                buckets = self._ask("GET", "/api/v2/buckets", take="buckets", orgID=org, name=name)
             except _Refused as refused:
                 if refused.status == 404:
                     continue
                 raise
-            for bucket in answer["buckets"]:
+            for bucket in buckets:
                 rules = bucket.get("retentionRules") or [{}]
                 found[name] = Bucket(bucket["id"], int(rules[0].get("everySeconds", 0)))
         return found
@@ -111,8 +111,8 @@ class Server:
 
     def tasks(self, org: str, name: str) -> list[Task]:
         """The tasks of a name."""
-        answer = self._ask("GET", "/api/v2/tasks", orgID=org, name=name, limit=_PAGE)
-        return [Task(task["id"], task["flux"]) for task in answer.get("tasks") or ()]
+        tasks = self._ask("GET", "/api/v2/tasks", take="tasks", orgID=org, name=name, limit=_PAGE)
+        return [Task(task["id"], task["flux"]) for task in tasks or ()]
 
     def make_task(self, org: str, flux: str, description: str) -> None:
         """Make a task."""
@@ -125,7 +125,7 @@ class Server:
     def grants(self, org: str) -> dict[str, list[Grant]]:
         """The authorizations that were made here: the token's name → each."""
         found: dict[str, list[Grant]] = defaultdict(list)
-        for each in self._ask("GET", "/api/v2/authorizations", orgID=org)["authorizations"]:
+        for each in self._ask("GET", "/api/v2/authorizations", take="authorizations", orgID=org):
             name = str(each.get("description", ""))
             if name.startswith(_DESCRIPTION):
                 permissions = frozenset((p["action"], _resource(p["resource"])) for p in each["permissions"])
@@ -141,7 +141,7 @@ class Server:
             for action, bucket in sorted(permissions)
         ]
         about = {"orgID": org, "description": f"{_DESCRIPTION}{name}", "permissions": allowed}
-        return str(self._ask("POST", "/api/v2/authorizations", about)["token"])
+        return str(self._ask("POST", "/api/v2/authorizations", about, take="token"))
 
     def drop_grant(self, grant: str) -> None:
         """Delete the authorization of an id, and its token with it."""
@@ -164,9 +164,16 @@ class Server:
         return InfluxDBClient(self._wanted.url, timeout=int(TIMEOUT_S * 1000))
 
     def _ask(
-        self, method: str, path: str, body: object = None, *, client: InfluxDBClient | None = None, **query: object
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        client: InfluxDBClient | None = None,
+        take: str | None = None,
+        **query: object,
     ) -> Any:
-        """The decoded answer."""
+        """The decoded answer, or what it has under a name."""
         url = self._wanted.url
         try:
             response = (client or self._owner).api_client.call_api(  # type: ignore[no-untyped-call]  # as above
@@ -178,12 +185,13 @@ class Server:
                 _preload_content=False,
                 _return_http_data_only=True,
             )
-            return json.loads(response.data or b"null")
+            answer = json.loads(response.data or b"null")
+            return answer if take is None else answer[take]
         except ApiException as error:
             raise _Refused(url, int(error.status or 0), _message(error)) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{url}: {connection_problem(error)}; see that InfluxDB runs there") from None
-        except (ValueError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise GatewatchError(f"{url}: answers what InfluxDB 2 does not; see the address") from None
 
 
