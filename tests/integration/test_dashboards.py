@@ -235,7 +235,7 @@ class TestVariables:
 
 
 @pytest.fixture(scope="module")
-def found(self, boards, influxd, source):
+def opened_runs(boards, influxd, source):
     """The dashboard, while those that live are heard of."""
     now = time.time_ns()
     influxd.store(source.bucket).write(seeded.heartbeats(now))
@@ -245,7 +245,7 @@ def found(self, boards, influxd, source):
 
 
 @pytest.fixture(scope="module")
-def rows(self, found):
+def rows(opened_runs):
     return rows_of(one for one in opened_runs if one.panel == "Runs")
 
 
