@@ -60,8 +60,8 @@ def by(labels: Sequence[str]) -> str:
 
 def taken(rule: Rule) -> str:
     """What of a minute counts: its mildest value where every minute must lie beyond the threshold, else its worst."""
-    every = rule.for_captures == rule.within
-    return "max" if (rule.above is not None) is not every or rule.within == 1 else "min"
+    mildest = rule.for_captures == rule.within
+    return "min" if (rule.above is not None) is mildest else "max"
 
 
 def reached(rule: Rule, fields: int = 1) -> str:
