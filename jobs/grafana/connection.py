@@ -72,6 +72,7 @@ class Grafana:
             protocol=parts.scheme,
             timeout=TIMEOUT_S,
         )
+        self._api.client.s.max_redirects = 0  # one would make a GET of a POST, and nothing would be written
         self._version: tuple[int, ...] | None = None
 
     @property
@@ -132,6 +133,9 @@ class Grafana:
             raise ConfigError(
                 f"{self.url}: TLS failed ({reason}); see its certificate, and name its authority in REQUESTS_CA_BUNDLE"
             ) from None
+        except requests.exceptions.TooManyRedirects as error:
+            there = str(error.response.headers.get("Location")).partition("?")[0] if error.response is not None else ""
+            raise ConfigError(f"{self.url} leads to {one_line(there)}; name that in GRAFANA_URL") from None
         except requests.exceptions.Timeout:
             raise GatewatchError(f"{self.url}: no answer in time; see that Grafana runs there") from None
         except requests.exceptions.ConnectionError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -574,6 +576,26 @@ class TestAGrafanaThatCannotBe:
     def test_something_else_is_there(self, old, capsys, monkeypatch, influxd):
         monkeypatch.setenv("GRAFANA_URL", influxd.url)
         assert "is no Grafana; see GRAFANA_URL" in refused(capsys)
+
+    def test_it_leads_elsewhere(self, old, capsys, monkeypatch):
+        def leads(handler):
+            handler.send_response(301)
+            handler.send_header("Location", f"{old.url}{handler.path}?token=s3cret")
+            handler.end_headers()
+
+        server = ThreadingHTTPServer(
+            ("127.0.0.1", 0),
+            type("Leads", (BaseHTTPRequestHandler,), {"do_GET": leads, "log_message": lambda *_: None}),
+        )
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("GRAFANA_URL", f"http://127.0.0.1:{server.server_port}")
+        try:
+            err = refused(capsys)
+        finally:
+            server.shutdown()
+            server.server_close()
+        assert f"leads to {old.url}/api/health; name that in GRAFANA_URL" in err
+        assert "s3cret" not in err
 
     def test_no_tls_is_there(self, old, capsys, monkeypatch):
         monkeypatch.setenv("GRAFANA_URL", old.url.replace("http:", "https:"))
