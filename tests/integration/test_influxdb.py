@@ -293,13 +293,18 @@ def replying(status: int, body: bytes = b"", **headers: str) -> Answer:
 
 @pytest.mark.parametrize(
     ("header", "low", "high"),
-    [("7", 7, 7), ("0", 0, 0), (formatdate(time.time() + 3600, usegmt=True), 3000, 3601)],
+    [
+        (lambda: "7", 7, 7),
+        (lambda: "0", 0, 0),
+        (lambda: formatdate(time.time() + 3600, usegmt=True), 3000, 3601),
+    ],
+    ids=["seconds", "at-once", "a-date"],
 )
 def test_a_busy_server_says_when_to_come_back(
-    stand_in: Callable[[Answer], InfluxStore], header: str, low: float, high: float
+    stand_in: Callable[[Answer], InfluxStore], header: Callable[[], str], low: float, high: float
 ) -> None:
     for status in (429, 503):
-        store = stand_in(replying(status, b'{"code":"busy","message":"not now"}', Retry_After=header))
+        store = stand_in(replying(status, b'{"code":"busy","message":"not now"}', Retry_After=header()))
         for ask in (store.check, lambda store=store: store.write_lines(LINE)):
             with pytest.raises(WriteUnavailable, match="not now") as caught:
                 ask()
