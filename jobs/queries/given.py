@@ -59,6 +59,8 @@ def typed(items: Sequence[str]) -> dict[str, Value]:
 def _parts(item: str) -> tuple[str, str | None, str]:
     if not (match := _ITEM.fullmatch(item)):
         raise ConfigError(f"--param {_short(item)}: must be NAME=VALUE, such as run=goog-1")
+    if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
+        raise ConfigError(f"--param {_short(item)}: is not UTF-8; see the terminal's encoding")
     return match[1], match[2], match[3]
 
 

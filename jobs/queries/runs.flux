@@ -37,13 +37,14 @@ score = () =>
         |> group(columns: ["run", "phase", "_field"])
         |> max()
         |> set(key: "_field", value: "score")
-until = int(v: date.time(t: stop))
+seconds = (time) => int(v: time) / 1000000000
+until = seconds(time: date.time(t: stop))
 
 union(
     tables: [
         events(),
-        events() |> map(fn: (r) => ({r with _field: "last_seen", _value: int(v: r._time)})),
-        begun() |> map(fn: (r) => ({r with _field: "started", _value: int(v: r._time)})),
+        events() |> map(fn: (r) => ({r with _field: "last_seen", _value: seconds(time: r._time)})),
+        begun() |> map(fn: (r) => ({r with _field: "started", _value: seconds(time: r._time)})),
         score(),
         newest(measurement: "runs", field: "step"),
         newest(measurement: "train_metrics", field: "loss"),
@@ -61,12 +62,12 @@ union(
                 state:
                     if r.event != "started" and r.event != "heartbeat" then
                         r.event
-                    else if until - r.last_seen > int(v: 120s) then
+                    else if until - r.last_seen > 120 then
                         "died"
                     else
                         "live",
-                started: time(v: r.started),
-                last_seen: time(v: r.last_seen),
+                started: time(v: r.started * 1000000000),
+                last_seen: time(v: r.last_seen * 1000000000),
             }),
     )
     |> drop(columns: ["event"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializationMode
 
 from collector.errors import ConfigError
+from jobs.derive.learning import UPDATE_FAST, UPDATE_SLOW
+from jobs.lives import DIED_SECONDS
 from jobs.queries.answer import QueryFailed, Row, rows
 from jobs.queries.ask import placed
 from jobs.queries.given import given as taken_apart
@@ -111,6 +114,11 @@ class TestGiven:
             with pytest.raises(ConfigError, match=r"^--param .*: must be NAME=VALUE, such as run=goog-1$"):
                 function([item])
 
+    def test_what_is_no_text(self):
+        for function in (taken_apart, typed):
+            with pytest.raises(ConfigError, match=r"^--param run=\\udcff: is not UTF-8"):
+                function(["run=\udcff"])
+
     @pytest.mark.parametrize(
         ("items", "problem"),
         [
@@ -197,11 +205,12 @@ class TestFile:
             assert named(name) is query
             assert query.title
             assert query.about
+            assert query.text.count("\n// param ") == len(query.parameters)
             for parameter in query.parameters:
                 assert parameter.kind in READERS
+                assert re.search(rf"^(?!//).*\b{parameter.name}\b", query.text, re.MULTILINE), "it is used"
                 if not parameter.required:
                     parameter.value(None)
-            assert f"param {parameter.name}:" in query.text
 
     def test_a_name_of_none(self):
         with pytest.raises(ConfigError, match=r"^no query is named 'gate'; there are alerts, "):
@@ -365,3 +374,9 @@ class TestPrinted:
 )  # fmt: skip
 def test_a_servers_complaint_begins_with_its_place(message, told):
     assert placed("q.flux", message) == told
+
+
+def test_what_the_queries_call_dead_and_healthy_is_what_the_jobs_call_so():
+    assert f"r.last_seen > {DIED_SECONDS:.0f} then" in queries()["runs"].text
+    bounds = {each.name: each.value(None) for each in queries()["updates"].parameters if each.kind == "float"}
+    assert bounds == {"slow": UPDATE_SLOW, "fast": UPDATE_FAST}
