@@ -148,18 +148,20 @@ def _token(destination: Mapping[str, str]) -> str:
 
 def _grafana(store_url: str | None) -> str:
     need("jobs", "grafana_client")
-    from jobs.commands.grafana import alert_environment, bucket_for, connect  # noqa: PLC0415 - only where it is used
+    from jobs.grafana import datasource  # noqa: PLC0415 - only where there is a Grafana
     from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
+    from jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
     from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from jobs.grafana.push import answers, check_permissions, has_datasource, read  # noqa: PLC0415 - as above
+    from jobs.grafana.push import read  # noqa: PLC0415 - as above
+    from jobs.grafana.surroundings import alert_environment, bucket_for, connect  # noqa: PLC0415 - as above
 
     grafana = connect()
     check_permissions(grafana)
-    there = has_datasource(grafana)
+    there = datasource.exists(grafana)
     things = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
     steps = plan(things, read(grafana, things).found)
     about = f"{grafana.url}, Grafana {'.'.join(map(str, grafana.version))}"
-    if there and (problem := answers(grafana)):
+    if there and (problem := datasource.answers(grafana)):
         raise GatewatchError(
             f"{about}: its datasource does not answer ({problem}); see `gatewatch grafana push --help`"
         )

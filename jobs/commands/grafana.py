@@ -108,14 +108,17 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _push(arguments: argparse.Namespace) -> int:
     need("jobs", "grafana_client")
-    from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
+    from jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
     from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from jobs.grafana.push import carry_out, check_permissions, has_datasource, read  # noqa: PLC0415 - as above
+    from jobs.grafana.push import carry_out, read  # noqa: PLC0415 - as above
+    from jobs.grafana.surroundings import alert_environment, bucket_for, connect  # noqa: PLC0415 - as above
 
     grafana = connect(arguments.url)
     check_permissions(grafana)
     environment = alert_environment(os.environ)
-    bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not has_datasource(grafana))
+    bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not datasource.exists(grafana))
     for warning in _warnings(bucket, arguments.store, environment):
         print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
     things = wanted(bucket, environment)
@@ -165,65 +168,15 @@ def _summary(results: Sequence[str], url: str) -> str:
 
 def _silent(grafana: Grafana, dry: bool) -> bool:
     """Whether the datasource does not answer; says so."""
-    from jobs.grafana.push import answers, has_datasource  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
 
-    problem = answers(grafana) if not dry and has_datasource(grafana) else ""
+    problem = datasource.answers(grafana) if not dry and datasource.exists(grafana) else ""
     if problem:
         fail(
             f"Grafana cannot read the store: {printable(problem)}; give the address under which Grafana reaches it with"
             " --influxdb-url, and see INFLUXDB_V2_TOKEN"
         )
     return bool(problem)
-
-
-def connect(url: str | None = None) -> Grafana:
-    """The Grafana of the environment, seen to be one that can be worked with.
-
-    Raises:
-        ConfigError: none is named, the token is missing, or it is too old.
-    """
-    from jobs.grafana.connection import Grafana  # noqa: PLC0415 - `--help` needs none of it
-
-    address = url or os.environ.get("GRAFANA_URL", "")
-    if not address:
-        raise ConfigError("GRAFANA_URL is not set: name the Grafana there or with --url, such as http://host:3000")
-    grafana = Grafana(address, os.environ.get("GRAFANA_TOKEN", ""))
-    _ = grafana.version
-    return grafana
-
-
-def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment that the alerting files are read with: recipients from the configuration where it has none."""
-    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly
-    from jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
-
-    recipients = environment.get(RECIPIENTS, "").strip() or ";".join(load_settings().mail.to)
-    return {**environment, RECIPIENTS: recipients}
-
-
-def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> Bucket | None:
-    """Where Grafana is to read: the store's bucket; None where nothing names one and there is a datasource already.
-
-    Args:
-        seen_as: the address under which Grafana reaches it; None: the store's own.
-        needed: whether there is no datasource yet.
-
-    Raises:
-        ConfigError: it is needed, and the store is no InfluxDB or lacks a variable.
-    """
-    from collector.store import influx_token, open_store  # noqa: PLC0415 - numpy comes with it
-    from jobs.grafana.artifacts import Bucket  # noqa: PLC0415 - `--help` needs none of it
-
-    destination = open_store(store_url).destination
-    if "bucket" in destination:
-        url = destination["url"] if seen_as is None else open_store(seen_as).destination["url"]
-        return Bucket(url, destination["org"], destination["bucket"], influx_token())
-    if needed or store_url or seen_as:
-        raise ConfigError(
-            f"Grafana reads an InfluxDB, and the store is {destination['url']}: name one with --store or"
-            " INFLUXDB_V2_URL; `gatewatch copy` takes what there is along"
-        )
-    return None
 
 
 def _warnings(bucket: Bucket | None, store_url: str | None, environment: Mapping[str, str]) -> Iterator[str]:

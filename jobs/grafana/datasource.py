@@ -1,0 +1,76 @@
+"""The datasource in a Grafana: find it, see whether it answers, and write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collector.errors import ConfigError
+from jobs.grafana import marks
+from jobs.grafana.artifacts import DATASOURCE_NAME, DATASOURCE_UID, Bucket
+from jobs.grafana.connection import Grafana, Refused
+from jobs.grafana.things import Found, Thing, plain
+
+
+def check_names(url: str, sources: Sequence[Mapping[str, Any]]) -> None:
+    """See that no other datasource has the name or the uid of ours.
+
+    Raises:
+        ConfigError: one has; names it.
+    """
+    for one in sources:
+        what = f"a datasource {one['name']!r} of type {one['type']} with uid {one['uid']!r}"
+        if one["uid"] == DATASOURCE_UID and one["type"] != "influxdb":
+            raise ConfigError(f"{url}: there is {what} already; the dashboards need one of type influxdb: delete it")
+        if one["uid"] != DATASOURCE_UID and one["name"].lower() == DATASOURCE_NAME.lower():
+            raise ConfigError(
+                f"{url}: there is {what} already; the dashboards need the uid {DATASOURCE_UID!r}: rename or delete it"
+            )
+
+
+def exists(grafana: Grafana) -> bool:
+    """Whether it is there."""
+    return any(one["uid"] == DATASOURCE_UID for one in grafana.get("/datasources"))
+
+
+def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]]) -> Found | None:
+    """It, out of all datasources, or None."""
+    source = next((one for one in sources if one["uid"] == DATASOURCE_UID), None)
+    if source is None:
+        return None
+    settings = dict(source.get("jsonData") or {})
+    print_ = settings.pop(marks.SETTING, None)
+    content = {name: source.get(name) for name in ("name", "type", "access", "url", "user", "database", "basicAuth")}
+    owner = "file" if source.get("readOnly") else ""
+    broken = "" if owner else answers(grafana)
+    return marks.read(
+        plain({**content, "jsonData": settings}),
+        print_,
+        owner,
+        f"it does not answer ({broken}): its token is set again" if broken else "",
+        isDefault=bool(source.get("isDefault")),
+    )
+
+
+def answers(grafana: Grafana) -> str:
+    """Why it does not answer Grafana; empty where it does."""
+    try:
+        health = grafana.get(f"/datasources/uid/{DATASOURCE_UID}/health")
+    except Refused as refused:
+        return refused.said
+    return "" if health.get("status") == "OK" else str(health.get("message"))
+
+
+def write(grafana: Grafana, thing: Thing, found: Found | None, bucket: Bucket) -> None:
+    """Make it, or replace it. The token is written each time: Grafana never shows which one it has."""
+    body = {
+        **thing.content,
+        "uid": thing.uid,
+        "isDefault": False if found is None else found.handle["isDefault"],
+        "jsonData": {**thing.content["jsonData"], marks.SETTING: thing.print},
+        "secureJsonData": {"token": bucket.token},
+    }
+    if found is None:
+        grafana.post("/datasources", body)
+    else:
+        grafana.put(f"/datasources/uid/{thing.uid}", body)
