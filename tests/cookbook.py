@@ -29,7 +29,6 @@ from tests.conftest import ROOT, Influxd, run_influxd
 from tests.recorded import SECOND, Array, recorded
 
 PATH = ROOT / "docs/flux.md"
-
 SICK = "btc-lstm-sick"
 NOW = 1_751_284_800 * SECOND
 """2025-06-30 12:00 UTC: when what is shown there was asked; past by any clock."""
@@ -37,8 +36,6 @@ OTHERS = tuple(run for run in seeded.RUN_NAMES if run != seeded.HOSTILE)
 _RECIPE = re.compile(
     r"^```\n(gatewatch query [^`]*)^```\n\n```text\n(.*?)^```\n\n```flux\n(.*?)^```", re.MULTILINE | re.DOTALL
 )
-
-
 _HEADING = re.compile(r"^### (\S+)\n\n.*?(?=^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -100,7 +97,7 @@ def sick() -> Iterator[Point]:
 def environment(server: Influxd, bucket: str) -> Mapping[str, str]:
     """What the command finds its store by."""
     names = {"URL": server.url, "ORG": server.org, "BUCKET": bucket, "TOKEN": server.token}
-    return {f"INFLUXDB_V2_{name}": value for name, value in names.items()}
+    return {"GATEWATCH_STORE": server.url} | {f"INFLUXDB_V2_{name}": value for name, value in names.items()}
 
 
 def printed(recipe: Recipe, folder: Path) -> str:

@@ -332,7 +332,7 @@ class TestPrinting:
         here(filled)
 
     def test_the_list(self, capsys, monkeypatch):
-        monkeypatch.setenv("INFLUXDB_V2_URL", "http://nobody.invalid")  # which it does not need
+        monkeypatch.setenv("GATEWATCH_STORE", "http://nobody.invalid")  # which it does not need
         status, out, _ = said(capsys)
         assert status == 0
         assert [line.split()[0] for line in out.splitlines()[1:]] == list(queries())
