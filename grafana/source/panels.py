@@ -49,6 +49,11 @@ _COLOURS: Final = 64
 _SHOW_ZEROS: Final = -1e6
 """A heatmap hides what is not above this."""
 
+_WITHOUT_EMPTY_FRAMES: Final = DataTransformerConfig(
+    id_val="filterFieldsByName", options={"include": {"pattern": ".*"}}
+)
+"""Some panels of Grafana 9.3 take the frame that stands for no data for data, and fail; this leaves it out."""
+
 Step = tuple[float | None, str]
 """From which value on (None: from the lowest), and the colour."""
 
@@ -179,6 +184,7 @@ def cells(title: str, description: str, query: str, scale: Scale, axis: str) -> 
         .show_value(VisibilityMode.NEVER)
         .show_legend()
         .show_tooltip()
+        .with_transformation(_WITHOUT_EMPTY_FRAMES)
     )
 
 
@@ -206,12 +212,19 @@ def states(title: str, description: str, query: str, name: str, *bands: Step) ->
         .fill_opacity(80)
         .legend(common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM))
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.SINGLE))
+        .with_transformation(_WITHOUT_EMPTY_FRAMES)
     )
 
 
 def number(title: str, description: str, query: str, unit: str = "short", *bands: Step) -> stat.Panel:
-    """One number, coloured by its value. For the arguments see `lines` and `thresholds`."""
-    return _stat(title, description, query, "").unit(unit).thresholds(thresholds(*(bands or ((None, GREY),))))
+    """One number, 0 or more, coloured by its value; grey where there is none. For the arguments see `lines`.
+
+    Args:
+        title, description, query, unit: see `lines`.
+        bands: see `thresholds`; the first begins at 0.
+    """
+    steps = [(0 if value is None else value, colour) for value, colour in bands]
+    return _stat(title, description, query, "").unit(unit).thresholds(thresholds((None, GREY), *steps))
 
 
 def word(title: str, description: str, query: str, colours: Mapping[str, str]) -> stat.Panel:
@@ -284,6 +297,7 @@ def over(title: str, description: str, query: str, x: str) -> xychart.Panel:
         .dims(xychart.XYDimensionConfig().frame(0).x(x))
         .legend(legend.show_legend(True))
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.SINGLE))
+        .with_transformation(_WITHOUT_EMPTY_FRAMES)
     )
 
 

@@ -124,6 +124,12 @@ class TestPanels:
             logarithmic = defaults.get("custom", {}).get("scaleDistribution", {}).get("type") == "log"
             assert bool(defaults.get("noValue")) != logarithmic, (uid, panel["title"])
 
+    def test_the_frame_that_stands_for_no_data_is_left_out_where_grafana_would_fail_on_it(self, boards):
+        for uid, panel in all_panels(boards):
+            if panel["type"] in ("heatmap", "state-timeline", "xychart"):
+                first = panel["transformations"][0]
+                assert (first["id"], first["options"]) == ("filterFieldsByName", {"include": {"pattern": ".*"}}), uid
+
     def test_heatmaps_have_one_scale_and_hide_no_zero(self, boards):
         maps = [panel["options"] for _, panel in all_panels(boards) if panel["type"] == "heatmap"]
         assert len(maps) >= 6
