@@ -13,7 +13,7 @@ MOST: Final = 100
 """Marks of a kind: the newest so many."""
 
 
-def annotations(of_run: bool) -> list[AnnotationQuery]:
+def marks(of_run: bool) -> list[AnnotationQuery]:
     """The marks of a dashboard.
 
     Args:

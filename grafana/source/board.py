@@ -12,7 +12,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, Panel
 
-from grafana.source.annotations import annotations
+from grafana.source.annotations import marks
 from grafana.source.places import TAG, others
 
 SCHEMA_VERSION: Final = 37
@@ -61,7 +61,7 @@ def board(
         .refresh(refresh)
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .link(others())
-        .annotations([*annotations(of_run)])
+        .annotations([*marks(of_run)])
         .variables([*variables])
     )
     for section in sections:
