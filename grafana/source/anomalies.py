@@ -8,10 +8,11 @@ from collector.schema import ALERT_EVENTS, GATE_SCORES
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, combined, flux, points, text, window
-from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, link, ordered, rows, states
+from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, states
 from grafana.source.places import ANOMALIES, GATES, to
 from grafana.source.queries import CONSENSUS, OF_LAYER
 from grafana.source.runbook import COLUMN, WAY, with_section
+from grafana.source.tables import link, ordered, rows
 from jobs.causes import BROKEN, PHRASES
 
 MOST_SERIES: Final = 20

@@ -8,9 +8,10 @@ from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, TRAIN_METRIC
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, one_of, pattern, points, window
-from grafana.source.panels import CLEAR, RED, SHARE, banded, cells, column, fixed, lines, link, ordered, rows
+from grafana.source.panels import CLEAR, RED, SHARE, banded, cells, column, fixed, lines
 from grafana.source.places import BACKTEST, to
 from grafana.source.queries import CONSENSUS, OF_LAYER, units
+from grafana.source.tables import link, ordered, rows
 from jobs.derive import MEMORY_GATES
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")

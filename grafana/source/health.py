@@ -7,22 +7,10 @@ from typing import Any, Final
 from collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
 from grafana.source.board import Section, board
 from grafana.source.flux import flux, points, window
-from grafana.source.panels import (
-    CLEAR,
-    GREEN,
-    RED,
-    YELLOW,
-    banded,
-    column,
-    lines,
-    link,
-    logarithmic,
-    number,
-    ordered,
-    rows,
-)
+from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, logarithmic, number
 from grafana.source.places import HEALTH
 from grafana.source.runbook import COLUMN, WAY, with_section
+from grafana.source.tables import link, ordered, rows
 
 MOST_RUNS: Final = 20
 """Lines of a picture: of more runs, those with the largest values."""

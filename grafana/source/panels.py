@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from grafana_foundation_sdk.builders import common, heatmap, stat, statetimeline, table, text, timeseries, xychart
+from grafana_foundation_sdk.builders import common, heatmap, stat, statetimeline, text, timeseries, xychart
 from grafana_foundation_sdk.builders.dashboard import FieldColor, ThresholdsConfig
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
@@ -249,32 +249,6 @@ def _stat(title: str, description: str, query: str, fields: str) -> stat.Panel:
     )
 
 
-def rows(title: str, description: str, *queries: str) -> table.Panel:
-    """A table. What several queries give is merged by the columns that they all have. For the arguments see `lines`."""
-    panel = (
-        table.Panel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .no_value(NO_DATA)
-        .span(24)
-        .height(10)
-        .show_header(True)
-        .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
-        .thresholds(thresholds((None, GREY)))
-        .override_by_regexp(".*", column(noValue="–"))
-    )
-    for letter, query in zip("ABCDEFGHIJ", queries, strict=False):
-        panel = panel.with_target(Flux(query, letter))
-    return panel
-
-
-def ordered(panel: table.Panel, *names: str) -> table.Panel:
-    """With these columns first, in this order; InfluxDB orders them by name."""
-    options = {"indexByName": {name: number for number, name in enumerate(names)}}
-    return panel.with_transformation(DataTransformerConfig(id_val="organize", options=options))
-
-
 def over(title: str, description: str, query: str, x: str) -> xychart.Panel:
     """The columns of one table over one of them, `x`; the title says what they are. For the arguments see `lines`."""
     legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
@@ -309,8 +283,3 @@ def words(title: str, content: str) -> text.Panel:
 def column(**properties: object) -> list[DynamicConfigValue]:
     """How a column of a table is shown; in names `__` stands for a dot."""
     return [DynamicConfigValue(key.replace("__", "."), value) for key, value in properties.items()]
-
-
-def link(title: str, url: str) -> dict[str, object]:
-    """A link of a value to an address."""
-    return {"title": title, "url": url, "targetBlank": False}

@@ -10,10 +10,11 @@ from collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import combined, flux, points
-from grafana.source.panels import CLEAR, GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, link, number, rows
+from grafana.source.panels import CLEAR, GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, number
 from grafana.source.places import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
 from grafana.source.places import RUNS as UID
 from grafana.source.queries import CONSENSUS, STATES, life
+from grafana.source.tables import link, rows
 
 MOST_RUNS: Final = 500
 """Rows of the list: the runs heard of last."""

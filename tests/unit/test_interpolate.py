@@ -104,7 +104,9 @@ class TestVariables:
 
 class TestMacros:
     def test_the_range_the_window_and_the_bucket(self):
-        flux = "from(bucket: v.defaultBucket) |> range(start: v.timeRangeStart, stop: v.timeRangeStop) // v.windowPeriod"
+        flux = (
+            "from(bucket: v.defaultBucket) |> range(start: v.timeRangeStart, stop: v.timeRangeStop) // v.windowPeriod"
+        )
         assert fill_macros(flux, MOMENT) == (
             'from(bucket: "points") |> range(start: 2023-11-15T11:00:00Z, stop: 2023-11-15T12:00:00Z) // 15s'
         )
