@@ -34,6 +34,11 @@ TEMPLATES: Final = """\
 {{ end }}
 
 {{ define "gatewatch.text" -}}
+{{ if match "^Datasource" .CommonLabels.alertname }}{{ template "gatewatch.failed" . }}
+{{- else }}{{ template "gatewatch.alerts" . }}{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.alerts" -}}
 {{ range $i, $alert := .Alerts.Firing }}{{ if lt $i MOST }}{{ template "gatewatch.firing" $alert }}{{ end }}{{ end -}}
 {{ range $i, $alert := .Alerts.Resolved }}{{ if lt $i MOST }}{{ template "gatewatch.over" $alert }}{{ end }}{{ end -}}
 {{ if or (gt (len .Alerts.Firing) MOST) (gt (len .Alerts.Resolved) MOST) -}}
@@ -41,6 +46,22 @@ TEMPLATES: Final = """\
 {{ reReplaceAll "/+$" "" .ExternalURL }}/alerting/list
 {{ end -}}
 {{ end }}
+
+{{ define "gatewatch.failed" -}}
+{{ if .Alerts.Firing -}}
+{{ with index .Alerts.Firing 0 -}}
+● cannot be evaluated since {{ template "gatewatch.time" .StartsAt }}: {{ end -}}
+{{ template "gatewatch.rules" .Alerts.Firing }}
+{{ with index .Alerts.Firing 0 }}{{ .Annotations.Error }}{{ end }}
+`gatewatch check` says what is wrong. Trainings go on meanwhile, their points wait on their machines.
+{{ else -}}
+○ evaluated again: {{ template "gatewatch.rules" .Alerts.Resolved }}
+{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.rules" -}}
+{{ range $i, $alert := . }}{{ if $i }}, {{ end }}{{ $alert.Labels.rulename }}{{ end }}
+{{- end }}
 
 {{ define "gatewatch.firing" -}}
 {{ if match "^Datasource" .Labels.alertname -}}

@@ -93,14 +93,28 @@ def test_what_fires_comes_before_what_is_over(mail):
     assert text.index("● units_dead") < text.index("○ over: anomaly, r")
 
 
-def test_rules_that_cannot_be_evaluated(mail):
+def test_rules_that_cannot_be_evaluated_are_told_of_together(mail):
     failed = [alert("DatasourceError", rulename=name) for name in ("anomaly", "run_died")]
     for one in failed:
         one["Annotations"]["Error"] = "connection refused"
     subject, text = mail(*failed)
     assert subject == "Gatewatch: rules cannot be evaluated"
+    assert text.splitlines() == [
+        "● cannot be evaluated since 27 Nov 17:00 UTC: anomaly, run_died",
+        "connection refused",
+        "`gatewatch check` says what is wrong. Trainings go on meanwhile, their points wait on their machines.",
+    ]
+    subject, text = mail(*(one | {"Status": "resolved"} for one in failed))
+    assert subject == "Over: Gatewatch: rules cannot be evaluated"
+    assert text == "○ evaluated again: anomaly, run_died"
+
+
+def test_one_that_cannot_be_among_others(mail):
+    failed = alert("DatasourceError", rulename="anomaly")
+    failed["Annotations"]["Error"] = "connection refused"
+    _, text = mail(failed, alert("run_died", run="r"))
     assert "● anomaly cannot be evaluated: connection refused\nsince 27 Nov 17:00 UTC" in text
-    assert "Do this." not in text
+    assert "● run_died" in text
 
 
 def test_more_than_anybody_reads(mail):
