@@ -7,7 +7,9 @@ import time
 from itertools import pairwise
 
 import pytest
+from influxdb_client.client.influxdb_client import InfluxDBClient
 
+from collector.errors import ConfigError, WriteUnavailable
 from collector.schema import GRU_GATES, LSTM_GATES, RUNS, Point
 from grafana.source import dashboards
 from grafana.source.compare import POINTS
@@ -193,6 +195,43 @@ class TestEmpty:
     def test_what_is_no_flux_is_told(self, source):
         with pytest.raises(FluxError, match="compilation failed"):
             source.ask("from(bucket:")
+
+
+class TestSource:
+    QUERY = 'from(bucket: "{}") |> range(start: -1h) |> limit(n: 1)'
+
+    def test_a_token_that_may_not_read(self, influxd, source):
+        writer = source_of(influxd, source.bucket, influxd.token_for("write"))
+        with pytest.raises(ConfigError, match=f"bucket '{source.bucket}' cannot be read: .*INFLUXDB_V2_TOKEN"):
+            writer.ask(self.QUERY.format(source.bucket))
+
+    def test_a_token_that_nobody_knows(self, influxd, source):
+        with pytest.raises(ConfigError, match="unauthorized"):
+            source_of(influxd, source.bucket, "wrong").ask(self.QUERY.format(source.bucket))
+
+    def test_a_bucket_that_is_not_there(self, influxd):
+        with pytest.raises(ConfigError, match="could not find bucket"):
+            source_of(influxd, "nowhere").ask(self.QUERY.format("nowhere"))
+
+    def test_a_server_that_does_not_answer(self):
+        away = FluxSource("http://127.0.0.1:9", org="o", bucket="b", token="t")
+        with pytest.raises(WriteUnavailable, match=r"http://127\.0\.0\.1:9: no connection"):
+            away.ask("1")
+
+    def test_the_frames_are_those_that_influxdb_client_reads(self, influxd, source):
+        """Which has the same tables, and other names for their columns."""
+        query = f"""from(bucket: "{source.bucket}") |> range(start: -2h)
+            |> filter(fn: (r) => r._measurement == "gate_stats" and r._field == "mean" and r.run == "{seeded.GRU}")"""
+        frames = source.ask(query).frames
+        with InfluxDBClient(influxd.url, influxd.token, org=influxd.org) as client:
+            tables = client.query_api().query(query)
+        assert len(frames) == len(tables) == len(GRU_GATES)
+        for frame, table in zip(frames, tables, strict=True):
+            assert frame.numbers[0].values == [record.get_value() for record in table.records]
+            moments = [record.get_time().timestamp() for record in table.records]
+            assert [moment / 1e9 for moment in frame.field("Time").values] == pytest.approx(moments, abs=1e-6)
+            assert frame.labels["gate"] == table.records[0]["gate"]
+            assert frame.name == "gate_stats"
 
 
 class TestVariables:
