@@ -11,6 +11,7 @@ is shown, the median of the rounds, with the rows that it gave.
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 import time
@@ -48,8 +49,10 @@ _NAME: Final = seeded.HEALTHY.encode()
 _ONE_MS: Final = 1_000.0
 _MANY_MS: Final = 3_000.0
 
+_STEP: Final = re.compile(rb"(?<=[ ,])step=\d+i")
+
 Pattern = list[list[tuple[bytes, int]]]
-"""Of each capture the lines without their times, and how much later than the capture each is."""
+"""Of each capture the lines without their times, with a place for the step, and how much later each is."""
 
 
 class Kept(SqliteStore):
@@ -77,7 +80,8 @@ def pattern(folder: Path, now: int) -> Pattern:
         other = point.tags.get("layer", seeded.LAYERS[0]) not in (seeded.LAYERS[0], "_model")
         if point.tags.get("run") == seeded.HEALTHY and 0 <= number < seeded.CAPTURES and not other:
             line = encode([point]).rstrip(b"\n").rpartition(b" ")[0]
-            found[number].append((line, point.time - begin - number * seeded.EVERY))
+            held = _STEP.sub(b"step=%(step)di", line.replace(b"%", b"%%"))
+            found[number].append((held, point.time - begin - number * seeded.EVERY))
     return [found[number] for number in _SCORED]
 
 
@@ -87,7 +91,7 @@ def lines(captures: Pattern, run: str, times: range) -> Iterator[bytes]:
     named = [[(line.replace(_NAME, name), later) for line, later in capture] for capture in captures]
     for number, moment in enumerate(times):
         for line, later in named[number % len(named)]:
-            yield b"%s %d\n" % (line, moment + later)
+            yield b"%s %d\n" % (line % {b"step": number * 10}, moment + later)
 
 
 def write(store: Store, given: Iterator[bytes]) -> int:
