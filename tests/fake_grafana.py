@@ -39,6 +39,7 @@ class FakeGrafana:
     Attributes:
         permissions: what the token may do.
         store_problem: why the datasource does not answer; empty: it does.
+        remembered: how often it says that again after the datasource was changed.
         writes: method and path of each request that changed something.
         failing: called with method and path before each request; may raise a `Refusal`.
         datasources, folders, dashboards, versions, rules, intervals, configuration: what it holds.
@@ -48,6 +49,7 @@ class FakeGrafana:
         self.version = version
         self.permissions: dict[str, list[str]] = {name: ["*"] for name in ADMIN}
         self.store_problem = ""
+        self.remembered = 0
         self.writes: list[str] = []
         self.failing: Callable[[str, str], None] = lambda method, path: None
         self.datasources: dict[str, dict[str, Any]] = {}
@@ -185,6 +187,9 @@ def _write_source(grafana: FakeGrafana, names: list[str], body: Any, disabled: b
 
 
 def _source_health(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
+    if grafana.remembered and not grafana.store_problem:
+        grafana.remembered -= 1
+        return 400, {"message": "as before", "status": "ERROR"}
     if grafana.store_problem:
         return 400, {"message": grafana.store_problem, "status": "ERROR"}
     return 200, {"message": "1 buckets found", "status": "OK"}

@@ -134,7 +134,8 @@ def _push(arguments: argparse.Namespace) -> int:
     for step in steps:
         if problem := problems.get(step.thing.key):
             fail(printable(f"{step.thing.kind} {step.thing.name}: {problem}"))
-    return 1 if any(row[2] in ("failed", "blocked") for row in rows) or _silent(grafana, arguments.dry_run) else 0
+    silent = not arguments.dry_run and _silent(grafana, steps)
+    return 1 if silent or any(row[2] in ("failed", "blocked") for row in rows) else 0
 
 
 def _carried_out(done: Iterator[tuple[Step, str]], steps: Sequence[Step]) -> dict[tuple[str, str], str]:
@@ -166,11 +167,12 @@ def _summary(results: Sequence[str], url: str) -> str:
     return f"\n{url}: {counts}"
 
 
-def _silent(grafana: Grafana, dry: bool) -> bool:
+def _silent(grafana: Grafana, steps: Sequence[Step]) -> bool:
     """Whether the datasource does not answer; says so."""
     from jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
 
-    problem = datasource.answers(grafana) if not dry and datasource.exists(grafana) else ""
+    changed = any(step.thing.kind == "datasource" and step.verb == "update" for step in steps)
+    problem = datasource.answers(grafana, datasource.REMEMBERED_S if changed else 0.0)
     if problem:
         fail(
             f"Grafana cannot read the store: {printable(problem)}; give the address under which Grafana reaches it with"

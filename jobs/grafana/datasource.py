@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from collector.errors import ConfigError
 from jobs.grafana import marks
 from jobs.grafana.artifacts import DATASOURCE_NAME, DATASOURCE_UID, Bucket
 from jobs.grafana.connection import Grafana, Refused
 from jobs.grafana.things import Found, Thing, plain
+
+REMEMBERED_S: Final = 6.0
+"""How long Grafana goes on asking as it did before a datasource was changed; it is a little less."""
 
 
 def check_names(url: str, sources: Sequence[Mapping[str, Any]]) -> None:
@@ -52,8 +56,21 @@ def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]]) -> Found | None
     )
 
 
-def answers(grafana: Grafana) -> str:
-    """Why it does not answer Grafana; empty where it does."""
+def answers(grafana: Grafana, patience: float = 0.0) -> str:
+    """Why it does not answer Grafana; empty where it does.
+
+    Args:
+        patience: seconds to go on asking where it does not.
+    """
+    deadline = time.monotonic() + patience
+    while problem := _problem(grafana):
+        if time.monotonic() >= deadline:
+            return problem
+        time.sleep(0.5)
+    return ""
+
+
+def _problem(grafana: Grafana) -> str:
     try:
         health = grafana.get(f"/datasources/uid/{DATASOURCE_UID}/health")
     except Refused as refused:

@@ -436,7 +436,7 @@ class TestTheDatasource:
 
         def mended(method, path):
             if method == "PUT":
-                grafana.store_problem = ""
+                grafana.store_problem, grafana.remembered = "", 2
 
         grafana.failing = mended
         assert push(capsys)[0]["datasource Gatewatch"] == (
