@@ -15,6 +15,7 @@ from grafana.source.places import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING,
 from grafana.source.places import RUNS as UID
 from grafana.source.queries import CONSENSUS, STATES, life
 from grafana.source.tables import link, rows
+from jobs.lives import DIED_SECONDS
 
 MOST_RUNS: Final = 500
 """Rows of the list: the runs heard of last."""
@@ -236,7 +237,7 @@ def _worst() -> str:
 
 
 def _span() -> str:
-    """From when to when a run has captures, in milliseconds: what a link into it sets."""
+    """From when to when a run has captures, in milliseconds, or until now: what a link into it sets."""
     steps = points(GATE_STATS, ["step"], start="0", stop="")
     return flux(
         _listed(),
@@ -253,7 +254,9 @@ def _span() -> str:
         "      to: if r.at > accumulator.to then r.at else accumulator.to,",
         "    }))",
         "  |> group()",
-        "  |> map(fn: (r) => ({r with from: string(v: r.from - 1000), to: string(v: r.to + 60000)}))",
+        f"  |> map(fn: (r) => ({{r with lives: int(v: now()) / 1000000 - r.to < {int(DIED_SECONDS * 1000)}}}))",
+        '  |> map(fn: (r) => ({r with to: if r.lives then "now" else string(v: r.to + 60000)}))',
+        "  |> map(fn: (r) => ({run: r.run, phase: r.phase, to: r.to, from: string(v: r.from - 1000)}))",
     )
 
 

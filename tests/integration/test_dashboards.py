@@ -320,8 +320,24 @@ class TestRuns:
         last = first + (seeded.BACKTEST_DAYS - 1) * seeded.DAY
         assert first - HOUR < begin <= first
         assert last <= end < last + HOUR
-        begin, end = (int(rows[seeded.COLLAPSED, "train"][name]) * 10**6 for name in ("from", "to"))
-        assert begin <= seeded.begin(now) < seeded.begin(now) + seeded.CAPTURES * seeded.EVERY <= end + 2 * seeded.EVERY
+        begin, end = (int(rows[seeded.HEALTHY, "train"][name]) * 10**6 for name in ("from", "to"))
+        first = seeded.begin(now, silent=300 * SECOND)
+        assert begin <= first < first + (seeded.CAPTURES - 1) * seeded.EVERY <= end < now
+
+    def test_a_link_into_a_run_that_lives_goes_on_with_it(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        tags, moment = {"run": "r", "phase": "live"}, time.time_ns()
+        gate = {**tags, "layer": "l", "gate": "forget"}
+        influxd.store(bucket).write(
+            [
+                Point(RUNS, tags, {"event": "heartbeat", "step": 3}, moment - SECOND),
+                Point("gate_stats", gate, {"mean": 0.5, "step": 3}, moment - SECOND),
+            ]
+        )
+        asked = ask(boards["gatewatch-runs"], source_of(influxd, bucket), now=moment)
+        row = rows_of(one for one in asked if one.panel == "Runs")["r", "live"]
+        assert row["to"] == "now"
+        assert int(row["from"]) < moment // 10**6
 
     def test_five_hundred_runs(self, boards, influxd, now):
         bucket = influxd.bucket()
