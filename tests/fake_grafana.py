@@ -13,6 +13,7 @@ import copy
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,8 +39,8 @@ class FakeGrafana:
 
     Attributes:
         permissions: what the token may do.
-        store_problem: why the datasource does not answer; empty: it does.
-        remembered: how often it says that again after the datasource was changed.
+        asks: why a datasource does not answer; empty: it does.
+        remembers_s: how long it goes on asking as it did before the datasource was changed; Grafana does for 5 seconds.
         writes: method and path of each request that changed something.
         failing: called with method and path before each request; may raise a `Refusal`.
         datasources, folders, dashboards, versions, rules, intervals, configuration: what it holds.
@@ -48,8 +49,9 @@ class FakeGrafana:
     def __init__(self, version: str = "9.3.2") -> None:
         self.version = version
         self.permissions: dict[str, list[str]] = {name: ["*"] for name in ADMIN}
-        self.store_problem = ""
-        self.remembered = 0
+        self.asks: Callable[[dict[str, Any]], str] = lambda source: ""
+        self.remembers_s = 0.2
+        self.before: tuple[float, dict[str, Any]] | None = None
         self.writes: list[str] = []
         self.failing: Callable[[str, str], None] = lambda method, path: None
         self.datasources: dict[str, dict[str, Any]] = {}
@@ -181,17 +183,19 @@ def _write_source(grafana: FakeGrafana, names: list[str], body: Any, disabled: b
         raise Refusal(409, "data source with the same name already exists")
     if names and grafana.datasources[names[0]].get("readOnly"):
         raise Refusal(403, "Cannot update read-only data source")
+    if names:
+        grafana.before = (time.monotonic() + grafana.remembers_s, grafana.datasources[names[0]])
     held = {"user": "", "database": "", "basicAuth": False, "isDefault": False, "readOnly": False, **body}
     grafana.datasources[body["uid"]] = {"id": grafana.serial(), "orgId": 1, "typeName": "InfluxDB", **held}
     return 200, {"id": grafana.serial(), "message": "Datasource added", "name": body["name"]}
 
 
 def _source_health(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
-    if grafana.remembered and not grafana.store_problem:
-        grafana.remembered -= 1
-        return 400, {"message": "as before", "status": "ERROR"}
-    if grafana.store_problem:
-        return 400, {"message": grafana.store_problem, "status": "ERROR"}
+    source = grafana.datasources[names[0]]
+    if grafana.before is not None and time.monotonic() < grafana.before[0]:
+        source = grafana.before[1]
+    if problem := grafana.asks(source):
+        return 400, {"message": problem, "status": "ERROR"}
     return 200, {"message": "1 buckets found", "status": "OK"}
 
 

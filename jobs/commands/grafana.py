@@ -171,8 +171,9 @@ def _silent(grafana: Grafana, steps: Sequence[Step]) -> bool:
     """Whether the datasource does not answer; says so."""
     from jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
 
-    changed = any(step.thing.kind == "datasource" and step.verb == "update" for step in steps)
-    problem = datasource.answers(grafana, datasource.REMEMBERED_S if changed else 0.0)
+    if any(step.thing.kind == "datasource" and step.verb == "update" for step in steps):
+        time.sleep(datasource.REMEMBERED_S)
+    problem = datasource.answers(grafana)
     if problem:
         fail(
             f"Grafana cannot read the store: {printable(problem)}; give the address under which Grafana reaches it with"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from jobs.grafana.connection import Grafana, Refused
 from jobs.grafana.things import Found, Thing, plain
 
 REMEMBERED_S: Final = 6.0
-"""How long Grafana goes on asking as it did before a datasource was changed; it is a little less."""
+"""Seconds that Grafana goes on asking as it did before the datasource was changed, and a little more."""
 
 
 def check_names(url: str, sources: Sequence[Mapping[str, Any]]) -> None:
@@ -56,21 +55,8 @@ def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]]) -> Found | None
     )
 
 
-def answers(grafana: Grafana, patience: float = 0.0) -> str:
-    """Why it does not answer Grafana; empty where it does.
-
-    Args:
-        patience: seconds to go on asking where it does not.
-    """
-    deadline = time.monotonic() + patience
-    while problem := _problem(grafana):
-        if time.monotonic() >= deadline:
-            return problem
-        time.sleep(0.5)
-    return ""
-
-
-def _problem(grafana: Grafana) -> str:
+def answers(grafana: Grafana) -> str:
+    """Why it does not answer Grafana; empty where it does."""
     try:
         health = grafana.get(f"/datasources/uid/{DATASOURCE_UID}/health")
     except Refused as refused:

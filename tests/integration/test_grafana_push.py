@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from jobs.cli import main
-from jobs.grafana import artifacts
+from jobs.grafana import artifacts, datasource
 from tests.fake_grafana import EMAIL, TOKEN, FakeGrafana, Refusal
 
 STORE_TOKEN = "the-store's-token"
@@ -128,6 +128,7 @@ def grafana_of(version, monkeypatch):
     monkeypatch.setenv("GRAFANA_URL", server.url)
     monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
     monkeypatch.setenv("GATEWATCH_ALERT_TO", "a@example.org;b@example.org")
+    monkeypatch.setattr(datasource, "REMEMBERED_S", 0.3)
     monkeypatch.chdir("/")
     return server
 
@@ -431,25 +432,27 @@ class TestOwnedByFiles:
 class TestTheDatasource:
     def test_a_token_that_is_no_longer_good_is_replaced(self, grafana, capsys, monkeypatch):
         push(capsys)
-        grafana.store_problem = "unauthorized access"
-        monkeypatch.setenv("INFLUXDB_V2_TOKEN", "a-new-one")
-
-        def mended(method, path):
-            if method == "PUT":
-                grafana.store_problem, grafana.remembered = "", 2
-
-        grafana.failing = mended
+        good = {"token": "a-new-one"}
+        grafana.asks = lambda source: "" if source["secureJsonData"] == good else "unauthorized access"
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", good["token"])
         assert push(capsys)[0]["datasource Gatewatch"] == (
             "updated",
             "it does not answer (unauthorized access): its token is set again",
         )
-        assert grafana.datasources["gatewatch"]["secureJsonData"] == {"token": "a-new-one"}
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
     def test_a_store_that_grafana_cannot_reach(self, old, capsys):
-        old.store_problem = "connection refused"
+        old.asks = lambda source: "connection refused"
         found, err = push(capsys, status=1)
         assert results(found) == ["created"] * ALL
         assert re.search(r"connection refused\b.*--influxdb-url", err)
+
+    def test_another_store_that_grafana_cannot_reach(self, old, capsys):
+        push(capsys)
+        old.asks = lambda source: "connection refused" if source["url"].endswith(":1") else ""
+        found, err = push(capsys, "--store", "http://127.0.0.1:1", status=1)
+        assert found["datasource Gatewatch"] == ("updated", "")
+        assert "connection refused" in err
 
     def test_the_address_as_grafana_reaches_it(self, old, capsys):
         push(capsys, "--influxdb-url", "http://influxdb:8086")
@@ -654,7 +657,7 @@ class TestTheCheckCommand:
         assert self.finding(capsys)["detail"].endswith(f"all {ALL} are there")
         edit_rule(old)
         assert self.finding(capsys)["detail"].endswith(f"all {ALL} are there, 1 of them kept as you have them")
-        old.store_problem = "unauthorized"
+        old.asks = lambda source: "unauthorized"
         found = self.finding(capsys)
         assert (found["ok"], "does not answer (unauthorized)" in found["detail"]) == (False, True)
         del old.permissions["folders:create"]
