@@ -24,7 +24,6 @@ _TAGGED: Final = '  |> filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"]
 _KEY: Final = '  |> group(columns: ["run", "phase"])'
 _LOSSES: Final = r"r._field =~ /^(val_loss|loss|train\/loss)$/"
 _REWARDS: Final = r"r._field =~ /^(reward|rollout\/ep_rew_mean|equity)$/"
-_LAST: Final = r"r._field =~ /^(val_loss|loss|train\/loss|reward|rollout\/ep_rew_mean|equity|epoch)$/"
 
 
 def dashboard() -> dict[str, Any]:
@@ -103,22 +102,21 @@ def _table() -> Any:
             f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a run to look "
             "into it, in its own time: the market's for a backtest. Healthy: live or completed, a worst score up to 1.",
             _states(),
-            _fields(),
+            _counts_of(),
+            _about(),
             _newest_metrics(),
-            _best("loss", _LOSSES, "min"),
-            _best("reward", _REWARDS, "max"),
+            _best(_LOSSES, "min"),
+            _best(_REWARDS, "max"),
             _worst(),
             _span(),
         )
         .height(14)
         .with_transformation(_transformation("merge", {}))
         .with_transformation(_transformation("organize", {"indexByName": _ORDER, "renameByName": _NAMES}))
-        .override_by_name("run", column(links=ways, custom__width=220))
-        .override_by_name(
-            "state", column(mappings=[state_colours], custom__displayMode="color-text", custom__width=100)
-        )
+        .override_by_name("run", column(links=ways))
+        .override_by_name("state", column(mappings=[state_colours], custom__displayMode="color-text"))
         .override_by_name("worst score", column(thresholds=score, custom__displayMode="color-text", decimals=2))
-        .override_by_regexp("^(loss|val_loss|train/loss|best .*|equity|.*rew.*)$", column(decimals=4))
+        .override_by_regexp("^(best )?(.*loss|.*rew.*|equity)$", column(decimals=4))
         .override_by_name("error", column(custom__width=300))
         .override_by_name("from", hidden)
         .override_by_name("to", hidden)
@@ -138,6 +136,7 @@ _WIDTHS: Final = {
     "epoch": 70,
     "loss": 85,
     "val_loss": 85,
+    "best val_loss": 110,
     "best loss": 90,
     "seen": 160,
 }
@@ -179,41 +178,45 @@ def _listed() -> str:
 _ARE_LISTED: Final = "  |> filter(fn: (r) => contains(set: listed, value: r.run))"
 
 
-def _fields() -> str:
+def _counts_of() -> str:
+    """How far each run is: the last step and the epoch."""
     return flux(
         _listed(),
-        points(RUNS, ["step", "model", "error"]),
+        f"steps = {points(RUNS, ['step'])}",
         "  |> last()",
-        _ARE_LISTED,
+        f"epochs = {points(TRAIN_METRICS, ['epoch'], start='0', stop='')}",
+        "  |> last()",
+        "union(tables: [steps, epochs])",
         *_wide(),
     )
 
 
+def _about() -> str:
+    return flux(_listed(), points(RUNS, ["model", "error"]), "  |> last()", *_wide())
+
+
 def _newest_metrics() -> str:
-    return flux(_listed(), points(TRAIN_METRICS, (), _LAST, start="0", stop=""), "  |> last()", _ARE_LISTED, *_wide())
+    which = f"({_LOSSES} or {_REWARDS})"
+    return flux(_listed(), points(TRAIN_METRICS, (), which, start="0", stop=""), "  |> last()", *_wide())
 
 
-def _wide() -> tuple[str, ...]:
-    """Of rows of fields a column each; the run and the phase are the row."""
-    return (
-        '  |> drop(columns: ["_time", "_start", "_stop", "_measurement"])',
-        '  |> pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")',
-        "  |> group()",
-    )
-
-
-def _best(name: str, which: str, fn: str) -> str:
-    """The best of what measures alike; the validation's where there is one."""
+def _best(which: str, fn: str) -> str:
     return flux(
         _listed(),
         points(TRAIN_METRICS, (), which, start="0", stop=""),
         f"  |> {fn}()",
-        _ARE_LISTED,
-        '  |> group(columns: ["run", "phase"])',
-        '  |> sort(columns: ["_field"])',
-        "  |> last()",
         "  |> group()",
-        f'  |> map(fn: (r) => ({{run: r.run, phase: r.phase, "best {name}": r._value}}))',
+        '  |> map(fn: (r) => ({r with _field: "best " + r._field}))',
+        *_wide(),
+    )
+
+
+def _wide() -> tuple[str, ...]:
+    """Of rows of fields, all of one type, a column each; the run and the phase are the row."""
+    return (
+        "  |> group()",
+        _ARE_LISTED,
+        '  |> pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")',
     )
 
 
@@ -224,29 +227,33 @@ def _worst() -> str:
     return flux(
         _listed(),
         f"live = {live}",
-        "  |> max()",
-        f"market = {market}",
-        "  |> max()",
-        "union(tables: [live, market])",
-        _ARE_LISTED,
         _KEY,
         "  |> max()",
+        f"market = {market}",
+        _KEY,
+        "  |> max()",
+        "union(tables: [live, market])",
         "  |> group()",
+        _ARE_LISTED,
         '  |> map(fn: (r) => ({run: r.run, phase: r.phase, "worst score": r._value}))',
     )
 
 
 def _span() -> str:
-    """From when to when a run has captures, in milliseconds, or until now: what a link into it sets."""
+    """From when to when a run has captures, in milliseconds, or until now: what a link into it sets.
+
+    All series of a run have their captures at the same times: whichever InfluxDB takes, its first and last will do.
+    """
     steps = points(GATE_STATS, ["step"], start="0", stop="")
     return flux(
         _listed(),
         f"begun = {steps}",
+        _KEY,
         "  |> first()",
         f"ended = {steps}",
+        _KEY,
         "  |> last()",
         "union(tables: [begun, ended])",
-        _ARE_LISTED,
         "  |> map(fn: (r) => ({run: r.run, phase: r.phase, at: int(v: r._time) / 1000000}))",
         _KEY,
         "  |> reduce(identity: {from: 9223372036854, to: 0}, fn: (r, accumulator) => ({",
@@ -254,6 +261,7 @@ def _span() -> str:
         "      to: if r.at > accumulator.to then r.at else accumulator.to,",
         "    }))",
         "  |> group()",
+        _ARE_LISTED,
         f"  |> map(fn: (r) => ({{r with lives: int(v: now()) / 1000000 - r.to < {int(DIED_SECONDS * 1000)}}}))",
         '  |> map(fn: (r) => ({r with to: if r.lives then "now" else string(v: r.to + 60000)}))',
         "  |> map(fn: (r) => ({run: r.run, phase: r.phase, to: r.to, from: string(v: r.from - 1000)}))",

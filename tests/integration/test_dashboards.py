@@ -295,7 +295,8 @@ class TestRuns:
         assert collapsed["state"] == "live"
         assert (collapsed["step"], collapsed["symbol"], collapsed["strategy"]) == (89, "GOOG", "momentum")
         assert collapsed["worst score"] > 5
-        assert collapsed["best loss"] < collapsed["val_loss"]
+        assert collapsed["best val_loss"] < collapsed["val_loss"]
+        assert collapsed["best loss"] <= collapsed["loss"]
         assert rows[seeded.HEALTHY, "train"]["worst score"] < 1
         assert rows[seeded.FAILED, "train"]["error"].startswith('ValueError: "loss" is NaN')
         assert rows[seeded.HOSTILE, "train"]["symbol"] == seeded.HOSTILE_TAGS["symbol"]
