@@ -17,8 +17,12 @@ from sb3_contrib import RecurrentPPO
 from collector import GateMonitor, open_store
 from collector.config import load_settings
 from collector.sb3 import GateMonitorCallback
+from collector.schema import Point
 from collector.torch import GateMonitor as TorchMonitor
 from jobs.cli import _parser
+from jobs.grafana.frames import FluxSource
+from jobs.grafana.interpolate import Moment, interpolate
+from tests.grafana_alerts import SECOND, series
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -87,6 +91,24 @@ def test_the_flux_query_returns_what_was_written(influxd, tmp_path):
     assert [row["layer"] for row in table] == ["memory"] * 3
     assert [row["_value"] for row in table] == stats["mean"].tolist()
     assert [pd.Timestamp(row["_time"]).floor("us") for row in table] == stats["time"].dt.floor("us").tolist()
+
+
+def test_the_rule_that_is_set_by_hand_is_one_that_grafana_can_evaluate(influxd):
+    bucket, now = influxd.bucket(), 1_750_000_000 * SECOND
+    tags = {"run": "goog-1", "phase": "train", "layer": "memory", "gate": "forget"}
+    influxd.store(bucket).write(
+        [
+            Point("gate_stats", tags | {"layer": layer}, {"saturated_low": low}, now - ago * SECOND)
+            for layer, low in (("memory", 0.75), ("decision", 0.25))
+            for ago in (90, 30)
+        ]
+    )
+    (indented,) = re.findall(r"^   ```flux\n(.*?)^   ```", README, re.M | re.S)
+    source = FluxSource(influxd.url, org=influxd.org, bucket=bucket, token=influxd.token)
+    filled = interpolate(indented, {}, Moment(now - 600 * SECOND, now, bucket, influxd.org))
+    found = {dict(labels)["layer"]: values[-1] for labels, values in series(source.ask(filled).frames).items()}
+    source.close()
+    assert found == {"memory": 0.75, "decision": 0.25}
 
 
 def test_every_argument_of_the_monitor_is_listed_with_its_default():
