@@ -17,7 +17,8 @@ NAMES: Final = 3
 _BEFORE: Final = 3600 * 10**9
 """A panel is opened with the time from an hour before the alert, in nanoseconds."""
 
-TEMPLATES: Final = """\
+TEMPLATES: Final = (
+    """\
 {{ define "gatewatch.subject" -}}
 {{ if not .Alerts.Firing }}Over: {{ else if eq .CommonLabels.severity "critical" }}Critical: {{ end -}}
 {{ with .CommonLabels.run }}{{ . }}{{ else }}Gatewatch{{ end }}{{ ": " -}}
@@ -99,4 +100,7 @@ Runbook: {{ reReplaceAll "/d/.*" "" .PanelURL }}/{{ .Annotations.runbook_url }}
 {{- end }}
 
 {{ define "gatewatch.time" }}{{ .UTC.Format "2 Jan 15:04 UTC" }}{{ end }}
-""".replace("MOST", str(MOST)).replace("NAMES", str(NAMES)).replace("BEFORE", str(_BEFORE))
+""".replace("MOST", str(MOST))
+    .replace("NAMES", str(NAMES))
+    .replace("BEFORE", str(_BEFORE))
+)
