@@ -1,8 +1,8 @@
 """Grafana's alert rules: those of the mails, which `jobs.notify` has, as queries that Grafana evaluates by the minute.
 
 Thresholds, the way back, names, summaries and remedies are those of the mails. What differs is time: Grafana looks at
-the last minutes by the clock, so a backtest, whose points lie in the market's past, is not seen. Its mails come from
-the jobs.
+what the clock says is new, so a backtest, whose points lie in the market's past, is not seen: its mails come from the
+jobs. And captures of ten seconds count as one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from grafana.source import rules_network as network
 from grafana.source import rules_service as service
 from grafana.source.places import ANOMALIES, GATES, HEALTH, LEARNING, RUNS
 from grafana.source.rules_flux import GATE, JOB, LAYER, PARAM, RUN
-from grafana.source.rules_rule import BYTES, DURATION, MULTIPLE, SHARE, AlertRule, Panel, over_minutes
+from grafana.source.rules_rule import BYTES, DURATION, MULTIPLE, SHARE, AlertRule, Panel, over_spans
+from jobs.notify.network_rules import NETWORK_RULES
 from jobs.notify.rule import Rule
 from jobs.notify.rules import BUILT_IN
 from jobs.notify.service_rules import STORE_SECONDS
@@ -214,5 +215,6 @@ def _rule(
     **more: Any,
 ) -> AlertRule:
     rule = _RULES[name]
-    found = AlertRule(rule, flux(rule), seconds, labels, PANELS[name], over_minutes(rule), **more)
+    counted = "captures" if rule in NETWORK_RULES else "minutes that have points"
+    found = AlertRule(rule, flux(rule), seconds, labels, PANELS[name], over_spans(rule, counted), **more)
     return dataclasses.replace(found, unit=network.unit(rule)) if scaled else found

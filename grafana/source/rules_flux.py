@@ -1,7 +1,7 @@
 """The pieces of Flux that alert rules are made of.
 
 Grafana compares one number a series, so a query ends in one row for each: what is compared, and when. What is read is
-first taken together by the minute, which InfluxDB does where the points lie.
+first taken together by spans of time, which InfluxDB does where the points lie.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ JOB: Final = ("job",)
 
 MOST_SERIES: Final = 900
 """The worst so many series are compared: of more than 1,000 Grafana's datasource makes an error."""
+CAPTURES: Final = "10s"
+"""Captures of so short a time count as one: few to read, and yet a training of a minute is told of."""
+MINUTE: Final = "1m"
+"""Jobs tell of themselves once in it, and runs twice."""
 NOW: Final = "v.timeRangeStop"
 SINCE: Final = f"since = (time) => float(v: int(v: {NOW}) - int(v: time)) / 1000000000.0"
 """Flux for how long ago a time was, in seconds."""
@@ -43,10 +47,10 @@ def ago(seconds: int) -> str:
     return f"date.sub(d: {seconds}s, from: {NOW})"
 
 
-def minutes(labels: Sequence[str], fn: str) -> str:
-    """One number for each minute in which a series has points, oldest first."""
+def spans(every: str, labels: Sequence[str], fn: str) -> str:
+    """One number for each span of time in which a series has points, oldest first."""
     return f"""
-  |> aggregateWindow(every: 1m, fn: {fn}, createEmpty: false)
+  |> aggregateWindow(every: {every}, fn: {fn}, createEmpty: false)
   |> toFloat(){by(labels)}
   |> sort(columns: ["_time"])"""
 
@@ -59,17 +63,17 @@ def by(labels: Sequence[str]) -> str:
 
 
 def taken(rule: Rule) -> str:
-    """What of a minute counts: its mildest value where every minute must lie beyond the threshold, else its worst."""
+    """What of a span counts: its mildest value where every span must lie beyond the threshold, else its worst."""
     mildest = rule.for_captures == rule.within
     return "min" if (rule.above is not None) is mildest else "max"
 
 
 def reached(rule: Rule, fields: int = 1) -> str:
-    """The value that `for_captures` of the last `within` minutes reach; nothing of a series that has not as many.
+    """The value that `for_captures` of the last `within` spans reach; nothing of a series that has not as many.
 
     Args:
         rule: says how many of how many.
-        fields: that a series has, each of which tells of a minute.
+        fields: that a series has, each of which tells of a span.
     """
     return f"""
   |> tail(n: {rule.within * fields})

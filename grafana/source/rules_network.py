@@ -7,6 +7,7 @@ from typing import Final
 from collector.schema import RUNS
 from grafana.source.flux import points, texts
 from grafana.source.rules_flux import (
+    CAPTURES,
     GATE,
     LAYER,
     NOW,
@@ -16,9 +17,9 @@ from grafana.source.rules_flux import (
     beside,
     compared,
     field_of,
-    minutes,
     part,
     reached,
+    spans,
     taken,
 )
 from jobs.notify.rule import Rule
@@ -26,7 +27,7 @@ from jobs.notify.track import FEWEST_CAPTURES, MEDIAN_CAPTURES
 from jobs.queries.values import literal
 
 RECENT_SECONDS: Final = 900
-"""How far back the last minutes with captures may lie: of a run that captures less often nothing is said."""
+"""How far back the last captures may lie: of a run that captures less often nothing is said."""
 INSIDE_SECONDS: Final = 6 * 3600
 """How far back it is looked whether a gate has been within its thresholds."""
 USUAL_SECONDS: Final = 2 * 3600
@@ -47,7 +48,7 @@ def unit(rule: Rule) -> float:
 def value(rule: Rule, labels: tuple[str, ...], *fields: str) -> str:
     """A field as it is; of several, whichever is worse."""
     scaled = f"\n  |> map(fn: (r) => ({{r with _value: r._value / {literal(unit(rule))}}}))"
-    found = field_of(rule, *fields) + minutes(labels, taken(rule)) + reached(rule, max(1, len(fields)))
+    found = field_of(rule, *fields) + spans(CAPTURES, labels, taken(rule)) + reached(rule, max(1, len(fields)))
     return found + (scaled if unit(rule) != 1.0 else "") + compared(rule, labels)
 
 
@@ -58,6 +59,7 @@ def once_inside(rule: Rule) -> str:
         if rule.above is not None
         else ("max", f"r.inside >= {literal(rule.below or 0.0)}")
     )
+    recent = field_of(rule, start=ago(RECENT_SECONDS)) + spans(CAPTURES, GATE, taken(rule)) + reached(rule)
     return f"""import "date"
 
 inside = {field_of(rule)}
@@ -65,17 +67,17 @@ inside = {field_of(rule)}
   |> toFloat()
   |> group(columns: {texts(GATE)})
   |> {inside}(){part("inside", GATE)}
-recent = {field_of(rule, start=ago(RECENT_SECONDS))}{minutes(GATE, taken(rule))}{reached(rule)}{part("recent", GATE)}
+recent = {recent}{part("recent", GATE)}
 {beside(("inside", "recent"), GATE)}
   |> filter(fn: (r) => exists r.recent and exists r.inside and {bound}){compared(rule, GATE, "r.recent")}"""
 
 
 def times_median(rule: Rule) -> str:
-    """A field as a multiple of its own median, from which the last minutes are left out."""
-    recent = field_of(rule, start=ago(RECENT_SECONDS)) + minutes(PARAM, taken(rule)) + reached(rule)
+    """A field as a multiple of its own median, from which the last captures are left out."""
+    recent = field_of(rule, start=ago(RECENT_SECONDS)) + spans(CAPTURES, PARAM, taken(rule)) + reached(rule)
     return f"""import "date"
 
-before = {field_of(rule)}{minutes(PARAM, "mean")}
+before = {field_of(rule)}{spans(CAPTURES, PARAM, "mean")}
   |> tail(n: {MEDIAN_CAPTURES}, offset: {rule.within})
 usual = before
   |> median(method: "exact_mean"){part("usual", PARAM)}
@@ -88,8 +90,8 @@ recent = {recent}{part("recent", PARAM)}
 
 
 def frozen(rule: Rule) -> str:
-    """The update of each layer over all its parameters, where some layer of the run moved in each of the minutes."""
-    largest = '\n  |> aggregateWindow(every: 1m, fn: max, createEmpty: false, timeSrc: "_start")'
+    """The update of each layer over all its parameters, where some layer of the run moved at each of the captures."""
+    largest = f'\n  |> aggregateWindow(every: {CAPTURES}, fn: max, createEmpty: false, timeSrc: "_start")'
     return f"""norms = {field_of(rule)}{largest}
   |> toFloat()
   |> keep(columns: {texts(["_start", "_stop", "_time", "_value", *LAYER])})
@@ -115,7 +117,7 @@ import "regexp"
 import "strings"
 
 {_UNITS}
-counted = {field_of(rule)}{minutes(GATE, taken(rule))}{reached(rule)}
+counted = {field_of(rule)}{spans(CAPTURES, GATE, taken(rule))}{reached(rule)}
 runs = {points(RUNS, ("config",), start=f"date.sub(d: {RUN_DAYS}d, from: {NOW})")}
   |> last()
   |> rename(columns: {{_value: "config"}})

@@ -155,14 +155,14 @@ class AlertRule:
         return f"Alerts {side} {limit}. {self.remedy or rule.remedy}"
 
 
-def over_minutes(rule: Rule) -> str:
-    """How many of how many minutes, in words."""
+def over_spans(rule: Rule, span: str) -> str:
+    """How many of how many spans of time that have points, in words."""
     if rule.within == 1:
         return ""
     if rule.for_captures == rule.within:
-        return f"in {rule.within} minutes in a row that have points"
+        return f"in {rule.within} {span} in a row"
     many = "one" if rule.for_captures == 1 else str(rule.for_captures)
-    return f"in {many} of the last {rule.within} minutes that have points"
+    return f"in {many} of the last {rule.within} {span}"
 
 
 _KEYS: Final = ("uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels")

@@ -8,6 +8,7 @@ from collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEA
 from grafana.source.flux import points, texts
 from grafana.source.rules_flux import (
     JOB,
+    MINUTE,
     NOW,
     RUN,
     SINCE,
@@ -15,9 +16,9 @@ from grafana.source.rules_flux import (
     beside,
     compared,
     field_of,
-    minutes,
     part,
     reached,
+    spans,
 )
 from jobs.features import WARM_UP
 from jobs.lives import DIED_SECONDS
@@ -114,7 +115,7 @@ heard = newest{AGE}{part("heard", RUN)}
 def rise(rule: Rule) -> str:
     """By how much a counter rose over the last minutes. One that begins among them has begun at 0."""
     begun = f"r.minutes <= {rule.within} and int(v: r.first) - int(v: v.timeRangeStart) > {GAP_SECONDS}000000000"
-    return f"""{field_of(rule)}{minutes(RUN, "max")}
+    return f"""{field_of(rule)}{spans(MINUTE, RUN, "max")}
   |> tail(n: {rule.within + 1})
   |> sort(columns: ["_time"], desc: true)
   |> reduce(
@@ -131,7 +132,7 @@ def rise(rule: Rule) -> str:
 
 def rises(rule: Rule) -> str:
     """By how much a counter rose in each of so many of the last minutes, in the least of them."""
-    return f"""{field_of(rule)}{minutes(JOB, "max")}
+    return f"""{field_of(rule)}{spans(MINUTE, JOB, "max")}
   |> difference(nonNegative: true)
   |> filter(fn: (r) => exists r._value){reached(rule)}{compared(rule, JOB)}"""
 
@@ -139,7 +140,7 @@ def rises(rule: Rule) -> str:
 def growth(rule: Rule) -> str:
     """By how much a number grew from heartbeat to heartbeat, in the mildest of the last minutes."""
     heartbeats = literal(60 / HEARTBEAT_SECONDS)
-    return f"""{field_of(rule)}{minutes(RUN, "last")}
+    return f"""{field_of(rule)}{spans(MINUTE, RUN, "last")}
   |> difference()
   |> map(fn: (r) => ({{r with _value: r._value / {heartbeats}}})){reached(rule)}{compared(rule, RUN)}"""
 
@@ -149,7 +150,7 @@ def stuck(rule: Rule) -> str:
     usual = "if r.turns > 0.0 then (r.began - r.ended) / r.turns else 0.0"
     return f"""{SINCE}
 
-told = {field_of(rule)}{minutes(JOB, "last")}
+told = {field_of(rule)}{spans(MINUTE, JOB, "last")}
 oldest = told
   |> limit(n: 1)
 ends = union(tables: [oldest, told
