@@ -46,9 +46,10 @@ influxd: ## build influxd where needed (about 10 minutes, once) and print its pa
 browser: ## install Chromium for the tests of the report, where that is possible
 	@tools/system-packages browser
 
-bench: setup ## measure what watching costs, shipping, the encoder and the jobs, beside their peers (about 45 minutes)
+bench: setup ## measure what watching costs, shipping, the encoder, the jobs and the dashboards, beside their peers (about an hour)
 	$(BIN)/python -m bench.collector
 	$(BIN)/python -m bench.jobs
+	$(BIN)/python -m bench.dashboards
 
 faults: setup ## train with faults put in, and print what each detector finds of them (half an hour the first time)
 	$(BIN)/python -m bench.faults
