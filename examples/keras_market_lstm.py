@@ -117,7 +117,7 @@ class Progress(keras.callbacks.Callback):
             )
 
 
-def train(arguments: argparse.Namespace, run: str, fault: str) -> str:
+def train(arguments: argparse.Namespace, run: str | None, fault: str) -> str:
     """Train one policy and return its run."""
     windows, following = market(arguments.symbol)
     split = int(len(windows) * 0.8)
@@ -126,7 +126,7 @@ def train(arguments: argparse.Namespace, run: str, fault: str) -> str:
     epochs = arguments.epochs or max(3, round(BATCHES / batches))
     model = policy(arguments.seed)
     monitor = GateMonitor(
-        log_dir=Path(arguments.log_dir) / run if arguments.log_dir else None,
+        log_dir=Path(arguments.log_dir, run or "") if arguments.log_dir else None,
         run=run,
         store=arguments.store,
         probe=windows[max(0, split - 32) : split],

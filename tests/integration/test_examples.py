@@ -223,3 +223,10 @@ def test_nothing_is_known_before_its_time(monkeypatch, name):
     cut = known()
     assert 170 < len(cut) < 200
     np.testing.assert_array_equal(cut, whole[: len(cut)])
+
+
+def test_a_training_without_a_name_is_given_one(tmp_path):
+    options = ["--epochs", "1", "--fault", "forget-shut", "--store", "sqlite:///a.db"]
+    name = said(begin([str(EXAMPLES / "keras_market_lstm.py"), *options], tmp_path)).strip()
+    assert open_store(f"sqlite:///{tmp_path}/a.db").runs()["run"].tolist() == [name]
+    assert (tmp_path / "gate_logs" / "gate_epoch_0.npz").exists()
