@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from collector.store.influxdb import InfluxStore
 
@@ -27,6 +28,9 @@ _BINARY = os.environ.get("GATEWATCH_INFLUXD")
 _CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 _spools = count()
+
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # not by the clock
+settings.load_profile("tests")
 
 # TensorFlow and Triton each bring an LLVM, and a process that loads both aborts. torch does without Triton on a CPU.
 sys.modules["triton"] = None  # type: ignore[assignment]  # which makes its import fail
