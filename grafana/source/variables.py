@@ -8,7 +8,8 @@ from grafana_foundation_sdk.builders.dashboard import QueryVariable
 from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
 
 from collector.schema import GATE_SCALES, GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
-from grafana.source.flux import DATASOURCE, chosen, flux, pattern, text
+from grafana.source.flux import DATASOURCE, chosen, flux, pattern, points, text
+from grafana.source.queries import CONSENSUS
 
 SIGMOID: Final = tuple(gate for gate, scale in GATE_SCALES.items() if scale.low == 0)
 """The gates between 0 and 1; what a layer has beside them lies between −1 and 1, or, as the cell state, beyond."""
@@ -78,14 +79,35 @@ def phase() -> QueryVariable:
     return _variable("phase", "Phase", _values("phase", RUNS, chosen("run")), "train, validation, backtest or live.")
 
 
-def layer(measurement: str = GATE_STATS) -> QueryVariable:
-    """The layers of the run of which a measurement speaks; one is chosen."""
-    return _variable("layer", "Layer", _values("layer", measurement, chosen("run"), chosen("phase")), "Of this run.")
+def layer() -> QueryVariable:
+    """The layers of the run, of which one is chosen; the one that had the worst score comes first.
+
+    The scores are those of all times: a dashboard may open on another range, or in the market's time. Scores of what
+    has no gates, such as the loss, count for none.
+    """
+    scores = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, chosen("run"), chosen("phase"), start="0", stop="")
+    query = flux(
+        _SCHEMA,
+        f"layers = {_index('layer', GATE_STATS, chosen('run'), chosen('phase'))}",
+        'named = layers |> findColumn(fn: (key) => true, column: "_value")',
+        f"worst = {scores}",
+        "  |> max()",
+        "  |> group()",
+        "  |> filter(fn: (r) => contains(set: named, value: r.layer))",
+        '  |> top(n: 1, columns: ["_value"])',
+        '  |> findColumn(fn: (key) => true, column: "layer")',
+        "layers",
+        "  |> map(fn: (r) => ({r with later: if contains(set: worst, value: r._value) then 0 else 1}))",
+        '  |> sort(columns: ["later", "_value"])',
+        '  |> keep(columns: ["_value"])',
+    )
+    return _variable("layer", "Layer", query, "Of this run; the one that had the worst anomaly score comes first.")
 
 
 def layers(measurement: str = GATE_STATS) -> QueryVariable:
-    """The same, of which any are chosen."""
-    return _several(layer(measurement))
+    """The layers of the run of which a measurement speaks; any are chosen."""
+    query = _values("layer", measurement, chosen("run"), chosen("phase"))
+    return _several(_variable("layer", "Layer", query, "Of this run."))
 
 
 def gate() -> QueryVariable:

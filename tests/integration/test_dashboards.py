@@ -10,7 +10,7 @@ import pytest
 from influxdb_client.client.influxdb_client import InfluxDBClient
 
 from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import GRU_GATES, LSTM_GATES, RUNS, Point
+from collector.schema import GATE_SCORES, GATE_STATS, GRU_GATES, LSTM_GATES, RUNS, Point
 from grafana.source import dashboards
 from grafana.source.compare import POINTS
 from grafana.source.runs import MOST_RUNS
@@ -86,6 +86,40 @@ def opened(boards, source, now):
 def options(asked):
     (variable,) = asked
     return [value for frame in variable.frames for value in frame.fields[-1].values]
+
+
+def scored(influxd, now, layers, scores, run="r"):
+    """A bucket with one run that trained and was tested a day of the market long ago, and these scores of it.
+
+    Another run has layers of the same names, the first of which is its worst.
+    """
+    begin = {"train": now - HOUR, "backtest": now - 400 * 24 * HOUR}
+    points = []
+    for phase, since in begin.items():
+        tags = {"run": run, "phase": phase}
+        points.append(Point(RUNS, tags, {"event": "started", "step": 0}, now - HOUR))
+        points.append(Point("train_metrics", tags, {"price": 1.0, "step": 0}, since))
+        points += [Point(GATE_STATS, {**tags, "layer": x, "gate": "forget"}, {"mean": 0.5}, since) for x in layers]
+    points.append(Point(RUNS, {"run": "other", "phase": "train"}, {"event": "started", "step": 0}, now - 2 * HOUR))
+    given = [(run, *score) for score in scores] + [
+        ("other", phase, layers[0], "forget", "consensus", 9.0) for phase in begin if scores
+    ]
+    for name, phase, layer, gate, detector, score in given:
+        tags = {"run": name, "phase": phase, "layer": layer, "gate": gate, "detector": detector}
+        points += [
+            Point(GATE_SCORES, tags, {"anomaly_score": score, "why_level": 99.0}, begin[phase]),
+            Point(GATE_SCORES, tags, {"anomaly_score": 0.0, "why_level": 99.0}, begin[phase] + SECOND),
+        ]
+    bucket = influxd.bucket()
+    influxd.store(bucket).write(points)
+    return source_of(influxd, bucket)
+
+
+def layers_of(board, source, now, window=None, run="r", **chosen):
+    """What the variable `layer` offers; no query of the dashboard fails."""
+    found = [*ask(board, source, now=now, window=window, chosen={"run": run, **chosen})]
+    assert [(one.panel, one.problem) for one in found if one.problem] == []
+    return options(one for one in found if (one.panel, one.kind) == ("layer", "variable"))
 
 
 def values(asked):
@@ -254,6 +288,41 @@ class TestVariables:
         assert options(found["layer"]) == list(seeded.LAYERS)
         assert options(found["phase"]) == ["train"]
         assert options(opened("gates", run=seeded.BACKTEST)["phase"]) == ["backtest"]
+
+    @pytest.mark.parametrize("name", ["gates", "compare", "backtest"])
+    def test_the_layer_with_the_worst_score_comes_first(self, boards, influxd, now, name):
+        """The scores of other phases, runs, detectors and series without gates are not asked; nor is the time range."""
+        source = scored(
+            influxd,
+            now,
+            ["a", "b", "c", "d"],
+            [
+                ("backtest", "c", "forget", "consensus", 2.0),
+                ("backtest", "b", "forget", "consensus", 1.5),
+                ("backtest", "b", "input", "consensus", 0.2),
+                ("backtest", "a", "forget", "isolation_forest", 9.0),
+                ("train", "d", "forget", "consensus", 9.0),
+                ("backtest", "_model", "loss", "consensus", 9.0),
+                ("backtest", "dense", "kernel", "consensus", 9.0),
+            ],
+        )
+        assert layers_of(boards[f"gatewatch-{name}"], source, now, phase="backtest") == ["c", "a", "b", "d"]
+
+    def test_the_worst_score_may_be_before_the_time_range(self, boards, influxd, now):
+        source = scored(influxd, now, ["a", "b"], [("train", "b", "forget", "consensus", 2.0)])
+        window = (now - SECOND, now)
+        assert layers_of(boards["gatewatch-gates"], source, now, window, phase="train") == ["b", "a"]
+
+    @pytest.mark.parametrize("name", ["gates", "compare", "backtest"])
+    def test_layers_without_scores_come_by_name(self, boards, influxd, now, name):
+        source = scored(influxd, now, ["b", "a"], [])
+        assert layers_of(boards[f"gatewatch-{name}"], source, now, phase="backtest") == ["a", "b"]
+
+    def test_the_worst_layer_of_a_run_with_a_hostile_name(self, boards, influxd, now):
+        worst = [("train", seeded.HOSTILE_LAYER, "forget", "consensus", 2.0)]
+        source = scored(influxd, now, ["a", seeded.HOSTILE_LAYER, "z"], worst, run=seeded.HOSTILE)
+        found = layers_of(boards["gatewatch-gates"], source, now, run=seeded.HOSTILE, phase="train")
+        assert found == [seeded.HOSTILE_LAYER, "a", "z"]
 
     @pytest.mark.parametrize(("run", "gates"), [(seeded.COLLAPSED, LSTM_GATES), (seeded.GRU, GRU_GATES)])
     def test_each_run_shows_its_own_gates(self, opened, run, gates):
