@@ -12,9 +12,14 @@ from typing import Any, Final
 
 import urllib3
 
-from collector.errors import GatewatchError
+from collector.errors import ConfigError, GatewatchError
+from jobs.stack.wanted import HISTORY_SUFFIX
 
-_TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=10.0)
+ANSWER_S: Final = 10.0
+"""Seconds that a server may take for an answer."""
+LISTED: Final = 100
+"""Buckets that are asked for at once, which is as many as InfluxDB gives."""
+_CONNECT_S: Final = 5.0
 _OTHERS: Final = 5
 """Of the buckets that a token sees beside its own, so many are tried."""
 
@@ -25,7 +30,7 @@ class Rights:
 
     Attributes:
         reads, writes: its own bucket.
-        reads_too: names of other buckets that it may read.
+        reads_too: names of other buckets that it may read; that of its hourly aggregates is none.
         writes_too: those of them that it was seen to be allowed to write.
         tokens: whether it may read tokens, as only one does that may do everything.
     """
@@ -48,15 +53,15 @@ def rights(url: str, org: str, bucket: str, token: str) -> Rights:
     """What the token may do in an InfluxDB.
 
     Raises:
-        GatewatchError: it is not reached, or the token is unknown there.
+        ConfigError: the token is unknown there.
+        GatewatchError: it does not answer as it should.
     """
+    own = {bucket, bucket.partition("/")[0]}
+    ours = own | {name + HISTORY_SUFFIX for name in own}
     with _Asking(url, org, token) as asking:
-        listed = asking.get("/api/v2/buckets", limit="100", org=org)
-        names = [str(one["name"]) for one in listed.get("buckets", ())]
-        own = bucket.partition("/")[0]
-        others = tuple(name for name in names if name not in (own, bucket))
+        others = tuple(name for name in asking.buckets(limit=str(LISTED)) if name not in ours)
         return Rights(
-            reads=own in names or bucket in names,
+            reads=any(asking.buckets(name=name) for name in own),
             writes=asking.writes(bucket),
             reads_too=others,
             writes_too=tuple(name for name in others[:_OTHERS] if asking.writes(name)),
@@ -64,10 +69,24 @@ def rights(url: str, org: str, bucket: str, token: str) -> Rights:
         )
 
 
+def see_answer(url: str) -> None:
+    """See that a server answers, whatever it says.
+
+    Raises:
+        GatewatchError: it does not, or not in time.
+    """
+    with _Asking(url, "", "") as asking:
+        asking.ask("GET", "/ping", {})
+
+
 class _Asking:
     def __init__(self, url: str, org: str, token: str) -> None:
         self._url, self._org = url, org
-        self._pool = urllib3.PoolManager(headers={"Authorization": f"Token {token}"}, timeout=_TIMEOUT, retries=False)
+        self._pool = urllib3.PoolManager(
+            headers={"Authorization": f"Token {token}"} if token else None,
+            timeout=urllib3.Timeout(connect=min(_CONNECT_S, ANSWER_S), total=ANSWER_S),
+            retries=False,
+        )
 
     def __enter__(self) -> _Asking:
         return self
@@ -75,9 +94,17 @@ class _Asking:
     def __exit__(self, *_: object) -> None:
         self._pool.clear()
 
+    def buckets(self, **fields: str) -> list[str]:
+        """The names of those that the token may read."""
+        return [str(one["name"]) for one in self.get("/api/v2/buckets", org=self._org, **fields).get("buckets", ())]
+
     def get(self, path: str, **fields: str) -> Any:
         """An answer; nothing where the token may not ask."""
-        response = self._ask("GET", path, fields)
+        response = self.ask("GET", path, fields)
+        if response.status == 401:
+            raise ConfigError(f"{self._url}: the token is refused; see INFLUXDB_V2_TOKEN")
+        if response.status >= 500:
+            raise GatewatchError(f"{self._url}: answers {response.status}; see that InfluxDB is well")
         if response.status in (403, 404):
             return {}
         try:
@@ -86,16 +113,19 @@ class _Asking:
             raise GatewatchError(f"{self._url}: answers {response.status}, which is not InfluxDB 2") from None
 
     def writes(self, bucket: str) -> bool:
-        return self._ask("POST", "/api/v2/write", {"org": self._org, "bucket": bucket}).status == 204
+        return self.ask("POST", "/api/v2/write", {"org": self._org, "bucket": bucket}).status == 204
 
-    def _ask(self, method: str, path: str, fields: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def ask(self, method: str, path: str, fields: dict[str, str]) -> urllib3.BaseHTTPResponse:
         try:
-            response = self._pool.request_encode_url(method, self._url + path, fields=fields)
+            return self._pool.request_encode_url(method, self._url + path, fields=fields)
+        except urllib3.exceptions.NewConnectionError:
+            raise GatewatchError(f"{self._url}: no connection; see that InfluxDB runs there") from None
+        except urllib3.exceptions.TimeoutError:
+            raise GatewatchError(
+                f"{self._url}: no answer within {ANSWER_S:g} s; see that InfluxDB runs there and is well"
+            ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise GatewatchError(f"{self._url}: no answer ({type(error).__name__})") from None
-        if response.status == 401 and method == "GET":
-            raise GatewatchError(f"{self._url}: the token is refused; see INFLUXDB_V2_TOKEN")
-        return response
 
 
 def _named(names: tuple[str, ...]) -> str:

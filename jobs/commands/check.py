@@ -42,7 +42,14 @@ class Doubt(GatewatchError):  # noqa: N818 - nothing failed
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    check = commands.add_parser("check", parents=[with_store], help="see whether everything that is configured works")
+    check = commands.add_parser(
+        "check",
+        parents=[with_store],
+        help="see whether everything that is configured works",
+        description="Looks at the configuration, the store and its token, the spool, the state folder, the mail server"
+        " and, where GRAFANA_URL names one, the Grafana: a line for each, with the remedy where something does not"
+        " work. Changes nothing, and sends a mail only with --mail.",
+    )
     check.add_argument("--mail", action="store_true", help="send a mail to the recipients, to see that it arrives")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run_command=_run)
@@ -73,16 +80,22 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 
     store: Store | None = None
 
+    answers = False
+
     def opened() -> str:
-        nonlocal store
+        nonlocal store, answers
         from collector.store import open_store  # noqa: PLC0415 - numpy comes with it
+        from jobs.influx_token import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
 
         store = open_store(arguments.store)
+        if "bucket" in store.destination:
+            see_answer(store.url)
+            answers = True
         return _store(store)
 
     yield _found("configuration", configuration)
     yield (stored := _found("store", opened))
-    if store is not None and "bucket" in store.destination:
+    if store is not None and answers:
         destination = store.destination
         token = _found("token", lambda: _token(destination))
         if token.ok or stored.ok:  # else it is the same trouble twice

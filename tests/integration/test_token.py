@@ -8,12 +8,14 @@ import time
 
 import pytest
 
-from collector.errors import GatewatchError
+from collector.errors import ConfigError, GatewatchError
 from collector.schema import Point
+from jobs import influx_token
 from jobs.cli import main
 from jobs.influx_token import Rights, rights
 from tests.conftest import free_port
-from tests.servers import Front, replying
+from tests.servers import Front, holding, replying
+from tests.tokens import token_of
 
 
 @pytest.fixture
@@ -24,18 +26,7 @@ def bucket(influxd):
 @pytest.fixture
 def token(influxd, bucket):
     """Makes a token: `read` and `write` of our bucket, `read all` and `write all` of every one, `tokens`."""
-    found = influxd.call(f"/api/v2/buckets?name={bucket}")["buckets"][0]["id"]
-
-    def made(*rights):
-        permissions = []
-        for right in rights:
-            action, _, what = right.partition(" ")
-            resource = {"type": "authorizations" if what == "tokens" else "buckets", "orgID": influxd.org_id}
-            permissions.append({"action": action, "resource": resource | ({} if what else {"id": found})})
-        answer = influxd.call("/api/v2/authorizations", {"orgID": influxd.org_id, "permissions": permissions})
-        return str(answer["token"])
-
-    return made
+    return lambda *rights: token_of(influxd, *rights, buckets=(bucket,))
 
 
 class TestRights:
@@ -66,12 +57,38 @@ class TestRights:
         assert store.count("m", "f") == 1
 
     def test_a_token_that_nobody_knows(self, influxd, bucket):
-        with pytest.raises(GatewatchError, match="the token is refused; see INFLUXDB_V2_TOKEN"):
+        with pytest.raises(ConfigError, match="the token is refused; see INFLUXDB_V2_TOKEN"):
             rights(influxd.url, influxd.org, bucket, "s3cret")
 
     def test_nobody_is_there(self):
-        with pytest.raises(GatewatchError, match="no answer"):
+        with pytest.raises(GatewatchError, match="no connection; see that InfluxDB runs there"):
             rights(f"http://127.0.0.1:{free_port()}", "o", "b", "s3cret")
+
+    def test_the_hourly_aggregates_of_our_bucket_are_no_excess(self, influxd, bucket):
+        hourly = influxd.bucket(f"{bucket}_hourly")
+        found = rights(influxd.url, influxd.org, bucket, token_of(influxd, "read", buckets=(bucket, hourly)))
+        assert found == Rights(reads=True, writes=False)
+        found = rights(influxd.url, influxd.org, hourly, token_of(influxd, "read", buckets=(hourly,)))
+        assert found == Rights(reads=True, writes=False)
+
+    def test_of_more_buckets_than_are_listed_at_once(self, influxd, monkeypatch):
+        monkeypatch.setattr(influx_token, "LISTED", 2)
+        names = [influxd.bucket() for _ in range(4)]
+        token = token_of(influxd, "read", buckets=tuple(names))
+        assert [rights(influxd.url, influxd.org, name, token).reads for name in names] == [True] * 4
+
+    def test_an_organisation_that_is_not_there(self, influxd, bucket, token):
+        assert rights(influxd.url, "elsewhere", bucket, token("read")) == Rights(reads=False, writes=False)
+
+    @pytest.mark.parametrize("body", [b'{"code":"unavailable","message":"starting"}', b"busy"])
+    def test_a_server_that_is_unwell(self, body):
+        front = Front()
+        front.answer = replying(503, body)
+        try:
+            with pytest.raises(GatewatchError, match="answers 503"):
+                rights(front.url, "o", "b", "s3cret")
+        finally:
+            front.close()
 
     def test_something_else_is_there(self):
         front = Front()
@@ -122,3 +139,23 @@ class TestTheCheckCommand:
         status, found = finding(token("read"))
         assert (status, found["store"]["ok"]) == (1, False)
         assert "enough for Grafana; a training and the jobs need another" in found["token"]["detail"]
+
+
+class TestAStoreThatDoesNotAnswer:
+    def test_the_check_command_asks_it_once_and_looks_at_all_else(self, monkeypatch, capsys, tmp_path):
+        front = Front()
+        front.answer = holding
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(influx_token, "ANSWER_S", 0.5)
+        for name, value in {"URL": front.url, "ORG": "o", "BUCKET": "b", "TOKEN": "s3cret"}.items():
+            monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+        try:
+            assert main(["check", "--json"]) == 1
+            assert front.held == 1
+        finally:
+            front.close()
+        found = {one["what"]: one for one in json.loads(capsys.readouterr().out)}
+        assert (
+            found["store"]["detail"] == f"{front.url}: no answer within 0.5 s; see that InfluxDB runs there and is well"
+        )
+        assert [*found] == ["configuration", "store", "spool", "state folder", "mail"]
