@@ -30,17 +30,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.stack.setup", description="Make what Gatewatch needs in an InfluxDB, once."
     )
-    parser.add_argument("--tokens", type=Path, required=True, metavar="FOLDER", help="where the tokens are put")
+    parser.add_argument("--tokens", type=_folder, required=True, metavar="FOLDER", help="where the tokens are put")
     folder: Path = parser.parse_args(arguments).tokens
     try:
-        set_up(wanted(os.environ), folder, lambda line: print(line, flush=True))
+        set_up(wanted(os.environ), folder, _say)
     except ConfigError as error:
         return fail(str(error), 2)
     except GatewatchError as error:
         return fail(str(error))
     except KeyboardInterrupt:
         return fail("interrupted", 130)
+    except OSError as error:
+        return fail(f"the output: {error.strerror or error}")
     return 0
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("name a folder, . for this one")
+    return Path(text)
+
+
+def _say(line: str) -> None:
+    """Say it to whoever still listens: the work goes on without."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def set_up(wished: Wanted, folder: Path, say: Callable[[str], None]) -> None:
@@ -100,7 +116,8 @@ def _tokens(
             server.drop_grant(grant)
         write_token(folder, step.name, server.make_token(org, step.name, step.permissions))
         may = " and ".join(sorted({action for action, _ in step.permissions}))
-        say(f"made the token {token_path(folder, step.name)}, which may {may}")
+        replaced = "; the one before no longer works" if step.stale else ""
+        say(f"made the token {token_path(folder, step.name)}, which may {may}{replaced}")
 
 
 def _how_long(seconds: int) -> str:

@@ -60,7 +60,7 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
     url = _text(environment, "INFLUXDB_V2_URL").rstrip("/")
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.username is None
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.port != 0
     except ValueError:
         usable = False
     if not usable:

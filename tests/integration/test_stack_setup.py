@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from tests.servers import Front, replying
 
 USER, PASSWORD = "gatewatch", "correct horse"
 HOUR = 3_600 * 10**9
+REPLACED = "; the one before no longer works"
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +223,7 @@ class TestRepair:
         path.unlink()
         if content is not None:
             path.write_bytes(content)
-        assert run(capsys, tokens)[:-1] == [f"made the token {path}, which may read and write"]
+        assert run(capsys, tokens)[:-1] == [f"made the token {path}, which may read and write{REPLACED}"]
         store(server, tokens, "jobs").check()
         with pytest.raises(ConfigError, match="unauthorized"):
             InfluxStore(server.url, org="gatewatch", bucket="gatewatch", token=old).check()
@@ -264,6 +267,14 @@ class TestRepair:
             [task] = api.find_tasks(name=TASK)
             assert (task.flux, task.status) == (flux, "active")
 
+    def test_another_folder_says_what_becomes_of_the_first(self, fresh, tmp_path, capsys):
+        run(capsys, tmp_path / "one")
+        said = run(capsys, tmp_path / "two")[:-1]
+        assert [line.endswith(REPLACED) for line in said] == [True] * 3
+        for name in ("collector", "jobs", "grafana"):
+            with pytest.raises(ConfigError, match="unauthorized"):
+                store(fresh, tmp_path / "one", name).check()
+
     def test_a_bucket_that_was_deleted(self, server, tokens, capsys):
         with owner(server) as client:
             api = client.buckets_api()
@@ -271,7 +282,7 @@ class TestRepair:
         said = run(capsys, tokens)
         assert said[0] == "made the bucket 'gatewatch_hourly', which keeps points for ever"
         assert f"put the task {TASK!r} back" in said
-        assert f"made the token {tokens}/grafana/grafana.token, which may read" in said
+        assert f"made the token {tokens}/grafana/grafana.token, which may read{REPLACED}" in said
         assert len(said) == 4  # the collector and the jobs keep theirs
         assert len(run(capsys, tokens)) == 1
 
@@ -323,7 +334,43 @@ class TestHourly:
             assert done.status == "success", [line.message for line in api.get_run_logs(task.id, started.id)]
 
 
+class TestOutput:
+    """The work is done whoever reads what is said of it."""
+
+    def test_a_closed_pipe(self, fresh, tmp_path):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = self.run(tmp_path, writing)
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, "")
+        store(fresh, tmp_path, "jobs").check()
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    def test_a_full_disk(self, server, tokens):
+        with Path("/dev/full").open("w") as full:
+            done = self.run(tokens, full.fileno())
+        assert (done.returncode, done.stderr) == (1, "gatewatch: the output: No space left on device\n")
+
+    def run(self, folder, stdout):
+        command = [sys.executable, "-m", "jobs.stack.setup", "--tokens", os.fspath(folder)]
+        return subprocess.run(command, check=False, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+
 class TestBadInput:
+    def test_no_folder(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit, match="2"):
+            setup.main(["--tokens", ""])
+        assert "--tokens: name a folder" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("url", ["http://localhost:99999", "http://localhost:port"])
+    def test_no_port(self, tmp_path, capsys, monkeypatch, url):
+        monkeypatch.setenv("INFLUXDB_V2_URL", url)
+        monkeypatch.setenv("GATEWATCH_INFLUXDB_PASSWORD", PASSWORD)
+        [said] = run(capsys, tmp_path, 2)
+        assert said == "gatewatch: INFLUXDB_V2_URL is not the address of an InfluxDB; write it as http://host:8086"
+
     def test_another_password(self, server, tokens, capsys, monkeypatch):
         monkeypatch.setenv("GATEWATCH_INFLUXDB_PASSWORD", "another horse")
         [said] = run(capsys, tokens, 2)
