@@ -63,6 +63,23 @@ assert not {set(heavy)!r} & set(sys.modules), {set(heavy)!r} & set(sys.modules)
     assert "backfill" in done.stdout
 
 
+@pytest.mark.parametrize("module", ["argparse", "collector.errors", "jobs.commands", "jobs.lives", "pandas"])
+def test_ctrl_c_while_it_loads_is_one_line(module, store):
+    fill(store, 1)
+    code = f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from jobs.cli import main
+sys.exit(main(["runs"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "gatewatch: interrupted\n")
+
+
 def test_the_version(capsys):
     from importlib import metadata
 

@@ -19,7 +19,7 @@ from collector.config import Settings, load_settings
 from collector.sb3 import GateMonitorCallback
 from collector.schema import Point
 from collector.torch import GateMonitor as TorchMonitor
-from jobs.cli import _parser
+from jobs.command_line import parser
 from jobs.grafana.frames import FluxSource
 from jobs.grafana.interpolate import Moment, interpolate
 from tests.grafana_alerts import SECOND, series
@@ -121,7 +121,7 @@ def test_every_argument_of_the_monitor_is_listed_with_its_default():
 
 
 def test_every_command_is_listed():
-    commands = next(action for action in _parser()._actions if action.dest == "command" or action.choices).choices
+    commands = next(action for action in parser()._actions if action.dest == "command" or action.choices).choices
     listed = set(re.findall(r"^\| `gatewatch (\w+)", README, re.M))
     assert listed == set(commands)
 
