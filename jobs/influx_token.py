@@ -69,22 +69,26 @@ def rights(url: str, org: str, bucket: str, token: str) -> Rights:
         )
 
 
-def see_answer(url: str) -> None:
+def see_answer(url: str, seconds: float | None = None) -> None:
     """See that a server answers, whatever it says.
+
+    Args:
+        url: its address.
+        seconds: that it may take; None for the default.
 
     Raises:
         GatewatchError: it does not, or not in time.
     """
-    with _Asking(url, "", "") as asking:
+    with _Asking(url, "", "", seconds) as asking:
         asking.ask("GET", "/ping", {})
 
 
 class _Asking:
-    def __init__(self, url: str, org: str, token: str) -> None:
-        self._url, self._org = url, org
+    def __init__(self, url: str, org: str, token: str, seconds: float | None = None) -> None:
+        self._url, self._org, self._seconds = url, org, seconds or ANSWER_S
         self._pool = urllib3.PoolManager(
             headers={"Authorization": f"Token {token}"} if token else None,
-            timeout=urllib3.Timeout(connect=min(_CONNECT_S, ANSWER_S), total=ANSWER_S),
+            timeout=urllib3.Timeout(connect=min(_CONNECT_S, self._seconds), total=self._seconds),
             retries=False,
         )
 
@@ -122,7 +126,7 @@ class _Asking:
             raise GatewatchError(f"{self._url}: no connection; see that InfluxDB runs there") from None
         except urllib3.exceptions.TimeoutError:
             raise GatewatchError(
-                f"{self._url}: no answer within {ANSWER_S:g} s; see that InfluxDB runs there and is well"
+                f"{self._url}: no answer within {self._seconds:g} s; see that InfluxDB runs there and is well"
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise GatewatchError(f"{self._url}: no answer ({type(error).__name__})") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,13 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from collector.errors import ConfigError, WriteUnavailable
+from collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from jobs.commands.common import Commands, fail, missing_file, positive, print_json
 from jobs.terminal import printable, table
 
 if TYPE_CHECKING:
     from collector.store import Store
-    from jobs.copying import Copied, Copier, Patience, Progress
+    from jobs.copying import Copied, Copier, Patience, Progress, Wanted
 
 _SAID_S: Final = 0.2
 _HEADER: Final = ("measurement", "points", "written", "already there", "refused", "values", "found there")
@@ -54,7 +55,7 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
         type=positive,
         default=60,
         metavar="SECONDS",
-        help="how long to wait for a destination that does not answer (default: 60)",
+        help="how long to wait for a store that does not answer (default: 60)",
     )
     for name, text in (("org", "organisation"), ("bucket", "bucket")):
         copy.add_argument(
@@ -94,6 +95,10 @@ def _run(arguments: argparse.Namespace) -> int:
     begin = time.monotonic()
     with closing(source), closing(destination):
         try:
+            with _by_options(arguments):
+                _see_answer(source, arguments.timeout)
+                _see_there(source, wanted)
+            patience(lambda: _see_answer(destination, arguments.timeout))
             _see_open(destination, patience, arguments.dry_run)
             copied = copier.run(wanted, dry=arguments.dry_run)
         except WriteUnavailable as error:
@@ -137,7 +142,7 @@ def _open_source(arguments: argparse.Namespace) -> Store:
     given = {name: value for name, value in named.items() if value is not None}
     if given and not arguments.source.startswith("http"):
         raise ConfigError(f"--from {arguments.source} is a file, which has no organisation, bucket or token")
-    with _environment(given):
+    with _environment(given), _by_options(arguments):
         store = open_store(arguments.source)
     if missing_file(store):
         raise ConfigError(f"{store.url} does not exist; name the store to copy with --from")
@@ -163,9 +168,41 @@ def _see_two(source: Store, destination: Store) -> None:
     paths = [Path(store.destination["url"].removeprefix("sqlite:///")) for store in (source, destination)]
     same_file = all(path.exists() for path in paths) and paths[0].samefile(paths[1])
     if same_file or source.destination == destination.destination:
-        raise ConfigError(
-            f"--from and --to are the same store, {source.url}; name another, or another bucket with --from-bucket"
-        )
+        another = "another bucket with --from-bucket" if "bucket" in source.destination else "another file"
+        raise ConfigError(f"--from and --to are the same store, {source.url}; name {another}")
+
+
+@contextmanager
+def _by_options(arguments: argparse.Namespace) -> Iterator[None]:
+    """What is wrong with the source is told by the options that were given, and not by the variables they stand for."""
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        for name in ("org", "bucket", "token-file"):
+            if getattr(arguments, f"from_{name}".replace("-", "_")) is not None:
+                variable = f"INFLUXDB_V2_{name.removesuffix('-file').upper()}"
+                text = re.sub(rf"{variable}(_FILE)?\b", f"--from-{name}", text)
+        raise ConfigError(text) from None
+
+
+def _see_answer(store: Store, seconds: float) -> None:
+    """See that a server answers in time: it has longer for what is asked of it afterwards."""
+    from jobs.influx_token import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
+
+    if "bucket" in store.destination:
+        try:
+            see_answer(store.url, seconds)
+        except GatewatchError as error:
+            raise WriteUnavailable(str(error)) from None
+
+
+def _see_there(source: Store, wanted: Wanted) -> None:
+    """See that the source can be read and has what was named, before the destination is made."""
+    from jobs.copying import parts  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+
+    with closing(source.history()) as history:
+        parts(history, wanted)
 
 
 def _see_open(destination: Store, patience: Patience, dry: bool) -> None:
@@ -200,6 +237,9 @@ def _print(copied: Sequence[Copied], source: Store, seconds: float, dry: bool) -
         print("nothing was written")
         return
     print(table(_HEADER, rows))
+    if not any(c.points - c.already_there for c in copied):
+        print(f"nothing to do: all {total[0]:,} points are there")
+        return
     print(f"{written:,} points written in {seconds:.1f} s, {written / seconds:,.0f} a second")
     for each in copied:
         for reason, points in each.reasons.items():

@@ -34,9 +34,12 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jobs.lives import life  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.influx_token import see_answer  # noqa: PLC0415 - `--help` needs none of it
+    from jobs.lives import life  # noqa: PLC0415 - as above
 
     store = existing_store(arguments)
+    if "bucket" in store.destination:
+        see_answer(store.url)  # soon, where an answer may take long
     frame = store.runs()
     now = datetime.now(UTC)
     frame["state"] = [

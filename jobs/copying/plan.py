@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from collector.errors import ConfigError
+from jobs.terminal import printable
 
 if TYPE_CHECKING:
     from collector.store.history import History
@@ -41,10 +42,10 @@ def parts(history: History, wanted: Wanted) -> list[Part]:
         ConfigError: a run or a measurement that was named is not there.
     """
     there = {name: history.runs(name) for name in history.measurements()}
-    _see_named("measurement", wanted.measurements, there)
+    _see_named("measurement", wanted.measurements, there, f"it has {', '.join(map(printable, there)) or 'none'}")
     chosen = {name: runs for name, runs in there.items() if name in (wanted.measurements or there)}
     runs = sorted({run for each in chosen.values() for run in each}, key=lambda run: (run == "", run))
-    _see_named("run", wanted.runs, runs)
+    _see_named("run", wanted.runs, runs, "see `gatewatch runs --store URL`")
     return [
         Part(name, run)
         for run in runs
@@ -54,7 +55,7 @@ def parts(history: History, wanted: Wanted) -> list[Part]:
     ]
 
 
-def _see_named(what: str, named: Iterable[str], there: Iterable[str]) -> None:
+def _see_named(what: str, named: Iterable[str], there: Iterable[str], remedy: str) -> None:
     for name in named:
         if name not in there:
-            raise ConfigError(f"--{what} {name!r}: the source has no points of it; see `gatewatch runs --store URL`")
+            raise ConfigError(f"--{what} {name!r}: the source has no points of it; {remedy}")

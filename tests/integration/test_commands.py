@@ -18,9 +18,11 @@ from collector.line_protocol import encode
 from collector.schema import GATE_DERIVED, GATE_SCORES, RUNS, Point
 from collector.spool import Spool, spool_root
 from collector.store import open_store
+from jobs import influx_token
 from jobs.cli import main
 from jobs.once import run_pass
 from tests.conftest import ROOT, free_port
+from tests.servers import Front, holding
 from tests.soak import captures, differences, moment, results, until, wrong
 
 
@@ -51,6 +53,7 @@ def test_help_is_quick_and_needs_none_of_the_extras():
     heavy = ("numpy", "pandas", "pydantic", "sklearn", "plotly", "apscheduler", "distributed", "influxdb_client")
     code = f"""
 import sys
+from jobs import influx_token
 from jobs.cli import main
 try:
     main(["--help"])
@@ -73,6 +76,7 @@ class Finder:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
+from jobs import influx_token
 from jobs.cli import main
 sys.exit(main(["runs"]))
 """
@@ -87,6 +91,22 @@ def test_the_version(capsys):
         main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"gatewatch {metadata.version('gatewatch')}\n"
+
+
+def test_runs_of_a_store_that_does_not_answer(capsys, monkeypatch):
+    front = Front()
+    front.answer = holding
+    for name, value in (("ORG", "o"), ("BUCKET", "b"), ("TOKEN", "t")):
+        monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+    monkeypatch.setattr(influx_token, "ANSWER_S", 0.3)
+    try:
+        assert said(capsys, "runs", "--store", front.url) == (
+            1,
+            "",
+            f"gatewatch: {front.url}: no answer within 0.3 s; see that InfluxDB runs there and is well\n",
+        )
+    finally:
+        front.close()
 
 
 class TestBackfill:

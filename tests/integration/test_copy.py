@@ -121,6 +121,8 @@ class TestWhatArrives:
         assert total(copied, "written") == 0
         assert total(copied, "already_there") == total(copied, "points") == len(everything(source))
         assert total(copied, "found") == total(copied, "values") > 0
+        out = said(capsys, "--from", source.url, "--to", server.url)[1]
+        assert out.endswith(f"nothing to do: all {len(everything(source))} points are there\n")
 
     def test_what_is_new_is_written_by_the_next_copy(self, source, server, capsys):
         assert said(capsys, "--from", source.url, "--to", server.url)[0] == 0
@@ -341,6 +343,45 @@ class TestWhatStandsInTheWay:
             assert f"{away}: no connection" in err
             assert err.endswith("run the same command again to go on\n")
 
+    def test_one_that_takes_connections_and_answers_nothing_is_told_in_time(self, source, server, capsys, tmp_path):
+        front = Front(server.url)
+        front.answer = holding
+        try:
+            for one, other in ((source.url, front.url), (front.url, "sqlite:///b.db")):
+                status, _, err = said(capsys, "--from", one, "--to", other, "--timeout", "1")
+                assert status == 1
+                assert f"{front.url}: no answer within 1 s" in err  # and not within the many of a write or a read
+                assert err.endswith("run the same command again to go on\n")
+        finally:
+            front.close()
+
+    @pytest.mark.parametrize("options", [[], ["--run", "r3"], ["--measurement", "foo"]])
+    def test_no_file_is_made_where_nothing_can_be_copied(self, options, source, server, capsys, tmp_path):
+        url = source.url if options else f"http://127.0.0.1:{free_port()}"
+        assert said(capsys, "--from", url, "--to", "sqlite:///b.db", *options)[0] != 0
+        assert not (tmp_path / "b.db").exists()
+
+    def test_a_measurement_that_is_not_there_is_told_with_those_that_are(self, source, capsys):
+        status, _, err = said(capsys, "--from", source.url, "--to", "sqlite:///b.db", "--measurement", "foo")
+        assert status == 2
+        assert "--measurement 'foo': the source has no points of it; it has alert_events, gate_units, jobs_hea" in err
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (["--from-token-file", "."], "--from-token-file: . cannot be read: Is a directory"),
+            (["--from-token-file", "other"], "see --from-token-file"),
+            (["--from-bucket", "nope"], "see --from-bucket and INFLUXDB_V2_TOKEN"),
+        ],
+    )
+    def test_what_is_wrong_with_the_source_is_told_by_the_option_that_names_it(
+        self, options, told, server, capsys, tmp_path
+    ):
+        (tmp_path / "other").write_text("of nobody")
+        status, _, err = said(capsys, "--from", server.url, "--to", "sqlite:///b.db", *options)
+        assert status == 2
+        assert told in err
+
     def test_one_that_goes_away_for_a_moment_is_waited_for(self, source, server, capsys):
         front = Front(server.url)
         try:
@@ -411,6 +452,7 @@ class TestWhatStandsInTheWay:
             status, _, err = said(capsys, "--from", one, "--to", other)
             assert status == 2
             assert "are the same store" in err
+            assert ("with --from-bucket" in err) == (one == server.url)
 
     def test_two_buckets_are(self, source, influxd, capsys, monkeypatch, tmp_path):
         old = named(influxd, monkeypatch)
