@@ -80,28 +80,32 @@ def phase() -> QueryVariable:
 
 
 def layer() -> QueryVariable:
-    """The layers of the run, of which one is chosen; the one that had the worst score comes first.
+    """The layers of the run, of which one is chosen; the one with the worst score comes first.
 
-    The scores are those of all times: a dashboard may open on another range, or in the market's time. Scores of what
-    has no gates, such as the loss, count for none.
+    The scores are those of the time range, which is quick; where it has none, those of all times, so that a run of
+    long ago opens well too. Scores of what has no gates, such as the loss, count for none.
     """
-    scores = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, chosen("run"), chosen("phase"), start="0", stop="")
+    scores = points(
+        GATE_SCORES, ["anomaly_score"], CONSENSUS, chosen("run"), chosen("phase"), start="start", stop="stop"
+    )
     query = flux(
         _SCHEMA,
         f"layers = {_index('layer', GATE_STATS, chosen('run'), chosen('phase'))}",
         'named = layers |> findColumn(fn: (key) => true, column: "_value")',
-        f"worst = {scores}",
+        f"worst = (start, stop) => {scores}",
         "  |> max()",
         "  |> group()",
         "  |> filter(fn: (r) => contains(set: named, value: r.layer))",
         '  |> top(n: 1, columns: ["_value"])',
         '  |> findColumn(fn: (key) => true, column: "layer")',
+        "shown = worst(start: v.timeRangeStart, stop: v.timeRangeStop)",
+        "first = if length(arr: shown) > 0 then shown else worst(start: time(v: 0), stop: now())",
         "layers",
-        "  |> map(fn: (r) => ({r with later: if contains(set: worst, value: r._value) then 0 else 1}))",
+        "  |> map(fn: (r) => ({r with later: if contains(set: first, value: r._value) then 0 else 1}))",
         '  |> sort(columns: ["later", "_value"])',
         '  |> keep(columns: ["_value"])',
     )
-    return _variable("layer", "Layer", query, "Of this run; the one that had the worst anomaly score comes first.")
+    return _variable("layer", "Layer", query, "Of this run; the one with the worst anomaly score comes first.")
 
 
 def layers(measurement: str = GATE_STATS) -> QueryVariable:

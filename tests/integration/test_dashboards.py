@@ -291,7 +291,7 @@ class TestVariables:
 
     @pytest.mark.parametrize("name", ["gates", "compare", "backtest"])
     def test_the_layer_with_the_worst_score_comes_first(self, boards, influxd, now, name):
-        """The scores of other phases, runs, detectors and series without gates are not asked; nor is the time range."""
+        """The scores of other phases, runs, detectors, and of what has no gates, are not asked."""
         source = scored(
             influxd,
             now,
@@ -308,10 +308,14 @@ class TestVariables:
         )
         assert layers_of(boards[f"gatewatch-{name}"], source, now, phase="backtest") == ["c", "a", "b", "d"]
 
-    def test_the_worst_score_may_be_before_the_time_range(self, boards, influxd, now):
-        source = scored(influxd, now, ["a", "b"], [("train", "b", "forget", "consensus", 2.0)])
-        window = (now - SECOND, now)
-        assert layers_of(boards["gatewatch-gates"], source, now, window, phase="train") == ["b", "a"]
+    def test_the_scores_of_the_time_range_go_before_those_of_other_times(self, boards, influxd, now):
+        source = scored(influxd, now, ["a", "b", "c"], [("train", "b", "forget", "consensus", 2.0)])
+        gates, lately = boards["gatewatch-gates"], (now - 60 * SECOND, now)
+        assert layers_of(gates, source, now, lately, phase="train") == ["b", "a", "c"]
+        tags = {"run": "r", "phase": "train", "layer": "c", "gate": "forget", "detector": "consensus"}
+        influxd.store(source.bucket).write([Point(GATE_SCORES, tags, {"anomaly_score": 1.2}, now - SECOND)])
+        assert layers_of(gates, source, now, lately, phase="train") == ["c", "a", "b"]
+        assert layers_of(gates, source, now, (now - 2 * HOUR, now), phase="train") == ["b", "a", "c"]
 
     @pytest.mark.parametrize("name", ["gates", "compare", "backtest"])
     def test_layers_without_scores_come_by_name(self, boards, influxd, now, name):
