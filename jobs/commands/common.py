@@ -59,7 +59,10 @@ def print_json(entries: Sequence[object]) -> None:
 
 def positive(text: str) -> int:
     """An argument that is a positive whole number."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return number

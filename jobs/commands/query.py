@@ -69,19 +69,25 @@ def _run(arguments: argparse.Namespace) -> int:
         return _own(arguments)
     if arguments.name is not None:
         return _named(arguments, named(arguments.name))
-    if arguments.param or arguments.show or arguments.csv or arguments.limit:
+    if arguments.param or arguments.show or arguments.limit:
         raise ConfigError("which query? give its NAME; `gatewatch query` alone lists them")
     return _list(arguments)
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from jobs.queries.answer import Row  # noqa: PLC0415 - as above
+    from jobs.queries.printed import as_csv  # noqa: PLC0415 - as above
     from jobs.queries.query import queries, signature  # noqa: PLC0415 - as above
 
     found = queries().values()
     if arguments.json:
         print_json([_described(query) for query in found])
+        return 0
+    columns, rows = ("query", "answers", "--param"), [(q.name, q.title, signature(q.parameters)) for q in found]
+    if arguments.csv:
+        print("".join(as_csv(Row(columns, row) for row in rows)), end="")
     else:
-        print(table(["query", "answers", "--param"], [[q.name, q.title, signature(q.parameters)] for q in found]))
+        print(table(columns, rows))
     return 0
 
 
@@ -135,6 +141,8 @@ def _influxdb(arguments: argparse.Namespace) -> InfluxStore:
 
 def _read(file: str) -> tuple[str, str]:
     """What errors call a query of the user's own, and its text."""
+    if not file:
+        raise ConfigError("--flux: name a file that holds a Flux query, or - for the standard input")
     source = "standard input" if file == "-" else file
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -165,5 +173,6 @@ def _print(arguments: argparse.Namespace, rows: Iterator[Row], source: str, valu
         print(f"{source} finds nothing, given {printable(given)}")
     sys.stdout.flush()  # so that a pipe that was closed is noticed here
     if asked.more:
-        print(f"only the first {asked.count:,} rows are shown: there are more, see --limit", file=sys.stderr)
+        shown = "row is" if asked.count == 1 else f"{asked.count:,} rows are"
+        print(f"only the first {shown} shown: there are more, see --limit", file=sys.stderr)
     return 0

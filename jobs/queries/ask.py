@@ -83,6 +83,8 @@ def _meaning(refused: Refused, store: InfluxStore, source: str) -> GatewatchErro
             f"{store.url}: {unseen[0]}: it is missing, or the token may not read it; see INFLUXDB_V2_BUCKET and"
             " INFLUXDB_V2_TOKEN"
         )
+    if "empty range" in refused.reason:
+        return ConfigError(f"{placed(source, refused.reason)}: `start` must be before `stop`")
     if "organization" in refused.reason and "not found" in refused.reason:
         org = store.destination["org"]
         return ConfigError(f"{store.url}: no organisation {org!r} that the token may see; see INFLUXDB_V2_ORG")

@@ -6,8 +6,8 @@
 //
 // param run: string                     which run
 // param other: string                   the run that it is compared with
-// param statistic: string = mean        mean, std, p05, p50, p95, saturated_low, saturated_high, entropy, dead_units…
-// param steps: int = 1000               how many steps are taken together
+// param statistic: string of gate_stats = mean  mean, std, p05, p50, p95, saturated_low, entropy, dead_units…
+// param steps: int > 0 = 1000           how many steps are taken together
 // param phase: string = train           train, validation, backtest or live
 // param layers: strings                 only these layers
 // param gates: strings                  only these gates

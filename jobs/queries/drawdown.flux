@@ -5,7 +5,7 @@
 //
 // param run: string                     which run
 // param curve: string = equity          the logged metric that falls
-// param before: duration = 30d          how long before the fall began
+// param before: duration > 0 = 30d      how long before the fall began
 // param phase: string = backtest        train, validation, backtest or live
 // param start: time = 1970-01-01        from when
 // param stop: time = now                until when

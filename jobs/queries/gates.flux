@@ -3,10 +3,10 @@
 // One statistic of each gate, averaged over windows of `every`. A forget gate of 0.73 is what a fresh Keras LSTM has.
 //
 // param run: string                     which run
-// param statistic: string = mean        mean, std, p05, p50, p95, saturated_low, saturated_high, entropy, dead_units…
+// param statistic: string of gate_stats = mean  mean, std, p05, p50, p95, saturated_low, entropy, dead_units…
 // param layers: strings                 only these layers
 // param gates: strings                  only these gates
-// param every: duration = 1m            the length of a window; 1d or more for a backtest in market time
+// param every: duration > 0 = 1m        the length of a window; 1d or more for a backtest in market time
 // param start: time = 1970-01-01        from when
 // param stop: time = now                until when
 // columns: time, phase, layer, gate, value

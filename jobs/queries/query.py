@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import Final
 
 from collector.errors import ConfigError
-from jobs.queries.values import Value, literal, read
+from collector.schema import GATE_STATS_FIELDS, HISTOGRAM_FIELDS
+from jobs.queries.values import Value, above_zero, literal, read
 from jobs.terminal import printable
 
 BUCKET: Final = "bucket"
 """What every query calls the bucket that it reads; the store says which that is."""
-_PARAMETER: Final = re.compile(r"param (\w+): (\w+)(?: = (\S+))? {2,}(\S.*)")
+_PARAMETER: Final = re.compile(r"param (\w+): (\w+)(?: (> 0|of gate_stats))?(?: = (\S+))? {2,}(\S.*)")
+_STATISTICS: Final = [name for name in GATE_STATS_FIELDS if name not in (*HISTOGRAM_FIELDS, "step", "epoch")]
 _COLUMNS: Final = re.compile(r"columns: (.+)")
 _WORDS: Final = re.compile(r"in words: (\w+)")
 
@@ -28,12 +30,14 @@ class Parameter:
     Attributes:
         name: as the query calls it.
         kind: its type, one of `values.READERS`.
+        limits: what it must be beside: "> 0", or "of gate_stats", a field of these; None for nothing.
         default: as it would be typed; None where it must be given. `strings` that are not given are none.
         help: what it is for.
     """
 
     name: str
     kind: str
+    limits: str | None
     default: str | None
     help: str
 
@@ -50,7 +54,12 @@ class Parameter:
         """
         if texts is None and self.default is not None:
             texts = [self.default]
-        return read(self.kind, texts or [])
+        value = read(self.kind, texts or [])
+        if self.limits == "> 0" and not above_zero(value):
+            raise ValueError("must be more than 0")
+        if self.limits == "of gate_stats" and value not in GATE_STATS_FIELDS:
+            raise ValueError(f"must be a statistic of a gate: {', '.join(_STATISTICS)}, or hist_00 to hist_19")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ class Query:
             try:
                 values[name] = parameter.value(texts)
             except ValueError as problem:
-                shown = printable("=".join([name, *(texts or [])]))[:100]
+                shown = printable(f"{name}={texts[0]}")[:100] if texts and len(texts) == 1 else name
                 raise ConfigError(f"--param {shown}: {problem} (query {self.name!r})") from None
         return values
 

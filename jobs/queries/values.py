@@ -132,6 +132,13 @@ def read(kind: str, texts: list[str]) -> Value:
     return READERS[kind](texts[0])
 
 
+def above_zero(value: Value) -> bool:
+    """Whether a number or a duration is more than nothing."""
+    if isinstance(value, Duration):
+        return not value.negative and any(amount for amount, _ in value.parts)
+    return isinstance(value, int | float) and value > 0
+
+
 def guessed(text: str) -> Value:
     """The value of the first type that a text can be: int, float, bool, duration, time; else it is a string."""
     for kind in ("int", "float", "bool", "duration", "time"):

@@ -3,7 +3,7 @@
 // The gates and parameters with the highest anomaly score of the consensus, in all runs, when that was, and in how many
 // of their scored captures they were anomalous. Above 1 is anomalous.
 //
-// param top: int = 10                   how many
+// param top: int > 0 = 10               how many
 // param start: time = -30d              from when
 // param stop: time = now                until when
 // columns: run, phase, layer, gate, worst, when, anomalous, scored

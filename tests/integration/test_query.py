@@ -90,7 +90,7 @@ class TestCookbook:
             assert main(cookbook.Recipe(command, "", "").arguments) == 0
             assert "lstm_0" in capsys.readouterr().out or "--show" in command
 
-    @pytest.mark.filterwarnings(f"ignore::{MissingPivotFunction.__module__}.{MissingPivotFunction.__name__}")
+    @pytest.mark.filterwarnings(f"error::{MissingPivotFunction.__module__}.{MissingPivotFunction.__name__}")
     def test_the_notebook_runs(self, filled, here):
         here(filled)
         (block,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -201,9 +201,9 @@ class TestWhereLittleIsKnown:
         assert answered >= (6 if but else 0)
 
     def test_a_tag_and_a_statistic_that_nobody_has(self, whole):
-        for name, more in (("saturation-by", {"tag": ["nobody"]}), ("gates", {"statistic": ["nobody"]})):
+        for name, more in (("saturation-by", {"tag": "nobody"}), ("gates", {"statistic": "nobody"})):
             query, texts = next(found for found in asked(cookbook.SICK) if found[0].name == name)
-            values = query.values(texts | more, "whole")
+            values = query.values(texts, "whole") | more
             assert list(ask(whole, query.text, values, source=name)) == []
 
     def test_a_run_has_one_row_whatever_its_collector_told_when(self, influxd):
@@ -343,6 +343,11 @@ class TestPrinting:
             "name": "run", "type": "string", "required": True, "default": None, "help": "which run",
         }  # fmt: skip
 
+    def test_the_list_for_programs_without_json(self, capsys):
+        status, out, _ = said(capsys, "--csv")
+        header, *listed = csv.reader(io.StringIO(out))
+        assert (status, header, [row[0] for row in listed]) == (0, ["query", "answers", "--param"], list(queries()))
+
     def test_what_a_query_needs_is_shown(self, capsys):
         assert said(capsys, "gates", "--show") == (0, queries()["gates"].text, "")
 
@@ -360,6 +365,9 @@ class TestPrinting:
         assert (status, len(out.splitlines())) == (0, 4)
         assert err == "only the first 3 rows are shown: there are more, see --limit\n"
         assert len(json.loads(said(capsys, *arguments, "--limit", "3", "--json")[1])) == 3
+        assert (
+            said(capsys, *arguments, "--limit", "1")[2] == "only the first row is shown: there are more, see --limit\n"
+        )
         assert said(capsys, "memory", "--param", "run=goog-lstm-1", "--limit", "2")[2] == ""
 
     def test_results_of_several_names(self, capsys):
@@ -415,7 +423,11 @@ class TestFailing:
             (("gates", "--param", "run"), r"--param run: must be NAME=VALUE, .*"),
             (("gates", "--flux", "q.flux"), r"--flux is for a query of your own: .*"),
             (("--flux", "q.flux", "--show"), r"--flux is for a query of your own: .*"),
-            (("--csv",), r"which query\? .*"),
+            (("gates", "--param", "run=a", "--param", "statistic=no"), r"--param statistic=no: must be a statistic .*"),
+            (("gates", "--param", "run=a", "--param", "every=-1m"), r"--param every=-1m: must be more than 0 .*"),
+            (("worst-layers", "--param", "top=-1"), r"--param top=-1: must be more than 0 .*"),
+            (("runs", "--param", "start=now", "--param", "stop=-30d"), r"query 'runs': .* empty range: `start` must be before `stop`"),
+            (("--flux", ""), r"--flux: name a file that holds a Flux query, or - for the standard input"),
             (("--limit", "3"), r"which query\? .*"),
             (("--flux", "nowhere.flux"), r"--flux nowhere\.flux: No such file or directory; .*"),
             (("--flux", "."), r"--flux \.: Is a directory; .*"),
@@ -423,6 +435,12 @@ class TestFailing:
     )  # fmt: skip
     def test_arguments_that_are_wrong(self, capsys, arguments, pattern):
         self.fails(capsys, 2, pattern, *arguments)
+
+    @pytest.mark.parametrize("number", ["nan", "0", "1.5", "x"])
+    def test_what_is_no_number(self, capsys, number):
+        with pytest.raises(SystemExit, match="2"):
+            main(["query", "runs", "--timeout", number])
+        assert f"--timeout: '{number}' is not a positive whole number" in capsys.readouterr().err
 
     def test_a_store_that_knows_no_flux(self, capsys, tmp_path):
         url = f"sqlite:///{tmp_path}/points.db"

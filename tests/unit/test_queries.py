@@ -178,7 +178,7 @@ class TestFile:
             ({"run": ["a"], "stpe": ["5"]}, "--param stpe: query 'q' has no such parameter; it has run, step, layers"),
             ({"run": ["a"], "step": ["abc"]}, "--param step=abc: must be a whole number of at most 64 bits, such as 100"
              " (query 'q')"),
-            ({"run": ["a", "b"]}, "--param run=a=b: was given more than once (query 'q')"),
+            ({"run": ["a", "b"]}, "--param run: was given more than once (query 'q')"),
             ({"bucket": ["x"]}, "--param bucket: query 'q' has no such parameter; it has run, step, layers"),
         ],
     )  # fmt: skip
@@ -186,6 +186,25 @@ class TestFile:
         with pytest.raises(ConfigError) as caught:
             parse("q", FILE).values(texts, "b")
         assert str(caught.value) == told
+
+    @pytest.mark.parametrize(
+        ("declared", "good", "bad", "told"),
+        [
+            ("int > 0", ["1"], ["0", "-1"], "must be more than 0"),
+            ("duration > 0", ["1m", "0h1ns"], ["-1m", "0h0s"], "must be more than 0"),
+            ("string of gate_stats", ["p95", "hist_07"], ["nosuch", ""], "must be a statistic of a gate: mean, std,"
+             " p05, p50, p95, saturated_low, saturated_high, entropy, zero_crossing_rate, dead_units, nan_count,"
+             " inf_count, or hist_00 to hist_19"),
+        ],
+    )  # fmt: skip
+    def test_values_beyond_what_is_declared(self, declared, good, bad, told):
+        query = parse("q", f"// A title\n//\n// param x: {declared} = {good[0]}  help\n// columns: time\n")
+        for text in good:
+            assert query.values({"x": [text]}, "b")
+        for text in bad:
+            with pytest.raises(ConfigError) as caught:
+                query.values({"x": [text]}, "b")
+            assert str(caught.value) == f"--param x={text}: {told} (query 'q')"
 
     def test_it_is_shown_with_its_values(self):
         query = parse("q", FILE)
