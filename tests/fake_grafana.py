@@ -9,6 +9,7 @@ that against a real one where GRAFANA_URL and GRAFANA_TOKEN are given.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
@@ -154,11 +155,12 @@ class _Handler(BaseHTTPRequestHandler):
         except Refusal as refusal:
             status, answer = refusal.status, refusal.body
         data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=UTF-8")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # whoever asked has gone
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json; charset=UTF-8")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
     do_POST = do_PUT = do_GET  # noqa: N815 - the base class's names
 

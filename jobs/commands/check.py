@@ -145,7 +145,8 @@ def _token(destination: Mapping[str, str]) -> str:
     if excess := rights.excess():
         raise Doubt(
             f"it {excess}, and needs {bucket!r} alone: give a training one that may write that, the jobs one that may"
-            f" read it too (`influx auth create --org {destination['org']} --write-bucket ID [--read-bucket ID]`)"
+            f" read it too (`influx auth create --org {destination['org']} --write-bucket ID [--read-bucket ID]` or,"
+            " where the stack runs, `docker compose cp setup:/tokens/jobs/jobs.token .`)"
         )
     if not (rights.reads or rights.writes):
         raise GatewatchError(f"it may neither read nor write {bucket!r}; see INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN")
@@ -163,21 +164,27 @@ def _grafana(store_url: str | None) -> str:
     need("jobs", "grafana_client")
     from jobs.grafana import datasource  # noqa: PLC0415 - only where there is a Grafana
     from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
+    from jobs.grafana.connection import Grafana  # noqa: PLC0415 - as above
     from jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
     from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
     from jobs.grafana.push import read  # noqa: PLC0415 - as above
-    from jobs.grafana.surroundings import alert_environment, bucket_for, connect  # noqa: PLC0415 - as above
+    from jobs.grafana.surroundings import alert_environment, bucket_for, connect, token  # noqa: PLC0415 - as above
 
+    if not token():
+        grafana = Grafana(os.environ["GRAFANA_URL"], "")
+        grafana.health()
+        return f"{grafana.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
     grafana = connect()
     check_permissions(grafana)
     there = datasource.exists(grafana)
     things = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
-    steps = plan(things, read(grafana, things).found)
     about = f"{grafana.url}, Grafana {'.'.join(map(str, grafana.version))}"
     if there and (problem := datasource.answers(grafana)):
         raise GatewatchError(
             f"{about}: its datasource does not answer ({problem}); see `gatewatch grafana push --help`"
         )
+    # Grafana's token is another than that of the jobs, and need not be the one that is set here.
+    steps = plan(things, read(grafana, things).found)
     counts = {verb: sum(step.verb == verb for step in steps) for verb in ("create", "update", "kept", "blocked")}
     named = {"create": "missing", "update": "out of date", "blocked": "blocked"}
     if late := [f"{counts[verb]} {word}" for verb, word in named.items() if counts[verb]]:

@@ -21,18 +21,35 @@ if TYPE_CHECKING:
     from jobs.grafana.artifacts import Bucket
     from jobs.grafana.connection import Grafana
     from jobs.grafana.plan import Step
+    from jobs.influx_token import Rights
 
 _DONE = {"create": "created", "update": "updated"}
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    grafana = commands.add_parser("grafana", help="build the dashboards, try their queries, or push them to a Grafana")
+    grafana = commands.add_parser(
+        "grafana",
+        help="build the dashboards, try their queries, or push them to a Grafana",
+        description="The dashboards and alert rules for Grafana: build their files from their source, run the"
+        " queries of the dashboards without a Grafana, or push everything to a Grafana of yours.",
+    )
     actions = grafana.add_subparsers(title="actions", required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="write the dashboards and alerting files from their source")
+    build = actions.add_parser(
+        "build",
+        help="write the dashboards and alerting files from their source",
+        description="Writes the files of the dashboards and of alerting from their source, grafana/source of a"
+        " checkout, the same bytes each time. A change of the source takes effect with it.",
+    )
     build.add_argument("--check", action="store_true", help="write nothing: say which differ from their source")
     build.set_defaults(run_command=_build)
-    check = actions.add_parser("check", parents=[with_store], help="run every query of every dashboard")
+    check = actions.add_parser(
+        "check",
+        parents=[with_store],
+        help="run every query of every dashboard",
+        description="Runs every query of every dashboard against the store, an InfluxDB, as Grafana would when they"
+        " are opened, and says of each panel how many rows came and how long it took. Needs no Grafana.",
+    )
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run_command=_check)
     push = actions.add_parser(
@@ -63,7 +80,14 @@ def _build(arguments: argparse.Namespace) -> int:
     sys.path.insert(0, str(root))
     build = import_module("grafana.source").build
     if not arguments.check:
-        for path in build(root / "grafana"):
+        try:
+            written = build(root / "grafana")
+        except OSError as error:
+            raise GatewatchError(
+                f"{error.filename or root / 'grafana'} cannot be written: {error.strerror}; the checkout must be yours"
+                " to write, and `gatewatch grafana build --check` writes nothing"
+            ) from None
+        for path in written:
             print(path.relative_to(root))
         return 0
     with tempfile.TemporaryDirectory() as folder:
@@ -119,10 +143,10 @@ def _push(arguments: argparse.Namespace) -> int:
     check_permissions(grafana)
     environment = alert_environment(os.environ)
     bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not datasource.exists(grafana))
-    for warning in _warnings(bucket, arguments.store, environment):
+    for warning in _warnings(bucket, _rights(bucket, arguments.store), environment):
         print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
     things = wanted(bucket, environment)
-    state = read(grafana, things)
+    state = read(grafana, things, None if bucket is None else bucket.token)
     steps = plan(things, state.found, overwrite=arguments.overwrite)
     problems = {} if arguments.dry_run else _carried_out(carry_out(grafana, steps, state.places, bucket), steps)
     rows = [[step.thing.kind, step.thing.name, *_result(step, problems, arguments.dry_run)] for step in steps]
@@ -182,21 +206,39 @@ def _silent(grafana: Grafana, steps: Sequence[Step]) -> bool:
     return bool(problem)
 
 
-def _warnings(bucket: Bucket | None, store_url: str | None, environment: Mapping[str, str]) -> Iterator[str]:
+def _rights(bucket: Bucket | None, store_url: str | None) -> Rights | None:
+    """What the token may do that Grafana is to have, seen from here.
+
+    Raises:
+        ConfigError: it cannot read the bucket.
+        GatewatchError: the store does not answer.
+    """
     from collector.store import open_store  # noqa: PLC0415 - numpy comes with it
+    from jobs.influx_token import rights  # noqa: PLC0415 - `--help` needs none of it
+
+    if bucket is None:
+        return None
+    url = open_store(store_url).destination["url"]
+    found = rights(url, bucket.org, bucket.bucket, bucket.token)
+    if not found.reads:
+        raise ConfigError(
+            f"{url}: this token cannot read the bucket {bucket.bucket!r} of {bucket.org!r}; see INFLUXDB_V2_BUCKET and"
+            " INFLUXDB_V2_ORG, and give a token that may read it as INFLUXDB_V2_TOKEN of this command"
+        )
+    return found
+
+
+def _warnings(bucket: Bucket | None, found: Rights | None, environment: Mapping[str, str]) -> Iterator[str]:
     from jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
-    from jobs.influx_token import rights  # noqa: PLC0415 - as above
 
     if not environment[RECIPIENTS]:
         yield f"nobody gets mails: contact point and policy are left out until {RECIPIENTS} names the recipients"
-    if bucket is None:
+    if bucket is None or found is None:
         return
-    try:
-        found = rights(open_store(store_url).destination["url"], bucket.org, bucket.bucket, bucket.token)
-    except GatewatchError:
-        return  # whether Grafana reaches it is what counts, and that is seen in the end
     if more := ", ".join(filter(None, ["writes it" if found.writes else "", found.excess()])):
         yield (
             f"Grafana needs to read the bucket {bucket.bucket!r} and no more, and this token {more}: give it one of"
-            f" its own, `influx auth create --org {bucket.org} --read-bucket ID`, as INFLUXDB_V2_TOKEN of this command"
+            f" its own, `influx auth create --org {bucket.org} --read-bucket ID` or, where the stack runs, `docker"
+            " compose cp setup:/tokens/grafana/grafana.token .`, as INFLUXDB_V2_TOKEN or INFLUXDB_V2_TOKEN_FILE of this"
+            " command"
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import requests
 from grafana_client import GrafanaApi  # type: ignore[import-untyped]  # it ships without types
 from grafana_client.client import GrafanaException  # type: ignore[import-untyped]  # as above
 
 from collector.errors import ConfigError, GatewatchError
+from jobs.grafana.address import address
 
 OLDEST: Final = (9, 3, 0)
 """The first that creates rules over the API which stay editable (`X-Disable-Provenance`)."""
@@ -34,42 +34,34 @@ class Refused(GatewatchError):  # noqa: N818 - it is what Grafana answered
         self.said = said
 
 
+class NoAnswer(GatewatchError):  # noqa: N818 - as above
+    """Grafana did not answer in time."""
+
+
 class Grafana:
     """One Grafana, seen as a token sees it.
 
     Args:
         url: its address, with its path where a proxy puts it under one; without user, password, query or fragment.
-        token: of a service account, or an API key.
+        token: of a service account, or an API key; without one it can be asked for its health alone.
+        named: where the address was given.
 
     Raises:
-        ConfigError: the address is none.
+        ConfigError: the address is none, or the token cannot be one.
     """
 
-    def __init__(self, url: str, token: str) -> None:
-        try:
-            parts = urlsplit(url.strip())
-            port = parts.port
-        except ValueError:
-            raise ConfigError("GRAFANA_URL: not a URL; use http://host:3000 or https://host") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = url.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
-            raise ConfigError(f"GRAFANA_URL: {shown!r} is not a URL; use http://host:3000 or https://host")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        path = parts.path.strip("/")
-        self.url = f"{parts.scheme}://{host}{f':{port}' if port else ''}{f'/{path}' if path else ''}"
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ConfigError(
-                f"GRAFANA_URL: {self.url} must come without user, password, query or fragment;"
-                " the token is GRAFANA_TOKEN"
-            )
-        if not token.strip() or not token.strip().isprintable():
-            raise ConfigError(f"GRAFANA_TOKEN is not set, or holds what no token can; {ROLE}")
+    def __init__(self, url: str, token: str, named: str = "GRAFANA_URL") -> None:
+        self._named = named
+        where = address(url, named, port=3000, variable="GRAFANA_TOKEN")
+        self.url = where.url
+        if not token.strip().isprintable():
+            raise ConfigError(f"GRAFANA_TOKEN holds what no token can; {ROLE}")
         self._api = GrafanaApi(
-            token.strip(),
-            host=host,
-            port=port,
-            url_path_prefix=f"{path}/" if path else "",
-            protocol=parts.scheme,
+            token.strip() or None,
+            host=where.host,
+            port=where.port,
+            url_path_prefix=f"{where.path}/" if where.path else "",
+            protocol=where.scheme,
             timeout=TIMEOUT_S,
         )
         self._api.client.s.max_redirects = 0  # one would make a GET of a POST, and nothing would be written
@@ -83,9 +75,7 @@ class Grafana:
             ConfigError: it is too old, or no Grafana.
         """
         if self._version is None:
-            health = self.get("/health")
-            if not isinstance(health, dict) or "database" not in health:
-                raise ConfigError(f"{self.url} answers, and is no Grafana; see GRAFANA_URL")
+            health = self.health()
             said = health.get("version") or self.get("/frontend/settings")["buildInfo"].get("version")
             found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(said))
             if found is None:
@@ -101,9 +91,24 @@ class Grafana:
             self._version = version
         return self._version
 
-    def get(self, path: str) -> Any:
-        """What is at a path under `/api`."""
-        return self._ask("GET", path)
+    def health(self) -> dict[str, Any]:
+        """What it says of itself to everyone.
+
+        Raises:
+            ConfigError: it is no Grafana.
+        """
+        health = self.get("/health")
+        if not isinstance(health, dict) or "database" not in health:
+            raise self._stranger()
+        return health
+
+    def get(self, path: str, within_s: float | None = None) -> Any:
+        """What is at a path under `/api`.
+
+        Raises:
+            NoAnswer: it takes longer than it may, or than is common.
+        """
+        return self._ask("GET", path, within_s=within_s)
 
     def find(self, path: str) -> Any | None:
         """What is at a path, or None where nothing is."""
@@ -122,7 +127,8 @@ class Grafana:
         """Replace something, so that it can be edited in Grafana."""
         return self._ask("PUT", path, body)
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def _ask(self, method: str, path: str, body: Any = None, within_s: float | None = None) -> Any:
+        self._api.client.timeout = TIMEOUT_S if within_s is None else (min(TIMEOUT_S[0], within_s), within_s)
         headers = {"X-Disable-Provenance": "true"} if method != "GET" else None
         try:
             return getattr(self._api.client, method)(path, json=body, headers=headers)
@@ -135,19 +141,22 @@ class Grafana:
             ) from None
         except requests.exceptions.TooManyRedirects as error:
             there = str(error.response.headers.get("Location")).partition("?")[0] if error.response is not None else ""
-            raise ConfigError(f"{self.url} leads to {one_line(there)}; name that in GRAFANA_URL") from None
+            raise ConfigError(f"{self.url} leads to {one_line(there)}; name that in {self._named}") from None
         except requests.exceptions.Timeout:
-            raise GatewatchError(f"{self.url}: no answer in time; see that Grafana runs there") from None
+            raise NoAnswer(f"{self.url}: no answer in time; see that Grafana runs there") from None
         except requests.exceptions.ConnectionError:
-            raise GatewatchError(f"{self.url}: no connection; see that Grafana runs there, and GRAFANA_URL") from None
+            raise GatewatchError(f"{self.url}: no connection; see that Grafana runs there, and {self._named}") from None
         except (requests.exceptions.RequestException, ValueError):
-            raise ConfigError(f"{self.url} answers, and is no Grafana; see GRAFANA_URL") from None
+            raise self._stranger() from None
+
+    def _stranger(self, status: str = "") -> ConfigError:
+        return ConfigError(f"{self.url} answers{status}, and is no Grafana; see {self._named}")
 
     def _refusal(self, method: str, path: str, error: Any) -> GatewatchError:
         status, answer = int(error.status_code), error.response
         if answer is not None and not isinstance(answer, dict | list):
             if status in (404, 405) or status < 500:
-                return ConfigError(f"{self.url} answers {status}, and is no Grafana; see GRAFANA_URL")
+                return self._stranger(f" {status}")
             return Refused(status, one_line(answer) or "no answer", self.url)
         said = one_line((answer.get("message") if isinstance(answer, dict) else None) or answer or "there is nothing")
         if status == 401:

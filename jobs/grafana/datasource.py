@@ -8,9 +8,11 @@ from typing import Any, Final
 from collector.errors import ConfigError
 from jobs.grafana import marks
 from jobs.grafana.artifacts import DATASOURCE_NAME, DATASOURCE_UID, Bucket
-from jobs.grafana.connection import Grafana, Refused
+from jobs.grafana.connection import Grafana, NoAnswer, Refused
 from jobs.grafana.things import Found, Thing, plain
 
+ANSWER_S: Final = 10.0
+"""Seconds that Grafana may take to say whether it answers: of a store that hangs it says nothing for long."""
 REMEMBERED_S: Final = 6.0
 """Seconds that Grafana goes on asking as it did before the datasource was changed, and a little more."""
 
@@ -36,21 +38,28 @@ def exists(grafana: Grafana) -> bool:
     return any(one["uid"] == DATASOURCE_UID for one in grafana.get("/datasources"))
 
 
-def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]]) -> Found | None:
-    """It, out of all datasources, or None."""
+def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]], token: str | None) -> Found | None:
+    """It, out of all datasources, or None.
+
+    Args:
+        token: that it should have; None: any that answers will do.
+    """
     source = next((one for one in sources if one["uid"] == DATASOURCE_UID), None)
     if source is None:
         return None
     settings = dict(source.get("jsonData") or {})
-    print_ = settings.pop(marks.SETTING, None)
+    print_, mark = settings.pop(marks.SETTING, None), settings.pop(marks.TOKEN, None)
     content = {name: source.get(name) for name in ("name", "type", "access", "url", "user", "database", "basicAuth")}
     owner = "file" if source.get("readOnly") else ""
-    broken = "" if owner else answers(grafana)
+    if problem := "" if owner else answers(grafana):
+        broken = f"it does not answer ({problem}): its token is set again"
+    else:
+        broken = "" if token is None or marks.is_token(token, mark) else "another token"
     return marks.read(
         plain({**content, "jsonData": settings}),
         print_,
         owner,
-        f"it does not answer ({broken}): its token is set again" if broken else "",
+        broken,
         isDefault=bool(source.get("isDefault")),
     )
 
@@ -58,9 +67,11 @@ def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]]) -> Found | None
 def answers(grafana: Grafana) -> str:
     """Why it does not answer Grafana; empty where it does."""
     try:
-        health = grafana.get(f"/datasources/uid/{DATASOURCE_UID}/health")
+        health = grafana.get(f"/datasources/uid/{DATASOURCE_UID}/health", within_s=ANSWER_S)
     except Refused as refused:
         return refused.said
+    except NoAnswer:
+        return f"no answer within {ANSWER_S:g} s"
     return "" if health.get("status") == "OK" else str(health.get("message"))
 
 
@@ -70,7 +81,11 @@ def write(grafana: Grafana, thing: Thing, found: Found | None, bucket: Bucket) -
         **thing.content,
         "uid": thing.uid,
         "isDefault": False if found is None else found.handle["isDefault"],
-        "jsonData": {**thing.content["jsonData"], marks.SETTING: thing.print},
+        "jsonData": {
+            **thing.content["jsonData"],
+            marks.SETTING: thing.print,
+            marks.TOKEN: marks.token_mark(bucket.token),
+        },
         "secureJsonData": {"token": bucket.token},
     }
     if found is None:

@@ -27,8 +27,11 @@ class State:
     places: Mapping[str, str]
 
 
-def read(grafana: Grafana, wanted: Sequence[Thing]) -> State:
+def read(grafana: Grafana, wanted: Sequence[Thing], token: str | None = None) -> State:
     """What there is already of what is wanted.
+
+    Args:
+        token: that the datasource should have; None: any that answers will do.
 
     Raises:
         ConfigError: a name of ours is taken by something else; names it.
@@ -44,7 +47,7 @@ def read(grafana: Grafana, wanted: Sequence[Thing]) -> State:
     def look(thing: Thing) -> Found | None:
         match thing.kind:
             case "datasource":
-                return datasource.find(grafana, sources)
+                return datasource.find(grafana, sources, token)
             case "folder":
                 return Found(thing.content) if there[thing.uid] else None
             case "dashboard":

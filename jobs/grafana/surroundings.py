@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
-from collector.config import load_settings
+from collector.config import load_settings, mail_address
 from collector.errors import ConfigError
 from collector.store import influx_token, open_store
+from jobs.grafana.address import address
 from jobs.grafana.artifacts import RECIPIENTS, Bucket
-from jobs.grafana.connection import Grafana
+from jobs.grafana.connection import ROLE, Grafana
 
 
 def connect(url: str | None = None) -> Grafana:
@@ -18,18 +20,33 @@ def connect(url: str | None = None) -> Grafana:
     Raises:
         ConfigError: none is named, the token is missing, or it is too old.
     """
-    address = url or os.environ.get("GRAFANA_URL", "")
-    if not address:
+    named = os.environ.get("GRAFANA_URL", "")
+    if not (url or named):
         raise ConfigError("GRAFANA_URL is not set: name the Grafana there or with --url, such as http://host:3000")
-    grafana = Grafana(address, os.environ.get("GRAFANA_TOKEN", ""))
+    grafana = Grafana(url, token(), "--url") if url else Grafana(named, token())
+    if not token():
+        raise ConfigError(f"GRAFANA_TOKEN is not set; {ROLE}")
     _ = grafana.version
     return grafana
 
 
+def token() -> str:
+    """The Grafana's, from the environment; empty where there is none."""
+    return os.environ.get("GRAFANA_TOKEN", "").strip()
+
+
 def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment that the alerting files are read with: recipients from the configuration where it has none."""
-    recipients = environment.get(RECIPIENTS, "").strip() or ";".join(load_settings().mail.to)
-    return {**environment, RECIPIENTS: recipients}
+    """The environment that the alerting files are read with: recipients from the configuration where it has none.
+
+    Raises:
+        ConfigError: one of the recipients is no mail address.
+    """
+    named = filter(None, map(str.strip, re.split("[;,\n]", environment.get(RECIPIENTS, ""))))
+    try:
+        recipients = [mail_address(one) for one in named]
+    except ValueError as error:
+        raise ConfigError(f"{RECIPIENTS}: {error}") from None
+    return {**environment, RECIPIENTS: ";".join(recipients or load_settings().mail.to)}
 
 
 def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> Bucket | None:
@@ -40,12 +57,12 @@ def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> B
         needed: whether there is no datasource yet.
 
     Raises:
-        ConfigError: it is needed, and the store is no InfluxDB or lacks a variable.
+        ConfigError: it is needed, and the store is no InfluxDB or lacks a variable; or an address is none.
     """
+    seen = seen_as and address(seen_as, "--influxdb-url", port=8086, variable="INFLUXDB_V2_TOKEN").url
     destination = open_store(store_url).destination
     if "bucket" in destination:
-        url = destination["url"] if seen_as is None else open_store(seen_as).destination["url"]
-        return Bucket(url, destination["org"], destination["bucket"], influx_token())
+        return Bucket(seen or destination["url"], destination["org"], destination["bucket"], influx_token())
     if needed or store_url or seen_as:
         raise ConfigError(
             f"Grafana reads an InfluxDB, and the store is {destination['url']}: name one with --store or"

@@ -54,7 +54,7 @@ class Found:
         pushed: the fingerprint of what was last pushed; None where it never was, or does not say.
         touched: whether it is not as it was pushed.
         owner: `file` or another provenance, where Grafana lets nobody else change it; else empty.
-        broken: why it does not work, where it is seen not to.
+        broken: why it is to be written again although its content is right, such as that it does not work.
         handle: what replacing it takes.
     """
 

@@ -46,6 +46,20 @@ class TestBuild:
         ]
         assert "Races" in edited.read_text()
 
+    def test_a_checkout_that_cannot_be_written(self, root, capsys):
+        (root / "grafana").touch()
+        status, out, err = said(capsys, "build")
+        assert (status, out) == (1, "")
+        assert re.fullmatch(
+            rf"gatewatch: {root}/grafana\S* cannot be written: .*; the checkout must be yours .*\n", err
+        )
+
+    @pytest.mark.parametrize("command", [["grafana"], ["grafana", "build"], ["grafana", "check"], ["check"]])
+    def test_help_says_what_it_does(self, capsys, command):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        assert re.search(r"\n\n[A-Z][^\n]{30,}", capsys.readouterr().out)
+
     def test_where_there_is_no_source(self, monkeypatch, capsys):
         monkeypatch.setattr(artifacts, "checkout", lambda: None)
         status, out, err = said(capsys, "build")

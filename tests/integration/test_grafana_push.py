@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from jobs import influx_token
 from jobs.cli import main
 from jobs.grafana import artifacts, datasource
+from tests.conftest import free_port
 from tests.fake_grafana import EMAIL, TOKEN, FakeGrafana, Refusal
+from tests.servers import Front, holding
+from tests.tokens import token_of
 
-STORE_TOKEN = "the-store's-token"
 VERSIONS = ["9.3.2", "10.4.1", "12.1.0"]
 
 
@@ -121,9 +126,17 @@ def lay(folder, dashboards=DASHBOARDS, **files):
         (folder / "alerting" / f"{name}.json").write_text(json.dumps(content))
 
 
-def grafana_of(version, monkeypatch):
+@pytest.fixture(scope="module")
+def store(influxd):
+    """What the environment says of a bucket, with a token as Grafana should have it."""
+    bucket = influxd.bucket()
+    token = token_of(influxd, "read", buckets=(bucket,))
+    return {"URL": influxd.url, "ORG": influxd.org, "BUCKET": bucket, "TOKEN": token}
+
+
+def grafana_of(version, monkeypatch, store):
     server = FakeGrafana(version)
-    for name, value in {"URL": "http://127.0.0.1:9", "ORG": "o", "BUCKET": "b", "TOKEN": STORE_TOKEN}.items():
+    for name, value in store.items():
         monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
     monkeypatch.setenv("GRAFANA_URL", server.url)
     monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
@@ -134,16 +147,16 @@ def grafana_of(version, monkeypatch):
 
 
 @pytest.fixture(params=VERSIONS)
-def grafana(request, monkeypatch, folder):
-    server = grafana_of(request.param, monkeypatch)
+def grafana(request, monkeypatch, folder, store):
+    server = grafana_of(request.param, monkeypatch, store)
     yield server
     server.close()
 
 
 @pytest.fixture
-def old(monkeypatch, folder):
+def old(monkeypatch, folder, store):
     """Where the version makes no difference."""
-    server = grafana_of("9.3.2", monkeypatch)
+    server = grafana_of("9.3.2", monkeypatch, store)
     yield server
     server.close()
 
@@ -153,7 +166,7 @@ def push(capsys, *arguments, status=0):
     found = main(["grafana", "push", "--json", *arguments])
     out, err = capsys.readouterr()
     assert found == status, err
-    assert STORE_TOKEN not in out + err
+    assert os.environ.get("INFLUXDB_V2_TOKEN", TOKEN) not in out + err
     assert TOKEN not in out + err
     entries = json.loads(out) if out else []
     return {f"{one['kind']} {one['name']}": (one["result"], one["why"]) for one in entries}, err
@@ -171,14 +184,15 @@ def results(found):
 
 
 class TestAFreshGrafana:
-    def test_everything_is_made_and_can_be_edited(self, grafana, capsys):
+    def test_everything_is_made_and_can_be_edited(self, grafana, capsys, store):
         found, err = push(capsys)
         assert results(found) == ["created"] * ALL
         assert err == ""
         source = grafana.datasources["gatewatch"]
-        assert (source["name"], source["type"], source["url"]) == ("Gatewatch", "influxdb", "http://127.0.0.1:9")
-        assert source["secureJsonData"] == {"token": STORE_TOKEN}
-        assert source["jsonData"]["defaultBucket"] == "b"
+        assert (source["name"], source["type"], source["url"]) == ("Gatewatch", "influxdb", store["URL"])
+        assert source["secureJsonData"] == {"token": store["TOKEN"]}
+        assert store["TOKEN"] not in str(source["jsonData"])
+        assert source["jsonData"]["defaultBucket"] == store["BUCKET"]
         assert grafana.folders == {"gatewatch": "Gatewatch", "gatewatch-alerts": "Gatewatch alerts"}
         assert {one["meta"]["folderUid"] for one in grafana.dashboards.values()} == {"gatewatch"}
         assert {rule["folderUID"] for rule in grafana.rules.values()} == {"gatewatch-alerts"}
@@ -430,11 +444,41 @@ class TestOwnedByFiles:
 
 
 class TestTheDatasource:
-    def test_a_token_that_is_no_longer_good_is_replaced(self, grafana, capsys, monkeypatch):
+    def another_token(self, influxd, store, monkeypatch):
+        token = token_of(influxd, "read", buckets=(store["BUCKET"],))
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", token)
+        return token
+
+    def test_another_token_takes_the_place_of_one_that_works(self, grafana, capsys, monkeypatch, influxd, store):
         push(capsys)
-        good = {"token": "a-new-one"}
+        token = self.another_token(influxd, store, monkeypatch)
+        assert push(capsys, "--dry-run")[0]["datasource Gatewatch"] == ("update", "another token")
+        found, _ = push(capsys)
+        assert found["datasource Gatewatch"] == ("updated", "another token")
+        assert results(found).count("unchanged") == ALL - 1
+        assert grafana.datasources["gatewatch"]["secureJsonData"] == {"token": token}
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+    def test_another_token_for_one_that_the_user_changed(self, old, capsys, monkeypatch, influxd, store):
+        push(capsys)
+        edit_source(old)
+        token = self.another_token(influxd, store, monkeypatch)
+        assert push(capsys)[0]["datasource Gatewatch"][0] == "kept"
+        assert old.datasources["gatewatch"]["secureJsonData"] == {"token": store["TOKEN"]}
+        assert push(capsys, "--overwrite")[0]["datasource Gatewatch"][0] == "updated"
+        assert old.datasources["gatewatch"]["secureJsonData"] == {"token": token}
+
+    def test_the_jobs_token_is_no_reason_to_call_grafanas_out_of_date(self, old, capsys, monkeypatch, influxd, store):
+        push(capsys)
+        self.another_token(influxd, store, monkeypatch)
+        main(["check", "--json"])
+        found = {one["what"]: one["detail"] for one in json.loads(capsys.readouterr().out)}
+        assert found["grafana"].endswith(f"all {ALL} are there")
+
+    def test_a_token_that_is_no_longer_good_is_replaced(self, grafana, capsys, monkeypatch, influxd, store):
+        push(capsys)
+        good = {"token": self.another_token(influxd, store, monkeypatch)}
         grafana.asks = lambda source: "" if source["secureJsonData"] == good else "unauthorized access"
-        monkeypatch.setenv("INFLUXDB_V2_TOKEN", good["token"])
         assert push(capsys)[0]["datasource Gatewatch"] == (
             "updated",
             "it does not answer (unauthorized access): its token is set again",
@@ -450,7 +494,7 @@ class TestTheDatasource:
     def test_another_store_that_grafana_cannot_reach(self, old, capsys):
         push(capsys)
         old.asks = lambda source: "connection refused" if source["url"].endswith(":1") else ""
-        found, err = push(capsys, "--store", "http://127.0.0.1:1", status=1)
+        found, err = push(capsys, "--influxdb-url", "http://127.0.0.1:1", status=1)
         assert found["datasource Gatewatch"] == ("updated", "")
         assert "connection refused" in err
 
@@ -471,13 +515,72 @@ class TestTheDatasource:
         monkeypatch.setenv("INFLUXDB_V2_URL", "http://127.0.0.1:9")
         assert "INFLUXDB_V2_ORG" in refused(capsys)
 
+    def unusable(self, old, capsys, *arguments, status=2):
+        """Is said before anything is done, in a dry run as well."""
+        for more in ([], ["--dry-run"], ["--influxdb-url", "http://influxdb:8086"]):
+            err = refused(capsys, *arguments, *more, status=status)
+        assert old.writes == []
+        return err
+
+    def test_a_bucket_that_is_not_there(self, old, capsys, monkeypatch, store):
+        monkeypatch.setenv("INFLUXDB_V2_BUCKET", "nono")
+        assert f"{store['URL']}: this token cannot read the bucket 'nono' of {store['ORG']!r}; see " in self.unusable(
+            old, capsys
+        )
+
+    def test_a_token_that_cannot_read(self, old, capsys, monkeypatch, influxd, store):
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", token_of(influxd, "write", buckets=(store["BUCKET"],)))
+        assert "this token cannot read the bucket" in self.unusable(old, capsys)
+
+    def test_a_token_of_the_store_that_nobody_knows(self, old, capsys, monkeypatch):
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", "garbage")
+        assert "the token is refused; see INFLUXDB_V2_TOKEN" in self.unusable(old, capsys)
+
+    def test_a_store_that_is_not_there(self, old, capsys):
+        url = f"http://127.0.0.1:{free_port()}"
+        err = self.unusable(old, capsys, "--store", url, status=1)
+        assert f"{url}: no connection; see that InfluxDB runs there" in err
+
+    def test_a_store_that_does_not_answer(self, old, capsys, monkeypatch):
+        monkeypatch.setattr(influx_token, "ANSWER_S", 0.3)
+        front = Front()
+        front.answer = holding
+        try:
+            err = self.unusable(old, capsys, "--store", front.url, status=1)
+        finally:
+            front.close()
+        assert "no answer within 0.3 s" in err
+
+    def test_a_store_that_does_not_answer_grafana(self, old, capsys, monkeypatch):
+        push(capsys)
+        monkeypatch.setattr(datasource, "ANSWER_S", 0.3)
+        old.asks = lambda source: time.sleep(1) or ""
+        found, err = push(capsys, status=1)
+        assert found["datasource Gatewatch"][1].startswith("it does not answer (no answer within 0.3 s): ")
+        assert "Grafana cannot read the store: no answer within 0.3 s; give the address" in err
+
+    @pytest.mark.parametrize("url", ["foo", "sqlite:///x.db", "http://[::1", "http://u:s3cret@h", "http://h?a=s3cret"])
+    def test_an_address_for_grafana_that_is_none(self, old, capsys, url):
+        err = refused(capsys, "--influxdb-url", url)
+        assert err.startswith("gatewatch: --influxdb-url: ")
+        assert "s3cret" not in err
+        assert "sqlite:///r" not in err
+
     def test_a_token_that_may_do_too_much(self, old, capsys, monkeypatch, influxd):
         bucket = influxd.bucket()
         for name, value in {"URL": influxd.url, "ORG": influxd.org, "BUCKET": bucket}.items():
             monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", influxd.token_for("read", "write"))
         err = push(capsys)[1]
-        assert re.match(r"gatewatch: warning: Grafana needs to read .* writes it, reads ", err)
+        assert re.match(
+            r"gatewatch: warning: Grafana needs to read .* writes it, reads .*docker compose cp setup:", err
+        )
+
+    def test_the_token_that_the_stack_makes_for_grafana(self, old, capsys, monkeypatch, influxd):
+        buckets = (bucket := influxd.bucket(), influxd.bucket(f"{bucket}_hourly"))
+        monkeypatch.setenv("INFLUXDB_V2_BUCKET", bucket)
+        monkeypatch.setenv("INFLUXDB_V2_TOKEN", token_of(influxd, "read", buckets=buckets))
+        assert push(capsys)[1] == ""
 
 
 class TestNobodyGetsMails:
@@ -486,6 +589,18 @@ class TestNobodyGetsMails:
         found, err = push(capsys)
         assert "GATEWATCH_ALERT_TO" in err
         assert "Gatewatch mail" not in str(found)
+
+    @pytest.mark.parametrize("to", ["not an address", "a@example.org; b", "a@example.org,ü@example.org"])
+    def test_an_address_that_is_none(self, old, capsys, monkeypatch, to):
+        monkeypatch.setenv("GATEWATCH_ALERT_TO", to)
+        assert re.search(r"GATEWATCH_ALERT_TO: '.*' is no mail address; write it as", refused(capsys))
+        assert old.writes == []
+
+    @pytest.mark.parametrize("to", ["a@example.org,b@example.org", " a@example.org ;\n b@example.org;"])
+    def test_several_however_they_are_separated(self, old, capsys, monkeypatch, to):
+        monkeypatch.setenv("GATEWATCH_ALERT_TO", to)
+        push(capsys)
+        assert old.receivers["Gatewatch mail"]["settings"]["addresses"] == "a@example.org;b@example.org"
 
     def test_recipients_of_the_configuration(self, old, capsys, monkeypatch, tmp_path):
         monkeypatch.delenv("GATEWATCH_ALERT_TO")
@@ -552,6 +667,12 @@ class TestAGrafanaThatCannotBe:
         assert "GRAFANA_URL" in err
         assert "s3cret" not in err
 
+    @pytest.mark.parametrize("url", ["foo", "http://u:s3cret@127.0.0.1:1", "http://[::1"])
+    def test_an_address_on_the_command_line(self, old, capsys, url):
+        err = refused(capsys, "--url", url)
+        assert err.startswith("gatewatch: --url: ")
+        assert "s3cret" not in err
+
     def test_a_token_that_is_refused(self, old, capsys, monkeypatch):
         monkeypatch.setenv("GRAFANA_TOKEN", "wrong")
         assert re.search(r"the token is refused .*service account with the role Admin", refused(capsys))
@@ -565,8 +686,8 @@ class TestAGrafanaThatCannotBe:
         assert old.writes == []
 
     @pytest.mark.parametrize("version", ["9.2.8", "8.5.27"])
-    def test_one_that_is_too_old(self, capsys, monkeypatch, folder, version):
-        server = grafana_of(version, monkeypatch)
+    def test_one_that_is_too_old(self, capsys, monkeypatch, folder, store, version):
+        server = grafana_of(version, monkeypatch, store)
         try:
             assert re.search(rf"is Grafana {re.escape(version)}, and 9\.3\.0 or newer is needed", refused(capsys))
         finally:
@@ -647,7 +768,7 @@ class TestTheCheckCommand:
     def test_none_is_named(self, capsys):
         assert self.finding(capsys) is None
 
-    def test_what_it_says_of_one(self, old, capsys):
+    def test_what_it_says_of_one(self, old, capsys, monkeypatch, store):
         found = self.finding(capsys)
         assert (found["ok"], found["warning"]) == (True, True)
         assert re.search(
@@ -660,5 +781,14 @@ class TestTheCheckCommand:
         old.asks = lambda source: "unauthorized"
         found = self.finding(capsys)
         assert (found["ok"], "does not answer (unauthorized)" in found["detail"]) == (False, True)
+        old.asks = lambda source: ""
+        monkeypatch.delenv("GRAFANA_TOKEN")
+        found = self.finding(capsys)
+        assert (found["ok"], found["warning"]) == (True, False)
+        assert found["detail"] == f"{old.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
+        monkeypatch.setenv("GRAFANA_URL", store["URL"])
+        assert "is no Grafana" in self.finding(capsys)["detail"]
+        monkeypatch.setenv("GRAFANA_URL", old.url)
+        monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
         del old.permissions["folders:create"]
         assert "lacks folders:create" in self.finding(capsys)["detail"]

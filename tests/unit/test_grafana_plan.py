@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.grafana import marks
@@ -74,6 +74,21 @@ class TestPlan:
 
     def test_a_place_that_another_owns(self):
         assert decided(Found(None, owner="file")) == "blocked"
+
+
+class TestTheTraceOfAToken:
+    @settings(max_examples=10)
+    @given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
+    def test_knows_its_own_token_alone_and_does_not_show_it(self, token, other):
+        mark = marks.token_mark(token)
+        assert marks.is_token(token, mark)
+        assert marks.is_token(other, mark) == (token == other)
+        assert len(mark) == 33
+        assert mark != marks.token_mark(token)
+
+    @pytest.mark.parametrize("mark", [None, "", ".", 3, "é.", {}])
+    def test_that_is_none(self, mark):
+        assert not marks.is_token("t", mark)
 
 
 class TestContent:
