@@ -101,8 +101,7 @@ _VALUE: Final = '  |> keep(columns: ["_value"])'
 def _risen(measurement: str, *fields: str) -> str:
     """By how much counters rose in the time range, all together; one begins anew with its process."""
     return flux(
-        points(measurement, fields),
-        "  |> aggregateWindow(every: v.windowPeriod, fn: last, createEmpty: false)",
+        points(measurement, fields),  # all of them: of a window's last, what was counted before an end would be lost
         "  |> increase()",
         "  |> last()",
         "  |> group()",
