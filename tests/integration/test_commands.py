@@ -53,7 +53,6 @@ def test_help_is_quick_and_needs_none_of_the_extras():
     heavy = ("numpy", "pandas", "pydantic", "sklearn", "plotly", "apscheduler", "distributed", "influxdb_client")
     code = f"""
 import sys
-from jobs import influx_token
 from jobs.cli import main
 try:
     main(["--help"])
