@@ -38,7 +38,7 @@ class TestRights:
 
     def test_of_all_buckets(self, own_influxd):
         """A server of its own: of one with hundreds of buckets not all are listed."""
-        server, bucket, other, _ = own_influxd, *(own_influxd.bucket() for _ in range(3))
+        server, (bucket, other, *_) = own_influxd, [own_influxd.bucket() for _ in range(6)]
         found = rights(server.url, server.org, bucket, token_of(server, "read all", "write", buckets=(bucket,)))
         assert (found.reads, found.writes, found.writes_too, found.tokens) == (True, True, (), False)
         assert other in found.reads_too
