@@ -6,7 +6,6 @@ format, which escapes everything: in a string literal `${...}` would interpolate
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
@@ -15,11 +14,12 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
+from jobs.grafana.interpolate import regex_escaped
+from jobs.queries.values import literal
+
 DATASOURCE_UID: Final = "gatewatch"
 DATASOURCE_TYPE: Final = "influxdb"
 DATASOURCE: Final = DataSourceRef(type_val=DATASOURCE_TYPE, uid=DATASOURCE_UID)
-
-_REGEX_SPECIAL: Final = re.compile(r"[\\^$*+?.()|\[\]{}/]")
 
 
 @dataclass
@@ -45,17 +45,17 @@ class Flux(Dataquery, Builder[Dataquery]):
 
 def text(value: str) -> str:
     """A string literal."""
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${") + '"'
+    return literal(value)
 
 
 def texts(values: Iterable[str]) -> str:
     """A list of string literals."""
-    return f"[{', '.join(map(text, values))}]"
+    return literal([*values])
 
 
 def pattern(*values: str) -> str:
     """A regular expression that these values match and no other."""
-    escaped = [_REGEX_SPECIAL.sub(lambda match: f"\\{match[0]}", value) for value in values]
+    escaped = [regex_escaped(value) for value in values]
     return f"/^({'|'.join(escaped)})$/" if len(escaped) > 1 else f"/^{''.join(escaped)}$/"
 
 

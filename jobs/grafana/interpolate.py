@@ -158,8 +158,13 @@ def _each(value: str | Sequence[str], change: Callable[[str], str], between: str
     return change(value) if isinstance(value, str) else between.join(map(change, value))
 
 
+def regex_escaped(text: str) -> str:
+    """A text as a regular expression that matches it alone, in a literal of Flux too."""
+    return _REGEX_SPECIAL.sub(lambda match: f"\\{match[0]}", text)
+
+
 def _regex(_: str, value: str | Sequence[str]) -> str:
-    shown = _each(value, lambda text: _REGEX_SPECIAL.sub(lambda match: f"\\{match[0]}", text), "|")
+    shown = _each(value, regex_escaped, "|")
     return shown if isinstance(value, str) or len(value) == 1 else f"({shown})"
 
 
