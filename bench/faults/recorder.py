@@ -110,7 +110,7 @@ def record(folder: Path, wanted: Sequence[Case], processes: int = 2) -> list[Rec
 
 
 def key(case: Case) -> str:
-    """Hash of a case and of the sources that record it; comments, docstrings and layout do not count."""
+    """Hash a case and the sources that record it; comments, docstrings, layout and imports do not count."""
     shape = SHAPES[case.shape]
     its_own = f"{shape.framework}_runs.py", f"{'keras' if shape.framework == 'keras' else 'torch'}_network.py"
     sources = [
@@ -120,19 +120,24 @@ def key(case: Case) -> str:
     ]
     if case.fault:
         sources.append(inspect.getsource(FAULTS[case.fault]))
-    parts = [json.dumps(asdict(case)), repr(shape), f"{CAPTURES} {RISK_AVERSION}", *map(_meaning, sources)]
+    parts = [json.dumps(asdict(case)), repr(shape), f"{CAPTURES} {RISK_AVERSION}", *map(meaning, sources)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 @functools.cache
-def _meaning(source: str) -> str:
+def meaning(source: str) -> str:
+    """Give what a source does, as text that is the same for sources that do the same."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            said = [line for line in body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
-            node.body = [line for line in body if line not in said]  # type: ignore[attr-defined]
+            node.body = [line for line in body if not _is_import_or_docstring(line)]  # type: ignore[attr-defined]
     return ast.dump(tree)
+
+
+def _is_import_or_docstring(line: object) -> bool:
+    docstring = isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
+    return docstring or isinstance(line, ast.Import | ast.ImportFrom)
 
 
 def _record_chunk(folder: Path, chunk: Sequence[Case]) -> None:

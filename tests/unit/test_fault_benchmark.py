@@ -20,7 +20,7 @@ from bench.faults.market import market
 from bench.faults.peers import SKETCH_LIMIT, departures, fixed_thresholds, sketch_scores
 from bench.faults.program import SETUPS, Program
 from bench.faults.readings import Readings
-from bench.faults.recorder import key, load, record
+from bench.faults.recorder import key, load, meaning, record
 from bench.faults.shapes import SHAPES
 from bench.faults.table import aims, lines
 from bench.faults.walk import CALL, EPISODE, Walk
@@ -410,3 +410,10 @@ def test_what_was_recorded_otherwise_is_recorded_anew(folder, monkeypatch):
     one = case("forget-shut", strike=0.7)
     assert not load(folder, [one])
     assert key(one) != key(case("forget-shut"))
+
+
+def test_a_recording_stays_valid_where_only_imports_comments_and_docstrings_change():
+    before = 'from collector import GateMonitor\n\ndef run():\n    """Run."""\n    return GateMonitor()\n'
+    after = "from gatewatch import GateMonitor  # moved\n\ndef run():\n    return GateMonitor()\n"
+    assert meaning(before) == meaning(after)
+    assert meaning(before) != meaning(after.replace("GateMonitor()", "GateMonitor(every=2)"))
