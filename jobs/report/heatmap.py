@@ -44,7 +44,8 @@ def render_gate_heatmap(
     For an LSTM the panels are Input Signal Flow, Forget Gate Activation, Cell State Evolution and Output Gate
     Response; for a GRU update, reset, candidate and hidden. Colours are on the fixed scale of each gate, so frames
     and runs can be compared. More than 64 units or positions are averaged in groups of neighbours, more than 40
-    frames are thinned evenly, the first and the last kept. A value that is not finite is a gap (grey).
+    frames are thinned evenly, the first and the last kept. A value that is not finite is a gap (grey). The figure has
+    no button that uploads it; `write_html(…, config={"displaylogo": False})` leaves out the logo, a link to Plotly.
 
     Args:
         gate_data: gate → array of shape (time, units) or (batch, time, units): the animation sweeps along time. Or
@@ -196,6 +197,7 @@ def _lay_out(figure: Figure, title: str, scales: dict[tuple[float, float], str],
         plot_bgcolor=_GAP,
         height=640,
         margin={"l": 56, "r": 24, "t": 76, "b": 150},
+        modebar_remove=["sendChartToCloud"],  # which uploads the chart to Plotly, and is there by default
     )
     figure.update_annotations(font_size=13)
     for i, ((low, high), name) in enumerate(scales.items()):

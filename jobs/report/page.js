@@ -18,6 +18,12 @@
     };
   };
 
+  // Nothing on the page leads to Plotly's servers: by default every chart has a button that uploads it, and a logo that is a link.
+  const config = {
+    responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+  };
+
   // On a narrow screen the four panels stand below each other instead of two by two.
   const stack = (layout, height) => {
     const gap = layout.xaxis.type === "date" ? 0.08 : 0.055, each = (1 - 3 * gap) / 4;
@@ -46,7 +52,7 @@
       stack(figure.layout, 1080);
       plot.style.height = "1080px";
     }
-    figure.config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+    figure.config = config;
     Plotly.newPlot(plot, figure);
   };
 

@@ -575,6 +575,49 @@ def test_a_browser_draws_every_chart_without_a_request_or_a_complaint(hostile, v
     assert visit.complaints == []
 
 
+# Zoom, pan and save a picture: what a chart offers, and nothing that leads off the page.
+BUTTONS = {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
+LEADS_AWAY = "a[href], a[*|href], area[href], form, iframe, [formaction]"
+
+
+def modebar_titles(page):
+    bars = page.locator(".js-plotly-plot .modebar").all()
+    return [bar.locator(".modebar-btn").evaluate_all("b => b.map(e => e.dataset.title)") for bar in bars]
+
+
+def addresses_off_the_page(page):
+    links = page.locator(LEADS_AWAY).evaluate_all("all => all.map(e => e.getAttribute('href') ?? e.outerHTML)")
+    return [link for link in links if not link.startswith("#")]
+
+
+def test_no_chart_of_the_report_offers_to_leave_the_page(hostile, visit):
+    page = draw_all(visit, hostile)
+    titles = modebar_titles(page)
+    assert len(titles) == page.locator(".plot").count() > 10
+    for bar in titles:
+        assert set(bar) == BUTTONS
+        assert len(bar) == len(BUTTONS)
+    assert addresses_off_the_page(page) == []
+    for name in ("Zoom in", "Zoom out", "Pan", "Zoom", "Reset axes"):
+        page.locator(f'.modebar-btn[data-title="{name}"]').first.dispatch_event("click")
+    assert addresses_off_the_page(page) == []
+    assert len(page.context.pages) == 1
+    assert visit.requests == []
+    assert visit.complaints == []
+
+
+def test_a_heatmap_of_its_own_does_not_offer_to_upload_itself(visit, tmp_path):
+    from jobs.report.heatmap import render_gate_heatmap
+
+    path = tmp_path / "figure.html"
+    render_gate_heatmap({"forget": np.ones((3, 2))}, "lstm").write_html(path, include_plotlyjs=True)
+    page = visit.open(path)
+    [titles] = modebar_titles(page)
+    assert titles[0] == "Download plot as a PNG"
+    assert not [title for title in titles if "share" in title.lower() or "cloud" in title.lower()]
+    assert visit.requests == []
+
+
 def test_play_moves_the_frames_and_pause_stops_them(hostile, visit):
     page = visit.open(hostile)
     to_heatmap(page)
