@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from collector.environment import read_variable
 from collector.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     Raises:
         ConfigError: the named file is missing, is no TOML, or says what it cannot say; names file, key and remedy.
     """
-    named = path or os.environ.get("GATEWATCH_CONFIG")
+    named = path or read_variable("GATEWATCH_CONFIG")
     file = Path(named or FILE)
     try:
         text = file.read_bytes().decode()

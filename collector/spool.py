@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from collector.environment import read_variable
 from collector.errors import ConfigError
 from collector.lane import LOCK, Lane
 from collector.segment import SUFFIX, Batch
@@ -219,13 +220,13 @@ class Spool:
 
 def spool_root(path: str | os.PathLike[str] | None = None) -> Path:
     """The folder of the spools: GATEWATCH_SPOOL, else as configured, else the user's folder for state."""
-    named = os.environ.get("GATEWATCH_SPOOL") or path
+    named = read_variable("GATEWATCH_SPOOL") or path
     if named:
         try:
             return Path(named).expanduser().absolute()
         except RuntimeError:
             raise ConfigError(f"GATEWATCH_SPOOL or [spool] path, {str(named)!r}: there is no such user") from None
-    state = os.environ.get("XDG_STATE_HOME")
+    state = read_variable("XDG_STATE_HOME")
     try:
         home = Path(state) if state else Path.home() / ".local" / "state"
     except RuntimeError:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+from collector.environment import read_variable
 from collector.errors import ConfigError, GatewatchError
 from jobs.commands import COMMANDS
 from jobs.commands.common import fail
@@ -33,7 +34,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return fail(f"{error.filename or 'the output'}: {error.strerror or error}")
     except Exception as error:
-        if os.environ.get("GATEWATCH_TRACEBACK"):
+        if read_variable("GATEWATCH_TRACEBACK"):
             raise
         what = f"{type(error).__name__}: {error}"
         return fail(f"{what}; this is a bug: please report what GATEWATCH_TRACEBACK=1 makes of it")

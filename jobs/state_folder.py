@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from collector.environment import read_variable
 from collector.errors import ConfigError
 
 
@@ -18,8 +18,8 @@ def state_folder(configured: str | None, destination: Mapping[str, str]) -> Path
     Raises:
         ConfigError: there is no such user, or no home directory.
     """
-    named = os.environ.get("GATEWATCH_STATE") or configured
-    base = os.environ.get("XDG_STATE_HOME")
+    named = read_variable("GATEWATCH_STATE") or configured
+    base = read_variable("XDG_STATE_HOME")
     try:
         if named:
             root = Path(named).expanduser()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from collector.environment import read_variable
 from collector.errors import ConfigError
 from collector.store.protocol import Store
 
@@ -80,20 +81,20 @@ def _open(address: str, source: str, org: str | None = None, bucket: str | None 
 def _resolve(url: str | None) -> tuple[str, str]:
     if url is not None:
         return os.fspath(url), "the store's URL"
-    if named := os.environ.get("GATEWATCH_STORE"):
+    if named := read_variable("GATEWATCH_STORE"):
         return named, "GATEWATCH_STORE"
     from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and an argument needs none
 
     if configured := load_settings().store.url:
         return configured, "[store] url"
-    if server := os.environ.get("INFLUXDB_V2_URL"):
+    if server := read_variable("INFLUXDB_V2_URL"):
         return server, "INFLUXDB_V2_URL"
     return _DEFAULT, "the default"
 
 
 def _variable(name: str) -> str:
     variable = f"INFLUXDB_V2_{name}"
-    value = os.environ.get(variable, "").strip()
+    value = read_variable(variable)
     if not value:
         raise ConfigError(f"{variable} is not set; an InfluxDB store needs it in the environment")
     return _printable(value, variable)
@@ -105,8 +106,8 @@ def influx_token() -> str:
     Raises:
         ConfigError: there is none, or the file cannot be read; names it.
     """
-    named = os.environ.get("INFLUXDB_V2_TOKEN_FILE", "").strip()
-    if os.environ.get("INFLUXDB_V2_TOKEN", "").strip() or not named:
+    named = read_variable("INFLUXDB_V2_TOKEN_FILE")
+    if read_variable("INFLUXDB_V2_TOKEN") or not named:
         return _variable("TOKEN")
     where = f"INFLUXDB_V2_TOKEN_FILE: {named}"
     try:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collector.environment import read_variable
 from collector.errors import ConfigError, GatewatchError
 from jobs.commands.common import Commands, missing_file, need, print_json
 from jobs.terminal import printable
@@ -75,7 +76,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     def configuration() -> str:
         nonlocal settings
         settings = load_settings()
-        named = os.environ.get("GATEWATCH_CONFIG") or FILE
+        named = read_variable("GATEWATCH_CONFIG") or FILE
         return str(Path(named).absolute()) if Path(named).exists() else f"no {FILE} here: the defaults hold"
 
     store: Store | None = None
@@ -103,7 +104,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield _found("spool", lambda: _spool(settings, store))
     yield _found("state folder", lambda: _state(settings, store))
     yield _found("mail", lambda: _mail(settings, arguments.mail))
-    if os.environ.get("GRAFANA_URL"):
+    if read_variable("GRAFANA_URL"):
         yield _found("grafana", lambda: _grafana(arguments.store))
 
 
@@ -171,7 +172,7 @@ def _grafana(store_url: str | None) -> str:
     from jobs.grafana.surroundings import alert_environment, bucket_for, connect, token  # noqa: PLC0415 - as above
 
     if not token():
-        grafana = Grafana(os.environ["GRAFANA_URL"], "")
+        grafana = Grafana(read_variable("GRAFANA_URL"), "")
         grafana.health()
         return f"{grafana.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
     grafana = connect()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from collector.environment import read_variable
 from collector.errors import ConfigError, GatewatchError
 from jobs.grafana.things import (
     CONTACT_POINT,
@@ -91,7 +92,7 @@ def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Thing]
     things += dashboards(dashboards_folder())
     alerting = alerting_folder()
     things += templates(_load(alerting / "templates.json"))
-    if environment.get(RECIPIENTS, "").strip():
+    if read_variable(RECIPIENTS, environment):
         things += contact_points(_load(alerting / "contact-points.json"), environment)
         things += policies(_load(alerting / "policies.json"), environment)
     return things + rules(_load(alerting / "rules.json"), environment)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
 from collector.config import load_settings, mail_address
+from collector.environment import read_variable
 from collector.errors import ConfigError
 from collector.store import influx_token, open_store
 from jobs.grafana.address import address
@@ -20,7 +20,7 @@ def connect(url: str | None = None) -> Grafana:
     Raises:
         ConfigError: none is named, the token is missing, or it is too old.
     """
-    named = os.environ.get("GRAFANA_URL", "")
+    named = read_variable("GRAFANA_URL")
     if not (url or named):
         raise ConfigError("GRAFANA_URL is not set: name the Grafana there or with --url, such as http://host:3000")
     grafana = Grafana(url, token(), "--url") if url else Grafana(named, token())
@@ -32,7 +32,7 @@ def connect(url: str | None = None) -> Grafana:
 
 def token() -> str:
     """The Grafana's, from the environment; empty where there is none."""
-    return os.environ.get("GRAFANA_TOKEN", "").strip()
+    return read_variable("GRAFANA_TOKEN")
 
 
 def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -41,7 +41,7 @@ def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigError: one of the recipients is no mail address.
     """
-    named = filter(None, map(str.strip, re.split("[;,\n]", environment.get(RECIPIENTS, ""))))
+    named = filter(None, map(str.strip, re.split("[;,\n]", read_variable(RECIPIENTS, environment))))
     try:
         recipients = [mail_address(one) for one in named]
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import smtplib
@@ -13,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from collector.environment import read_password
 from collector.errors import ConfigError, GatewatchError
 from jobs.terminal import printable
 
@@ -161,7 +161,7 @@ def _hand_over(client: smtplib.SMTP, sender: str, to: Sequence[str], content: by
 
 
 def _password() -> str:
-    password = os.environ.get("GATEWATCH_SMTP_PASSWORD", "")
+    password = read_password("GATEWATCH_SMTP_PASSWORD")
     if not password:
         raise ServerAway(f"{PASSWORD} is not set; [mail] user needs it in the environment")
     if not password.isascii() or not password.isprintable():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+from collector.environment import read_password, read_variable
 from collector.errors import ConfigError
 
 HISTORY_SUFFIX: Final = "_hourly"
@@ -65,7 +66,7 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
         usable = False
     if not usable:
         raise ConfigError("INFLUXDB_V2_URL is not the address of an InfluxDB; write it as http://host:8086")
-    password = _text(environment, "GATEWATCH_INFLUXDB_PASSWORD", strip=False)
+    password = _usable("GATEWATCH_INFLUXDB_PASSWORD", read_password("GATEWATCH_INFLUXDB_PASSWORD", environment))
     if len(password.encode(errors="replace")) not in _PASSWORD_BYTES:
         raise ConfigError("GATEWATCH_INFLUXDB_PASSWORD must be 8 to 72 bytes long; choose another")
     return Wanted(
@@ -79,9 +80,11 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
     )
 
 
-def _text(environment: Mapping[str, str], name: str, default: str = "", *, strip: bool = True) -> str:
-    value = environment.get(name, "")
-    value = (value.strip() if strip else value) or default
+def _text(environment: Mapping[str, str], name: str, default: str = "") -> str:
+    return _usable(name, read_variable(name, environment) or default)
+
+
+def _usable(name: str, value: str) -> str:
     if not value:
         raise ConfigError(f"{name} is not set; the set-up of InfluxDB needs it in the environment")
     if not value.isprintable():
@@ -99,7 +102,7 @@ def _bucket(name: str) -> str:
 
 
 def _retention(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name, "").strip()
+    text = read_variable(name, environment)
     if text in ("", "0"):
         return _FOR_EVER
     match = re.fullmatch(r"([1-9]\d{0,5})([hdwy])", text)

@@ -23,8 +23,8 @@ def requirements(name: str) -> set[tuple[str, str]]:
 def test_every_variable_that_is_read_is_in_the_sample_and_the_reverse():
     code = "".join(path.read_text() for part in ("collector", "jobs") for path in (ROOT / part).rglob("*.py"))
     names = r"(?:GATEWATCH|INFLUXDB|GRAFANA)_\w+"
-    read = set(re.findall(rf'environ(?:\.get\(|\[)"({names})"', code))
-    read |= {f"INFLUXDB_V2_{name}" for name in re.findall(r'_variable\("(\w+)"\)', code)}
+    read = set(re.findall(rf'read_(?:variable|password)\("({names})"', code))
+    read |= {f"INFLUXDB_V2_{name}" for name in re.findall(r'(?<!\w)_variable\("(\w+)"\)', code)}
     read |= set(re.findall(rf'\((?:environ|environment), "({names})"', code))
     read |= set(re.findall(rf"\$\{{({names})", COMPOSE))
     sample = set(re.findall(r"^(\w+)=", SAMPLE, re.M))
