@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.store.columns import labels
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -57,14 +59,13 @@ def column(values: Sequence[FieldValue | None], kind: type) -> Column:
     return boxed
 
 
-def frame(blocks: Iterable[Block], types: Mapping[str, type]) -> pd.DataFrame:
+def frame(blocks: Iterable[Block], types: Mapping[str, type], prefix_tags: bool = False) -> pd.DataFrame:
     """The frame that `Store.read` promises, from the points of one measurement.
-
-    A field of the same name as a tag becomes the column `<name>_field`.
 
     Args:
         blocks: the points; those of the same tags may come in several pieces.
         types: field name → float, int, bool or str.
+        prefix_tags: as of `Store.read`.
     """
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
@@ -77,20 +78,18 @@ def frame(blocks: Iterable[Block], types: Mapping[str, type]) -> pd.DataFrame:
     times = np.concatenate([block.times for block in blocks]) if blocks else np.empty(0, np.int64)
     order = np.lexsort((ranks, times))
 
+    names = sorted({name for block in blocks for name in block.fields})
+    found = {name: _whole(name, types[name], blocks, len(times)) for name in names}
+    fields = {name: values for name, values in found.items() if values is not None}
+    of_tags, of_fields = labels(tag_names, fields, prefix_tags)
     columns: dict[str, Any] = {"time": moments(times[order])}
     ranks = ranks[order]
     for position, name in enumerate(tag_names):
         texts = np.empty(len(rank), dtype=object)
         texts[:] = [key[position] or None for key in rank]
-        columns[name] = pd.Series(texts[ranks], dtype=object)
-    for name in sorted({name for block in blocks for name in block.fields}):
-        values = _whole(name, types[name], blocks, len(times))
-        if values is not None:
-            label = name
-            while label in columns:
-                label += "_field"
-            values = values[order]
-            columns[label] = pd.Series(values, dtype=object) if types[name] is str else values
+        columns[of_tags[name]] = pd.Series(texts[ranks], dtype=object)
+    for name, values in fields.items():
+        columns[of_fields[name]] = pd.Series(values[order], dtype=object) if types[name] is str else values[order]
     return pd.DataFrame(columns)
 
 

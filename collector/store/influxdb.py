@@ -40,7 +40,14 @@ READ_TIMEOUT_S: Final = 60.0
 CHUNK: Final = 1_000
 """Points a message of an answer: the next is on its way while one is made columns."""
 _READ_BYTES: Final = 2**16
-_RUN_FIELDS: Final = '"event", "step", "error", "framework", "model", "config"'
+_RUN_FIELDS: Final[Mapping[str, str]] = {
+    "event": "string",
+    "step": "integer",
+    "error": "string",
+    "framework": "string",
+    "model": "string",
+    "config": "string",
+}
 
 
 class InfluxStore:
@@ -117,6 +124,7 @@ class InfluxStore:
         stop: Time | None = None,
         tags: Mapping[str, str] | None = None,
         fields: Sequence[str] | None = None,
+        prefix_tags: bool = False,
     ) -> pd.DataFrame:
         """See `Store.read`."""
         types = field_types(self._query(f"SHOW FIELD KEYS FROM {identifier(measurement)}"))
@@ -125,7 +133,8 @@ class InfluxStore:
         if not types:
             return frame([], {})
         clause, values = where(run, start, stop, tags)
-        return frame(blocks(self._query(select(measurement, types.items(), clause), values), types), types)
+        parts = self._query(select(measurement, types.items(), clause), values)
+        return frame(blocks(parts, types), types, prefix_tags)
 
     def count(
         self,
@@ -154,9 +163,12 @@ class InfluxStore:
 
     def runs(self) -> pd.DataFrame:
         """See `Store.runs`."""
-        select = f"SELECT {_RUN_FIELDS} FROM {identifier(RUNS)}"  # noqa: S608 - constants
-        started = f'{select} WHERE "event" = \'started\' GROUP BY "run", "phase" ORDER BY time LIMIT 1'
-        last = f'{select} GROUP BY "run", "phase" ORDER BY time DESC LIMIT 1'
+        # Without their types InfluxDB would give the tags of these names where no point has such a field.
+        fields = ", ".join(f'"{name}"::{kind}' for name, kind in _RUN_FIELDS.items())
+        select = f"SELECT {fields} FROM {identifier(RUNS)}"  # noqa: S608 - constants
+        by_phase = 'GROUP BY "run"::tag, "phase"::tag ORDER BY time'
+        started = f"{select} WHERE \"event\"::string = 'started' {by_phase} LIMIT 1"
+        last = f"{select} {by_phase} DESC LIMIT 1"
         return runs_frame(map(_run_event, self._query(started)), map(_run_event, self._query(last)))
 
     def flux(self, query: str, extern: Mapping[str, Any], *, timeout: float | None = None) -> Iterator[bytes]:
@@ -357,5 +369,5 @@ def _joined(lines: list[bytes]) -> bytes:
 
 def _run_event(part: Mapping[str, Any]) -> RunEvent:
     moment, *values = part["values"][0]
-    fields: dict[str, FieldValue | None] = dict(zip(part["columns"][1:], values, strict=True))
+    fields: dict[str, FieldValue | None] = dict(zip(_RUN_FIELDS, values, strict=True))
     return RunEvent(part["tags"]["run"], part["tags"]["phase"], moment, fields)

@@ -77,12 +77,17 @@ class Store(Protocol):
         stop: Time | None = None,
         tags: Mapping[str, str] | None = None,
         fields: Sequence[str] | None = None,
+        prefix_tags: bool = False,
     ) -> pd.DataFrame:
         """The points of a measurement as a frame, ordered by time, then by tags.
 
         Columns: `time` (datetime64[ns, UTC]), the tags by name (text; None where a point has none), then the fields
         by name: float64 with NaN where a point has none; int64, or Int64 where some point has none; bool or
         boolean likewise; text. A frame without points still has the column `time`.
+
+        A tag and a field may have the same name. Then the field keeps it, and the tag's column is called `tag:NAME`.
+        Gatewatch's own tags (`schema.OWN_TAGS`: run, phase, layer…) always keep theirs; then it is the field's column
+        that is called `field:NAME`. Where that name is taken too, the prefix is repeated.
 
         Args:
             measurement: which points.
@@ -91,6 +96,10 @@ class Store(Protocol):
             stop: only those before this time.
             tags: only those whose tags have these values.
             fields: only these, of the points that have one of them: which is quicker. None: all of them.
+            prefix_tags: call the column of every tag but Gatewatch's own `tag:NAME`, whatever fields there are, and
+                that of a field that is named like one of Gatewatch's own tags, or begins with `tag:` or `field:`,
+                `field:NAME`. Then the name of a column alone says what it is, as `columns.tag_columns` and
+                `columns.field_columns` read it: for programs, where a tag must never be taken for a field.
 
         Raises:
             WriteUnavailable: the store does not answer.

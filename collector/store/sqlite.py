@@ -113,6 +113,7 @@ class SqliteStore:
         stop: Time | None = None,
         tags: Mapping[str, str] | None = None,
         fields: Sequence[str] | None = None,
+        prefix_tags: bool = False,
     ) -> pd.DataFrame:
         """See `Store.read`."""
         times = sqlite_read.span(start, stop)
@@ -123,7 +124,7 @@ class SqliteStore:
                 types = sqlite_read.field_types(connection, measurement)
                 series = sqlite_read.series(connection, measurement, run, tags)
                 blocks = list(sqlite_read.blocks(connection, series, times, types, fields))
-        return frame(blocks, types)
+        return frame(blocks, types, prefix_tags)
 
     def count(
         self,
