@@ -174,7 +174,7 @@ class Session(Guard):
 
     def _check_unused(self) -> None:
         try:
-            used = self.store.read(RUNS, run=self.run, tags={"phase": self.phase})
+            used = self.store.read(RUNS, run=self.run, tags={"phase": self.phase}, prefix_tags=True)
         except ConfigError:  # a token that may only write cannot be asked
             return
         if len(used) and not (set(used["event"]) & {"failed", "interrupted"} and used["step"].max() == 0):

@@ -85,7 +85,7 @@ def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> N
 
 def listed(store: Store) -> list[str]:
     """The runs that are taken as healthy, the one that was added last first."""
-    frame = store.read(BASELINES)
+    frame = store.read(BASELINES, prefix_tags=True)
     if frame.empty:
         return []
     last = frame.drop_duplicates("run", keep="last")
@@ -131,7 +131,7 @@ class Baselines:
     def _captured(self, run: str, phase: str) -> list[Captures]:
         if (run, phase) not in self._captures:
             frames = (
-                self._store.read(name, run=run, tags={"phase": phase})
+                self._store.read(name, run=run, tags={"phase": phase}, prefix_tags=True)
                 for name in (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
             )
             self._captures[run, phase] = list(captures(*frames))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, OWN_TAGS, PHASES
+from collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, PHASES
+from collector.store.columns import field_columns, tag_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ Times = NDArray[np.int64]
 Pair = tuple[str, str]
 """A layer and its gate, or a layer and its parameter."""
 
-_NOT_METRICS: Final = frozenset({"time", "step", "epoch"})
+_NOT_METRICS: Final = frozenset({"step", "epoch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,12 @@ def captures(
 
     Args:
         stats, units, updates, metrics: points of `gate_stats`, `gate_units`, `layer_updates` and `train_metrics` of
-            one run.
+            one run, read with `prefix_tags`.
     """
     if not {"layer", "gate", "step"} <= set(stats.columns) or (stats := stats[stats["step"].notna()]).empty:
         return
-    # A field that is not known here is no tag: these are text.
-    tags = [name for name in stats.columns if name not in GATE_STATS_FIELDS and stats[name].dtype == object]
-    shared = [name for name in tags if name not in ("layer", "gate")]
+    names = tag_columns(stats.columns)
+    shared = [column for column in names if column not in ("layer", "gate")]
     by_unit = sorted(name for name in map(str, units.columns) if name[0] == "u" and name[1:].isdigit())
     parts = {
         name: dict(_groups(frame, shared))
@@ -96,7 +96,7 @@ def captures(
         steps = np.stack([values[:, GATE_STATS_FIELDS.index("step")] for values in gates.values()])
         step = np.max(np.where(np.isfinite(steps), steps, -np.inf), axis=0)
         yield Captures(
-            tags={name: value for name, value in zip(shared, key, strict=True) if value},
+            tags={names[column]: value for column, value in zip(shared, key, strict=True) if value},
             time=time,
             step=step,
             gates=gates,
@@ -158,10 +158,10 @@ def _metrics(frame: pd.DataFrame | None, time: Times, step: Array) -> dict[str, 
         return {}
     found: dict[str, Array] = {}
     at, moments = _numbers(frame, "step"), _times(frame)
-    for name in map(str, frame.columns):
-        if name in _NOT_METRICS or name in OWN_TAGS:
+    for column, name in field_columns(frame.columns).items():
+        if name in _NOT_METRICS:
             continue
-        values = _numbers(frame, name)
+        values = _numbers(frame, column)
         known = np.isfinite(values) & np.isfinite(at)
         if known.any():
             logged: dict[float, list[tuple[int, float]]] = {}

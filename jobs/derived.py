@@ -57,7 +57,8 @@ def gap_points(metrics: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[Point
     """The generalisation gap of the whole model, wherever a loss and a validation loss were logged.
 
     Args:
-        metrics: points of `train_metrics` of one run, phase and combination of the user's tags, oldest first.
+        metrics: points of `train_metrics` of one run, phase and combination of the user's tags, oldest first,
+            read with `prefix_tags`.
         tags: theirs.
     """
     if not {"loss", "val_loss"} <= set(metrics.columns):

@@ -123,9 +123,7 @@ class Look:
         for stop in stops:
             found = self._read(group, now, stop)
             if found is None:
-                raise ValueError(
-                    f"the points of {group.tags} make no captures; is one of their tags named like a field?"
-                )
+                raise ValueError(f"the points of {group.tags} make no captures")
             new = int(np.count_nonzero(found.time > now.newest))
             whole = ended or stop is not None or found.time[-1] < group.newest
             if not whole and seen != (group.points, group.newest):
@@ -168,7 +166,9 @@ class Look:
         fields: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         begin = None if start == NEVER else start
-        frame = self._store.read(measurement, run=self._result.run, start=begin, stop=stop, tags=tags, fields=fields)
+        frame = self._store.read(
+            measurement, run=self._result.run, start=begin, stop=stop, tags=tags, fields=fields, prefix_tags=True
+        )
         self._result.rows_read += len(frame)
         return frame
 

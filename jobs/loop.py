@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
+from collector.store.columns import field_columns
 from jobs.lives import life
 
 if TYPE_CHECKING:
@@ -122,9 +123,10 @@ def newest_metrics(store: Store, run: str) -> dict[str, float]:
         newest = store.tallies(measurement, "step" if measurement != GATE_DERIVED else "window_s").get(run)
         if newest is None:
             continue
-        points = store.read(measurement, run=run, start=newest[1]).select_dtypes("number")
-        known = points.max().dropna()
-        found |= {str(name): float(value) for name, value in known.items()}
+        points = store.read(measurement, run=run, start=newest[1], prefix_tags=True)
+        names = field_columns(points.columns)
+        known = points[[*names]].select_dtypes("number").max().dropna()
+        found |= {names[str(column)]: float(value) for column, value in known.items()}
     return found
 
 

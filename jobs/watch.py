@@ -226,7 +226,7 @@ def _trained(warm_up: Sequence[Array], baselines: Array | None, captures: Captur
         "features": list(FEATURES),
         "captures": WARM_UP,
         "until": str(np.datetime64(int(captures.time[-1]), "ns")),
-        **captures.tags,
+        "tags": dict(captures.tags),
     }
     try:
         return Forest(np.concatenate(warm_up) if baselines is None else baselines, about=about)

@@ -149,7 +149,7 @@ class Observer:
         elif self._deaf and start is not None and start >= begun:  # what is of market time lies before
             spans = list(_hours(start, self._now))
         for begin, end in spans:
-            frame = self._store.read(measurement, run=run, start=begin, stop=end, tags=tags)
+            frame = self._store.read(measurement, run=run, start=begin, stop=end, tags=tags, prefix_tags=True)
             self._found.rows += len(frame)
             if len(frame) and (start is None or not start == last == int(times(frame)[-1])):
                 yield frame
@@ -158,7 +158,8 @@ class Observer:
         memory = self._memory.run("")
         judge = Judge(self._rules, memory, self._now)
         before, last = memory.cursors.get(JOBS_HEALTH, (None, None))
-        frame = self._store.read(JOBS_HEALTH, start=self._now - _SPAN if before is None else before)
+        since = self._now - _SPAN if before is None else before
+        frame = self._store.read(JOBS_HEALTH, start=since, prefix_tags=True)
         self._found.rows += len(frame)
         for rhythm in memory.jobs.values():
             rhythm.heard += self._deaf

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.schema import FIELDS
+from collector.store.columns import field_columns, tag_columns
 from jobs.notify.rule import Rule
 from jobs.notify.track import Array, Values
 
@@ -23,13 +23,17 @@ Series = tuple[dict[str, str], "pd.DataFrame"]
 
 
 def series_of(frame: pd.DataFrame) -> list[Series]:
-    """A measurement's points series by series, in the order in which they are."""
-    tags = tag_names(frame)
+    """A measurement's points series by series, in the order in which they are.
+
+    Args:
+        frame: read with `prefix_tags`.
+    """
+    tags = tag_columns(frame.columns)
     if not tags or frame.empty:
         return [({}, frame)]
     return [
-        ({name: text for name, text in zip(tags, key, strict=True) if isinstance(text, str)}, part)
-        for key, part in frame.groupby(tags, dropna=False, sort=True)
+        ({name: text for name, text in zip(tags.values(), key, strict=True) if isinstance(text, str)}, part)
+        for key, part in frame.groupby([*tags], dropna=False, sort=True)
     ]
 
 
@@ -52,18 +56,10 @@ def series_values(rule: Rule, series: Sequence[Series], units: Mapping[str, int]
             value = numbers(part, rule.field) / (units_of(tags.get("layer", ""), units) or np.nan)
         else:
             value = numbers(part, rule.field)
-        named = {str(name).removeprefix(_WHY): numbers(part, str(name)) for name in part if str(name).startswith(_WHY)}
+        causes = [name for name in field_columns(part.columns) if name.startswith(_WHY)]
+        named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
         why = {name: found for name, found in named.items() if np.isfinite(found).any()}
         yield Values(tags, times(part), numbers(part, "step"), value, why)
-
-
-def tag_names(frame: pd.DataFrame) -> list[str]:
-    """The columns that are tags: text that is no field of Gatewatch's."""
-    return [
-        str(name)
-        for name, kind in frame.dtypes.items()
-        if kind.kind == "O" and name not in FIELDS and not str(name).startswith(_WHY)
-    ]
 
 
 def times(frame: pd.DataFrame) -> NDArray[np.int64]:

@@ -47,9 +47,10 @@ def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None], 
     """
     run = str(about["run"])
     say(f"reading run {run}")
-    events, metrics, captures = (store.read(name, run=run) for name in (RUNS, TRAIN_METRICS, GATE_STATS))
-    derived, scored, updates = (store.read(name, run=run) for name in (GATE_DERIVED, GATE_SCORES, LAYER_UPDATES))
-    units = store.read(GATE_UNITS, run=run)
+    events, metrics, captures, derived, scored, updates, units = (
+        store.read(name, run=run, prefix_tags=True)
+        for name in (RUNS, TRAIN_METRICS, GATE_STATS, GATE_DERIVED, GATE_SCORES, LAYER_UPDATES, GATE_UNITS)
+    )
     market = market_phases(events, captures, metrics)
     metrics, captures, scored, updates, units = (
         settled(frame, market, events) for frame in (metrics, captures, scored, updates, units)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from collector.schema import OWN_TAGS
+from collector.store.columns import tag_columns
 from jobs.lives import life
 from jobs.report.series import Row, column
 from jobs.report.text import duration, moment, number
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_NOT_TAGS: Final = OWN_TAGS | {"time", "event", "framework", "model", "config", "error", "step", "epoch"}
 _STATES: Final = {"live": "running when this was written", "died": "died, or cut off from the store"}
 
 
@@ -60,13 +60,16 @@ def newest_steps(*frames: pd.DataFrame) -> dict[str, float]:
 
 
 def tags_of(events: pd.DataFrame) -> list[str]:
-    """The user's own tags, as `name=value`."""
+    """The user's own tags, as `name=value`.
+
+    Args:
+        events: points of `runs`, read with `prefix_tags`.
+    """
     return [
         f"{name}={value}"
-        for name in events.columns
-        if name not in _NOT_TAGS
-        for value in events[name].dropna().unique()
-        if isinstance(value, str)
+        for column, name in tag_columns(events.columns).items()
+        if name not in OWN_TAGS
+        for value in events[column].dropna().unique()
     ]
 
 

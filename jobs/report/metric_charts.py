@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.schema import OWN_TAGS
+from collector.store.columns import field_columns
 from jobs.report.axis import Axis, moments
 from jobs.report.canvas import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line
 from jobs.report.series import column, steps
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from plotly.graph_objects import Figure
 
-_NOT_METRICS: Final = OWN_TAGS | {"time", "step", "epoch", "nan_count", "inf_count"}
+_NOT_METRICS: Final = frozenset({"time", "step", "epoch", "nan_count", "inf_count"})
 _LOSS: Final = re.compile(r"(^|[^a-z])loss$", re.IGNORECASE)
 _ALIKE: Final = 10.0
 """Losses share an axis where the largest of one is at most so many times that of the other."""
@@ -48,17 +48,17 @@ def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[
     """The charts of every metric, losses first; one named `val_…` is drawn beside the one it validates.
 
     Args:
-        metrics: points of `train_metrics`.
+        metrics: points of `train_metrics`, read with `prefix_tags`.
         captures: points of `gate_stats`: where batches and ends of epochs log the same metric, they tell them apart.
         axes: of the run.
     """
-    own = {phase: _phase(metrics, phase) for axis in axes for phase in axis.phases}
+    own = {phase: _fields(_phase(metrics, phase)) for axis in axes for phase in axis.phases}
     ends = {
         axis: {p: _epoch_ends(own[p], _phase(captures, p)) for p in axis.phases if not axis.market} for axis in axes
     }
     charts = []
     for axis in axes:
-        for titles in _together(_reach(metrics, [own[phase] for phase in axis.phases])):
+        for titles in _together(_reach(_fields(metrics), [own[phase] for phase in axis.phases])):
             drawn = [
                 (phase, name)
                 for title in titles
@@ -82,6 +82,12 @@ def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[
 
 def _phase(frame: pd.DataFrame, phase: str) -> pd.DataFrame:
     return frame[frame["phase"].fillna("") == phase] if "phase" in frame else frame
+
+
+def _fields(frame: pd.DataFrame) -> pd.DataFrame:
+    """The times and the fields, each by its own name, without the tags: of those a field may have the name."""
+    names = field_columns(frame.columns)
+    return frame[["time", *names]].rename(columns=names)
 
 
 def _reach(metrics: pd.DataFrame, frames: Sequence[pd.DataFrame]) -> dict[str, float]:

@@ -22,7 +22,7 @@ def store(tmp_path):
 
 
 def found(store, run="r"):
-    return list(captures(*(store.read(name, run=run) for name in CAPTURED)))
+    return list(captures(*(store.read(name, run=run, prefix_tags=True) for name in CAPTURED)))
 
 
 def test_each_value_is_at_its_capture(store):

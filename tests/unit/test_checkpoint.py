@@ -29,7 +29,8 @@ def run(tmp_path_factory):
     """90 captures."""
     store = open_store(f"sqlite:///{tmp_path_factory.mktemp('run') / 'points.db'}")
     fill(store, recorded(90))
-    (found,) = captures(*(store.read(name) for name in (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)))
+    measurements = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
+    (found,) = captures(*(store.read(name, prefix_tags=True) for name in measurements))
     return found
 
 
