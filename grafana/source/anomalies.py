@@ -7,7 +7,7 @@ from typing import Any, Final
 from collector.schema import ALERT_EVENTS, GATE_SCORES
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import chosen, combined, flux, points, text, window
+from grafana.source.flux import apart, chosen, combined, flux, points, text, window
 from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, states
 from grafana.source.places import ANOMALIES, GATES, to
 from grafana.source.queries import CONSENSUS, OF_LAYER
@@ -179,6 +179,7 @@ def _alerts() -> Any:
     query = flux(
         'import "dict"',
         points(ALERT_EVENTS, ["state", "value", "threshold"], chosen("run")),
+        apart("state", "value", "threshold", COLUMN),
         '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
         "  |> group()",
         '  |> drop(columns: ["_start", "_stop", "_measurement", "run"])',

@@ -14,6 +14,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
+from collector.store.columns import TAG
 from jobs.grafana.interpolate import regex_escaped
 from jobs.queries.values import literal
 
@@ -93,6 +94,14 @@ def points(
         lines.append(f"  |> filter(fn: (r) => {one_of('_field', *named)})")
     lines += [f"  |> filter(fn: (r) => {condition})" for condition in where]
     return "\n".join(lines)
+
+
+def apart(*columns: str) -> str:
+    """Puts `tag:` before the name of each of the user's tags that one of these columns has, which come later."""
+    return (
+        f"  |> rename(fn: (column) => if column =~ /^{TAG}/ or column =~ {pattern(*columns)} "
+        f"then {text(TAG)} + column else column)"
+    )
 
 
 def window(fn: str = "mean", *tags: str, every: str = "v.windowPeriod") -> str:

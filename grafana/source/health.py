@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
 from grafana.source.board import Section, board
-from grafana.source.flux import flux, points, window
+from grafana.source.flux import apart, flux, points, window
 from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, logarithmic, number
 from grafana.source.places import HEALTH
 from grafana.source.runbook import COLUMN, WAY, with_section
@@ -213,6 +213,7 @@ def _mails() -> Any:
     query = flux(
         'import "dict"',
         points(ALERT_EVENTS, ["state", "value", "threshold", "delivered"]),
+        apart("state", "value", "threshold", "delivered", COLUMN),
         '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
         "  |> group()",
         '  |> drop(columns: ["_start", "_stop", "_measurement"])',

@@ -15,6 +15,7 @@ from grafana.source.rules_flux import (
     RUN,
     ago,
     beside,
+    by,
     compared,
     field_of,
     part,
@@ -119,10 +120,8 @@ import "strings"
 {_UNITS}
 counted = {field_of(rule)}{spans(CAPTURES, GATE, taken(rule))}{reached(rule)}
 runs = {points(RUNS, ("config",), start=f"date.sub(d: {RUN_DAYS}d, from: {NOW})")}
-  |> last()
+  |> last(){by(RUN)}
   |> rename(columns: {{_value: "config"}})
-  |> keep(columns: {texts(["_time", "config", *RUN])})
-  |> group(columns: {texts(RUN)})
   |> sort(columns: ["_time"])
   |> tail(n: 1)
   |> drop(columns: ["_time"])

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import DataTransformerConfig
 from collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import combined, flux, points
+from grafana.source.flux import apart, combined, flux, pattern, points
 from grafana.source.panels import CLEAR, GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, number
 from grafana.source.places import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
 from grafana.source.places import RUNS as UID
@@ -22,8 +22,16 @@ MOST_RUNS: Final = 500
 MOST_LINES: Final = 20
 _TAGGED: Final = '  |> filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/)'
 _KEY: Final = '  |> group(columns: ["run", "phase"])'
-_LOSSES: Final = r"r._field =~ /^(val_loss|loss|train\/loss)$/"
-_REWARDS: Final = r"r._field =~ /^(reward|rollout\/ep_rew_mean|equity)$/"
+_LOSS: Final = ("val_loss", "loss", "train/loss")
+_REWARD: Final = ("reward", "rollout/ep_rew_mean", "equity")
+_LOSSES: Final = f"r._field =~ {pattern(*_LOSS)}"
+_REWARDS: Final = f"r._field =~ {pattern(*_REWARD)}"
+_BEST: Final = "best "
+_COLUMNS: Final = (
+    *("state", "seen", "step", "epoch", "model", "error", "worst score", "from", "to"),
+    *(f"{prefix}{name}" for prefix in ("", _BEST) for name in (*_LOSS, *_REWARD)),
+)
+"""The columns of the table beside the tags."""
 
 
 def dashboard() -> dict[str, Any]:
@@ -156,6 +164,7 @@ def _steps(*steps: tuple[float | None, str]) -> list[dict[str, Any]]:
 def _states() -> str:
     return flux(
         _heard(),
+        apart(*_COLUMNS),
         "  |> group()",
         f"  |> map(fn: (r) => ({{r with state: {life()}, seen: r._time}}))",
         '  |> drop(columns: ["_time", "_start", "_stop", "_value", "_field", "_measurement"])',
@@ -206,7 +215,7 @@ def _best(which: str, fn: str) -> str:
         points(TRAIN_METRICS, (), which, start="0", stop=""),
         f"  |> {fn}()",
         "  |> group()",
-        '  |> map(fn: (r) => ({r with _field: "best " + r._field}))',
+        f'  |> map(fn: (r) => ({{r with _field: "{_BEST}" + r._field}}))',
         *_wide(),
     )
 

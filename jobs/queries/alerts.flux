@@ -11,6 +11,13 @@ from(bucket: bucket)
     |> range(start: start, stop: stop)
     |> filter(fn: (r) => r._measurement == "alert_events")
     |> filter(fn: (r) => length(arr: rules) == 0 or contains(value: r.rule, set: rules))
+    |> rename(
+        fn: (column) =>
+            if column =~ /^_/ or column =~ /^(detector|gate|job|layer|param|phase|rule|run)$/ then
+                column
+            else
+                "tag:" + column,
+    )
     |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
     |> group()
     |> rename(columns: {_time: "time"})

@@ -34,6 +34,13 @@ from(bucket: bucket)
         fn: (r) => r._measurement == "gate_stats" and r.run == run and r.layer == layer and r.phase == phase,
     )
     |> filter(fn: (r) => r._field !~ /^hist_/ and r._field != "epoch")
+    |> rename(
+        fn: (column) =>
+            if column =~ /^_/ or column =~ /^(detector|gate|job|layer|param|phase|rule|run)$/ then
+                column
+            else
+                "tag:" + column,
+    )
     |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
     |> group()
     |> filter(fn: (r) => exists r.step)
