@@ -71,22 +71,6 @@ MAX_TEXT_BYTES: Final = 2**20
 MAX_USER_TAGS: Final = 8
 """A user's own tags multiply the series of a run: a few describe it, many are data."""
 
-FIELDS: Final = frozenset(
-    {
-        *GATE_STATS_FIELDS,
-        *LAYER_UPDATES_FIELDS,
-        *("event", "framework", "model", "config", "error"),
-        *("captured", "shipped", "rejected", "dropped", "failures", "capture_ms", "overhead_ratio", "every"),
-        *("replay_error", "unreplayed", "unreplayed_layers", "spooled_bytes"),
-        *("memory_timescale", "drift", "effective_rank", "saturation", "window_s"),
-        *("anomaly_score", "anomalous", "model_id"),
-        *("duration_s", "lag_s", "windows", "rows_read", "points_written", "failures", "missed"),
-        *("value", "threshold", "state", "delivered"),
-    }
-)
-"""The fields that have fixed names; beside them u000…, t000…, why_… and whatever a framework logs."""
-_NUMBERED_FIELD: Final = re.compile(r"[ut]\d{3}|why_.*")
-
 # Names that the points carry themselves, and names that InfluxDB keeps for itself.
 OWN_TAGS: Final = frozenset({"run", "phase", "layer", "gate", "param", "detector", "job", "rule"})
 RESERVED_NAMES: Final = frozenset({"time", "_time", "_field", "_measurement", "_value", "_start", "_stop"})
@@ -205,6 +189,9 @@ def check_run(run: object) -> str:
 def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     """A user's own tags, where they can be ones: few, text, and no name that the points carry themselves.
 
+    A tag may be named like any field: whoever reads points keeps the two apart, see `Store.read`. Fields that are
+    added later make no tag illegal.
+
     Raises:
         ConfigError: names the first tag that cannot be one, and why.
     """
@@ -216,8 +203,7 @@ def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     for key, value in tags.items():
         if problem := name_problem(key):
             raise ConfigError(f"tags: the name {key!r} {problem}")
-        own = key in OWN_TAGS or key in FIELDS or _NUMBERED_FIELD.fullmatch(key)
-        if own or key in RESERVED_NAMES or key.startswith("_"):
+        if key in OWN_TAGS or key in RESERVED_NAMES or key.startswith("_"):
             raise ConfigError(f"tags: the name {key!r} is taken by Gatewatch or InfluxDB; choose another")
         if problem := name_problem(value):
             raise ConfigError(f"tags: the value of {key!r}, {value!r}, {problem}")

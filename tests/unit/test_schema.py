@@ -115,6 +115,22 @@ def test_tags_that_cannot_be_are_refused_by_name(tags: dict[str, str], reason: s
         check_tags(tags)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["mean", "loss", "step", "epoch", "drift", "hist_00", "u000", "why_entropy", "anomaly_score", "event", "x" * 512],
+)
+def test_a_users_tag_may_be_named_like_any_field(name: str) -> None:
+    assert check_tags({name: "x"}) == {name: "x"}
+
+
+@pytest.mark.parametrize(
+    "name", ["run", "phase", "layer", "gate", "param", "detector", "job", "rule", "_field", "_value", "_measurement"]
+)
+def test_the_points_own_tags_are_taken(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' is taken"):
+        check_tags({name: "x"})
+
+
 def test_good_tags_run_and_phase_pass() -> None:
     assert check_tags({"symbol": "GOOG"}) == {"symbol": "GOOG"}
     assert check_tags(None) == {}

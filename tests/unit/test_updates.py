@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collector.errors import ConfigError
 from collector.line_protocol import encode
-from collector.schema import FIELDS, LAYER_UPDATES, LAYER_UPDATES_FIELDS, check_tags, point_problem
+from collector.schema import LAYER_UPDATES, LAYER_UPDATES_FIELDS, point_problem
 from collector.updates import Update, tally, update_fields, update_points
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -161,10 +160,3 @@ def test_points_carry_layer_and_param_as_tags_and_hostile_names_are_cleaned():
     assert all(point.measurement == LAYER_UPDATES and point.time == 5 for point in points)
     assert points[0].fields == {"weight_norm": 1.0, "step": 7}
     assert encode(points).count(b"\n") == 2
-
-
-@pytest.mark.parametrize("name", [*LAYER_UPDATES_FIELDS, "error", "spooled_bytes"])
-def test_a_users_tag_cannot_take_a_fields_name(name):
-    assert name in FIELDS
-    with pytest.raises(ConfigError, match="taken"):
-        check_tags({name: "x"})
