@@ -41,6 +41,14 @@ def line(text: object) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in shown).split())
 
 
+def shown(value: object) -> str:
+    """Represent a value of whatever class on one line: what `repr` gives, or its type where that raises."""
+    try:
+        return line(repr(value))
+    except Exception:  # of whoever wrote its class
+        return f"a {type(value).__name__} that cannot be shown"
+
+
 def told(error: BaseException) -> str:
     """An exception as one line: its type, and what it says."""
     text = line(error)

@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from collector.about import line, told
 from collector.errors import GatewatchError
 
 log = logging.getLogger("gatewatch")
+
+
+def ask(owner: Any, name: str, answer: Callable[[], Any] | None = None) -> Any:
+    """Ask something of a user's object, whose class may do anything: the answer, or None where asking raises.
+
+    A failure is logged in one line that names the object's class, the method and the exception.
+
+    Args:
+        owner: the object.
+        name: what is asked, for the log: `summary()`, or the name of an attribute.
+        answer: asks it. Where None, the attribute of that name is read; it is None where there is no such attribute.
+    """
+    try:
+        return getattr(owner, name, None) if answer is None else answer()
+    except Exception as error:
+        log.warning(
+            "gatewatch: %s.%s is left out of what is recorded of the run: it raised %s",
+            type(owner).__name__,
+            name,
+            told(error),
+        )
+        return None
+
+
+def has_attribute(owner: Any, name: str) -> bool:
+    """Whether an object of a user's class has an attribute; it has none where asking raises."""
+    try:
+        return hasattr(owner, name)
+    except Exception:  # of whoever wrote its class
+        return False
 
 
 class Guard:
@@ -44,7 +75,11 @@ class Guard:
         try:
             yield
         except Exception as error:
-            if doing not in self.failures:
-                text = line(error) if isinstance(error, GatewatchError) else told(error)
-                log.warning("gatewatch: %s failed, training goes on: %s", doing, text)
-            self.failures[doing] = self.failures.get(doing, 0) + 1
+            self.failed(doing, error)
+
+    def failed(self, doing: str, error: Exception) -> None:
+        """Log a failure, the first time, and count it."""
+        if doing not in self.failures:
+            text = line(error) if isinstance(error, GatewatchError) else told(error)
+            log.warning("gatewatch: %s failed, training goes on: %s", doing, text)
+        self.failures[doing] = self.failures.get(doing, 0) + 1

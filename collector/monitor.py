@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from collector.about import shown
 from collector.capture import Gates
 from collector.endings import outcome
 from collector.errors import ConfigError
@@ -60,7 +61,8 @@ class Monitor(ABC):
 
     def __enter__(self) -> Self:
         if not self._session.started:
-            self._begin()  # the first capture is that of a step, which may have the market's time
+            with self._session.starting():
+                self._begin()  # the first capture is that of a step, which may have the market's time
         return self
 
     def __exit__(
@@ -164,5 +166,5 @@ def check_layers(layers: Sequence[str] | None) -> list[str] | None:
         ConfigError: they are no list of names.
     """
     if layers is not None and (isinstance(layers, str | os.PathLike) or not isinstance(layers, Sequence) or not layers):
-        raise ConfigError(f"layers={layers!r}: must be a list of names, such as ['lstm'], or None for all")
+        raise ConfigError(f"layers={shown(layers)}: must be a list of names, such as ['lstm'], or None for all")
     return None if layers is None else list(layers)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from collector.about import new_run, told, versions
+from collector.about import line, new_run, shown, told, versions
 from collector.cadence import Cadence, Every
 from collector.capture import Gates, gate_points, metrics_point, no_numbers
 from collector.config import load_settings
@@ -88,9 +88,9 @@ class Session(Guard):
         self.phase = check_phase(phase)
         self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
         if not isinstance(log_dir, str | os.PathLike | None):
-            raise ConfigError(f"log_dir={log_dir!r}: must be a path, or None for no files")
+            raise ConfigError(f"log_dir={shown(log_dir)}: must be a path, or None for no files")
         if not isinstance(store, str | None) and not all(hasattr(store, name) for name in _STORE):
-            raise ConfigError(f"store={store!r}: must be a URL, such as sqlite:///gatewatch.db, or an open store")
+            raise ConfigError(f"store={shown(store)}: must be a URL, such as sqlite:///gatewatch.db, or an open store")
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
         self.cadence = Cadence(every, overhead, clock)
         self._own_store = store is None or isinstance(store, str)
@@ -103,6 +103,7 @@ class Session(Guard):
         self._prepared_step: int | None = None
         self._rate: float | None = None
         self._begun, self._process = False, 0
+        self._unrecorded = False
         self._time = SteadyTime(now, clock)
         self._ending = threading.RLock()
         self._last_capture_step = 0
@@ -117,11 +118,29 @@ class Session(Guard):
 
     @property
     def ended(self) -> bool:
-        """Whether the run has begun and ended: a loop may go on after a signal, and is told once."""
+        """Whether the run has begun and ended, or could not begin: the loop may go on, and nothing is recorded.
+
+        That a run has ended is said once: a loop may go on after a signal.
+        """
+        if self._unrecorded:
+            return True
         over = self._begun and self._shipper is None
         if over:
             self.say_once(f"run {self.run!r} has ended; the steps after its end are not recorded")
         return over
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Let nothing but a ConfigError out of the start of a run. Where it fails otherwise nothing is recorded."""
+        self._unrecorded = False
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:
+            self._unrecorded = not self.started
+            lost = "nothing is recorded" if self._unrecorded else "a part of it is not recorded"
+            log.warning("gatewatch: the start of the run failed, training goes on and %s: %s", lost, told(error))
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
         """Look at the store and the folders, then begin the run.
@@ -168,8 +187,8 @@ class Session(Guard):
             "host": platform.node(),
             "pid": self._process,
         }
-        text = json.dumps(about, default=str)
-        self.event("started", framework=framework, model=model, config=text)
+        text = json.dumps({name: _plain(value) for name, value in about.items()}, default=line, skipkeys=True)
+        self.event("started", framework=framework, model=line(model), config=text)
         self.prepare()
 
     def _check_unused(self) -> None:
@@ -362,3 +381,12 @@ class Session(Guard):
     def _put(self, points: list[Point]) -> None:
         if self._shipper is not None:
             self._shipper.put(points)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: itself, or as text where it is of a user's class that JSON cannot show."""
+    try:
+        json.dumps(value, default=line, skipkeys=True)
+    except Exception:  # of whoever wrote its class
+        return line(value)
+    return value

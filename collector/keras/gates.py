@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collector.errors import ConfigError
-from collector.keras.layers import recurrent_layers
+from collector.keras.layers import name_of, recurrent_layers
 from collector.keras.probe import call_once, misfit
 from collector.keras.trace import trace
 from collector.replay.cells import Array
@@ -36,7 +36,7 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
     call_once(model, x)
     layers = recurrent_layers(model)
     if not layers:
-        raise ConfigError(f"the model {model.name!r} has no recurrent layer (LSTM, GRU or get_gate_history())")
+        raise ConfigError(f"the model {name_of(model)!r} has no recurrent layer (LSTM, GRU or get_gate_history())")
     try:
         traced = trace(model, x, layers)
     except ConfigError:

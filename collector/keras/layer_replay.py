@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from collector.errors import ConfigError
-from collector.keras.layers import ACTIVATION_NAMES, cells
+from collector.keras.layers import ACTIVATION_NAMES, cells, name_of
 from collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
 from collector.replay.cells import Array, Mask
 from collector.trace import REPLAY_TOLERANCE
@@ -106,8 +106,8 @@ def begins_with(layer: Any, initial_state: Any, batch: int) -> Sequence[Any] | N
         built_for = keras.tree.flatten(initial_state)[0].shape[0]
         if built_for != batch:
             raise ConfigError(
-                f"the probe holds {batch} sequences, but the stateful layer {layer.name!r} is built for {built_for}; "
-                "give a probe of that many"
+                f"the probe holds {batch} sequences, but the stateful layer {name_of(layer)!r} is built for "
+                f"{built_for}; give a probe of that many"
             )
     if initial_state is None:
         return None

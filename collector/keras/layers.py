@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import keras
 
+from collector.guard import has_attribute
 from collector.replay import ACTIVATIONS
 
 ACTIVATION_NAMES: Final = {getattr(keras.activations, n): n for n in ACTIVATIONS if hasattr(keras.activations, n)}
@@ -41,6 +42,29 @@ def recurrent_layers(model: Any) -> dict[str, Any]:
     return found
 
 
+def offers_history(layer: Any) -> bool:
+    """Whether a layer tells its gates itself."""
+    return has_attribute(layer, "get_gate_history")
+
+
+def name_of(layer: Any) -> str:
+    """The name of a layer, or its type in lower case where a `name` of the user's own raises."""
+    try:
+        return str(layer.name)
+    except Exception:  # of whoever wrote its class
+        return type(layer).__name__.lower()
+
+
+def all_variables(model: Any) -> list[Any]:
+    """What Keras's `variables` are, though a class of the user's may have that property do something else."""
+    found: dict[int, Any] = {}
+    for layer in model._flatten_layers():
+        seeds = [generator.state for generator in layer._seed_generators]
+        for variable in [*layer._trainable_variables, *layer._non_trainable_variables, *seeds]:
+            found.setdefault(id(variable), variable)
+    return list(found.values())
+
+
 def time_distributed_layers(model: Any) -> list[Any]:
     """The layers that call the one they wrap once for every slice of time, outermost first."""
     return [layer for _, layer in _layers(model) if isinstance(layer, keras.layers.TimeDistributed)]
@@ -53,7 +77,7 @@ def cells(layer: Any) -> list[tuple[str, Any]]:
     """
     cell = layer.cell
     if type(cell) is keras.layers.StackedRNNCells:
-        return [(f"/{inner.name}", inner) for inner in cell.cells]
+        return [(f"/{name_of(inner)}", inner) for inner in cell.cells]
     return [("", cell)]
 
 
@@ -64,7 +88,7 @@ def why_not_replayed(layer: Any) -> str | None:
     if isinstance(layer, _CONVOLUTIONAL):
         return f"{type(layer).__name__} is convolutional; only LSTM and GRU are replayed"
     for suffix, cell in cells(layer):
-        if reason := _why_not_cell(cell, f"its cell {cell.name!r}" if suffix else "its cell"):
+        if reason := _why_not_cell(cell, f"its cell {name_of(cell)!r}" if suffix else "its cell"):
             return reason
     for name, stock in _STOCK_METHODS.items():
         if getattr(type(layer), name) not in stock or name in vars(layer):
@@ -87,7 +111,7 @@ def _why_not_cell(cell: Any, what: str) -> str | None:
 
 
 def _is_recurrent(layer: Any) -> bool:
-    return hasattr(layer, "get_gate_history") or isinstance(layer, (keras.layers.RNN, *_CELLS))
+    return offers_history(layer) or isinstance(layer, (keras.layers.RNN, *_CELLS))
 
 
 def _layers(model: Any) -> Iterator[tuple[str, Any]]:
@@ -98,10 +122,10 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
         if id(layer) in seen:
             return
         seen.add(id(layer))
-        yield path or layer.name, layer
+        yield path or name_of(layer), layer
         if _is_recurrent(layer):
             return
         for child in layer._flatten_layers(include_self=False, recursive=False):
-            yield from walk(child, f"{path}/{child.name}" if path else child.name)
+            yield from walk(child, f"{path}/{name_of(child)}" if path else name_of(child))
 
     return walk(model, "")

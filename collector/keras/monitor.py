@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import keras
 
-from collector.about import fingerprint, line
+from collector.about import fingerprint, shown
 from collector.cadence import Every
 from collector.errors import ConfigError
-from collector.keras.layers import recurrent_layers
+from collector.guard import ask, has_attribute
+from collector.keras.layers import name_of, offers_history, recurrent_layers
 from collector.keras.probe import as_probe, call_once, misfit, shapes
-from collector.keras.trace import trace
+from collector.keras.trace import trace, undisturbed
 from collector.keras.updates import KerasUpdates
 from collector.monitor import Monitor, State, check_layers
 from collector.one_thread import one_thread
@@ -88,11 +89,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
         if model is not None and not isinstance(model, keras.Layer):
-            raise ConfigError(f"model={line(repr(model))}: must be a Keras model; with fit it need not be given")
+            raise ConfigError(f"model={shown(model)}: must be a Keras model; with fit it need not be given")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ConfigError(
-                f"optimizer={line(repr(optimizer))}: must be a Keras optimizer; a compiled model has its own"
-            )
+            raise ConfigError(f"optimizer={shown(optimizer)}: must be a Keras optimizer; a compiled model has its own")
         self._optimizer = optimizer
         self._chosen = check_layers(layers)
         self._probe = None if probe is None else as_probe(probe)
@@ -110,14 +109,15 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         """Check the model, the probe, the store and the folder, and make the first capture."""
         session = self._session
         if not session.started:
-            if self.model is not None and self._probe is None and self._needs_inputs(self._choose(self.model)):
-                raise ConfigError(
-                    "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); only "
-                    "layers that offer get_gate_history() do without"
-                )
-            traced = self._start()
-            with session.guarded("the first capture"):
-                self._latest = session.step, session.capture(lambda: traced.layers)
+            with session.starting():
+                if self.model is not None and self._probe is None and self._needs_inputs(self._choose(self.model)):
+                    raise ConfigError(
+                        "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); "
+                        "only layers that offer get_gate_history() do without"
+                    )
+                traced = self._start()
+                with session.guarded("the first capture"):
+                    self._latest = session.step, session.capture(lambda: traced.layers)
         self._fits += 1
         self._first_epoch = True
 
@@ -177,11 +177,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None
         session.start(
             framework=f"keras/{keras.backend.backend()}",
-            model=f"{type(model).__name__} {model.name}",
+            model=f"{type(model).__name__} {name_of(model)}",
             config={
-                "layers": {path: _describe(layer) for path, layer in self._layers.items()},
-                "parameters": int(model.count_params()) if model.built else None,
-                "summary": _summary(model),
+                **_describe(model, self._layers),
                 "probe": None if self._probe is None else shapes(self._probe),
                 "probe_fingerprint": None
                 if self._probe is None
@@ -195,7 +193,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     @staticmethod
     def _needs_inputs(layers: Mapping[str, Any]) -> bool:
-        return not all(hasattr(layer, "get_gate_history") for layer in layers.values())
+        return not all(offers_history(layer) for layer in layers.values())
 
     def _choose(self, model: Any) -> dict[str, Any]:
         if not model.built and self._probe is not None:
@@ -203,13 +201,13 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         layers = recurrent_layers(model)
         if not layers:
             raise ConfigError(
-                f"the model {model.name!r} has no recurrent layer: GateMonitor records LSTM and GRU layers, and "
+                f"the model {name_of(model)!r} has no recurrent layer: GateMonitor records LSTM and GRU layers, and "
                 "layers that offer get_gate_history()"
             )
         if self._chosen is not None:
-            chosen = {path: layer for path, layer in layers.items() if {path, layer.name} & set(self._chosen)}
+            chosen = {path: layer for path, layer in layers.items() if {path, name_of(layer)} & set(self._chosen)}
             for name in self._chosen:
-                if not any(name in (path, layer.name) for path, layer in chosen.items()):
+                if not any(name in (path, name_of(layer)) for path, layer in chosen.items()):
                     present = ", ".join(map(repr, layers))
                     raise ConfigError(f"layers: {name!r} is no recurrent layer of the model; it has {present}")
             layers = chosen
@@ -241,18 +239,30 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         return traced.layers
 
 
+def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of a model with its run. What it does not say, or raises when it is asked, is None."""
+    for named in (model, *layers.values()):
+        ask(named, "name")  # the walks go on without a name; that it raises is said here
+    with undisturbed(model, layers.values()):
+        return {
+            "layers": {path: _describe_layer(layer) for path, layer in layers.items()},
+            "parameters": ask(model, "count_params()", lambda: int(model.count_params())) if model.built else None,
+            "summary": ask(model, "summary()", lambda: _summary(model)) if has_attribute(model, "summary") else None,
+        }
+
+
 def _summary(model: Any) -> str:
     lines: list[str] = []
     model.summary(line_length=100, print_fn=lambda text, **_: lines.append(str(text)))
     return "\n".join(lines)[:_LONGEST_SUMMARY]
 
 
-def _describe(layer: Any) -> dict[str, Any]:
-    cell = getattr(layer, "cell", None)
+def _describe_layer(layer: Any) -> dict[str, Any]:
+    cell = ask(layer, "cell")
     return {
         "type": type(layer).__name__,
-        "units": getattr(cell, "units", None),
-        "go_backwards": getattr(layer, "go_backwards", None),
-        "stateful": getattr(layer, "stateful", None),
-        "dropout": getattr(cell, "dropout", None),
+        "units": ask(cell, "units"),
+        "go_backwards": ask(layer, "go_backwards"),
+        "stateful": ask(layer, "stateful"),
+        "dropout": ask(cell, "dropout"),
     }

@@ -9,6 +9,7 @@ import keras
 
 from collector.about import line
 from collector.errors import ConfigError
+from collector.keras.layers import name_of
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -62,7 +63,7 @@ def call_once(model: Any, x: Any) -> None:
 def misfit(what: str, x: Any, model: Any, error: Exception) -> ConfigError:
     """The error that says that a model does not take a batch, in the model's words where it has no shape to show."""
     expected = getattr(model, "input_shape", None)
-    reason = f"{expected}" if expected else f"{model.name!r}: {first_line(error)}"
+    reason = f"{expected}" if expected else f"{name_of(model)!r}: {first_line(error)}"
     return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model's input {reason}")
 
 

@@ -16,7 +16,13 @@ import keras
 
 from collector.errors import ConfigError
 from collector.keras.intercept import intercepted, joined
-from collector.keras.layers import recurrent_layers, time_distributed_layers, why_not_replayed
+from collector.keras.layers import (
+    all_variables,
+    offers_history,
+    recurrent_layers,
+    time_distributed_layers,
+    why_not_replayed,
+)
 from collector.keras.probe import first_line
 from collector.keras.record import Recorder
 from collector.trace import Trace, told
@@ -52,12 +58,11 @@ def trace(
     replayed = _replayed(layers, result)
     if replayed:
         with uninterrupted(), ExitStack() as stack:
-            stack.enter_context(_state_kept(model, present.values()))
+            stack.enter_context(undisturbed(model, present.values()))
             for layer in time_distributed_layers(model):
                 stack.enter_context(joined(layer, recorder))
             for path, layer in replayed.items():
                 stack.enter_context(intercepted(layer, path, recorder, (states or {}).get(path), verify))
-            stack.enter_context(_framework_kept())
             try:
                 with interruptible():
                     model(x, training=False)
@@ -75,7 +80,7 @@ def trace(
             result.unreplayed[path] = f"it is no longer in the model{replaced}"
         elif path in replayed:
             result.unreplayed[path] = "the model did not call it, or calls it inside a function compiled before"
-        elif hasattr(layer, "get_gate_history"):
+        elif offers_history(layer):
             _ask(layer, path, result)
     return result
 
@@ -84,7 +89,7 @@ def _replayed(layers: Mapping[str, Any], result: Trace) -> dict[str, Any]:
     """Those of the layers that can be replayed; of the others that do not tell, the reason is kept."""
     found = {}
     for path, layer in layers.items():
-        if hasattr(layer, "get_gate_history"):
+        if offers_history(layer):
             continue
         if reason := why_not_replayed(layer):
             result.unreplayed[path] = reason
@@ -101,6 +106,18 @@ def _ask(layer: Any, path: str, result: Trace) -> None:
 
 
 @contextmanager
+def undisturbed(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
+    """Put back what asking something of a model moves on, and record no gradients.
+
+    Args:
+        model: a built Keras model or layer.
+        recurrent: its recurrent layers.
+    """
+    with _state_kept(model, recurrent), _framework_kept():
+        yield
+
+
+@contextmanager
 def _state_kept(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
     """Put back what a call moves on besides its result: random seeds, recurrent states, counters of a layer's own.
 
@@ -109,7 +126,7 @@ def _state_kept(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
     stateful = [layer for layer in recurrent if getattr(layer, "stateful", False)]
     variables = [state for layer in stateful for state in keras.tree.flatten(getattr(layer, "states", None) or ())]
     # Frozen weights are not trainable either, and too large to copy at each capture; what a call counts is small.
-    variables += [v for v in model.variables if not v.trainable and math.prod(v.shape) <= _LARGEST_STATE]
+    variables += [v for v in all_variables(model) if not v.trainable and math.prod(v.shape) <= _LARGEST_STATE]
     before = [keras.ops.copy(variable.value) for variable in variables]
     try:
         yield

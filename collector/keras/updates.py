@@ -8,7 +8,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from collector.keras.layers import recurrent_layers
+from collector.keras.layers import all_variables, name_of, recurrent_layers
 from collector.keras.optimizers import OptimizerState, numpy_of
 from collector.schema import FieldValue
 from collector.updates import Array, Update, parts, update_fields
@@ -25,7 +25,7 @@ def parameters(model: Any) -> dict[Name, Any]:
     Layers have the names that the gates have; a cell in a stack that of its layer and its own, `rnn/lstm_cell`.
     """
     recurrent = {id(layer): path for path, layer in recurrent_layers(model).items()}
-    trainable = {id(variable) for variable in model.trainable_variables}
+    trainable = {id(variable) for variable in _trainable(model)}
     found: dict[Name, Any] = {}
     seen: set[int] = set()
 
@@ -38,13 +38,20 @@ def parameters(model: Any) -> dict[Name, Any]:
             for param, attribute in _PARAMS.items():
                 variable: Any = getattr(layer, attribute, None)
                 if id(variable) in trainable and keras.backend.is_float_dtype(variable.dtype):
-                    found[path or layer.name, param] = variable
+                    found[path or name_of(layer), param] = variable
         for child in layer._flatten_layers(include_self=False, recursive=False):
             own_cell = isinstance(layer, keras.layers.RNN) and child is layer.cell
-            walk(child, path if own_cell else f"{path}/{child.name}" if path else child.name)
+            walk(child, path if own_cell else f"{path}/{name_of(child)}" if path else name_of(child))
 
     walk(model, "")
     return found
+
+
+def _trainable(model: Any) -> list[Any]:
+    try:
+        return list(model.trainable_variables)
+    except Exception:  # of whoever wrote its class
+        return [variable for variable in all_variables(model) if variable.trainable]
 
 
 class KerasUpdates:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from collector.guard import ask, has_attribute
+
 _OF_THE_ALGORITHM: Final = (
     *("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm"),
     *("normalize_advantage", "target_kl", "use_sde", "seed", "n_envs"),
@@ -16,22 +18,23 @@ _OF_THE_POLICY: Final = ("shared_lstm", "enable_critic_lstm")
 def model_name(model: OnPolicyAlgorithm) -> str:
     """Algorithm and policy, the latter by the name that it is asked for, where it has one."""
     kind = type(model.policy)
-    aliases = (alias for alias, policy in model.policy_aliases.items() if policy is kind)
-    return f"{type(model).__name__} {next(aliases, kind.__name__)}"
+    aliases = ask(model, "policy_aliases", lambda: [name for name, one in model.policy_aliases.items() if one is kind])
+    return f"{type(model).__name__} {next(iter(aliases or ()), kind.__name__)}"
 
 
 def model_config(model: OnPolicyAlgorithm) -> dict[str, Any]:
-    """The hyperparameters that matter, the environment's id and the policy; what an algorithm lacks is left out."""
-    lstm = getattr(model.policy, "lstm_actor", None)
-    sizes = {} if lstm is None else {"lstm_hidden_size": lstm.hidden_size, "n_lstm_layers": lstm.num_layers}
+    """The hyperparameters that matter, and the environment's id; what an algorithm lacks is left out."""
+    policy = model.policy
+    lstm = ask(policy, "lstm_actor")
+    sizes = (
+        {} if lstm is None else {"lstm_hidden_size": ask(lstm, "hidden_size"), "n_lstm_layers": ask(lstm, "num_layers")}
+    )
     return {
         "env": _environment_id(model),
-        "learning_rate": model.lr_schedule(model._current_progress_remaining),
-        **{name: getattr(model, name) for name in _OF_THE_ALGORITHM if hasattr(model, name)},
-        **{name: getattr(model.policy, name) for name in _OF_THE_POLICY if hasattr(model.policy, name)},
+        "learning_rate": ask(model, "lr_schedule()", lambda: model.lr_schedule(model._current_progress_remaining)),
+        **{name: ask(model, name) for name in _OF_THE_ALGORITHM if has_attribute(model, name)},
+        **{name: ask(policy, name) for name in _OF_THE_POLICY if has_attribute(policy, name)},
         **sizes,
-        "parameters": sum(parameter.numel() for parameter in model.policy.parameters()),
-        "summary": str(model.policy),
     }
 
 

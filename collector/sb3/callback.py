@@ -112,6 +112,10 @@ class GateMonitorCallback(BaseCallback):
     # What Stable-Baselines3 calls.
 
     def _on_training_start(self) -> None:
+        with self._session.starting():
+            self._start()
+
+    def _start(self) -> None:
         session, model = self._session, self._algorithm
         if session.started:  # an earlier learn() has failed
             session.close("interrupted")
@@ -120,7 +124,7 @@ class GateMonitorCallback(BaseCallback):
         updates = TorchUpdates(model.policy, session.looking)
         config = {
             **model_config(model),
-            "layers": {name: describe(layer) for name, layer in self._layers.items()},
+            **describe(model.policy, self._layers),
             "probe": "from the first rollout" if self._probe is None else self._probe.shape,
             "probe_fingerprint": None if self._probe is None else self._probe.fingerprint,
         }

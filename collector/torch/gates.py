@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from collector.about import shown
 from collector.errors import ConfigError
 from collector.replay.cells import Array
 from collector.torch.layers import recurrent_layers
@@ -37,7 +38,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
             be replayed exactly. Where only some cannot, a warning names them.
     """
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"module={module!r}: must be a torch.nn.Module")
+        raise ConfigError(f"module={shown(module)}: must be a torch.nn.Module")
     layers = recurrent_layers(module)
     if not layers:
         kinds = "nn.LSTM, nn.GRU, their cells, or get_gate_history()"

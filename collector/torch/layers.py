@@ -10,6 +10,9 @@ from typing import Final
 import torch
 from torch import nn
 
+from collector.guard import has_attribute
+from collector.torch.members import children, named_parameters
+
 LSTMS: Final = (nn.LSTM, nn.LSTMCell)
 GRUS: Final = (nn.GRU, nn.GRUCell)
 
@@ -68,9 +71,14 @@ def layer_name(path: str, module: nn.Module, suffix: str) -> str:
     return f"{path}/{suffix[1:]}" if path else suffix[1:]
 
 
+def offers_history(module: nn.Module) -> bool:
+    """Whether a module tells its gates itself."""
+    return has_attribute(module, "get_gate_history")
+
+
 def suffixes(module: nn.Module) -> list[str]:
     """The suffixes of a module's layers, in torch's order."""
-    if not isinstance(module, nn.RNNBase) or hasattr(module, "get_gate_history"):
+    if not isinstance(module, nn.RNNBase) or offers_history(module):
         return [""]
     directions = ("", "_reverse") if module.bidirectional else ("",)
     return [f"_l{k}{direction}" for k in range(module.num_layers) for direction in directions]
@@ -98,7 +106,7 @@ def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Par
     for path, child in _modules(module):
         if not isinstance(child, (nn.RNNBase, nn.RNNCellBase, nn.Linear)):
             continue
-        for name, parameter in child.named_parameters():
+        for name, parameter in named_parameters(child):
             match = _PARAMETER.fullmatch(name)
             if match and parameter.requires_grad:
                 suffix = match["suffix"] if match["suffix"] in suffixes(child) else ""
@@ -115,23 +123,24 @@ def _modules(module: nn.Module, leaves: Callable[[nn.Module], bool] | None = Non
         if id(child) in seen:
             return
         seen.add(id(child))
-        if "_orig_mod" in child._modules:
-            yield from walk(child.get_submodule("_orig_mod"), path)
+        if (compiled := dict(children(child)).get("_orig_mod")) is not None:
+            yield from walk(compiled, path)
             return
         yield path, child
         if leaves is None or not leaves(child):
-            for name, inner in child.named_children():
+            for name, inner in children(child):
                 yield from walk(inner, f"{path}.{name}" if path else name)
 
     return walk(module, "")
 
 
 def _is_recurrent(module: nn.Module) -> bool:
-    if hasattr(module, "get_gate_history") or isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+    if offers_history(module) or isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return True
     # Quantized and scripted ones are of other classes with the same names; a class of the user's may bear one too.
     return type(module).__module__.startswith("torch.") and _type_name(module) in _RECURRENT
 
 
 def _type_name(module: nn.Module) -> str:
-    return str(getattr(module, "original_name", type(module).__name__))
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    return str(module.original_name if scripted else type(module).__name__)

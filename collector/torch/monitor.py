@@ -9,16 +9,18 @@ from typing import Any
 
 from torch import nn
 
-from collector.about import fingerprint
+from collector.about import fingerprint, shown
 from collector.cadence import Every
 from collector.errors import ConfigError
+from collector.guard import ask, has_attribute
 from collector.monitor import Monitor, State, check_layers
 from collector.one_thread import one_thread
 from collector.session import Session
 from collector.store import Store
-from collector.torch.layers import RecurrentLayer, recurrent_layers
+from collector.torch.layers import RecurrentLayer, offers_history, recurrent_layers
 from collector.torch.probe import arrays, as_inputs, as_probe, misfit, shapes
 from collector.torch.trace import trace
+from collector.torch.undisturbed import undisturbed
 from collector.torch.updates import TorchUpdates
 from collector.trace import LayerGates, Trace
 
@@ -76,7 +78,7 @@ class GateMonitor(Monitor):
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if not isinstance(module, nn.Module):
-            raise ConfigError(f"module={module!r}: must be a torch.nn.Module")
+            raise ConfigError(f"module={shown(module)}: must be a torch.nn.Module")
         self._session = Session(
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
@@ -89,14 +91,12 @@ class GateMonitor(Monitor):
     def _begin(self) -> None:
         module, session = self._module, self._session
         self._layers = choose(module, self._chosen)
+        traced = self._first_look()
         config = {
-            "layers": {name: describe(layer) for name, layer in self._layers.items()},
-            "parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "summary": str(module),
+            **describe(module, self._layers),
             "probe": None if self._probe is None else shapes(self._probe),
             "probe_fingerprint": fingerprint(held) if (held := arrays(self._probe)) else None,
         }
-        traced = self._first_look()
         session.start(
             framework="torch",
             model=type(module).__name__,
@@ -121,7 +121,7 @@ class GateMonitor(Monitor):
 
     def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
         inputs = self._probe if x is None else as_inputs(x)
-        if inputs is None and not all(hasattr(layer.module, "get_gate_history") for layer in self._layers.values()):
+        if inputs is None and not all(offers_history(layer.module) for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         self._layers = choose(self._module, self._chosen)  # a module may be changed in the middle of a run
         traced = self._trace(inputs or (), state)
@@ -155,8 +155,18 @@ def choose(module: nn.Module, names: Sequence[str] | None) -> dict[str, Recurren
     return {found: layer for found, layer in layers.items() if {found, layer.path} & set(names)}
 
 
-def describe(layer: RecurrentLayer) -> dict[str, Any]:
-    """What is told of a layer with its run."""
-    module = layer.module
-    told = ("input_size", "hidden_size", "proj_size", "bidirectional", "dropout", "batch_first", "bias")
-    return {"type": type(module).__name__, **{name: getattr(module, name) for name in told if hasattr(module, name)}}
+def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:
+    """What is recorded of a module with its run. What it raises when it is asked for is None."""
+    with undisturbed(module):
+        return {
+            "layers": {name: _describe_layer(layer.module) for name, layer in layers.items()},
+            "parameters": ask(
+                module, "parameters()", lambda: sum(int(parameter.numel()) for parameter in module.parameters())
+            ),
+            "summary": ask(module, "__repr__()", lambda: repr(module)),
+        }
+
+
+def _describe_layer(module: nn.Module) -> dict[str, Any]:
+    asked = ("input_size", "hidden_size", "proj_size", "bidirectional", "dropout", "batch_first", "bias")
+    return {"type": type(module).__name__, **{name: ask(module, name) for name in asked if has_attribute(module, name)}}

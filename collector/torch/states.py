@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from collector.errors import ConfigError
 from collector.torch.calls import as_tuple, read_arguments
 from collector.torch.layers import LSTMS, RecurrentLayer
+from collector.torch.members import parameters
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def begun(layers: Mapping[str, RecurrentLayer], states: Any) -> Iterator[None]:
     with ExitStack() as stack:
         for module, state in _by_module(layers, states).items():
             hook = _Beginning(state)
-            stack.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
+            stack.enter_context(nn.Module.register_forward_pre_hook(module, hook, with_kwargs=True))
         yield
 
 
@@ -70,7 +71,7 @@ def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Mod
 
 def _fitted(module: nn.Module, x: Any, state: Any) -> Any:
     """The state as the module takes it: in its type, and with a dimension of layers."""
-    weight = next(module.parameters())
+    weight = parameters(module)[0]
     batched = isinstance(module, nn.RNNBase) and (isinstance(x, PackedSequence) or x.dim() == 3)
     parts: list[Tensor] = []
     for part in as_tuple(state):

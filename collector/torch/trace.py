@@ -18,7 +18,8 @@ from torch.utils.hooks import RemovableHandle
 
 from collector.errors import ConfigError
 from collector.torch.calls import Call, Weights, as_array, read_call, read_weights, replay
-from collector.torch.layers import RecurrentLayer, suffixes, why_not_replayed
+from collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
+from collector.torch.members import parameters
 from collector.torch.probe import first_line
 from collector.torch.states import begun
 from collector.torch.undisturbed import undisturbed
@@ -48,7 +49,7 @@ def trace(
             for no module of `layers`.
         Exception: whatever the call raises.
     """
-    if any(is_lazy(parameter) for parameter in module.parameters()):
+    if any(is_lazy(parameter) for parameter in parameters(module)):
         raise ConfigError(
             f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
         )
@@ -73,7 +74,7 @@ def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
     watches: dict[nn.Module, _Watch] = {}
     runs: list[_Run] = []
     for name, layer in layers.items():
-        if hasattr(layer.module, "get_gate_history"):
+        if offers_history(layer.module):
             continue
         if reason := why_not_replayed(layer.module):
             result.unreplayed[name] = reason
@@ -82,7 +83,7 @@ def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
     handles: list[RemovableHandle] = []
     try:
         for one, watch in watches.items():
-            handles.append(one.register_forward_hook(watch, with_kwargs=True, prepend=True))
+            handles.append(nn.Module.register_forward_hook(one, watch, with_kwargs=True, prepend=True))
         yield result
     finally:
         for handle in handles:
@@ -98,11 +99,11 @@ def _fill(
         _record(run, result)
     for name, layer in layers.items():
         module: Any = layer.module
-        if hasattr(module, "get_gate_history"):
+        if offers_history(module):
             try:
                 result.layers[name] = told(module.get_gate_history(), as_array)
             except Exception as error:
-                result.unreplayed[name] = f"its get_gate_history() failed: {error}"
+                result.unreplayed[name] = f"its get_gate_history() failed: {first_line(error)}"
         elif module in watches and not watches[module].calls:
             result.unreplayed[name] = "the module did not call it"
 

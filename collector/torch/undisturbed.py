@@ -8,6 +8,9 @@ from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from collector.torch.members import buffers, modules
 
 _LARGEST_STATE: Final = 65_536
 
@@ -20,42 +23,50 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     state that a policy keeps), and buffers of up to 65,536 values that were changed in place. What torch.compile has
     made is not used meanwhile: it would be compiled once more for inference.
     """
-    modules = list(module.modules())
-    modes = [(one, one.training) for one in modules]
+    parts = modules(module)
+    modes = [(one, one.training) for one in parts]
     members = [
         (present, dict(present))
-        for one in modules
+        for one in parts
         if not isinstance(one, torch.jit.ScriptModule)  # it has no attributes of Python's
         for present in (vars(one), one._parameters, one._buffers, one._modules)
     ]
-    buffers = [
+    counters = [
         (buffer, buffer._version, buffer.clone())
-        for buffer in module.buffers()
-        if buffer.numel() <= _LARGEST_STATE and not buffer.is_inference()
+        for buffer in buffers(module)
+        if not is_lazy(buffer) and buffer.numel() <= _LARGEST_STATE and not buffer.is_inference()
     ]
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
     devices = range(torch.cuda.device_count()) if started else ()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(torch.no_grad())
-        if any(_is_compiled(one) for one in modules):
+        if any(_is_compiled(one) for one in parts):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
-            for one in modules:
-                one.training = False  # not eval(), which a module may have made do more
+            for one in parts:
+                _set_mode(one, False)  # not eval(), which a module may have made do more
             yield
         finally:
             for one, training in modes:
-                one.training = training
+                _set_mode(one, training)
             for present, before in members:
                 _put_back(present, before)
-            for buffer, version, value in buffers:
+            for buffer, version, value in counters:
                 if buffer._version != version:
                     buffer.copy_(value)
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+    return "_orig_mod" in module._modules or vars(module).get("_compiled_call_impl") is not None
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    """Past a `__setattr__` of the user's own, which may do anything."""
+    if "training" in vars(module):
+        vars(module)["training"] = training
+    else:
+        module.training = training
 
 
 def _put_back(present: dict[str, Any], before: dict[str, Any]) -> None:

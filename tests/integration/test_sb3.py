@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
@@ -528,3 +530,54 @@ def test_the_example_runs(place):
     assert store.runs()["state"].tolist() == ["completed"]
     assert set(store.read("gate_stats", run="it's")["step"]) == {0, 128, 256}
     assert json.loads(store.read("runs", run="it's")["config"].iloc[0])["env"] == "stocks-v0"
+
+
+class OddPolicy(RecurrentActorCriticPolicy):
+    """Cannot be shown, nor will it tell its parameters to Gatewatch."""
+
+    def __repr__(self):
+        raise ValueError("unseen")
+
+    def parameters(self, recurse=True):
+        if sys._getframe(1).f_globals["__name__"].startswith("collector."):
+            raise RuntimeError("sealed")
+        return super().parameters(recurse)
+
+
+def test_a_policy_that_raises_when_it_is_asked_trains_as_without_a_monitor(caplog):
+    def weights(*callbacks):
+        model = algorithm(policy=OddPolicy)
+        model.learn(2 * ROLLOUT, callback=list(callbacks))
+        return [value.clone() for value in model.policy.state_dict().values()]
+
+    wanted = weights()
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        found = weights(GateMonitorCallback(None, run="odd", every=ROLLOUT))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
+    said = "is left out of what is recorded of the run: it raised"
+    assert [record.message for record in caplog.records] == [
+        f"gatewatch: OddPolicy.parameters() {said} RuntimeError: sealed",
+        f"gatewatch: OddPolicy.__repr__() {said} ValueError: unseen",
+    ]
+    assert read("runs", "odd")["event"].tolist() == ["started", "completed"]
+    assert set(read("gate_stats", "odd")["step"]) == {0, ROLLOUT, 2 * ROLLOUT}
+    config = json.loads(read("runs", "odd")["config"].iloc[0])
+    assert (config["parameters"], config["summary"], config["gamma"]) == (None, None, 0.99)
+
+
+class OddRate:
+    """A learning rate's schedule that raises when Gatewatch asks for it."""
+
+    def __call__(self, progress):
+        if any("collector" in frame.filename for frame in traceback.extract_stack()):
+            raise RuntimeError("not now")
+        return 1e-3
+
+
+def test_a_schedule_that_raises_when_it_is_asked_costs_a_line(caplog):
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        algorithm(learning_rate=OddRate()).learn(ROLLOUT, callback=GateMonitorCallback(None, run="odd"))
+    assert [record.message.partition(" is left")[0] for record in caplog.records] == [
+        "gatewatch: RecurrentPPO.lr_schedule()"
+    ]
+    assert read("runs", "odd")["event"].tolist() == ["started", "completed"]
