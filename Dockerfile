@@ -26,4 +26,4 @@ USER 10001:0
 WORKDIR /var/lib/gatewatch
 ENTRYPOINT ["gatewatch"]
 CMD ["jobs", "--verbose"]
-HEALTHCHECK --interval=20s --timeout=15s --start-period=60s --retries=3 CMD ["python", "-m", "jobs.stack.healthy"]
+HEALTHCHECK --interval=20s --timeout=15s --start-period=60s --retries=3 CMD ["python", "-m", "gatewatch.jobs.stack.health_check"]

@@ -23,18 +23,18 @@ import pytest
 
 from bench.rounds import extent
 from bench.shipping import influxd
-from collector.line_protocol import encode
-from collector.schema import Point
-from collector.store.sqlite import SqliteStore
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store.sqlite.store import SqliteStore
+from grafana.emulator.check import Row, Window, check
+from grafana.emulator.frames import FluxSource
 from grafana.source import dashboards
-from jobs.grafana.check import Row, Window, check
-from jobs.grafana.frames import FluxSource
 from tests import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from collector.store import Store
+    from gatewatch.collector.store import Store
 
 YEAR: Final = 365 * seeded.DAY
 APART: Final = 300 * 10**9

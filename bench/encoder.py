@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from bench.rounds import extent, measure, show
 from bench.samples import as_theirs, points, shapes
-from collector.line_protocol import encode
-from collector.schema import Point
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point
 
 COUNT = 2_000
 TURNS = 4

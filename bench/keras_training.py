@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from bench.rounds import cpu_rounds, extent, place, show
-from collector import GateMonitor
-from collector.cadence import Every
+from gatewatch import GateMonitor
+from gatewatch.collector.capture_schedule import Every
 
 BATCH, LENGTH, FEATURES, PROBE = 64, 64, 8, 32
 STEPS, EPOCHS = 100, 3

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import influxdb_client
 
-from collector.schema import GATE_STATS_FIELDS, LSTM_GATES, FieldValue, Point
+from gatewatch.collector.schema import GATE_STATS_FIELDS, LSTM_GATES, FieldValue, Point
 
 LAYERS = 4
 FIRST = 1_700_000_000_000_000_000

@@ -24,8 +24,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from bench.rounds import cpu_rounds, extent, place, show
-from collector.cadence import Every
-from collector.sb3 import GateMonitorCallback
+from gatewatch.collector.capture_schedule import Every
+from gatewatch.sb3 import GateMonitorCallback
 
 ENVS, ROLLOUT = 4, 128
 ROLLOUTS, QUICK_ROLLOUTS = 40, 1

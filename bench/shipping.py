@@ -27,10 +27,10 @@ from influxdb_client.client.write_api import SYNCHRONOUS, WriteOptions
 
 from bench.rounds import extent, measure, show
 from bench.samples import Fields, as_theirs, points, shapes
-from collector.line_protocol import encode
-from collector.schema import Point
-from collector.shipper import BATCH_POINTS, Shipper
-from collector.spool import Spool
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point
+from gatewatch.collector.spool.queue import Spool
+from gatewatch.collector.spool.shipper import BATCH_POINTS, Shipper
 from tests.conftest import Influxd, run_influxd
 
 SECONDS = 5.0

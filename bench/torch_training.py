@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from bench.rounds import Place, cpu_rounds, extent, place, show
-from collector.cadence import Every
-from collector.torch import GateMonitor
+from gatewatch.collector.capture_schedule import Every
+from gatewatch.torch import GateMonitor
 
 BATCH, LENGTH, FEATURES, PROBE = 64, 64, 8, 32
 STEPS, EPOCHS = 100, 3

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.nests import arrays
-from collector.schema import gate_scale
-from collector.statistics import Array, gate_statistics
-from collector.updates import tally, update_fields
+from gatewatch.collector.schema import gate_scale
+from gatewatch.collector.statistics import Array, gate_statistics
+from gatewatch.collector.tree import arrays
+from gatewatch.collector.updates import tally, update_fields
 
 _SIGMOID_GATES: Final = frozenset({"input", "forget", "output", "update", "reset"})
 _KEYS: Final = ("activations", "gradients", "before", "after")

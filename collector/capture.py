@@ -8,8 +8,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point, clean_name, gate_scale
-from collector.statistics import Array, Mask, gate_statistics, time_profile, unit_profile
+from gatewatch.collector.schema import (
+    GATE_STATS,
+    GATE_TIME,
+    GATE_UNITS,
+    TRAIN_METRICS,
+    FieldValue,
+    Point,
+    clean_name,
+    gate_scale,
+)
+from gatewatch.collector.statistics import Array, Mask, gate_statistics, time_profile, unit_profile
 
 
 class Gates(Protocol):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from collector.environment import read_variable
-from collector.errors import ConfigError
+from gatewatch.collector.environment import read_variable
+from gatewatch.collector.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -18,7 +18,7 @@ from typing import Final
 
 import orjson
 
-from collector.schema import FieldValue, Point
+from gatewatch.collector.schema import FieldValue, Point
 
 _MOST_KEPT: Final = 4096
 _OF_FLOATS: Final = b"0123456789.e+-"

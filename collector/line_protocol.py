@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from collector.schema import FieldValue, Point, point_problem
+from gatewatch.collector.schema import FieldValue, Point, point_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

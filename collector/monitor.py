@@ -10,12 +10,12 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from collector.about import shown
-from collector.capture import Gates
-from collector.endings import outcome
-from collector.errors import ConfigError
-from collector.session import Session
-from collector.times import Time, nanoseconds
+from gatewatch.collector.capture import Gates
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.run_metadata import shown
+from gatewatch.collector.run_session import Session
+from gatewatch.collector.runtime.shutdown import outcome
+from gatewatch.collector.times import Time, nanoseconds
 
 _EARLIEST: Final = 10**17
 """Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""

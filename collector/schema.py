@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError
 
 GATE_STATS: Final = "gate_stats"
 GATE_UNITS: Final = "gate_units"

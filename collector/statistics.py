@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.schema import HISTOGRAM_BINS, HISTOGRAM_FIELDS, MAX_PROFILE, GateScale
+from gatewatch.collector.schema import HISTOGRAM_BINS, HISTOGRAM_FIELDS, MAX_PROFILE, GateScale
 
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError
 
 Time = int | date | datetime | np.datetime64
 """Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC); of a day, its beginning."""

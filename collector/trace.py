@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.errors import ConfigError
-from collector.replay.cells import Array, Mask
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.replay.recurrence import Array, Mask
 
 REPLAY_TOLERANCE: Final = 1e-4
 """A replay that differs more from the layer's own output, relative to the largest output or 1, is not recorded."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.schema import LAYER_UPDATES, FieldValue, Point, clean_name
+from gatewatch.collector.schema import LAYER_UPDATES, FieldValue, Point, clean_name
 
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Sequence[Array]

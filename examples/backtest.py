@@ -24,8 +24,8 @@ import pandas as pd
 from backtesting import test as prices
 from numpy.lib.stride_tricks import sliding_window_view
 
-from collector import GateMonitor
-from collector.errors import GatewatchError
+from gatewatch import GateMonitor
+from gatewatch.collector.errors import GatewatchError
 
 WINDOW = 24
 COST = 0.01  # percent of what is bought or sold

@@ -26,8 +26,8 @@ import tensorflow as tf
 from backtesting import test as prices
 from numpy.lib.stride_tricks import sliding_window_view
 
-from collector import GateMonitor
-from collector.errors import GatewatchError
+from gatewatch import GateMonitor
+from gatewatch.collector.errors import GatewatchError
 
 WINDOW = 24
 COST = 0.01  # percent of what is bought or sold

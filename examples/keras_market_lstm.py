@@ -25,8 +25,8 @@ import keras
 import numpy as np
 from backtesting import test as prices
 
-from collector import GateMonitor
-from collector.errors import GatewatchError
+from gatewatch import GateMonitor
+from gatewatch.collector.errors import GatewatchError
 
 WINDOW = 32
 COST = 1e-4

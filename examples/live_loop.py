@@ -25,10 +25,10 @@ import numpy as np
 from backtesting import test as prices
 from numpy.lib.stride_tricks import sliding_window_view
 
-from collector import GateMonitor, open_store
-from collector.errors import GatewatchError
-from jobs.loop import watch_run
-from jobs.notify import AlertManager
+from gatewatch import GateMonitor, open_store
+from gatewatch.collector.errors import GatewatchError
+from gatewatch.jobs.alerts import AlertManager
+from gatewatch.jobs.loop import watch_run
 
 WINDOW = 24
 THRESHOLDS = {"anomaly_score": 1.5, "saturation": 0.9, "gradient_norm": 10.0, "nan_count": 0}

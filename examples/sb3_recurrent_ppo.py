@@ -27,9 +27,9 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from collector.errors import GatewatchError
-from collector.sb3 import GateMonitorCallback  # 1 of 3: what a script adds for Gatewatch
-from collector.store import open_store
+from gatewatch.collector.errors import GatewatchError
+from gatewatch.collector.store import open_store
+from gatewatch.sb3 import GateMonitorCallback  # 1 of 3: what a script adds for Gatewatch
 
 WINDOW = 10  # days that an observation shows; what was before them the policy has to remember
 

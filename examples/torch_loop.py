@@ -20,8 +20,8 @@ import torch
 from backtesting import test as prices
 from torch import Tensor, nn
 
-from collector.errors import GatewatchError
-from collector.torch import GateMonitor
+from gatewatch.collector.errors import GatewatchError
+from gatewatch.torch import GateMonitor
 
 WINDOW = 24
 COST = 0.01  # percent of what is bought or sold

@@ -21,16 +21,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.schema import path_name
-from jobs.channels import Channel
-from jobs.detect.forest import Forest
-from jobs.features import Deviations, Memory
-from jobs.groups import NEVER
-from jobs.watch import Watch
+from gatewatch.collector.schema import path_name
+from gatewatch.jobs.scoring.detectors.isolation_forest import Forest
+from gatewatch.jobs.scoring.residuals import Deviations, Memory
+from gatewatch.jobs.scoring.scoring_state import Watch
+from gatewatch.jobs.scoring.series_groups import NEVER
+from gatewatch.jobs.scoring.signals import Channel
 
 VERSION: Final = 1
 """Raised whenever what is scored changes."""
-_TRUSTED: Final = ["sklearn.tree._tree.Tree", "jobs.detect.forest.Forest"]
+_TRUSTED: Final = ["sklearn.tree._tree.Tree", "gatewatch.jobs.scoring.detectors.isolation_forest.Forest"]
 _NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after")
 _ARRAYS: Final = tuple(one.name for one in fields(Memory) if one.name not in ("names", "count"))
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
-        from jobs.command_line import run  # noqa: PLC0415 - see above
+        from gatewatch.jobs.command_line import run  # noqa: PLC0415 - see above
 
         return run(arguments)
     except KeyboardInterrupt:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from collector.environment import read_variable
-from collector.errors import ConfigError, GatewatchError
-from jobs.commands import COMMANDS
-from jobs.commands.common import fail
+from gatewatch.collector.environment import read_variable
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.jobs.commands import COMMANDS
+from gatewatch.jobs.commands.common import fail
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

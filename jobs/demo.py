@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from collector.errors import ConfigError, GatewatchError
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS
-from collector.store import Store, open_store
-from jobs.once import run_pass
-from jobs.report.page import write_report
-from jobs.terminal import table
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS
+from gatewatch.collector.store import Store, open_store
+from gatewatch.jobs.report.page import write_report
+from gatewatch.jobs.scoring.scoring_pass import run_pass
+from gatewatch.jobs.terminal import table
 
 _THIRDS: Final = ("first third", "second third", "last third")
 _LAYER: Final = "memory"
@@ -124,6 +124,6 @@ def _as_typed(command: str) -> str:
 
 def _script() -> Path:
     """The example, where the wheel or the checkout has it."""
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parent
     packaged = here / "examples" / _SCRIPT
     return packaged if packaged.exists() else here.parent / "examples" / _SCRIPT

@@ -14,16 +14,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from collector.errors import ConfigError, GatewatchError, WriteUnavailable
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
-from collector.store.columns import field_columns
-from jobs.lives import life
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
+from gatewatch.collector.store.columns import field_columns
+from gatewatch.jobs.findings.run_state import life
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from collector.store import Store
-    from jobs.notify import AlertManager
+    from gatewatch.collector.store import Store
+    from gatewatch.jobs.alerts import AlertManager
 
 _MEASURED: Final = (LAYER_UPDATES, TRAIN_METRICS, GATE_DERIVED, GATE_SCORES)
 
@@ -76,8 +76,8 @@ def watch_run(
         ConfigError: as things are the store cannot be read or written, the report has no place, or no mail server is
             configured.
     """
-    from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
-    from jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
+    from gatewatch.jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
+    from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
     watched, told = Watched(), set[str]()
     with TemporaryDirectory(prefix="gatewatch-") as checkpoints:

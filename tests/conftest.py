@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from collector.store.influxdb import InfluxStore
+from gatewatch.collector.store.influxdb.store import InfluxStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

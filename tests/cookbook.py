@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from collector.schema import LAYER_UPDATES, RUNS, Point
-from collector.store import Store
-from jobs.cli import main
-from jobs.queries.query import queries
+from gatewatch.collector.schema import LAYER_UPDATES, RUNS, Point
+from gatewatch.collector.store import Store
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.queries.named_query import queries
 from tests import seeded
 from tests.conftest import ROOT, Influxd, run_influxd
 from tests.recorded import SECOND, Array, recorded

@@ -25,13 +25,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collector.line_parser import decode
-from collector.schema import COLLECTOR_HEALTH, GATE_STATS, GATE_TIME, GATE_UNITS, LAYER_UPDATES, RUNS, TRAIN_METRICS
-from collector.spool import Spool
-from collector.store import open_store
-from collector.torch import GateMonitor
-from collector.waiting import waiting
-from jobs.spooled import flush
+from gatewatch.collector.line_parser import decode
+from gatewatch.collector.schema import (
+    COLLECTOR_HEALTH,
+    GATE_STATS,
+    GATE_TIME,
+    GATE_UNITS,
+    LAYER_UPDATES,
+    RUNS,
+    TRAIN_METRICS,
+)
+from gatewatch.collector.spool.flush import flush
+from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.queue import Spool
+from gatewatch.collector.store import open_store
+from gatewatch.torch import GateMonitor
 from tests.conftest import run_influxd
 
 MEASUREMENTS = (GATE_STATS, GATE_UNITS, GATE_TIME, LAYER_UPDATES, TRAIN_METRICS, RUNS, COLLECTOR_HEALTH)

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from collector.errors import GatewatchError
-from jobs.grafana.frames import FluxSource, Frame
-from jobs.grafana.interpolate import Moment, interpolate
+from gatewatch.collector.errors import GatewatchError
+from grafana.emulator.frames import FluxSource, Frame
+from grafana.emulator.interpolate import Moment, interpolate
 
 SECOND = 10**9
 Labels = tuple[tuple[str, str], ...]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from collector.schema import GATE_DERIVED, GATE_SCORES, Point
-from collector.store import Store
-from jobs.once import Pass, run_pass
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, Point
+from gatewatch.collector.store import Store
+from gatewatch.jobs.scoring.scoring_pass import Pass, run_pass
 from tests.recorded import end, fill
 
 

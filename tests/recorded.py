@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.capture import gate_points
-from collector.schema import LAYER_UPDATES, RUNS, TRAIN_METRICS, Point
-from collector.store import Store
+from gatewatch.collector.capture import gate_points
+from gatewatch.collector.schema import LAYER_UPDATES, RUNS, TRAIN_METRICS, Point
+from gatewatch.collector.store import Store
 
 Array = NDArray[np.floating[Any]]
 Change = Callable[[int, str, Array], Array]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.schema import (
+from gatewatch.collector.schema import (
     ALERT_EVENTS,
     COLLECTOR_HEALTH,
     GRU_GATES,
@@ -24,8 +24,8 @@ from collector.schema import (
     Point,
     gate_scale,
 )
-from collector.store import Store
-from jobs.once import run_pass
+from gatewatch.collector.store import Store
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.recorded import SECOND, Array, recorded
 
 COLLAPSED: Final = "goog-lstm-1"

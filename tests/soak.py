@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from collector.capture import gate_points
-from collector.errors import WriteUnavailable
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, RUNS, Point
-from collector.store import Store, open_store
-from jobs.once import run_pass
+from gatewatch.collector.capture import gate_points
+from gatewatch.collector.errors import WriteUnavailable
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, RUNS, Point
+from gatewatch.collector.store import Store, open_store
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import ROOT, Influxd, run_influxd
 
 GATES = ("forget", "input")
@@ -94,7 +94,7 @@ class ServiceProcess:
         )
         with self._said.open("wb") as out, self._warned.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.cli", "jobs", "--interval", "1", *arguments],
+                [sys.executable, "-m", "gatewatch.jobs.cli", "jobs", "--interval", "1", *arguments],
                 cwd=folder,
                 env=os.environ | more,
                 stdout=out,

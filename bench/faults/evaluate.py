@@ -17,7 +17,7 @@ from bench.faults.judge import Outcome, judge
 from bench.faults.peers import PEERS, Verdicts
 from bench.faults.readings import open_copy, read
 from bench.faults.recorder import Record
-from collector.schema import GATE_SCORES
+from gatewatch.collector.schema import GATE_SCORES
 
 OURS: Final = ("isolation_forest", "robust", "rules", "consensus")
 DETECTORS: Final = (*PEERS, *OURS)
@@ -32,7 +32,7 @@ def gatewatch(path: Path, run: str) -> dict[str, Verdicts]:
     Raises:
         RuntimeError: the pass failed.
     """
-    from jobs.once import run_pass  # noqa: PLC0415 - what records does without the jobs
+    from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - what records does without the jobs
 
     with open_copy(path) as store:
         failed = [done.failed for done in run_pass(store) if done.failed]

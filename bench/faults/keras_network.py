@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from collector.keras.layers import recurrent_layers
+from gatewatch.collector.keras.layers import recurrent_layers
 
 
 class KerasNetwork:

@@ -22,8 +22,8 @@ from bench.faults.market import FEATURES, Array, windows
 from bench.faults.program import Program, Setup
 from bench.faults.shapes import RISK_AVERSION, SHAPES, Shape
 from bench.faults.walk import MEMORY_BIAS, STRETCHES, TRAINING_BATCH, TRAINING_STEPS, Walk
-from collector import GateMonitor
-from collector.keras.layers import recurrent_layers
+from gatewatch import GateMonitor
+from gatewatch.collector.keras.layers import recurrent_layers
 
 
 def negative_utility(following: Any, position: Any) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from collector.schema import GATE_STATS, LAYER_UPDATES
-from collector.store import Store, open_store
+from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES
+from gatewatch.collector.store import Store, open_store
 
 Series = Mapping[tuple[str, ...], NDArray[np.float64]]
 

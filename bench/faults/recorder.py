@@ -31,8 +31,8 @@ from bench.faults.fault import Fault, Shows
 from bench.faults.faults import FAULTS
 from bench.faults.shapes import CAPTURES, RISK_AVERSION, SHAPES
 from bench.rounds import place
-from collector.schema import RUNS
-from collector.store import open_store
+from gatewatch.collector.schema import RUNS
+from gatewatch.collector.store import open_store
 
 CHUNK: Final = 12
 """Cases that one process records, all of one framework, before another takes over."""

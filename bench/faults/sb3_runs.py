@@ -19,7 +19,7 @@ from bench.faults.cases import Case
 from bench.faults.faults import FAULTS
 from bench.faults.shapes import CAPTURES, SHAPES
 from bench.faults.torch_network import TorchNetwork
-from collector.sb3 import GateMonitorCallback
+from gatewatch.sb3 import GateMonitorCallback
 
 ENVIRONMENTS = 4
 ROLLOUT = 16

@@ -14,7 +14,7 @@ from bench.faults.program import Program, Setup
 from bench.faults.shapes import RISK_AVERSION, SHAPES, Shape
 from bench.faults.torch_network import TorchNetwork
 from bench.faults.walk import MEMORY_BIAS, STRETCHES, TRAINING_BATCH, TRAINING_STEPS, Walk
-from collector.torch import GateMonitor
+from gatewatch.torch import GateMonitor
 
 
 class Policy(nn.Module):

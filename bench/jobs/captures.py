@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.schema import (
+from gatewatch.collector.schema import (
     GATE_STATS,
     GATE_UNITS,
     GRU_GATES,
@@ -20,7 +20,7 @@ from collector.schema import (
     FieldValue,
     Point,
 )
-from collector.store import Store
+from gatewatch.collector.store import Store
 
 LAYERS: Final = 5
 SERIES: Final = LAYERS * len(GRU_GATES)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from collector.one_thread import one_thread
-from collector.store import open_store
-from jobs.once import run_pass
+from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 
 if __name__ == "__main__":
     with one_thread():

@@ -21,8 +21,8 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from bench.rounds import extent, measure, show
 from bench.samples import points, shapes
 from bench.shipping import TIMEOUT_S, influxd
-from collector.store import Store
-from collector.store.sqlite import SqliteStore
+from gatewatch.collector.store import Store
+from gatewatch.collector.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,11 +28,11 @@ import pytest
 from bench.jobs.captures import SERIES, fill
 from bench.rounds import Place, extent, measure, place, show
 from bench.shipping import TIMEOUT_S, influxd
-from collector.one_thread import one_thread
-from collector.schema import GATE_DERIVED, GATE_SCORES
-from collector.store import Store
-from collector.store.sqlite import SqliteStore
-from jobs.once import run_pass
+from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES
+from gatewatch.collector.store import Store
+from gatewatch.collector.store.sqlite.store import SqliteStore
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 
 if TYPE_CHECKING:
     from tests.conftest import Influxd

@@ -22,7 +22,7 @@ from typing import Final
 from bench.jobs.captures import SERIES
 from bench.jobs.scoring import CAPTURES, kinds
 from bench.rounds import extent, place
-from collector.store import Store
+from gatewatch.collector.store import Store
 
 SERIES_LOOKED_AT: Final = 1_000
 _RATE: Final = 100

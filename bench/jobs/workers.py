@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from bench.jobs.captures import SERIES
 from bench.jobs.scoring import CAPTURES, Forget, kinds, windows
 from bench.rounds import Place, extent, measure, place, show
-from collector.store import Store
-from jobs.tasks import Turn, score
+from gatewatch.collector.store import Store
+from gatewatch.jobs.service.tasks import Turn, score
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def _load() -> None:
-    importlib.import_module("jobs.once")
+    importlib.import_module("gatewatch.jobs.scoring.scoring_pass")
 
 
 if __name__ == "__main__":

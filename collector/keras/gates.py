@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from collector.errors import ConfigError
-from collector.keras.layers import name_of, recurrent_layers
-from collector.keras.probe import call_once, misfit
-from collector.keras.trace import trace
-from collector.replay.cells import Array
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layers import name_of, recurrent_layers
+from gatewatch.collector.keras.probe import call_once, misfit
+from gatewatch.collector.keras.trace import trace
+from gatewatch.collector.replay.recurrence import Array
 
 
 def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:

@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 import keras
 import numpy as np
 
-from collector.errors import ConfigError
-from collector.keras.layers import ACTIVATION_NAMES, cells, name_of
-from collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
-from collector.replay.cells import Array, Mask
-from collector.trace import REPLAY_TOLERANCE
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cells, name_of
+from gatewatch.collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
+from gatewatch.collector.replay.recurrence import Array, Mask
+from gatewatch.collector.trace import REPLAY_TOLERANCE
 
 HALF_ROUNDINGS: Final = 8
 """A layer that computes in half precision, or on a GPU, rounds each result of each step, which the replay does not. It

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import keras
 
-from collector.guard import has_attribute
-from collector.replay import ACTIVATIONS
+from gatewatch.collector.replay import ACTIVATIONS
+from gatewatch.collector.runtime.error_guard import has_attribute
 
 ACTIVATION_NAMES: Final = {getattr(keras.activations, n): n for n in ACTIVATIONS if hasattr(keras.activations, n)}
 

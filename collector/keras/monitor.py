@@ -9,19 +9,19 @@ from typing import Any, Final
 
 import keras
 
-from collector.about import fingerprint, shown
-from collector.cadence import Every
-from collector.errors import ConfigError
-from collector.guard import ask, has_attribute
-from collector.keras.layers import name_of, offers_history, recurrent_layers
-from collector.keras.probe import as_probe, call_once, misfit, shapes
-from collector.keras.trace import trace, undisturbed
-from collector.keras.updates import KerasUpdates
-from collector.monitor import Monitor, State, check_layers
-from collector.one_thread import one_thread
-from collector.session import Session
-from collector.store import Store
-from collector.trace import LayerGates, Trace
+from gatewatch.collector.capture_schedule import Every
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
+from gatewatch.collector.keras.probe import as_probe, call_once, misfit, shapes
+from gatewatch.collector.keras.trace import trace, undisturbed
+from gatewatch.collector.keras.updates import KerasUpdates
+from gatewatch.collector.monitor import Monitor, State, check_layers
+from gatewatch.collector.run_metadata import fingerprint, shown
+from gatewatch.collector.run_session import Session
+from gatewatch.collector.runtime.error_guard import ask, has_attribute
+from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.store import Store
+from gatewatch.collector.trace import LayerGates, Trace
 
 _LONGEST_SUMMARY: Final = 16_384
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import keras
 
-from collector.about import line
-from collector.errors import ConfigError
-from collector.keras.layers import name_of
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layers import name_of
+from gatewatch.collector.run_metadata import line
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -14,19 +14,19 @@ from typing import Any, Final
 
 import keras
 
-from collector.errors import ConfigError
-from collector.keras.intercept import intercepted, joined
-from collector.keras.layers import (
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layers import (
     all_variables,
     offers_history,
     recurrent_layers,
     time_distributed_layers,
     why_not_replayed,
 )
-from collector.keras.probe import first_line
-from collector.keras.record import Recorder
-from collector.trace import Trace, told
-from collector.uninterrupted import interruptible, uninterrupted
+from gatewatch.collector.keras.patched_call import intercepted, joined
+from gatewatch.collector.keras.probe import first_line
+from gatewatch.collector.keras.record_calls import Recorder
+from gatewatch.collector.runtime.signals import interruptible, uninterrupted
+from gatewatch.collector.trace import Trace, told
 
 _LARGEST_STATE: Final = 65_536
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from collector.keras.layers import all_variables, name_of, recurrent_layers
-from collector.keras.optimizers import OptimizerState, numpy_of
-from collector.schema import FieldValue
-from collector.updates import Array, Update, parts, update_fields
+from gatewatch.collector.keras.layers import all_variables, name_of, recurrent_layers
+from gatewatch.collector.keras.optimizers import OptimizerState, numpy_of
+from gatewatch.collector.schema import FieldValue
+from gatewatch.collector.updates import Array, Update, parts, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 """The tag `param` → the attribute of a Keras layer or cell."""

@@ -1,5 +1,5 @@
 """The adapter for Stable-Baselines3: the callback that watches recurrent policies."""
 
-from collector.sb3.callback import GateMonitorCallback
+from gatewatch.collector.sb3.callback import GateMonitorCallback
 
 __all__ = ["GateMonitorCallback"]

@@ -12,20 +12,20 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from collector.cadence import Every
-from collector.errors import ConfigError
-from collector.monitor import check_layers
-from collector.one_thread import one_thread
-from collector.sb3.about import model_config, model_name
-from collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
-from collector.session import Session
-from collector.store import Store
-from collector.torch.layers import RecurrentLayer, recurrent_layers
-from collector.torch.monitor import choose, describe
-from collector.torch.probe import first_line
-from collector.torch.trace import trace
-from collector.torch.updates import TorchUpdates
-from collector.trace import LayerGates, Trace
+from gatewatch.collector.capture_schedule import Every
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.monitor import check_layers
+from gatewatch.collector.run_session import Session
+from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
+from gatewatch.collector.sb3.run_metadata import model_config, model_name
+from gatewatch.collector.store import Store
+from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
+from gatewatch.collector.torch.monitor import choose, describe
+from gatewatch.collector.torch.probe import first_line
+from gatewatch.collector.torch.trace import trace
+from gatewatch.collector.torch.updates import TorchUpdates
+from gatewatch.collector.trace import LayerGates, Trace
 
 
 class GateMonitorCallback(BaseCallback):
@@ -191,7 +191,7 @@ class GateMonitorCallback(BaseCallback):
         if not isinstance(self.model, OnPolicyAlgorithm):
             raise ConfigError(
                 f"GateMonitorCallback watches on-policy algorithms, sb3-contrib's RecurrentPPO above all, "
-                f"not {type(self.model).__name__}; collector.torch.GateMonitor watches any torch module"
+                f"not {type(self.model).__name__}; gatewatch.collector.torch.GateMonitor watches any torch module"
             )
         return self.model
 

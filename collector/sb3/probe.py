@@ -16,9 +16,9 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_obs_shape
 
-from collector.about import fingerprint
-from collector.errors import ConfigError
-from collector.torch.probe import first_line
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.run_metadata import fingerprint
+from gatewatch.collector.torch.probe import first_line
 
 _LONGEST: Final = 256
 _MOST_SEQUENCES: Final = 32

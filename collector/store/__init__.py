@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from collector.environment import read_variable
-from collector.errors import ConfigError
-from collector.store.protocol import Store
+from gatewatch.collector.environment import read_variable
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store.protocol import Store
 
 __all__ = ["Store", "influx_token", "open_store", "reopen_store"]
 
@@ -57,7 +57,7 @@ def _open(address: str, source: str, org: str | None = None, bucket: str | None 
     except ValueError:
         raise ConfigError(f"{source}: not a URL; {_FORMS}") from None
     if address.lower().startswith(_FILE) and address[len(_FILE) :].strip("/"):
-        from collector.store.sqlite import SqliteStore  # noqa: PLC0415 - only what the URL asks for is loaded
+        from gatewatch.collector.store.sqlite.store import SqliteStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
         return SqliteStore(address[len(_FILE) :])
     if scheme in ("http", "https") and host:
@@ -66,7 +66,7 @@ def _open(address: str, source: str, org: str | None = None, bucket: str | None 
                 f"{source}: {scheme}://{host} must come without user, password, query or fragment;"
                 " the token is INFLUXDB_V2_TOKEN"
             )
-        from collector.store.influxdb import InfluxStore  # noqa: PLC0415 - only what the URL asks for is loaded
+        from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
         return InfluxStore(
             address.rstrip("/"),
@@ -83,7 +83,7 @@ def _resolve(url: str | None) -> tuple[str, str]:
         return os.fspath(url), "the store's URL"
     if named := read_variable("GATEWATCH_STORE"):
         return named, "GATEWATCH_STORE"
-    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and an argument needs none
+    from gatewatch.collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and an argument needs none
 
     if configured := load_settings().store.url:
         return configured, "[store] url"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.store.columns import labels
+from gatewatch.collector.store.columns import labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
-    from collector.schema import FieldValue
+    from gatewatch.collector.schema import FieldValue
 
 Column = NDArray[Any]
 """(n,) values of one field: float64 with NaN where a point has none; int64 or bool where all have one; else objects,

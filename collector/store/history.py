@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from collector.schema import Point
-from collector.times import Time
+from gatewatch.collector.schema import Point
+from gatewatch.collector.times import Time
 
 
 class Values(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from collector.schema import Point
-from collector.store.history import History
-from collector.times import Time
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store.history import History
+from gatewatch.collector.times import Time
 
 if TYPE_CHECKING:
     import pandas as pd

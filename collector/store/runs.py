@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.store.frame import moments
+from gatewatch.collector.store.frame import moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
-    from collector.schema import FieldValue
+    from gatewatch.collector.schema import FieldValue
 
 
 @dataclass(frozen=True, slots=True)

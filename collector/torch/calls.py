@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
-from collector.replay.cells import Array, Mask
-from collector.torch.layers import LSTMS, suffixes
-from collector.trace import REPLAY_TOLERANCE, LayerGates, difference
+from gatewatch.collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
+from gatewatch.collector.replay.recurrence import Array, Mask
+from gatewatch.collector.torch.layers import LSTMS, suffixes
+from gatewatch.collector.trace import REPLAY_TOLERANCE, LayerGates, difference
 
 Weights = LSTMWeights | GRUWeights
 

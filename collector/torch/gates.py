@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from collector.about import shown
-from collector.errors import ConfigError
-from collector.replay.cells import Array
-from collector.torch.layers import recurrent_layers
-from collector.torch.probe import misfit
-from collector.torch.trace import trace
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.replay.recurrence import Array
+from gatewatch.collector.run_metadata import shown
+from gatewatch.collector.torch.layers import recurrent_layers
+from gatewatch.collector.torch.probe import misfit
+from gatewatch.collector.torch.trace import trace
 
 
 def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:

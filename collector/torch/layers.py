@@ -10,8 +10,8 @@ from typing import Final
 import torch
 from torch import nn
 
-from collector.guard import has_attribute
-from collector.torch.members import children, named_parameters
+from gatewatch.collector.runtime.error_guard import has_attribute
+from gatewatch.collector.torch.members import children, named_parameters
 
 LSTMS: Final = (nn.LSTM, nn.LSTMCell)
 GRUS: Final = (nn.GRU, nn.GRUCell)

@@ -9,20 +9,20 @@ from typing import Any
 
 from torch import nn
 
-from collector.about import fingerprint, shown
-from collector.cadence import Every
-from collector.errors import ConfigError
-from collector.guard import ask, has_attribute
-from collector.monitor import Monitor, State, check_layers
-from collector.one_thread import one_thread
-from collector.session import Session
-from collector.store import Store
-from collector.torch.layers import RecurrentLayer, offers_history, recurrent_layers
-from collector.torch.probe import arrays, as_inputs, as_probe, misfit, shapes
-from collector.torch.trace import trace
-from collector.torch.undisturbed import undisturbed
-from collector.torch.updates import TorchUpdates
-from collector.trace import LayerGates, Trace
+from gatewatch.collector.capture_schedule import Every
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.monitor import Monitor, State, check_layers
+from gatewatch.collector.run_metadata import fingerprint, shown
+from gatewatch.collector.run_session import Session
+from gatewatch.collector.runtime.error_guard import ask, has_attribute
+from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.store import Store
+from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, recurrent_layers
+from gatewatch.collector.torch.preserve_state import undisturbed
+from gatewatch.collector.torch.probe import arrays, as_inputs, as_probe, misfit, shapes
+from gatewatch.collector.torch.trace import trace
+from gatewatch.collector.torch.updates import TorchUpdates
+from gatewatch.collector.trace import LayerGates, Trace
 
 
 class GateMonitor(Monitor):

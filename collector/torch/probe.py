@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from collector.about import line
-from collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.run_metadata import line
 
 
 def as_probe(probe: Any) -> tuple[Any, ...]:

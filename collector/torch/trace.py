@@ -16,15 +16,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from collector.errors import ConfigError
-from collector.torch.calls import Call, Weights, as_array, read_call, read_weights, replay
-from collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
-from collector.torch.members import parameters
-from collector.torch.probe import first_line
-from collector.torch.states import begun
-from collector.torch.undisturbed import undisturbed
-from collector.trace import Trace, told
-from collector.uninterrupted import interruptible, uninterrupted
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.runtime.signals import interruptible, uninterrupted
+from gatewatch.collector.torch.calls import Call, Weights, as_array, read_call, read_weights, replay
+from gatewatch.collector.torch.initial_state import begun
+from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
+from gatewatch.collector.torch.members import parameters
+from gatewatch.collector.torch.preserve_state import undisturbed
+from gatewatch.collector.torch.probe import first_line
+from gatewatch.collector.trace import Trace, told
 
 _MOST_RUNS: Final = 8
 """So many calls of a module are recorded; the steps of a loop over time are one."""

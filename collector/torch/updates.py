@@ -13,9 +13,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from collector.torch.layers import trainable_parameters
-from collector.uninterrupted import uninterrupted
-from collector.updates import Array, Update, largest, steady, update_fields
+from gatewatch.collector.runtime.signals import uninterrupted
+from gatewatch.collector.torch.layers import trainable_parameters
+from gatewatch.collector.updates import Array, Update, largest, steady, update_fields
 
 _FRAMES: Final = 16
 _SCALER: Final = "grad_scaler"

@@ -6,7 +6,7 @@ from typing import Final
 
 from grafana_foundation_sdk.builders.dashboard import AnnotationQuery
 
-from collector.schema import ALERT_EVENTS, RUNS
+from gatewatch.collector.schema import ALERT_EVENTS, RUNS
 from grafana.source.flux import DATASOURCE, Flux, chosen, flux, points
 
 MOST: Final = 100

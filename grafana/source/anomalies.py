@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from collector.schema import ALERT_EVENTS, GATE_SCORES
+from gatewatch.collector.schema import ALERT_EVENTS, GATE_SCORES
+from gatewatch.jobs.findings.explanations import BROKEN, PHRASES
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import apart, chosen, combined, flux, points, text, window
+from grafana.source.links import ANOMALIES, GATES, to
 from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, states
-from grafana.source.places import ANOMALIES, GATES, to
 from grafana.source.queries import CONSENSUS, OF_LAYER
 from grafana.source.runbook import COLUMN, WAY, with_section
 from grafana.source.tables import link, ordered, rows
-from jobs.causes import BROKEN, PHRASES
 
 MOST_SERIES: Final = 20
 """Lines of a picture; of a large network those with the largest scores."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, TRAIN_METRICS
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, TRAIN_METRICS
+from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, one_of, pattern, points, window
+from grafana.source.links import BACKTEST, to
 from grafana.source.panels import CLEAR, RED, SHARE, banded, cells, column, fixed, lines
-from grafana.source.places import BACKTEST, to
 from grafana.source.queries import CONSENSUS, OF_LAYER, units
 from grafana.source.tables import link, ordered, rows
-from jobs.derive import MEMORY_GATES
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")
 _KEEPS: Final = f"r.gate =~ /^({'|'.join(sorted(MEMORY_GATES))})$/"

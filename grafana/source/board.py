@@ -13,7 +13,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, Panel
 
 from grafana.source.annotations import marks
-from grafana.source.places import TAG, others
+from grafana.source.links import TAG, others
 
 SCHEMA_VERSION: Final = 37
 """That of Grafana 9.3; what is newer brings it up to its own."""

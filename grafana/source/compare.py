@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from collector.schema import GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
+from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, one_of, points
+from grafana.source.links import COMPARE
 from grafana.source.panels import over
-from grafana.source.places import COMPARE
 
 POINTS: Final = 200
 """Of a line: the steps are taken together in so many equal parts."""

@@ -14,9 +14,9 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
-from collector.store.columns import TAG
-from jobs.grafana.interpolate import regex_escaped
-from jobs.queries.values import literal
+from gatewatch.collector.store.columns import TAG
+from gatewatch.jobs.queries.flux_values import literal
+from grafana.emulator.interpolate import regex_escaped
 
 DATASOURCE_UID: Final = "gatewatch"
 DATASOURCE_TYPE: Final = "influxdb"

@@ -7,10 +7,12 @@ from typing import Any, Final
 from grafana_foundation_sdk.builders.timeseries import Panel
 from grafana_foundation_sdk.models.common import VisibilityMode
 
-from collector.schema import GATE_DERIVED, GATE_STATS
+from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS
+from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, points, window
+from grafana.source.links import GATES
 from grafana.source.panels import (
     CLEAR,
     GREEN,
@@ -27,9 +29,7 @@ from grafana.source.panels import (
     number,
     word,
 )
-from grafana.source.places import GATES
 from grafana.source.queries import OF_LAYER, STATES, derived, histogram, newest, state, units, worst_score
-from jobs.derive import MEMORY_GATES
 
 _KEEPS: Final = f"r.gate =~ /^({'|'.join(sorted(MEMORY_GATES))})$/"
 _ANY_GATE: Final = "(r.gate =~ /^${gate:regex}$/ or r.gate =~ /^${state:regex}$/)"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
+from gatewatch.collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
 from grafana.source.board import Section, board
 from grafana.source.flux import apart, flux, points, window
+from grafana.source.links import HEALTH
 from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, logarithmic, number
-from grafana.source.places import HEALTH
 from grafana.source.runbook import COLUMN, WAY, with_section
 from grafana.source.tables import link, ordered, rows
 

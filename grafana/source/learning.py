@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from collector.schema import GATE_DERIVED, LAYER_UPDATES, TRAIN_METRICS
+from gatewatch.collector.schema import GATE_DERIVED, LAYER_UPDATES, TRAIN_METRICS
+from gatewatch.jobs.scoring.metrics.learning import UPDATE_FAST, UPDATE_SLOW, VANISHED
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, points, window
+from grafana.source.links import LEARNING
 from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, lines, logarithmic
-from grafana.source.places import LEARNING
 from grafana.source.queries import OF_LAYER, derived
-from jobs.derive.learning import UPDATE_FAST, UPDATE_SLOW, VANISHED
 
 _RUN: Final = (chosen("run"), chosen("phase"))
 _OF_PARAM: Final = "${__field.labels.layer} ${__field.labels.param}"

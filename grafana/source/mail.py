@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from collector.config import AlertSettings
+from gatewatch.collector.config import AlertSettings
 from grafana.source.mail_templates import SUBJECT, TEMPLATES, TEXT
 from grafana.source.rules_rule import SERVICE
 

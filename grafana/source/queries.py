@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_BINS, HISTOGRAM_FIELDS, RUNS
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_BINS, HISTOGRAM_FIELDS, RUNS
+from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from grafana.source.flux import chosen, flux, points, text, window
-from jobs.lives import DIED_SECONDS
 
 OF_LAYER: Final = (chosen("run"), chosen("phase"), chosen("layer"))
 CONSENSUS: Final = 'r.detector == "consensus"'

@@ -1,4 +1,4 @@
-"""Grafana's alert rules: those of the mails, which `jobs.notify` has, as queries that Grafana evaluates by the minute.
+"""Grafana's alert rules: those of `gatewatch.jobs.alerts`, as queries that Grafana evaluates by the minute.
 
 Thresholds, the way back, names, summaries and remedies are those of the mails. What differs is time: Grafana looks at
 what the clock says is new, so a backtest, whose points lie in the market's past, is not seen: its mails come from the
@@ -11,17 +11,17 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from collector.config import AlertSettings
-from collector.schema import JOBS_HEALTH
+from gatewatch.collector.config import AlertSettings
+from gatewatch.collector.schema import JOBS_HEALTH
+from gatewatch.jobs.alerts.network_rules import NETWORK_RULES
+from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.rules import BUILT_IN
+from gatewatch.jobs.alerts.service_rules import STORE_SECONDS
 from grafana.source import rules_network as network
 from grafana.source import rules_service as service
-from grafana.source.places import ANOMALIES, GATES, HEALTH, LEARNING, RUNS
+from grafana.source.links import ANOMALIES, GATES, HEALTH, LEARNING, RUNS
 from grafana.source.rules_flux import GATE, JOB, LAYER, PARAM, RUN
 from grafana.source.rules_rule import BYTES, DURATION, MULTIPLE, SHARE, AlertRule, Panel, over_spans
-from jobs.notify.network_rules import NETWORK_RULES
-from jobs.notify.rule import Rule
-from jobs.notify.rules import BUILT_IN
-from jobs.notify.service_rules import STORE_SECONDS
 
 FOLDER: Final = "Gatewatch alerts"
 INTERVAL: Final = "1m"

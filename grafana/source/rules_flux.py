@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import one_of, points, text, texts
-from jobs.notify.rule import Rule
-from jobs.queries.values import literal
 
 RUN: Final = ("run", "phase")
 LAYER: Final = (*RUN, "layer")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from collector.schema import RUNS
+from gatewatch.collector.schema import RUNS
+from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.series_state import FEWEST_CAPTURES, MEDIAN_CAPTURES
+from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import points, texts
 from grafana.source.rules_flux import (
     CAPTURES,
@@ -23,9 +26,6 @@ from grafana.source.rules_flux import (
     spans,
     taken,
 )
-from jobs.notify.rule import Rule
-from jobs.notify.track import FEWEST_CAPTURES, MEDIAN_CAPTURES
-from jobs.queries.values import literal
 
 RECENT_SECONDS: Final = 900
 """How far back the last captures may lie: of a run that captures less often nothing is said."""
@@ -130,7 +130,7 @@ join(tables: {{layer: counted, run: runs}}, on: {texts(RUN)})
   |> filter(fn: (r) => r.units > 0.0){compared(rule, GATE, "r._value / r.units")}"""
 
 
-# As `jobs.notify.values.units_of` has it: the layer's own entry, else that of the path that it lies below. A run tells
+# As `jobs/alerts/values.units_of` has it: the layer's own entry, else that of the path that it lies below. A run tells
 # of itself in JSON, in which a name is escaped; whatever is no ASCII stands for any such character.
 _UNITS: Final = r"""json = (v) => regexp.replaceAllString(
   r: /[^\x00-\x7f]/,

@@ -11,10 +11,10 @@ from grafana_foundation_sdk.builders import alerting, expr
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.alerting import RelativeTimeRange
 
+from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.report.text import number
 from grafana.source.flux import DATASOURCE_TYPE, DATASOURCE_UID
-from grafana.source.places import RUNBOOK
-from jobs.notify.rule import Rule
-from jobs.report.text import number
+from grafana.source.links import RUNBOOK
 
 EXPRESSIONS: Final = "__expr__"
 """The uid of Grafana's own datasource, which reduces and compares."""

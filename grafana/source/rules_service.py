@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, JOBS_HEALTH, RUNS
+from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, JOBS_HEALTH, RUNS
+from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.service_rules import UNSCORED_SECONDS
+from gatewatch.jobs.findings.run_state import DIED_SECONDS
+from gatewatch.jobs.queries.flux_values import literal
+from gatewatch.jobs.scoring.residuals import WARM_UP
 from grafana.source.flux import points, texts
 from grafana.source.rules_flux import (
     JOB,
@@ -20,11 +25,6 @@ from grafana.source.rules_flux import (
     reached,
     spans,
 )
-from jobs.features import WARM_UP
-from jobs.lives import DIED_SECONDS
-from jobs.notify.rule import Rule
-from jobs.notify.service_rules import UNSCORED_SECONDS
-from jobs.queries.values import literal
 
 AGE: Final = "\n  |> map(fn: (r) => ({r with _value: since(time: r._time)}))"
 """Flux for how old the points of a table are."""

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from grafana.source.board import Section, board
 from grafana.source.flux import text
+from grafana.source.links import RUNBOOK, to
 from grafana.source.panels import words
-from grafana.source.places import RUNBOOK, to
 
 _FILE: Final = Path(__file__).parents[2] / "docs" / "runbook.md"
 _HEADING: Final = re.compile(r"^#{1,2} +(.*)$", re.MULTILINE)

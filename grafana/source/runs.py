@@ -6,16 +6,16 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.models.dashboard import DataTransformerConfig
 
-from collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
+from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
+from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import apart, combined, flux, pattern, points
+from grafana.source.links import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
+from grafana.source.links import RUNS as UID
 from grafana.source.panels import CLEAR, GREEN, GREY, RED, YELLOW, banded, by_text, column, lines, number
-from grafana.source.places import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
-from grafana.source.places import RUNS as UID
 from grafana.source.queries import CONSENSUS, STATES, life
 from grafana.source.tables import link, rows
-from jobs.lives import DIED_SECONDS
 
 MOST_RUNS: Final = 500
 """Rows of the list: the runs heard of last."""

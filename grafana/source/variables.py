@@ -7,7 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.builders.dashboard import QueryVariable
 from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
 
-from collector.schema import GATE_SCALES, GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
+from gatewatch.collector.schema import GATE_SCALES, GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
 from grafana.source.flux import DATASOURCE, chosen, flux, pattern, points, text
 from grafana.source.queries import CONSENSUS
 

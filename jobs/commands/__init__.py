@@ -11,8 +11,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from jobs.commands import backfill, baseline, check, copy, demo, grafana, jobs, query, report, runs, spool
-from jobs.commands.common import Commands
+from gatewatch.jobs.commands import backfill, baseline, check, copy, demo, grafana, jobs, query, report, runs, spool
+from gatewatch.jobs.commands.common import Commands
 
 
 class Command(Protocol):

@@ -6,13 +6,13 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from jobs.commands.common import Commands, existing_store, need, print_json
-from jobs.commands.jobs import as_json, failures, print_passes, say_run
+from gatewatch.jobs.commands.common import Commands, existing_store, need, print_json
+from gatewatch.jobs.commands.jobs import as_json, failures, print_passes, say_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collector.store import Store
+    from gatewatch.collector.store import Store
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 def _run(arguments: argparse.Namespace) -> int:
     need("jobs", "sklearn")
-    from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
+    from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
     store, scratch = existing_store(arguments), arguments.from_scratch
     progress = say_run if sys.stderr.isatty() else None
@@ -44,8 +44,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _kept(store: Store) -> Path | None:
     """The folder of the service's checkpoints, which are to be made anew; None where there are none."""
-    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
-    from jobs.state_folder import state_folder  # noqa: PLC0415 - as above
+    from gatewatch.collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
+    from gatewatch.jobs.service.state_folder import state_folder  # noqa: PLC0415 - as above
 
     folder = state_folder(load_settings().jobs.state, store.destination)
     return folder if folder.exists() else None

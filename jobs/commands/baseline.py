@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.commands.common import Commands, existing_store, need, print_json
-from jobs.terminal import table
+from gatewatch.jobs.commands.common import Commands, existing_store, need, print_json
+from gatewatch.jobs.terminal import table
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 def _add(arguments: argparse.Namespace) -> int:
     need("jobs", "sklearn")
-    from jobs import baseline  # noqa: PLC0415 - scikit-learn is imported only where it is used
+    from gatewatch.jobs import baselines as baseline  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
     baseline.add(existing_store(arguments), arguments.run)
     return 0
@@ -31,7 +31,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
 def _remove(arguments: argparse.Namespace) -> int:
     need("jobs", "sklearn")
-    from jobs import baseline  # noqa: PLC0415 - as above
+    from gatewatch.jobs import baselines as baseline  # noqa: PLC0415 - as above
 
     baseline.remove(existing_store(arguments), arguments.run)
     return 0
@@ -39,7 +39,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     need("jobs", "sklearn")
-    from jobs import baseline  # noqa: PLC0415 - as above
+    from gatewatch.jobs import baselines as baseline  # noqa: PLC0415 - as above
 
     store = existing_store(arguments)
     runs = baseline.listed(store)

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collector.environment import read_variable
-from collector.errors import ConfigError, GatewatchError
-from jobs.commands.common import Commands, missing_file, need, print_json
-from jobs.terminal import printable
+from gatewatch.collector.environment import read_variable
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.jobs.commands.common import Commands, missing_file, need, print_json
+from gatewatch.jobs.terminal import printable
 
 if TYPE_CHECKING:
-    from collector.config import Settings
-    from collector.store import Store
-    from jobs.influx_token import Rights
+    from gatewatch.collector.config import Settings
+    from gatewatch.collector.store import Store
+    from gatewatch.collector.store.influxdb.permissions import Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
-    from collector.config import FILE, Settings, load_settings  # noqa: PLC0415 - pydantic loads slowly
+    from gatewatch.collector.config import FILE, Settings, load_settings  # noqa: PLC0415 - pydantic loads slowly
 
     settings = Settings()
 
@@ -85,8 +85,8 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 
     def opened() -> str:
         nonlocal store, answers
-        from collector.store import open_store  # noqa: PLC0415 - numpy comes with it
-        from jobs.influx_token import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
+        from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it
+        from gatewatch.collector.store.influxdb.permissions import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
 
         store = open_store(arguments.store)
         if "bucket" in store.destination:
@@ -135,8 +135,8 @@ def _store(store: Store) -> str:
 
 
 def _rights(destination: Mapping[str, str]) -> Rights:
-    from collector.store import influx_token  # noqa: PLC0415 - numpy comes with it
-    from jobs.influx_token import rights  # noqa: PLC0415 - only an InfluxDB needs it
+    from gatewatch.collector.store import influx_token  # noqa: PLC0415 - numpy comes with it
+    from gatewatch.collector.store.influxdb.permissions import rights  # noqa: PLC0415 - only an InfluxDB needs it
 
     return rights(destination["url"], destination["org"], destination["bucket"], influx_token())
 
@@ -163,13 +163,13 @@ def _token(destination: Mapping[str, str]) -> str:
 
 def _grafana(store_url: str | None) -> str:
     need("jobs", "grafana_client")
-    from jobs.grafana import datasource  # noqa: PLC0415 - only where there is a Grafana
-    from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
-    from jobs.grafana.connection import Grafana  # noqa: PLC0415 - as above
-    from jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
-    from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from jobs.grafana.push import read  # noqa: PLC0415 - as above
-    from jobs.grafana.surroundings import alert_environment, bucket_for, connect, token  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - only where there is a Grafana
+    from gatewatch.jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.connection import Grafana  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.environment import alert_environment, bucket_for, connect, token  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.plan import plan  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.push import read  # noqa: PLC0415 - as above
 
     if not token():
         grafana = Grafana(read_variable("GRAFANA_URL"), "")
@@ -195,8 +195,8 @@ def _grafana(store_url: str | None) -> str:
 
 
 def _spool(settings: Settings, store: Store | None) -> str:
-    from collector.spool import Spool, spool_root  # noqa: PLC0415 - `--help` needs none of it
-    from collector.waiting import waiting  # noqa: PLC0415 - as above
+    from gatewatch.collector.spool.inspect import waiting  # noqa: PLC0415 - as above
+    from gatewatch.collector.spool.queue import Spool, spool_root  # noqa: PLC0415 - `--help` needs none of it
 
     root = spool_root(settings.spool.path)
     if store is not None:
@@ -212,7 +212,7 @@ def _spool(settings: Settings, store: Store | None) -> str:
 
 
 def _state(settings: Settings, store: Store | None) -> str:
-    from jobs.state_folder import check_state_folder, state_folder  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.service.state_folder import check_state_folder, state_folder  # noqa: PLC0415 - `--help` needs none of it
 
     folder = state_folder(settings.jobs.state, {} if store is None else store.destination)
     folder = folder if store is not None else folder.parent
@@ -231,7 +231,7 @@ def _mail(settings: Settings, send: bool) -> str:
     about = f"{mail.host} to {', '.join(mail.to)}"
     if not send:
         return f"{about}; `gatewatch check --mail` sends a test"
-    from jobs.notify import send_test  # noqa: PLC0415 - only where it is asked for
+    from gatewatch.jobs.alerts import send_test  # noqa: PLC0415 - only where it is asked for
 
     send_test(settings)
     return f"{about}: a test was sent"

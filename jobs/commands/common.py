@@ -10,10 +10,10 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collector.store import Store
+    from gatewatch.collector.store import Store
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` gives has no public name
 NO_RUNS = "{} holds no run yet: train one with GateMonitor, or try `gatewatch demo`"
@@ -21,7 +21,7 @@ NO_RUNS = "{} holds no run yet: train one with GateMonitor, or try `gatewatch de
 
 def existing_store(arguments: argparse.Namespace) -> Store:
     """The store, which must be there already: no reader makes an empty one by a misspelt name."""
-    from collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
 
     store = open_store(arguments.store)
     if missing_file(store):

@@ -15,13 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from collector.errors import ConfigError, GatewatchError, WriteUnavailable
-from jobs.commands.common import Commands, fail, missing_file, positive, print_json
-from jobs.terminal import printable, table
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.jobs.commands.common import Commands, fail, missing_file, positive, print_json
+from gatewatch.jobs.terminal import printable, table
 
 if TYPE_CHECKING:
-    from collector.store import Store
-    from jobs.copying import Copied, Copier, Patience, Progress, Wanted
+    from gatewatch.collector.store import Store
+    from gatewatch.jobs.copying import Copied, Copier, Patience, Progress, Wanted
 
 _SAID_S: Final = 0.2
 _HEADER: Final = ("measurement", "points", "written", "already there", "refused", "values", "found there")
@@ -69,7 +69,7 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _moment(text: str) -> int:
-    from collector.times import nanoseconds  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.collector.times import nanoseconds  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
 
     try:
         return nanoseconds(datetime.fromisoformat(text))
@@ -80,8 +80,8 @@ def _moment(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
-    from jobs.copying import Check, Copier, Patience, Wanted, problems  # noqa: PLC0415 - as above
+    from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.jobs.copying import Check, Copier, Patience, Wanted, problems  # noqa: PLC0415 - as above
 
     source = _open_source(arguments)
     destination = open_store(arguments.destination)
@@ -123,16 +123,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _in_spool(source: Store) -> int:
     """How many points wait on this machine to be written to the source."""
-    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
-    from collector.spool import spool_root  # noqa: PLC0415 - as above
-    from collector.waiting import waiting  # noqa: PLC0415 - as above
+    from gatewatch.collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
+    from gatewatch.collector.spool.inspect import waiting  # noqa: PLC0415 - as above
+    from gatewatch.collector.spool.queue import spool_root  # noqa: PLC0415 - as above
 
     root = spool_root(load_settings().spool.path)
     return sum(entry.points for entry in waiting(root) if entry.destination == source.destination)
 
 
 def _open_source(arguments: argparse.Namespace) -> Store:
-    from collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
 
     named = {
         "INFLUXDB_V2_ORG": arguments.from_org,
@@ -188,7 +188,7 @@ def _by_options(arguments: argparse.Namespace) -> Iterator[None]:
 
 def _see_answer(store: Store, seconds: float) -> None:
     """See that a server answers in time: it has longer for what is asked of it afterwards."""
-    from jobs.influx_token import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
+    from gatewatch.collector.store.influxdb.permissions import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
 
     if "bucket" in store.destination:
         try:
@@ -199,7 +199,7 @@ def _see_answer(store: Store, seconds: float) -> None:
 
 def _see_there(source: Store, wanted: Wanted) -> None:
     """See that the source can be read and has what was named, before the destination is made."""
-    from jobs.copying import parts  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.jobs.copying import parts  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
 
     with closing(source.history()) as history:
         parts(history, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jobs.commands.common import Commands, need, positive
+from gatewatch.jobs.commands.common import Commands, need, positive
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -25,6 +25,6 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 def _run(arguments: argparse.Namespace) -> int:
     need("demo", "keras", "backtesting", "sklearn", "plotly")
-    from jobs.demo import run_demo  # noqa: PLC0415 - only this command needs it
+    from gatewatch.jobs.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
     return run_demo(arguments.folder, arguments.symbol, arguments.epochs)

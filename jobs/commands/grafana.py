@@ -13,15 +13,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collector.errors import ConfigError, GatewatchError
-from jobs.commands.common import Commands, existing_store, fail, need, print_json
-from jobs.terminal import printable, table
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.jobs.commands.common import Commands, existing_store, fail, need, print_json
+from gatewatch.jobs.terminal import printable, table
 
 if TYPE_CHECKING:
-    from jobs.grafana.artifacts import Bucket
-    from jobs.grafana.connection import Grafana
-    from jobs.grafana.plan import Step
-    from jobs.influx_token import Rights
+    from gatewatch.collector.store.influxdb.permissions import Rights
+    from gatewatch.jobs.grafana.artifacts import Bucket
+    from gatewatch.jobs.grafana.connection import Grafana
+    from gatewatch.jobs.grafana.plan import Step
 
 _DONE = {"create": "created", "update": "updated"}
 
@@ -71,7 +71,7 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from jobs.grafana.artifacts import checkout  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana.artifacts import checkout  # noqa: PLC0415 - `--help` needs none of it
 
     root = checkout()
     if root is None:
@@ -103,10 +103,10 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from collector.store import influx_token  # noqa: PLC0415 - `--help` needs none of it
-    from jobs.grafana.artifacts import dashboards, dashboards_folder  # noqa: PLC0415 - as above
-    from jobs.grafana.check import check  # noqa: PLC0415 - as above
-    from jobs.grafana.frames import FluxSource  # noqa: PLC0415 - as above
+    from gatewatch.collector.store import influx_token  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana.artifacts import dashboards, dashboards_folder  # noqa: PLC0415 - as above
+    from grafana.emulator.check import check  # noqa: PLC0415 - as above
+    from grafana.emulator.frames import FluxSource  # noqa: PLC0415 - as above
 
     store = existing_store(arguments)
     if "bucket" not in store.destination:
@@ -132,12 +132,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _push(arguments: argparse.Namespace) -> int:
     need("jobs", "grafana_client")
-    from jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
-    from jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
-    from jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
-    from jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from jobs.grafana.push import carry_out, read  # noqa: PLC0415 - as above
-    from jobs.grafana.surroundings import alert_environment, bucket_for, connect  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.environment import alert_environment, bucket_for, connect  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.plan import plan  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.push import carry_out, read  # noqa: PLC0415 - as above
 
     grafana = connect(arguments.url)
     check_permissions(grafana)
@@ -193,7 +193,7 @@ def _summary(results: Sequence[str], url: str) -> str:
 
 def _silent(grafana: Grafana, steps: Sequence[Step]) -> bool:
     """Whether the datasource does not answer; says so."""
-    from jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
 
     if any(step.thing.kind == "datasource" and step.verb == "update" for step in steps):
         time.sleep(datasource.REMEMBERED_S)
@@ -213,8 +213,8 @@ def _rights(bucket: Bucket | None, store_url: str | None) -> Rights | None:
         ConfigError: it cannot read the bucket.
         GatewatchError: the store does not answer.
     """
-    from collector.store import open_store  # noqa: PLC0415 - numpy comes with it
-    from jobs.influx_token import rights  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it
+    from gatewatch.collector.store.influxdb.permissions import rights  # noqa: PLC0415 - `--help` needs none of it
 
     if bucket is None:
         return None
@@ -229,7 +229,7 @@ def _rights(bucket: Bucket | None, store_url: str | None) -> Rights | None:
 
 
 def _warnings(bucket: Bucket | None, found: Rights | None, environment: Mapping[str, str]) -> Iterator[str]:
-    from jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
 
     if not environment[RECIPIENTS]:
         yield f"nobody gets mails: contact point and policy are left out until {RECIPIENTS} names the recipients"

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from collector.errors import ConfigError
-from jobs.commands.common import NO_RUNS, Commands, existing_store, fail, need, print_json
-from jobs.commands.service import OVERRIDES, serve
-from jobs.terminal import printable, table
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.commands.common import NO_RUNS, Commands, existing_store, fail, need, print_json
+from gatewatch.jobs.commands.service import OVERRIDES, serve
+from gatewatch.jobs.terminal import printable, table
 
 if TYPE_CHECKING:
-    from jobs.once import Pass
+    from gatewatch.jobs.scoring.scoring_pass import Pass
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -41,8 +41,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _once(arguments: argparse.Namespace) -> int:
-    from jobs.features import WARM_UP  # noqa: PLC0415 - scikit-learn is imported only where it is used
-    from jobs.once import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
+    from gatewatch.jobs.scoring.residuals import WARM_UP  # noqa: PLC0415 - scikit-learn is imported only where it is used
+    from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
     store = existing_store(arguments)
     passes = run_pass(store, arguments.run, say_run if sys.stderr.isatty() else None)

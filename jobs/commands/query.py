@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from collector.errors import ConfigError
-from jobs.commands.common import Commands, positive, print_json
-from jobs.terminal import printable, table
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.commands.common import Commands, positive, print_json
+from gatewatch.jobs.terminal import printable, table
 
 if TYPE_CHECKING:
-    from collector.store.influxdb import InfluxStore
-    from jobs.queries.answer import Row
-    from jobs.queries.query import Query
-    from jobs.queries.values import Value
+    from gatewatch.collector.store.influxdb.store import InfluxStore
+    from gatewatch.jobs.queries.answer import Row
+    from gatewatch.jobs.queries.flux_values import Value
+    from gatewatch.jobs.queries.named_query import Query
 
 _READ_SECONDS: Final = 60
 
@@ -61,7 +61,7 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jobs.queries.query import named  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.queries.named_query import named  # noqa: PLC0415 - `--help` needs none of it
 
     if arguments.flux is not None:
         if arguments.name is not None or arguments.show:
@@ -75,9 +75,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from jobs.queries.answer import Row  # noqa: PLC0415 - as above
-    from jobs.queries.printed import as_csv  # noqa: PLC0415 - as above
-    from jobs.queries.query import queries, signature  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.answer import Row  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.named_query import queries, signature  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.output import as_csv  # noqa: PLC0415 - as above
 
     found = queries().values()
     if arguments.json:
@@ -100,9 +100,9 @@ def _described(query: Query) -> dict[str, object]:
 
 
 def _named(arguments: argparse.Namespace, query: Query) -> int:
-    from jobs.queries.ask import ask  # noqa: PLC0415 - as above
-    from jobs.queries.given import given  # noqa: PLC0415 - as above
-    from jobs.queries.printed import in_order, with_causes  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.client import ask  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.output import in_order, with_causes  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.parameters import given  # noqa: PLC0415 - as above
 
     texts = given(arguments.param)
     if arguments.show and any(p.required and p.name not in texts for p in query.parameters):
@@ -120,9 +120,9 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
 
 
 def _own(arguments: argparse.Namespace) -> int:
-    from jobs.queries.ask import ask  # noqa: PLC0415 - as above
-    from jobs.queries.given import typed  # noqa: PLC0415 - as above
-    from jobs.queries.query import BUCKET, assigns  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.client import ask  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.named_query import BUCKET, assigns  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.parameters import typed  # noqa: PLC0415 - as above
 
     given = typed(arguments.param)
     source, text = _read(arguments.flux)
@@ -133,8 +133,8 @@ def _own(arguments: argparse.Namespace) -> int:
 
 
 def _influxdb(arguments: argparse.Namespace) -> InfluxStore:
-    from collector.store import open_store  # noqa: PLC0415 - as above
-    from jobs.queries.ask import influxdb  # noqa: PLC0415 - as above
+    from gatewatch.collector.store import open_store  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.client import influxdb  # noqa: PLC0415 - as above
 
     return influxdb(open_store(arguments.store))
 
@@ -156,8 +156,8 @@ def _read(file: str) -> tuple[str, str]:
 
 def _print(arguments: argparse.Namespace, rows: Iterator[Row], source: str, values: Mapping[str, Value]) -> int:
     """Print the rows as they come."""
-    from jobs.queries.printed import Limited, as_csv, as_json, as_table  # noqa: PLC0415 - as above
-    from jobs.queries.values import literal  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.flux_values import literal  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.output import Limited, as_csv, as_json, as_table  # noqa: PLC0415 - as above
 
     asked = Limited(rows, arguments.limit)
     if arguments.json:

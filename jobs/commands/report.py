@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from collector.errors import WriteUnavailable
-from jobs.commands.common import Commands, existing_store, need
-from jobs.terminal import printable
+from gatewatch.collector.errors import WriteUnavailable
+from gatewatch.jobs.commands.common import Commands, existing_store, need
+from gatewatch.jobs.terminal import printable
 
 if TYPE_CHECKING:
-    from collector.store import Store
+    from gatewatch.collector.store import Store
 
 _EVERY: Final = 10
 
@@ -47,15 +47,15 @@ def _run(arguments: argparse.Namespace) -> int:
     store = existing_store(arguments)
     if arguments.watch is not None:
         return _watch(store, arguments)
-    from jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
+    from gatewatch.jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
 
     print(write_report(store, arguments.run, arguments.output))
     return 0
 
 
 def _watch(store: Store, arguments: argparse.Namespace) -> int:
-    from jobs.loop import is_scored, run_state  # noqa: PLC0415 - pandas is imported only where it is used
-    from jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
+    from gatewatch.jobs.loop import is_scored, run_state  # noqa: PLC0415 - pandas is imported only where it is used
+    from gatewatch.jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
 
     run, said, away = arguments.run, False, False
     with suppress(KeyboardInterrupt):

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from jobs.commands.common import NO_RUNS, Commands, existing_store
-from jobs.terminal import table
+from gatewatch.jobs.commands.common import NO_RUNS, Commands, existing_store
+from gatewatch.jobs.terminal import table
 
 _COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -34,8 +34,8 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jobs.influx_token import see_answer  # noqa: PLC0415 - `--help` needs none of it
-    from jobs.lives import life  # noqa: PLC0415 - as above
+    from gatewatch.collector.store.influxdb.permissions import see_answer  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.findings.run_state import life  # noqa: PLC0415 - as above
 
     store = existing_store(arguments)
     if "bucket" in store.destination:

@@ -12,17 +12,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from collector.errors import ConfigError, WriteUnavailable
-from jobs.commands.common import missing_file
-from jobs.terminal import printable
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.jobs.commands.common import missing_file
+from gatewatch.jobs.terminal import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from collector.config import Settings
-    from collector.store import Store
-    from jobs.scheduler import Evaluate, Service
+    from gatewatch.collector.config import Settings
+    from gatewatch.collector.store import Store
+    from gatewatch.jobs.service.scheduler import Evaluate, Service
 
 OVERRIDES: Final = {"executor": "executor", "interval": "interval_seconds", "workers": "workers"}
 """Option → what it stands before in `[jobs]`."""
@@ -33,9 +33,9 @@ _ONE_SIGNAL_SECONDS: Final = 0.5
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run the service until a signal ends it; the exit status."""
-    from collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
-    from jobs.scheduler import Service  # noqa: PLC0415 - APScheduler is imported only where it is used
-    from jobs.state_folder import check_state_folder, state_folder  # noqa: PLC0415 - as above
+    from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.jobs.service.scheduler import Service  # noqa: PLC0415 - APScheduler is imported only where it is used
+    from gatewatch.jobs.service.state_folder import check_state_folder, state_folder  # noqa: PLC0415 - as above
 
     settings = _settings(arguments)
     store = open_store(arguments.store)
@@ -74,7 +74,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     """The configuration, with what the options say in its place."""
     from pydantic import ValidationError  # noqa: PLC0415 - loads slowly, and `--help` needs none
 
-    from collector.config import load_settings  # noqa: PLC0415 - as above
+    from gatewatch.collector.config import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings()
     given = {key: getattr(arguments, name) for name, key in OVERRIDES.items() if getattr(arguments, name) is not None}
@@ -98,7 +98,7 @@ def _alerts(settings: Settings, folder: Path) -> Evaluate | None:
     """What evaluates the alerts of a store; None where nobody is to be told and there are no rules of the user's."""
     if not (settings.mail.to or settings.alerts.rules):
         return None
-    from jobs.notify import evaluate  # noqa: PLC0415 - only where it is used
+    from gatewatch.jobs.alerts import evaluate  # noqa: PLC0415 - only where it is used
 
     return lambda store: evaluate(store, settings, folder, datetime.now(UTC))
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from jobs.commands.common import Commands, fail, positive, print_json
-from jobs.terminal import printable, table
+from gatewatch.jobs.commands.common import Commands, fail, positive, print_json
+from gatewatch.jobs.terminal import printable, table
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -30,15 +30,15 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _root() -> Path:
-    from collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
-    from collector.spool import spool_root  # noqa: PLC0415 - as above
+    from gatewatch.collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
+    from gatewatch.collector.spool.queue import spool_root  # noqa: PLC0415 - as above
 
     return spool_root(load_settings().spool.path)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from collector.waiting import waiting  # noqa: PLC0415 - only this command needs it
-    from jobs.spooled import shown  # noqa: PLC0415 - as above
+    from gatewatch.collector.spool.flush import shown  # noqa: PLC0415 - as above
+    from gatewatch.collector.spool.inspect import waiting  # noqa: PLC0415 - only this command needs it
 
     root = _root()
     entries = [entry for entry in waiting(root) if entry.points or entry.rejected or entry.damaged]
@@ -68,7 +68,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _flush(arguments: argparse.Namespace) -> int:
-    from jobs.spooled import flush  # noqa: PLC0415 - only this command needs it
+    from gatewatch.collector.spool.flush import flush  # noqa: PLC0415 - only this command needs it
 
     root = _root()
     done = list(flush(root, arguments.timeout, _say_waiting if sys.stderr.isatty() else None))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jobs.copying.copied import Copied, problems
-from jobs.copying.copier import Check, Copier, Progress
-from jobs.copying.patience import Patience
-from jobs.copying.plan import Part, Wanted, parts
+from gatewatch.jobs.copying.copier import Check, Copier, Progress
+from gatewatch.jobs.copying.plan import Part, Wanted, parts
+from gatewatch.jobs.copying.retry import Patience
+from gatewatch.jobs.copying.statistics import Copied, problems
 
 __all__ = ["Check", "Copied", "Copier", "Part", "Patience", "Progress", "Wanted", "parts", "problems"]

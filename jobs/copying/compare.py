@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from jobs.copying.slices import Series, Slice, series_of
+from gatewatch.jobs.copying.batches import Series, Slice, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from collector.schema import FieldValue, Point
-    from collector.store import Store
-    from collector.store.history import History
-    from jobs.copying.patience import Patience
-    from jobs.copying.plan import Part
+    from gatewatch.collector.schema import FieldValue, Point
+    from gatewatch.collector.store import Store
+    from gatewatch.collector.store.history import History
+    from gatewatch.jobs.copying.plan import Part
+    from gatewatch.jobs.copying.retry import Patience
 
 T = TypeVar("T")
 

@@ -21,18 +21,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from jobs.copying.compare import Destination, Span
-from jobs.copying.copied import Copied
-from jobs.copying.plan import Part, Wanted, parts
-from jobs.copying.sender import Sender
-from jobs.copying.slices import Series, series_of, slices
+from gatewatch.jobs.copying.batches import Series, series_of, slices
+from gatewatch.jobs.copying.compare import Destination, Span
+from gatewatch.jobs.copying.plan import Part, Wanted, parts
+from gatewatch.jobs.copying.statistics import Copied
+from gatewatch.jobs.copying.writer import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from collector.store import Store
-    from collector.store.history import History
-    from jobs.copying.patience import Patience
+    from gatewatch.collector.store import Store
+    from gatewatch.collector.store.history import History
+    from gatewatch.jobs.copying.retry import Patience
 
 UNSEEN: Final = 50_000
 """Points that may be written before it is seen whether they are there: before that, what is written must come to rest,

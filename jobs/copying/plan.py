@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from collector.errors import ConfigError
-from jobs.terminal import printable
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.terminal import printable
 
 if TYPE_CHECKING:
-    from collector.store.history import History
+    from gatewatch.collector.store.history import History
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from collector.environment import read_variable
-from collector.errors import ConfigError, GatewatchError
-from jobs.grafana.things import (
+from gatewatch.collector.environment import read_variable
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.jobs.grafana.resources import (
     CONTACT_POINT,
     DASHBOARD,
     DATASOURCE,
@@ -72,7 +72,7 @@ def alerting_folder() -> Path:
 
 def checkout() -> Path | None:
     """The checkout that this package lies in, or None where it is installed."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "grafana" / "source").is_dir() and (root / "pyproject.toml").exists() else None
 
 

@@ -9,8 +9,8 @@ import requests
 from grafana_client import GrafanaApi  # type: ignore[import-untyped]  # it ships without types
 from grafana_client.client import GrafanaException  # type: ignore[import-untyped]  # as above
 
-from collector.errors import ConfigError, GatewatchError
-from jobs.grafana.address import address
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.jobs.grafana.address import address
 
 OLDEST: Final = (9, 3, 0)
 """The first that creates rules over the API which stay editable (`X-Disable-Provenance`)."""

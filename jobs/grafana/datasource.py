@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from collector.errors import ConfigError
-from jobs.grafana import marks
-from jobs.grafana.artifacts import DATASOURCE_NAME, DATASOURCE_UID, Bucket
-from jobs.grafana.connection import Grafana, NoAnswer, Refused
-from jobs.grafana.things import Found, Thing, plain
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.grafana import provenance
+from gatewatch.jobs.grafana.artifacts import DATASOURCE_NAME, DATASOURCE_UID, Bucket
+from gatewatch.jobs.grafana.connection import Grafana, NoAnswer, Refused
+from gatewatch.jobs.grafana.resources import Found, Thing, plain
 
 ANSWER_S: Final = 10.0
 """Seconds that Grafana may take to say whether it answers: of a store that hangs it says nothing for long."""
@@ -48,14 +48,14 @@ def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]], token: str | No
     if source is None:
         return None
     settings = dict(source.get("jsonData") or {})
-    print_, mark = settings.pop(marks.SETTING, None), settings.pop(marks.TOKEN, None)
+    print_, mark = settings.pop(provenance.SETTING, None), settings.pop(provenance.TOKEN, None)
     content = {name: source.get(name) for name in ("name", "type", "access", "url", "user", "database", "basicAuth")}
     owner = "file" if source.get("readOnly") else ""
     if problem := "" if owner else answers(grafana):
         broken = f"it does not answer ({problem}): its token is set again"
     else:
-        broken = "" if token is None or marks.is_token(token, mark) else "another token"
-    return marks.read(
+        broken = "" if token is None or provenance.is_token(token, mark) else "another token"
+    return provenance.read(
         plain({**content, "jsonData": settings}),
         print_,
         owner,
@@ -83,8 +83,8 @@ def write(grafana: Grafana, thing: Thing, found: Found | None, bucket: Bucket) -
         "isDefault": False if found is None else found.handle["isDefault"],
         "jsonData": {
             **thing.content["jsonData"],
-            marks.SETTING: thing.print,
-            marks.TOKEN: marks.token_mark(bucket.token),
+            provenance.SETTING: thing.print,
+            provenance.TOKEN: provenance.token_mark(bucket.token),
         },
         "secureJsonData": {"token": bucket.token},
     }

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from jobs.grafana import marks
-from jobs.grafana.artifacts import DURATIONS, MATCHER, contact_content, route_content
-from jobs.grafana.connection import EDITABLE, Grafana
-from jobs.grafana.plan import Step
-from jobs.grafana.things import POLICY, TEMPLATE, Found, Thing
+from gatewatch.jobs.grafana import provenance
+from gatewatch.jobs.grafana.artifacts import DURATIONS, MATCHER, contact_content, route_content
+from gatewatch.jobs.grafana.connection import EDITABLE, Grafana
+from gatewatch.jobs.grafana.plan import Step
+from gatewatch.jobs.grafana.resources import POLICY, TEMPLATE, Found, Thing
 
 _CONFIGURATION: Final = "/alertmanager/grafana/config/api/v1/alerts"
 _API: Final = "/v1/provisioning"
@@ -77,8 +77,8 @@ def found(held: Held, thing: Thing) -> Found | None:
     """What there is of a thing; None for nothing."""
     match thing.kind:
         case "template" if thing.uid in held.templates:
-            text, print_ = marks.uncommented(held.templates[thing.uid])
-            return marks.read({"template": text}, print_, held.owners.get(thing.uid) or "")
+            text, print_ = provenance.uncommented(held.templates[thing.uid])
+            return provenance.read({"template": text}, print_, held.owners.get(thing.uid) or "")
         case "contact point":
             points = [point for point in held.points if point["name"] == thing.uid]
             return _point(points[0]) if points else None
@@ -135,19 +135,19 @@ def _write_part(grafana: Grafana, step: Step) -> None:
 
 def _posted(thing: Thing) -> dict[str, Any]:
     settings = thing.content["settings"]
-    message = marks.commented(settings.get("message", ""), thing.print)
+    message = provenance.commented(settings.get("message", ""), thing.print)
     return {"disableResolveMessage": False, **thing.content, "settings": {**settings, "message": message}}
 
 
 def _text(thing: Thing) -> str:
-    return marks.commented(thing.content["template"], thing.print)
+    return provenance.commented(thing.content["template"], thing.print)
 
 
 def _point(point: Mapping[str, Any]) -> Found:
     settings = point.get("settings") or {}
-    message, print_ = marks.uncommented(settings.get("message") or "")
+    message, print_ = provenance.uncommented(settings.get("message") or "")
     content = contact_content({**point, "settings": {**settings, "message": message}})
-    return marks.read(content, print_, point.get("provenance") or "", uid=point["uid"])
+    return provenance.read(content, print_, point.get("provenance") or "", uid=point["uid"])
 
 
 def _route(tree: Mapping[str, Any], thing: Thing) -> Found | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from collector.errors import ConfigError
-from jobs.grafana.connection import EDITABLE, ROLE, Grafana, Refused
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.grafana.connection import EDITABLE, ROLE, Grafana, Refused
 
 PERMISSIONS: Final = (
     *("datasources:read", "datasources:create", "datasources:write"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.grafana.things import Found, Thing, covers
+from gatewatch.jobs.grafana.resources import Found, Thing, covers
 
 Verb = Literal["create", "update", "unchanged", "kept", "blocked"]
 

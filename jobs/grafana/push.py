@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from collector.errors import GatewatchError
-from jobs.grafana import boards, datasource, notifications, rules
-from jobs.grafana.artifacts import DASHBOARD_FOLDER, FOLDERS, Bucket
-from jobs.grafana.connection import Grafana, Refused
-from jobs.grafana.plan import Step
-from jobs.grafana.things import FOLDER, RULE, Found, Thing
+from gatewatch.collector.errors import GatewatchError
+from gatewatch.jobs.grafana import dashboard_api, datasource, notifications, rules
+from gatewatch.jobs.grafana.artifacts import DASHBOARD_FOLDER, FOLDERS, Bucket
+from gatewatch.jobs.grafana.connection import Grafana, Refused
+from gatewatch.jobs.grafana.plan import Step
+from gatewatch.jobs.grafana.resources import FOLDER, RULE, Found, Thing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def read(grafana: Grafana, wanted: Sequence[Thing], token: str | None = None) ->
             case "folder":
                 return Found(thing.content) if there[thing.uid] else None
             case "dashboard":
-                return boards.find(grafana, thing)
+                return dashboard_api.find(grafana, thing)
             case "rule":
                 return ruled.get(thing.uid)
             case _:
@@ -99,7 +99,7 @@ def _write(grafana: Grafana, step: Step, places: Mapping[str, str], bucket: Buck
         case "folder":
             grafana.post("/folders", {"uid": thing.uid, "title": thing.name})
         case "dashboard":
-            boards.write(grafana, thing, found, places[DASHBOARD_FOLDER])
+            dashboard_api.write(grafana, thing, found, places[DASHBOARD_FOLDER])
         case "rule":
             rules.write(grafana, places, thing, found)
         case _:

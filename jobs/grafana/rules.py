@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from jobs.grafana import marks
-from jobs.grafana.artifacts import ALERT_FOLDER, rule_content
-from jobs.grafana.connection import EDITABLE, Grafana
-from jobs.grafana.things import Found, Thing, fingerprint, seconds
+from gatewatch.jobs.grafana import provenance
+from gatewatch.jobs.grafana.artifacts import ALERT_FOLDER, rule_content
+from gatewatch.jobs.grafana.connection import EDITABLE, Grafana
+from gatewatch.jobs.grafana.resources import Found, Thing, fingerprint, seconds
 
 _RULER: Final = "/ruler/grafana/api/v1/rules"
 _API: Final = "/v1/provisioning"
@@ -52,7 +52,7 @@ def write(
         stored: the fingerprint of what Grafana makes of it; None: of what it is known to make.
     """
     content = dict(thing.content)
-    annotations = marks.annotated(content.get("annotations", {}), thing.print, stored or thing.print)
+    annotations = provenance.annotated(content.get("annotations", {}), thing.print, stored or thing.print)
     body = {
         "noDataState": "NoData",
         "execErrState": "Alerting",
@@ -94,7 +94,7 @@ def settle(grafana: Grafana, places: Mapping[str, str], written: Sequence[Thing]
 def _found(node: Mapping[str, Any], interval: str, ours: Mapping[str, str]) -> Found:
     alert = node["grafana_alert"]
     annotations = dict(node.get("annotations") or {})
-    mark = annotations.pop(marks.ANNOTATION, None)
+    mark = annotations.pop(provenance.ANNOTATION, None)
     rule = {name: alert[theirs] for theirs, name in _NAMES.items() if theirs in alert}
     rule |= {
         "for": node.get("for"),
@@ -105,7 +105,7 @@ def _found(node: Mapping[str, Any], interval: str, ours: Mapping[str, str]) -> F
         "folder": ours.get(alert["namespace_uid"], alert["namespace_uid"]),
         "interval": interval,
     }
-    return marks.read_rule(rule_content(rule), mark, alert.get("provenance") or "", {})
+    return provenance.read_rule(rule_content(rule), mark, alert.get("provenance") or "", {})
 
 
 def _query(query: Mapping[str, Any]) -> dict[str, Any]:

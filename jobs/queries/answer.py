@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from collector.errors import GatewatchError
-from collector.schema import MAX_TEXT_BYTES
+from gatewatch.collector.errors import GatewatchError
+from gatewatch.collector.schema import MAX_TEXT_BYTES
 
 Cell = str | bool | int | float | None
 _PLAIN: Final = ("", "result", "table")

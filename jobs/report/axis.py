@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.schema import PHASES
-from jobs.lives import DIED_SECONDS
-from jobs.report.series import steps
-from jobs.report.text import moment, number
+from gatewatch.collector.schema import PHASES
+from gatewatch.jobs.findings.run_state import DIED_SECONDS
+from gatewatch.jobs.report.series import steps
+from gatewatch.jobs.report.text import moment, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collector.schema import gate_scale
-from jobs.report.axis import dates
-from jobs.report.canvas import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, fit, line, points
-from jobs.report.series import column
-from jobs.report.text import plotly_text
+from gatewatch.collector.schema import gate_scale
+from gatewatch.jobs.report.axis import dates
+from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, fit, line, points
+from gatewatch.jobs.report.series import column
+from gatewatch.jobs.report.text import plotly_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-    from jobs.report.axis import Axis
+    from gatewatch.jobs.report.axis import Axis
 
 
 def score_chart(

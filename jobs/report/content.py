@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, GATE_UNITS, LAYER_UPDATES, RUNS, TRAIN_METRICS
-from jobs.report.axis import axes_of, market_phases, settled, spans_of
-from jobs.report.canvas import OTHER, PHASE_COLOURS
-from jobs.report.epochs import read_epochs
-from jobs.report.facts import ending, facts_of, newest_steps, state_of, tags_of
-from jobs.report.metric_charts import metric_charts
-from jobs.report.pictures import heatmaps
-from jobs.report.sections import gate_section, learning_section, metric_section
-from jobs.report.series import Row, by_series, config_of, layer_order, one_detector, table, worst_layers
-from jobs.report.text import number, percent
-from jobs.report.verdict import FEW, no_scores, unscored, verdict
+from gatewatch.collector.schema import (
+    GATE_DERIVED,
+    GATE_SCORES,
+    GATE_STATS,
+    GATE_UNITS,
+    LAYER_UPDATES,
+    RUNS,
+    TRAIN_METRICS,
+)
+from gatewatch.jobs.report.axis import axes_of, market_phases, settled, spans_of
+from gatewatch.jobs.report.epochs import read_epochs
+from gatewatch.jobs.report.findings import FEW, no_scores, unscored, verdict
+from gatewatch.jobs.report.metric_charts import metric_charts
+from gatewatch.jobs.report.pictures import heatmaps
+from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
+from gatewatch.jobs.report.run_summary import ending, facts_of, newest_steps, state_of, tags_of
+from gatewatch.jobs.report.sections import gate_section, learning_section, metric_section
+from gatewatch.jobs.report.series import Row, by_series, config_of, layer_order, one_detector, table, worst_layers
+from gatewatch.jobs.report.text import number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from collector.store.protocol import Store
+    from gatewatch.collector.store.protocol import Store
 
 MAX_LAYERS: Final = 12
 """How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""

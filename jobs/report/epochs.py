@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from collector.schema import PHASES, clean_name, path_name
-from jobs.report.panels import GRU_PANELS, LSTM_PANELS, batch_mean, thin
-from jobs.report.text import words
+from gatewatch.collector.schema import PHASES, clean_name, path_name
+from gatewatch.jobs.report.panels import GRU_PANELS, LSTM_PANELS, batch_mean, thin
+from gatewatch.jobs.report.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.errors import ConfigError
-from collector.schema import gate_scale
-from jobs.report.axis import between, dates
-from jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
-from jobs.report.text import plotly_text
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import gate_scale
+from gatewatch.jobs.report.axis import between, dates
+from gatewatch.jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
+from gatewatch.jobs.report.text import plotly_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from jobs.report.canvas import BLUE, GREEN, ORANGE, OTHER, figure, line
-from jobs.report.series import column
-from jobs.report.text import number, percent, words
+from gatewatch.jobs.report.plot_style import BLUE, GREEN, ORANGE, OTHER, figure, line
+from gatewatch.jobs.report.series import column
+from gatewatch.jobs.report.text import number, percent, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from plotly.graph_objects import Figure
 
-    from jobs.report.axis import Axis
+    from gatewatch.jobs.report.axis import Axis
 
 VANISHED: Final = 1e-7
 """A gradient below this norm moves nothing in single precision, whose relative spacing is 1.2e-7."""

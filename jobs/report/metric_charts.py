@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.store.columns import field_columns
-from jobs.report.axis import Axis, moments
-from jobs.report.canvas import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line
-from jobs.report.series import column, steps
+from gatewatch.collector.store.columns import field_columns
+from gatewatch.jobs.report.axis import Axis, moments
+from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line
+from gatewatch.jobs.report.series import column, steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

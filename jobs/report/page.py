@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collector.errors import ConfigError
-from collector.schema import path_name
-from jobs.report.content import content
-from jobs.report.html import render
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import path_name
+from gatewatch.jobs.report.content import content
+from gatewatch.jobs.report.html import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from collector.store.protocol import Store
+    from gatewatch.collector.store.protocol import Store
 
 
 def write_report(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.errors import ConfigError
-from collector.schema import MAX_PROFILE, gate_scale
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import MAX_PROFILE, gate_scale
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

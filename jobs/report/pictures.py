@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.errors import ConfigError
-from jobs.report.axis import Axis, dates, lanes
-from jobs.report.heatmap import MAX_FRAMES, render_gate_heatmap
-from jobs.report.html import figure_json
-from jobs.report.series import profiles
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.report.axis import Axis, dates, lanes
+from gatewatch.jobs.report.heatmap import MAX_FRAMES, render_gate_heatmap
+from gatewatch.jobs.report.html import figure_json
+from gatewatch.jobs.report.series import profiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from jobs.report.series import Key
+    from gatewatch.jobs.report.series import Key
 
 _FEWEST_FRAMES: Final = 10
 _SAVED: Final = "each frame an epoch, each column a position in the sequence"

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.report.axis import lanes
-from jobs.report.charts import band_chart, score_chart
-from jobs.report.html import figure_json
-from jobs.report.learning import clipped, clipping, findings, frequency_chart, gradient_chart, ratio_chart
-from jobs.report.series import newest
-from jobs.report.text import number
+from gatewatch.jobs.report.axis import lanes
+from gatewatch.jobs.report.charts import band_chart, score_chart
+from gatewatch.jobs.report.html import figure_json
+from gatewatch.jobs.report.learning import clipped, clipping, findings, frequency_chart, gradient_chart, ratio_chart
+from gatewatch.jobs.report.series import newest
+from gatewatch.jobs.report.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from jobs.report.axis import Axis
-    from jobs.report.metric_charts import MetricChart
-    from jobs.report.series import Key, Row
+    from gatewatch.jobs.report.axis import Axis
+    from gatewatch.jobs.report.metric_charts import MetricChart
+    from gatewatch.jobs.report.series import Key, Row
 
 
 def metric_section(charts: Sequence[MetricChart], framework: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from collector.schema import GRU_GATES, LSTM_GATES, PHASES, clean_name
+from gatewatch.collector.schema import GRU_GATES, LSTM_GATES, PHASES, clean_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -13,12 +13,12 @@ import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
-from collector.errors import ConfigError, GatewatchError
-from collector.store.refusals import connection_problem, one_line
-from jobs.stack.plan import Bucket, Grant, Permissions, Task
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.collector.store.influxdb.http_errors import connection_problem, one_line
+from gatewatch.jobs.stack.plan import Bucket, Grant, Permissions, Task
 
 if TYPE_CHECKING:
-    from jobs.stack.wanted import Wanted
+    from gatewatch.jobs.stack.desired_state import Wanted
 
 TIMEOUT_S: Final = 20.0
 _PAGE: Final = 100

@@ -1,4 +1,4 @@
-"""`python -m jobs.stack.setup`: make what Gatewatch needs in an InfluxDB, once; again it changes nothing.
+"""`python -m gatewatch.jobs.stack.setup`: make what Gatewatch needs in an InfluxDB, once; again it changes nothing.
 
 Exit status: 0 all is there, 1 the server does not answer or refuses, 2 the environment or the arguments are wrong.
 """
@@ -13,13 +13,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from collector.errors import ConfigError, GatewatchError
-from jobs.commands.common import fail
-from jobs.stack.hourly import TASK, hourly_task
-from jobs.stack.plan import KeepFor, bucket_steps, task_steps, token_permissions, token_steps
-from jobs.stack.server import Server, wait_until_it_answers
-from jobs.stack.token_files import check_folders, read_token, token_path, write_token
-from jobs.stack.wanted import Wanted, wanted
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.jobs.commands.common import fail
+from gatewatch.jobs.stack.desired_state import Wanted, wanted
+from gatewatch.jobs.stack.downsampling import TASK, hourly_task
+from gatewatch.jobs.stack.plan import KeepFor, bucket_steps, task_steps, token_permissions, token_steps
+from gatewatch.jobs.stack.server import Server, wait_until_it_answers
+from gatewatch.jobs.stack.token_files import check_folders, read_token, token_path, write_token
 
 WAIT_SECONDS: Final = 60.0
 _ABOUT_TASK: Final = "Hourly aggregates, for histories that outlive the points. Gatewatch's set-up keeps it."
@@ -28,7 +28,7 @@ _ABOUT_TASK: Final = "Hourly aggregates, for histories that outlive the points. 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.stack.setup", description="Make what Gatewatch needs in an InfluxDB, once."
+        prog="python -m gatewatch.jobs.stack.setup", description="Make what Gatewatch needs in an InfluxDB, once."
     )
     parser.add_argument("--tokens", type=_folder, required=True, metavar="FOLDER", help="where the tokens are put")
     folder: Path = parser.parse_args(arguments).tokens

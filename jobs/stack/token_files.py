@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError
 
 _GROUP_READS: Final[Mapping[str, int]] = {"grafana": 0o440}
 """Grafana's image runs as a user of its own, in the group 0 that this image has too."""

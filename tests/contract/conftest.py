@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from collector.store.sqlite import SqliteStore
+from gatewatch.collector.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collector.store import Store
-    from collector.store.influxdb import InfluxStore
+    from gatewatch.collector.store import Store
+    from gatewatch.collector.store.influxdb.store import InfluxStore
 
     from ..conftest import Influxd
 

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.errors import ConfigError, WriteUnavailable
-from collector.line_protocol import encode
-from collector.schema import Point
-from collector.store.history import Values
-from collector.store.sqlite import SqliteStore
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store.history import Values
+from gatewatch.collector.store.sqlite.store import SqliteStore
 
 from .test_store import NOON, point, points
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collector.store import Store
+    from gatewatch.collector.store import Store
 
     from ..conftest import Influxd
 

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from collector.line_protocol import encode
-from collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, OWN_TAGS, Point
-from collector.store.columns import field_columns, tag_columns
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, OWN_TAGS, Point
+from gatewatch.collector.store.columns import field_columns, tag_columns
 
 if TYPE_CHECKING:
-    from collector.store import Store
+    from gatewatch.collector.store import Store
 
 NOON = 1_700_000_000_000_000_000
 LONG = "x" * 511

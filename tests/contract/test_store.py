@@ -17,16 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from collector.errors import ConfigError, WriteRejected
-from collector.line_protocol import encode
-from collector.schema import FieldValue, Point, point_problem
-from collector.store import reopen_store
-from collector.store.sqlite import SqliteStore
+from gatewatch.collector.errors import ConfigError, WriteRejected
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import FieldValue, Point, point_problem
+from gatewatch.collector.store import reopen_store
+from gatewatch.collector.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collector.store import Store
+    from gatewatch.collector.store import Store
 
     from ..conftest import Influxd
 

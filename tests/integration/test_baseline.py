@@ -7,15 +7,15 @@ from itertools import count
 import numpy as np
 import pytest
 
-from collector import open_store
-from collector.errors import ConfigError
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_FIELDS, RUNS
-from jobs import baseline, checkpoint
-from jobs.baseline import MOST, Baselines
-from jobs.derive import drift_from
-from jobs.features import WARM_UP
-from jobs.once import run_pass
-from jobs.watch import FEATURES
+from gatewatch import open_store
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_FIELDS, RUNS
+from gatewatch.jobs import baselines, checkpoint
+from gatewatch.jobs.baselines import MOST, Baselines
+from gatewatch.jobs.scoring.metrics import drift_from
+from gatewatch.jobs.scoring.residuals import WARM_UP
+from gatewatch.jobs.scoring.scoring_pass import run_pass
+from gatewatch.jobs.scoring.scoring_state import FEATURES
 from tests.recorded import end, fill, moment, recorded, shut
 
 GATES = (("memory", "forget"), ("memory", "input"))
@@ -37,7 +37,7 @@ def store(tmp_path):
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
     """For speed: nothing here is about what a forest finds."""
-    monkeypatch.setattr("jobs.detect.forest.TREES", 10)
+    monkeypatch.setattr("gatewatch.jobs.scoring.detectors.isolation_forest.TREES", 10)
 
 
 def past(store, run, seed, captures=60, **options):
@@ -49,7 +49,7 @@ def past(store, run, seed, captures=60, **options):
 def add(store, *runs):
     """Each is added after the one before, however coarse the clock."""
     for number, run in enumerate(runs):
-        baseline.add(store, run, lambda number=number: moment(number))
+        baselines.add(store, run, lambda number=number: moment(number))
 
 
 def model_id(store, run, **tags):
@@ -77,39 +77,39 @@ class TestList:
         clock = count(moment(0)).__next__
         for run in ("a", "b", "c"):
             fill(either, recorded(1, run=run))
-        assert baseline.listed(either) == []
+        assert baselines.listed(either) == []
         for run in ("a", "b", "c"):
-            baseline.add(either, run, clock)
-        assert baseline.listed(either) == ["c", "b", "a"]
-        baseline.remove(either, "b", clock)
-        assert baseline.listed(either) == ["c", "a"]
-        baseline.add(either, "a", clock)
-        assert baseline.listed(either) == ["a", "c"]
-        baseline.add(either, "b", clock)
-        assert baseline.listed(either) == ["b", "a", "c"]
+            baselines.add(either, run, clock)
+        assert baselines.listed(either) == ["c", "b", "a"]
+        baselines.remove(either, "b", clock)
+        assert baselines.listed(either) == ["c", "a"]
+        baselines.add(either, "a", clock)
+        assert baselines.listed(either) == ["a", "c"]
+        baselines.add(either, "b", clock)
+        assert baselines.listed(either) == ["b", "a", "c"]
 
     @pytest.mark.parametrize("run", ["nobody", "", "a b'c\"d"])
     def test_a_run_without_captures_cannot_be_one(self, either, run):
         fill(either, recorded(1))
         with pytest.raises(ConfigError, match=r"has no captures in .*; `gatewatch runs` lists") as raised:
-            baseline.add(either, run)
+            baselines.add(either, run)
         assert repr(run) in str(raised.value)
         with pytest.raises(ConfigError, match=r"is no baseline in .*; `gatewatch baseline list` lists"):
-            baseline.remove(either, run)
-        assert baseline.listed(either) == []
+            baselines.remove(either, run)
+        assert baselines.listed(either) == []
 
     @pytest.mark.parametrize("run", ["../x", 'a "b", c=d', "λ/∅"])
     def test_names_are_only_names(self, either, run):
         fill(either, recorded(1, run=run))
-        baseline.add(either, run)
-        assert baseline.listed(either) == [run]
+        baselines.add(either, run)
+        assert baselines.listed(either) == [run]
 
     def test_it_is_no_baseline_twice_over(self, store):
         fill(store, recorded(1))
-        baseline.add(store, "r")
-        baseline.remove(store, "r")
+        baselines.add(store, "r")
+        baselines.remove(store, "r")
         with pytest.raises(ConfigError, match="'r' is no baseline"):
-            baseline.remove(store, "r")
+            baselines.remove(store, "r")
 
 
 class TestForest:
@@ -167,7 +167,7 @@ class TestForest:
         add(store, "same", "other")
         fill(store, recorded(40))
         run_pass(store)
-        baseline.remove(store, "other")
+        baselines.remove(store, "other")
         fill(store, recorded(40, run="again"))
         run_pass(store)
         assert model_id(store, "r") == model_id(store, "again")
@@ -187,7 +187,7 @@ class TestForest:
     def test_one_that_was_removed_is_none(self, store, tmp_path):
         past(store, "healthy", 1)
         add(store, "healthy")
-        baseline.remove(store, "healthy")
+        baselines.remove(store, "healthy")
         fill(store, recorded(40))
         assert provenance(store, tmp_path, "r")["source"] == "warm-up"
 
@@ -195,15 +195,15 @@ class TestForest:
         past(store, "gone", 1)
         add(store, "gone")
         drop(store, "gone")
-        assert baseline.listed(store) == ["gone"]
+        assert baselines.listed(store) == ["gone"]
         fill(store, recorded(40))
         assert provenance(store, tmp_path, "r")["source"] == "warm-up"
         past(store, "there", 2)
         add(store, "there")
         fill(store, recorded(40, run="later"))
         assert provenance(store, tmp_path, "later")["source"] == "baselines"
-        baseline.remove(store, "gone")
-        assert baseline.listed(store) == ["there"]
+        baselines.remove(store, "gone")
+        assert baselines.listed(store) == ["there"]
 
     def test_baselines_of_nothing_but_nan_leave_no_forest_and_no_failure(self, store):
         past(store, "odd", 1, change=lambda k, gate, values: np.full_like(values, np.nan))

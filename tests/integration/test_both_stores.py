@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collector import GateMonitor, open_store
-from collector.errors import ConfigError
-from collector.schema import (
+from gatewatch import GateMonitor, open_store
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
     GATE_DERIVED,
     GATE_SCORES,
@@ -28,8 +28,8 @@ from collector.schema import (
     RUNS,
     TRAIN_METRICS,
 )
-from jobs.once import run_pass
-from jobs.report.page import write_report
+from gatewatch.jobs.report.page import write_report
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ class Slowly(keras.callbacks.Callback):
 
 
 def test_a_server_that_is_not_there_at_all_does_not_keep_anyone_from_training(monkeypatch, caplog):
-    monkeypatch.setattr("collector.session.CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 1.0)
     model = policy()
     for name, value in {"ORG": "o", "BUCKET": "b", "TOKEN": "t"}.items():
         monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)

@@ -14,13 +14,13 @@ import pytest
 from aiosmtpd.controller import Controller
 from playwright.sync_api import Error as PlaywrightError
 
-from collector.line_protocol import encode
-from collector.schema import GATE_DERIVED, GATE_SCORES, RUNS, Point
-from collector.spool import Spool, spool_root
-from collector.store import open_store
-from jobs import influx_token
-from jobs.cli import main
-from jobs.once import run_pass
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, RUNS, Point
+from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.store import open_store
+from gatewatch.collector.store.influxdb import permissions
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import ROOT, free_port
 from tests.servers import Front, holding
 from tests.soak import captures, differences, moment, results, until, wrong
@@ -53,7 +53,7 @@ def test_help_is_quick_and_needs_none_of_the_extras():
     heavy = ("numpy", "pandas", "pydantic", "sklearn", "plotly", "apscheduler", "distributed", "influxdb_client")
     code = f"""
 import sys
-from jobs.cli import main
+from gatewatch.jobs.cli import main
 try:
     main(["--help"])
 except SystemExit as end:
@@ -65,7 +65,16 @@ assert not {set(heavy)!r} & set(sys.modules), {set(heavy)!r} & set(sys.modules)
     assert "backfill" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["argparse", "collector.errors", "jobs.commands", "jobs.lives", "pandas"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "argparse",
+        "gatewatch.collector.errors",
+        "gatewatch.jobs.commands",
+        "gatewatch.jobs.findings.run_state",
+        "pandas",
+    ],
+)
 def test_ctrl_c_while_it_loads_is_one_line(module, store):
     fill(store, 1)
     code = f"""
@@ -75,7 +84,7 @@ class Finder:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
-from jobs.cli import main
+from gatewatch.jobs.cli import main
 sys.exit(main(["runs"]))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -96,7 +105,7 @@ def test_runs_of_a_store_that_does_not_answer(capsys, monkeypatch):
     front.answer = holding
     for name, value in (("ORG", "o"), ("BUCKET", "b"), ("TOKEN", "t")):
         monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
-    monkeypatch.setattr(influx_token, "ANSWER_S", 0.3)
+    monkeypatch.setattr(permissions, "ANSWER_S", 0.3)
     try:
         assert said(capsys, "runs", "--store", front.url) == (
             1,
@@ -264,7 +273,7 @@ class TestWatch:
         store.write([Point(RUNS, {"run": "r", "phase": "train"}, {"event": "heartbeat", "step": 40}, 2**62 - 1)])
         output = (tmp_path / "out").open("wb"), (tmp_path / "err").open("wb")
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", "report", "--watch", "1", "-o", "page.html"],
+            [sys.executable, "-m", "gatewatch.jobs.cli", "report", "--watch", "1", "-o", "page.html"],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=output[0],

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.line_protocol import encode
-from collector.schema import Point, point_problem
-from collector.spool import Spool, spool_root
-from collector.store import open_store
-from collector.store.sqlite import SqliteStore
-from jobs.cli import main
-from jobs.copying import Check, Copier, Patience, Wanted, problems
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point, point_problem
+from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.store import open_store
+from gatewatch.collector.store.sqlite.store import SqliteStore
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.copying import Check, Copier, Patience, Wanted, problems
 from tests.conftest import ROOT, free_port
 from tests.contract.test_store import values
 from tests.servers import Front, holding, passing_on, replying
@@ -189,7 +189,7 @@ class TestWhatArrives:
 
     def test_progress_is_shown_on_a_terminal(self, source, server, capsys, monkeypatch):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-        monkeypatch.setattr("jobs.commands.copy._SAID_S", 0.0)
+        monkeypatch.setattr("gatewatch.jobs.commands.copy._SAID_S", 0.0)
         status, _, err = said(capsys, "--from", source.url, "--to", server.url)
         assert status == 0
         assert "a second, gate_units of goog" in err
@@ -435,7 +435,7 @@ class TestWhatStandsInTheWay:
         assert not (tmp_path / "none.db").exists()
 
     def test_a_locked_source_is_told(self, source, server, capsys, monkeypatch):
-        monkeypatch.setattr("collector.store.sqlite_file.BUSY_TIMEOUT_S", 0.1)
+        monkeypatch.setattr("gatewatch.collector.store.sqlite.file.BUSY_TIMEOUT_S", 0.1)
         source.close()
         with closing(sqlite3.connect(source.path, isolation_level=None)) as other:
             other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -492,8 +492,8 @@ class TestWhatStandsInTheWay:
 class TestBreakingOff:
     COPY = """
 import sys
-from jobs.cli import main
-from jobs.copying import sender
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.copying import sender
 
 sender.BATCH = 250  # so that it takes a while, and is killed within a slice too
 print(flush=True)

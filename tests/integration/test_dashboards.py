@@ -9,15 +9,15 @@ from itertools import pairwise
 import pytest
 from influxdb_client.client.influxdb_client import InfluxDBClient
 
-from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import GATE_SCORES, GATE_STATS, GRU_GATES, LSTM_GATES, RUNS, Point
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, GRU_GATES, LSTM_GATES, RUNS, Point
+from gatewatch.jobs.findings.run_state import life
+from grafana.emulator.check import ANNOTATIONS, VARIABLES, Asked, ask, check
+from grafana.emulator.frames import MAX_SERIES, FluxError, FluxSource
 from grafana.source import dashboards
 from grafana.source.compare import POINTS
 from grafana.source.runs import MOST_RUNS
 from grafana.source.variables import TITLES
-from jobs.grafana.check import ANNOTATIONS, VARIABLES, Asked, ask, check
-from jobs.grafana.frames import MAX_SERIES, FluxError, FluxSource
-from jobs.lives import life
 from tests import seeded
 from tests.recorded import SECOND
 
@@ -53,7 +53,7 @@ def source_of(influxd, bucket, token=None):
 def source(influxd, now):
     """A bucket with the seeded runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.detect.forest.TREES", 10)
+        patch.setattr("gatewatch.jobs.scoring.detectors.isolation_forest.TREES", 10)
         bucket = influxd.bucket()
         seeded.seed(influxd.store(bucket), now)
     return source_of(influxd, bucket)

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
-from collector.schema import GATE_SCORES, JOBS_HEALTH
-from collector.store import open_store
-from jobs.cli import main
-from jobs.once import run_pass
+from gatewatch.collector.schema import GATE_SCORES, JOBS_HEALTH
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import free_port
 from tests.servers import Front, holding, passing_on
 from tests.soak import captures, covered, service, until, wrong

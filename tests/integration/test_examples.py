@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from backtesting.test import GOOG
 
-from collector import gates, open_store
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
+from gatewatch import gates, open_store
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LOOP = ["--units", "8", "--epochs", "2", "--batches", "20", "--every", "1"]
@@ -60,7 +60,8 @@ def folder(tmp_path_factory):
     for first in ("jobs", "runs|report"):
         typed = [line for line in nexts if re.match(first, line)]
         outputs = [
-            said(process) for process in [begin(["-m", "jobs.cli", *shlex.split(line)], folder) for line in typed]
+            said(process)
+            for process in [begin(["-m", "gatewatch.jobs.cli", *shlex.split(line)], folder) for line in typed]
         ]
         assert all(outputs)
     return folder

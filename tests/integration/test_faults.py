@@ -28,8 +28,9 @@ import pytest
 import torch
 from torch import nn
 
-from collector.errors import ConfigError
-from collector.schema import (
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.run_session import CLOSE_SECONDS, Session
+from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
     GATE_STATS,
     GATE_TIME,
@@ -40,15 +41,14 @@ from collector.schema import (
     TRAIN_METRICS,
     Point,
 )
-from collector.segment import SUFFIX
-from collector.session import CLOSE_SECONDS, Session
-from collector.shipper import MEMORY_BYTES, SLOW_WAIT
-from collector.spool import spool_root
-from collector.store import open_store
-from collector.store.influxdb import WRITE_TIMEOUT_S
-from collector.torch import GateMonitor
-from collector.waiting import waiting
-from jobs.cli import main
+from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.queue import spool_root
+from gatewatch.collector.spool.segment import SUFFIX
+from gatewatch.collector.spool.shipper import MEMORY_BYTES, SLOW_WAIT
+from gatewatch.collector.store import open_store
+from gatewatch.collector.store.influxdb.store import WRITE_TIMEOUT_S
+from gatewatch.jobs.cli import main
+from gatewatch.torch import GateMonitor
 from tests.conftest import free_port
 from tests.servers import Front, cutting, dripping, first, holding, refusing_more_than, replying
 
@@ -148,7 +148,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def brief(monkeypatch):
     """The end of a run waits shortly for a store that does not come back."""
-    monkeypatch.setattr("collector.session.CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -413,7 +413,7 @@ def test_a_full_spool(front, stored, tmp_path, monkeypatch, said):
 FORKS = """
 import os, signal, sys, torch
 from torch.utils.data import DataLoader, TensorDataset
-from collector.torch import GateMonitor
+from gatewatch.torch import GateMonitor
 
 torch.set_num_threads(1)
 probe = torch.ones(2, 5, 3)
@@ -482,7 +482,7 @@ def spawned(monitor, url):
 
 
 def test_a_spawned_process(influxd, bucket, stored, monkeypatch):
-    from collector import GateMonitor as KerasMonitor
+    from gatewatch import GateMonitor as KerasMonitor
 
     monkeypatch.setenv("KERAS_BACKEND", "torch")  # which the new process has imported anyway
     monitor = KerasMonitor(probe=np.ones((2, 5, 3), "float32"), log_dir=None, store=influxd.url, every=1)
@@ -574,7 +574,7 @@ def test_two_monitors_on_one_model(influxd, stored):
 
 def test_one_line_that_influxdb_refuses(influxd, stored, monkeypatch, said, capsys):
     """Nothing is sent before the end, so that it is one batch of thousands."""
-    monkeypatch.setattr("collector.shipper.LINGER_SECONDS", 600.0)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.LINGER_SECONDS", 600.0)
     stored.write([Point(TRAIN_METRICS, {}, {"odd": "text"}, time.time_ns())])
     train(influxd.url, 80, metrics=lambda step: {"odd" if step == 40 else "loss": 1.0})
     assert len(stored.read(GATE_STATS)) + len(stored.read(GATE_UNITS)) + len(stored.read(GATE_TIME)) == 80 * 18
@@ -601,7 +601,7 @@ def test_points_past_the_retention(influxd, stored, monkeypatch, said):
 
 
 def test_a_proxy_that_limits_the_size(front, stored, monkeypatch, said):
-    monkeypatch.setattr("collector.shipper.LINGER_SECONDS", 600.0)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.LINGER_SECONDS", 600.0)
     front.answer = refusing_more_than(20_000)
     train(front.url, 40)
     assert_whole(stored, range(1, 41))
@@ -683,7 +683,7 @@ def test_a_bucket_that_is_deleted(influxd, bucket, stored, said):
 
 
 def test_a_server_that_never_answers(front, stored, monkeypatch, said):
-    monkeypatch.setattr("collector.session.CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 1.0)
     waited = []
 
     def meanwhile(step, module):
@@ -705,10 +705,10 @@ def test_a_server_that_never_answers(front, stored, monkeypatch, said):
 
 HANGING = """
 import os, pathlib, sys, time, torch
-import collector.endings, collector.session
-from collector.torch import GateMonitor
+import gatewatch.collector.runtime.shutdown, gatewatch.collector.run_session
+from gatewatch.torch import GateMonitor
 
-collector.endings.END_SECONDS = collector.session.CLOSE_SECONDS = 2.0
+gatewatch.collector.runtime.shutdown.END_SECONDS = gatewatch.collector.run_session.CLOSE_SECONDS = 2.0
 child = os.fork()
 print(child, flush=True) if child else None
 with GateMonitor(torch.nn.LSTM(3, 4), None, store=sys.argv[1], probe=torch.ones(2, 5, 3), every=1) as monitor:
@@ -795,7 +795,7 @@ def test_an_answer_that_is_cut(front, stored, said):
 
 
 def test_an_answer_that_drips(front, stored, monkeypatch, said):
-    monkeypatch.setattr("collector.session.CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 1.0)
 
     def meanwhile(step, module):
         if step == 3:
@@ -842,7 +842,7 @@ def test_an_outage(own_influxd, monkeypatch, said):
 
 
 def test_a_server_that_does_not_answer_at_first(front, stored, monkeypatch, said):
-    monkeypatch.setattr("collector.store.influxdb.WRITE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("gatewatch.collector.store.influxdb.store.WRITE_TIMEOUT_S", 0.3)
     front.answer = holding
     train(front.url, meanwhile=at(5, comes_back, front))
     assert_whole(stored)
@@ -940,7 +940,7 @@ def keras_training(url, steps, meanwhile):
     """A loop over `train_on_batch`, each step with a capture."""
     import keras
 
-    from collector import GateMonitor as KerasMonitor
+    from gatewatch import GateMonitor as KerasMonitor
 
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
@@ -1081,7 +1081,7 @@ def test_an_exception_in_the_training(influxd, stored):
 
 @pytest.fixture
 def database(tmp_path, monkeypatch):
-    monkeypatch.setattr("collector.store.sqlite_file.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gatewatch.collector.store.sqlite.file.BUSY_TIMEOUT_S", 0.1)
     return tmp_path / "gatewatch.db"
 
 

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import pytest
 
-from collector import gates
-from collector.errors import ConfigError
-from collector.keras.layer_replay import roundings
-from collector.keras.layers import recurrent_layers
-from collector.keras.trace import trace
+from gatewatch import gates
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layer_replay import roundings
+from gatewatch.collector.keras.layers import recurrent_layers
+from gatewatch.collector.keras.trace import trace
 from tests import reference
 
 LSTM, GRU = keras.layers.LSTM, keras.layers.GRU

@@ -21,11 +21,11 @@ import time
 import pytest
 from aiosmtpd.controller import Controller
 
-from collector.schema import Point
-from jobs.cli import main
-from jobs.grafana.artifacts import dashboards, dashboards_folder
-from jobs.grafana.connection import Grafana
-from jobs.grafana.interpolate import Variable, fill_variables
+from gatewatch.collector.schema import Point
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.grafana.artifacts import dashboards, dashboards_folder
+from gatewatch.jobs.grafana.connection import Grafana
+from grafana.emulator.interpolate import Variable, fill_variables
 from tests.seeded import COLLAPSED, LAYERS, seed
 
 URL, TOKEN, SMTP = (os.environ.get(name, "") for name in ("GRAFANA_URL", "GRAFANA_TOKEN", "GRAFANA_SMTP"))

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from jobs.cli import main
-from jobs.grafana import artifacts
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.grafana import artifacts
 from tests.seeded import COLLAPSED, seed
 
 COLUMNS = {"dashboard", "panel", "queries", "rows", "milliseconds", "problem"}

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from jobs import influx_token
-from jobs.cli import main
-from jobs.grafana import artifacts, datasource
+from gatewatch.collector.store.influxdb import permissions
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.grafana import artifacts, datasource
 from tests.conftest import free_port
 from tests.fake_grafana import EMAIL, TOKEN, FakeGrafana, Refusal
 from tests.servers import Front, holding
@@ -542,7 +542,7 @@ class TestTheDatasource:
         assert f"{url}: no connection; see that InfluxDB runs there" in err
 
     def test_a_store_that_does_not_answer(self, old, capsys, monkeypatch):
-        monkeypatch.setattr(influx_token, "ANSWER_S", 0.3)
+        monkeypatch.setattr(permissions, "ANSWER_S", 0.3)
         front = Front()
         front.answer = holding
         try:

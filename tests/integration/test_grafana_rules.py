@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from collector.schema import Point
+from gatewatch.collector.schema import Point
+from gatewatch.jobs.alerts.rules import BUILT_IN
+from gatewatch.jobs.alerts.values import units_by_layer, units_of
+from grafana.emulator.frames import FluxSource
 from grafana.source.rules import rules
 from grafana.source.rules_flux import MOST_SERIES
-from jobs.grafana.frames import FluxSource
-from jobs.notify.rules import BUILT_IN
-from jobs.notify.values import units_by_layer, units_of
 from tests.grafana_alerts import Evaluator
 from tests.seeded import COLLAPSED, DIED, HOSTILE, HOSTILE_LAYER, seed
 
@@ -265,7 +265,7 @@ class TestWhatIsNoFault:
 
 
 class TestSizes:
-    """What a run tells of its layers, as `jobs.notify.values.units_of` reads it."""
+    """What a run tells of its layers, as `gatewatch.jobs.alerts.values.units_of` reads it."""
 
     @pytest.mark.parametrize(
         ("told", "layer", "units"),

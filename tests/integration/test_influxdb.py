@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 
-from collector.errors import ConfigError, WriteRejected, WriteUnavailable
-from collector.line_protocol import encode
-from collector.schema import Point
-from collector.store import influxdb, open_store
-from collector.store.influxdb import InfluxStore
+from gatewatch.collector.errors import ConfigError, WriteRejected, WriteUnavailable
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store import open_store
+from gatewatch.collector.store.influxdb import store as influxdb
+from gatewatch.collector.store.influxdb.store import InfluxStore
 
 if TYPE_CHECKING:
     from ..conftest import Influxd

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collector import open_store
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, RUNS, TRAIN_METRICS, Point
-from jobs.cli import main
-from jobs.features import WARM_UP
-from jobs.once import run_pass
+from gatewatch import open_store
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, RUNS, TRAIN_METRICS, Point
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.scoring.residuals import WARM_UP
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.passes import assert_same, only, scores, undisturbed, until_done
 from tests.recorded import GATES, SECOND, end, fill, moment, recorded, shut
 
@@ -23,7 +23,7 @@ SERIES = [("memory", part) for part in (*GATES, "kernel", "recurrent")] + [("_mo
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
     """For speed: nothing here is about what a forest finds."""
-    monkeypatch.setattr("jobs.detect.forest.TREES", 10)
+    monkeypatch.setattr("gatewatch.jobs.scoring.detectors.isolation_forest.TREES", 10)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from collector.keras.updates import KerasUpdates, parameters
+from gatewatch.collector.keras.updates import KerasUpdates, parameters
 
 ON_TORCH = keras.backend.backend() == "torch"
 layers, optimizers = keras.layers, keras.optimizers

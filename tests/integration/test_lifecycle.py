@@ -13,15 +13,15 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
-from collector.store import open_store
-from collector.torch import GateMonitor
-from jobs.lives import DIED_SECONDS, life
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
+from gatewatch.torch import GateMonitor
 
 TRAINING = """
 import os, signal, sys, time
 import torch
-import collector.session
-from collector.torch import GateMonitor
+import gatewatch.collector.run_session
+from gatewatch.torch import GateMonitor
 
 module = torch.nn.LSTM(3, 4, batch_first=True)
 monitor = GateMonitor(module, None, run="life", probe=torch.ones(2, 5, 3), every=1)
@@ -62,7 +62,9 @@ def the_run():
     [(signal.SIGTERM, "interrupted"), (signal.SIGINT, "interrupted"), (signal.SIGKILL, "heartbeat")],
 )
 def test_a_signal_ends_the_process_as_it_always_did_and_the_run_says_so(place, number, state):
-    process = start(LOOP.replace("with monitor", "collector.session.HEARTBEAT_SECONDS = 0.2\nwith monitor"))
+    process = start(
+        LOOP.replace("with monitor", "gatewatch.collector.run_session.HEARTBEAT_SECONDS = 0.2\nwith monitor")
+    )
     time.sleep(1.5)
     process.send_signal(number)
     process.wait(20)
@@ -76,7 +78,8 @@ def test_a_signal_ends_the_process_as_it_always_did_and_the_run_says_so(place, n
 
 def test_a_second_sigterm_ends_it_at_once(place):
     process = start(
-        "collector.session.CLOSE_SECONDS = 60\nmonitor._session.store.write_lines = lambda lines: time.sleep(99)" + LOOP
+        "gatewatch.collector.run_session.CLOSE_SECONDS = 60\n"
+        "monitor._session.store.write_lines = lambda lines: time.sleep(99)" + LOOP
     )
     process.terminate()
     time.sleep(1.0)
@@ -130,7 +133,7 @@ def test_an_error_that_cannot_be_shown_is_told_by_its_type(place):
 
 def test_the_runs_of_a_process_share_the_time_there_is_to_ship(place):
     process = start(
-        "import collector.endings; collector.endings.END_SECONDS = 1.0\n"
+        "import gatewatch.collector.runtime.shutdown; gatewatch.collector.runtime.shutdown.END_SECONDS = 1.0\n"
         "others = [GateMonitor(module, None, run=f'other-{k}', probe=torch.ones(2, 5, 3), every=1).__enter__()"
         " for k in range(3)]\n"
         "for one in others: one._session.store.write_lines = lambda lines: time.sleep(99)" + LOOP
@@ -139,7 +142,7 @@ def test_the_runs_of_a_process_share_the_time_there_is_to_ship(place):
     process.terminate()
     process.wait(20)
     assert time.monotonic() - begin < 8
-    assert subprocess.run([sys.executable, "-m", "jobs.cli", "spool", "flush"], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "gatewatch.jobs.cli", "spool", "flush"], check=False).returncode == 0
     assert set(open_store().runs()["state"]) == {"interrupted"}
 
 
@@ -175,7 +178,7 @@ def test_a_cell_that_fails_leaves_the_runs_of_other_cells_alone(place, capsys):
 
 
 def test_a_run_says_that_it_lives_while_nothing_is_captured(place, monkeypatch):
-    monkeypatch.setattr("collector.session.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("gatewatch.collector.run_session.HEARTBEAT_SECONDS", 0.05)
     with GateMonitor(torch.nn.LSTM(3, 4), None, run="life", probe=torch.ones(2, 5, 3)):
         deadline = time.monotonic() + 20
         while len(events := open_store().read("runs", run="life")) < 3 and time.monotonic() < deadline:

@@ -11,13 +11,13 @@ from email import message_from_bytes
 import pytest
 from aiosmtpd.controller import Controller
 
-from collector.config import MailSettings
-from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS, Point
-from collector.store import open_store
-from jobs.loop import newest_metrics, watch_run
-from jobs.notify import AlertManager
-from jobs.once import run_pass
+from gatewatch.collector.config import MailSettings
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS, Point
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.alerts import AlertManager
+from gatewatch.jobs.loop import newest_metrics, watch_run
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import ROOT, free_port
 from tests.soak import captures, moment, wrong
 

@@ -24,16 +24,16 @@ from aiosmtpd.smtp import AuthResult
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from collector.config import AlertSettings, MailSettings, Settings
-from collector.errors import ConfigError, GatewatchError
-from collector.schema import Point
-from collector.store import open_store
-from jobs.notify import BUILT_IN, AlertManager, evaluate, send_test
-from jobs.notify.alerts import Entry, Item
-from jobs.notify.mail import MOST, alert_mail
-from jobs.notify.memory import State
-from jobs.notify.outbox import Outbox
-from jobs.notify.track import Episode
+from gatewatch.collector.config import AlertSettings, MailSettings, Settings
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.alerts import BUILT_IN, AlertManager, evaluate, send_test
+from gatewatch.jobs.alerts.lifecycle import Entry, Item
+from gatewatch.jobs.alerts.mail import MOST, alert_mail
+from gatewatch.jobs.alerts.outbox import Outbox
+from gatewatch.jobs.alerts.series_state import Episode
+from gatewatch.jobs.alerts.state import State
 from tests.conftest import ROOT, free_port
 
 S = 10**9
@@ -589,9 +589,9 @@ class TestWhoEndsInBetween:
         with Stub("silent") as stub:
             code = (
                 "import sys; from pathlib import Path\n"
-                "from collector.config import MailSettings, Settings\n"
-                "from collector.store import open_store\n"
-                "from jobs.notify import evaluate\n"
+                "from gatewatch.collector.config import MailSettings, Settings\n"
+                "from gatewatch.collector.store import open_store\n"
+                "from gatewatch.jobs.alerts import evaluate\n"
                 f"mail = MailSettings(host='127.0.0.1', port={stub.port}, sender='a@b.c', to=['me@example.com'])\n"
                 f"evaluate(open_store({service.url!r}), Settings(mail=mail), Path({str(service.folder)!r}), {at(31)})\n"
             )
@@ -619,9 +619,9 @@ class TestWhoEndsInBetween:
         service.fires(0)
         code = (
             "import sys, time; from pathlib import Path\n"
-            "from collector.config import MailSettings, Settings\n"
-            "from collector.store import open_store\n"
-            "from jobs.notify import evaluate\n"
+            "from gatewatch.collector.config import MailSettings, Settings\n"
+            "from gatewatch.collector.store import open_store\n"
+            "from gatewatch.jobs.alerts import evaluate\n"
             f"mail = MailSettings(host='127.0.0.1', port={postbox.port}, sender='a@b.c', to=['me@example.com'])\n"
             f"store = open_store({service.url!r})\n"
             "for seconds in range(15, 150, 15):\n"

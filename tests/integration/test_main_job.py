@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collector import open_store
-from collector.errors import ConfigError
-from collector.schema import (
+from gatewatch import open_store
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import (
     GATE_DERIVED,
     GATE_SCORES,
     GATE_STATS,
@@ -25,8 +25,8 @@ from collector.schema import (
     TRAIN_METRICS,
     Point,
 )
-from jobs.features import WARM_UP
-from jobs.once import run_pass
+from gatewatch.jobs.scoring.residuals import WARM_UP
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 
 HEALTHY, FAULT = "demo-1-healthy", "demo-1-fault"
 
@@ -35,7 +35,7 @@ def gatewatch(*arguments, cwd, **environment):
     """Run the command as a user would."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWATCH_", "INFLUXDB_"))}
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments],
+        [sys.executable, "-m", "gatewatch.jobs.cli", *arguments],
         cwd=cwd,
         env=keep | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
         capture_output=True,
@@ -238,7 +238,7 @@ class TestCommand:
     def test_a_full_disk_behind_the_output_is_one_line(self, store, tmp_path):
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(
-                [sys.executable, "-m", "jobs.cli", "runs"],
+                [sys.executable, "-m", "gatewatch.jobs.cli", "runs"],
                 cwd=tmp_path,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
                 stdout=full,

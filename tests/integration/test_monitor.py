@@ -18,9 +18,9 @@ import keras
 import numpy as np
 import pytest
 
-from collector import GateMonitor, gates, open_store
-from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import LSTM_GATES
+from gatewatch import GateMonitor, gates, open_store
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.schema import LSTM_GATES
 
 X = np.random.default_rng(0).normal(size=(64, 7, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 1)).astype("float32")
@@ -396,7 +396,7 @@ class Unwell:
 
 @pytest.mark.parametrize("error", [WriteUnavailable("away"), RuntimeError("broken"), OSError(28, "disk full")])
 def test_a_store_that_goes_away_never_reaches_the_training(place, caplog, error, monkeypatch):
-    monkeypatch.setattr("collector.session.CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 0.2)
     with caplog.at_level(logging.WARNING, "gatewatch"):
         history = fit(policy(), GateMonitor(probe=X[:4], store=Unwell(error), every=1), epochs=3)
     assert len(history.history["loss"]) == 3
@@ -424,7 +424,7 @@ def test_what_fails_inside_the_monitor_is_said_once(place, caplog, monkeypatch):
 
     class Break(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            monkeypatch.setattr("collector.keras.monitor.trace", broken)
+            monkeypatch.setattr("gatewatch.collector.keras.monitor.trace", broken)
 
     with caplog.at_level(logging.WARNING, "gatewatch"):
         history = fit(model, monitor, Break())
@@ -545,7 +545,7 @@ def test_a_fit_that_fails_and_is_caught_ends_the_run_and_leaves_no_thread(place)
 def test_a_script_that_ends_before_its_run_did(place, ending, state):
     script = f"""
 import keras, numpy as np
-from collector import GateMonitor
+from gatewatch import GateMonitor
 model = keras.Sequential([keras.Input((7, 3)), keras.layers.LSTM(2)])
 monitor = GateMonitor(model, probe=np.zeros((2, 7, 3), "float32"), run="script").__enter__()
 {ending}

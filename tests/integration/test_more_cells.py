@@ -18,13 +18,14 @@ import keras
 import numpy as np
 import pytest
 
-from collector import GateMonitor, gates, open_store, uninterrupted
-from collector.errors import ConfigError
-from collector.keras import intercept, layer_replay
-from collector.keras import trace as trace_module
-from collector.keras.layers import recurrent_layers, why_not_replayed
-from collector.keras.trace import trace
-from collector.replay import LSTMWeights
+from gatewatch import GateMonitor, gates, open_store
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras import layer_replay, patched_call
+from gatewatch.collector.keras import trace as trace_module
+from gatewatch.collector.keras.layers import recurrent_layers, why_not_replayed
+from gatewatch.collector.keras.trace import trace
+from gatewatch.collector.replay import LSTMWeights
+from gatewatch.collector.runtime import signals
 from tests import reference
 from tests.integration.test_gates import SHAPE, assert_gates, batch, randomised
 
@@ -739,7 +740,7 @@ class Interrupted:
 
 def test_an_interrupt_at_any_line_of_a_look_leaves_the_model_as_it_was():
     watched = Interrupted()
-    files = {inspect.getfile(module) for module in (contextlib, intercept, trace_module, uninterrupted)}
+    files = {inspect.getfile(module) for module in (contextlib, patched_call, trace_module, signals)}
     own_trace, at = sys.gettrace(), itertools.count(1, 5)
     seen = interrupted = 0
 

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from collector import GateMonitor, open_store
-from collector.errors import ConfigError
-from collector.keras.monitor import _describe_layer
+from gatewatch import GateMonitor, open_store
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.monitor import _describe_layer
 
 X = np.random.default_rng(0).normal(size=(32, 7, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(32, 1)).astype("float32")

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from collector.errors import ConfigError
-from collector.store import open_store
-from collector.torch import GateMonitor, gates
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store import open_store
+from gatewatch.collector.torch import gates
+from gatewatch.torch import GateMonitor
 
 X = torch.randn(32, 7, 3, generator=torch.Generator().manual_seed(1))
 

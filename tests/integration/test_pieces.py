@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collector import open_store
-from collector.schema import GATE_DERIVED, GATE_SCORES, LAYER_UPDATES, RUNS, Point
-from jobs.derived import LOOK_BACK
-from jobs.once import run_pass
+from gatewatch import open_store
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, LAYER_UPDATES, RUNS, Point
+from gatewatch.jobs.scoring.derived_points import LOOK_BACK
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.passes import assert_same, only, scores, undisturbed, until_done
 from tests.recorded import SECOND, end, fill, moment, recorded, shut
 
@@ -22,7 +22,7 @@ from tests.recorded import SECOND, end, fill, moment, recorded, shut
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
     """For speed: nothing here is about what a forest finds."""
-    monkeypatch.setattr("jobs.detect.forest.TREES", 10)
+    monkeypatch.setattr("gatewatch.jobs.scoring.detectors.isolation_forest.TREES", 10)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_passes_along_the_way_write_what_one_at_the_end_writes(store, other, sta
 def test_a_long_run_is_read_in_pieces(store, other, monkeypatch, size):
     captures = [*recorded(100, change=shut(70))]
     undisturbed(other, captures)
-    monkeypatch.setattr("jobs.look.CHUNK", size)
+    monkeypatch.setattr("gatewatch.jobs.scoring.run_scorer.CHUNK", size)
     undisturbed(store, captures)
     assert_same(store, other)
 
@@ -321,7 +321,7 @@ class TestCheckpoints:
             case "foreign":
                 file.write_bytes(b"\x00" * 1000)
             case _:
-                monkeypatch.setattr("jobs.checkpoint.VERSION", 0)
+                monkeypatch.setattr("gatewatch.jobs.checkpoint.VERSION", 0)
         fill(store, captures[60:])
         end(store)
         only(store, state=state)

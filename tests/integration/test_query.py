@@ -21,13 +21,13 @@ from influxdb_client.client._base import _BaseQueryApi
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.warnings import MissingPivotFunction
 
-from collector.schema import GATE_STATS, Point
-from jobs.cli import main
-from jobs.once import run_pass
-from jobs.queries.ask import ask
-from jobs.queries.printed import in_order
-from jobs.queries.query import queries
-from jobs.queries.values import Duration, Instant, extern, literal
+from gatewatch.collector.schema import GATE_STATS, Point
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.queries.client import ask
+from gatewatch.jobs.queries.flux_values import Duration, Instant, extern, literal
+from gatewatch.jobs.queries.named_query import queries
+from gatewatch.jobs.queries.output import in_order
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests import cookbook, seeded
 from tests.conftest import ROOT, free_port
 from tests.servers import Front, holding, replying
@@ -387,13 +387,13 @@ class TestPrinting:
         assert (status, out) == (0, "q.flux finds nothing, given nothing\n")
 
     def test_from_the_standard_input(self):
-        command = [sys.executable, "-m", "jobs.cli", "query", "--flux", "-", "--param", "n=41"]
+        command = [sys.executable, "-m", "gatewatch.jobs.cli", "query", "--flux", "-", "--param", "n=41"]
         text = 'import "array"\narray.from(rows: [{n: n + 1}])'
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=environment())
         assert (done.returncode, done.stdout, done.stderr) == (0, " n\n42\n", "")
 
     def test_a_closed_pipe(self):
-        asking = f"{sys.executable} -m jobs.cli query gates --param run=goog-lstm-1 --csv"
+        asking = f"{sys.executable} -m gatewatch.jobs.cli query gates --param run=goog-lstm-1 --csv"
         command = f"{asking} | head -n 1; echo ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment())
         assert (done.stdout, done.stderr) == ("time,phase,layer,gate,value\n0\n", "")
@@ -516,7 +516,7 @@ class TestFailing:
 
         front.answer = beginning
         Path("q.flux").write_text("x")
-        command = [sys.executable, "-m", "jobs.cli", "query", "--flux", "q.flux", "--store", front.url]
+        command = [sys.executable, "-m", "gatewatch.jobs.cli", "query", "--flux", "q.flux", "--store", front.url]
         return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

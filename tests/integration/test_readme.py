@@ -14,14 +14,14 @@ import pytest
 import torch
 from sb3_contrib import RecurrentPPO
 
-from collector import GateMonitor, open_store
-from collector.config import Settings, load_settings
-from collector.sb3 import GateMonitorCallback
-from collector.schema import Point
-from collector.torch import GateMonitor as TorchMonitor
-from jobs.command_line import parser
-from jobs.grafana.frames import FluxSource
-from jobs.grafana.interpolate import Moment, interpolate
+from gatewatch import GateMonitor, open_store
+from gatewatch.collector.config import Settings, load_settings
+from gatewatch.collector.schema import Point
+from gatewatch.jobs.command_line import parser
+from gatewatch.sb3 import GateMonitorCallback
+from gatewatch.torch import GateMonitor as TorchMonitor
+from grafana.emulator.frames import FluxSource
+from grafana.emulator.interpolate import Moment, interpolate
 from tests.grafana_alerts import SECOND, series
 
 ROOT = Path(__file__).parents[2]

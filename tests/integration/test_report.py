@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from collector.errors import ConfigError
-from collector.schema import GRU_GATES, LSTM_GATES, Point, path_name
-from collector.store import open_store
-from jobs.report.page import write_report
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import GRU_GATES, LSTM_GATES, Point, path_name
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.report.page import write_report
 from tests.integration.conftest import Visit
 
 SECOND = 1_000_000_000
@@ -607,7 +607,7 @@ def test_no_chart_of_the_report_offers_to_leave_the_page(hostile, visit):
 
 
 def test_a_heatmap_of_its_own_does_not_offer_to_upload_itself(visit, tmp_path):
-    from jobs.report.heatmap import render_gate_heatmap
+    from gatewatch.jobs.report.heatmap import render_gate_heatmap
 
     path = tmp_path / "figure.html"
     render_gate_heatmap({"forget": np.ones((3, 2))}, "lstm").write_html(path, include_plotlyjs=True)
@@ -652,7 +652,7 @@ def test_hostile_names_stay_text(hostile, visit):
 
 
 def test_a_heatmap_of_its_own_shows_a_hostile_name_as_text(visit, tmp_path):
-    from jobs.report.heatmap import render_gate_heatmap
+    from gatewatch.jobs.report.heatmap import render_gate_heatmap
 
     for name in (HOSTILE_LAYER, "<b>bold</b>", "&amp;", "%{x}"):
         path = tmp_path / "figure.html"

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from pandas.testing import assert_frame_equal
 
-from collector import open_store
-from collector.config import Settings
-from collector.schema import (
+from gatewatch import open_store
+from gatewatch.collector.config import Settings
+from gatewatch.collector.schema import (
     ALERT_EVENTS,
     GATE_DERIVED,
     GATE_SCORES,
@@ -23,20 +23,20 @@ from collector.schema import (
     Point,
     check_tags,
 )
-from collector.store.columns import TAG
+from gatewatch.collector.store.columns import TAG
+from gatewatch.jobs.alerts.reader import Observer
+from gatewatch.jobs.alerts.rules import BUILT_IN
+from gatewatch.jobs.alerts.state import Memory, State
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.loop import newest_metrics
+from gatewatch.jobs.queries.client import ask
+from gatewatch.jobs.queries.named_query import queries
+from gatewatch.jobs.queries.output import in_order
+from gatewatch.jobs.report.content import content
+from gatewatch.jobs.scoring.scoring_pass import run_pass
+from grafana.emulator.check import ask as open_dashboard
+from grafana.emulator.frames import FluxSource
 from grafana.source import dashboards
-from jobs.cli import main
-from jobs.grafana.check import ask as open_dashboard
-from jobs.grafana.frames import FluxSource
-from jobs.loop import newest_metrics
-from jobs.notify.memory import Memory, State
-from jobs.notify.observe import Observer
-from jobs.notify.rules import BUILT_IN
-from jobs.once import run_pass
-from jobs.queries.ask import ask
-from jobs.queries.printed import in_order
-from jobs.queries.query import queries
-from jobs.report.content import content
 from tests import cookbook, seeded
 from tests.grafana_alerts import Evaluator
 from tests.integration.test_grafana_rules import BEGUN, CASES, RULES
@@ -70,7 +70,7 @@ EVERY_TAG = TAGS | dict.fromkeys(
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
     """For speed: nothing here is about what a forest finds."""
-    monkeypatch.setattr("jobs.detect.forest.TREES", 10)
+    monkeypatch.setattr("gatewatch.jobs.scoring.detectors.isolation_forest.TREES", 10)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_scores_are_the_same_in_influxdb(influxd, tmp_path):
 def buckets(influxd, tmp_path_factory):
     """Two buckets with the runs of the cookbook; in one of them every point of a run has all those tags too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.detect.forest.TREES", 10)
+        patch.setattr("gatewatch.jobs.scoring.detectors.isolation_forest.TREES", 10)
         with closing(open_store(f"sqlite:///{tmp_path_factory.mktemp('seeded') / 'points.db'}")) as store:
             cookbook.seed(store)
             with closing(store.history()) as history:

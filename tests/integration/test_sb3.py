@@ -26,10 +26,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from torch.optim import optimizer as optimizers
 
-from collector import open_store
-from collector.errors import ConfigError
-from collector.sb3 import GateMonitorCallback
-from collector.schema import LSTM_GATES
+from gatewatch import open_store
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import LSTM_GATES
+from gatewatch.sb3 import GateMonitorCallback
 
 ROOT = Path(__file__).parents[2]
 ENVS, STEPS, UNITS = 3, 16, 5

@@ -12,13 +12,13 @@ from email import message_from_bytes
 import pytest
 from aiosmtpd.controller import Controller
 
-from collector.config import JobsSettings, Settings
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, JOBS_HEALTH, RUNS, TRAIN_METRICS, Point
-from collector.store import open_store
-from jobs import scheduler
-from jobs.cli import main
-from jobs.once import run_pass
-from jobs.scheduler import Service
+from gatewatch.collector.config import JobsSettings, Settings
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, JOBS_HEALTH, RUNS, TRAIN_METRICS, Point
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.scoring.scoring_pass import run_pass
+from gatewatch.jobs.service import scheduler
+from gatewatch.jobs.service.scheduler import Service
 from tests.conftest import free_port
 from tests.servers import Front, holding
 from tests.soak import captures, covered, service, until, wrong
@@ -332,7 +332,7 @@ class TestInside:
             turns.append(len(passes))
             return [replace(done, failed="ValueError: odd") for done in passes] if len(turns) in (2, 3) else passes
 
-        monkeypatch.setattr("jobs.once.run_pass", failing)
+        monkeypatch.setattr("gatewatch.jobs.scoring.scoring_pass.run_pass", failing)
         running = begin(store)
         until(lambda: len(running.lines) == 2, "it has failed, and works again")
         assert running.lines[0] == "run 'r' failed: ValueError: odd"

@@ -7,11 +7,11 @@ import multiprocessing
 
 import pytest
 
-from collector.line_protocol import encode
-from collector.schema import Point
-from collector.spool import Spool, spool_root
-from collector.store import open_store
-from jobs.cli import main
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point
+from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.cli import main
 from tests.conftest import free_port
 
 

@@ -16,12 +16,12 @@ import pytest
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
-from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import Point
-from collector.store.influxdb import InfluxStore
-from jobs.stack import healthy, setup
-from jobs.stack.hourly import TASK
-from jobs.stack.token_files import token_path
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store.influxdb.store import InfluxStore
+from gatewatch.jobs.stack import health_check, setup
+from gatewatch.jobs.stack.downsampling import TASK
+from gatewatch.jobs.stack.token_files import token_path
 from tests.conftest import Influxd, free_port, influxd_binary
 from tests.servers import Front, replying
 
@@ -361,7 +361,7 @@ class TestOutput:
         assert (done.returncode, done.stderr) == (1, "gatewatch: the output: No space left on device\n")
 
     def run(self, folder, stdout):
-        command = [sys.executable, "-m", "jobs.stack.setup", "--tokens", os.fspath(folder)]
+        command = [sys.executable, "-m", "gatewatch.jobs.stack.setup", "--tokens", os.fspath(folder)]
         return subprocess.run(command, check=False, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
@@ -430,16 +430,16 @@ class TestHealthy:
         self.jobs = store(server, tokens, "jobs")
 
     def test_only_where_something_was_written_of_late(self, capsys):
-        old = time.time_ns() - int((healthy.SILENT_SECONDS + 5) * 1e9)
+        old = time.time_ns() - int((health_check.SILENT_SECONDS + 5) * 1e9)
         self.jobs.write([Point("jobs_health", {"job": "score"}, {"duration_s": 1.0}, old)])
-        assert healthy.main() == 1
+        assert health_check.main() == 1
         assert "no service has written jobs_health" in capsys.readouterr().err
         self.jobs.write([Point("jobs_health", {"job": "score"}, {"duration_s": 1.0}, time.time_ns())])
-        assert healthy.main() == 0
+        assert health_check.main() == 0
 
     def test_not_where_the_store_is_away_or_the_token_is_missing(self, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("GATEWATCH_STORE", f"http://127.0.0.1:{free_port()}")
-        assert healthy.main() == 1
+        assert health_check.main() == 1
         monkeypatch.setenv("INFLUXDB_V2_TOKEN_FILE", os.fspath(tmp_path / "absent"))
-        assert healthy.main() == 2
+        assert health_check.main() == 2
         assert len(capsys.readouterr().err.splitlines()) == 2

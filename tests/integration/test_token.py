@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from collector.errors import ConfigError, GatewatchError
-from collector.schema import Point
-from jobs import influx_token
-from jobs.cli import main
-from jobs.influx_token import Rights, rights
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store.influxdb import permissions
+from gatewatch.collector.store.influxdb.permissions import Rights, rights
+from gatewatch.jobs.cli import main
 from tests.conftest import free_port
 from tests.servers import Front, holding, replying
 from tests.tokens import token_of
@@ -73,7 +73,7 @@ class TestRights:
         assert found == Rights(reads=True, writes=False)
 
     def test_of_more_buckets_than_are_listed_at_once(self, influxd, monkeypatch):
-        monkeypatch.setattr(influx_token, "LISTED", 2)
+        monkeypatch.setattr(permissions, "LISTED", 2)
         names = [influxd.bucket() for _ in range(4)]
         token = token_of(influxd, "read", buckets=tuple(names))
         assert [rights(influxd.url, influxd.org, name, token).reads for name in names] == [True] * 4
@@ -147,7 +147,7 @@ class TestAStoreThatDoesNotAnswer:
         front = Front()
         front.answer = holding
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(influx_token, "ANSWER_S", 0.5)
+        monkeypatch.setattr(permissions, "ANSWER_S", 0.5)
         for name, value in {"URL": front.url, "ORG": "o", "BUCKET": "b", "TOKEN": "s3cret"}.items():
             monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
         try:

@@ -1,4 +1,4 @@
-"""`collector.torch` on a CUDA device, beside the same on the CPU: all of it is skipped where there is none."""
+"""`gatewatch.torch` on a CUDA device, beside the same on the CPU: all of it is skipped where there is none."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from collector.errors import ConfigError
-from collector.store import open_store
-from collector.torch import GateMonitor, gates
-from collector.torch.layers import recurrent_layers
-from collector.torch.trace import trace
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store import open_store
+from gatewatch.collector.torch import gates
+from gatewatch.collector.torch.layers import recurrent_layers
+from gatewatch.collector.torch.trace import trace
+from gatewatch.torch import GateMonitor
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),

@@ -1,4 +1,4 @@
-"""`collector.torch.gates` against torch's own outputs and an explicit float64 reference.
+"""`gatewatch.collector.torch.gates` against torch's own outputs and an explicit float64 reference.
 
 Over cells, layers, directions, projections, biases, packing and initial states; and what a look leaves untouched.
 """
@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from collector.errors import ConfigError
-from collector.torch import gates
-from collector.torch.layers import recurrent_layers, trainable_parameters
-from collector.torch.trace import trace, watched
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.torch import gates
+from gatewatch.collector.torch.layers import recurrent_layers, trainable_parameters
+from gatewatch.collector.torch.trace import trace, watched
 from tests import reference
 
 pytestmark = pytest.mark.filterwarnings("error:left out", "ignore:LSTM with projections is not supported with oneDNN")

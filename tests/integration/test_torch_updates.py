@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
-from collector.errors import ConfigError
-from collector.store import open_store
-from collector.torch import GateMonitor
-from collector.torch.layers import recurrent_layers
-from collector.torch.states import begun
-from collector.torch.updates import TorchUpdates
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store import open_store
+from gatewatch.collector.torch.initial_state import begun
+from gatewatch.collector.torch.layers import recurrent_layers
+from gatewatch.collector.torch.updates import TorchUpdates
+from gatewatch.torch import GateMonitor
 
 GRADIENTS = ("gradient_norm", "gradient_norm_clipped")
 
@@ -177,7 +177,7 @@ RANKS = """
 import sys, torch, torch.distributed as dist
 from contextlib import nullcontext
 from torch import nn
-from collector.torch.updates import TorchUpdates
+from gatewatch.collector.torch.updates import TorchUpdates
 
 rank, file = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)

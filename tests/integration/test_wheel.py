@@ -59,9 +59,9 @@ def test_the_collector_alone(wheel, tmp_path):
 import importlib.util as util, sys
 for name in ("sklearn", "plotly", "apscheduler", "matplotlib", "jinja2", "keras", "tensorflow", "torch"):
     assert util.find_spec(name) is None, name
-import collector
+import gatewatch.collector
 assert "pandas" not in sys.modules and "influxdb_client" not in sys.modules
-from collector.schema import Point
+from gatewatch.collector.schema import Point
 store = collector.open_store()
 assert "pandas" not in sys.modules
 store.write([Point("runs", {"run": "a", "phase": "train"}, {"event": "started", "step": 0}, 1)])
@@ -91,10 +91,10 @@ import importlib.util as util
 for name in ("keras", "tensorflow", "torch"):
     assert util.find_spec(name) is None, name
 import numpy as np
-from collector import open_store
-from collector.capture import gate_points
-from collector.schema import Point
-from jobs import TemporalGraph, render_gate_heatmap
+from gatewatch import open_store
+from gatewatch.collector.capture import gate_points
+from gatewatch.collector.schema import Point
+from gatewatch import TemporalGraph, render_gate_heatmap
 class Captured:
     mask = None
     gates = {"forget": np.full((1, 2, 3), 0.5, "float32")}
@@ -103,8 +103,8 @@ tags = {"run": "a", "phase": "train"}
 store.write([Point("runs", tags, {"event": "completed", "step": 40}, 1)])
 for k in range(40):
     store.write(gate_points({"lstm": Captured}, tags, k + 1, k, 0))
-import jobs.grafana.push
-from jobs.grafana.artifacts import wanted
+import gatewatch.jobs.grafana.push
+from gatewatch.jobs.grafana.artifacts import wanted
 assert {"dashboard", "rule", "policy"} <= {thing.kind for thing in wanted(None, {"GATEWATCH_ALERT_TO": "a@b.c"})}
 """,
         tmp_path,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, RUNS, TRAIN_METRICS
-from jobs.features import WARM_UP
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, RUNS, TRAIN_METRICS
+from gatewatch.jobs.scoring.residuals import WARM_UP
 from tests.conftest import lacking
 from tests.stack.engine import NoDockerError, engine
 from tests.stack.stack import PASSWORD, PROJECT, Stack, until

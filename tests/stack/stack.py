@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collector.store.influxdb import InfluxStore
+from gatewatch.collector.store.influxdb.store import InfluxStore
 from tests.conftest import ROOT, free_port
 from tests.stack.engine import Engine, NoDockerError, run
 from tests.stack.stand_ins import official, provide, python_image

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.config import AlertRuleSettings, AlertSettings, Settings
-from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import Point
-from collector.store import open_store
+from gatewatch.collector.config import AlertRuleSettings, AlertSettings, Settings
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.alerts import BUILT_IN, AlertManager, Rule, evaluate
+from gatewatch.jobs.alerts.lifecycle import Alert, advance, due
+from gatewatch.jobs.alerts.rules import active_rules
+from gatewatch.jobs.alerts.series_state import Episode, Track, Values, follow
+from gatewatch.jobs.findings.explanations import PHRASES, in_words
+from gatewatch.jobs.scoring.signals import FLOORS
 from grafana.source.rules import GRAFANA_ONLY
-from jobs.causes import PHRASES, in_words
-from jobs.channels import FLOORS
-from jobs.notify import BUILT_IN, AlertManager, Rule, evaluate
-from jobs.notify.alerts import Alert, advance, due
-from jobs.notify.rules import active_rules
-from jobs.notify.track import Episode, Track, Values, follow
 
 S = 10**9
 BEGUN = 1_790_000_000 * S
@@ -239,9 +239,9 @@ def test_a_run_that_was_silent_for_longer_than_runs_are_watched_is_none(watch):
 
 def test_odd_points_of_one_run_do_not_hold_up_the_others(watch, monkeypatch):
     watch.sees(FAULTS["anomaly"], 0)
-    monkeypatch.setattr("jobs.notify.observe.units_by_layer", lambda config: 1 / config["ok"])
+    monkeypatch.setattr("gatewatch.jobs.alerts.reader.units_by_layer", lambda config: 1 / config["ok"])
     odd = [replace(p, tags=RUN | {"run": "odd"}) for p in lived(60, ok=0)]
-    monkeypatch.setattr("jobs.notify.observe._config", lambda text: {"ok": json.loads(text)["ok"]})
+    monkeypatch.setattr("gatewatch.jobs.alerts.reader._config", lambda text: {"ok": json.loads(text)["ok"]})
     assert watch.sees([*lived(60, ok=1), *odd], 61) == {"anomaly"}
     assert watch.outcome.failures == 1
     assert watch.outcome.failed["odd"].startswith("ZeroDivisionError")
@@ -636,6 +636,6 @@ class TestAlertManager:
         assert "\n" not in str(caught.value)
 
     def test_it_is_a_public_name(self):
-        import jobs
+        import gatewatch
 
-        assert jobs.AlertManager is AlertManager
+        assert gatewatch.AlertManager is AlertManager

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collector import StateAnalyzer
-from collector.schema import gate_scale
-from collector.statistics import gate_statistics
-from collector.updates import update_fields
+from gatewatch import StateAnalyzer
+from gatewatch.collector.schema import gate_scale
+from gatewatch.collector.statistics import gate_statistics
+from gatewatch.collector.updates import update_fields
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -299,7 +299,7 @@ def test_a_batch_that_does_not_do(batch, told):
 
 def test_the_analyzer_needs_no_framework():
     code = (
-        "import sys; from collector import StateAnalyzer; StateAnalyzer().calculate_gradient_magnitude([1.0]);"
+        "import sys; from gatewatch import StateAnalyzer; StateAnalyzer().calculate_gradient_magnitude([1.0]);"
         "print(sorted({'keras', 'tensorflow', 'torch', 'pandas', 'influxdb_client'} & set(sys.modules)))"
     )
     done = subprocess.run(

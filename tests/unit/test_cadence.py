@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.cadence import GRACE_SECONDS, Cadence
-from collector.errors import ConfigError
+from gatewatch.collector.capture_schedule import GRACE_SECONDS, Cadence
+from gatewatch.collector.errors import ConfigError
 
 
 class Clock:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collector import open_store
-from collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS, Point
-from jobs.captures import captures
+from gatewatch import open_store
+from gatewatch.collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS, Point
+from gatewatch.jobs.scoring.captures import captures
 from tests.recorded import GATES, PARAMS, SECOND, fill, moment, recorded
 
 CAPTURED = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)

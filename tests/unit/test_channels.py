@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, gate_scale
-from jobs.captures import Captures
-from jobs.channels import (
+from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, gate_scale
+from gatewatch.jobs.scoring.captures import Captures
+from gatewatch.jobs.scoring.signals import (
     FLOORS,
     GATE_FEATURES,
     LEVEL_CAPTURES,

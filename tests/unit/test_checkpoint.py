@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector import open_store
-from collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS
-from jobs import checkpoint as checkpoints
-from jobs.captures import captures
-from jobs.checkpoint import Checkpoint, forget, load, save
-from jobs.features import Memory
-from jobs.watch import Watch
+from gatewatch import open_store
+from gatewatch.collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS
+from gatewatch.jobs import checkpoint as checkpoints
+from gatewatch.jobs.checkpoint import Checkpoint, forget, load, save
+from gatewatch.jobs.scoring.captures import captures
+from gatewatch.jobs.scoring.residuals import Memory
+from gatewatch.jobs.scoring.scoring_state import Watch
 from tests.recorded import fill, recorded
 
 TAGS = {"run": "r", "phase": "train"}

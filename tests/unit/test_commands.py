@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.commands.jobs import _too_short
-from jobs.once import Pass
+from gatewatch.jobs.commands.jobs import _too_short
+from gatewatch.jobs.scoring.scoring_pass import Pass
 
 
 @pytest.mark.parametrize(

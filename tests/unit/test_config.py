@@ -13,10 +13,10 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from collector import config
-from collector.config import Settings, load_settings
-from collector.errors import ConfigError
-from collector.store import open_store
+from gatewatch.collector import config
+from gatewatch.collector.config import Settings, load_settings
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store import open_store
 
 SAMPLE = Path(__file__).parents[2] / "config/gatewatch.sample.toml"
 URL, ORG, BUCKET, TOKEN = (f"INFLUXDB_V2_{name}" for name in ("URL", "ORG", "BUCKET", "TOKEN"))
@@ -178,7 +178,7 @@ def test_the_token_shows_nowhere(influxdb_environment: None) -> None:
 
 def test_a_sqlite_store_by_argument_loads_neither_influxdb_client_nor_pandas() -> None:
     code = (
-        "import sys; from collector.store import open_store; from collector.schema import Point\n"
+        "import sys; from gatewatch.collector.store import open_store; from gatewatch.collector.schema import Point\n"
         "store = open_store('sqlite:///a.db'); store.write([Point('m', {}, {'f': 1.0}, 1)])\n"
         "print([name for name in ('influxdb_client', 'pandas', 'pydantic') if name in sys.modules])"
     )

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import ConfigError, WriteUnavailable
-from collector.schema import Point
-from collector.store.sqlite import SqliteStore
-from jobs.copying import Copied, Part, Patience, Wanted, problems
-from jobs.copying.compare import matching
-from jobs.copying.plan import parts
-from jobs.copying.slices import LISTS, slices
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store.sqlite.store import SqliteStore
+from gatewatch.jobs.copying import Copied, Part, Patience, Wanted, problems
+from gatewatch.jobs.copying.batches import LISTS, slices
+from gatewatch.jobs.copying.compare import matching
+from gatewatch.jobs.copying.plan import parts
 
 
 def point(time, series="a", **fields):

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from grafana_foundation_sdk.models import units
 
-from collector.schema import GATE_SCALES
+from gatewatch.collector.schema import GATE_SCALES
+from grafana.emulator.check import panels, time_range
+from grafana.emulator.references import problems
 from grafana.source import DASHBOARDS, build, dashboards, files, panel_id
 from grafana.source.flux import DATASOURCE_UID, pattern, text
 from grafana.source.variables import SIGMOID, TITLES
-from jobs.grafana.check import panels, time_range
-from jobs.grafana.references import problems
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "grafana"

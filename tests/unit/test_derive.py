@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from jobs import derive
-from jobs.derive import (
+from gatewatch.jobs.scoring import metrics
+from gatewatch.jobs.scoring.metrics import (
     DRIFT_CAPTURES,
     FROZEN_CAPTURES,
     GAP_POINTS,
@@ -76,7 +76,7 @@ ALL = {
 
 
 def test_every_metric_is_among_those_below():
-    assert {function.__name__ for function in ALL} == {name for name in derive.__all__ if name.islower()}
+    assert {function.__name__ for function in ALL} == {name for name in metrics.__all__ if name.islower()}
 
 
 @pytest.mark.parametrize(("metric", "values"), ALL.items(), ids=lambda given: getattr(given, "__name__", ""))

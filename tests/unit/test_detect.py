@@ -10,15 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
-from jobs.captures import Captures
-from jobs.channels import Channel, followed
-from jobs.detect.consensus import NEARLY, consensus
-from jobs.detect.forest import CONTAMINATION, Forest
-from jobs.detect.robust import LIMITS, OWN, evidence
-from jobs.detect.rules import CERTAIN, COLLAPSE, FALL, HASTE, LEAP, OPEN, SATURATION, SHUT, VANISHED, rules
-from jobs.features import Deviations, Memory, deviations
-from jobs.watch import robust_scores
+from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
+from gatewatch.jobs.scoring.captures import Captures
+from gatewatch.jobs.scoring.detectors.consensus import NEARLY, consensus
+from gatewatch.jobs.scoring.detectors.isolation_forest import CONTAMINATION, Forest
+from gatewatch.jobs.scoring.detectors.robust import LIMITS, OWN, evidence
+from gatewatch.jobs.scoring.detectors.rules import (
+    CERTAIN,
+    COLLAPSE,
+    FALL,
+    HASTE,
+    LEAP,
+    OPEN,
+    SATURATION,
+    SHUT,
+    VANISHED,
+    rules,
+)
+from gatewatch.jobs.scoring.residuals import Deviations, Memory, deviations
+from gatewatch.jobs.scoring.scoring_state import robust_scores
+from gatewatch.jobs.scoring.signals import Channel, followed
 
 NAN = math.nan
 

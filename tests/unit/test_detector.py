@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.errors import ConfigError
-from jobs import AnomalyDetector
+from gatewatch import AnomalyDetector
+from gatewatch.collector.errors import ConfigError
 
 
 def sample(seed=0, centre=0.0, gradients=0.1):

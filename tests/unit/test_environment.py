@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from collector.config import load_settings
-from collector.environment import read_password, read_variable
-from collector.schema import Point
-from collector.spool import spool_root
-from collector.store import influx_token, open_store
-from jobs.cli import main
-from jobs.grafana.artifacts import wanted as wanted_in_grafana
-from jobs.grafana.surroundings import alert_environment, connect, token
-from jobs.notify import smtp
-from jobs.stack.wanted import wanted
-from jobs.state_folder import state_folder
+from gatewatch.collector.config import load_settings
+from gatewatch.collector.environment import read_password, read_variable
+from gatewatch.collector.schema import Point
+from gatewatch.collector.spool.queue import spool_root
+from gatewatch.collector.store import influx_token, open_store
+from gatewatch.jobs.alerts import smtp
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.grafana.artifacts import wanted as wanted_in_grafana
+from gatewatch.jobs.grafana.environment import alert_environment, connect, token
+from gatewatch.jobs.service.state_folder import state_folder
+from gatewatch.jobs.stack.desired_state import wanted
 from tests.conftest import ROOT
 
 

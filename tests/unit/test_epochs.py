@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collector.epochs import epoch_owner, save_epoch, save_seconds
-from collector.schema import clean_name
+from gatewatch.collector.epoch_files import epoch_owner, save_epoch, save_seconds
+from gatewatch.collector.schema import clean_name
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -195,7 +195,7 @@ def test_a_fault_of_weights_changes_those_of_one_layer(torch_runs, name, seed):
 def test_the_gate_that_keeps_the_state_is_driven_to_one_side(torch_runs, name, low, high, shape, gate):
     import torch
 
-    from collector.torch import gates
+    from gatewatch.collector.torch import gates
 
     policy, _, of = network(torch_runs, shape)
     FAULTS[name](0).strike(of, 0)
@@ -206,7 +206,7 @@ def test_the_gate_that_keeps_the_state_is_driven_to_one_side(torch_runs, name, l
 def test_dead_units_stay_at_zero(torch_runs):
     import torch
 
-    from collector.torch import gates
+    from gatewatch.collector.torch import gates
 
     policy, _, of = network(torch_runs)
     FAULTS["dead-units"](0).strike(of, 7)
@@ -413,7 +413,7 @@ def test_what_was_recorded_otherwise_is_recorded_anew(folder, monkeypatch):
 
 
 def test_a_recording_stays_valid_where_only_imports_comments_and_docstrings_change():
-    before = 'from collector import GateMonitor\n\ndef run():\n    """Run."""\n    return GateMonitor()\n'
+    before = 'from gatewatch import GateMonitor\n\ndef run():\n    """Run."""\n    return GateMonitor()\n'
     after = "from gatewatch import GateMonitor  # moved\n\ndef run():\n    return GateMonitor()\n"
     assert meaning(before) == meaning(after)
     assert meaning(before) != meaning(after.replace("GateMonitor()", "GateMonitor(every=2)"))

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.channels import FLOORS, Channel
-from jobs.features import HISTORY, LEARNED_FROM, REFERENCE, SETTLED, SMOOTHED, WARM_UP, Deviations, Memory, deviations
+from gatewatch.jobs.scoring.residuals import (
+    HISTORY,
+    LEARNED_FROM,
+    REFERENCE,
+    SETTLED,
+    SMOOTHED,
+    WARM_UP,
+    Deviations,
+    Memory,
+    deviations,
+)
+from gatewatch.jobs.scoring.signals import FLOORS, Channel
 
 GATE = ("memory", "forget")
 STILL = ("mean_activation", "spread", "entropy", "saturation")

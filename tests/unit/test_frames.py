@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.grafana.frames import FluxError, frames_of
+from grafana.emulator.frames import FluxError, frames_of
 
 HEAD = """#datatype,string,long,dateTime:RFC3339,dateTime:RFC3339,dateTime:RFC3339,double,string,string,string
 #group,false,false,true,true,false,false,true,true,true

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gatewatch.jobs.alerts.rules import BUILT_IN
+from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.grafana.artifacts import ALERT_FOLDER, DASHBOARD_FOLDER, FOLDERS, MATCHER
+from grafana.emulator.interpolate import references
 from grafana.source import build, dashboards
 from grafana.source.alerting import alerting_files
 from grafana.source.flux import DATASOURCE_UID
 from grafana.source.rules import FOLDER, GRAFANA_ONLY, rules
 from grafana.source.rules_flux import MOST_SERIES
 from grafana.source.rules_service import GOING
-from jobs.grafana.artifacts import ALERT_FOLDER, DASHBOARD_FOLDER, FOLDERS, MATCHER
-from jobs.grafana.interpolate import references
-from jobs.lives import life
-from jobs.notify.rules import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
 PROVISIONED = ROOT / "grafana/provisioning/alerting"

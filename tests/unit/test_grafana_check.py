@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from collector.errors import ConfigError
-from jobs.grafana.check import choice, panels, time_range
-from jobs.grafana.interpolate import ALL
+from gatewatch.collector.errors import ConfigError
+from grafana.emulator.check import choice, panels, time_range
+from grafana.emulator.interpolate import ALL
 
 NOW = 1_700_000_000 * 10**9
 HOUR = 3600 * 10**9

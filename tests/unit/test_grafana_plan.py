@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.grafana import marks
-from jobs.grafana.artifacts import expand, route_content, rule_content
-from jobs.grafana.notifications import with_route
-from jobs.grafana.plan import FILES, plan
-from jobs.grafana.things import Found, Thing, covers, fingerprint, plain, seconds
+from gatewatch.jobs.grafana import provenance
+from gatewatch.jobs.grafana.artifacts import expand, route_content, rule_content
+from gatewatch.jobs.grafana.notifications import with_route
+from gatewatch.jobs.grafana.plan import FILES, plan
+from gatewatch.jobs.grafana.resources import Found, Thing, covers, fingerprint, plain, seconds
 
 TEXT = st.text(max_size=20)
 VALUES = st.recursive(
@@ -80,15 +80,15 @@ class TestTheTraceOfAToken:
     @settings(max_examples=10)
     @given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
     def test_knows_its_own_token_alone_and_does_not_show_it(self, token, other):
-        mark = marks.token_mark(token)
-        assert marks.is_token(token, mark)
-        assert marks.is_token(other, mark) == (token == other)
+        mark = provenance.token_mark(token)
+        assert provenance.is_token(token, mark)
+        assert provenance.is_token(other, mark) == (token == other)
         assert len(mark) == 33
-        assert mark != marks.token_mark(token)
+        assert mark != provenance.token_mark(token)
 
     @pytest.mark.parametrize("mark", [None, "", ".", 3, "é.", {}])
     def test_that_is_none(self, mark):
-        assert not marks.is_token("t", mark)
+        assert not provenance.is_token("t", mark)
 
 
 class TestContent:
@@ -133,20 +133,20 @@ class TestContent:
 class TestMarks:
     @given(TEXT.map(str.strip), CONTENTS)
     def test_a_template_gives_back_its_text_and_the_trace(self, text, content):
-        assert marks.uncommented(marks.commented(text, fingerprint(content))) == (text, fingerprint(content))
+        assert provenance.uncommented(provenance.commented(text, fingerprint(content))) == (text, fingerprint(content))
 
     @given(TEXT)
     def test_a_template_without_one(self, text):
-        assert marks.uncommented(text) == (text.strip(), None)
+        assert provenance.uncommented(text) == (text.strip(), None)
 
     def test_the_message_of_a_version(self):
-        assert marks.pushed_by(marks.message("0123456789abcdef")) == "0123456789abcdef"
-        assert marks.pushed_by("Restored from version 3") is None
-        assert marks.pushed_by(None) is None
+        assert provenance.pushed_by(provenance.message("0123456789abcdef")) == "0123456789abcdef"
+        assert provenance.pushed_by("Restored from version 3") is None
+        assert provenance.pushed_by(None) is None
 
     @pytest.mark.parametrize("trace", [None, "", "x", "a.b.c"])
     def test_a_rule_whose_trace_is_gone_or_rubbish_is_the_users(self, trace):
-        assert marks.read_rule({"a": 1}, trace, "", {}).touched
+        assert provenance.read_rule({"a": 1}, trace, "", {}).touched
 
 
 class TestVariablesInFiles:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from collector.schema import JOBS_HEALTH
-from jobs.health import TOLD_SECONDS, Health
-from jobs.tasks import Turn
+from gatewatch.collector.schema import JOBS_HEALTH
+from gatewatch.jobs.service.health import TOLD_SECONDS, Health
+from gatewatch.jobs.service.tasks import Turn
 
 
 class Done:

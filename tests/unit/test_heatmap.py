@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from collector.errors import ConfigError
-from jobs.report.heatmap import render_gate_heatmap
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.report.heatmap import render_gate_heatmap
 
 LSTM = ("input", "forget", "cell", "output")
 

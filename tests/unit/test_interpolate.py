@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.schema import name_problem
-from jobs.grafana.interpolate import (
+from gatewatch.collector.schema import name_problem
+from grafana.emulator.interpolate import (
     ALL,
     Moment,
     Variable,

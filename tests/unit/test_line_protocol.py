@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from collector.line_parser import decode, parse, split_lines
-from collector.line_protocol import encode
-from collector.schema import GATE_STATS_FIELDS, FieldValue, Point, point_problem
+from gatewatch.collector.line_parser import decode, parse, split_lines
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import GATE_STATS_FIELDS, FieldValue, Point, point_problem
 
 HOSTILE = "abé%,= \"\\'{}:;/.0e5🙂"
 names = st.text(st.sampled_from(HOSTILE), min_size=1, max_size=6) | st.text(min_size=1, max_size=8)

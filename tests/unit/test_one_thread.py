@@ -9,7 +9,7 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from collector.one_thread import one_thread
+from gatewatch.collector.runtime.native_threads import one_thread
 
 assert np.ones((2, 2)) @ np.ones(2) is not None  # so that BLAS is there
 

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializationMode
 
-from collector.errors import ConfigError
-from jobs.derive.learning import UPDATE_FAST, UPDATE_SLOW
-from jobs.lives import DIED_SECONDS
-from jobs.queries.answer import QueryFailed, Row, rows
-from jobs.queries.ask import placed
-from jobs.queries.given import given as taken_apart
-from jobs.queries.given import typed
-from jobs.queries.printed import BLOCK, Limited, as_csv, as_json, as_table, in_order, with_causes
-from jobs.queries.query import named, parse, queries, signature
-from jobs.queries.values import READERS, Duration, Instant, guessed, literal, read
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.findings.run_state import DIED_SECONDS
+from gatewatch.jobs.queries.answer import QueryFailed, Row, rows
+from gatewatch.jobs.queries.client import placed
+from gatewatch.jobs.queries.flux_values import READERS, Duration, Instant, guessed, literal, read
+from gatewatch.jobs.queries.named_query import named, parse, queries, signature
+from gatewatch.jobs.queries.output import BLOCK, Limited, as_csv, as_json, as_table, in_order, with_causes
+from gatewatch.jobs.queries.parameters import given as taken_apart
+from gatewatch.jobs.queries.parameters import typed
+from gatewatch.jobs.scoring.metrics.learning import UPDATE_FAST, UPDATE_SLOW
 
 DAY = 86_400 * 10**9
 

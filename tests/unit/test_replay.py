@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.replay import ACTIVATIONS, GRUWeights, LSTMWeights, replay_gru, replay_lstm
+from gatewatch.collector.replay import ACTIVATIONS, GRUWeights, LSTMWeights, replay_gru, replay_lstm
 from tests import reference
 
 pytestmark = pytest.mark.filterwarnings("error")

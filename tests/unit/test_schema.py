@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from collector.errors import ConfigError
-from collector.schema import (
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import (
     MAX_USER_TAGS,
     RESERVED_NAMES,
     FieldValue,

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from collector.errors import WriteRejected, WriteUnavailable
-from collector.schema import Point
-from collector.shipper import BATCH_POINTS, Shipper
-from collector.spool import Spool
-from collector.store.sqlite import SqliteStore
-from collector.waiting import waiting
+from gatewatch.collector.errors import WriteRejected, WriteUnavailable
+from gatewatch.collector.schema import Point
+from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.queue import Spool
+from gatewatch.collector.spool.shipper import BATCH_POINTS, Shipper
+from gatewatch.collector.store.sqlite.store import SqliteStore
 
 
 def points(*numbers):
@@ -233,7 +233,7 @@ def test_what_the_disk_does_not_take_waits_in_memory(root, tmp_path, ship, said)
 
 
 def test_memory_has_a_bound_too_and_what_goes_is_counted(root, ship, said, monkeypatch):
-    monkeypatch.setattr("collector.shipper.MEMORY_BYTES", 100)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.MEMORY_BYTES", 100)
     store = Unwell(*[WriteUnavailable("away", retry_after=3600)])
     shipper = ship(store)
     shipper.put(points(0))
@@ -277,7 +277,7 @@ def test_a_flush_gives_up_at_its_deadline_and_loses_nothing(ship):
 
 
 def test_a_flush_does_not_wait_out_the_pause_after_a_failure(ship, monkeypatch):
-    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 3600)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 3600)
     store = Unwell(WriteUnavailable("away"))
     shipper = ship(store)
     shipper.put(points(1))
@@ -287,7 +287,7 @@ def test_a_flush_does_not_wait_out_the_pause_after_a_failure(ship, monkeypatch):
 
 
 def test_a_flush_during_a_write_that_fails_is_not_forgotten(ship, monkeypatch):
-    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 3600)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 3600)
 
     class Flushed(Unwell):
         def write_lines(self, lines):
@@ -329,8 +329,8 @@ def test_a_close_does_not_wait_for_a_server_that_comes_back_after_the_deadline(s
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_what_somebody_must_mend_is_not_tried_as_often(ship, monkeypatch, slow):
-    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 0.01)
-    monkeypatch.setattr("collector.shipper.LONGEST_WAIT", 0.01)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.LONGEST_WAIT", 0.01)
     store = Unwell(*[WriteUnavailable("401", slow=slow) for _ in range(1000)])
     ship(store).put(points(1))
     until(lambda: store.tries)
@@ -339,7 +339,7 @@ def test_what_somebody_must_mend_is_not_tried_as_often(ship, monkeypatch, slow):
 
 
 def test_a_batch_that_breaks_the_store_is_put_aside_and_does_not_stop_the_others(ship, said, monkeypatch):
-    monkeypatch.setattr("collector.shipper.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 0.01)
     store = Unwell(*[RuntimeError("a bug")] * 5)
     shipper = ship(store)
     shipper.put(points(1))

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.errors import ConfigError
-from collector.lane import LOCK
-from collector.segment import MAGIC, SUFFIX
-from collector.spool import Spool, spool_root
-from collector.waiting import waiting
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.spool.segment import MAGIC, SUFFIX
+from gatewatch.collector.spool.writer_dir import LOCK
 
 MEGABYTE = 2**20
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from collector.errors import ConfigError, WriteUnavailable
-from collector.line_protocol import encode
-from collector.schema import Point
-from collector.store import open_store, reopen_store, shapes, sqlite_file
-from collector.store.sqlite import SqliteStore
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import Point
+from gatewatch.collector.store import open_store, reopen_store, series_shapes
+from gatewatch.collector.store.sqlite import file as sqlite_file
+from gatewatch.collector.store.sqlite.store import SqliteStore
 
 
 def points(count: int, worker: int = 0, start: int = 0) -> list[Point]:
@@ -316,7 +317,7 @@ def test_a_full_disk_asks_for_another_try_and_stores_nothing_by_halves(tmp_path:
 
 
 def test_more_kinds_of_points_than_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "_MOST", 4)
+    monkeypatch.setattr(series_shapes, "_MOST", 4)
     store = SqliteStore(tmp_path / "points.db")
     batch = [Point("m", {"run": f"r{i % 7}"}, {f"f{i % 3}": float(i)}, i) for i in range(100)]
     store.write(batch)
@@ -340,7 +341,8 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 def test_many_processes_may_be_the_first(tmp_path: Path) -> None:
     path = tmp_path / "points.db"
     code = (
-        "import sys; from collector.schema import Point; from collector.store.sqlite import SqliteStore\n"
+        "import sys; from gatewatch.collector.schema import Point\n"
+        "from gatewatch.collector.store.sqlite.store import SqliteStore\n"
         "sys.stdin.read(1)\n"
         "SqliteStore(sys.argv[1]).write([Point('m', {'w': sys.argv[2]}, {'f': 1.0}, 1)])"
     )
@@ -364,7 +366,8 @@ def test_a_file_that_is_removed_in_mid_run_is_made_anew(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_whole_batches(tmp_path: Path) -> None:
     path = tmp_path / "points.db"
     code = (
-        "import sys; from collector.schema import Point; from collector.store.sqlite import SqliteStore\n"
+        "import sys; from gatewatch.collector.schema import Point\n"
+        "from gatewatch.collector.store.sqlite.store import SqliteStore\n"
         "store = SqliteStore(sys.argv[1])\n"
         "for n in range(10**6):\n"
         "    store.write([Point('m', {}, {'f': 1.0}, n * 500 + i) for i in range(500)]); print(n, flush=True)"

@@ -119,4 +119,4 @@ def test_all_that_the_image_is_made_of_gets_into_the_build():
     let_in = {line[1:] for line in lines if line.startswith("!")}
     assert all((ROOT / name).exists() for name in let_in)
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert {*wheel["packages"], *wheel["force-include"], "pyproject.toml", "README.md", "LICENSE"} <= let_in
+    assert {*wheel["only-include"], "pyproject.toml", "README.md", "LICENSE"} <= let_in

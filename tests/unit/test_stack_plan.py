@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import ConfigError
-from jobs.stack.plan import (
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.stack.desired_state import wanted
+from gatewatch.jobs.stack.plan import (
     Bucket,
     Grant,
     KeepFor,
@@ -19,7 +20,6 @@ from jobs.stack.plan import (
     token_permissions,
     token_steps,
 )
-from jobs.stack.wanted import wanted
 
 ENOUGH = {"INFLUXDB_V2_URL": "http://influxdb:8086", "GATEWATCH_INFLUXDB_PASSWORD": "correct horse"}
 PERMISSIONS = token_permissions("b1", "b2")

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collector.schema import GATE_SCALES, GATE_STATS_FIELDS, HISTOGRAM_FIELDS, MAX_PROFILE, gate_scale
-from collector.statistics import (
+from gatewatch.collector.schema import GATE_SCALES, GATE_STATS_FIELDS, HISTOGRAM_FIELDS, MAX_PROFILE, gate_scale
+from gatewatch.collector.statistics import (
     dormant_units,
     gate_statistics,
     grouped,

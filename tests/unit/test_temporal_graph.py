@@ -7,8 +7,8 @@ import pytest
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
-from collector.errors import ConfigError
-from jobs.report.temporal_graph import TemporalGraph
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.report.temporal_graph import TemporalGraph
 
 mpl.use("Agg")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.report.text import number
+from gatewatch.jobs.report.text import number
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.times import SteadyTime, nanoseconds
+from gatewatch.collector.times import SteadyTime, nanoseconds
 
 NOON = 1_704_110_400_000_000_000  # 2024-01-01 12:00 UTC
 

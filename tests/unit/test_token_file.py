@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from collector import open_store
-from collector.errors import ConfigError
-from collector.store import reopen_store
-from collector.store.influxdb import InfluxStore
+from gatewatch import open_store
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store import reopen_store
+from gatewatch.collector.store.influxdb.store import InfluxStore
 
 URL = "http://127.0.0.1:1"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.troubles import Troubles, duration
+from gatewatch.jobs.service.problem_log import Troubles, duration
 
 
 @pytest.fixture

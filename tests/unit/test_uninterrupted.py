@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from collector.uninterrupted import interruptible, uninterrupted
+from gatewatch.collector.runtime.signals import interruptible, uninterrupted
 
 
 @pytest.fixture(autouse=True)

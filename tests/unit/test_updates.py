@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collector.line_protocol import encode
-from collector.schema import LAYER_UPDATES, LAYER_UPDATES_FIELDS, point_problem
-from collector.updates import Update, tally, update_fields, update_points
+from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.schema import LAYER_UPDATES, LAYER_UPDATES_FIELDS, point_problem
+from gatewatch.collector.updates import Update, tally, update_fields, update_points
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.report.series import Key, by_series, table
-from jobs.report.verdict import causes, no_scores, onset, overfit, unscored, verdict
+from gatewatch.jobs.report.findings import causes, no_scores, onset, overfit, unscored, verdict
+from gatewatch.jobs.report.series import Key, by_series, table
 
 
 def scores(**gates):

@@ -1,0 +1,98 @@
+"""When to capture: every so many steps, or as often as a budget of the training's own time allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import numpy as np
+
+from gatewatch.collector.errors import ConfigError
+
+GRACE_SECONDS: Final = 0.3
+"""What the files of the epochs may cost beyond the budget: so those of a small or short training are complete."""
+
+Every = int | Literal["auto"]
+
+
+class Cadence:
+    """Decides at which steps to capture, and keeps account of what captures cost.
+
+    A capture is known of one step before, by `prepare`: what the step changes can only be seen by who looks before it.
+
+    Args:
+        every: capture at each step whose number it divides; or "auto": at the step after the one at which the cost
+            so far and of the next capture stay within the budget.
+        overhead: the budget, as a share of the time since `begin`.
+        clock: seconds, monotonic.
+
+    Raises:
+        ConfigError: `every` is not a positive whole number or "auto", or `overhead` not in (0, 1].
+    """
+
+    def __init__(self, every: Every, overhead: float, clock: Callable[[], float]) -> None:
+        every = int(every) if isinstance(every, np.integer) else every
+        overhead = float(overhead) if isinstance(overhead, np.floating) else overhead
+        if every != "auto" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+            raise ConfigError(f"every={every!r}: must be a whole number of steps from 1, or 'auto'")
+        if isinstance(overhead, bool) or not isinstance(overhead, int | float) or not 0 < overhead <= 1:
+            raise ConfigError(f"overhead={overhead!r}: must be a share of the training's time, such as 0.01")
+        self.every = every
+        self.overhead = overhead
+        self._clock = clock
+        self.begin()
+
+    def begin(self, step: int = 0) -> None:
+        """Begin to count, now; `step` is the number of the step before the first."""
+        self.spent = 0.0
+        self._last = self._prepared = step
+        self._ready = False
+        self._started = self._clock()
+        self._cost: dict[str, float] = {}
+
+    def prepare(self, step: int, upcoming: int | None = None) -> bool:
+        """Whether a capture will be due at the next step, as far as can be known at the end of this one.
+
+        Args:
+            step: this one.
+            upcoming: the next; where None, as far from this one as this one was from the last.
+        """
+        if self.every != "auto":  # steps may be passed over: Keras counts several as one where it is told to
+            upcoming = step + max(1, step - self._prepared) if upcoming is None else upcoming
+            self._prepared = step
+            return upcoming // self.every > step // self.every
+        self._ready = self._ready or self.spent + self.capture_seconds <= self.overhead * self.elapsed
+        return self._ready
+
+    def due(self, step: int) -> bool:
+        """Whether to capture at this step."""
+        if self.every != "auto":
+            due = step // self.every > self._last // self.every
+            self._last = step
+            return due
+        due, self._ready = self._ready, False
+        return due
+
+    def affordable(self, seconds: float) -> bool:
+        """Whether an epoch's file, which takes about so long, may be written; always where the user chose the steps."""
+        return self.every != "auto" or self.spent + seconds <= self.overhead * self.elapsed + GRACE_SECONDS
+
+    def charge(self, kind: str, seconds: float) -> None:
+        """Say what work of a kind has cost; "prepare" and "capture" together are what the next capture will."""
+        self.spent += seconds
+        self._cost[kind] = seconds
+
+    @property
+    def capture_seconds(self) -> float:
+        """What the last capture has cost, its preparation included."""
+        return self._cost.get("prepare", 0.0) + self._cost.get("capture", 0.0)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return max(self._clock() - self._started, 1e-9)
+
+    @property
+    def overhead_ratio(self) -> float:
+        """What captures have cost, as a share of the time that passed without them."""
+        return self.spent / max(self.elapsed - self.spent, 1e-9)

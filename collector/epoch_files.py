@@ -1,0 +1,113 @@
+"""`gate_epoch_<n>.npz`: every gate of an epoch's last capture, whole."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gatewatch.collector.capture import Gates
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import clean_name, path_name
+
+# Activations are noise to a compressor: the fastest level gives nearly the size of the slowest, in a fifth of the time.
+_LEVEL = 1
+_BYTES_PER_SECOND = 30e6
+
+
+def save_seconds(layers: Mapping[str, Gates]) -> float:
+    """About how long `save_epoch` will take."""
+    return sum(values.nbytes for one in layers.values() for values in one.gates.values()) / _BYTES_PER_SECOND
+
+
+def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: str, epoch: int, step: int) -> Path:
+    """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN.
+
+    `numpy.load` reads the file; the names are those of the points. The comment of the zip says whose it is. A file of
+    the same name that is another run's, or another phase's, is moved first: into a folder of that run, and in it of
+    that phase, where it is not `train`.
+
+    Args:
+        folder: where `gate_epoch_<epoch>.npz` is written.
+        layers: layer → its gates.
+        run: the run's id.
+        phase: of the run.
+        epoch: from 0.
+        step: of the capture.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"gate_epoch_{epoch}.npz"
+    temporary = folder / f".{target.name}.{secrets.token_hex(4)}"
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+            for layer, captured in layers.items():
+                for gate, values in captured.gates.items():
+                    with archive.open(f"{clean_name(layer)}/{clean_name(gate)}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
+            about = {"run": run, "phase": phase, "epoch": epoch, "step": step}
+            archive.comment = json.dumps(about).encode()
+        _put(temporary, target, (run, phase))
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def check_folder(folder: Path) -> None:
+    """See that files can be written there; the folder is made.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    probe = folder / f".gatewatch-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"log_dir={str(folder)!r} cannot be written: {error.strerror}; choose another") from error
+
+
+def epoch_owner(path: Path) -> tuple[str, str] | None:
+    """The run and phase that a file is of, or None where it is missing or none of ours."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about: Any = json.loads(archive.comment)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RecursionError):
+        return None
+    run, phase = (about.get("run"), about.get("phase")) if isinstance(about, dict) else (None, None)
+    return (run, phase) if isinstance(run, str) and isinstance(phase, str) else None
+
+
+def _put(temporary: Path, target: Path, owner: tuple[str, str]) -> None:
+    """Give a file its name; what has that name and is another's is moved to the other's folder first."""
+    with _locked(target.parent):
+        present = epoch_owner(target)
+        if present is not None and present != owner:
+            shelf = target.parent / path_name(present[0])
+            shelf = shelf if present[1] == "train" else shelf / present[1]
+            shelf.mkdir(parents=True, exist_ok=True)
+            target.replace(shelf / target.name)
+        temporary.replace(target)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that share the folder waiting, for as long as two renames take."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""For the length of one call of a model: what its recurrent layers do is replayed and recorded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import keras
+
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layer_replay import as_mask, begins_with, difference, keras_output, move_on, replay_layer
+from gatewatch.collector.keras.layers import cells
+from gatewatch.collector.keras.probe import first_line
+from gatewatch.collector.keras.record_calls import Recorder
+from gatewatch.collector.trace import LayerGates
+
+_VERIFIED_CALLS: Final = 8
+"""So many calls of a layer are compared with its own."""
+
+
+@contextmanager
+def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: bool) -> Iterator[None]:
+    """While open, a call of the layer is its replay; where that cannot be, its own call, and the reason is kept.
+
+    Args:
+        layer: one for which `why_not_replayed` has no reason.
+        path: its name.
+        recorder: takes what it does.
+        states: what it begins with, where the model gives it nothing.
+        verify: also make its own call on a part of the batch, and compare.
+    """
+    own_call = layer.call
+    thread = threading.get_ident()
+    trace = recorder.trace
+    calls = 0
+    # Bidirectional's fused path, which would run neither layer's call, is kept out too.
+    unfused = {"use_cudnn": False} if hasattr(layer, "use_cudnn") else {}
+    before = {name: getattr(layer, name) for name in unfused}
+
+    def call(sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+        nonlocal calls
+
+        def own(reason: str) -> Any:
+            trace.unreplayed[path] = reason
+            with _replaced(layer, before):  # a graph that is made here is kept
+                return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+        if threading.get_ident() != thread:  # an actor beside the learner, for whom nothing has changed
+            return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
+        calls += 1
+        recorder.called.add(path)
+        if training and any(cell.dropout or cell.recurrent_dropout for _, cell in cells(layer)):
+            return own("its dropout is always in play")
+        try:
+            x = keras.ops.convert_to_numpy(sequences)
+        except Exception:
+            return own("it runs inside tf.function or vectorized_map, where there are no values to replay it with")
+        try:
+            given = states if initial_state is None and not (layer.stateful and calls > 1) else initial_state
+            begin = begins_with(layer, given, len(x))
+            numpy_mask = as_mask(mask, x.shape[:2])
+            replay = replay_layer(layer, x, begin, numpy_mask)
+            error = None
+            if verify and calls <= _VERIFIED_CALLS:
+                error, tolerable = difference(layer, own_call, sequences, begin, numpy_mask)
+                if not tolerable:
+                    return own(f"its replay differs from its own output by {error:.2g}")
+            output = keras_output(layer, replay, begin)
+            if layer.stateful:
+                move_on(layer, replay)
+        except ConfigError as refused:
+            trace.refused = str(refused)
+            raise
+        except Exception as failure:
+            return own(f"its replay failed: {type(failure).__name__}: {first_line(failure)}")
+        for suffix, gates in replay.gates:
+            recorder.add(path + suffix, LayerGates(gates, replay.mask, error))
+        return output
+
+    with _replaced(layer, {"call": call, **unfused}):
+        yield
+
+
+@contextmanager
+def joined(layer: Any, recorder: Recorder) -> Iterator[None]:
+    """While open, the slices of time that a TimeDistributed layer hands on are recorded as one batch."""
+    own_call = layer.call
+    thread = threading.get_ident()
+
+    def call(inputs: Any, *arguments: Any, **options: Any) -> Any:
+        count = inputs.shape[1]
+        if threading.get_ident() != thread or count is None:
+            return own_call(inputs, *arguments, **options)
+        with recorder.slices(count):
+            return own_call(inputs, *arguments, **options)
+
+    with _replaced(layer, {"call": call}):
+        yield
+
+
+@contextmanager
+def _replaced(layer: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Through the instance's dictionary, past Keras's tracking of attributes."""
+    own = vars(layer)
+    before = {name: own[name] for name in attributes if name in own}
+    try:
+        own.update(attributes)
+        yield
+    finally:
+        for name in attributes:
+            own.pop(name, None)
+        own.update(before)

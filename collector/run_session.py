@@ -1,0 +1,392 @@
+"""One run as the collector sees it, whatever the framework: what was captured becomes points, and its life is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from gatewatch.collector.capture import Gates, gate_points, metrics_point, no_numbers
+from gatewatch.collector.capture_schedule import Cadence, Every
+from gatewatch.collector.config import load_settings
+from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.run_metadata import line, new_run, shown, told, versions
+from gatewatch.collector.runtime.error_guard import Guard
+from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.runtime.shutdown import unwatch, watch
+from gatewatch.collector.schema import (
+    COLLECTOR_HEALTH,
+    HEARTBEAT_SECONDS,
+    RUNS,
+    FieldValue,
+    Point,
+    check_phase,
+    check_run,
+    check_tags,
+)
+from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.spool.shipper import Shipper
+from gatewatch.collector.store import Store, open_store
+from gatewatch.collector.times import SteadyTime
+from gatewatch.collector.updates import Update, Updates, update_points
+
+CLOSE_SECONDS: Final = 10.0
+"""How long the end of a run waits for a slow store."""
+_STORE: Final = ("url", "check", "write", "read")
+"""What of `Store` is asked of a store of a user's own."""
+ENDINGS: Final = ("completed", "failed", "interrupted")
+_RATE: Final = "learning_rate"
+
+log = logging.getLogger("gatewatch")
+
+
+class Session(Guard):
+    """The run behind a monitor: its name, its store, its cadence and its points.
+
+    Construction checks every argument and touches nothing; `start()` touches the store and the folder. After that
+    nothing is raised: what goes wrong is logged once and counted.
+
+    Args:
+        log_dir: where the `gate_epoch_<n>.npz` files go; None for none.
+        run: the run's id; made up where None.
+        store: a store or its URL; as `open_store` chooses where None.
+        phase: train, validation, backtest or live.
+        tags: the user's own, few.
+        every: capture every so many steps, or "auto".
+        overhead: the budget of "auto".
+        clock: seconds, monotonic.
+        now: nanoseconds since the epoch.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    def __init__(  # noqa: PLR0913 - the monitors' arguments, passed on by name
+        self,
+        *,
+        log_dir: str | os.PathLike[str] | None,
+        run: str | None,
+        store: Store | str | None,
+        phase: str,
+        tags: Mapping[str, str] | None,
+        every: Every,
+        overhead: float,
+        clock: Callable[[], float] = time.perf_counter,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__()
+        self.run = check_run(run) if run is not None else new_run()
+        self.named = run is not None
+        self.phase = check_phase(phase)
+        self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
+        if not isinstance(log_dir, str | os.PathLike | None):
+            raise ConfigError(f"log_dir={shown(log_dir)}: must be a path, or None for no files")
+        if not isinstance(store, str | None) and not all(hasattr(store, name) for name in _STORE):
+            raise ConfigError(f"store={shown(store)}: must be a URL, such as sqlite:///gatewatch.db, or an open store")
+        self.log_dir = None if log_dir is None else Path(log_dir).absolute()
+        self.cadence = Cadence(every, overhead, clock)
+        self._own_store = store is None or isinstance(store, str)
+        self.store = open_store(store) if store is None or isinstance(store, str) else store
+        self.step = self.epoch = self.captured = 0
+        self.replay_error: float | None = None
+        self._clock = clock
+        self._shipper: Shipper | None = None
+        self._updates: Updates | None = None
+        self._prepared_step: int | None = None
+        self._rate: float | None = None
+        self._begun, self._process = False, 0
+        self._unrecorded = False
+        self._time = SteadyTime(now, clock)
+        self._ending = threading.RLock()
+        self._last_capture_step = 0
+        self._every = 1
+        self._shipping_seconds = 0.0
+        self._told_end = False
+
+    @property
+    def started(self) -> bool:
+        """Whether the run has begun and not ended."""
+        return self._shipper is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has begun and ended, or could not begin: the loop may go on, and nothing is recorded.
+
+        That a run has ended is said once: a loop may go on after a signal.
+        """
+        if self._unrecorded:
+            return True
+        over = self._begun and self._shipper is None
+        if over:
+            self.say_once(f"run {self.run!r} has ended; the steps after its end are not recorded")
+        return over
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Let nothing but a ConfigError out of the start of a run. Where it fails otherwise nothing is recorded."""
+        self._unrecorded = False
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:
+            self._unrecorded = not self.started
+            lost = "nothing is recorded" if self._unrecorded else "a part of it is not recorded"
+            log.warning("gatewatch: the start of the run failed, training goes on and %s: %s", lost, told(error))
+
+    def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
+        """Look at the store and the folders, then begin the run.
+
+        Args:
+            framework: such as keras/tensorflow.
+            model: its type and name.
+            config: what else is told of the run, in JSON.
+            updates: sees what a step does to the parameters.
+
+        Raises:
+            ConfigError: the store can never take the points as things are, a folder cannot be written, or the
+                name was used before.
+        """
+        if self.log_dir is not None:
+            check_folder(self.log_dir)
+        wait = 0.0
+        try:
+            self.store.check()
+            if self.named and not self._begun:
+                self._check_unused()
+        except WriteUnavailable as error:
+            wait = error.retry_after or 0.0
+            log.warning(
+                "gatewatch: %s does not answer yet; training goes on and the points wait: %s", self.store.url, error
+            )
+        settings = load_settings().spool
+        destination = getattr(self.store, "destination", {"url": self.store.url})  # a user's own store may have none
+        spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
+        spool.check()
+        self._begun, self._process, self._told_end = True, os.getpid(), False
+        self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
+        self._shipping_seconds = 0.0
+        self._updates = updates
+        self.cadence.begin(self.step)
+        watch(self)
+        about = {
+            **config,
+            "log_dir": None if self.log_dir is None else str(self.log_dir),
+            "every": self.cadence.every,
+            "overhead": self.cadence.overhead,
+            "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
+            "versions": versions(),
+            "host": platform.node(),
+            "pid": self._process,
+        }
+        text = json.dumps({name: _plain(value) for name, value in about.items()}, default=line, skipkeys=True)
+        self.event("started", framework=framework, model=line(model), config=text)
+        self.prepare()
+
+    def _check_unused(self) -> None:
+        try:
+            used = self.store.read(RUNS, run=self.run, tags={"phase": self.phase}, prefix_tags=True)
+        except ConfigError:  # a token that may only write cannot be asked
+            return
+        if len(used) and not (set(used["event"]) & {"failed", "interrupted"} and used["step"].max() == 0):
+            raise ConfigError(
+                f"run={self.run!r}: {self.store.url} already holds a run of this name and phase; "
+                "choose another, or leave run=None for a new one each time"
+            )
+
+    def event(self, event: str, **fields: FieldValue) -> None:
+        """Write a point of `runs`."""
+        self._put([Point(RUNS, self.tags, {"event": event, **fields, "step": self.step}, self._time())])
+
+    @property
+    def learns(self) -> bool:
+        """Whether the parameters may be expected to change: not in a validation or a backtest."""
+        return self.phase in ("train", "live")
+
+    def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
+        """Write what the framework logs, where it logs anything; what is no number is said once.
+
+        The first time after a capture the step's learning rate is added, where it is known and not logged.
+        """
+        found = dict(metrics or {})
+        for name in no_numbers(found):
+            self.say_once(f"metric {name!r} is left out: it is no number")
+        rate, self._rate = self._rate, None
+        if rate is not None and self._last_capture_step == self.step and found.get(_RATE) is None:
+            found[_RATE] = rate
+        point = metrics_point(found, self.tags, self._time() if time is None else time, self.step, self.epoch)
+        if point is not None:
+            self._put([point])
+
+    def capture(self, look: Callable[[], Mapping[str, Gates]], time: int | None = None) -> Mapping[str, Gates]:
+        """Look at the gates and write their points; the cost is charged to the budget.
+
+        `metrics` of the same step, called next, writes the learning rate.
+
+        Args:
+            look: gives layer → gates; called in `one_thread`.
+            time: nanoseconds since the epoch; now where None.
+        """
+        with self.charged("capture"), one_thread():
+            updates = self._measured()
+            layers = look()
+            moment = self._time() if time is None else time
+            points = update_points(updates, self.tags, moment, self.step)
+            self._put(points + gate_points(layers, self.tags, moment, self.step, self.epoch))
+        self.captured += 1
+        self._every = max(1, self.step - self._last_capture_step)
+        self._last_capture_step = self.step
+        self.health()
+        return layers
+
+    def prepare(self, upcoming: int | None = None) -> None:
+        """At the end of a step: keep what the next capture compares with, where the next step will have one.
+
+        Args:
+            upcoming: the number of the next step, where it is known.
+        """
+        if self.cadence.prepare(self.step, upcoming) and self._updates is not None:
+            with self.looking("prepare"):
+                self._updates.keep()
+                self._prepared_step = self.step
+
+    def _measured(self) -> Sequence[Update]:
+        """What the parameters have done since they were kept; nothing where that was not before this step."""
+        self._rate = None
+        if self._updates is None or self._prepared_step is None or self._prepared_step >= self.step:
+            return ()
+        self._prepared_step = None
+        with self.guarded("a look at the learning rate"):
+            self._rate = self._updates.rate()
+        with self.guarded("a look at the parameters"):
+            return self._updates.measure()
+        return ()
+
+    def save_epoch(self, layers: Mapping[str, Gates]) -> None:
+        """Write the epoch's file, where there is a folder for it and the budget allows."""
+        if self.log_dir is not None and self.cadence.affordable(save_seconds(layers)):
+            with self.charged("save"):
+                save_epoch(self.log_dir, layers, run=self.run, phase=self.phase, epoch=self.epoch, step=self.step)
+
+    def health(self) -> None:
+        """Write `collector_health`."""
+        shipper = self._shipper
+        if shipper is None:
+            return
+        self.cadence.charge("ship", shipper.busy_seconds - self._shipping_seconds)
+        self._shipping_seconds = shipper.busy_seconds
+        fields: dict[str, FieldValue] = {
+            "captured": self.captured,
+            "shipped": shipper.shipped,
+            "spooled_bytes": shipper.spool.waiting_bytes,
+            "rejected": shipper.rejected,
+            "dropped": shipper.dropped,
+            "failures": sum(list(self.failures.values())),
+            "capture_ms": self.cadence.capture_seconds * 1e3,
+            "overhead_ratio": self.cadence.overhead_ratio,
+            "every": self._every if self.cadence.every == "auto" else self.cadence.every,
+            "unreplayed_layers": len(self.unreplayed),
+        }
+        if self.replay_error is not None:
+            fields["replay_error"] = self.replay_error
+        if self.unreplayed:
+            fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in list(self.unreplayed.items()))[
+                :4096
+            ]
+        self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
+
+    def _beat(self) -> None:
+        """Say that the process lives. Called by the shipper's thread."""
+        if self.started and os.getpid() == self._process:
+            self.health()
+            with self._ending:
+                if self.started and not self._told_end:
+                    self.event("heartbeat")
+
+    @contextmanager
+    def looking(self, kind: str) -> Iterator[None]:
+        """Guard what runs inside, and charge it to the budget."""
+        with self.guarded("a look at the parameters"), self.charged(kind):
+            yield
+
+    @contextmanager
+    def charged(self, kind: str) -> Iterator[None]:
+        """Charge what runs inside to the budget."""
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            self.cadence.charge(kind, self._clock() - begin)
+
+    def tell_end(self, status: str, error: BaseException | None = None) -> None:
+        """Write how the run ends; only the first time."""
+        with self._ending:
+            if self.started and not self._told_end and os.getpid() == self._process:
+                self._told_end = True
+                with self.guarded("the end of the run"):
+                    self.health()
+                    self.event(status, **({} if error is None else {"error": told(error)}))
+
+    def close(
+        self, status: str = "completed", error: BaseException | None = None, seconds: float | None = None
+    ) -> None:
+        """End the run: tell how, ship what is left for a while; the rest waits in the spool.
+
+        Calling it again does nothing. In a forked child it ships what the child has put, and leaves the run alone.
+
+        Args:
+            status: completed, failed or interrupted.
+            error: what has ended it.
+            seconds: for which it may ship; `CLOSE_SECONDS` where None.
+
+        Raises:
+            ConfigError: there is no such status.
+        """
+        if status not in ENDINGS:
+            raise ConfigError(f"status={status!r}: must be one of {', '.join(ENDINGS)}")
+        with self._ending:
+            shipper = self._shipper
+            if shipper is None:
+                return
+            self.tell_end(status, error)
+            self._shipper = None
+        with self.guarded("the end of the run"):
+            if self._updates is not None:
+                self._updates.release()
+        with self.guarded("the end of the run"):
+            shipper.close(CLOSE_SECONDS if seconds is None else seconds)
+            if self._own_store and shipper.stopped:
+                self.store.close()
+        unwatch(self)
+
+    def abandon(self) -> None:
+        """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""
+        if self._shipper is not None and os.getpid() == self._process:
+            threading.Thread(target=self.close, args=("interrupted",), name="gatewatch-end").start()
+
+    def forked(self) -> None:
+        """In a forked child: nobody holds here what another thread held there."""
+        self._ending = threading.RLock()
+        self._time.forked()
+        self._shipping_seconds = 0.0
+
+    def _put(self, points: list[Point]) -> None:
+        if self._shipper is not None:
+            self._shipper.put(points)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: itself, or as text where it is of a user's class that JSON cannot show."""
+    try:
+        json.dumps(value, default=line, skipkeys=True)
+    except Exception:  # of whoever wrote its class
+        return line(value)
+    return value

@@ -1,0 +1,59 @@
+"""What waits on this machine for which store, whoever left it: for people, who ask with a command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from gatewatch.collector.spool.queue import ABOUT, DESTINATION, REJECTED, found
+from gatewatch.collector.spool.segment import SUFFIX, Segment, read_segment
+
+
+class Waiting:
+    """What waits for a store, as `gatewatch spool status` shows it.
+
+    Attributes:
+        destination: url, and org and bucket of an InfluxDB.
+        points, bytes: that wait.
+        damaged: records that cannot be read.
+        rejected: lines that the store has refused.
+        reason: why it refused the last of them.
+        rejected_file: where they are.
+    """
+
+    def __init__(self, folder: Path, destination: Mapping[str, str]) -> None:
+        segments = list(_segments(folder))
+        self.folder, self.destination = folder, dict(destination)
+        self.points = sum(segment.points for segment in segments)
+        self.bytes = sum(segment.size - segment.shipped for segment in segments)
+        self.damaged = sum(segment.damaged for segment in segments)
+        self.rejected_file = folder / REJECTED
+        self.rejected, self.reason = _rejections(self.rejected_file)
+
+
+def waiting(root: Path) -> Iterator[Waiting]:
+    """What waits for each store that has a folder in a spool."""
+    for about in found(root, f"*/{DESTINATION}"):
+        try:
+            destination = json.loads(about.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(destination, dict) and all(isinstance(value, str) for value in destination.values()):
+            yield Waiting(about.parent, destination)
+
+
+def _segments(folder: Path) -> Iterator[Segment]:
+    for path in found(folder, f"[0-9]*/*{SUFFIX}"):
+        with suppress(OSError):  # shipped in this moment
+            yield read_segment(path)
+
+
+def _rejections(file: Path) -> tuple[int, str | None]:
+    count, reason = 0, None
+    with suppress(OSError), file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith(ABOUT):
+                count, reason = count + 1, line.removeprefix(ABOUT).partition(" ")[2].strip()
+    return count, reason

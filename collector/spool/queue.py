@@ -1,0 +1,267 @@
+"""The durable queue on disk between a training and a store: bounded, for any number of processes, safe to kill.
+
+Each process writes a lane of its own below the folder of the store; what a process that died has left there is taken
+over by the next one that ships to the same store, or by `gatewatch spool flush`.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from gatewatch.collector.environment import read_variable
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.spool.segment import SUFFIX, Batch
+from gatewatch.collector.spool.writer_dir import LOCK, Lane
+
+SEGMENT_BYTES: Final = 4 * 2**20
+_REJECTED_BYTES: Final = 8 * 2**20
+DESTINATION: Final = "destination.json"
+REJECTED: Final = "rejected.lp"
+ABOUT: Final = "# "
+
+
+class Spool:
+    """The queue of one store.
+
+    For any number of threads, and for a process that forks: the child begins a lane of its own.
+
+    Args:
+        root: the folder of the spools of all stores.
+        destination: what the store is opened by again, without secrets.
+        max_bytes: what all lanes of the store may hold on disk; past it the oldest segments go.
+        segment_bytes: how large a file grows before the next is begun.
+
+    Attributes:
+        dropped: points that are lost: they went for want of room, or with a record that was damaged or deleted.
+        damaged: records that were found damaged, torn or deleted, and passed over.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        destination: Mapping[str, str],
+        max_bytes: int,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self.folder = root / _folder_name(destination)
+        self.destination = dict(destination)
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(segment_bytes, max(1, max_bytes // 4))
+        self._lock = threading.Lock()
+        self._own: Lane | None = None
+        self._adopted: list[Lane] = []
+        self._in_flight: Batch | None = None
+        self._closed = False
+        self.dropped = self.damaged = 0
+        _spools.add(self)
+
+    def check(self) -> None:
+        """See whether it can be written.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        try:
+            with self._lock:
+                self._lane()
+        except OSError as error:
+            raise ConfigError(
+                f"the spool folder {self.folder.parent} cannot be written: {error.strerror or error}; name another in "
+                "GATEWATCH_SPOOL"
+            ) from None
+
+    def append(self, lines: bytes, points: int) -> None:
+        """Keep encoded points until they are shipped. Once it returns they survive the death of the process.
+
+        Raises:
+            OSError: they cannot be written; nothing of them was.
+        """
+        with self._lock:
+            if self._lane().append(lines, points, self._segment_bytes):
+                self._make_room()
+
+    def next_batch(self, most: int) -> Batch | None:
+        """The oldest points, up to so many or one record; those that others left come first.
+
+        Raises:
+            OSError: they cannot be read now.
+        """
+        with self._lock:
+            self._in_flight, problem = None, None
+            for lane in self._lanes():
+                try:
+                    self._in_flight = lane.next_batch(most)
+                except OSError as error:  # a part that cannot be read does not hold up the others
+                    problem = error
+                    continue
+                if self._in_flight is not None:
+                    return self._in_flight
+                if lane is not self._own:
+                    self._adopted.remove(lane)
+                    lane.close()
+            if problem is not None:
+                raise problem
+            return None
+
+    def done(self, batch: Batch) -> None:
+        """The points of a batch are in the store, or refused: they will not come again."""
+        with self._lock:
+            self._in_flight = None
+            for lane in self._lanes():
+                if batch.segment in lane.segments:
+                    self.damaged += batch.damaged
+                    self.dropped += batch.lost
+                    lane.done(batch)
+
+    def adopt(self) -> int:
+        """Take over what dead processes have left for this store; how many points that is."""
+        with self._lock:
+            mine = {lane.folder for lane in self._lanes()}
+        # Without the lock: to read what was left takes a while, and a training may want to append.
+        found = [lane for folder in _lane_folders(self.folder) if folder not in mine and (lane := Lane.adopt(folder))]
+        points = 0
+        with self._lock:
+            for lane in found:
+                if self._closed:
+                    lane.close()
+                else:
+                    self._adopted.append(lane)
+                    self.damaged += sum(segment.torn for segment in lane.segments)
+                    points += lane.points
+        return points
+
+    def reject(self, lines: Sequence[tuple[bytes, str]]) -> None:
+        """Keep lines that the store refused, each after a comment that says when and why. Never raises."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        text = b"".join(f"{ABOUT}{now} {' '.join(why.split())}\n".encode() + line + b"\n" for line, why in lines)
+        file = self.folder / REJECTED
+        with suppress(OSError), self._lock:
+            self._make_folder()
+            if file.exists() and file.stat().st_size > _REJECTED_BYTES:
+                file.replace(file.with_suffix(".1.lp"))
+            with file.open("ab") as stream:
+                stream.write(text)
+
+    @property
+    def waiting(self) -> int:
+        """Points that wait here for this process to ship them."""
+        with self._lock:
+            return sum(lane.points for lane in self._lanes())
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes on disk of what waits here for this process to ship it."""
+        with self._lock:
+            return sum(segment.size - segment.shipped for lane in self._lanes() for segment in lane.segments)
+
+    def close(self) -> None:
+        """Let go of everything; what is left is there for the next."""
+        with self._lock:
+            self._closed = True
+            for lane in self._lanes():
+                lane.close()
+            self._own, self._adopted = None, []
+
+    def _lanes(self) -> list[Lane]:
+        return [*self._adopted, *([] if self._own is None else [self._own])]
+
+    def _lane(self) -> Lane:
+        if self._own is None or not self._own.folder.exists():  # somebody may have cleared the folder
+            if self._own is not None:
+                self.damaged += sum(len(segment.records) for segment in self._own.segments)
+                self.dropped += self._own.points
+                self._own.forget()
+                self._own = None
+            self._make_folder()
+            self._own = Lane.create(self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}")
+        return self._own
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        about = self.folder / DESTINATION
+        if not about.exists():
+            temporary = about.with_name(f".{DESTINATION}.{secrets.token_hex(4)}")
+            temporary.write_text(json.dumps(self.destination))
+            temporary.replace(about)
+
+    def _make_room(self) -> None:
+        mine = self._lanes()
+        others = set(_lane_folders(self.folder)) - {lane.folder for lane in mine}
+        size = sum(_size(folder) for folder in others) + sum(lane.size for lane in mine)
+        flying = None if self._in_flight is None else self._in_flight.segment
+        for lane in mine:
+            for segment in list(lane.segments)[: None if lane is not self._own else -1]:
+                if size <= self._max_bytes:
+                    return
+                if segment is not flying:
+                    size -= segment.size
+                    self.dropped += segment.points
+                    lane.remove(segment)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        for lane in self._lanes():
+            lane.forget()
+        self._own, self._adopted, self._in_flight = None, [], None
+        self.dropped = self.damaged = 0
+
+
+def spool_root(path: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of the spools: GATEWATCH_SPOOL, else as configured, else the user's folder for state."""
+    named = read_variable("GATEWATCH_SPOOL") or path
+    if named:
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError:
+            raise ConfigError(f"GATEWATCH_SPOOL or [spool] path, {str(named)!r}: there is no such user") from None
+    state = read_variable("XDG_STATE_HOME")
+    try:
+        home = Path(state) if state else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise ConfigError("there is no home directory for the spool; name a folder in GATEWATCH_SPOOL") from None
+    return home.absolute() / "gatewatch" / "spool"
+
+
+def _folder_name(destination: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(destination), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    """As `Path.glob`, which fails where a folder vanishes under it: other processes come and go here."""
+    return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - said above
+
+
+def _lane_folders(folder: Path) -> list[Path]:
+    return [lock.parent for lock in found(folder, f"[0-9]*/{LOCK}")]
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in found(folder, f"*{SUFFIX}"):
+        with suppress(OSError):
+            size += path.stat().st_size
+    return size
+
+
+_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for spool in list(_spools):
+        spool._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

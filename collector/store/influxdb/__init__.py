@@ -1,0 +1,1 @@
+"""Points in InfluxDB 2."""

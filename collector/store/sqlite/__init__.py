@@ -1,0 +1,1 @@
+"""Points in one SQLite file."""

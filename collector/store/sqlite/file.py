@@ -1,0 +1,135 @@
+"""The file of a SQLite store: how it is laid out, made and recognised."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from gatewatch.collector.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+APPLICATION_ID: Final = 0x47617465  # "Gate"
+VERSION: Final = 1
+BUSY_TIMEOUT_S: Final = 10.0
+
+_TABLES: Final = """
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    measurement TEXT NOT NULL,
+    run TEXT NOT NULL,
+    tags TEXT NOT NULL,  -- a JSON object, sorted by name
+    written INTEGER NOT NULL DEFAULT 0,  -- how often one of its points was
+    UNIQUE (measurement, tags)
+);
+CREATE INDEX series_of_run ON series (measurement, run);
+CREATE TABLE points (
+    series_id INTEGER NOT NULL REFERENCES series,
+    time INTEGER NOT NULL,  -- nanoseconds since the Unix epoch
+    fields TEXT NOT NULL,  -- a JSON object
+    PRIMARY KEY (series_id, time)
+) WITHOUT ROWID;
+CREATE TABLE fields (
+    measurement TEXT NOT NULL,
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,  -- float, int, bool or str: that of the first value
+    PRIMARY KEY (measurement, name)
+) WITHOUT ROWID;
+"""
+HAS_COUNTER: Final = "SELECT 1 FROM pragma_table_info('series') WHERE name = 'written'"
+_COUNTER: Final = "ALTER TABLE series ADD COLUMN written INTEGER NOT NULL DEFAULT 0"
+"""What files made by an early version lack."""
+_TRIGGERS: Final = (
+    "CREATE TRIGGER added AFTER INSERT ON points BEGIN"
+    " UPDATE series SET written = written + 1 WHERE id = new.series_id; END",
+    "CREATE TRIGGER changed AFTER UPDATE ON points BEGIN"
+    " UPDATE series SET written = written + 1 WHERE id = new.series_id; END",
+    "CREATE TRIGGER removed AFTER DELETE ON points BEGIN"
+    " UPDATE series SET written = written + 1 WHERE id = old.series_id; END",
+)
+
+
+def is_at_rest(path: Path) -> bool:
+    """Whether nobody writes the file and this process cannot: another user's, in a folder that may only be read.
+
+    SQLite cannot read it unless it is told that it does not change: WAL wants to make files beside it.
+    """
+    return path.is_file() and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+
+
+def open_file(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
+    """A connection to the store's file, which is made where there is none. Transactions are begun by hand.
+
+    Args:
+        path: the file, from the root.
+        at_rest: it is open for reading alone and must not change meanwhile.
+
+    Raises:
+        ConfigError: there is a folder in its place, no folder for it, or another program's or a newer file.
+        sqlite3.Error: it cannot be opened, is locked, or is no SQLite file.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file in it, such as {path / 'gatewatch.db'}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it")
+    address = f"{path.as_uri()}?immutable={int(at_rest)}"
+    connection = sqlite3.connect(
+        address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _prepare(connection, path, at_rest)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for others here, whatever its busy timeout: several processes may be first at once."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, at_rest: bool) -> None:
+    def pragma(name: str) -> Any:
+        return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+    def is_new() -> bool:
+        return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not pragma(
+            "application_id"
+        )
+
+    if is_new():
+        _switch_to_wal(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        if is_new():  # another process may have been first
+            for statement in (*_TABLES.split(";\n"), *_TRIGGERS):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    if pragma("application_id") != APPLICATION_ID:
+        raise ConfigError(f"{path}: a SQLite file of another program; choose another file")
+    if (version := pragma("user_version")) > VERSION:
+        raise ConfigError(
+            f"{path}: written by a newer Gatewatch (format {version}, this one reads {VERSION}); upgrade it"
+        )
+    if not connection.execute(HAS_COUNTER).fetchone() and os.access(path, os.W_OK) and not at_rest:
+        connection.execute("BEGIN IMMEDIATE")
+        if not connection.execute(HAS_COUNTER).fetchone():
+            for statement in (_COUNTER, *_TRIGGERS):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    # WAL keeps a database whole after a crash even so; only what came last may be lost with the power.
+    connection.execute("PRAGMA synchronous = NORMAL")

@@ -1,0 +1,77 @@
+"""Arrays out of whatever holds them: lists, mappings, tensors of any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gatewatch.collector.statistics import Array
+
+
+def arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, Array]]:
+    """Every array of a nest, with the key under which it lies, or no name.
+
+    Args:
+        values: an array, a tensor of any framework, a number, or lists and mappings of such. None is passed over.
+        what: the nest's name in an error.
+        name: of arrays that lie under no key.
+
+    Raises:
+        TypeError: an entry is no array of numbers.
+    """
+    array = None
+    if values is None:
+        return
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from arrays(value, what, str(key))
+    elif isinstance(values, list | tuple) and (array := _plain(values)) is None:
+        for value in values:
+            yield from arrays(value, what, name)
+    else:
+        yield name, _array(values if array is None else array, what)
+
+
+def _array(values: Any, what: str) -> Array:
+    if hasattr(values, "indices") and hasattr(values, "dense_shape"):
+        return _dense(values, what)
+    if hasattr(values, "detach"):  # torch makes no array of a tensor with a gradient, nor of one on a device
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
+            return array
+        if array.dtype.kind in "iubf" or array.dtype.name == "bfloat16":
+            return array.astype(np.float32 if array.dtype.name == "bfloat16" else np.float64)
+    except (TypeError, ValueError, RuntimeError):  # of whatever library the value is
+        pass
+    raise TypeError(f"{what}: must be arrays of numbers, not {type(values).__name__}")
+
+
+def _dense(slices: Any, what: str) -> Array:
+    """TensorFlow's gradient of an embedding: rows, which may come more than once, and where they belong."""
+    values, indices = _array(slices.values, what), np.asarray(slices.indices)
+    if slices.dense_shape is None:
+        known, indices = np.unique(indices, return_inverse=True)
+        rows = len(known)
+    else:
+        rows = int(slices.dense_shape[0])
+    dense = np.zeros((rows, *values.shape[1:]), values.dtype)
+    np.add.at(dense, indices, values)
+    return dense
+
+
+def _plain(values: Any) -> Array | None:
+    """A list of numbers, or of equally long lists of such, as one array."""
+    try:
+        array = np.asarray(values) if _numbers(values) else None
+    except ValueError:  # the lists differ in length
+        return None
+    return array
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, int | float) or (isinstance(values, list | tuple) and all(map(_numbers, values)))

@@ -1,0 +1,1 @@
+"""What Grafana does to a Flux query and to its answer, for those who check dashboards without a Grafana."""

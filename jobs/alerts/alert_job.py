@@ -1,0 +1,195 @@
+"""The job: evaluates the rules, tells what fires, and keeps what it must not forget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
+from gatewatch.collector.times import Time, nanoseconds
+from gatewatch.jobs.alerts.files import owned
+from gatewatch.jobs.alerts.lifecycle import Alert, Event, advance, due
+from gatewatch.jobs.alerts.mail import alert_mail
+from gatewatch.jobs.alerts.outbox import Outbox
+from gatewatch.jobs.alerts.reader import Observed, Observer
+from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.rules import active_rules
+from gatewatch.jobs.alerts.series_state import hold
+from gatewatch.jobs.alerts.silence import Silence
+from gatewatch.jobs.alerts.smtp import sender_of
+from gatewatch.jobs.alerts.state import Memory
+
+if TYPE_CHECKING:
+    from gatewatch.collector.config import Settings
+    from gatewatch.collector.store import Store
+
+_FOLDER: Final = "alerts"
+_MOST_EVENTS: Final = 10_000
+"""Points of `alert_events` that wait for the store at the most; past it the oldest go."""
+
+log = logging.getLogger("gatewatch")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an evaluation did.
+
+    Attributes:
+        busy: another process was at it; nothing was done.
+        rows_read, points_written: of the store.
+        failures: runs that could not be judged, and a store or a mail server that does not answer.
+        firing: alerts that fire now.
+        written: mails that were put into the outbox.
+        sent: mails that the server accepted.
+        waiting, refused: mails that wait for it, and that it has refused for good, in all.
+        problem: why no mails can be sent now; None where they can.
+        failed: run → why it could not be judged.
+    """
+
+    busy: bool = False
+    rows_read: int = 0
+    points_written: int = 0
+    failures: int = 0
+    firing: int = 0
+    written: int = 0
+    sent: int = 0
+    waiting: int = 0
+    refused: int = 0
+    problem: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate(store: Store, settings: Settings, folder: Path, now: Time) -> Outcome:
+    """Read what is new, judge it, tell what is to be told, and send what waits.
+
+    Any number of processes may do so with one folder: one at a time does, the others do nothing. What is written down
+    survives whatever ends the process; a mail is sent at least once.
+
+    Args:
+        store: with the points; `alert_events` are written to it.
+        settings: `[alerts]`, `[mail]` and the interval of the jobs.
+        folder: for state. Here it is kept what is known of each run, what was told, and the mails that wait.
+        now: the time.
+
+    Raises:
+        WriteUnavailable: the store does not answer. What can be done without it was done.
+        ConfigError: the rules are wrong, or the store may not be read.
+        OSError: the folder cannot be written.
+    """
+    rules = active_rules(settings.alerts)
+    moment = nanoseconds(now)
+    with owned(folder / _FOLDER) as own:
+        return _Evaluation(store, settings, folder / _FOLDER, rules, moment).run() if own else Outcome(busy=True)
+
+
+class _Evaluation:
+    def __init__(self, store: Store, settings: Settings, folder: Path, rules: Sequence[Rule], now: int) -> None:
+        self._store, self._settings, self._now = store, settings, now
+        self._rules = {rule.name: rule for rule in rules}
+        self._memory = Memory(folder)
+        self._outbox = Outbox(folder)
+        self._outcome = Outcome()
+        self._state = self._memory.state()
+
+    def run(self) -> Outcome:
+        state, problem = self._state, None
+        try:
+            observed = Observer(
+                self._store, list(self._rules.values()), self._settings, self._memory, state, self._now
+            ).observe()
+        except (WriteUnavailable, ConfigError) as error:
+            observed, problem = Observed(), error
+        self._advance(observed, away=problem is not None)
+        self._post()
+        state.evaluated = state.evaluated if problem else self._now
+        # Mails first, then what was told, then what was read: whoever is killed in between does it again.
+        self._memory.save(state)
+        for memory in observed.memories:
+            self._memory.save_run(memory)
+        for run in observed.forgotten:
+            self._memory.forget_run(run)
+        self._send()
+        if problem is None and state.events:
+            self._write()
+        self._memory.save(state)
+        if problem is not None:
+            raise problem
+        return self._outcome
+
+    def _advance(self, observed: Observed, away: bool) -> None:
+        state = self._state
+        alerts = observed.alerts + self._of_the_store(away)
+        state.events += advance(state.entries, alerts, self._now)
+        for key, entry in list(state.entries.items()):
+            if entry.rule not in self._rules or entry.run in observed.forgotten:
+                del state.entries[key]
+            elif entry.run and entry.rule != "run_died":
+                entry.live = observed.live.get((entry.run, entry.tags.get("phase", "")), entry.live)
+        for run in observed.forgotten:
+            state.mailed.pop(run, None)
+        for run, reason in observed.failed.items():
+            log.warning("gatewatch: the alerts of run %r cannot be judged: %s", run, reason)
+        self._outcome.rows_read, self._outcome.failed = observed.rows, observed.failed
+        self._outcome.failures = len(observed.failed)
+        self._outcome.firing = sum(entry.episode.until is None for entry in state.entries.values())
+
+    def _of_the_store(self, away: bool) -> list[Alert]:
+        state, rule = self._state, self._rules.get("store_away")
+        state.away = (self._now if state.away is None else state.away) if away else None
+        if rule is None:
+            return []
+        since = self._now if state.away is None else state.away
+        silence = Silence(rule.name, (self._now - since) / 1e9, since, None)
+        episode = hold(rule, state.store, silence, self._now)
+        return [] if episode is None else [Alert(rule, {}, episode)]
+
+    def _post(self) -> None:
+        """Write the mails that are due, where anybody is to get mails."""
+        alerts, mail, state = self._settings.alerts, self._settings.mail, self._state
+        for run, (items, again) in due(state.entries, state.mailed, alerts, self._now).items():
+            state.events += again
+            if mail.to:
+                message = alert_mail(
+                    run,
+                    items,
+                    self._rules,
+                    sender=sender_of(mail),
+                    to=mail.to,
+                    now=self._now,
+                    runbook=alerts.runbook,
+                    repeat_hours=alerts.repeat_hours,
+                )
+                self._outbox.put(message, mail.to, [event for item in items for event in item.events], self._now)
+                self._outcome.written += 1
+
+    def _send(self) -> None:
+        outcome, state = self._outcome, self._state
+        if self._settings.mail.to:
+            before, dropped = state.problem, self._outbox.dropped
+            outcome.sent, told = self._outbox.send(self._settings.mail, state, self._now)
+            state.events += [replace(event, delivered=True) for event in told]
+            outcome.problem = state.problem
+            outcome.failures += state.problem is not None
+            if state.problem is not None and state.problem != before:
+                log.warning("gatewatch: mails wait: %s", state.problem)
+            if dropped:
+                log.warning("gatewatch: %d mails went for want of room", dropped)
+        outcome.waiting, outcome.refused = len(self._outbox.waiting), len(self._outbox.refused)
+
+    def _write(self) -> None:
+        """Write the points that are not in the store yet; those that it does not take now wait."""
+        state = self._state
+        events: list[Event] = state.events[-_MOST_EVENTS:]
+        try:
+            self._store.write([event.point() for event in events])
+        except WriteRejected as error:
+            log.warning("gatewatch: the store refuses points of alert_events: %s", error)
+            self._outcome.failures += 1
+        except GatewatchError:
+            self._outcome.failures += 1
+            state.events = events
+            return
+        self._outcome.points_written, state.events = len(events), []

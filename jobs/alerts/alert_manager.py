@@ -1,0 +1,183 @@
+"""Mail from a script or a notebook: thresholds on numbers, and a message."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.alerts.mail import message
+from gatewatch.jobs.alerts.smtp import MailRefused, ServerAway, deliver, port_of, sender_of
+from gatewatch.jobs.terminal import printable
+
+if TYPE_CHECKING:
+    from gatewatch.collector.config import MailSettings, Settings
+
+Threshold = float | Mapping[str, float]
+"""A number that a metric must not exceed; or a mapping with `above`, `below` or both."""
+_SIDES = ("above", "below")
+
+
+class Exceeded(NamedTuple):
+    """A metric that is out of bounds. As text it is one line.
+
+    Attributes:
+        metric: its name.
+        value: may be not finite, which is out of any bounds.
+        threshold: that it lies beyond; of a value that is not finite the first.
+        side: above or below; empty for a value that is not finite.
+    """
+
+    metric: str
+    value: float
+    threshold: float
+    side: str
+
+    def __str__(self) -> str:
+        if not self.side:
+            return f"{printable(self.metric)} is {self.value}, not a finite number"
+        return f"{printable(self.metric)} is {self.value:.6g}, {self.side} {self.threshold:.6g}"
+
+
+class AlertManager:
+    """Compares metrics with thresholds, and sends mails.
+
+    The mail server comes from `[mail]` of the configuration file, its password from GATEWATCH_SMTP_PASSWORD.
+
+    Args:
+        recipients: one address or several.
+        thresholds: metric → the number it must not exceed, or `{"above": x, "below": y}`, either or both.
+        mail: the server, in place of the configuration's.
+        now: nanoseconds since the Unix epoch.
+
+    Raises:
+        ConfigError: a recipient is no address, or a threshold no number; names it.
+    """
+
+    def __init__(
+        self,
+        recipients: str | Sequence[str],
+        thresholds: Mapping[str, Threshold],
+        *,
+        mail: MailSettings | None = None,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        from gatewatch.collector.config import mail_address  # noqa: PLC0415 - pydantic loads slowly
+
+        self.recipients = [recipients] if isinstance(recipients, str) else list(recipients)
+        if not self.recipients:
+            raise ConfigError("recipients: there is none; give a mail address, or several")
+        for recipient in self.recipients:
+            try:
+                mail_address(recipient)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ConfigError(f"recipients: {error}") from None
+        if not isinstance(thresholds, Mapping):
+            raise ConfigError(f"thresholds={thresholds!r}: must be a mapping from metric to number")
+        self._bounds = {str(name): _bounds(name, threshold) for name, threshold in thresholds.items()}
+        self._mail, self._now = mail, now
+
+    def check_metrics(self, metrics: Mapping[str, Any]) -> list[Exceeded]:
+        """Which of the metrics are out of bounds, in the order of the metrics.
+
+        A metric without a threshold is not looked at, nor is one that is no number; one that is NaN or infinite is
+        out of any bounds.
+
+        Args:
+            metrics: name → number, such as Keras's `logs`.
+        """
+        found = []
+        for name, given in metrics.items():
+            bounds = self._bounds.get(str(name))
+            value = _as_number(given)
+            if bounds is None or value is None:
+                continue
+            if not math.isfinite(value):
+                found.append(Exceeded(str(name), value, next(iter(bounds.values())), ""))
+            for side, threshold in bounds.items():
+                if math.isfinite(value) and (value > threshold if side == "above" else value < threshold):
+                    found.append(Exceeded(str(name), value, threshold, side))
+        return found
+
+    def send_alert(self, message: str | Sequence[Exceeded]) -> None:
+        """Send a mail to all recipients, now; nothing for an empty list.
+
+        Args:
+            message: its text, or what `check_metrics` gave.
+
+        Raises:
+            ConfigError: no mail server is configured.
+            GatewatchError: the server is away or refuses the mail; names it, and what to do.
+        """
+        lines = [message] if isinstance(message, str) else [str(exceeded) for exceeded in message]
+        if lines:
+            _send(self._settings(), self.recipients, "\n".join(lines), self._now())
+
+    def _settings(self) -> MailSettings:
+        if self._mail is not None:
+            return self._mail
+        from gatewatch.collector.config import load_settings  # noqa: PLC0415 - as above
+
+        return load_settings().mail
+
+
+def send_test(settings: Settings, now: Callable[[], int] = time.time_ns) -> None:
+    """Send a mail that says that mails arrive to those who are to get the alerts.
+
+    Raises:
+        ConfigError: nobody is to get them, or no server is named.
+        GatewatchError: the server is away or refuses the mail; names host and port, what happened and the remedy.
+    """
+    if not settings.mail.to:
+        raise ConfigError("nobody is to get mails: name the server in [mail] host and the recipients in [mail] to")
+    _send(settings.mail, settings.mail.to, "A test: mails of Gatewatch arrive here.", now())
+
+
+def _send(settings: MailSettings, to: Sequence[str], text: str, now: int) -> None:
+    sender = sender_of(settings)
+    subject = printable(next(iter(text.splitlines()), ""))
+    mail = message(
+        f"[gatewatch] {subject if len(subject) <= 100 else f'{subject[:99]}…'}",
+        f"{text}\n",
+        sender=sender,
+        to=to,
+        now=now,
+        identity=secrets.token_hex(16),
+    )
+    try:
+        done = deliver(settings, sender, to, mail.as_bytes())
+    except MailRefused as error:
+        raise MailRefused(f"{_where(settings)} refuses the mail: {error}; see [mail] sender and who gets it") from None
+    for recipient, reason in done.refused.items():
+        raise MailRefused(f"{_where(settings)} refuses the mail for {recipient}: {reason}; see that it is right")
+    for recipient, reason in done.later.items():
+        raise ServerAway(f"{_where(settings)} puts off the mail for {recipient}: {reason}; send it again later")
+
+
+def _bounds(name: object, threshold: object) -> dict[str, float]:
+    given = threshold if isinstance(threshold, Mapping) else {"above": threshold}
+    bounds = {side: number for side, bound in given.items() if (number := _as_number(bound)) is not None}
+    if not bounds or set(given) - set(_SIDES) or len(bounds) < len(given) or any(map(math.isnan, bounds.values())):
+        raise ConfigError(
+            f"thresholds[{name!r}]={threshold!r}: must be a number, or a mapping with numbers for above, below or both"
+        )
+    return bounds
+
+
+def _as_number(value: object) -> float | None:
+    """A number of whatever library; None where it is none."""
+    if isinstance(value, str | bytes | bool) or value is None:
+        return None
+    try:
+        return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]  # of any type
+    except OverflowError:
+        return math.inf
+    except Exception:  # of whatever library the value is
+        return None
+
+
+def _where(settings: MailSettings) -> str:
+    return f"{settings.host}:{port_of(settings)}"

@@ -1,0 +1,113 @@
+"""From the points of a measurement to what a rule compares, series by series: pure functions over frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewatch.collector.store.columns import field_columns, tag_columns
+from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.series_state import Array, Values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WHY: Final = "why_"
+_PARAM: Final = "param"
+
+Series = tuple[dict[str, str], "pd.DataFrame"]
+"""The tags of a series, and its points."""
+
+
+def series_of(frame: pd.DataFrame) -> list[Series]:
+    """A measurement's points series by series, in the order in which they are.
+
+    Args:
+        frame: read with `prefix_tags`.
+    """
+    tags = tag_columns(frame.columns)
+    if not tags or frame.empty:
+        return [({}, frame)]
+    return [
+        ({name: text for name, text in zip(tags.values(), key, strict=True) if isinstance(text, str)}, part)
+        for key, part in frame.groupby([*tags], dropna=False, sort=True)
+    ]
+
+
+def series_values(rule: Rule, series: Sequence[Series], units: Mapping[str, int]) -> Iterator[Values]:
+    """What a rule compares of each series that it concerns.
+
+    Args:
+        rule: says which series, which field, and what of it.
+        series: of the rule's measurement, each ordered by time.
+        units: layer → how many it has, as far as is known.
+    """
+    concerned = [(tags, part) for tags, part in series if rule.concerns(tags)]
+    if rule.measure == "frozen":
+        yield from _frozen(concerned)
+        return
+    for tags, part in concerned:
+        if rule.measure == "not_finite":
+            value = np.nan_to_num(numbers(part, "nan_count")) + np.nan_to_num(numbers(part, "inf_count"))
+        elif rule.measure == "share_of_units":
+            value = numbers(part, rule.field) / (units_of(tags.get("layer", ""), units) or np.nan)
+        else:
+            value = numbers(part, rule.field)
+        causes = [name for name in field_columns(part.columns) if name.startswith(_WHY)]
+        named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
+        why = {name: found for name, found in named.items() if np.isfinite(found).any()}
+        yield Values(tags, times(part), numbers(part, "step"), value, why)
+
+
+def times(frame: pd.DataFrame) -> NDArray[np.int64]:
+    """(n,), nanoseconds."""
+    return frame["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64)
+
+
+def numbers(frame: pd.DataFrame, name: str) -> Array:
+    """(n,), a field; NaN where a point has none, or where it is no number."""
+    if name not in frame.columns or frame[name].dtype.kind == "O":
+        return np.full(len(frame), np.nan)
+    return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+
+
+def units_of(layer: str, units: Mapping[str, int]) -> int | None:
+    """How many units a layer has: its own entry, else that of the longest path that it lies below."""
+    known = [path for path in units if layer == path or layer.startswith(f"{path}/")]
+    return units[max(known, key=len)] if known else None
+
+
+def units_by_layer(config: Mapping[str, Any]) -> dict[str, int]:
+    """Layer → units, from the configuration that a run tells of itself."""
+    layers = config.get("layers")
+    found = {}
+    for path, about in layers.items() if isinstance(layers, Mapping) else ():
+        told = about if isinstance(about, Mapping) else {}
+        size = told.get("units") or told.get("proj_size") or told.get("hidden_size")
+        if isinstance(size, int) and size > 0:
+            found[str(path)] = size
+    return found
+
+
+def _frozen(series: Sequence[Series]) -> Iterator[Values]:
+    """The update of each layer, over all its parameters, at each capture; NaN where no other layer moves."""
+    norms: dict[tuple[tuple[str, str], ...], dict[int, float]] = {}
+    steps: dict[int, float] = {}
+    for tags, part in series:
+        layer = norms.setdefault(tuple((name, text) for name, text in tags.items() if name != _PARAM), {})
+        moments = times(part).tolist()
+        steps.update(zip(moments, numbers(part, "step").tolist(), strict=True))
+        for time, norm in zip(moments, numbers(part, "update_norm").tolist(), strict=True):
+            if norm == norm:  # noqa: PLR0124 - NaN is not itself
+                layer[time] = max(layer.get(time, 0.0), norm)
+    moving: dict[int, int] = {}
+    for layer in norms.values():
+        for time, norm in layer.items():
+            moving[time] = moving.get(time, 0) + (norm > 0)
+    for key, layer in norms.items():
+        time = np.array(sorted(layer), dtype=np.int64)
+        value = [layer[at] if moving[at] > (layer[at] > 0) else np.nan for at in time.tolist()]
+        yield Values(dict(key), time, np.array([steps[at] for at in time.tolist()]), np.array(value))

@@ -1,0 +1,153 @@
+"""Normal templates: past runs that are known to be healthy, for others of the same network to be compared with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import (
+    BASELINES,
+    GATE_STATS,
+    GATE_STATS_FIELDS,
+    GATE_UNITS,
+    HISTOGRAM_FIELDS,
+    LAYER_UPDATES,
+    TRAIN_METRICS,
+    Point,
+)
+from gatewatch.jobs.scoring.captures import Captures, Pair, captures
+from gatewatch.jobs.scoring.residuals import WARM_UP, Memory, deviations
+from gatewatch.jobs.scoring.scoring_state import forest_rows
+from gatewatch.jobs.scoring.signals import followed
+
+if TYPE_CHECKING:
+    from gatewatch.collector.store import Store
+
+Array = NDArray[np.floating[Any]]
+
+MOST: Final = 8
+"""The newest so many baselines are compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """What is normal of one phase of a network.
+
+    Attributes:
+        rows: (rows, F), what `watch.FEATURES` deviate by in the baselines.
+        profiles: (layer, gate) → of each baseline its steps, (n,), and its histograms, (n, bins).
+    """
+
+    rows: Array
+    profiles: Mapping[Pair, tuple[tuple[Array, Array], ...]]
+
+    def histograms(self, series: Pair, step: Array) -> Array | None:
+        """(n, bins), the mean of the baselines at the same steps: of each the newest capture until then, its first
+        before that. None where no baseline has such a gate.
+        """
+        found = [
+            histograms[np.maximum(np.searchsorted(steps, step, side="right") - 1, 0)]
+            for steps, histograms in self.profiles.get(series, ())
+        ]
+        return np.mean(found, axis=0) if found else None
+
+
+def add(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None:
+    """Take a run as healthy.
+
+    Raises:
+        ConfigError: the store holds no captures of such a run.
+        WriteUnavailable: the store does not answer.
+    """
+    if not store.count(GATE_STATS, "step", run=run):
+        raise ConfigError(f"run {run!r} has no captures in {store.url}; `gatewatch runs` lists those there are")
+    store.write([Point(BASELINES, {"run": run}, {"state": "added"}, clock())])
+
+
+def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None:
+    """Take that back.
+
+    Raises:
+        ConfigError: the run is no baseline.
+        WriteUnavailable: the store does not answer.
+    """
+    if run not in listed(store):
+        raise ConfigError(f"run {run!r} is no baseline in {store.url}; `gatewatch baseline list` lists those there are")
+    store.write([Point(BASELINES, {"run": run}, {"state": "removed"}, clock())])
+
+
+def listed(store: Store) -> list[str]:
+    """The runs that are taken as healthy, the one that was added last first."""
+    frame = store.read(BASELINES, prefix_tags=True)
+    if frame.empty:
+        return []
+    last = frame.drop_duplicates("run", keep="last")
+    return [str(run) for run in last[last["state"] == "added"]["run"]][::-1]
+
+
+class Baselines:
+    """The baselines of a store, read when they are first asked for.
+
+    Args:
+        store: where they are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._runs: list[str] | None = None
+        self._captures: dict[tuple[str, str], list[Captures]] = {}
+        self._normal: dict[tuple[str, tuple[Pair, ...], str], Normal | None] = {}
+
+    def normal(self, run: str, phase: str, series: tuple[Pair, ...]) -> Normal | None:
+        """What is normal of the network that has these layers and gates, in this phase; None where no other run says.
+
+        A baseline whose points are gone says nothing.
+        """
+        if self._runs is None:
+            self._runs = listed(self._store)
+        if not self._runs:
+            return None
+        excepted = run if run in self._runs else ""
+        key = phase, series, excepted
+        if key not in self._normal:
+            alike = (
+                each
+                for name in self._runs
+                if name != run
+                for each in self._captured(name, phase)
+                if tuple(sorted(each.gates)) == series and len(each.time) > WARM_UP
+            )
+            newest = list(islice(alike, MOST))
+            self._normal[key] = _normal(newest) if newest else None
+        return self._normal[key]
+
+    def _captured(self, run: str, phase: str) -> list[Captures]:
+        if (run, phase) not in self._captures:
+            frames = (
+                self._store.read(name, run=run, tags={"phase": phase}, prefix_tags=True)
+                for name in (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
+            )
+            self._captures[run, phase] = list(captures(*frames))
+        return self._captures[run, phase]
+
+
+def _normal(alike: list[Captures]) -> Normal:
+    rows: list[Array] = []
+    profiles: dict[Pair, list[tuple[Array, Array]]] = {}
+    bins = [GATE_STATS_FIELDS.index(name) for name in HISTOGRAM_FIELDS]
+    for each in alike:
+        memory = Memory()
+        usual = deviations(followed(each), memory).usual
+        rows += forest_rows(usual, memory.names, each.gates).values()
+        for series, table in each.gates.items():
+            known = np.isfinite(table[:, bins]).all(axis=1)
+            if known.any():
+                profiles.setdefault(series, []).append((each.step[known], table[known][:, bins]))
+    return Normal(np.concatenate(rows), {series: tuple(found) for series, found in profiles.items()})

@@ -1,0 +1,1 @@
+"""What can be said of a run: whether it lives, and why a score is high."""

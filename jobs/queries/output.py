@@ -1,0 +1,128 @@
+"""Rows as people and programs read them, a piece at a time: a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
+from typing import Final
+
+from gatewatch.jobs.findings.explanations import in_words
+from gatewatch.jobs.queries.answer import Cell, Row
+from gatewatch.jobs.report.text import number
+from gatewatch.jobs.terminal import printable, table
+
+BLOCK: Final = 1_000
+"""Rows that are aligned with each other: a long table begins to be printed before its end is known."""
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
+
+
+class Limited:
+    """The first of some rows, counted as they go by.
+
+    Args:
+        rows: some.
+        limit: how many at most; None for all.
+
+    Attributes:
+        count: how many have gone by.
+        more: whether there are more than the limit.
+    """
+
+    def __init__(self, rows: Iterable[Row], limit: int | None = None) -> None:
+        self._rows = rows
+        self._limit = limit
+        self.count = 0
+        self.more = False
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            if self.count == self._limit:
+                self.more = True
+                return
+            self.count += 1
+            yield row
+
+
+def as_table(rows: Iterable[Row]) -> Iterator[str]:
+    """Blocks of lines for a terminal, one after the other; each has its own header."""
+    for columns, group in groupby(rows, lambda row: row.columns):
+        header = [printable(name) for name in columns]
+        while block := list(islice(group, BLOCK)):
+            cells = [["" if cell is None else cell for cell in row.cells] for row in block]
+            yield f"{table(header, cells, _shown)}\n"
+
+
+def as_csv(rows: Iterable[Row], shown: Callable[[str], str] = str) -> Iterator[str]:
+    """Lines of CSV. Where the columns change there is an empty line and another header, as in Flux's own.
+
+    Args:
+        rows: what to write.
+        shown: what becomes of text: that on a terminal it does not speak to it.
+    """
+    between = ""
+    for columns, group in groupby(rows, lambda row: row.columns):
+        yield between + _csv_line([shown(name) for name in columns])
+        between = "\n"
+        for row in group:
+            yield _csv_line([shown(cell) if isinstance(cell, str) else _csv_cell(cell) for cell in row.cells])
+
+
+def as_json(rows: Iterable[Row]) -> Iterator[str]:
+    """The pieces of a JSON list: an object a row. What is no number in JSON, NaN and the infinities, is null."""
+    between = "[\n  "
+    for row in rows:
+        cells = (None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row.cells)
+        yield between + json.dumps(dict(zip(row.columns, cells, strict=True)))
+        between = ",\n  "
+    yield "[]\n" if between.startswith("[") else "\n]\n"
+
+
+def in_order(rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[Row]:
+    """The rows with these columns, whatever the order that the server sent them in."""
+    for row in rows:
+        cells = dict(zip(row.columns, row.cells, strict=True))
+        yield Row(columns, tuple(cells.get(name) for name in columns))
+
+
+def with_causes(rows: Iterable[Row], prefix: str) -> Iterator[Row]:
+    """The rows with one more column, `why`: the causes of an anomaly in words, the largest first.
+
+    Args:
+        rows: some.
+        prefix: of the columns that hold the causes: by how much a feature went up or down, if it is one.
+    """
+    for row in rows:
+        cells = zip(row.columns, row.cells, strict=True)
+        why = {
+            name.removeprefix(prefix): by
+            for name, by in cells
+            if name.startswith(prefix) and isinstance(by, int | float)
+        }
+        yield Row((*row.columns, "why"), (*row.cells, "; ".join(in_words(why))))
+
+
+def _shown(cell: object) -> str:
+    if isinstance(cell, bool):
+        return _csv_cell(cell)
+    if isinstance(cell, float):
+        return number(cell)
+    if isinstance(cell, str) and (match := _MOMENT.fullmatch(cell)):
+        return f"{match[1]} {match[2]}{match[3] or ''}"
+    return printable(cell)
+
+
+def _csv_cell(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
+def _csv_line(cells: list[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()

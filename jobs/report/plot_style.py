@@ -1,0 +1,85 @@
+"""What the report's line charts have in common: the empty figure, a line on it, and the colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from gatewatch.jobs.report.axis import dates
+from gatewatch.jobs.report.series import binned
+from gatewatch.jobs.report.text import plotly_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from plotly.graph_objects import Figure
+
+# Okabe and Ito's palette, which people with colour-blindness can tell apart; the same colour for a thing everywhere.
+BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"
+OTHER: Final = "#888888"
+PALETTE: Final = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
+GATE_COLOURS: Final = {
+    "input": BLUE,
+    "update": BLUE,
+    "forget": RED,
+    "reset": RED,
+    "candidate": PURPLE,
+    "cell": GREEN,
+    "output": ORANGE,
+    "hidden": SKY,
+}
+PHASE_COLOURS: Final = {"train": BLUE, "validation": RED, "backtest": PURPLE, "live": GREEN}
+
+
+def figure(height: int, *, market: bool = False) -> Figure:
+    """An empty figure, whose x-axis has dates where it shows the market's time."""
+    import plotly.graph_objects as go  # noqa: PLC0415 - loaded only where a picture is drawn
+
+    return go.Figure(
+        layout={
+            "template": None,
+            "height": height,
+            "margin": {"l": 46, "r": 12, "t": 10, "b": 36},
+            "showlegend": False,
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "hovermode": "x unified",
+            "xaxis": {"type": "date", "nticks": 6} if market else {},
+        }
+    )
+
+
+def points(x: NDArray[Any], y: NDArray[np.float64], how: str = "mean") -> dict[str, Any]:
+    """The x and y of a trace, at most 400 of them, as small as they can be written."""
+    at = binned(x, "last")
+    if at.dtype.kind == "M":
+        return {"x": dates(at), "y": binned(y, how).astype(np.float32)}
+    return {
+        "x": at.astype(np.float32 if x.max(initial=0) < 2**24 else np.float64),
+        "y": binned(y, how).astype(np.float32),
+    }
+
+
+def line(x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, how: str = "mean") -> dict[str, Any]:
+    """The arguments of a scatter trace; `name` is shown as it stands."""
+    return {
+        **points(x, y, how),
+        "name": plotly_text(name),
+        "mode": "lines",
+        "line": {"color": colour, "width": 1.8},
+        "hovertemplate": "%{y:.4~g}",
+    }
+
+
+def fit(figure: Figure, ends: Sequence[Any] | None) -> None:
+    """Let the x-axis reach from the first to the second of `ends`: floats, or datetime64."""
+    if ends is not None and ends[0] < ends[1]:
+        reach = np.asarray(ends)
+        figure.update_xaxes(range=dates(reach) if reach.dtype.kind == "M" else reach.tolist())
+
+
+def faint(colour: str, opacity: float = 0.18) -> str:
+    """A colour that what lies behind is seen through."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"

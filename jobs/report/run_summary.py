@@ -1,0 +1,165 @@
+"""The facts of a run, as the report lists them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from gatewatch.collector.schema import OWN_TAGS
+from gatewatch.collector.store.columns import tag_columns
+from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.report.series import Row, column
+from gatewatch.jobs.report.text import duration, moment, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    import pandas as pd
+
+_STATES: Final = {"live": "running when this was written", "died": "died, or cut off from the store"}
+
+
+class Fact(NamedTuple):
+    """A fact, and whether it is as `long` as a line."""
+
+    name: str
+    value: str
+    long: bool = False
+
+
+def state_of(about: Mapping[str, Any], now: datetime) -> str:
+    """live, died, or how the run ended, by what was last heard of it."""
+    seen = about.get("last_seen")
+    silent = math.inf if seen is None or seen != seen else (now - seen).total_seconds()  # noqa: PLR0124 - NaT is not itself
+    return life(str(about.get("state")), silent)
+
+
+def ending(about: Mapping[str, Any], state: str) -> str | None:
+    """A sentence on an end that was none of the run's own; None where there was no such end."""
+    if state == "died":
+        return (
+            f"Nothing was heard of the run after {_moment(about.get('last_seen'))}, and it has not said how it ended: "
+            "its process was killed, or cannot reach the store."
+        )
+    error = _text(about.get("error"))
+    return f"The run failed: {error}" if error else None
+
+
+def newest_steps(*frames: pd.DataFrame) -> dict[str, float]:
+    """Phase → its newest step in any of the frames."""
+    found: dict[str, float] = {}
+    for frame in frames:
+        phases = frame["phase"].fillna("") if "phase" in frame else [""] * len(frame)
+        for phase, step in zip(phases, column(frame, "step"), strict=True):
+            if np.isfinite(step):
+                found[phase] = max(found.get(phase, 0.0), float(step))
+    return found
+
+
+def tags_of(events: pd.DataFrame) -> list[str]:
+    """The user's own tags, as `name=value`.
+
+    Args:
+        events: points of `runs`, read with `prefix_tags`.
+    """
+    return [
+        f"{name}={value}"
+        for column, name in tag_columns(events.columns).items()
+        if name not in OWN_TAGS
+        for value in events[column].dropna().unique()
+    ]
+
+
+def facts_of(
+    about: Mapping[str, Any],
+    state: str,
+    steps: Mapping[str, float],
+    *,
+    rows: Sequence[Row],
+    tags: Sequence[str],
+    config: Mapping[str, Any],
+    market: Mapping[str, tuple[Any, Any]],
+) -> list[Fact]:
+    """Each fact that is known, in reading order.
+
+    Args:
+        about: the run's row of `store.runs()`.
+        state: what `state_of` says.
+        steps: what `newest_steps` says.
+        rows: of the table of gates.
+        tags: what `tags_of` says.
+        config: of the run.
+        market: phase → its first and last moment in the market's time, where it has that.
+    """
+    started, seen = about.get("started"), about.get("last_seen")
+    took = _span(started, seen)
+    layers = len({row.key.layer for row in rows})
+    gates = len({(row.key.layer, row.key.gate) for row in rows})
+    known = [
+        Fact("State", _STATES.get(state, state)),
+        Fact("Started", _moment(started)),
+        Fact("Last heard of", _moment(seen)),
+        Fact("Duration", f"{took} by the clock" if market and took else took),
+        Fact("Steps", _steps(steps)),
+        Fact("Phases", _phases(about, rows)),
+        Fact("Recorded", f"{_count(layers, 'layer')}, {_count(gates, 'gate')}" if rows else "no gates yet"),
+        Fact("Framework", _text(about.get("framework"))),
+        Fact("Model", _text(about.get("model"))),
+        Fact("Tags", ", ".join(tags)),
+        Fact("Market time", _market(market), long=True),
+        Fact("Libraries", _versions(config), long=True),
+    ]
+    return [fact for fact in known if fact.value]
+
+
+def _market(market: Mapping[str, tuple[Any, Any]]) -> str:
+    """From when to when, by phase where there are several."""
+    spans = [f"{phase} from {moment(first)} to {moment(last)}" for phase, (first, last) in market.items()]
+    if not spans:
+        return ""
+    first, last = min(first for first, _ in market.values()), max(last for _, last in market.values())
+    whole = f"from {moment(first)} to {moment(last)} ({duration((last - first) / np.timedelta64(1, 's'))})"
+    return f"{whole}; {', '.join(spans)}" if len(spans) > 1 else whole
+
+
+def _phases(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    named = _text(about.get("phases")).split(",")
+    return ", ".join(dict.fromkeys(phase for phase in (*named, *(row.key.phase for row in rows)) if phase))
+
+
+def _steps(newest: Mapping[str, float]) -> str:
+    """The newest step, by phase where phases differ."""
+    if len(set(newest.values())) > 1:
+        return ", ".join(f"{phase} {number(step)}" for phase, step in newest.items() if phase)
+    return number(next(iter(newest.values()))) if newest else ""
+
+
+def _count(number_of: int, what: str) -> str:
+    return f"{number_of} {what}{'s'[: number_of != 1]}"
+
+
+def _versions(config: Mapping[str, Any]) -> str:
+    """The libraries of a configuration: a mapping of name to version under `versions` or `libraries`."""
+    found: dict[str, Any] = next((config[k] for k in ("versions", "libraries") if isinstance(config.get(k), dict)), {})
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _text(value: Any) -> str:
+    import pandas as pd  # noqa: PLC0415 - the frames come from it, so it is loaded already
+
+    return value if isinstance(value, str) else "" if pd.isna(value) else str(value)
+
+
+def _moment(value: Any) -> str:
+    import pandas as pd  # noqa: PLC0415 - as above
+
+    return "" if pd.isna(value) else str(value.strftime("%Y-%m-%d %H:%M:%S UTC"))
+
+
+def _span(start: Any, end: Any) -> str:
+    import pandas as pd  # noqa: PLC0415 - as above
+
+    return "" if pd.isna(start) or pd.isna(end) else duration((end - start).total_seconds())

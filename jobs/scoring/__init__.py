@@ -1,0 +1,1 @@
+"""From captures to derived metrics and anomaly scores."""

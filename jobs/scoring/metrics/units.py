@@ -1,0 +1,90 @@
+"""What the units of a layer say: which are dead, which stand still, and in how many directions they move."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gatewatch.jobs.scoring.metrics.windows import Array, latest, piecewise
+
+RANK_CAPTURES: Final = 16
+"""The captures over which the movement of the units is looked at."""
+FROZEN_CAPTURES: Final = 16
+"""A unit that did not move for so many captures is frozen."""
+FROZEN_RANGE: Final = 1e-6
+"""What counts as not moving, as a share of the gate's range: ten times what single precision resolves."""
+
+
+def dead_share(dead_units: Array, units: ArrayLike) -> Array:
+    """The share of a layer's units that are dormant: their activity is below 0.025 of the layer's mean (Sokar et al.
+    2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning").
+
+    Args:
+        dead_units: (..., n), the field of `gate_stats`.
+        units: how many the layer has. `gate_units` tells fewer than 64 one by one; past that it holds groups.
+
+    Returns:
+        (..., n), 0 to 1; NaN where the layer's size is not known.
+    """
+    units = np.asarray(units, dtype=np.float64)
+    return dead_units / np.where(units > 0, units, np.nan)
+
+
+def frozen_share(units: Array, width: float = 1.0, captures: int = FROZEN_CAPTURES, newest: int | None = None) -> Array:
+    """The share of a layer's units whose mean activation did not move over the last captures.
+
+    The inputs are the same at each capture, so what does not move does not learn, nor does anything before it.
+
+    Args:
+        units: (..., n, units), mean activations.
+        width: of the gate's range, `gate_scale`.
+        captures: how many, the newest included.
+        newest: only of the newest so many captures.
+
+    Returns:
+        (..., n), 0 to 1, over the units that are known in all of these captures; NaN where none is.
+    """
+    windows = latest(units, captures, newest, axis=-2)
+    moved = windows.max(axis=-1) - windows.min(axis=-1)  # NaN where one of them is
+    known = np.isfinite(moved).sum(axis=-1)
+    still = (moved <= FROZEN_RANGE * width).sum(axis=-1)
+    return np.where(known > 0, still / np.maximum(known, 1), np.nan)
+
+
+def effective_ranks(units: Array, captures: int = RANK_CAPTURES, newest: int | None = None) -> Array:
+    """In how many directions the units moved over the last captures.
+
+    e to the entropy of the normalised singular values (Roy and Vetterli 2007, "The effective rank: a measure of
+    effective dimensionality"). The mean of each unit is taken off first, so units that stand still, or all move as
+    one, count as few.
+
+    Args:
+        units: (..., n, units), mean activations. Captures that know no unit are passed over, and of the others units
+            that are not known in all.
+        captures: how many, the newest included.
+        newest: only of the newest so many captures.
+
+    Returns:
+        (..., n), 1 to min(captures, units); NaN where nothing moved or fewer than two captures or units are known.
+    """
+    return piecewise(_effective_rank, latest(units, captures, newest, axis=-2), within=2)
+
+
+def _effective_rank(windows: Array) -> Array:
+    """Of (m, units, captures)."""
+    known = np.isfinite(windows)
+    present = np.any(known, axis=1, keepdims=True)
+    kept = np.all(known | ~present, axis=2, keepdims=True)
+    values = np.where(kept & present, windows, 0)
+    count = present.sum(axis=2, keepdims=True)
+    centred = np.where(kept & present, values - values.sum(axis=2, keepdims=True) / np.maximum(count, 1), 0)
+    if not centred.size:
+        return np.full(len(windows), np.nan)
+    singular = np.linalg.svd(centred, compute_uv=False)
+    moved = singular[:, 0] > 1e-7 * np.maximum(1.0, np.abs(values).max(axis=(1, 2)))
+    moved &= (count[:, 0, 0] >= 2) & (kept.sum(axis=(1, 2)) >= 2)
+    shares = singular / np.where(moved, singular.sum(axis=1), 1)[:, None]
+    entropy = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
+    return np.where(moved, np.exp(entropy), np.nan)

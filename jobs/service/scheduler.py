@@ -1,0 +1,215 @@
+"""The service: what runs when, what is said of it, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.jobs.service.executors import DaskExecutor, executor
+from gatewatch.jobs.service.health import Health
+from gatewatch.jobs.service.problem_log import Troubles, duration
+from gatewatch.jobs.service.tasks import Evaluated, Stopping, Turn, opened, score, turn
+from gatewatch.jobs.terminal import printable
+
+if TYPE_CHECKING:
+    from gatewatch.collector.config import Settings
+    from gatewatch.collector.store import Store
+    from gatewatch.jobs.scoring.scoring_pass import Pass
+
+ALERTS: Final = "alerts"
+HEALTH: Final = "health"
+DRAIN_SECONDS: Final = 20.0
+"""How long what is going on may take to end, once it is asked to."""
+STUCK_INTERVALS: Final = 4
+STUCK_SECONDS: Final = 60.0
+"""A turn that has not come further for so many intervals, and so long, is told of."""
+_LOOK_SECONDS: Final = 0.2
+_HEARD: Final = EVENT_JOB_EXECUTED | EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES
+
+Evaluate = Callable[["Store"], Evaluated | None]
+
+
+class Service:
+    """Scores what is new of every run, evaluates alerts and writes `jobs_health`, until it is stopped.
+
+    Whatever happens in a turn of a job, the next is tried: a store that is away is said once when it goes and once
+    when it is back. Any number of services may work on one store; they write the same points.
+
+    Args:
+        destination: of the store.
+        settings: `[jobs]`: the interval, the executor and so on.
+        folder: of checkpoints.
+        evaluate: evaluates the alerts of a store, each interval; None where there are none.
+        tell: given a line of each turn that did something.
+        warn: given a line of what goes wrong, and when it is well again.
+
+    Raises:
+        ConfigError: the executor cannot be had.
+    """
+
+    def __init__(
+        self,
+        destination: Mapping[str, str],
+        settings: Settings,
+        folder: Path,
+        *,
+        evaluate: Evaluate | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._destination = dict(destination)
+        self._settings = settings.jobs
+        self._folder = folder
+        self._evaluate = evaluate
+        self._tell = tell
+        self._troubles = Troubles(warn)
+        self._stopping = False
+        shards = self._settings.workers
+        self._shards = {"score" if shards == 1 else f"score-{k + 1}": (k, shards) for k in range(shards)}
+        self.health = Health([*self._shards, *([ALERTS] if evaluate else [])], time.monotonic())
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # the listener below says it in a line
+        self._scorer = executor(self._settings.executor, shards, self._begun)
+        self._scheduler = self._scheduled()
+
+    def run(self) -> bool:
+        """Work until `stop` is called; whether everything had ended when it returned."""
+        self._scheduler.start()
+        try:
+            while not self._stopping:
+                time.sleep(_LOOK_SECONDS)
+                self._watch()
+        finally:
+            drained = self._drain()
+        return drained
+
+    def stop(self) -> None:
+        """Begin nothing new, and end. From any thread, or from a signal's handler."""
+        self._stopping = True
+
+    def _scheduled(self) -> BackgroundScheduler:
+        interval = self._settings.interval_seconds
+        local = executor("local", 1, self._begun)
+        # What is late is not skipped but done once: a turn does all that has come up by then.
+        defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": max(1, round(interval))}
+        scheduler = BackgroundScheduler(
+            executors={"default": local, "score": self._scorer}, job_defaults=defaults, timezone=UTC
+        )
+        scheduler.add_listener(self._heard, _HEARD)
+        now = datetime.now(UTC)
+        add = partial(scheduler.add_job, trigger="interval", next_run_time=now, seconds=interval)
+        for job, shard in self._shards.items():
+            arguments = (self._destination, shard, str(self._folder), self._settings.captures_per_pass)
+            # What goes to another process can be pickled; this process is told how far it has come.
+            progress = {} if isinstance(self._scorer, DaskExecutor) else {"progress": partial(self._progress, job)}
+            add(score, args=arguments, kwargs=progress, id=job, executor="score")
+        if self._evaluate is not None:
+            add(self._alerts, args=(self._evaluate,), id=ALERTS)
+        scheduler.add_job(self._flush, trigger="interval", seconds=min(interval, 15), id=HEALTH)
+        return scheduler
+
+    def _alerts(self, evaluate: Evaluate) -> Turn:
+        return turn(lambda store: Turn(alerts=evaluate(store)), self._destination)
+
+    def _flush(self) -> None:
+        points = self.health.take(time.monotonic(), time.time_ns())
+        if not points:
+            return
+        try:
+            with opened(self._destination) as store:
+                store.write(points)
+        except (ConfigError, WriteUnavailable):  # the jobs meet it too, and say it
+            self.health.give_back(points)
+        except GatewatchError as error:
+            self._troubles.found(HEALTH, f"jobs_health cannot be written: {error}", "jobs_health is written")
+        else:
+            self._troubles.over(HEALTH)
+
+    def _begun(self, job: str) -> None:
+        if job != HEALTH:
+            self.health.begun(job, time.monotonic())
+
+    def _progress(self, job: str, run: str, number: int, total: int) -> None:
+        if self._stopping:
+            raise Stopping
+        self.health.heard(job, f" with run {printable(run)!r}, {number + 1} of {total}", time.monotonic())
+
+    def _heard(self, event: Any) -> None:
+        job, now = event.job_id, time.monotonic()
+        if job == HEALTH:
+            return
+        if event.code in (EVENT_JOB_MISSED, EVENT_JOB_MAX_INSTANCES):
+            self.health.missed(job)
+        elif event.code == EVENT_JOB_ERROR:
+            self.health.failed(job, now, time.time_ns())
+            error = event.exception
+            what = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
+            self._troubles.found(job, f"{job} failed: {printable(' '.join(what.split()))}", f"{job} works again")
+        else:
+            done: Turn = event.retval
+            self.health.done(job, done, now, time.time_ns())
+            self._troubles.over(job)
+            self._report(job, done)
+        if event.code != EVENT_JOB_MAX_INSTANCES:
+            self._troubles.over(f"stuck {job}")
+
+    def _report(self, job: str, turn: Turn) -> None:
+        if turn.problem is not None:
+            text = f"{printable(turn.problem)}; trying on"
+            self._troubles.found("store", text, "the store is back", source=job, lasting=turn.lasting)
+        else:
+            self._troubles.over("store", job)
+        for done in turn.passes:
+            run = f"run {printable(done.run)!r}"
+            if done.failed is not None:
+                self._troubles.found(run, f"{run} failed: {printable(done.failed)}", f"{run} is scored again")
+            else:
+                self._troubles.over(run)
+        if line := work_line(turn):
+            self._tell(line)
+
+    def _watch(self) -> None:
+        longest = max(STUCK_SECONDS, STUCK_INTERVALS * self._settings.interval_seconds)
+        for running in self.health.running(time.monotonic()):
+            if running.silent > longest and not self._stopping:
+                took = f"{running.job} has been busy{running.at} for {duration(running.silent)}"
+                text = f"{took}: it hangs, or the interval is too short for so much"
+                self._troubles.found(f"stuck {running.job}", text, f"{running.job} has ended its turn")
+
+    def _drain(self) -> bool:
+        self._stopping = True
+        deadline = time.monotonic() + DRAIN_SECONDS
+        self._scheduler.pause()
+        while self.health.running(time.monotonic()) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS / 4)
+        if "store" not in self._troubles:
+            last = threading.Thread(target=self._flush, daemon=True)
+            last.start()
+            last.join(max(1.0, deadline - time.monotonic()))
+        drained = not self.health.running(time.monotonic())
+        self._scheduler.shutdown(wait=False)
+        return drained
+
+
+def work_line(turn: Turn) -> str | None:
+    """What a turn did in one line; None where there was nothing to do."""
+    worked: Sequence[Pass] = [done for done in turn.passes if done.written]
+    if not worked:
+        return None
+    names = ", ".join(printable(done.run) for done in worked[:3])
+    more = f" and {len(worked) - 3} more" if len(worked) > 3 else ""
+    derived, scored, above = (
+        sum(getattr(done, name) for done in worked) for name in ("derived", "scored", "anomalous")
+    )
+    left = f"; {turn.behind:,} captures are left for the next turn" if turn.behind else ""
+    took = duration(turn.seconds)
+    return f"{names}{more}: {derived:,} derived, {scored:,} scored, {above:,} above 1 in {took}{left}"

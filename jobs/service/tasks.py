@@ -1,0 +1,121 @@
+"""What a worker does, on this machine or another: functions of a module, with plain arguments and results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.store import Store, reopen_store
+
+if TYPE_CHECKING:
+    from gatewatch.jobs.scoring.scoring_pass import Pass
+
+Progress = Callable[[str, int, int], None]
+_FILE = "sqlite:///"
+
+
+class Stopping(BaseException):  # as KeyboardInterrupt: no failure, and not to be caught as one
+    """Raised by `progress`: leave off before the next run."""
+
+
+class Evaluated(Protocol):
+    """What an evaluation of alerts tells: rows read and points written, and what could not be evaluated or sent."""
+
+    rows_read: int
+    points_written: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn of a job did. It can be pickled.
+
+    Attributes:
+        passes: what was done, by run.
+        alerts: what became of the alerts.
+        seconds: that it took.
+        problem: why the store could not be read or written, one line; None where it could.
+        lasting: whether somebody must mend something before the store can be used.
+    """
+
+    passes: tuple[Pass, ...] = ()
+    alerts: Evaluated | None = None
+    seconds: float = 0.0
+    problem: str | None = None
+    lasting: bool = False
+
+    @property
+    def behind(self) -> int:
+        """Captures that are left for the next turn, without the newest of each run and phase: it waits to be whole."""
+        return sum(done.behind for done in self.passes if done.behind > max(1, len(done.phases)))
+
+
+@contextmanager
+def opened(destination: Mapping[str, str]) -> Iterator[Store]:
+    """The store, which is there already: one that is a file is made by who writes captures, and by no job.
+
+    Raises:
+        ConfigError: it cannot be opened.
+        WriteUnavailable: its file does not exist.
+    """
+    path = destination["url"].removeprefix(_FILE)
+    if path != destination["url"] and not Path(path).exists():
+        raise WriteUnavailable(f"{destination['url']} does not exist yet; the first training makes it", slow=True)
+    store = reopen_store(destination)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def turn(work: Callable[[Store], Turn], destination: Mapping[str, str]) -> Turn:
+    """Do some work on a store; that it cannot be used now is an outcome, anything else an exception."""
+    begin = time.monotonic()
+    done = Turn()
+    try:
+        with opened(destination) as store, one_thread():
+            done = work(store)
+    except WriteUnavailable as error:
+        done = Turn(problem=str(error), lasting=error.slow)
+    except ConfigError as error:
+        done = Turn(problem=str(error), lasting=True)
+    except Stopping:
+        pass
+    return replace(done, seconds=time.monotonic() - begin)
+
+
+def score(
+    destination: Mapping[str, str],
+    shard: tuple[int, int],
+    state: str,
+    limit: int,
+    progress: Progress | None = None,
+) -> Turn:
+    """Derive and score what is new of the runs of one shard.
+
+    Args:
+        destination: of the store; the token of an InfluxDB comes from the worker's environment.
+        shard: its number and how many there are.
+        state: the folder of checkpoints on the worker's machine; where it cannot be made the pass does without.
+        limit: captures of a run at the most; the others are left for the next turn.
+        progress: as of `run_pass`.
+    """
+
+    def work(store: Store) -> Turn:
+        from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn loads slowly, and here nobody waits for it
+
+        folder: Path | None = Path(state)
+        try:
+            Path(state).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            folder = None
+        passes = run_pass(store, progress=progress, state=folder, shard=shard, finish=False, limit=limit)
+        return Turn(tuple(passes))
+
+    return turn(work, destination)

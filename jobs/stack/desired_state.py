@@ -1,0 +1,114 @@
+"""What InfluxDB is to hold, from the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from gatewatch.collector.environment import read_password, read_variable
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store.influxdb.permissions import HISTORY_SUFFIX
+
+_PASSWORD_BYTES: Final = range(8, 73)
+"""What InfluxDB takes: bcrypt, which it is kept by, holds no more."""
+_SECONDS: Final[Mapping[str, int]] = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+_FOR_EVER: Final = 0
+_MAX_SECONDS: Final = 100 * 365 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What InfluxDB is to hold.
+
+    Attributes:
+        url: where it is.
+        user, password: who owns it, made at its first start.
+        org: the organisation.
+        bucket: that points are written to.
+        retention_s: seconds that it keeps them; 0: for ever.
+        history_retention_s: the same of the bucket of hourly aggregates.
+    """
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+    org: str
+    bucket: str
+    retention_s: int
+    history_retention_s: int
+
+    @property
+    def history(self) -> str:
+        """The bucket of hourly aggregates."""
+        return self.bucket + HISTORY_SUFFIX
+
+    @property
+    def retentions(self) -> dict[str, int]:
+        """Bucket → seconds that it keeps points; 0: for ever."""
+        return {self.bucket: self.retention_s, self.history: self.history_retention_s}
+
+
+def wanted(environment: Mapping[str, str]) -> Wanted:
+    """What the environment asks for.
+
+    Raises:
+        ConfigError: a variable is missing or cannot be used; names it.
+    """
+    url = _text(environment, "INFLUXDB_V2_URL").rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError("INFLUXDB_V2_URL is not the address of an InfluxDB; write it as http://host:8086")
+    password = _usable("GATEWATCH_INFLUXDB_PASSWORD", read_password("GATEWATCH_INFLUXDB_PASSWORD", environment))
+    if len(password.encode(errors="replace")) not in _PASSWORD_BYTES:
+        raise ConfigError("GATEWATCH_INFLUXDB_PASSWORD must be 8 to 72 bytes long; choose another")
+    return Wanted(
+        url=url,
+        user=_text(environment, "GATEWATCH_INFLUXDB_USER", "gatewatch"),
+        password=password,
+        org=_text(environment, "INFLUXDB_V2_ORG", "gatewatch"),
+        bucket=_bucket(_text(environment, "INFLUXDB_V2_BUCKET", "gatewatch")),
+        retention_s=_retention(environment, "GATEWATCH_RETENTION"),
+        history_retention_s=_retention(environment, "GATEWATCH_HISTORY_RETENTION"),
+    )
+
+
+def _text(environment: Mapping[str, str], name: str, default: str = "") -> str:
+    return _usable(name, read_variable(name, environment) or default)
+
+
+def _usable(name: str, value: str) -> str:
+    if not value:
+        raise ConfigError(f"{name} is not set; the set-up of InfluxDB needs it in the environment")
+    if not value.isprintable():
+        raise ConfigError(f"{name} has a character that cannot be part of it; set it again")
+    return value
+
+
+def _bucket(name: str) -> str:
+    if name.startswith("_") or '"' in name:
+        raise ConfigError(
+            f"INFLUXDB_V2_BUCKET: InfluxDB takes no bucket called {name!r}; choose a name without a quote that does"
+            " not start with an underscore"
+        )
+    return name
+
+
+def _retention(environment: Mapping[str, str], name: str) -> int:
+    text = read_variable(name, environment)
+    if text in ("", "0"):
+        return _FOR_EVER
+    match = re.fullmatch(r"([1-9]\d{0,5})([hdwy])", text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise ConfigError(
+            f"{name}={text!r} is no time to keep points for; write hours, days, weeks or years, such as 72h, 90d, 26w"
+            " or 2y, or 0 for ever"
+        )
+    return seconds

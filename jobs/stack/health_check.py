@@ -1,0 +1,36 @@
+"""`python -m gatewatch.jobs.stack.health_check`: whether a service works, by what it last wrote about itself.
+
+Exit status: 0 it does, 1 it has written nothing of late or the store does not answer, 2 the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.collector.schema import JOBS_HEALTH
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.commands.common import fail
+from gatewatch.jobs.service.health import TOLD_SECONDS
+
+SILENT_SECONDS: Final = 3 * TOLD_SECONDS
+
+
+def main() -> int:
+    """Look, and return the exit status."""
+    try:
+        since = time.time_ns() - int(SILENT_SECONDS * 1e9)
+        store = open_store()
+        if store.count(JOBS_HEALTH, "duration_s", start=since):
+            return 0
+    except ConfigError as error:
+        return fail(str(error), 2)
+    except GatewatchError as error:
+        return fail(str(error))
+    return fail(f"no service has written {JOBS_HEALTH} into {store.url} for {SILENT_SECONDS:.0f} s; see its log")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
