@@ -12,9 +12,9 @@ import numpy as np
 
 from gatewatch.collector.capture import Gates
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.run_metadata import shown
-from gatewatch.collector.run_session import Session
-from gatewatch.collector.runtime.shutdown import outcome
+from gatewatch.collector.run_session import RunSession
+from gatewatch.collector.runtime.shutdown import final_status
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.times import Time, nanoseconds
 
 _EARLIEST: Final = 10**17
@@ -30,7 +30,7 @@ class Monitor(ABC):
     to look.
     """
 
-    _session: Session
+    _session: RunSession
     _arguments: Mapping[str, Any]
     _latest: tuple[int, Mapping[str, Gates]] | None = None
 
@@ -68,7 +68,7 @@ class Monitor(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._session.close(outcome(error), error)
+        self._session.close(final_status(error), error)
 
     def step(
         self,
@@ -166,5 +166,5 @@ def check_layers(layers: Sequence[str] | None) -> list[str] | None:
         ConfigError: they are no list of names.
     """
     if layers is not None and (isinstance(layers, str | os.PathLike) or not isinstance(layers, Sequence) or not layers):
-        raise ConfigError(f"layers={shown(layers)}: must be a list of names, such as ['lstm'], or None for all")
+        raise ConfigError(f"layers={safe_repr(layers)}: must be a list of names, such as ['lstm'], or None for all")
     return None if layers is None else list(layers)

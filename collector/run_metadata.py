@@ -32,29 +32,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def line(text: object) -> str:
-    """Text of whatever origin as one line that cannot speak to a terminal."""
-    try:
-        shown = str(text)
-    except Exception:  # of whoever wrote its class
-        return f"a {type(text).__name__} that cannot be shown"
-    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())
-
-
-def shown(value: object) -> str:
-    """Represent a value of whatever class on one line: what `repr` gives, or its type where that raises."""
-    try:
-        return line(repr(value))
-    except Exception:  # of whoever wrote its class
-        return f"a {type(value).__name__} that cannot be shown"
-
-
-def told(error: BaseException) -> str:
-    """An exception as one line: its type, and what it says."""
-    text = line(error)
-    return f"{type(error).__name__}: {text}"[:1024] if text else type(error).__name__
-
-
 def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:
     """The first 16 digits of the SHA-256 of shapes, types and values: two runs with it were looked at alike."""
     digest = hashlib.sha256()

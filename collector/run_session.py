@@ -18,10 +18,10 @@ from gatewatch.collector.capture_schedule import Cadence, Every
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.run_metadata import line, new_run, shown, told, versions
-from gatewatch.collector.runtime.error_guard import Guard
-from gatewatch.collector.runtime.native_threads import one_thread
-from gatewatch.collector.runtime.shutdown import unwatch, watch
+from gatewatch.collector.run_metadata import new_run, versions
+from gatewatch.collector.runtime.error_guard import ErrorGuard
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
+from gatewatch.collector.runtime.shutdown import register, unregister
 from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
     HEARTBEAT_SECONDS,
@@ -35,6 +35,7 @@ from gatewatch.collector.schema import (
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.store import Store, open_store
+from gatewatch.collector.text import describe_exception, one_line, safe_repr
 from gatewatch.collector.times import SteadyTime
 from gatewatch.collector.updates import Update, Updates, update_points
 
@@ -48,7 +49,7 @@ _RATE: Final = "learning_rate"
 log = logging.getLogger("gatewatch")
 
 
-class Session(Guard):
+class RunSession(ErrorGuard):
     """The run behind a monitor: its name, its store, its cadence and its points.
 
     Construction checks every argument and touches nothing; `start()` touches the store and the folder. After that
@@ -88,9 +89,11 @@ class Session(Guard):
         self.phase = check_phase(phase)
         self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
         if not isinstance(log_dir, str | os.PathLike | None):
-            raise ConfigError(f"log_dir={shown(log_dir)}: must be a path, or None for no files")
+            raise ConfigError(f"log_dir={safe_repr(log_dir)}: must be a path, or None for no files")
         if not isinstance(store, str | None) and not all(hasattr(store, name) for name in _STORE):
-            raise ConfigError(f"store={shown(store)}: must be a URL, such as sqlite:///gatewatch.db, or an open store")
+            raise ConfigError(
+                f"store={safe_repr(store)}: must be a URL, such as sqlite:///gatewatch.db, or an open store"
+            )
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
         self.cadence = Cadence(every, overhead, clock)
         self._own_store = store is None or isinstance(store, str)
@@ -126,7 +129,7 @@ class Session(Guard):
             return True
         over = self._begun and self._shipper is None
         if over:
-            self.say_once(f"run {self.run!r} has ended; the steps after its end are not recorded")
+            self.warn_once(f"run {self.run!r} has ended; the steps after its end are not recorded")
         return over
 
     @contextmanager
@@ -140,7 +143,9 @@ class Session(Guard):
         except Exception as error:
             self._unrecorded = not self.started
             lost = "nothing is recorded" if self._unrecorded else "a part of it is not recorded"
-            log.warning("gatewatch: the start of the run failed, training goes on and %s: %s", lost, told(error))
+            log.warning(
+                "gatewatch: the start of the run failed, training goes on and %s: %s", lost, describe_exception(error)
+            )
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
         """Look at the store and the folders, then begin the run.
@@ -176,7 +181,7 @@ class Session(Guard):
         self._shipping_seconds = 0.0
         self._updates = updates
         self.cadence.begin(self.step)
-        watch(self)
+        register(self)
         about = {
             **config,
             "log_dir": None if self.log_dir is None else str(self.log_dir),
@@ -187,8 +192,8 @@ class Session(Guard):
             "host": platform.node(),
             "pid": self._process,
         }
-        text = json.dumps({name: _plain(value) for name, value in about.items()}, default=line, skipkeys=True)
-        self.event("started", framework=framework, model=line(model), config=text)
+        text = json.dumps({name: _plain(value) for name, value in about.items()}, default=one_line, skipkeys=True)
+        self.event("started", framework=framework, model=one_line(model), config=text)
         self.prepare()
 
     def _check_unused(self) -> None:
@@ -218,7 +223,7 @@ class Session(Guard):
         """
         found = dict(metrics or {})
         for name in no_numbers(found):
-            self.say_once(f"metric {name!r} is left out: it is no number")
+            self.warn_once(f"metric {name!r} is left out: it is no number")
         rate, self._rate = self._rate, None
         if rate is not None and self._last_capture_step == self.step and found.get(_RATE) is None:
             found[_RATE] = rate
@@ -232,10 +237,10 @@ class Session(Guard):
         `metrics` of the same step, called next, writes the learning rate.
 
         Args:
-            look: gives layer → gates; called in `one_thread`.
+            look: gives layer → gates; called in `single_threaded_blas`.
             time: nanoseconds since the epoch; now where None.
         """
-        with self.charged("capture"), one_thread():
+        with self.charged("capture"), single_threaded_blas():
             updates = self._measured()
             layers = look()
             moment = self._time() if time is None else time
@@ -313,7 +318,7 @@ class Session(Guard):
 
     @contextmanager
     def looking(self, kind: str) -> Iterator[None]:
-        """Guard what runs inside, and charge it to the budget."""
+        """ErrorGuard what runs inside, and charge it to the budget."""
         with self.guarded("a look at the parameters"), self.charged(kind):
             yield
 
@@ -326,14 +331,14 @@ class Session(Guard):
         finally:
             self.cadence.charge(kind, self._clock() - begin)
 
-    def tell_end(self, status: str, error: BaseException | None = None) -> None:
+    def record_end(self, status: str, error: BaseException | None = None) -> None:
         """Write how the run ends; only the first time."""
         with self._ending:
             if self.started and not self._told_end and os.getpid() == self._process:
                 self._told_end = True
                 with self.guarded("the end of the run"):
                     self.health()
-                    self.event(status, **({} if error is None else {"error": told(error)}))
+                    self.event(status, **({} if error is None else {"error": describe_exception(error)}))
 
     def close(
         self, status: str = "completed", error: BaseException | None = None, seconds: float | None = None
@@ -356,7 +361,7 @@ class Session(Guard):
             shipper = self._shipper
             if shipper is None:
                 return
-            self.tell_end(status, error)
+            self.record_end(status, error)
             self._shipper = None
         with self.guarded("the end of the run"):
             if self._updates is not None:
@@ -365,17 +370,17 @@ class Session(Guard):
             shipper.close(CLOSE_SECONDS if seconds is None else seconds)
             if self._own_store and shipper.stopped:
                 self.store.close()
-        unwatch(self)
+        unregister(self)
 
     def abandon(self) -> None:
         """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""
         if self._shipper is not None and os.getpid() == self._process:
             threading.Thread(target=self.close, args=("interrupted",), name="gatewatch-end").start()
 
-    def forked(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: nobody holds here what another thread held there."""
         self._ending = threading.RLock()
-        self._time.forked()
+        self._time.after_fork_in_child()
         self._shipping_seconds = 0.0
 
     def _put(self, points: list[Point]) -> None:
@@ -386,7 +391,7 @@ class Session(Guard):
 def _plain(value: Any) -> Any:
     """A value that JSON can hold: itself, or as text where it is of a user's class that JSON cannot show."""
     try:
-        json.dumps(value, default=line, skipkeys=True)
+        json.dumps(value, default=one_line, skipkeys=True)
     except Exception:  # of whoever wrote its class
-        return line(value)
+        return one_line(value)
     return value

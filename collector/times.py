@@ -55,7 +55,7 @@ class SteadyTime:
     def __init__(self, now: Callable[[], int], clock: Callable[[], float]) -> None:
         self._now, self._clock = now, clock
         self._time, self._at = 0, 0.0
-        self.forked()
+        self.after_fork_in_child()
 
     def __call__(self) -> int:
         """The time, later than at any call before."""
@@ -66,8 +66,8 @@ class SteadyTime:
             self._time, self._at = time, at
             return time
 
-    def forked(self) -> None:
-        """In a forked child: nobody holds the lock here."""
+    def after_fork_in_child(self) -> None:
+        """Replace the lock in a forked child, where another thread's hold on it would never end."""
         self._lock = threading.Lock()
 
 

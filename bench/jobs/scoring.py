@@ -28,7 +28,7 @@ import pytest
 from bench.jobs.captures import SERIES, fill
 from bench.rounds import Place, extent, measure, place, show
 from bench.shipping import TIMEOUT_S, influxd
-from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES
 from gatewatch.collector.store import Store
 from gatewatch.collector.store.sqlite.store import SqliteStore
@@ -50,7 +50,7 @@ Forget = Callable[[], None]
 def rate(store: Store, forget: Forget) -> float:
     """Windows scored a second in a pass over runs that are new to it."""
     forget()
-    with one_thread():
+    with single_threaded_blas():
         begin = time.perf_counter()
         failed = [done.failed for done in run_pass(store) if done.failed]
         seconds = time.perf_counter() - begin

@@ -16,11 +16,12 @@ from gatewatch.collector.keras.probe import as_probe, call_once, misfit, shapes
 from gatewatch.collector.keras.trace import trace, undisturbed
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State, check_layers
-from gatewatch.collector.run_metadata import fingerprint, shown
-from gatewatch.collector.run_session import Session
-from gatewatch.collector.runtime.error_guard import ask, has_attribute
-from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.run_metadata import fingerprint
+from gatewatch.collector.run_session import RunSession
+from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.store import Store
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import LayerGates, Trace
 
 _LONGEST_SUMMARY: Final = 16_384
@@ -85,13 +86,15 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     ) -> None:
         super().__init__()
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self._session = Session(
+        self._session = RunSession(
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
         if model is not None and not isinstance(model, keras.Layer):
-            raise ConfigError(f"model={shown(model)}: must be a Keras model; with fit it need not be given")
+            raise ConfigError(f"model={safe_repr(model)}: must be a Keras model; with fit it need not be given")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ConfigError(f"optimizer={shown(optimizer)}: must be a Keras optimizer; a compiled model has its own")
+            raise ConfigError(
+                f"optimizer={safe_repr(optimizer)}: must be a Keras optimizer; a compiled model has its own"
+            )
         self._optimizer = optimizer
         self._chosen = check_layers(layers)
         self._probe = None if probe is None else as_probe(probe)
@@ -187,7 +190,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             },
             updates=self._updates,
         )
-        session.leave_out(traced.unreplayed)
+        session.report_unreplayed(traced.unreplayed)
         session.replay_error = traced.error
         return traced
 
@@ -215,7 +218,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def _first_look(self, model: Any) -> Trace:
         try:
-            with one_thread():
+            with single_threaded_blas():
                 return trace(model, self._probe, self._layers, verify=True)
         except ConfigError:
             raise
@@ -229,25 +232,27 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         traced = trace(self.model, seen, self._layers, states=states, verify=not self._verified)
         if traced.stale:  # the model was changed in the middle of the run
-            self._session.leave_out(traced.unreplayed)
+            self._session.report_unreplayed(traced.unreplayed)
             self._layers, self._verified = self._choose(self.model), False
             traced = trace(self.model, seen, self._layers, states=states, verify=True)
         if not self._verified:
             self._verified = True
             self._session.replay_error = traced.error
-        self._session.leave_out(traced.unreplayed)
+        self._session.report_unreplayed(traced.unreplayed)
         return traced.layers
 
 
 def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded of a model with its run. What it does not say, or raises when it is asked, is None."""
     for named in (model, *layers.values()):
-        ask(named, "name")  # the walks go on without a name; that it raises is said here
+        safe_get(named, "name")  # the walks go on without a name; that it raises is said here
     with undisturbed(model, layers.values()):
         return {
             "layers": {path: _describe_layer(layer) for path, layer in layers.items()},
-            "parameters": ask(model, "count_params()", lambda: int(model.count_params())) if model.built else None,
-            "summary": ask(model, "summary()", lambda: _summary(model)) if has_attribute(model, "summary") else None,
+            "parameters": safe_get(model, "count_params()", lambda: int(model.count_params())) if model.built else None,
+            "summary": safe_get(model, "summary()", lambda: _summary(model))
+            if has_attribute(model, "summary")
+            else None,
         }
 
 
@@ -258,11 +263,11 @@ def _summary(model: Any) -> str:
 
 
 def _describe_layer(layer: Any) -> dict[str, Any]:
-    cell = ask(layer, "cell")
+    cell = safe_get(layer, "cell")
     return {
         "type": type(layer).__name__,
-        "units": ask(cell, "units"),
-        "go_backwards": ask(layer, "go_backwards"),
-        "stateful": ask(layer, "stateful"),
-        "dropout": ask(cell, "dropout"),
+        "units": safe_get(cell, "units"),
+        "go_backwards": safe_get(layer, "go_backwards"),
+        "stateful": safe_get(layer, "stateful"),
+        "dropout": safe_get(cell, "dropout"),
     }

@@ -9,7 +9,7 @@ import keras
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import name_of
-from gatewatch.collector.run_metadata import line
+from gatewatch.collector.text import one_line
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -73,6 +73,6 @@ def first_line(error: BaseException) -> str:
         text = str(error)
     except Exception:  # of whoever wrote its class
         return type(error).__name__
-    lines = [line(_ESCAPE.sub("", part)) for part in text.splitlines()]
+    lines = [one_line(_ESCAPE.sub("", part)) for part in text.splitlines()]
     telling = [told for told in lines if told and not told.startswith("Exception encountered when calling")]
     return telling[0] if telling else type(error).__name__

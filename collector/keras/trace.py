@@ -25,7 +25,7 @@ from gatewatch.collector.keras.layers import (
 from gatewatch.collector.keras.patched_call import intercepted, joined
 from gatewatch.collector.keras.probe import first_line
 from gatewatch.collector.keras.record_calls import Recorder
-from gatewatch.collector.runtime.signals import interruptible, uninterrupted
+from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.trace import Trace, told
 
 _LARGEST_STATE: Final = 65_536
@@ -57,14 +57,14 @@ def trace(
     present = recurrent_layers(model)
     replayed = _replayed(layers, result)
     if replayed:
-        with uninterrupted(), ExitStack() as stack:
+        with defer_sigint(), ExitStack() as stack:
             stack.enter_context(undisturbed(model, present.values()))
             for layer in time_distributed_layers(model):
                 stack.enter_context(joined(layer, recorder))
             for path, layer in replayed.items():
                 stack.enter_context(intercepted(layer, path, recorder, (states or {}).get(path), verify))
             try:
-                with interruptible():
+                with allow_sigint():
                     model(x, training=False)
             except Exception:
                 if result.refused is not None:  # without what Keras writes around it

@@ -1,4 +1,4 @@
-"""What goes wrong beside a training is said once and counted, and never raised into it."""
+"""Errors beside a training: each is logged once and counted, and none is raised into the training."""
 
 from __future__ import annotations
 
@@ -8,78 +8,78 @@ from contextlib import contextmanager
 from typing import Any
 
 from gatewatch.collector.errors import GatewatchError
-from gatewatch.collector.run_metadata import line, told
+from gatewatch.collector.text import describe_exception, one_line
 
 log = logging.getLogger("gatewatch")
 
 
-def ask(owner: Any, name: str, answer: Callable[[], Any] | None = None) -> Any:
-    """Ask something of a user's object, whose class may do anything: the answer, or None where asking raises.
+def safe_get(owner: Any, name: str, call: Callable[[], Any] | None = None) -> Any:
+    """Read or call something of a user's object, and return None where that raises.
 
     A failure is logged in one line that names the object's class, the method and the exception.
 
     Args:
         owner: the object.
-        name: what is asked, for the log: `summary()`, or the name of an attribute.
-        answer: asks it. Where None, the attribute of that name is read; it is None where there is no such attribute.
+        name: what is read, for the log: `summary()`, or the name of an attribute.
+        call: reads it. Where None, the attribute of that name is read, None if there is no such attribute.
     """
     try:
-        return getattr(owner, name, None) if answer is None else answer()
+        return getattr(owner, name, None) if call is None else call()
     except Exception as error:
         log.warning(
             "gatewatch: %s.%s is left out of what is recorded of the run: it raised %s",
             type(owner).__name__,
             name,
-            told(error),
+            describe_exception(error),
         )
         return None
 
 
 def has_attribute(owner: Any, name: str) -> bool:
-    """Whether an object of a user's class has an attribute; it has none where asking raises."""
+    """Return whether an object of a user's class has an attribute; False where reading it raises."""
     try:
         return hasattr(owner, name)
-    except Exception:  # of whoever wrote its class
+    except Exception:  # a user's class may do anything
         return False
 
 
-class Guard:
-    """Says and counts.
+class ErrorGuard:
+    """Swallow errors: log each kind once, and count them.
 
     Attributes:
-        failures: what was being done → how often it failed.
+        failures: activity → how often it failed.
         unreplayed: layer → why it is not recorded.
     """
 
     def __init__(self) -> None:
         self.failures: dict[str, int] = {}
         self.unreplayed: dict[str, str] = {}
-        self._said: set[str] = set()
+        self._warnings: set[str] = set()
 
-    def say_once(self, text: str) -> None:
-        """Log a warning, the first time."""
-        if text not in self._said:
-            self._said.add(text)
-            log.warning("gatewatch: %s", line(text))
+    def warn_once(self, text: str) -> None:
+        """Log a warning, unless the same text was logged before."""
+        if text not in self._warnings:
+            self._warnings.add(text)
+            log.warning("gatewatch: %s", one_line(text))
 
-    def leave_out(self, unreplayed: Mapping[str, str]) -> None:
-        """Say once of each layer that it is not recorded, and why."""
+    def report_unreplayed(self, unreplayed: Mapping[str, str]) -> None:
+        """Log that layers are not recorded, once for each layer.
+
+        Args:
+            unreplayed: layer → the reason.
+        """
         for path, reason in unreplayed.items():
             if path not in self.unreplayed:
                 log.warning("gatewatch: layer %r is not recorded: %s", path, reason)
                 self.unreplayed[path] = reason
 
     @contextmanager
-    def guarded(self, doing: str) -> Iterator[None]:
-        """Let nothing out into the training: log a failure once and count it."""
+    def guarded(self, activity: str) -> Iterator[None]:
+        """Catch every exception that is raised inside; the first of each activity is logged, all are counted."""
         try:
             yield
         except Exception as error:
-            self.failed(doing, error)
-
-    def failed(self, doing: str, error: Exception) -> None:
-        """Log a failure, the first time, and count it."""
-        if doing not in self.failures:
-            text = line(error) if isinstance(error, GatewatchError) else told(error)
-            log.warning("gatewatch: %s failed, training goes on: %s", doing, text)
-        self.failures[doing] = self.failures.get(doing, 0) + 1
+            if activity not in self.failures:
+                text = one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)
+                log.warning("gatewatch: %s failed, training goes on: %s", activity, text)
+            self.failures[activity] = self.failures.get(activity, 0) + 1

@@ -1,4 +1,4 @@
-"""Native libraries held to one thread while a network is looked at: its matrices are too small to gain from more."""
+"""Hold BLAS and OpenMP to one thread during a capture: the matrices are too small to gain from more."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from threadpoolctl import ThreadpoolController
 
 
 class _Limit:
-    """What was before the first look of several at once is what each puts back.
+    """The limit that overlapping captures share: each restores the numbers from before the first of them.
 
-    Some libraries keep the number by thread and others for the process, so each thread sets and restores it itself; one
-    that looks on after another has finished may have more threads than it needs, which costs it a little time.
+    Some libraries keep the number by thread and others by process, so each thread sets and restores it itself. A
+    capture that goes on after another has ended may have more than one thread, which costs a little time.
     """
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class _Limit:
             self.users -= 1
             self.before.restore_original_limits()
 
-    def forked(self) -> None:
-        """In the child: the other threads that needed it are not there."""
+    def after_fork_in_child(self) -> None:
+        """Forget the users: the child has none of the parent's other threads."""
         self.lock = threading.Lock()
         if self.users:
             self.users = 0
@@ -48,8 +48,8 @@ _limit = _Limit()
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Hold BLAS and OpenMP to one thread. For any number of threads at once, each in its own time."""
+def single_threaded_blas() -> Iterator[None]:
+    """Hold BLAS and OpenMP to one thread. It may be nested, and entered by several threads at once."""
     _limit.enter()
     try:
         yield
@@ -58,4 +58,4 @@ def one_thread() -> Iterator[None]:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_limit.forked)
+    os.register_at_fork(after_in_child=_limit.after_fork_in_child)

@@ -1,6 +1,6 @@
-"""How runs end that nobody ended: the process ends, a signal asks for it, or a notebook's cell fails.
+"""End runs that the program does not end itself: at exit, on SIGTERM, or where a notebook cell fails.
 
-All runs of a process are told to end first, and share what time there is to ship.
+All runs of a process write how they end first, and then share the time that there is to ship.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, Final, Protocol
 
 
 class Run(Protocol):
-    """What can be ended."""
+    """What `register` takes."""
 
-    def tell_end(self, status: str, error: BaseException | None = None) -> None:
-        """Write how it ends; again without effect."""
+    def record_end(self, status: str, error: BaseException | None = None) -> None:
+        """Write how the run ends; a second call does nothing."""
 
     def close(self, status: str, error: BaseException | None = None, seconds: float | None = None) -> None:
-        """End it, and ship what is left for so long; again, and in a forked child, without effect."""
+        """End the run and ship what is left for so many seconds; a second call, or one in a fork, does nothing."""
 
-    def forked(self) -> None:
-        """Told in a forked child."""
+    def after_fork_in_child(self) -> None:
+        """Called in a forked child."""
 
 
 END_SECONDS: Final = 10.0
@@ -36,50 +36,54 @@ _registered: Final[list[object]] = []
 _in_this_cell: Final[list[Run]] = []
 
 
-def watch(run: Run) -> None:
-    """End the run when the process does, at SIGTERM, or when the notebook's cell that began it fails."""
+def register(run: Run) -> None:
+    """End the run when the process ends, on SIGTERM, or when the notebook cell that began it fails."""
     if not _registered:
         _registered.append(atexit.register(_at_exit))
     if not _open:
-        _on_sigterm()
+        _install_sigterm_handler()
     _open.append(run)
-    if threading.current_thread() is threading.main_thread() and _watch_cells():
+    if threading.current_thread() is threading.main_thread() and _hook_notebook_cells():
         _in_this_cell.append(run)
 
 
-def unwatch(run: Run) -> None:
-    """The run has ended."""
+def unregister(run: Run) -> None:
+    """Leave a run alone from now on, since it has ended; with the last run the SIGTERM handler goes."""
     for runs in (_open, _in_this_cell):
         if run in runs:
             runs.remove(run)
-    in_main = threading.current_thread() is threading.main_thread()  # elsewhere the handler must stay
+    in_main = threading.current_thread() is threading.main_thread()  # only the main thread can remove a handler
     if not _open and in_main and signal.getsignal(signal.SIGTERM) is _at_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def outcome(error: BaseException | None) -> str:
-    """The status of a run that an exception has ended: failed, or interrupted where it was no error."""
+def final_status(error: BaseException | None) -> str:
+    """Return the status of a run that ended with an exception.
+
+    Returns:
+        `completed` for None, `failed` for an `Exception`, `interrupted` for others, such as KeyboardInterrupt.
+    """
     if error is None:
         return "completed"
     return "failed" if isinstance(error, Exception) else "interrupted"
 
 
-def _end(status: str, error: BaseException | None) -> None:
+def _end_all(status: str, error: BaseException | None) -> None:
     deadline = time.monotonic() + END_SECONDS
     runs = list(_open)
     for run in runs:
-        run.tell_end(status, error)
+        run.record_end(status, error)
     for run in runs:
         run.close(status, error, max(0.0, deadline - time.monotonic()))
 
 
 def _at_exit() -> None:
     error = getattr(sys, "last_value", None)
-    _end("interrupted" if error is None else outcome(error), error)
+    _end_all("interrupted" if error is None else final_status(error), error)
 
 
-def _on_sigterm() -> None:
-    """Only where nobody else has something to do at SIGTERM; who has, ends the process in his own way."""
+def _install_sigterm_handler() -> None:
+    """Install a handler only where SIGTERM has its default one; leave the user's own handler alone."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _at_sigterm)
 
@@ -90,15 +94,15 @@ def _at_sigterm(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def end() -> None:
-        _end("interrupted", None)
+        _end_all("interrupted", None)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    # In a thread: this may be in the middle of anything, and what it holds it gives back only when we return.
+    # In a thread: the main thread may hold any lock here, and releases it only after this handler returns.
     threading.Thread(target=end, name="gatewatch-end").start()
 
 
-def _watch_cells() -> bool:
-    """Whether this runs in IPython, which then tells of the end of each cell."""
+def _hook_notebook_cells() -> bool:
+    """Ask IPython to call `_after_cell` after each cell. Return whether this process runs in IPython."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     if shell is None:
@@ -113,16 +117,16 @@ def _after_cell(result: Any) -> None:
     _in_this_cell.clear()
     if error is not None:
         for run in runs:
-            run.close(outcome(error), error)
+            run.close(final_status(error), error)
 
 
-def _after_fork() -> None:
+def _after_fork_in_child() -> None:
     _in_this_cell.clear()
     for run in _open:
-        run.forked()
-    if _open and signal.getsignal(signal.SIGTERM) is _at_sigterm:  # the child's end is not the run's
+        run.after_fork_in_child()
+    if _open and signal.getsignal(signal.SIGTERM) is _at_sigterm:  # the child's end is not the end of the run
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

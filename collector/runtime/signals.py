@@ -1,4 +1,4 @@
-"""Moments at which Ctrl-C waits: what is half set up, or half put back, would stay so."""
+"""Defer Ctrl-C (SIGINT) while something is half set up or half restored."""
 
 from __future__ import annotations
 
@@ -10,83 +10,83 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-def uninterrupted() -> AbstractContextManager[None]:
-    """Hold SIGINT back for as long as it lasts; one that came meanwhile is handled at its end, once.
+def defer_sigint() -> AbstractContextManager[None]:
+    """Defer SIGINT to the end of the block; one or more that arrived inside are handled there, once.
 
-    It does nothing outside the main thread, which alone is interrupted, nor where no handler of Python's is set. It may
-    be nested. What takes long inside belongs in `interruptible`:
+    It does nothing outside the main thread, which alone is interrupted, nor where SIGINT has no Python handler. It may
+    be nested. What takes long inside belongs in `allow_sigint`:
 
     ```python
-    with uninterrupted():
+    with defer_sigint():
         change()
         try:
-            with interruptible():
+            with allow_sigint():
                 work()
         finally:
-            put_back()
+            restore()
     ```
     """
-    return _Holding()
+    return _DeferSigint()
 
 
-def interruptible() -> AbstractContextManager[None]:
-    """Let SIGINT through again inside the innermost `uninterrupted`, at once where one was held back."""
-    return _Letting()
+def allow_sigint() -> AbstractContextManager[None]:
+    """Handle SIGINT again inside the innermost `defer_sigint`, at once where one is pending."""
+    return _AllowSigint()
 
 
-class _Holding(AbstractContextManager[None]):
+class _DeferSigint(AbstractContextManager[None]):
     """A class, and its own handler: a generator that an interrupt cuts off would go on when it is collected."""
 
     def __init__(self) -> None:
         self._handler: Callable[[int, FrameType | None], Any] | None = None
-        self._held = False
+        self._pending = False
 
     def __enter__(self) -> None:
-        self.hold()
+        self.defer()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.let_through()
+        self.restore()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self._held = True
+        self._pending = True
 
-    def hold(self) -> None:
-        """Take the place of whatever handler there is by now."""
-        handler = _handler()
+    def defer(self) -> None:
+        """Replace the present handler by this object."""
+        handler = _sigint_handler()
         if callable(handler):
             self._handler = handler
             signal.signal(signal.SIGINT, self)
 
-    def let_through(self) -> None:
-        """Put the handler back, and let it handle what was held; one that was set meanwhile stays."""
+    def restore(self) -> None:
+        """Restore the handler, unless another was set meanwhile, and raise the pending signal again."""
         if self._handler is None:
             return
-        if _handler() is self:
+        if _sigint_handler() is self:
             signal.signal(signal.SIGINT, self._handler)
-        if self._held:
-            self._held = False
+        if self._pending:
+            self._pending = False
             signal.raise_signal(signal.SIGINT)
 
 
-class _Letting(AbstractContextManager[None]):
+class _AllowSigint(AbstractContextManager[None]):
     def __init__(self) -> None:
-        self._holding: _Holding | None = None
+        self._deferring: _DeferSigint | None = None
 
     def __enter__(self) -> None:
-        handler = _handler()
-        if isinstance(handler, _Holding):
-            self._holding = handler
-            handler.let_through()
+        handler = _sigint_handler()
+        if isinstance(handler, _DeferSigint):
+            self._deferring = handler
+            handler.restore()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._holding is not None:
-            self._holding.hold()
+        if self._deferring is not None:
+            self._deferring.defer()
 
 
-def _handler() -> Any:
-    """The handler of SIGINT; None outside the main thread."""
+def _sigint_handler() -> Any:
+    """Return the handler of SIGINT; None outside the main thread."""
     return signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None

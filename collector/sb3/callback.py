@@ -15,8 +15,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import check_layers
-from gatewatch.collector.run_session import Session
-from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.run_session import RunSession
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
 from gatewatch.collector.sb3.run_metadata import model_config, model_name
 from gatewatch.collector.store import Store
@@ -91,7 +91,7 @@ class GateMonitorCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        self._session = Session(
+        self._session = RunSession(
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
         self._chosen = check_layers(layers)
@@ -129,7 +129,7 @@ class GateMonitorCallback(BaseCallback):
             "probe_fingerprint": None if self._probe is None else self._probe.fingerprint,
         }
         session.start(framework="sb3", model=model_name(model), config=config, updates=updates)
-        session.leave_out(traced.unreplayed)
+        session.report_unreplayed(traced.unreplayed)
         self._offset = session.step - model.num_timesteps if self._begun else 0
         session.step = self._offset + model.num_timesteps
         self._begun, self._collected = True, False
@@ -215,7 +215,7 @@ class GateMonitorCallback(BaseCallback):
             except Exception:  # it is of another model, with the same callback
                 self._probe = None
         try:
-            with one_thread():
+            with single_threaded_blas():
                 traced = self._trace(self._probe or present_probe(model))
         except ConfigError:
             raise
@@ -228,7 +228,7 @@ class GateMonitorCallback(BaseCallback):
     def _look(self) -> Mapping[str, LayerGates]:
         assert self._probe is not None  # noqa: S101 - where there is none yet nobody looks
         traced = self._trace(self._probe)
-        self._session.leave_out(traced.unreplayed)
+        self._session.report_unreplayed(traced.unreplayed)
         return traced.layers
 
     def _trace(self, probe: Probe) -> Trace:

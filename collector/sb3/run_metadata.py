@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from gatewatch.collector.runtime.error_guard import ask, has_attribute
+from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
 
 _OF_THE_ALGORITHM: Final = (
     *("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm"),
@@ -18,22 +18,26 @@ _OF_THE_POLICY: Final = ("shared_lstm", "enable_critic_lstm")
 def model_name(model: OnPolicyAlgorithm) -> str:
     """Algorithm and policy, the latter by the name that it is asked for, where it has one."""
     kind = type(model.policy)
-    aliases = ask(model, "policy_aliases", lambda: [name for name, one in model.policy_aliases.items() if one is kind])
+    aliases = safe_get(
+        model, "policy_aliases", lambda: [name for name, one in model.policy_aliases.items() if one is kind]
+    )
     return f"{type(model).__name__} {next(iter(aliases or ()), kind.__name__)}"
 
 
 def model_config(model: OnPolicyAlgorithm) -> dict[str, Any]:
     """The hyperparameters that matter, and the environment's id; what an algorithm lacks is left out."""
     policy = model.policy
-    lstm = ask(policy, "lstm_actor")
+    lstm = safe_get(policy, "lstm_actor")
     sizes = (
-        {} if lstm is None else {"lstm_hidden_size": ask(lstm, "hidden_size"), "n_lstm_layers": ask(lstm, "num_layers")}
+        {}
+        if lstm is None
+        else {"lstm_hidden_size": safe_get(lstm, "hidden_size"), "n_lstm_layers": safe_get(lstm, "num_layers")}
     )
     return {
         "env": _environment_id(model),
-        "learning_rate": ask(model, "lr_schedule()", lambda: model.lr_schedule(model._current_progress_remaining)),
-        **{name: ask(model, name) for name in _OF_THE_ALGORITHM if has_attribute(model, name)},
-        **{name: ask(policy, name) for name in _OF_THE_POLICY if has_attribute(policy, name)},
+        "learning_rate": safe_get(model, "lr_schedule()", lambda: model.lr_schedule(model._current_progress_remaining)),
+        **{name: safe_get(model, name) for name in _OF_THE_ALGORITHM if has_attribute(model, name)},
+        **{name: safe_get(policy, name) for name in _OF_THE_POLICY if has_attribute(policy, name)},
         **sizes,
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from gatewatch.collector.spool.queue import ABOUT, DESTINATION, REJECTED, found
+from gatewatch.collector.spool.queue import ABOUT, DESTINATION, REJECTED, list_paths
 from gatewatch.collector.spool.segment import SUFFIX, Segment, read_segment
 
 
@@ -35,7 +35,7 @@ class Waiting:
 
 def waiting(root: Path) -> Iterator[Waiting]:
     """What waits for each store that has a folder in a spool."""
-    for about in found(root, f"*/{DESTINATION}"):
+    for about in list_paths(root, f"*/{DESTINATION}"):
         try:
             destination = json.loads(about.read_text())
         except (OSError, ValueError):
@@ -45,7 +45,7 @@ def waiting(root: Path) -> Iterator[Waiting]:
 
 
 def _segments(folder: Path) -> Iterator[Segment]:
-    for path in found(folder, f"[0-9]*/*{SUFFIX}"):
+    for path in list_paths(folder, f"[0-9]*/*{SUFFIX}"):
         with suppress(OSError):  # shipped in this moment
             yield read_segment(path)
 

@@ -23,7 +23,7 @@ from typing import Final
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.spool.segment import SUFFIX, Batch
-from gatewatch.collector.spool.writer_dir import LOCK, Lane
+from gatewatch.collector.spool.writer_dir import LOCK, WriterDir
 
 SEGMENT_BYTES: Final = 4 * 2**20
 _REJECTED_BYTES: Final = 8 * 2**20
@@ -60,8 +60,8 @@ class Spool:
         self._max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max(1, max_bytes // 4))
         self._lock = threading.Lock()
-        self._own: Lane | None = None
-        self._adopted: list[Lane] = []
+        self._own: WriterDir | None = None
+        self._adopted: list[WriterDir] = []
         self._in_flight: Batch | None = None
         self._closed = False
         self.dropped = self.damaged = 0
@@ -75,7 +75,7 @@ class Spool:
         """
         try:
             with self._lock:
-                self._lane()
+                self._own_dir()
         except OSError as error:
             raise ConfigError(
                 f"the spool folder {self.folder.parent} cannot be written: {error.strerror or error}; name another in "
@@ -89,7 +89,7 @@ class Spool:
             OSError: they cannot be written; nothing of them was.
         """
         with self._lock:
-            if self._lane().append(lines, points, self._segment_bytes):
+            if self._own_dir().append(lines, points, self._segment_bytes):
                 self._make_room()
 
     def next_batch(self, most: int) -> Batch | None:
@@ -100,7 +100,7 @@ class Spool:
         """
         with self._lock:
             self._in_flight, problem = None, None
-            for lane in self._lanes():
+            for lane in self._writer_dirs():
                 try:
                     self._in_flight = lane.next_batch(most)
                 except OSError as error:  # a part that cannot be read does not hold up the others
@@ -119,7 +119,7 @@ class Spool:
         """The points of a batch are in the store, or refused: they will not come again."""
         with self._lock:
             self._in_flight = None
-            for lane in self._lanes():
+            for lane in self._writer_dirs():
                 if batch.segment in lane.segments:
                     self.damaged += batch.damaged
                     self.dropped += batch.lost
@@ -128,12 +128,13 @@ class Spool:
     def adopt(self) -> int:
         """Take over what dead processes have left for this store; how many points that is."""
         with self._lock:
-            mine = {lane.folder for lane in self._lanes()}
+            mine = {lane.folder for lane in self._writer_dirs()}
         # Without the lock: to read what was left takes a while, and a training may want to append.
-        found = [lane for folder in _lane_folders(self.folder) if folder not in mine and (lane := Lane.adopt(folder))]
+        others = [folder for folder in _list_writer_dirs(self.folder) if folder not in mine]
+        adopted = list(filter(None, map(WriterDir.adopt, others)))
         points = 0
         with self._lock:
-            for lane in found:
+            for lane in adopted:
                 if self._closed:
                     lane.close()
                 else:
@@ -158,26 +159,26 @@ class Spool:
     def waiting(self) -> int:
         """Points that wait here for this process to ship them."""
         with self._lock:
-            return sum(lane.points for lane in self._lanes())
+            return sum(lane.points for lane in self._writer_dirs())
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes on disk of what waits here for this process to ship it."""
         with self._lock:
-            return sum(segment.size - segment.shipped for lane in self._lanes() for segment in lane.segments)
+            return sum(segment.size - segment.shipped for lane in self._writer_dirs() for segment in lane.segments)
 
     def close(self) -> None:
         """Let go of everything; what is left is there for the next."""
         with self._lock:
             self._closed = True
-            for lane in self._lanes():
+            for lane in self._writer_dirs():
                 lane.close()
             self._own, self._adopted = None, []
 
-    def _lanes(self) -> list[Lane]:
+    def _writer_dirs(self) -> list[WriterDir]:
         return [*self._adopted, *([] if self._own is None else [self._own])]
 
-    def _lane(self) -> Lane:
+    def _own_dir(self) -> WriterDir:
         if self._own is None or not self._own.folder.exists():  # somebody may have cleared the folder
             if self._own is not None:
                 self.damaged += sum(len(segment.records) for segment in self._own.segments)
@@ -185,7 +186,7 @@ class Spool:
                 self._own.forget()
                 self._own = None
             self._make_folder()
-            self._own = Lane.create(self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}")
+            self._own = WriterDir.create(self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}")
         return self._own
 
     def _make_folder(self) -> None:
@@ -197,8 +198,8 @@ class Spool:
             temporary.replace(about)
 
     def _make_room(self) -> None:
-        mine = self._lanes()
-        others = set(_lane_folders(self.folder)) - {lane.folder for lane in mine}
+        mine = self._writer_dirs()
+        others = set(_list_writer_dirs(self.folder)) - {lane.folder for lane in mine}
         size = sum(_size(folder) for folder in others) + sum(lane.size for lane in mine)
         flying = None if self._in_flight is None else self._in_flight.segment
         for lane in mine:
@@ -210,9 +211,9 @@ class Spool:
                     self.dropped += segment.points
                     lane.remove(segment)
 
-    def _forked(self) -> None:
+    def _reset_after_fork(self) -> None:
         self._lock = threading.Lock()
-        for lane in self._lanes():
+        for lane in self._writer_dirs():
             lane.forget()
         self._own, self._adopted, self._in_flight = None, [], None
         self.dropped = self.damaged = 0
@@ -238,18 +239,18 @@ def _folder_name(destination: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(destination), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def found(folder: Path, pattern: str) -> list[Path]:
+def list_paths(folder: Path, pattern: str) -> list[Path]:
     """As `Path.glob`, which fails where a folder vanishes under it: other processes come and go here."""
     return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - said above
 
 
-def _lane_folders(folder: Path) -> list[Path]:
-    return [lock.parent for lock in found(folder, f"[0-9]*/{LOCK}")]
+def _list_writer_dirs(folder: Path) -> list[Path]:
+    return [lock.parent for lock in list_paths(folder, f"[0-9]*/{LOCK}")]
 
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in found(folder, f"*{SUFFIX}"):
+    for path in list_paths(folder, f"*{SUFFIX}"):
         with suppress(OSError):
             size += path.stat().st_size
     return size
@@ -258,10 +259,10 @@ def _size(folder: Path) -> int:
 _spools: weakref.WeakSet[Spool] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _after_fork_in_child() -> None:
     for spool in list(_spools):
-        spool._forked()
+        spool._reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

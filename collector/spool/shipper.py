@@ -15,10 +15,10 @@ from typing import Final
 from gatewatch.collector.errors import WriteRejected, WriteUnavailable
 from gatewatch.collector.line_parser import decode, split_lines
 from gatewatch.collector.line_protocol import encode
-from gatewatch.collector.run_metadata import line
 from gatewatch.collector.schema import Point, point_problem
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.store.protocol import Store
+from gatewatch.collector.text import one_line
 
 BATCH_POINTS: Final = 5_000
 """Points of a record and of a write: what InfluxDB's own documentation calls best."""
@@ -329,7 +329,7 @@ class Shipper:
 
     def _went_away(self, error: Exception) -> None:
         self._away = True
-        self.problem = line(error)
+        self.problem = one_line(error)
         what = "mend" if getattr(error, "slow", False) else "away"  # an outage may end in a missing bucket
         self._say(what, f"{self.store.url} takes no points now, they wait: {error}")
 
@@ -342,7 +342,7 @@ class Shipper:
     def _say(self, what: str, text: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            log.warning("gatewatch: %s", line(text))
+            log.warning("gatewatch: %s", one_line(text))
 
 
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()

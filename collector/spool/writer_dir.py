@@ -17,7 +17,7 @@ from gatewatch.collector.spool.segment import NEW, SUFFIX, Batch, Segment, as_re
 LOCK: Final = "lock"
 
 
-class Lane:
+class WriterDir:
     """A folder of segments that one process writes, or that another has taken over from one that died.
 
     Not for several threads at once: the spool holds a lock of its own.

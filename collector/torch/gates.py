@@ -8,7 +8,7 @@ from torch import nn
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.replay.recurrence import Array
-from gatewatch.collector.run_metadata import shown
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.layers import recurrent_layers
 from gatewatch.collector.torch.probe import misfit
 from gatewatch.collector.torch.trace import trace
@@ -38,7 +38,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
             be replayed exactly. Where only some cannot, a warning names them.
     """
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"module={shown(module)}: must be a torch.nn.Module")
+        raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
     layers = recurrent_layers(module)
     if not layers:
         kinds = "nn.LSTM, nn.GRU, their cells, or get_gate_history()"

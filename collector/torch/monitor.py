@@ -12,11 +12,12 @@ from torch import nn
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import Monitor, State, check_layers
-from gatewatch.collector.run_metadata import fingerprint, shown
-from gatewatch.collector.run_session import Session
-from gatewatch.collector.runtime.error_guard import ask, has_attribute
-from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.run_metadata import fingerprint
+from gatewatch.collector.run_session import RunSession
+from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.store import Store
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, recurrent_layers
 from gatewatch.collector.torch.preserve_state import undisturbed
 from gatewatch.collector.torch.probe import arrays, as_inputs, as_probe, misfit, shapes
@@ -78,8 +79,8 @@ class GateMonitor(Monitor):
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if not isinstance(module, nn.Module):
-            raise ConfigError(f"module={shown(module)}: must be a torch.nn.Module")
-        self._session = Session(
+            raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
+        self._session = RunSession(
             log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
         )
         self._chosen = check_layers(layers)
@@ -104,13 +105,13 @@ class GateMonitor(Monitor):
             updates=TorchUpdates(module, session.looking) if session.learns else None,
         )
         if traced is not None:
-            session.leave_out(traced.unreplayed)
+            session.report_unreplayed(traced.unreplayed)
 
     def _first_look(self) -> Trace | None:
         if self._probe is None:  # each step brings what it is to be looked at with
             return None
         try:
-            with one_thread():
+            with single_threaded_blas():
                 traced = self._trace(self._probe)
         except ConfigError:
             raise
@@ -125,7 +126,7 @@ class GateMonitor(Monitor):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         self._layers = choose(self._module, self._chosen)  # a module may be changed in the middle of a run
         traced = self._trace(inputs or (), state)
-        self._session.leave_out(traced.unreplayed)
+        self._session.report_unreplayed(traced.unreplayed)
         return traced.layers
 
     def _trace(self, inputs: tuple[Any, ...], state: State | None = None) -> Trace:
@@ -160,13 +161,16 @@ def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[st
     with undisturbed(module):
         return {
             "layers": {name: _describe_layer(layer.module) for name, layer in layers.items()},
-            "parameters": ask(
+            "parameters": safe_get(
                 module, "parameters()", lambda: sum(int(parameter.numel()) for parameter in module.parameters())
             ),
-            "summary": ask(module, "__repr__()", lambda: repr(module)),
+            "summary": safe_get(module, "__repr__()", lambda: repr(module)),
         }
 
 
 def _describe_layer(module: nn.Module) -> dict[str, Any]:
     asked = ("input_size", "hidden_size", "proj_size", "bidirectional", "dropout", "batch_first", "bias")
-    return {"type": type(module).__name__, **{name: ask(module, name) for name in asked if has_attribute(module, name)}}
+    return {
+        "type": type(module).__name__,
+        **{name: safe_get(module, name) for name in asked if has_attribute(module, name)},
+    }

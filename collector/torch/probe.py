@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.run_metadata import line
+from gatewatch.collector.text import one_line
 
 
 def as_probe(probe: Any) -> tuple[Any, ...]:
@@ -76,7 +76,7 @@ def misfit(what: str, inputs: tuple[Any, ...], module: nn.Module, error: Excepti
 
 def first_line(error: BaseException) -> str:
     """What an error says, on one line; its type where it says nothing."""
-    return next(filter(None, map(line, str(error).splitlines())), type(error).__name__)
+    return next(filter(None, map(one_line, str(error).splitlines())), type(error).__name__)
 
 
 def _copy(part: Any) -> Any:

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.runtime.signals import interruptible, uninterrupted
+from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.torch.calls import Call, Weights, as_array, read_call, read_weights, replay
 from gatewatch.collector.torch.initial_state import begun
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
@@ -53,7 +53,7 @@ def trace(
         raise ConfigError(
             f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
         )
-    with uninterrupted(), undisturbed(module), begun(layers, states), watched(layers) as result, interruptible():
+    with defer_sigint(), undisturbed(module), begun(layers, states), watched(layers) as result, allow_sigint():
         call()
     return result
 
@@ -88,7 +88,7 @@ def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
     finally:
         for handle in handles:
             handle.remove()
-    with interruptible():
+    with allow_sigint():
         _fill(result, layers, watches, runs)
 
 

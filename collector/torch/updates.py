@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from gatewatch.collector.runtime.signals import uninterrupted
+from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.torch.layers import trainable_parameters
 from gatewatch.collector.updates import Array, Update, largest, steady, update_fields
 
@@ -58,7 +58,7 @@ class TorchUpdates:
 
     def keep(self) -> None:
         """Watch the next step."""
-        with uninterrupted():
+        with defer_sigint():
             self.release()
             found = trainable_parameters(self._module)
             self._found = {name: some for name, some in found.items() if all(map(_has_values, some))}
@@ -96,7 +96,7 @@ class TorchUpdates:
 
     def release(self) -> None:
         """Remove the hooks and forget what they saw."""
-        with uninterrupted():
+        with defer_sigint():
             for handle in self._handles:
                 handle.remove()
             self._handles, self._found, self._whole, self._steps = [], {}, {}, {}

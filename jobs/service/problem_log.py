@@ -16,7 +16,7 @@ class _Trouble:
     sources: set[str] = field(default_factory=set)
 
 
-class Troubles:
+class ProblemLog:
     """What is wrong now. For any number of threads.
 
     Args:

@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from gatewatch.jobs.service.executors import DaskExecutor, executor
 from gatewatch.jobs.service.health import Health
-from gatewatch.jobs.service.problem_log import Troubles, duration
+from gatewatch.jobs.service.problem_log import ProblemLog, duration
 from gatewatch.jobs.service.tasks import Evaluated, Stopping, Turn, opened, score, turn
 from gatewatch.jobs.terminal import printable
 
@@ -72,7 +72,7 @@ class Service:
         self._folder = folder
         self._evaluate = evaluate
         self._tell = tell
-        self._troubles = Troubles(warn)
+        self._troubles = ProblemLog(warn)
         self._stopping = False
         shards = self._settings.workers
         self._shards = {"score" if shards == 1 else f"score-{k + 1}": (k, shards) for k in range(shards)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.store import Store, reopen_store
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def turn(work: Callable[[Store], Turn], destination: Mapping[str, str]) -> Turn:
     begin = time.monotonic()
     done = Turn()
     try:
-        with opened(destination) as store, one_thread():
+        with opened(destination) as store, single_threaded_blas():
             done = work(store)
     except WriteUnavailable as error:
         done = Turn(problem=str(error), lasting=error.slow)

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.run_session import CLOSE_SECONDS, Session
+from gatewatch.collector.run_session import CLOSE_SECONDS, RunSession
 from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
     GATE_STATS,
@@ -896,7 +896,7 @@ def test_sigterm_while_the_loop_goes_on(front, stored, brief):
 def test_a_clock_that_jumps_back(influxd, stored, monkeypatch):
     """The system's clock is not ours to set: the default of the argument that takes it is replaced."""
     ahead = [3600 * 10**9]
-    monkeypatch.setitem(Session.__init__.__kwdefaults__, "now", lambda: time.time_ns() + sum(ahead))
+    monkeypatch.setitem(RunSession.__init__.__kwdefaults__, "now", lambda: time.time_ns() + sum(ahead))
     train(influxd.url, meanwhile=at(4, ahead.clear))
     assert_whole(stored)
     stats = stored.read(GATE_STATS, tags={"gate": "forget"})

@@ -37,7 +37,7 @@ ROLLOUT = ENVS * STEPS
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def single_threaded_blas():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

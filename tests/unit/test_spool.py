@@ -44,7 +44,7 @@ def take(spool, most=5000):
 
 def after_a_kill(spool):
     """What a process leaves that was killed: its files, and no lock."""
-    spool._forked()
+    spool._reset_after_fork()
 
 
 def segments(root):

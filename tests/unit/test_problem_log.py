@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewatch.jobs.service.problem_log import Troubles, duration
+from gatewatch.jobs.service.problem_log import ProblemLog, duration
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def said():
 @pytest.fixture
 def troubles(said):
     moments = iter(range(1000))
-    return Troubles(said.append, lambda: next(moments))
+    return ProblemLog(said.append, lambda: next(moments))
 
 
 def found(troubles, text="away", what="store", **options):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from gatewatch.collector.runtime.signals import interruptible, uninterrupted
+from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 
 
 @pytest.fixture(autouse=True)
@@ -24,31 +24,31 @@ def handler():
 
 def test_an_interrupt_waits_for_the_end_and_comes_once():
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
+    with pytest.raises(KeyboardInterrupt), defer_sigint():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         done.append(1)
     assert done == [1]
-    with uninterrupted():
+    with defer_sigint():
         pass
 
 
 def test_an_error_inside_gives_way_to_the_interrupt_that_it_is_the_context_of():
-    with pytest.raises(KeyboardInterrupt) as caught, uninterrupted():
+    with pytest.raises(KeyboardInterrupt) as caught, defer_sigint():
         signal.raise_signal(signal.SIGINT)
         raise ValueError
     assert isinstance(caught.value.__context__, ValueError)
-    with pytest.raises(ValueError, match="mine"), uninterrupted():
+    with pytest.raises(ValueError, match="mine"), defer_sigint():
         raise ValueError("mine")
 
 
 def test_nested_ones_wait_for_the_outermost():
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        with uninterrupted():
+    with pytest.raises(KeyboardInterrupt), defer_sigint():
+        with defer_sigint():
             signal.raise_signal(signal.SIGINT)
         done.append("inner")
-        with uninterrupted():
+        with defer_sigint():
             pass
         done.append("outer")
     assert done == ["inner", "outer"]
@@ -56,9 +56,9 @@ def test_nested_ones_wait_for_the_outermost():
 
 def test_what_may_be_interrupted_is_at_once_and_what_is_put_back_afterwards_is_not():
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
+    with pytest.raises(KeyboardInterrupt), defer_sigint():
         try:
-            with interruptible():
+            with allow_sigint():
                 signal.raise_signal(signal.SIGINT)
                 done.append("not reached")
         finally:
@@ -69,26 +69,26 @@ def test_what_may_be_interrupted_is_at_once_and_what_is_put_back_afterwards_is_n
 
 def test_one_that_was_held_back_comes_before_what_may_be_interrupted():
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
+    with pytest.raises(KeyboardInterrupt), defer_sigint():
         signal.raise_signal(signal.SIGINT)
-        with interruptible():
+        with allow_sigint():
             done.append("not reached")
     assert done == []
-    with interruptible():  # by itself it does nothing
+    with allow_sigint():  # by itself it does nothing
         pass
 
 
 def test_a_handler_of_the_users_is_called_and_one_that_is_set_meanwhile_stays():
     called, later = [], []
     signal.signal(signal.SIGINT, lambda number, frame: called.append(number))
-    with uninterrupted():
+    with defer_sigint():
         signal.raise_signal(signal.SIGINT)
         assert called == []
     assert called == [signal.SIGINT]
-    with uninterrupted(), interruptible():
+    with defer_sigint(), allow_sigint():
         signal.signal(signal.SIGINT, lambda number, frame: later.append(number))
     signal.raise_signal(signal.SIGINT)
-    with uninterrupted():
+    with defer_sigint():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     assert (called, later) == ([signal.SIGINT], [signal.SIGINT])
 
@@ -96,9 +96,9 @@ def test_a_handler_of_the_users_is_called_and_one_that_is_set_meanwhile_stays():
 @pytest.mark.parametrize("ignoring", [signal.SIG_IGN, signal.SIG_DFL])
 def test_where_python_handles_none_nothing_is_changed(ignoring):
     signal.signal(signal.SIGINT, ignoring)
-    with uninterrupted():
+    with defer_sigint():
         assert signal.getsignal(signal.SIGINT) is ignoring
-        with interruptible():
+        with allow_sigint():
             assert signal.getsignal(signal.SIGINT) is ignoring
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -107,7 +107,7 @@ def test_other_threads_are_left_alone():
     done = []
 
     def work():
-        with uninterrupted(), interruptible():
+        with defer_sigint(), allow_sigint():
             done.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
@@ -121,10 +121,10 @@ def test_at_whatever_moment_it_comes_what_was_changed_is_put_back():
     state, interrupted, begin = [], 0, time.perf_counter()
 
     def round_of_work():
-        with uninterrupted():
+        with defer_sigint():
             state.append("changed")
             try:
-                with interruptible():
+                with allow_sigint():
                     sum(range(500))
             finally:
                 state.clear()

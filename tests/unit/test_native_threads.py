@@ -9,7 +9,7 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from gatewatch.collector.runtime.native_threads import one_thread
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
 
 assert np.ones((2, 2)) @ np.ones(2) is not None  # so that BLAS is there
 
@@ -20,14 +20,14 @@ def blas():
 
 def test_it_is_one_inside_and_what_it_was_outside():
     with threadpool_limits(2, user_api="blas"):
-        with one_thread():
+        with single_threaded_blas():
             assert blas() == {1}
         assert blas() == {2}
 
 
 def test_it_may_be_used_inside_itself():
     with threadpool_limits(2, user_api="blas"):
-        with one_thread(), one_thread():
+        with single_threaded_blas(), single_threaded_blas():
             assert blas() == {1}
         assert blas() == {2}
 
@@ -35,7 +35,7 @@ def test_it_may_be_used_inside_itself():
 def test_threads_that_overlap_leave_it_as_it_was():
     def other():
         for _ in range(200):
-            with one_thread():
+            with single_threaded_blas():
                 time.sleep(0.0005)
 
     with threadpool_limits(2, user_api="blas"):
@@ -51,7 +51,7 @@ def test_a_fork_in_the_middle_of_another_threads_look_has_what_it_was():
     inside, leave = threading.Event(), threading.Event()
 
     def other():
-        with one_thread():
+        with single_threaded_blas():
             inside.set()
             leave.wait(10)
 
