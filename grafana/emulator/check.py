@@ -53,7 +53,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the table that `gatewatch grafana check` prints.
+    """What the queries of one panel gave.
 
     Attributes:
         dashboard, panel: titles; variables and annotations are taken together.

@@ -1,4 +1,4 @@
-"""What Grafana shows and watches, as Python: `python -m grafana.source` writes the files that lie beside it."""
+"""Grafana's dashboards and alert rules in Python: `python -m grafana.source` writes the files beside it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ DASHBOARDS: Final = {
     "health": health.dashboard,
     "runbook": runbook.dashboard,
 }
-"""File → what builds it."""
+"""Name of the file → the function that builds the dashboard."""
 
 
 def dashboards() -> dict[str, dict[str, Any]]:
-    """The dashboards, by uid."""
-    return {found["uid"]: found for found in (make() for make in DASHBOARDS.values())}
+    """Return the dashboards by uid."""
+    return {board["uid"]: board for board in (make() for make in DASHBOARDS.values())}
 
 
 def files() -> dict[str, Mapping[str, Any]]:
-    """Everything that is generated: path below `grafana/` → content."""
+    """Return everything that is generated: path below `grafana/` → content."""
     boards = dashboards()
     pictures = {f"dashboards/{name}.json": board for name, board in zip(DASHBOARDS, boards.values(), strict=True)}
     alerting = {f"provisioning/alerting/{name}": content for name, content in alerting_files(boards).items()}
@@ -38,21 +38,35 @@ def files() -> dict[str, Mapping[str, Any]]:
 
 
 def build(folder: Path) -> list[Path]:
-    """Write everything into a folder, the same bytes each time.
+    """Write all files into a folder, the same bytes each time.
 
     Args:
         folder: `grafana/` of a checkout, or any other.
 
     Returns:
-        The files, in the order of their names.
+        Their paths, sorted.
     """
-    written = []
-    for name, content in sorted(files().items()):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        written.append(path)
-    return written
+    rendered = _rendered()
+    for name, text in rendered.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text)
+    return [folder / name for name in rendered]
 
 
-__all__ = ["DASHBOARDS", "build", "dashboards", "files", "panel_id"]
+def differing(folder: Path) -> list[str]:
+    """Return the names of the files in a folder that are missing or are not what `build` would write."""
+    return [
+        name
+        for name, text in _rendered().items()
+        if not (folder / name).exists() or (folder / name).read_bytes() != text
+    ]
+
+
+def _rendered() -> dict[str, bytes]:
+    return {
+        name: (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        for name, content in sorted(files().items())
+    }
+
+
+__all__ = ["DASHBOARDS", "build", "dashboards", "differing", "files", "panel_id"]

@@ -1,20 +1,16 @@
-"""`gatewatch grafana build`, `check` and `push`: dashboards and alert rules, from their source to a Grafana."""
+"""`gatewatch grafana push`: dashboards and alert rules into a Grafana."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.commands.common import Commands, existing_store, fail, need, print_json
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.commands.common import Commands, fail, need, print_json
 from gatewatch.jobs.terminal import printable, table
 
 if TYPE_CHECKING:
@@ -30,28 +26,10 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
     """Add the command."""
     grafana = commands.add_parser(
         "grafana",
-        help="build the dashboards, try their queries, or push them to a Grafana",
-        description="The dashboards and alert rules for Grafana: build their files from their source, run the"
-        " queries of the dashboards without a Grafana, or push everything to a Grafana of yours.",
+        help="push dashboards and alert rules to a Grafana of yours",
+        description="The dashboards and alert rules for a Grafana of yours.",
     )
     actions = grafana.add_subparsers(title="actions", required=True, metavar="ACTION")
-    build = actions.add_parser(
-        "build",
-        help="write the dashboards and alerting files from their source",
-        description="Writes the files of the dashboards and of alerting from their source, grafana/source of a"
-        " checkout, the same bytes each time. A change of the source takes effect with it.",
-    )
-    build.add_argument("--check", action="store_true", help="write nothing: say which differ from their source")
-    build.set_defaults(run_command=_build)
-    check = actions.add_parser(
-        "check",
-        parents=[with_store],
-        help="run every query of every dashboard",
-        description="Runs every query of every dashboard against the store, an InfluxDB, as Grafana would when they"
-        " are opened, and says of each panel how many rows came and how long it took. Needs no Grafana.",
-    )
-    check.add_argument("--json", action="store_true", help="print JSON")
-    check.set_defaults(run_command=_check)
     push = actions.add_parser(
         "push",
         parents=[with_store],
@@ -68,66 +46,6 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
     push.add_argument("--overwrite", action="store_true", help="replace what you changed, too")
     push.add_argument("--json", action="store_true", help="print JSON")
     push.set_defaults(run_command=_push)
-
-
-def _build(arguments: argparse.Namespace) -> int:
-    from gatewatch.jobs.grafana.artifacts import checkout  # noqa: PLC0415 - `--help` needs none of it
-
-    root = checkout()
-    if root is None:
-        raise ConfigError("dashboards are built from their source: run this with the gatewatch of a checkout")
-    need("dev", "grafana_foundation_sdk")
-    sys.path.insert(0, str(root))
-    build = import_module("grafana.source").build
-    if not arguments.check:
-        try:
-            written = build(root / "grafana")
-        except OSError as error:
-            raise GatewatchError(
-                f"{error.filename or root / 'grafana'} cannot be written: {error.strerror}; the checkout must be yours"
-                " to write, and `gatewatch grafana build --check` writes nothing"
-            ) from None
-        for path in written:
-            print(path.relative_to(root))
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = {path.relative_to(folder): path.read_bytes() for path in build(Path(folder))}
-    differing = [name for name, content in fresh.items() if _bytes(root / "grafana" / name) != content]
-    for name in differing:
-        fail(f"grafana/{name} differs from its source; run `gatewatch grafana build`")
-    return 1 if differing else 0
-
-
-def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    from gatewatch.collector.store import influx_token  # noqa: PLC0415 - `--help` needs none of it
-    from gatewatch.jobs.grafana.artifacts import dashboards, dashboards_folder  # noqa: PLC0415 - as above
-    from grafana.emulator.check import check  # noqa: PLC0415 - as above
-    from grafana.emulator.frames import FluxSource  # noqa: PLC0415 - as above
-
-    store = existing_store(arguments)
-    if "bucket" not in store.destination:
-        raise ConfigError(f"Grafana reads an InfluxDB, and the store is {store.url}: name one with --store")
-    source = FluxSource(
-        store.url, org=store.destination["org"], bucket=store.destination["bucket"], token=influx_token()
-    )
-    things = [thing.content for thing in dashboards(dashboards_folder())]
-    try:
-        rows = list(check(things, source, now=time.time_ns()))
-    finally:
-        source.close()
-    if arguments.json:
-        print_json([asdict(row) for row in rows])
-    else:
-        header = ["dashboard", "panel", "queries", "rows", "ms", "problem"]
-        print(table(header, [[*astuple(row)[:4], round(row.milliseconds), row.problem or ""] for row in rows]))
-    failed = sum(row.problem is not None for row in rows)
-    if failed:
-        fail(f"{failed} of {len(rows)} fail")
-    return 1 if failed else 0
 
 
 def _push(arguments: argparse.Namespace) -> int:

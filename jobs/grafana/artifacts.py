@@ -70,12 +70,6 @@ def alerting_folder() -> Path:
     return _folder("provisioning/alerting")
 
 
-def checkout() -> Path | None:
-    """The checkout that this package lies in, or None where it is installed."""
-    root = Path(__file__).resolve().parents[2]
-    return root if (root / "grafana" / "source").is_dir() and (root / "pyproject.toml").exists() else None
-
-
 def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Thing]:
     """All that a Grafana should have, in the order in which it is made.
 
@@ -118,7 +112,7 @@ def dashboards(folder: Path) -> list[Thing]:
         try:
             things.append(Thing(DASHBOARD, content["uid"], content["title"], content))
         except KeyError as error:
-            raise GatewatchError(f"{path}: a dashboard without {error}; run `gatewatch grafana build`") from None
+            raise GatewatchError(f"{path}: a dashboard without {error}; run `python -m grafana.source`") from None
     return things
 
 
@@ -196,19 +190,17 @@ def _rules(file: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[
 
 
 def _folder(name: str) -> Path:
-    root = checkout()
-    places = [root / "grafana" / name] if root else [Path(__file__).parent / name]
-    for place in places:
-        if place.is_dir() and any(place.glob("*.json")):
+    here = Path(__file__).resolve().parent
+    for place in (here / name, here.parents[1] / "grafana" / name):  # installed, or in a checkout
+        if any(place.glob("*.json")):
             return place
-    remedy = "run `gatewatch grafana build`" if root else "install gatewatch again"
-    raise GatewatchError(f"{places[0]}: there is nothing to push; {remedy}")
+    raise GatewatchError(f"{here / name}: there is nothing to push; install gatewatch again")
 
 
 def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise GatewatchError(f"{path}: missing; run `gatewatch grafana build`, or install gatewatch again") from None
+        raise GatewatchError(f"{path}: missing; install gatewatch again") from None
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from None

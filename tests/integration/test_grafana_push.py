@@ -183,6 +183,13 @@ def results(found):
     return [result for result, _ in found.values()]
 
 
+@pytest.mark.parametrize("command", [["grafana"], ["grafana", "push"], ["check"]])
+def test_help_says_what_a_command_does(capsys, command):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    assert re.search(r"\n\n[A-Z][^\n]{30,}", capsys.readouterr().out)
+
+
 class TestAFreshGrafana:
     def test_everything_is_made_and_can_be_edited(self, grafana, capsys, store):
         found, err = push(capsys)

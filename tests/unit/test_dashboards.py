@@ -14,7 +14,8 @@ from grafana_foundation_sdk.models import units
 from gatewatch.collector.schema import GATE_SCALES
 from grafana.emulator.check import panels, time_range
 from grafana.emulator.references import problems
-from grafana.source import DASHBOARDS, build, dashboards, files, panel_id
+from grafana.source import DASHBOARDS, build, dashboards, differing, files, panel_id
+from grafana.source.__main__ import main
 from grafana.source.flux import DATASOURCE_UID, pattern, text
 from grafana.source.variables import SIGMOID, TITLES
 
@@ -36,11 +37,10 @@ def all_panels(boards):
 
 class TestFiles:
     def test_what_lies_here_is_what_is_built(self, tmp_path):
-        """Where this fails after a change of the source, `gatewatch grafana build` writes the files anew."""
+        """Where this fails after a change of the source, `python -m grafana.source` writes the files anew."""
         written = build(tmp_path)
         assert {path.relative_to(tmp_path).as_posix() for path in written} == set(files())
-        for path in written:
-            assert path.read_bytes() == (GRAFANA / path.relative_to(tmp_path)).read_bytes(), path.name
+        assert differing(GRAFANA) == []
 
     def test_nothing_else_lies_here(self):
         kept = {path.relative_to(GRAFANA).as_posix() for path in GRAFANA.rglob("*.json")}
@@ -49,6 +49,26 @@ class TestFiles:
     def test_it_is_built_alike_each_time(self, tmp_path):
         first = [path.read_bytes() for path in build(tmp_path / "a")]
         assert first == [path.read_bytes() for path in build(tmp_path / "b")]
+
+    def test_a_file_that_was_edited_by_hand_or_is_missing_is_named(self, tmp_path, capsys):
+        assert main([], tmp_path) == 0
+        assert f"{tmp_path}/dashboards/runs.json" in capsys.readouterr().out.split()
+        assert main(["--check"], tmp_path) == 0
+        (tmp_path / "dashboards/gates.json").unlink()
+        edited = tmp_path / "dashboards/runs.json"
+        edited.write_text(edited.read_text().replace("Runs", "Races"))
+        assert main(["--check"], tmp_path) == 1
+        assert capsys.readouterr() == (
+            "",
+            "grafana/dashboards/gates.json differs from its source; run `python -m grafana.source`\n"
+            "grafana/dashboards/runs.json differs from its source; run `python -m grafana.source`\n",
+        )
+        assert "Races" in edited.read_text()
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path, capsys):
+        (tmp_path / "dashboards").touch()
+        assert main([], tmp_path) == 1
+        assert capsys.readouterr().err == f"{tmp_path}/dashboards cannot be written: File exists\n"
 
 
 class TestReferences:
