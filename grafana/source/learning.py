@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gatewatch.collector.schema import GATE_DERIVED, LAYER_UPDATES, TRAIN_METRICS
-from gatewatch.jobs.scoring.metrics.learning import UPDATE_FAST, UPDATE_SLOW, VANISHED
+from gatewatch.jobs.thresholds import GRADIENT_VANISHED, UPDATE_FAST, UPDATE_HEALTHY, UPDATE_SLOW
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, points, window
@@ -88,14 +88,15 @@ def _updates() -> list[Any]:
             banded(
                 lines(
                     "Gradient norm, before and after clipping",
-                    f"Healthy: within a decade or two, not falling for ever. Below {VANISHED:g} it has vanished; a "
-                    "hundred times its usual it explodes. Where clipped lies far below, clipping decides the step.",
+                    f"Healthy: within a decade or two, not falling for ever. Below {GRADIENT_VANISHED:g} it has "
+                    "vanished; a hundred times its usual it explodes. Where clipped lies far "
+                    "below, clipping decides the step.",
                     norms,
                     f"{_OF_PARAM} ${{__field.name}}",
                     "sci",
                 ),
                 (None, RED),
-                (VANISHED, CLEAR),
+                (GRADIENT_VANISHED, CLEAR),
             )
         ),
         logarithmic(
@@ -110,8 +111,8 @@ def _updates() -> list[Any]:
                 ),
                 (None, RED),
                 (UPDATE_SLOW, YELLOW),
-                (1e-4, GREEN),
-                (1e-2, YELLOW),
+                (UPDATE_HEALTHY[0], GREEN),
+                (UPDATE_HEALTHY[1], YELLOW),
                 (UPDATE_FAST, RED),
             )
         ),

@@ -8,6 +8,7 @@ from typing import Final
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.scoring.metrics import MEMORY_GATES
+from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
 
 _GATES: Final = MappingProxyType({"gate": tuple(sorted(MEMORY_GATES))})
 
@@ -84,7 +85,7 @@ NETWORK_RULES: Final = (
         "the gradient has vanished",
         "The layer learns nothing: look at saturated gates above it, at masking, at a loss that has become constant.",
         quantity="gradient norm",
-        below=1e-7,
+        below=GRADIENT_VANISHED,
         recovery=1e-6,
         for_captures=3,
         within=3,
@@ -97,7 +98,7 @@ NETWORK_RULES: Final = (
         "Look at the batch of that step for an outlier (a gap, a split, a bad tick); clip the gradient's norm.",
         measure="times_median",
         quantity="gradient norm, as a multiple of its median so far",
-        above=100.0,
+        above=GRADIENT_EXPLODED_ALARM,
         recovery=20.0,
         within=3,
         severity="critical",

@@ -9,6 +9,7 @@ import numpy as np
 from gatewatch.jobs.report.plot_style import BLUE, GREEN, ORANGE, OTHER, figure, line
 from gatewatch.jobs.report.series import column
 from gatewatch.jobs.report.text import number, percent, words
+from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_RUN, GRADIENT_VANISHED, UPDATE_HEALTHY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 
     from gatewatch.jobs.report.axis import Axis
 
-VANISHED: Final = 1e-7
-"""A gradient below this norm moves nothing in single precision, whose relative spacing is 1.2e-7."""
-HEALTHY_RATIO: Final = (1e-4, 1e-2)
-"""A tenth to ten times the usual ratio of update to weight, 1e-3 (Karpathy, CS231n, "Ratio of weights:updates")."""
-EXPLODED: Final = 1000.0
-"""So many times its median over the run is no noise of a batch."""
 RECENT: Final = 5
 """What is true of this many newest captures is true now."""
 _COLOURS: Final = {"kernel": BLUE, "recurrent": ORANGE, "bias": GREEN}
@@ -45,9 +40,10 @@ def findings(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[str]:
         said.append(f"The {_list(still)} did not move at all in the last {RECENT} captures.")
     if gone := [name for name, frame in params.items() if _lately(column(frame, "gradient_norm"), _vanished)]:
         said.append(
-            f"The gradient of the {_list(gone)} has vanished: below {VANISHED:g} in the last {RECENT} captures."
+            f"The gradient of the {_list(gone)} has vanished: "
+            f"below {GRADIENT_VANISHED:g} in the last {RECENT} captures."
         )
-    grown = {name: times for name, frame in params.items() if (times := _growth(frame)) > EXPLODED}
+    grown = {name: times for name, frame in params.items() if (times := _growth(frame)) > GRADIENT_EXPLODED_RUN}
     if grown:
         said.append(
             f"The gradient of the {_list(grown)} has exploded, to {number(max(grown.values()), 2)} times its median."
@@ -82,11 +78,11 @@ def gradient_chart(params: Mapping[str, pd.DataFrame], axis: Axis) -> Figure:
 def ratio_chart(params: Mapping[str, pd.DataFrame], axis: Axis) -> Figure:
     """The size of a step relative to the weights, on a logarithmic scale, with the band that is usual."""
     chart = _lines(params, axis, "update_ratio", logarithmic=True)
-    chart.add_hrect(*HEALTHY_RATIO, fillcolor="rgba(0,158,115,0.12)", line_width=0, layer="below")
+    chart.add_hrect(*UPDATE_HEALTHY, fillcolor="rgba(0,158,115,0.12)", line_width=0, layer="below")
     known = [values for frame in params.values() if len(values := _logarithmic(column(frame, "update_ratio")))]
-    low = min((float(np.nanmin(values)) for values in known if np.isfinite(values).any()), default=HEALTHY_RATIO[0])
-    high = max((float(np.nanmax(values)) for values in known if np.isfinite(values).any()), default=HEALTHY_RATIO[1])
-    ends = np.log10([min(low, HEALTHY_RATIO[0]) / 1.5, max(high, HEALTHY_RATIO[1]) * 1.5])
+    low = min((float(np.nanmin(values)) for values in known if np.isfinite(values).any()), default=UPDATE_HEALTHY[0])
+    high = max((float(np.nanmax(values)) for values in known if np.isfinite(values).any()), default=UPDATE_HEALTHY[1])
+    ends = np.log10([min(low, UPDATE_HEALTHY[0]) / 1.5, max(high, UPDATE_HEALTHY[1]) * 1.5])
     return _log(chart).update_yaxes(range=ends.tolist())
 
 
@@ -141,7 +137,7 @@ def _all_zero(values: NDArray[Any]) -> bool:
 
 
 def _vanished(values: NDArray[Any]) -> bool:
-    return bool((values < VANISHED).all())
+    return bool((values < GRADIENT_VANISHED).all())
 
 
 def _growth(frame: pd.DataFrame) -> float:

@@ -22,7 +22,7 @@ from gatewatch.jobs.queries.named_query import named, parse, queries, signature
 from gatewatch.jobs.queries.output import BLOCK, Limited, as_csv, as_json, as_table, in_order, with_causes
 from gatewatch.jobs.queries.parameters import given as taken_apart
 from gatewatch.jobs.queries.parameters import typed
-from gatewatch.jobs.scoring.metrics.learning import UPDATE_FAST, UPDATE_SLOW
+from gatewatch.jobs.thresholds import UPDATE_FAST, UPDATE_SLOW
 
 DAY = 86_400 * 10**9
 

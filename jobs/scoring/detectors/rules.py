@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,14 +15,14 @@ from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from gatewatch.jobs.scoring.metrics.windows import median
 from gatewatch.jobs.scoring.residuals import Deviations
 from gatewatch.jobs.scoring.signals import NONE, Channel
+from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
 
 Array = NDArray[np.floating[Any]]
 Found = tuple[Pair, str, Array]
 """A layer and its gate or parameter, the rule, and its score: (n,), above 1 where it is broken."""
 
-VANISHED: Final = -7.0
-"""Logarithm to base 10 of a gradient's norm that no longer moves single-precision weights (their epsilon is 1.2e-7)."""
-FALL: Final = 2.0
+VANISHED: Final = math.log10(GRADIENT_VANISHED)
+FALL: Final = math.log10(GRADIENT_EXPLODED_ALARM)
 """Decades below its recent size that a gradient must have fallen to have vanished, or risen to have exploded."""
 LEAP: Final = 1.0
 """Decades by which an update may exceed the largest that was seen before in the run."""

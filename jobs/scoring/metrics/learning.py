@@ -8,18 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.metrics.windows import Array, before, latest, median, of_newest, quotient
+from gatewatch.jobs.thresholds import GRADIENT_EXPLODES, GRADIENT_VANISHED, UPDATE_FAST, UPDATE_SLOW
 
-UPDATE_SLOW: Final = 1e-5
-UPDATE_FAST: Final = 1e-1
-"""A step moves the weights by about 1e-3 of their size where training goes well (Karpathy, CS231n, "Neural Networks
-Part 3", ratio of weights to updates); two decades to either side it hardly learns, or forgets what it learned."""
 GRADIENT_CAPTURES: Final = 32
 """A gradient is compared with the median of so many before it."""
-VANISHED: Final = 1e-7
-"""A gradient whose norm is below this has vanished: single precision loses its steps."""
-EXPLODING: Final = 10.0
-"""A gradient this many times as long as usual explodes: beyond where Pascanu, Mikolov and Bengio 2013, "On the
-difficulty of training recurrent neural networks", clip it (half to ten times the average norm)."""
 GAP_POINTS: Final = 64
 """The points of a loss that say how far it moves."""
 
@@ -52,7 +44,9 @@ def gradient_ratio(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int |
 
 
 def gradient_state(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int | None = None) -> Array:
-    """−1 where the gradient has vanished (below `VANISHED`), 1 where it explodes (`EXPLODING` × usual), 0 otherwise.
+    """Return −1 where the gradient has vanished, 1 where it explodes, 0 otherwise.
+
+    Vanished: below `GRADIENT_VANISHED`; explodes: more than `GRADIENT_EXPLODES` times its usual norm.
 
     Args:
         norm: (..., n), of the gradient before it is clipped.
@@ -63,7 +57,7 @@ def gradient_state(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int |
         (..., n), NaN where the norm is not known.
     """
     ratio, norm = gradient_ratio(norm, captures, newest), of_newest(norm, newest)
-    return _banded(norm, norm < VANISHED, ratio > EXPLODING)
+    return _banded(norm, norm < GRADIENT_VANISHED, ratio > GRADIENT_EXPLODES)
 
 
 def generalisation_gap(loss: Array, val_loss: Array, points: int = GAP_POINTS, newest: int | None = None) -> Array:
