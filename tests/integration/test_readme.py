@@ -26,11 +26,12 @@ from tests.grafana_alerts import SECOND, series
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 X = np.random.default_rng(0).normal(size=(64, 6, 3)).astype("float32")
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+def blocks(language, page="README.md"):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", PAGES[ROOT / page], re.M | re.S)
 
 
 def policy():
@@ -84,7 +85,7 @@ def test_the_flux_query_returns_what_was_written(influxd, tmp_path):
     model = policy()
     monitor = GateMonitor(probe=X[:8], run="goog-1", store=store, log_dir=tmp_path, every=4)
     model.fit(X, X[:, 0, :1], batch_size=8, verbose=0, callbacks=[monitor])
-    (query,) = blocks("flux")
+    (query,) = blocks("flux", "docs/recording.md")
     with InfluxDBClient(influxd.url, influxd.token, org=influxd.org) as client:
         (table,) = client.query_api().query(query.replace('"gatewatch"', f'"{bucket}"'))
     stats = store.read("gate_stats", run="goog-1", tags={"gate": "forget"})
@@ -103,7 +104,7 @@ def test_the_rule_that_is_set_by_hand_is_one_that_grafana_can_evaluate(influxd):
             for ago in (90, 30)
         ]
     )
-    (indented,) = re.findall(r"^   ```flux\n(.*?)^   ```", README, re.M | re.S)
+    (indented,) = blocks("flux", "docs/grafana.md")
     source = FluxSource(influxd.url, org=influxd.org, bucket=bucket, token=influxd.token)
     filled = interpolate(indented, {}, Moment(now - 600 * SECOND, now, bucket, influxd.org))
     found = {dict(labels)["layer"]: values[-1] for labels, values in series(source.ask(filled).frames).items()}
@@ -138,9 +139,14 @@ def test_the_other_monitors_have_the_same_options():
     assert options(GateMonitorCallback) == keras_options | {"verbose": 0}
 
 
-def test_the_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page]):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_is_short_enough_to_read():
+    assert README.count("\n") <= 300
 
 
 def test_the_sample_configuration_is_one_and_says_what_holds_without_it():
