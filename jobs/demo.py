@@ -18,7 +18,7 @@ from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS
 from gatewatch.collector.store import Store, open_store
 from gatewatch.jobs.report.page import write_report
 from gatewatch.jobs.scoring.scoring_pass import run_pass
-from gatewatch.jobs.terminal import table
+from gatewatch.jobs.text import table
 
 _THIRDS: Final = ("first third", "second third", "last third")
 _LAYER: Final = "memory"

@@ -12,7 +12,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.alerting import RelativeTimeRange
 
 from gatewatch.jobs.alerts.rule import Rule
-from gatewatch.jobs.report.text import number
+from gatewatch.jobs.text import number
 from grafana.source.flux import DATASOURCE_TYPE, DATASOURCE_UID
 from grafana.source.links import RUNBOOK
 

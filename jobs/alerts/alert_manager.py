@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.alerts.mail import message
 from gatewatch.jobs.alerts.smtp import MailRefused, ServerAway, deliver, port_of, sender_of
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import MailSettings, Settings

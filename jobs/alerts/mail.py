@@ -15,8 +15,7 @@ import numpy as np
 
 from gatewatch.jobs.alerts.lifecycle import Entry, Item, Kind
 from gatewatch.jobs.findings.explanations import in_words
-from gatewatch.jobs.report.text import moment, number
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import moment, number, printable, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +77,7 @@ def alert_mail(
     if more := ordered[MOST:]:
         foot = f"And {len(more)} more: {', '.join(map(_named, more[:MOST]))}{' …' if len(more) > MOST else ''}. {foot}"
     foot += "What is told, and to whom: [alerts] and [mail] in gatewatch.toml."
-    head = f"{_cut(run, _LONG) if run else 'The jobs and the store'}: {about.lower()}"
+    head = f"{shorten(printable(run), _LONG) if run else 'The jobs and the store'}: {about.lower()}"
     text = "\n\n".join([head, *(card.text() for card in cards), foot]) + "\n"
     html = _PAGE.format(head=escape(head), cards="".join(card.html() for card in cards), foot=escape(foot))
     identity = hashlib.sha256(repr(sorted(_telling(item) for item in items)).encode()).hexdigest()[:32]
@@ -133,9 +132,9 @@ class _Card:
         self.title = f"{_TITLES[item.kind]}: {rule.name} ({rule.severity})"
         self.where = _where(entry)
         side = "below" if rule.above is None or entry.threshold == rule.below else "above"
-        lines = [rule.summary, f"{rule.quantity} {_number(episode.value)}, alerts {side} {_number(entry.threshold)}"]
+        lines = [rule.summary, f"{rule.quantity} {number(episode.value)}, alerts {side} {number(entry.threshold)}"]
         if episode.worst != episode.value:
-            lines[-1] += f", at worst {_number(episode.worst)}"
+            lines[-1] += f", at worst {number(episode.worst)}"
         lines.append(f"since {_when(episode.since, episode.since_step)}")
         if episode.until is not None:
             lines.append(f"over at {_when(episode.until, episode.until_step)}")
@@ -190,20 +189,11 @@ def _place(entry: Entry) -> str:
 
 def _where(entry: Entry) -> str:
     told = [_place(entry), *(f"{name} {value}" for name, value in entry.tags.items() if name not in (*_PLACE, "run"))]
-    return ", ".join(_cut(part, _LONG) for part in told if part)
+    return ", ".join(shorten(printable(part), _LONG) for part in told if part)
 
 
 def _short(name: str) -> str:
-    return _cut(name, _NAME)
-
-
-def _cut(name: str, most: int) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) >= 1e15 else number(value)
+    return shorten(printable(name), _NAME)
 
 
 def _when(time: int, step: float | None) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.environment import read_password
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import MailSettings

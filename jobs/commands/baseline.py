@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gatewatch.jobs.commands.common import Commands, existing_store, need, print_json
-from gatewatch.jobs.terminal import table
+from gatewatch.jobs.text import table
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:

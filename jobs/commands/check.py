@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.jobs.commands.common import Commands, missing_file, need, print_json
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import Settings

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from gatewatch.jobs.commands.common import Commands, fail, missing_file, positive, print_json
-from gatewatch.jobs.terminal import printable, table
+from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store

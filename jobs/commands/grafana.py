@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.commands.common import Commands, fail, need, print_json
-from gatewatch.jobs.terminal import printable, table
+from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.influxdb.permissions import Rights

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.commands.common import NO_RUNS, Commands, existing_store, fail, need, print_json
 from gatewatch.jobs.commands.service import OVERRIDES, serve
-from gatewatch.jobs.terminal import printable, table
+from gatewatch.jobs.text import first_few, printable, table
 
 if TYPE_CHECKING:
     from gatewatch.jobs.scoring.scoring_pass import Pass
@@ -53,8 +53,7 @@ def _once(arguments: argparse.Namespace) -> int:
     else:
         print_passes(passes)
         if short := list(_too_short(passes, WARM_UP)):
-            which = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
-            print(f"\nScores begin after {WARM_UP} captures of a phase: {which}.", end=" ")
+            print(f"\nScores begin after {WARM_UP} captures of a phase: {first_few(short)}.", end=" ")
             print("For more of them give GateMonitor a smaller every=.")
     return failures(passes)
 

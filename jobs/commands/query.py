@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.commands.common import Commands, positive, print_json
-from gatewatch.jobs.terminal import printable, table
+from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.influxdb.store import InfluxStore

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import WriteUnavailable
 from gatewatch.jobs.commands.common import Commands, existing_store, need
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gatewatch.jobs.commands.common import NO_RUNS, Commands, existing_store
-from gatewatch.jobs.terminal import table
+from gatewatch.jobs.text import table
 
 _COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
     {

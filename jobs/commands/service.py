@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.jobs.commands.common import missing_file
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

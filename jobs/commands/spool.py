@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from gatewatch.jobs.commands.common import Commands, fail, positive, print_json
-from gatewatch.jobs.terminal import printable, table
+from gatewatch.jobs.text import printable, table
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.history import History

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gatewatch.jobs.report.text import number
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import number, printable
 
 PHRASES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {

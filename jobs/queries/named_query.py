@@ -13,7 +13,7 @@ from typing import Final
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import GATE_STATS_FIELDS, HISTOGRAM_FIELDS
 from gatewatch.jobs.queries.flux_values import Value, above_zero, literal, read
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 BUCKET: Final = "bucket"
 """What every query calls the bucket that it reads; the store says which that is."""

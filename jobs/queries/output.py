@@ -13,8 +13,7 @@ from typing import Final
 
 from gatewatch.jobs.findings.explanations import in_words
 from gatewatch.jobs.queries.answer import Cell, Row
-from gatewatch.jobs.report.text import number
-from gatewatch.jobs.terminal import printable, table
+from gatewatch.jobs.text import number, printable, table
 
 BLOCK: Final = 1_000
 """Rows that are aligned with each other: a long table begins to be printed before its end is known."""

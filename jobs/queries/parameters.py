@@ -8,7 +8,7 @@ from typing import Final
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.queries.flux_values import READERS, Value, guessed, read
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import printable
 
 _ITEM: Final = re.compile(r"([A-Za-z_]\w*)(?::(\w+))?=(.*)", re.ASCII | re.DOTALL)
 _TAKEN: Final = frozenset(

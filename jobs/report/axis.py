@@ -10,7 +10,7 @@ import numpy as np
 from gatewatch.collector.schema import PHASES
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.report.series import steps
-from gatewatch.jobs.report.text import moment, number
+from gatewatch.jobs.text import moment, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from gatewatch.collector.schema import gate_scale
 from gatewatch.jobs.report.axis import dates
 from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, fit, line, points
 from gatewatch.jobs.report.series import column
-from gatewatch.jobs.report.text import plotly_text
+from gatewatch.jobs.text import plotly_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

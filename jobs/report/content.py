@@ -25,7 +25,7 @@ from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
 from gatewatch.jobs.report.run_summary import ending, facts_of, newest_steps, state_of, tags_of
 from gatewatch.jobs.report.sections import gate_section, learning_section, metric_section
 from gatewatch.jobs.report.series import Row, by_series, config_of, layer_order, one_detector, table, worst_layers
-from gatewatch.jobs.report.text import number, percent
+from gatewatch.jobs.text import number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

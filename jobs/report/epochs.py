@@ -13,7 +13,7 @@ import numpy as np
 
 from gatewatch.collector.schema import PHASES, clean_name, path_name
 from gatewatch.jobs.report.panels import GRU_PANELS, LSTM_PANELS, batch_mean, thin
-from gatewatch.jobs.report.text import words
+from gatewatch.jobs.text import join_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,8 +59,8 @@ def read_epochs(folders: Sequence[str], run: str, *, frames: int, layers: int) -
         _find(Path(folder), run, files, found.notes)
     if not files:
         found.notes.append(
-            f"No epoch file of this run was found in {words(list(folders))} on this machine. Keras's fit makes one at "
-            "the end of each epoch; a loop of your own does where it calls end_epoch()."
+            f"No epoch file of this run was found in {join_words(list(folders))} on this machine. Keras's fit makes "
+            "one at the end of each epoch; a loop of your own does where it calls end_epoch()."
         )
     for phase, by_epoch in files.items():
         epochs = sorted(by_epoch)

@@ -10,9 +10,9 @@ import numpy as np
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
 from gatewatch.jobs.report.axis import Axis, moments
 from gatewatch.jobs.report.series import Key, Row, column
-from gatewatch.jobs.report.text import number, percent, words
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.signals import MODEL
+from gatewatch.jobs.text import join_words, number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ def verdict(
 def no_scores(stats: Mapping[Key, pd.DataFrame]) -> str:
     """Why there are no scores, or what to do about it."""
     captures = _captures(stats)
-    there = words([f"{phase} has {number(count)}" for phase, count in captures.items()])
+    there = join_words([f"{phase} has {number(count)}" for phase, count in captures.items()])
     here = there if len(captures) > 1 else f"there are {number(next(iter(captures.values()), 0))} here"
     return (
         f"There are no anomaly scores: they begin after {WARM_UP} captures of a phase, of which {here}, "
@@ -184,7 +184,7 @@ def _change(frame: pd.DataFrame, axis: Axis) -> list[str]:
     values = column(frame, "anomaly_score")
     frame, scores = frame[np.isfinite(values)], values[np.isfinite(values)]
     why = causes(frame)
-    because = f"; what contributed most: {words(why)}" if why else ""
+    because = f"; what contributed most: {join_words(why)}" if why else ""
     if (split := onset(scores)) is not None:
         before, after = float(np.median(scores[:split])), float(np.median(scores[split:]))
         return [

@@ -10,7 +10,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import gate_scale
 from gatewatch.jobs.report.axis import between, dates
 from gatewatch.jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
-from gatewatch.jobs.report.text import plotly_text
+from gatewatch.jobs.text import plotly_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

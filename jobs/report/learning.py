@@ -8,7 +8,7 @@ import numpy as np
 
 from gatewatch.jobs.report.plot_style import BLUE, GREEN, ORANGE, OTHER, figure, line
 from gatewatch.jobs.report.series import column
-from gatewatch.jobs.report.text import number, percent, words
+from gatewatch.jobs.text import join_words, number, percent
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_RUN, GRADIENT_VANISHED, UPDATE_HEALTHY
 
 if TYPE_CHECKING:
@@ -156,4 +156,4 @@ def _always_clipped(frame: pd.DataFrame) -> float | None:
 
 
 def _list(names: Any) -> str:
-    return words(list(names))
+    return join_words(list(names))

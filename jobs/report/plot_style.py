@@ -8,7 +8,7 @@ import numpy as np
 
 from gatewatch.jobs.report.axis import dates
 from gatewatch.jobs.report.series import binned
-from gatewatch.jobs.report.text import plotly_text
+from gatewatch.jobs.text import plotly_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from gatewatch.collector.schema import OWN_TAGS
 from gatewatch.collector.store.columns import tag_columns
 from gatewatch.jobs.findings.run_state import life
 from gatewatch.jobs.report.series import Row, column
-from gatewatch.jobs.report.text import duration, moment, number
+from gatewatch.jobs.text import duration, moment, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from gatewatch.jobs.report.charts import band_chart, score_chart
 from gatewatch.jobs.report.html import figure_json
 from gatewatch.jobs.report.learning import clipped, clipping, findings, frequency_chart, gradient_chart, ratio_chart
 from gatewatch.jobs.report.series import newest
-from gatewatch.jobs.report.text import number
+from gatewatch.jobs.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

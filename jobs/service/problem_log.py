@@ -1,4 +1,4 @@
-"""What goes wrong is said once when it begins and once when it is over, however many attempts lie between."""
+"""Log each problem once when it begins and once when it has ended, however many attempts lie between."""
 
 from __future__ import annotations
 
@@ -7,69 +7,62 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gatewatch.jobs.text import duration
+
 
 @dataclass(slots=True)
-class _Trouble:
+class _Problem:
     since: float
     lasting: bool
-    relief: str
+    recovery: str
     sources: set[str] = field(default_factory=set)
 
 
 class ProblemLog:
-    """What is wrong now. For any number of threads.
+    """The present problems, each under a key. Safe for several threads.
 
     Args:
-        say: is given each line.
+        log: takes each line.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
         self._clock = clock
         self._lock = threading.Lock()
-        self._now: dict[str, _Trouble] = {}
+        self._problems: dict[str, _Problem] = {}
 
-    def found(self, what: str, text: str, relief: str, *, source: str = "", lasting: bool = False) -> None:
-        """Something is wrong.
+    def raise_problem(self, key: str, text: str, recovery: str, *, source: str = "", lasting: bool = False) -> None:
+        """Log a problem when it begins, and when it turns from transient to lasting or back.
 
         Args:
-            what: which trouble; it is said when it begins, and when it turns lasting or passing.
-            text: of the line.
-            relief: of the line that says that it is over; how long it took is added.
-            source: who met it; the trouble is over when it is for everybody who did.
-            lasting: whether it takes somebody to end it.
+            key: which problem.
+            text: the line to log.
+            recovery: the line to log when it has ended; the duration is appended.
+            source: which of several parts met it; the problem ends when it has ended for all that did.
+            lasting: whether it lasts until somebody changes something.
         """
         with self._lock:
-            known = self._now.get(what)
-            if known is None:
-                known = self._now[what] = _Trouble(self._clock(), not lasting, relief)
-            known.sources.add(source)
-            new, known.lasting = known.lasting != lasting, lasting
-        if new:
-            self._say(text)
+            problem = self._problems.get(key)
+            if problem is None:
+                problem = self._problems[key] = _Problem(self._clock(), not lasting, recovery)
+            problem.sources.add(source)
+            changed, problem.lasting = problem.lasting != lasting, lasting
+        if changed:
+            self._log(text)
 
-    def over(self, what: str, source: str = "") -> None:
-        """It is well for this source."""
+    def clear(self, key: str, source: str = "") -> None:
+        """Note that a problem has ended for a source; nothing happens where there was none."""
         with self._lock:
-            known = self._now.get(what)
-            if known is None:
+            problem = self._problems.get(key)
+            if problem is None:
                 return
-            known.sources.discard(source)
-            if known.sources:
+            problem.sources.discard(source)
+            if problem.sources:
                 return
-            del self._now[what]
-        self._say(f"{known.relief} after {duration(self._clock() - known.since)}")
+            del self._problems[key]
+        self._log(f"{problem.recovery} after {duration(self._clock() - problem.since)}")
 
-    def __contains__(self, what: str) -> bool:
+    def __contains__(self, key: str) -> bool:
         with self._lock:
-            return what in self._now
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+            return key in self._problems

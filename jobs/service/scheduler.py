@@ -15,11 +15,12 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MA
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.collector.text import describe_exception, one_line
 from gatewatch.jobs.service.executors import DaskExecutor, executor
 from gatewatch.jobs.service.health import Health
-from gatewatch.jobs.service.problem_log import ProblemLog, duration
+from gatewatch.jobs.service.problem_log import ProblemLog
 from gatewatch.jobs.service.tasks import Evaluated, Stopping, Turn, opened, score, turn
-from gatewatch.jobs.terminal import printable
+from gatewatch.jobs.text import duration, first_few, printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import Settings
@@ -72,7 +73,7 @@ class Service:
         self._folder = folder
         self._evaluate = evaluate
         self._tell = tell
-        self._troubles = ProblemLog(warn)
+        self._problems = ProblemLog(warn)
         self._stopping = False
         shards = self._settings.workers
         self._shards = {"score" if shards == 1 else f"score-{k + 1}": (k, shards) for k in range(shards)}
@@ -130,9 +131,9 @@ class Service:
         except (ConfigError, WriteUnavailable):  # the jobs meet it too, and say it
             self.health.give_back(points)
         except GatewatchError as error:
-            self._troubles.found(HEALTH, f"jobs_health cannot be written: {error}", "jobs_health is written")
+            self._problems.raise_problem(HEALTH, f"jobs_health cannot be written: {error}", "jobs_health is written")
         else:
-            self._troubles.over(HEALTH)
+            self._problems.clear(HEALTH)
 
     def _begun(self, job: str) -> None:
         if job != HEALTH:
@@ -152,28 +153,28 @@ class Service:
         elif event.code == EVENT_JOB_ERROR:
             self.health.failed(job, now, time.time_ns())
             error = event.exception
-            what = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
-            self._troubles.found(job, f"{job} failed: {printable(' '.join(what.split()))}", f"{job} works again")
+            text = one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)
+            self._problems.raise_problem(job, f"{job} failed: {text}", f"{job} works again")
         else:
             done: Turn = event.retval
             self.health.done(job, done, now, time.time_ns())
-            self._troubles.over(job)
+            self._problems.clear(job)
             self._report(job, done)
         if event.code != EVENT_JOB_MAX_INSTANCES:
-            self._troubles.over(f"stuck {job}")
+            self._problems.clear(f"stuck {job}")
 
     def _report(self, job: str, turn: Turn) -> None:
         if turn.problem is not None:
             text = f"{printable(turn.problem)}; trying on"
-            self._troubles.found("store", text, "the store is back", source=job, lasting=turn.lasting)
+            self._problems.raise_problem("store", text, "the store is back", source=job, lasting=turn.lasting)
         else:
-            self._troubles.over("store", job)
+            self._problems.clear("store", job)
         for done in turn.passes:
             run = f"run {printable(done.run)!r}"
             if done.failed is not None:
-                self._troubles.found(run, f"{run} failed: {printable(done.failed)}", f"{run} is scored again")
+                self._problems.raise_problem(run, f"{run} failed: {printable(done.failed)}", f"{run} is scored again")
             else:
-                self._troubles.over(run)
+                self._problems.clear(run)
         if line := work_line(turn):
             self._tell(line)
 
@@ -183,7 +184,7 @@ class Service:
             if running.silent > longest and not self._stopping:
                 took = f"{running.job} has been busy{running.at} for {duration(running.silent)}"
                 text = f"{took}: it hangs, or the interval is too short for so much"
-                self._troubles.found(f"stuck {running.job}", text, f"{running.job} has ended its turn")
+                self._problems.raise_problem(f"stuck {running.job}", text, f"{running.job} has ended its turn")
 
     def _drain(self) -> bool:
         self._stopping = True
@@ -191,7 +192,7 @@ class Service:
         self._scheduler.pause()
         while self.health.running(time.monotonic()) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS / 4)
-        if "store" not in self._troubles:
+        if "store" not in self._problems:
             last = threading.Thread(target=self._flush, daemon=True)
             last.start()
             last.join(max(1.0, deadline - time.monotonic()))
@@ -205,11 +206,10 @@ def work_line(turn: Turn) -> str | None:
     worked: Sequence[Pass] = [done for done in turn.passes if done.written]
     if not worked:
         return None
-    names = ", ".join(printable(done.run) for done in worked[:3])
-    more = f" and {len(worked) - 3} more" if len(worked) > 3 else ""
+    names = first_few([printable(done.run) for done in worked])
     derived, scored, above = (
         sum(getattr(done, name) for done in worked) for name in ("derived", "scored", "anomalous")
     )
     left = f"; {turn.behind:,} captures are left for the next turn" if turn.behind else ""
     took = duration(turn.seconds)
-    return f"{names}{more}: {derived:,} derived, {scored:,} scored, {above:,} above 1 in {took}{left}"
+    return f"{names}: {derived:,} derived, {scored:,} scored, {above:,} above 1 in {took}{left}"

@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers, durations and lists as people read them."""
 
 from __future__ import annotations
 
 import pytest
 
-from gatewatch.jobs.report.text import number
+from gatewatch.jobs.text import duration, first_few, join_words, number
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,31 @@ from gatewatch.jobs.report.text import number
 )
 def test_a_number_has_no_exponent_where_it_is_large(value, digits, text):
     assert number(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (10, "10 s"),
+        (60, "1 min"),
+        (125, "2 min 5 s"),
+        (7199, "1 h 59 min"),
+        (7200, "2 h"),
+        (90_061, "1 d 1 h"),
+        (-1, "–"),
+        (float("nan"), "–"),
+    ],
+)
+def test_a_duration_has_its_two_largest_units(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_list_is_joined_as_in_a_sentence():
+    assert [join_words(list(names)) for names in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_a_long_list_is_cut_and_says_how_many_more_there_are():
+    assert first_few(["a", "b", "c"]) == "a, b, c"
+    assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
