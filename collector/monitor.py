@@ -140,7 +140,8 @@ class Monitor(ABC):
             session.metrics(metrics)
         with session.guarded("the epoch's file"):
             if self._latest is None or (self._latest[0] != session.step and session.cadence.affordable(0.0)):
-                self._capture()
+                with session.guarded("a capture"):
+                    self._capture()
             if self._latest is not None and self._latest[0] == session.step:
                 session.save_epoch(self._latest[1])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import name_of, recurrent_layers
-from gatewatch.collector.keras.probe import call_once, misfit
+from gatewatch.collector.keras.mismatch import call_once, input_mismatch_error
 from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.replay.recurrence import Array
 
@@ -32,6 +32,7 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
     Raises:
         ConfigError: no layer of the model is recurrent, the batch does not fit the model, or no recurrent layer can
             be replayed exactly. Where only some cannot, a warning names them.
+        Exception: whatever else the model's call raises.
     """
     call_once(model, x)
     layers = recurrent_layers(model)
@@ -42,5 +43,7 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
     except ConfigError:
         raise
     except Exception as error:
-        raise misfit("batch", x, model, error) from error
+        if mismatch := input_mismatch_error("batch", x, model, error):
+            raise mismatch from error
+        raise
     return traced.gates()

@@ -12,7 +12,8 @@ import keras
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
-from gatewatch.collector.keras.probe import as_probe, call_once, misfit, shapes
+from gatewatch.collector.keras.mismatch import call_once, input_mismatch_error
+from gatewatch.collector.keras.probe import as_probe, shapes
 from gatewatch.collector.keras.trace import trace, undisturbed
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State, check_layers
@@ -119,8 +120,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                         "only layers that offer get_gate_history() do without"
                     )
                 traced = self._start()
-                with session.guarded("the first capture"):
-                    self._latest = session.step, session.capture(lambda: traced.layers)
+                if traced is not None:
+                    with session.guarded("the first capture"):
+                        self._latest = session.step, session.capture(lambda: traced.layers)
         self._fits += 1
         self._first_epoch = True
 
@@ -166,15 +168,17 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def _begin(self) -> None:
         self._start(own_loop=True)
 
-    def _start(self, own_loop: bool = False) -> Trace:
+    def _start(self, own_loop: bool = False) -> Trace | None:
         session = self._session
         model = self.model
         if model is None:
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
         self._layers = self._choose(model)
         self._verified = self._probe is not None or not self._needs_inputs(self._layers)
-        traced = self._first_look(model) if self._verified else Trace()  # each step brings what it is looked at with
-        if self._verified:
+        traced = self._first_look(model) if self._verified else None  # or each step brings what it is looked at with
+        if traced is None:
+            self._verified = False
+        else:
             traced.require_layers()
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
         self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None
@@ -190,8 +194,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             },
             updates=self._updates,
         )
-        session.report_unreplayed(traced.unreplayed)
-        session.replay_error = traced.error
+        if traced is not None:
+            session.report_unreplayed(traced.unreplayed)
+            session.replay_error = traced.error
         return traced
 
     @staticmethod
@@ -216,14 +221,17 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             layers = chosen
         return layers
 
-    def _first_look(self, model: Any) -> Trace:
+    def _first_look(self, model: Any) -> Trace | None:
         try:
             with single_threaded_blas():
                 return trace(model, self._probe, self._layers, verify=True)
         except ConfigError:
             raise
         except Exception as error:
-            raise misfit("probe", self._probe, model, error) from error
+            if mismatch := input_mismatch_error("probe", self._probe, model, error):
+                raise mismatch from error
+            self._session.record_failure("a capture", error)
+            return None
 
     def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
         states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)

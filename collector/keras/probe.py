@@ -8,7 +8,6 @@ from typing import Any, Final
 import keras
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.layers import name_of
 from gatewatch.collector.text import one_line
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -44,27 +43,6 @@ def shapes(batch: Any) -> str:
     """The shape of a batch, or of each of its parts, for a person to read."""
     parts = keras.tree.flatten(batch)
     return ", ".join(str(tuple(getattr(part, "shape", ()))) for part in parts) if batch is not None else "none"
-
-
-def call_once(model: Any, x: Any) -> None:
-    """Build a model that was never called.
-
-    Raises:
-        ConfigError: it does not take the batch.
-    """
-    if model.built and getattr(model, "inputs", True) is not None:
-        return
-    try:
-        model(x, training=False)
-    except Exception as error:
-        raise misfit("batch", x, model, error) from error
-
-
-def misfit(what: str, x: Any, model: Any, error: Exception) -> ConfigError:
-    """The error that says that a model does not take a batch, in the model's words where it has no shape to show."""
-    expected = getattr(model, "input_shape", None)
-    reason = f"{expected}" if expected else f"{name_of(model)!r}: {first_line(error)}"
-    return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model's input {reason}")
 
 
 def first_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from gatewatch.collector.keras.layers import (
     time_distributed_layers,
     why_not_replayed,
 )
+from gatewatch.collector.keras.mismatch import whole_tracebacks
 from gatewatch.collector.keras.patched_call import intercepted, joined
 from gatewatch.collector.keras.probe import first_line
 from gatewatch.collector.keras.record_calls import Recorder
@@ -64,7 +65,7 @@ def trace(
             for path, layer in replayed.items():
                 stack.enter_context(intercepted(layer, path, recorder, (states or {}).get(path), verify))
             try:
-                with allow_sigint():
+                with whole_tracebacks(), allow_sigint():
                     model(x, training=False)
             except Exception:
                 if result.refused is not None:  # without what Keras writes around it

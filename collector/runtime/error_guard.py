@@ -79,7 +79,11 @@ class ErrorGuard:
         try:
             yield
         except Exception as error:
-            if activity not in self.failures:
-                text = one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)
-                log.warning("gatewatch: %s failed, training goes on: %s", activity, text)
-            self.failures[activity] = self.failures.get(activity, 0) + 1
+            self.record_failure(activity, error)
+
+    def record_failure(self, activity: str, error: Exception) -> None:
+        """Log an exception, the first of each activity, and count it."""
+        if activity not in self.failures:
+            text = one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)
+            log.warning("gatewatch: %s failed, training goes on: %s", activity, text)
+        self.failures[activity] = self.failures.get(activity, 0) + 1

@@ -22,7 +22,6 @@ from gatewatch.collector.sb3.run_metadata import model_config, model_name
 from gatewatch.collector.store import Store
 from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
 from gatewatch.collector.torch.monitor import choose, describe
-from gatewatch.collector.torch.probe import first_line
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import LayerGates, Trace
@@ -129,7 +128,8 @@ class GateMonitorCallback(BaseCallback):
             "probe_fingerprint": None if self._probe is None else self._probe.fingerprint,
         }
         session.start(framework="sb3", model=model_name(model), config=config, updates=updates)
-        session.report_unreplayed(traced.unreplayed)
+        if traced is not None:
+            session.report_unreplayed(traced.unreplayed)
         self._offset = session.step - model.num_timesteps if self._begun else 0
         session.step = self._offset + model.num_timesteps
         self._begun, self._collected = True, False
@@ -138,7 +138,7 @@ class GateMonitorCallback(BaseCallback):
             self.logger.output_formats.append(self._log)
         if self.verbose:
             print(f"gatewatch: run {self.run} goes to {session.store.url}")
-        if self._probe is not None:
+        if self._probe is not None and traced is not None:
             with session.guarded("the first capture"):
                 session.capture(lambda: traced.layers)
 
@@ -204,7 +204,7 @@ class GateMonitorCallback(BaseCallback):
             )
         return choose(model.policy, self._chosen)
 
-    def _first_look(self) -> Trace:
+    def _first_look(self) -> Trace | None:
         """At the probe, or where that is still to be collected at the observations that the training begins with."""
         model = self._algorithm
         if self._given is not None:
@@ -220,8 +220,8 @@ class GateMonitorCallback(BaseCallback):
         except ConfigError:
             raise
         except Exception as error:
-            what = "the probe" if self._probe else "its environment's observations"
-            raise ConfigError(f"the policy of {model_name(model)} does not take {what}: {first_line(error)}") from error
+            self._session.record_failure("a capture", error)  # the probe has the right shape
+            return None
         traced.require_layers()
         return traced
 

@@ -10,7 +10,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.replay.recurrence import Array
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.layers import recurrent_layers
-from gatewatch.collector.torch.probe import misfit
+from gatewatch.collector.torch.mismatch import input_mismatch_error
 from gatewatch.collector.torch.trace import trace
 
 
@@ -36,6 +36,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
     Raises:
         ConfigError: no layer of the module is recurrent, the inputs do not fit the module, or no recurrent layer can
             be replayed exactly. Where only some cannot, a warning names them.
+        Exception: whatever else the module's forward raises.
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
@@ -48,5 +49,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
     except ConfigError:
         raise
     except Exception as error:
-        raise misfit("input", inputs, module, error) from error
+        if mismatch := input_mismatch_error("input", inputs, module, error):
+            raise mismatch from error
+        raise
     return traced.gates()

@@ -19,8 +19,9 @@ from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, recurrent_layers
+from gatewatch.collector.torch.mismatch import input_mismatch_error
 from gatewatch.collector.torch.preserve_state import undisturbed
-from gatewatch.collector.torch.probe import arrays, as_inputs, as_probe, misfit, shapes
+from gatewatch.collector.torch.probe import arrays, as_inputs, as_probe, shapes
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import LayerGates, Trace
@@ -116,7 +117,10 @@ class GateMonitor(Monitor):
         except ConfigError:
             raise
         except Exception as error:
-            raise misfit("probe", self._probe, self._module, error) from error
+            if mismatch := input_mismatch_error("probe", self._probe, self._module, error):
+                raise mismatch from error
+            self._session.record_failure("a capture", error)
+            return None
         traced.require_layers()
         return traced
 

@@ -1,4 +1,4 @@
-"""What a module is looked at with, and what to say where it does not take it."""
+"""What a module is looked at with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.text import one_line
@@ -63,15 +63,6 @@ def shapes(inputs: Any) -> str:
     if type(inputs) in (tuple, list):  # not a PackedSequence, which is a tuple too
         return ", ".join(shapes(one) for one in inputs) or "none"
     return str(tuple(inputs.shape)) if hasattr(inputs, "shape") else type(inputs).__name__
-
-
-def misfit(what: str, inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> ConfigError:
-    """The error that says that a module does not take its inputs, in the module's words."""
-    remedy = "" if any(isinstance(one, Tensor) for one in inputs) else "; give tensors, as the module takes them"
-    name = type(module).__name__
-    return ConfigError(
-        f"the {what} of shape {shapes(inputs)} does not fit the module {name}: {first_line(error)}{remedy}"
-    )
 
 
 def first_line(error: BaseException) -> str:

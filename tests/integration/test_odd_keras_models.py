@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 
 import keras
 import numpy as np
 import pytest
 
-from gatewatch import GateMonitor, open_store
+from gatewatch import GateMonitor, gates, open_store
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.monitor import _describe_layer
 
@@ -20,7 +21,7 @@ Y = np.random.default_rng(1).normal(size=(32, 1)).astype("float32")
 
 def by_gatewatch():
     """Whether it is Gatewatch, and not Keras, that asks for what a test's class is about to tell."""
-    return sys._getframe(2).f_globals["__name__"].startswith("collector.")
+    return sys._getframe(2).f_globals["__name__"].startswith("gatewatch.")
 
 
 class Odd(keras.Model):
@@ -251,3 +252,43 @@ class Unshowable:
 def test_what_is_no_model_is_refused_in_one_line_though_it_cannot_be_shown():
     with pytest.raises(ConfigError, match="model=a Unshowable that cannot be shown: must be a Keras model"):
         GateMonitor(Unshowable(), probe=X[:4])
+
+
+class Raising(Odd):
+    def call(self, x):
+        if by_gatewatch_somewhere():
+            raise LookupError("no\nprices")
+        return super().call(x)
+
+
+def by_gatewatch_somewhere():
+    return any("/collector/" in frame.filename for frame in traceback.extract_stack())
+
+
+def test_an_error_of_the_call_is_raised_as_it_is():
+    model = Raising()
+    model(X[:2])
+    with pytest.raises(LookupError, match=r"^no\nprices$"):
+        gates(model, X[:2])
+
+
+def test_a_monitors_look_logs_an_error_of_the_call_in_one_line(tmp_path, caplog):
+    store = f"sqlite:///{tmp_path}/gates.db"
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        trained(Raising, GateMonitor(None, None, run="odd", probe=X[:4], every=2, store=store))
+    assert lines(caplog) == ["gatewatch: a capture failed, training goes on: LookupError: no prices"]
+    assert open_store(store).read("runs", run="odd")["event"].tolist() == ["started", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((4, 7, 9), r"\(4, 7, 9\) does not fit the model 'odd': its layer '[a-z_]+' takes 3 features, not 9"),
+        ((4, 3), r"\(4, 3\) does not fit the model 'odd': its layer 'memory' takes 3 dimensions, not 2"),
+    ],
+)
+def test_a_batch_of_a_wrong_shape_is_refused_by_a_model_that_declares_none(shape, said):
+    model = Odd(name="odd")
+    model(X[:2])
+    with pytest.raises(ConfigError, match=said):
+        gates(model, np.zeros(shape, "float32"))

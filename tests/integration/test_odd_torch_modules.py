@@ -107,7 +107,7 @@ class OddMemory(nn.LSTM):
         raise ValueError("unseen")
 
     def named_parameters(self, *arguments, **options):
-        if sys._getframe(1).f_globals["__name__"].startswith("collector."):
+        if sys._getframe(1).f_globals["__name__"].startswith("gatewatch."):
             raise RuntimeError
         return super().named_parameters(*arguments, **options)
 

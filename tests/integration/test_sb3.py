@@ -539,7 +539,7 @@ class OddPolicy(RecurrentActorCriticPolicy):
         raise ValueError("unseen")
 
     def parameters(self, recurse=True):
-        if sys._getframe(1).f_globals["__name__"].startswith("collector."):
+        if sys._getframe(1).f_globals["__name__"].startswith("gatewatch."):
             raise RuntimeError("sealed")
         return super().parameters(recurse)
 

@@ -1,0 +1,119 @@
+"""Whether it is the input of a Keras model that is wrong, where a call of it has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.layers import name_of
+from gatewatch.collector.keras.probe import shapes
+from gatewatch.collector.mismatch import Shape, frames, wrong_shape
+
+
+def input_mismatch_error(what: str, x: Any, model: Any, error: Exception) -> ConfigError | None:
+    """The error that says why a model does not take a batch; None where the batch is not why its call has failed.
+
+    Args:
+        what: what the batch is, for the message: probe, or batch.
+        x: what the model was called with.
+        model: the model.
+        error: what the call has raised, inside `whole_tracebacks`.
+    """
+    expected = _declared(model)
+    if expected is not None:
+        if _fits(x, expected):
+            return None
+        wanted = ", ".join(str(shape) for shape in expected.values())
+        return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model's input {wanted}")
+    reason = _reason_of_layer(x, model, error)
+    if reason is None:
+        return None
+    return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model {name_of(model)!r}: {reason}")
+
+
+def call_once(model: Any, x: Any) -> None:
+    """Build a model that was never called.
+
+    Raises:
+        ConfigError: it does not take the batch.
+        Exception: whatever else the call raises.
+    """
+    if model.built and getattr(model, "inputs", True) is not None:
+        return
+    try:
+        with whole_tracebacks():
+            model(x, training=False)
+    except Exception as error:
+        if mismatch := input_mismatch_error("batch", x, model, error):
+            raise mismatch from error
+        raise
+
+
+@contextmanager
+def whole_tracebacks() -> Iterator[None]:
+    """While open, Keras passes on in this thread what a layer raises as it is, every frame of it."""
+    if not keras.config.is_traceback_filtering_enabled():
+        yield
+        return
+    keras.config.disable_traceback_filtering()
+    try:
+        yield
+    finally:
+        keras.config.enable_traceback_filtering()
+
+
+def _declared(model: Any) -> dict[str, Shape] | None:
+    """Name → shape of the inputs of a model that is a graph of layers; None of another."""
+    try:
+        return {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
+    except Exception:  # a subclassed model has none, or its class raises
+        return None
+
+
+def _fits(x: Any, expected: Mapping[str, Shape]) -> bool:
+    parts = list(x.values()) if isinstance(x, Mapping) else keras.tree.flatten(x)
+    if isinstance(x, Mapping) and expected.keys() <= x.keys():
+        parts = [x[name] for name in expected]
+    given = [tuple(getattr(part, "shape", ())) for part in parts]
+    return len(given) == len(expected) and all(map(_is_of, given, expected.values()))
+
+
+def _is_of(given: Shape, expected: Shape) -> bool:
+    """Whether a model takes a shape. Keras adds a last dimension of one itself, and takes it away."""
+    if len(given) == len(expected) - 1 and expected[-1] == 1:
+        given = (*given, 1)
+    elif len(given) == len(expected) + 1 and given[-1] == 1:
+        given = given[:-1]
+    return len(given) == len(expected) and all(
+        size is None or size == own for own, size in zip(given, expected, strict=True)
+    )
+
+
+def _reason_of_layer(x: Any, model: Any, error: Exception) -> str | None:
+    """What the recurrent or dense layer that raised the error declares, and its input is not."""
+    for frame in frames(error):
+        layer = frame.f_locals.get("self")
+        if frame.f_code.co_name == "__call__" and isinstance(layer, keras.layers.Layer):
+            break
+    else:
+        return None
+    arguments = frame.f_locals.get("args") or ()
+    got = getattr(arguments[0], "shape", None) if arguments else None
+    recurrent = isinstance(layer, keras.layers.RNN)
+    if got is None or not (recurrent or isinstance(layer, keras.layers.Dense) or hasattr(layer, "recurrent_kernel")):
+        return None
+    kernel = getattr(layer.cell if recurrent else layer, "kernel", None)
+    ranks = (3,) if recurrent else range(2, 100) if isinstance(layer, keras.layers.Dense) else (2,)
+    produced: set[int] = set()
+    for one in model._flatten_layers():
+        if one is layer or (recurrent and one is layer.cell):
+            break
+        size = getattr(one, "units", None) or getattr(one, "output_dim", None)
+        produced |= {size, 2 * size} if isinstance(size, int) else set()
+    inputs = [tuple(getattr(part, "shape", ())) for part in keras.tree.flatten(x)]
+    reason = wrong_shape(tuple(got), ranks, None if kernel is None else kernel.shape[0], inputs, produced)
+    return None if reason is None else f"its layer {name_of(layer)!r} {reason}"

@@ -1,0 +1,135 @@
+"""Whether it is the input of a torch module that is wrong, where a call of it has failed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.mismatch import frames, wrong_shape
+from gatewatch.collector.torch.layers import LSTMS, layer_name
+from gatewatch.collector.torch.members import children, parameters
+from gatewatch.collector.torch.probe import shapes
+
+_DECLARING = (nn.RNNBase, nn.RNNCellBase, nn.Linear)
+
+
+def input_mismatch_error(what: str, inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> ConfigError | None:
+    """The error that says why a module does not take its inputs; None where they are not why its call has failed.
+
+    Args:
+        what: what the inputs are, for the message: probe, or input.
+        inputs: what the module was called with.
+        module: the module.
+        error: what the call has raised.
+    """
+    reason = _reason(inputs, module, error)
+    if reason is None:
+        return None
+    name = type(module).__name__
+    return ConfigError(f"the {what} of shape {shapes(inputs)} does not fit the module {name}: {reason}")
+
+
+def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> str | None:
+    given = list(_tensors(inputs))
+    if not given and any(isinstance(one, np.ndarray) for one in inputs):
+        return "it is an array; give tensors, as the module takes them"
+    if (signature := _signature(module)) is not None and not _binds(signature, inputs):
+        return f"its forward takes {signature}"
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and len(inputs) > 1 and not _takes_state(module, *inputs[:2]):
+        wanted = "a pair of tensors" if isinstance(module, LSTMS) else "one tensor"
+        return f"its state must be {wanted} of {module.hidden_size} units"
+    return _reason_of_layer(given, module, error)
+
+
+def _reason_of_layer(given: list[Tensor], module: nn.Module, error: Exception) -> str | None:
+    """What the layer that raised the error declares, and its input is not."""
+    inside = next((frame for frame in frames(error) if frame.f_code.co_name == "forward"), None)
+    layer: Any = None if inside is None else inside.f_locals.get("self")
+    got = None if inside is None else inside.f_locals.get("input")
+    if not isinstance(layer, _DECLARING) or not isinstance(got, Tensor):
+        return None
+    name, produced = "", set()
+    for path, one in _named(module):
+        if one is layer:
+            name = path
+            break
+        produced |= _produced(one)
+    ranks = range(1, 100) if isinstance(layer, nn.Linear) else (1, 2) if isinstance(layer, nn.RNNCellBase) else (2, 3)
+    features = layer.in_features if isinstance(layer, nn.Linear) else layer.input_size
+    named = f"its layer {layer_name(name, layer, '')!r} "
+    reason = wrong_shape(got.shape, ranks, features, [one.shape for one in given], produced)
+    if reason is not None:
+        return named + reason
+    devices = {parameter.device for parameter in parameters(layer)}
+    if got.device not in devices and got.device in {one.device for one in given}:
+        return f"{named}is on device {next(iter(devices))}, the input on {got.device}"
+    own = {parameter.dtype for parameter in parameters(layer)}
+    if got.dtype not in own and got.dtype in {one.dtype for one in given} and not _autocast(got):
+        return f"{named}takes {next(iter(own))}, not {got.dtype}"
+    return None
+
+
+def _tensors(inputs: Any) -> Iterator[Tensor]:
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, PackedSequence):
+        yield inputs.data
+    elif isinstance(inputs, Mapping):
+        yield from _tensors(tuple(inputs.values()))
+    elif isinstance(inputs, (tuple, list)):
+        for one in inputs:
+            yield from _tensors(one)
+
+
+def _signature(module: nn.Module) -> inspect.Signature | None:
+    try:
+        return inspect.signature(module.forward)
+    except (TypeError, ValueError):  # a compiled one
+        return None
+
+
+def _binds(signature: inspect.Signature, inputs: tuple[Any, ...]) -> bool:
+    try:
+        signature.bind(*inputs)
+    except TypeError:
+        return False
+    return True
+
+
+def _takes_state(module: Any, x: Any, state: Any) -> bool:
+    """Whether a state is one that a recurrent module can begin with: how many tensors, and of how many units."""
+    if state is None:
+        return True
+    parts = state if isinstance(state, (tuple, list)) else (state,)
+    hidden = getattr(module, "proj_size", 0) or module.hidden_size
+    units = (hidden, module.hidden_size) if isinstance(module, LSTMS) else (hidden,)
+    return len(parts) == len(units) and all(
+        isinstance(part, Tensor) and part.dim() > 0 and part.shape[-1] == size
+        for part, size in zip(parts, units, strict=True)
+    )
+
+
+def _named(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    yield path, module
+    for name, child in children(module):
+        yield from _named(child, f"{path}.{name}" if path else name)
+
+
+def _produced(layer: nn.Module) -> set[int]:
+    if isinstance(layer, nn.Linear):
+        return {layer.out_features}
+    if isinstance(layer, (nn.RNNBase, nn.RNNCellBase)):
+        size = getattr(layer, "proj_size", 0) or layer.hidden_size
+        return {size, 2 * size} if getattr(layer, "bidirectional", False) else {size}
+    return {layer.embedding_dim} if isinstance(layer, nn.Embedding) else set()
+
+
+def _autocast(tensor: Tensor) -> bool:
+    return torch.is_autocast_enabled(tensor.device.type)
