@@ -135,14 +135,14 @@ def nothing_waits():
 def quick(monkeypatch):
     """Shorter waits, so that what takes minutes in a day of training takes seconds here."""
     for name, seconds in {
-        "shipper.FIRST_WAIT": 0.05,
-        "shipper.LONGEST_WAIT": 0.2,
-        "shipper.SLOW_WAIT": 0.4,
-        "shipper.LINGER_SECONDS": 0.05,
-        "shipper.ADOPT_SECONDS": 0.5,
-        "session.CLOSE_SECONDS": 20.0,
+        "spool.shipper.FIRST_WAIT": 0.05,
+        "spool.shipper.LONGEST_WAIT": 0.2,
+        "spool.shipper.SLOW_WAIT": 0.4,
+        "spool.shipper.LINGER_SECONDS": 0.05,
+        "spool.shipper.ADOPT_SECONDS": 0.5,
+        "run_session.CLOSE_SECONDS": 20.0,
     }.items():
-        monkeypatch.setattr(f"collector.{name}", seconds)
+        monkeypatch.setattr(f"gatewatch.collector.{name}", seconds)
 
 
 @pytest.fixture
