@@ -341,7 +341,7 @@ def test_what_another_callback_logs_and_dumps_is_kept():
     model, callback = algorithm(), GateMonitorCallback(every=1)
     model.learn(2 * ROLLOUT, [Evaluates(), callback])
     assert read("train_metrics", callback.run)["eval/mean_reward"].tolist() == [3.0, 3.0 + STEPS]
-    assert not any(type(one).__module__.startswith("collector") for one in model.logger.output_formats)
+    assert not any(type(one).__module__.startswith("gatewatch") for one in model.logger.output_formats)
 
 
 def test_another_learn_goes_on_with_the_run():
