@@ -1,4 +1,4 @@
-"""The report's charts of gates: the anomaly scores of a layer, the range of a gate."""
+"""Draw the report's charts of gates: the anomaly scores of a layer, the range of a gate."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gatewatch.collector.schema import gate_scale
-from gatewatch.jobs.report.axis import dates
+from gatewatch.jobs.findings.axis import dates
+from gatewatch.jobs.findings.series import column
 from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, fit, line, points
-from gatewatch.jobs.report.series import column
 from gatewatch.jobs.text import plotly_text
 
 if TYPE_CHECKING:
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-    from gatewatch.jobs.report.axis import Axis
+    from gatewatch.jobs.findings.axis import Axis
 
 
 def score_chart(
     scores: Mapping[str, Mapping[str, pd.DataFrame]], axis: Axis, top: float, ends: Sequence[Any] | None = None
 ) -> Figure:
-    """The anomaly scores of a layer's gates, with a line at 1; each phase behind its colour where there are several.
+    """Draw the anomaly scores of a layer's gates, with a line at 1; several phases get a coloured background each.
 
     Args:
         scores: phase → gate → points; phases that follow each other on the axis.
-        axis: what they are drawn over.
-        top: end of the vertical axis.
-        ends: of the horizontal axis.
+        axis: the horizontal axis.
+        top: the end of the vertical axis.
+        ends: the range of the horizontal axis.
     """
     chart = figure(300, market=axis.market)
-    named: set[str] = set()
+    in_legend: set[str] = set()
     for gates in scores.values():
         for gate, frame in gates.items():
-            drawn = line(axis.x(frame), column(frame, "anomaly_score"), gate, GATE_COLOURS.get(gate, OTHER), "max")
-            chart.add_scatter(**drawn, legendgroup=plotly_text(gate), showlegend=gate not in named)
-            named.add(gate)
+            trace = line(axis.x(frame), column(frame, "anomaly_score"), gate, GATE_COLOURS.get(gate, OTHER), "max")
+            chart.add_scatter(**trace, legendgroup=plotly_text(gate), showlegend=gate not in in_legend)
+            in_legend.add(gate)
     if len(scores) > 1:
         for phase, gates in scores.items():
             _mark(chart, phase, [axis.x(frame) for frame in gates.values()])
@@ -51,13 +51,13 @@ def score_chart(
 
 
 def band_chart(gate: str, phases: Mapping[str, pd.DataFrame], axis: Axis, *, by_phase: bool = False) -> Figure:
-    """The mean of a gate, in the band of its 5th to 95th percentile, on the gate's fixed scale.
+    """Draw the mean of a gate in the band of its 5th to 95th percentile, on the gate's fixed scale.
 
     Args:
-        gate: whose scale and colour.
+        gate: gives scale and colour.
         phases: phase → points.
-        axis: what they are drawn over.
-        by_phase: give each phase its colour rather than the gate's.
+        axis: the horizontal axis.
+        by_phase: whether each phase has a colour of its own.
     """
     scale = gate_scale(gate)
     chart = figure(200, market=axis.market)
@@ -79,7 +79,7 @@ def band_chart(gate: str, phases: Mapping[str, pd.DataFrame], axis: Axis, *, by_
 
 
 def _mark(chart: Figure, phase: str, xs: Sequence[Any]) -> None:
-    """Colour what lies behind a phase, and name it."""
+    """Colour the background of a phase, and label it."""
     first, last = min(x.min() for x in xs if len(x)), max(x.max() for x in xs if len(x))
     ends = dates(np.asarray([first, last])) if isinstance(first, np.datetime64) else [float(first), float(last)]
     colour = PHASE_COLOURS.get(phase, OTHER)

@@ -1,4 +1,4 @@
-"""What the report says and shows: the points and files of a run, as values for the template."""
+"""Turn the points and files of a run into the values of the report's template."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from gatewatch.collector.schema import (
     RUNS,
     TRAIN_METRICS,
 )
-from gatewatch.jobs.report.axis import axes_of, market_phases, settled, spans_of
+from gatewatch.jobs.findings.axis import axes_of, in_market_time, market_phases, spans_of
+from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, unscored
+from gatewatch.jobs.findings.series import Row, by_series, config_of, layer_order, one_detector, table, worst_layers
 from gatewatch.jobs.report.epochs import read_epochs
-from gatewatch.jobs.report.findings import FEW, no_scores, unscored, verdict
 from gatewatch.jobs.report.metric_charts import metric_charts
 from gatewatch.jobs.report.pictures import heatmaps
 from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
-from gatewatch.jobs.report.run_summary import ending, facts_of, newest_steps, state_of, tags_of
+from gatewatch.jobs.report.run_summary import ending, newest_steps, run_summary, state_of, tags_of
 from gatewatch.jobs.report.sections import gate_section, learning_section, metric_section
-from gatewatch.jobs.report.series import Row, by_series, config_of, layer_order, one_detector, table, worst_layers
 from gatewatch.jobs.text import number, percent
 
 if TYPE_CHECKING:
@@ -41,27 +41,29 @@ MAX_HEATMAP_FRAMES: Final = 48
 """How many frames all heatmaps together have: of 64 × 64 cells in four panels each, about 4 MB."""
 
 
-def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None], now: datetime) -> dict[str, Any]:
-    """Everything that the template names.
+def content(
+    store: Store, about: Mapping[str, Any], report_progress: Callable[[str], None], now: datetime
+) -> dict[str, Any]:
+    """Make every value that the template names.
 
     Args:
         store: where the points are.
         about: the run's row of `store.runs()`.
-        say: told what is being done, a line each.
+        report_progress: called with a line for each step of the work.
         now: with a zone; a run that has been silent for long has died.
 
     Raises:
         WriteUnavailable: the store does not answer.
     """
     run = str(about["run"])
-    say(f"reading run {run}")
+    report_progress(f"reading run {run}")
     events, metrics, captures, derived, scored, updates, units = (
         store.read(name, run=run, prefix_tags=True)
         for name in (RUNS, TRAIN_METRICS, GATE_STATS, GATE_DERIVED, GATE_SCORES, LAYER_UPDATES, GATE_UNITS)
     )
     market = market_phases(events, captures, metrics)
     metrics, captures, scored, updates, units = (
-        settled(frame, market, events) for frame in (metrics, captures, scored, updates, units)
+        in_market_time(frame, market, events) for frame in (metrics, captures, scored, updates, units)
     )
     detector, scored = one_detector(scored)
     spans = spans_of(captures, metrics, updates, scored, units)
@@ -78,16 +80,16 @@ def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None], 
     state = state_of(about, now)
     learning, wrong = learning_section(by_series(updates, "param", order), by_phase, most, len(phases) > 1)
 
-    say("drawing heatmaps")
+    report_progress("drawing heatmaps")
     folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
     epochs = read_epochs(list(dict.fromkeys(folders)), run, frames=MAX_HEATMAP_FRAMES, layers=len(shown))
     pictures = heatmaps(by_series(units, layers=order), shown, epochs.layers, axes, spans, MAX_HEATMAP_FRAMES)
-    say("drawing charts")
+    report_progress("drawing charts")
     config = configs[0] if configs else {}
     return {
         "run": run,
         "ending": ending(about, state),
-        "facts": facts_of(
+        "facts": run_summary(
             about,
             state,
             newest_steps(events, captures),
@@ -96,7 +98,7 @@ def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None], 
             config=config,
             market={phase: spans[phase] for phase in phases if phase in market},
         ),
-        "verdict": verdict(rows, stats, scores, metrics, by_phase) + wrong,
+        "findings": run_findings(rows, stats, scores, metrics, by_phase) + wrong,
         "no_scores": None if detector else no_scores(stats),
         "unscored": unscored(stats, scores),
         "detector": detector.replace("_", " "),
@@ -113,7 +115,7 @@ def content(store: Store, about: Mapping[str, Any], say: Callable[[str], None], 
 
 
 def _configs(about: Mapping[str, Any], events: pd.DataFrame) -> list[dict[str, Any]]:
-    """The configuration of each phase, the run's own first."""
+    """Return the configuration of each phase, the run's own first."""
     texts = [about.get("config"), *events.get("config", ())]
     return [config for text in dict.fromkeys(map(_text, texts)) if (config := config_of(text))]
 

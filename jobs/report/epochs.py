@@ -1,4 +1,4 @@
-"""The gates that the collector saved once per epoch, read back for the heatmaps."""
+"""Read the gates that the collector saved once per epoch, for the heatmaps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAME: Final = re.compile(r"gate_epoch_(\d+)\.npz")
 
 @dataclass
 class Epochs:
-    """What was found of a run's files.
+    """Hold what a run's epoch files contain.
 
     Attributes:
         layers: (phase, layer) → label of the epoch → gate → (time, units), the mean over the batch, NaN where masked.
@@ -40,40 +40,40 @@ class Epochs:
 def read_epochs(folders: Sequence[str], run: str, *, frames: int, layers: int) -> Epochs:
     """Read `gate_epoch_<n>.npz` of a run from its folders, the run's own inside them, and those of its phases.
 
-    Files of other runs are passed over; those that cannot be read are named in the notes. Nothing is raised.
+    Files of other runs are skipped; files that cannot be read are named in the notes. Nothing is raised.
 
     Args:
         folders: each `log_dir` of the run.
-        run: whose files; the comment of the zip says so.
+        run: the name of the run, which is in the comment of each zip file.
         frames: how many epochs of all layers together to read; evenly spread where there are more.
         layers: how many layers will be shown, which share those frames.
     """
-    found = Epochs()
+    epochs = Epochs()
     if not folders:
-        found.notes.append(
+        epochs.notes.append(
             "No epoch files were looked for, since the run was given log_dir=None; the pictures are of its points."
         )
-        return found
+        return epochs
     files: dict[str, dict[int, Path]] = {}
     for folder in folders:
-        _find(Path(folder), run, files, found.notes)
+        _find(Path(folder), run, files, epochs.notes)
     if not files:
-        found.notes.append(
+        epochs.notes.append(
             f"No epoch file of this run was found in {join_words(list(folders))} on this machine. Keras's fit makes "
             "one at the end of each epoch; a loop of your own does where it calls end_epoch()."
         )
     for phase, by_epoch in files.items():
-        epochs = sorted(by_epoch)
-        kept = [epochs[i] for i in thin(len(epochs), max(2, frames // max(1, layers * len(files))))]
-        if len(kept) < len(epochs):
+        numbers = sorted(by_epoch)
+        kept = [numbers[i] for i in thin(len(numbers), max(2, frames // max(1, layers * len(files))))]
+        if len(kept) < len(numbers):
             of_phase = f" of {phase}" if len(files) > 1 else ""
-            found.notes.append(f"{len(kept)} of {len(epochs)} epochs{of_phase} are shown, evenly spread.")
+            epochs.notes.append(f"{len(kept)} of {len(numbers)} epochs{of_phase} are shown, evenly spread.")
         for epoch in kept:
             try:
-                _read(by_epoch[epoch], phase, f"epoch {epoch}", found)
+                _read(by_epoch[epoch], phase, f"epoch {epoch}", epochs)
             except Exception as error:  # of numpy's and zipfile's parsers, which have no closed list
-                found.notes.append(f"{by_epoch[epoch].name} could not be read and is left out ({_line(error)}).")
-    return found
+                epochs.notes.append(f"{by_epoch[epoch].name} could not be read and is left out ({_line(error)}).")
+    return epochs
 
 
 def _find(folder: Path, run: str, files: dict[str, dict[int, Path]], notes: list[str]) -> None:
@@ -98,7 +98,7 @@ def _find(folder: Path, run: str, files: dict[str, dict[int, Path]], notes: list
                     files.setdefault(str(about.get("phase", "train")), {}).setdefault(number, path)
 
 
-def _read(path: Path, phase: str, label: str, found: Epochs) -> None:
+def _read(path: Path, phase: str, label: str, epochs: Epochs) -> None:
     """Add the gates of a file: all of them, or none where one cannot be read."""
     gates: dict[tuple[str, str], NDArray[np.float32]] = {}
     with np.load(path, allow_pickle=False) as archive:
@@ -111,7 +111,7 @@ def _read(path: Path, phase: str, label: str, found: Epochs) -> None:
                 raise ValueError(f"{name} is no array of (batch, time, units)")
             gates[clean_name(layer), gate] = batch_mean(array).astype(np.float32)
     for (layer, gate), values in gates.items():
-        found.layers.setdefault((phase, layer), {}).setdefault(label, {})[gate] = values
+        epochs.layers.setdefault((phase, layer), {}).setdefault(label, {})[gate] = values
 
 
 def _line(error: Exception) -> str:

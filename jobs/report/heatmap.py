@@ -1,4 +1,4 @@
-"""The animated 2×2 heatmap of a layer's gates."""
+"""Draw the animated 2×2 heatmap of a layer's gates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import gate_scale
-from gatewatch.jobs.report.axis import between, dates
+from gatewatch.jobs.findings.axis import dates, interpolate_times
 from gatewatch.jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
 from gatewatch.jobs.text import plotly_text
 
@@ -39,7 +39,7 @@ def render_gate_heatmap(
     time_label: str = "position in the sequence",
     max_frames: int = MAX_FRAMES,
 ) -> Figure:
-    """Four heatmaps of a layer, unit (y) by time (x), with Play, Pause and a slider.
+    """Draw four heatmaps of a layer, unit (y) by time (x), with Play, Pause and a slider.
 
     For an LSTM the panels are Input Signal Flow, Forget Gate Activation, Cell State Evolution and Output Gate
     Response; for a GRU update, reset, candidate and hidden. Colours are on the fixed scale of each gate, so frames
@@ -157,8 +157,8 @@ def _check_units(pictures: Sequence[dict[str, Picture]], where: str) -> None:
 
 
 def _positions(count: int, times: Sequence[float] | NDArray[Any] | None) -> Any:
-    """What stands on the time axis in the middle of each bin, as plotly takes it; shape (bins,)."""
-    return _written(between(centres(count), times))
+    """Return the time in the middle of each bin, as plotly takes it; shape (bins,)."""
+    return _written(interpolate_times(centres(count), times))
 
 
 def _written(at: NDArray[Any]) -> Any:
@@ -166,8 +166,8 @@ def _written(at: NDArray[Any]) -> Any:
 
 
 def _time_axis(span: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
-    """Kind and range of the time axis, with room for half a cell at both ends."""
-    at = between(centres(span), times)
+    """Return kind and range of the time axis, with room for half a cell at both ends."""
+    at = interpolate_times(centres(span), times)
     if len(at) == 1:
         half: Any = np.timedelta64(12, "h") if at.dtype.kind == "M" else 0.5
         ends = [at[0] - half, at[0] + half]
@@ -178,12 +178,12 @@ def _time_axis(span: int, times: Sequence[float] | NDArray[Any] | None) -> dict[
 
 
 def _until(shown: Picture, end: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
-    """The picture up to a column: what comes later is not there yet."""
+    """Return the picture up to a column; later columns are empty."""
     return {"z": shown.z[:, :end], "x": _positions(shown.times, times)[:end]}
 
 
 def _limits(gate: str, metric: str) -> tuple[float, float]:
-    """The fixed ends of the colour scale; a standard deviation in [a, b] is at most (b − a) / 2 (Popoviciu 1935)."""
+    """Return the ends of the colour scale; a standard deviation in [a, b] is at most (b − a) / 2 (Popoviciu 1935)."""
     scale = gate_scale(gate)
     if metric == "activation":
         return scale.low, scale.high

@@ -1,4 +1,4 @@
-"""The page itself: the template, the scripts that may run in it, and figures as text that is safe inside it."""
+"""Render the page: the template, the scripts that may run in it, and figures as text that is safe inside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HERE: Final = Path(__file__).parent
 
 
 def figure_json(figure: Figure) -> dict[str, Any]:
-    """A figure's height, and its JSON that holds no `<`, so it can neither end its script element nor open another."""
+    """Return a figure's height, and its JSON without `<`, which can neither end its script element nor open another."""
     from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2, loaded only for a report
 
     text = str(figure.to_json()).replace("\\u002f", "/").replace("<", "\\u003c")
@@ -24,11 +24,11 @@ def figure_json(figure: Figure) -> dict[str, Any]:
 
 
 def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
-    """The whole page. Whatever the content names is escaped, apart from what `figure_json` made safe.
+    """Render the whole page. All content is escaped, except what `figure_json` made safe.
 
     Args:
-        content: what the template names.
-        refresh: seconds after which a browser loads the page anew; never where None.
+        content: the values that the template names.
+        refresh: seconds after which a browser loads the page again; None: never.
     """
     import jinja2  # noqa: PLC0415 - loaded only for a report
 
@@ -39,7 +39,7 @@ def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
 
 
 def _own_parts() -> dict[str, Any]:
-    """Style and scripts, and the policy that lets these two scripts run, no other, and no request leave the page."""
+    """Return style and scripts, and the policy that allows these two scripts, no other, and no request off the page."""
     from markupsafe import Markup  # noqa: PLC0415 - as above
     from plotly.offline import get_plotlyjs  # noqa: PLC0415 - loaded only for a report
 

@@ -1,4 +1,4 @@
-"""The report's charts of what a run logged: losses together, every other metric on an axis of its own."""
+"""Draw the report's charts of what a run logged: losses together, every other metric in a chart of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from gatewatch.collector.store.columns import field_columns
-from gatewatch.jobs.report.axis import Axis, moments
+from gatewatch.jobs.findings.axis import Axis, moments
+from gatewatch.jobs.findings.series import column, steps
 from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line
-from gatewatch.jobs.report.series import column, steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +28,11 @@ _ALIKE: Final = 10.0
 
 @dataclass(frozen=True)
 class MetricChart:
-    """A chart and what is said beside it.
+    """Hold a chart and what the page says beside it.
 
     Attributes:
-        name: of the metric, or of several.
-        axis: what it is drawn over; only its phases that have such a metric.
+        name: the metrics' names.
+        axis: the horizontal axis, with the phases that have such a metric.
         loss: whether it shows losses.
         by_batch: whether faint lines show the values within an epoch.
     """
@@ -45,12 +45,12 @@ class MetricChart:
 
 
 def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[Axis]) -> list[MetricChart]:
-    """The charts of every metric, losses first; one named `val_…` is drawn beside the one it validates.
+    """Draw the charts of every metric, losses first; one named `val_…` is drawn beside the one it validates.
 
     Args:
         metrics: points of `train_metrics`, read with `prefix_tags`.
-        captures: points of `gate_stats`: where batches and ends of epochs log the same metric, they tell them apart.
-        axes: of the run.
+        captures: points of `gate_stats`; they distinguish batches from ends of epochs that log the same metric.
+        axes: the axes of the run.
     """
     own = {phase: _fields(_phase(metrics, phase)) for axis in axes for phase in axis.phases}
     ends = {
@@ -85,25 +85,25 @@ def _phase(frame: pd.DataFrame, phase: str) -> pd.DataFrame:
 
 
 def _fields(frame: pd.DataFrame) -> pd.DataFrame:
-    """The times and the fields, each by its own name, without the tags: of those a field may have the name."""
+    """Return the times and the fields, each by its own name, without the tags, which may have the same names."""
     names = field_columns(frame.columns)
     return frame[["time", *names]].rename(columns=names)
 
 
 def _reach(metrics: pd.DataFrame, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """Title → the largest size of its values."""
-    found: dict[str, float] = {}
+    """Return title → the largest absolute value."""
+    largest: dict[str, float] = {}
     for name in map(str, metrics.select_dtypes("number").columns):
         values = np.concatenate([column(frame, name) for frame in frames])
-        known = np.abs(values[np.isfinite(values)])
-        if name not in _NOT_METRICS and len(known):
+        sizes = np.abs(values[np.isfinite(values)])
+        if name not in _NOT_METRICS and len(sizes):
             title = name.removeprefix("val_") or name
-            found[title] = max(found.get(title, 0.0), float(known.max()))
-    return found
+            largest[title] = max(largest.get(title, 0.0), float(sizes.max()))
+    return largest
 
 
 def _together(reach: dict[str, float]) -> list[list[str]]:
-    """The titles of each chart: losses of a like size together, `loss` first; every other title alone."""
+    """Return the titles of each chart: losses of similar size together, `loss` first; every other title alone."""
     charts: list[list[str]] = []
     losses = sorted((title for title in reach if _LOSS.search(title)), key=lambda title: (title != "loss", title))
     for title in losses:
@@ -118,29 +118,29 @@ def _together(reach: dict[str, float]) -> list[list[str]]:
 
 
 def _epoch_ends(metrics: pd.DataFrame, captures: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which points were written at the end of an epoch, shape (points,).
+    """Return which points were written at the end of an epoch, shape (points,).
 
-    It is the last of its epoch, and no capture of its step came before it as one does before a batch's; or it is the
-    second point of that step.
+    Such a point is the last of its epoch, and either the second point of its step, or not preceded by a capture of its
+    step, as a batch's point is.
     """
-    found = np.zeros(len(metrics), dtype=bool)
+    ends = np.zeros(len(metrics), dtype=bool)
     if captures.empty or "epoch" not in metrics or "step" not in captures:
-        return found
+        return ends
     first = captures.groupby("step")["time"].min()
     epoch, step, at = column(metrics, "epoch"), steps(metrics), moments(metrics)
     for i in range(1, len(metrics)):
         if epoch[i] == epoch[i - 1] and (i + 1 == len(metrics) or epoch[i + 1] != epoch[i]):
             captured = first.get(step[i])
             before = captured is not None and np.datetime64(captured.to_datetime64()) <= at[i]
-            found[i] = step[i] == step[i - 1] or not before
-    return found
+            ends[i] = step[i] == step[i - 1] or not before
+    return ends
 
 
 def _draw(chart: Figure, name: str, label: str, axis: Axis, rows: pd.DataFrame, ends: NDArray[np.bool_] | None) -> bool:
-    """Draw a metric; whether its batches are drawn faintly behind its epochs."""
-    known = np.isfinite(column(rows, name))
-    x, y = axis.x(rows)[known], column(rows, name)[known]
-    last = np.zeros(len(y), dtype=bool) if ends is None else ends[known]
+    """Draw a metric; return whether its batches are drawn faintly behind its epochs."""
+    finite = np.isfinite(column(rows, name))
+    x, y = axis.x(rows)[finite], column(rows, name)[finite]
+    last = np.zeros(len(y), dtype=bool) if ends is None else ends[finite]
     both = bool(last.any() and not last.all())
     if both:
         drawn = line(x[~last], y[~last], f"{label}, by batch", OTHER)
@@ -159,7 +159,7 @@ def _label(name: str, phase: str, phases: Sequence[str], alone: bool) -> str:
 
 
 def _colour(chart: Figure, drawn: Sequence[tuple[str, str]], by_batch: Sequence[bool]) -> None:
-    """Give each metric of a chart a colour of its own: its phase's, or that of validation, where it is free."""
+    """Give each metric of a chart its own colour: that of its phase or of validation, where no other has it yet."""
     traces = iter(chart.data)
     taken: set[str] = set()
     for (phase, name), both in zip(drawn, by_batch, strict=True):

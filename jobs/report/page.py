@@ -1,4 +1,4 @@
-"""One HTML file that tells a run's story, and works without a network."""
+"""Write the report of a run: one HTML file that works without a network."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def write_report(
     progress: Callable[[str], None] | None = None,
     refresh: int | None = None,
 ) -> Path:
-    """Write the report of a run and return where it lies.
+    """Write the report of a run, and return its path.
 
     The file appears whole or not at all: it is written beside its place and then renamed.
 
     Args:
         store: where the run's points are.
-        run: which run; the one heard of last without.
-        output: where to write; `gatewatch-<run>.html` in the working directory without.
-        progress: told what is being done, a line each.
-        refresh: seconds after which a browser loads the page anew; never where None.
+        run: the name of the run; None: the run with the newest event.
+        output: where to write; None: `gatewatch-<run>.html` in the working directory.
+        progress: called with a line for each step of the work.
+        refresh: seconds after which a browser loads the page again; None: never.
 
     Raises:
         ConfigError: there is no such run, or no run at all; the output cannot be written.
         WriteUnavailable: the store does not answer.
     """
-    say = progress or (lambda _: None)
+    report_progress = progress or (lambda _: None)
     about = _find(store, run)
     name = str(about["run"])
     output = Path(f"gatewatch-{path_name(name)}.html") if output is None else Path(output)
     _check(output)
-    html = render(content(store, about, say, datetime.now(UTC)), refresh)
-    say(f"writing {output}")
+    html = render(content(store, about, report_progress, datetime.now(UTC)), refresh)
+    report_progress(f"writing {output}")
     draft = output.with_name(f".{path_name(output.name)}.{os.getpid()}.tmp")
     try:
         try:
@@ -62,7 +62,7 @@ def write_report(
 
 
 def _check(output: Path) -> None:
-    """See before the work whether there is a place for the file."""
+    """Check before the work that the file can be written."""
     try:
         taken, folder = output.is_dir(), output.parent.is_dir()
     except OSError as error:
@@ -78,7 +78,7 @@ def _refused(output: Path, error: OSError) -> ConfigError:
 
 
 def _find(store: Store, run: str | None) -> Mapping[str, Any]:
-    """The row of `store.runs()` that is meant."""
+    """Return the run's row of `store.runs()`."""
     runs = store.runs()
     if runs.empty:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Gate data of any accepted form, reduced to pictures of at most 64 × 64 cells. Arrays in, arrays out."""
+"""Reduce gate data of any accepted form to pictures of at most 64 × 64 cells. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GRU_PANELS: Final = {
 
 @dataclass(frozen=True)
 class Picture:
-    """What one panel shows in one frame.
+    """Hold what one panel shows in one frame.
 
     Attributes:
         z: (rows, columns) float32, rounded to three decimals, NaN where nothing was recorded. Rows are units or
@@ -49,7 +49,7 @@ class Picture:
 
 
 def panels_of(frames: Sequence[Mapping[str, Any]], where: str) -> dict[str, str]:
-    """The four gates that are shown, each with its title: those of an LSTM, or of a GRU where the names say so.
+    """Choose the four gates that are shown, each with its title: those of an LSTM, or of a GRU where the names say so.
 
     Raises:
         ConfigError: no frame has a gate of either.
@@ -68,7 +68,7 @@ def panels_of(frames: Sequence[Mapping[str, Any]], where: str) -> dict[str, str]
 
 
 def labelled_frames(gate_data: Any, where: str) -> tuple[list[str] | None, list[GateArrays]]:
-    """The labels and the frames of gate data; no labels where it is one mapping of gate to array.
+    """Split gate data into labels and frames; a single mapping of gate to array has no labels.
 
     Raises:
         ConfigError: it is neither a mapping of gates, nor labelled frames, nor a sequence of frames.
@@ -126,18 +126,18 @@ def picture(values: ArrayLike, gate: str, metric: str, where: str) -> Picture:
 
 
 def batch_mean(array: NDArray[Any]) -> NDArray[np.float64]:
-    """The mean of (batch, time, units) over the batch, shape (time, units); NaN where no value is finite."""
+    """Return the mean of (batch, time, units) over the batch, shape (time, units); NaN where no value is finite."""
     return _mean(array.astype(np.float64), np.isfinite(array))
 
 
 def centres(count: int) -> NDArray[np.float64]:
-    """The middle of each bin that `count` units or positions fall into, counted from zero; shape (bins,)."""
+    """Return the middle of each bin that `count` units or positions fall into, counted from zero; shape (bins,)."""
     edges = _edges(count)
     return (edges[:-1] + edges[1:] - 1) / 2
 
 
 def thin(count: int, most: int) -> list[int]:
-    """Indices of at most `most` of `count` items, evenly spread, the first and the last among them."""
+    """Return indices of at most `most` of `count` items, evenly spread, the first and the last among them."""
     return list(range(count)) if count <= most else np.linspace(0, count - 1, most).round().astype(int).tolist()
 
 
@@ -156,7 +156,7 @@ def _numbers(values: ArrayLike, where: str) -> NDArray[np.float64]:
 
 
 def _mean(array: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The mean over the first axis of what is known; NaN where nothing is."""
+    """Return the mean of the finite values over the first axis; NaN where there are none."""
     count = known.sum(axis=0)
     total = np.where(known, array, 0.0).sum(axis=0)
     mean: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
@@ -168,7 +168,7 @@ def _edges(count: int) -> NDArray[np.int64]:
 
 
 def _bin(cells: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Neighbours along an axis averaged into at most 64 bins, what is NaN left out."""
+    """Average neighbours along an axis into at most 64 bins, without NaN."""
     if cells.shape[axis] <= MAX_PROFILE:
         return cells
     starts = _edges(cells.shape[axis])[:-1]

@@ -1,4 +1,4 @@
-"""The heatmaps of a run: from its epoch files, and from the points of its units where it has none."""
+"""Draw the heatmaps of a run: from its epoch files, or from the points of `gate_units` where it has none."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.report.axis import Axis, dates, lanes
+from gatewatch.jobs.findings.axis import Axis, dates, without_overlap
+from gatewatch.jobs.findings.series import profiles
 from gatewatch.jobs.report.heatmap import MAX_FRAMES, render_gate_heatmap
 from gatewatch.jobs.report.html import figure_json
-from gatewatch.jobs.report.series import profiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from gatewatch.jobs.report.series import Key
+    from gatewatch.jobs.findings.series import Key
 
 _FEWEST_FRAMES: Final = 10
 _SAVED: Final = "each frame an epoch, each column a position in the sequence"
@@ -32,13 +32,13 @@ def heatmaps(
     spans: Mapping[str, tuple[Any, Any]],
     frames: int,
 ) -> list[dict[str, Any]]:
-    """The heatmaps of each layer for the template; phases that follow each other in the market's time share one.
+    """Make the template's heatmaps of each layer; phases that follow each other in market time share one.
 
     Args:
-        units: points of `gate_units` by series.
-        shown: the layers, in their order.
+        units: series → points of `gate_units`.
+        shown: the layers to draw, in their order.
         saved: (phase, layer) → label of the epoch → gate → (time, units).
-        axes: of the run.
+        axes: the axes of the run.
         spans: phase → its first and last moment.
         frames: about how many frames all heatmaps together have.
     """
@@ -50,21 +50,21 @@ def heatmaps(
         if layer in shown:
             for axis in axes:
                 missing = tuple(p for p in axis.phases if (p, layer) in recorded and (p, layer) not in saved)
-                wanted += [(layer, lane) for lane in lanes(Axis(missing, axis.market), spans)]
+                wanted += [(layer, part) for part in without_overlap(Axis(missing, axis.market), spans)]
     from_points = sum(isinstance(source, Axis) for _, source in wanted)
     most = min(MAX_FRAMES, max(_FEWEST_FRAMES, 2 * frames // max(1, from_points)))
-    found = []
+    pictures = []
     for layer, source in wanted:
         if isinstance(source, str):
             picture = _picture(saved[source, layer], layer, {})
-            found.append({**picture, "phases": [source] if many else [], "about": _SAVED})
+            pictures.append({**picture, "phases": [source] if many else [], "about": _SAVED})
         elif picture := _of_units(units, layer, source, most):
-            found.append({**picture, "phases": source.phases if many else []})
-    return found
+            pictures.append({**picture, "phases": source.phases if many else []})
+    return pictures
 
 
 def _of_units(units: Mapping[Key, pd.DataFrame], layer: str, axis: Axis, frames: int) -> dict[str, Any]:
-    """The heatmap of a layer's units over captures; empty where no unit has a value."""
+    """Draw the heatmap of a layer's units over captures; empty where no unit has a value."""
     import pandas as pd  # noqa: PLC0415 - the frames come from it, so it is loaded already
 
     gates: dict[str, list[pd.DataFrame]] = {}
@@ -86,7 +86,7 @@ def _of_units(units: Mapping[Key, pd.DataFrame], layer: str, axis: Axis, frames:
 def _picture(
     data: Mapping[str, Any], layer: str, options: Mapping[str, Any], begins: Sequence[Any] = ()
 ) -> dict[str, Any]:
-    """A heatmap for the template; where the data cannot be drawn, why."""
+    """Make a heatmap for the template; where the data cannot be drawn, an error says why."""
     try:
         figure = render_gate_heatmap(data, layer, **options)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What the report's line charts have in common: the empty figure, a line on it, and the colours."""
+"""The style of the report's line charts: the empty figure, a line on it, and the colours."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gatewatch.jobs.report.axis import dates
-from gatewatch.jobs.report.series import binned
+from gatewatch.jobs.findings.axis import dates
+from gatewatch.jobs.findings.series import binned
 from gatewatch.jobs.text import plotly_text
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's palette, which people with colour-blindness can tell apart; the same colour for a thing everywhere.
+# Okabe and Ito's palette, which people with colour-blindness can tell apart.
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"
 OTHER: Final = "#888888"
 PALETTE: Final = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
@@ -34,7 +34,7 @@ PHASE_COLOURS: Final = {"train": BLUE, "validation": RED, "backtest": PURPLE, "l
 
 
 def figure(height: int, *, market: bool = False) -> Figure:
-    """An empty figure, whose x-axis has dates where it shows the market's time."""
+    """Make an empty figure of this height in pixels; its x-axis has dates in market time."""
     import plotly.graph_objects as go  # noqa: PLC0415 - loaded only where a picture is drawn
 
     return go.Figure(
@@ -51,7 +51,7 @@ def figure(height: int, *, market: bool = False) -> Figure:
 
 
 def points(x: NDArray[Any], y: NDArray[np.float64], how: str = "mean") -> dict[str, Any]:
-    """The x and y of a trace, at most 400 of them, as small as they can be written."""
+    """Return the x and y of a trace, at most 400 points, in the smallest exact types."""
     at = binned(x, "last")
     if at.dtype.kind == "M":
         return {"x": dates(at), "y": binned(y, how).astype(np.float32)}
@@ -62,7 +62,7 @@ def points(x: NDArray[Any], y: NDArray[np.float64], how: str = "mean") -> dict[s
 
 
 def line(x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, how: str = "mean") -> dict[str, Any]:
-    """The arguments of a scatter trace; `name` is shown as it stands."""
+    """Return the arguments of a scatter trace; `name` is escaped."""
     return {
         **points(x, y, how),
         "name": plotly_text(name),
@@ -73,13 +73,13 @@ def line(x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, how: s
 
 
 def fit(figure: Figure, ends: Sequence[Any] | None) -> None:
-    """Let the x-axis reach from the first to the second of `ends`: floats, or datetime64."""
+    """Set the range of the x-axis to `ends`: two floats, or two datetime64."""
     if ends is not None and ends[0] < ends[1]:
         reach = np.asarray(ends)
         figure.update_xaxes(range=dates(reach) if reach.dtype.kind == "M" else reach.tolist())
 
 
 def faint(colour: str, opacity: float = 0.18) -> str:
-    """A colour that what lies behind is seen through."""
+    """Return a transparent form of a colour `#rrggbb`."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"

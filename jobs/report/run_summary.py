@@ -1,4 +1,4 @@
-"""The facts of a run, as the report lists them."""
+"""Summarise a run: the facts that the report lists first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from gatewatch.collector.schema import OWN_TAGS
 from gatewatch.collector.store.columns import tag_columns
 from gatewatch.jobs.findings.run_state import life
-from gatewatch.jobs.report.series import Row, column
+from gatewatch.jobs.findings.series import Row, column
 from gatewatch.jobs.text import duration, moment, number
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _STATES: Final = {"live": "running when this was written", "died": "died, or cut
 
 
 class Fact(NamedTuple):
-    """A fact, and whether it is as `long` as a line."""
+    """Hold a fact; `long` ones take a whole line."""
 
     name: str
     value: str
@@ -31,14 +31,19 @@ class Fact(NamedTuple):
 
 
 def state_of(about: Mapping[str, Any], now: datetime) -> str:
-    """live, died, or how the run ended, by what was last heard of it."""
+    """Return the state of a run: live, died, completed, failed or interrupted.
+
+    Args:
+        about: the run's row of `store.runs()`.
+        now: with a zone.
+    """
     seen = about.get("last_seen")
     silent = math.inf if seen is None or seen != seen else (now - seen).total_seconds()  # noqa: PLR0124 - NaT is not itself
     return life(str(about.get("state")), silent)
 
 
 def ending(about: Mapping[str, Any], state: str) -> str | None:
-    """A sentence on an end that was none of the run's own; None where there was no such end."""
+    """Explain in a sentence why a run died or failed; None for any other state."""
     if state == "died":
         return (
             f"Nothing was heard of the run after {_moment(about.get('last_seen'))}, and it has not said how it ended: "
@@ -49,18 +54,18 @@ def ending(about: Mapping[str, Any], state: str) -> str | None:
 
 
 def newest_steps(*frames: pd.DataFrame) -> dict[str, float]:
-    """Phase → its newest step in any of the frames."""
-    found: dict[str, float] = {}
+    """Return phase → its newest step in any of the frames."""
+    newest: dict[str, float] = {}
     for frame in frames:
         phases = frame["phase"].fillna("") if "phase" in frame else [""] * len(frame)
         for phase, step in zip(phases, column(frame, "step"), strict=True):
             if np.isfinite(step):
-                found[phase] = max(found.get(phase, 0.0), float(step))
-    return found
+                newest[phase] = max(newest.get(phase, 0.0), float(step))
+    return newest
 
 
 def tags_of(events: pd.DataFrame) -> list[str]:
-    """The user's own tags, as `name=value`.
+    """List the user's own tags, as `name=value`.
 
     Args:
         events: points of `runs`, read with `prefix_tags`.
@@ -73,7 +78,7 @@ def tags_of(events: pd.DataFrame) -> list[str]:
     ]
 
 
-def facts_of(
+def run_summary(
     about: Mapping[str, Any],
     state: str,
     steps: Mapping[str, float],
@@ -83,22 +88,22 @@ def facts_of(
     config: Mapping[str, Any],
     market: Mapping[str, tuple[Any, Any]],
 ) -> list[Fact]:
-    """Each fact that is known, in reading order.
+    """List the facts of a run, in reading order; facts without a value are left out.
 
     Args:
         about: the run's row of `store.runs()`.
-        state: what `state_of` says.
-        steps: what `newest_steps` says.
-        rows: of the table of gates.
-        tags: what `tags_of` says.
-        config: of the run.
-        market: phase → its first and last moment in the market's time, where it has that.
+        state: from `state_of`.
+        steps: from `newest_steps`.
+        rows: the table of gates.
+        tags: from `tags_of`.
+        config: the configuration of the run.
+        market: phase → its first and last moment, for the phases in market time.
     """
     started, seen = about.get("started"), about.get("last_seen")
     took = _span(started, seen)
     layers = len({row.key.layer for row in rows})
     gates = len({(row.key.layer, row.key.gate) for row in rows})
-    known = [
+    facts = [
         Fact("State", _STATES.get(state, state)),
         Fact("Started", _moment(started)),
         Fact("Last heard of", _moment(seen)),
@@ -112,11 +117,11 @@ def facts_of(
         Fact("Market time", _market(market), long=True),
         Fact("Libraries", _versions(config), long=True),
     ]
-    return [fact for fact in known if fact.value]
+    return [fact for fact in facts if fact.value]
 
 
 def _market(market: Mapping[str, tuple[Any, Any]]) -> str:
-    """From when to when, by phase where there are several."""
+    """Describe the span of market time, by phase where there are several."""
     spans = [f"{phase} from {moment(first)} to {moment(last)}" for phase, (first, last) in market.items()]
     if not spans:
         return ""
@@ -131,7 +136,7 @@ def _phases(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 
 def _steps(newest: Mapping[str, float]) -> str:
-    """The newest step, by phase where phases differ."""
+    """Return the newest step, by phase where phases differ."""
     if len(set(newest.values())) > 1:
         return ", ".join(f"{phase} {number(step)}" for phase, step in newest.items() if phase)
     return number(next(iter(newest.values()))) if newest else ""
@@ -142,9 +147,11 @@ def _count(number_of: int, what: str) -> str:
 
 
 def _versions(config: Mapping[str, Any]) -> str:
-    """The libraries of a configuration: a mapping of name to version under `versions` or `libraries`."""
-    found: dict[str, Any] = next((config[k] for k in ("versions", "libraries") if isinstance(config.get(k), dict)), {})
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+    """List the libraries of a configuration: a mapping of name to version under `versions` or `libraries`."""
+    versions: dict[str, Any] = next(
+        (config[k] for k in ("versions", "libraries") if isinstance(config.get(k), dict)), {}
+    )
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A small graph whose edges change over time, drawn on matplotlib."""
+"""Draw a small graph whose edges change over time, on matplotlib."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BOX: Final = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": "
 
 
 class TemporalGraph:
-    """Nodes at fixed places, and directed edges whose width and colour follow a weight that changes over time.
+    """Draw nodes at fixed places, and directed edges whose width and colour follow a weight that changes over time.
 
     Each call of `update_edge_weights` adds one time step; `animate_time_step` draws any of them, so that
     `FuncAnimation(figure, graph.animate_time_step, frames=len(graph))` plays them all. Widths and colours are on one

@@ -1,4 +1,4 @@
-"""What the data says, in a paragraph."""
+"""Say in sentences what the points of a run show."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
-from gatewatch.jobs.report.axis import Axis, moments
-from gatewatch.jobs.report.series import Key, Row, column
+from gatewatch.jobs.findings.series import Key, Row, column, first_broken
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.signals import MODEL
 from gatewatch.jobs.text import join_words, number, percent
@@ -21,62 +21,62 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEW: Final = 0.02
-"""A share of captures above 1 that may still be an accident: one or two of a hundred."""
+"""Up to this share of captures above 1 may be chance: one or two in a hundred."""
 _PARAMS: Final = ("kernel", "recurrent", "bias")
 MIN_SIDE: Final = 3
 """The fewest captures before and after a change: fewer are an outlier."""
 _FEWEST_LOSSES: Final = 5
 
 
-def verdict(
+def run_findings(
     rows: list[Row],
     stats: Mapping[Key, pd.DataFrame],
     scores: Mapping[Key, pd.DataFrame],
     metrics: pd.DataFrame,
     axes: Mapping[str, Axis] = MappingProxyType({}),
 ) -> list[str]:
-    """Sentences, the most important first: broken numbers, the worst gate, when it changed and why, overfitting.
+    """Write sentences, the most important first: values that are not finite, the worst gate, when and why, overfitting.
 
     Args:
-        rows: of the table of gates.
-        stats, scores: points by series.
+        rows: the table of gates.
+        stats, scores: series → points of `gate_stats`, of `gate_scores`.
         metrics: points of `train_metrics`.
-        axes: phase → what it is drawn over; steps where it has none.
+        axes: phase → its axis; a phase without one counts steps.
     """
-    said = [*broken(stats, axes)]
+    sentences = broken(stats, axes)
     scored = [row for row in rows if np.isfinite(row.share)]
     phases = {row.key.phase for row in rows}
     if not scored:
-        said.append(no_scores(stats))
+        sentences.append(no_scores(stats))
     else:
         worst = max(scored, key=lambda row: (row.share, row.worst))
         calm = sum(row.share == 0 for row in scored)
         if worst.share == 0:
-            said.append(
+            sentences.append(
                 f"All {len(scored)} gates and parameters stayed in their normal range: no score is above 1 "
                 f"(the largest is {number(worst.worst)}, of {_name(worst.key, phases)})."
             )
         elif worst.share <= FEW:
-            said.append(
+            sentences.append(
                 f"Nothing stands out: at most {percent(worst.share)} of the captures are above 1 "
                 f"({_name(worst.key, phases)}, up to {number(worst.worst)})."
             )
         else:
-            said.append(
+            sentences.append(
                 f"What stands out is {_name(worst.key, phases)}: {percent(worst.share)} of its scored captures are "
-                f"above 1, up to {number(worst.worst)}; {calm} of {len(scored)} gates and parameters never were."
+                f"above 1, up to {number(worst.worst)}; {calm} of {len(scored)} series never went above 1."
             )
-            said += _change(scores[worst.key], _axis(axes, worst.key))
+            sentences += _change(scores[worst.key], _axis(axes, worst.key))
             if 2 * sum(row.share > 0.5 for row in scored) > len(scored):
-                said.append("Most are above 1 most of the time: look for the jump rather than for the level.")
-    return said + overfit(metrics)
+                sentences.append("Most are above 1 most of the time: look for the jump rather than for the level.")
+    return sentences + overfit(metrics)
 
 
 def no_scores(stats: Mapping[Key, pd.DataFrame]) -> str:
-    """Why there are no scores, or what to do about it."""
+    """Say why there are no scores, and what to do about it."""
     captures = _captures(stats)
-    there = join_words([f"{phase} has {number(count)}" for phase, count in captures.items()])
-    here = there if len(captures) > 1 else f"there are {number(next(iter(captures.values()), 0))} here"
+    counts = join_words([f"{phase} has {number(count)}" for phase, count in captures.items()])
+    here = counts if len(captures) > 1 else f"there are {number(next(iter(captures.values()), 0))} here"
     return (
         f"There are no anomaly scores: they begin after {WARM_UP} captures of a phase, of which {here}, "
         "and are made by gatewatch jobs --once."
@@ -84,7 +84,7 @@ def no_scores(stats: Mapping[Key, pd.DataFrame]) -> str:
 
 
 def unscored(stats: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFrame]) -> list[str]:
-    """A sentence for each phase that has no scores where another has."""
+    """Write a sentence for each phase without scores in a run in which another phase has scores."""
     scored = {key.phase for key in scores}
     return [
         f"The phase {phase} has no scores: they begin after {WARM_UP} captures, and it has {number(count)}."
@@ -96,24 +96,22 @@ def unscored(stats: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFram
 
 
 def broken(stats: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = MappingProxyType({})) -> list[str]:
-    """A sentence on values that were not finite, where there were any."""
-    found: list[tuple[Any, Key, str]] = []
+    """Write a sentence about values that are not finite, where there are any."""
+    first_of: list[tuple[Any, Key, str]] = []
     for key, frame in stats.items():
-        bad = np.nan_to_num(column(frame, "nan_count")) + np.nan_to_num(column(frame, "inf_count")) > 0
-        if bad.any():
-            i = int(np.argmax(bad))
-            found.append((moments(frame)[i], key, _axis(axes, key).told(frame, i)))
-    if not found:
+        if (i := first_broken(frame)) is not None:
+            first_of.append((moments(frame)[i], key, _axis(axes, key).describe(frame, i)))
+    if not first_of:
         return []
-    _, key, first = min(found)
+    _, key, first = min(first_of)
     return [
-        f"Values that are not finite appeared in {len(found)} gate{'s'[: len(found) > 1]}, first at {first} in "
+        f"Values that are not finite appeared in {len(first_of)} gate{'s'[: len(first_of) > 1]}, first at {first} in "
         f"{_name(key, {key.phase})}: begin there."
     ]
 
 
 def onset(scores: NDArray[np.float64]) -> int | None:
-    """Where a series rose for good: the index of its first capture on the higher side; None where it did not.
+    """Find where a series rose for good: the index of its first capture on the higher side; None where it did not.
 
     The split is the one that maximises the standardised difference of the means before and after, the statistic of
     a cumulative sum (Page 1954, "Continuous inspection schemes"); it counts where the median after is above 1 and
@@ -141,22 +139,23 @@ def onset(scores: NDArray[np.float64]) -> int | None:
 
 
 def causes(frame: pd.DataFrame, most: int = 3) -> list[str]:
-    """What contributed most over the captures above 1, in words: broken rules first; fewer where fewer did."""
+    """Describe what contributed most to the scores above 1, at most `most` causes: broken rules first."""
     bad = frame[column(frame, "anomaly_score") > 1]
     why = {str(name)[4:]: np.nan_to_num(column(bad, name)) for name in frame.columns if str(name).startswith("why_")}
     weight = {name: float(np.abs(values).sum()) for name, values in why.items()}
-    known = (name for name in weight if weight[name] > 0)
-    kept = sorted(known, key=lambda name: (name not in BROKEN, -weight[name], name))
+    kept = sorted(
+        (name for name in weight if weight[name] > 0), key=lambda name: (name not in BROKEN, -weight[name], name)
+    )
     return [phrase(name, float(why[name].sum())) for name in kept[:most]]
 
 
 def overfit(metrics: pd.DataFrame) -> list[str]:
-    """A sentence on the gap between training and validation, where both losses are known.
+    """Write a sentence about overfitting, where training and validation loss show it.
 
-    It is called overfitting where the training loss fell while the validation loss rose from its lowest, for good: by
-    more than a tenth of what the two losses ranged over, and by more than twice what it changes from one value to the
-    next. Medians of three values in a row are compared, since one alone may be luck. So a loss may be negative, as
-    that of a policy that earns is. Fewer than five validation losses say nothing.
+    A run overfits if its training loss fell while its validation loss rose for good from its lowest value: by more than
+    a tenth of the range of both losses, and by more than twice its usual change from one value to the next. Medians of
+    three values in a row are compared, since a single value may be chance. Losses may be negative, as those of a policy
+    that earns are. At least five validation losses are needed.
     """
     phases = metrics["phase"].fillna("") if "phase" in metrics else np.full(len(metrics), "")
     seen = np.asarray(phases != "validation")
@@ -188,19 +187,19 @@ def _change(frame: pd.DataFrame, axis: Axis) -> list[str]:
     if (split := onset(scores)) is not None:
         before, after = float(np.median(scores[:split])), float(np.median(scores[split:]))
         return [
-            f"Its scores rose at {axis.told(frame, split)}, from a median of {number(before)} to "
+            f"Its scores rose at {axis.describe(frame, split)}, from a median of {number(before)} to "
             f"{number(after)}{because}."
         ]
-    first = axis.told(frame, int(np.argmax(scores > 1)))
+    first = axis.describe(frame, int(np.argmax(scores > 1)))
     return [f"It was first above 1 at {first}, without a lasting change of level{because}."]
 
 
 def _captures(stats: Mapping[Key, pd.DataFrame]) -> dict[str, int]:
-    """Phase → how often its gates were captured."""
-    found: dict[str, int] = {}
+    """Return phase → number of captures."""
+    counts: dict[str, int] = {}
     for key, frame in stats.items():
-        found[key.phase] = max(found.get(key.phase, 0), len(frame))
-    return found
+        counts[key.phase] = max(counts.get(key.phase, 0), len(frame))
+    return counts
 
 
 def _axis(axes: Mapping[str, Axis], key: Key) -> Axis:

@@ -1,4 +1,4 @@
-"""What a point is drawn over: its step, or the market's time; and which phases share an axis."""
+"""Choose the axis of a phase: its steps, or the market's time; and which phases share an axis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from gatewatch.collector.schema import PHASES
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
-from gatewatch.jobs.report.series import steps
+from gatewatch.jobs.findings.series import steps
 from gatewatch.jobs.text import moment, number
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 _TOGETHER: Final = ("train", "validation")
 """These count the same steps; a backtest counts its own."""
 _REAL: Final = "live"
-"""The phase whose market time may be that of the clock."""
+"""The phase whose market time may be wall-clock time."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A horizontal axis.
+    """Describe a horizontal axis.
 
     Attributes:
-        phases: which are drawn over it, those of a market in the order in which they begin.
+        phases: the phases on this axis; in market time, in the order in which they begin.
         market: whether it shows the market's time; steps otherwise.
     """
 
@@ -38,50 +38,51 @@ class Axis:
 
     @property
     def label(self) -> str:
-        """What it counts."""
+        """Return what the axis counts."""
         return "market time" if self.market else "step"
 
     def x(self, frame: pd.DataFrame) -> NDArray[Any]:
-        """Where each point of a frame lies, shape (points,): float64 steps, or datetime64[ns]."""
+        """Return the place of each point of a frame, shape (points,): float64 steps, or datetime64[ns]."""
         return moments(frame) if self.market else steps(frame)
 
-    def told(self, frame: pd.DataFrame, i: int) -> str:
-        """Where one point of a frame lies, in words."""
+    def describe(self, frame: pd.DataFrame, i: int) -> str:
+        """Describe the place of one point of a frame, such as "step 120"."""
         return moment(moments(frame)[i]) if self.market else f"step {number(float(steps(frame)[i]))}"
 
 
 def moments(frame: pd.DataFrame) -> NDArray[np.datetime64]:
-    """The time of each point, datetime64[ns] in UTC, shape (points,)."""
+    """Return the time of each point, datetime64[ns] in UTC, shape (points,)."""
     return np.asarray(frame["time"].to_numpy(dtype="datetime64[ns]"))
 
 
 def market_phases(events: pd.DataFrame, *frames: pd.DataFrame) -> frozenset[str]:
-    """The phases whose points have the market's time.
+    """Return the phases whose points have the market's time.
 
-    That is so where most points of a phase lie outside the time in which the run was heard of, by more than a run may
-    be silent. The phase `live` goes on in such a run's market time, also where that is the clock's.
+    These are the phases with most points outside the span of the run's events, by more than a run may be silent. In a
+    run with such a phase, `live` goes on in market time too, also where that is wall-clock time.
 
     Args:
-        events: of the measurement `runs`.
-        frames: the run's points, of any measurements.
+        events: points of the measurement `runs`.
+        frames: points of the run, of any measurements.
     """
     if events.empty:
         return frozenset()
     begin, end = _span(events)
-    found, seen = set(), set()
+    market, phases = set(), set()
     for frame in frames:
         for phase, rows in _by_phase(frame):
-            seen.add(phase)
+            phases.add(phase)
             at = moments(rows)
             if ((at < begin) | (at > end)).mean() > 0.5:
-                found.add(phase)
-    return frozenset(found | ({_REAL} & seen if found else set()))
+                market.add(phase)
+    return frozenset(market | ({_REAL} & phases if market else set()))
 
 
-def settled(frame: pd.DataFrame, market: frozenset[str], events: pd.DataFrame) -> pd.DataFrame:
-    """The frame with every point of a market's phase in the market's time, in order of time.
+def in_market_time(frame: pd.DataFrame, market: frozenset[str], events: pd.DataFrame) -> pd.DataFrame:
+    """Move every point of a market's phase to the market's time, and sort by time.
 
-    What is written at the end of an epoch has the clock's; it takes the time of the newest point up to its step.
+    Points that are written at the end of an epoch have wall-clock time; each takes the time of the newest point up to
+    its step.
     """
     if frame.empty or not market - {_REAL} or "step" not in frame:
         return frame
@@ -92,31 +93,33 @@ def settled(frame: pd.DataFrame, market: frozenset[str], events: pd.DataFrame) -
     for phase in market - {_REAL}:
         own = phases == phase
         stray = own & (times >= begin) & (times <= end)
-        known = np.flatnonzero(own & ~stray)
-        if not stray.any() or not len(known):
+        placed = np.flatnonzero(own & ~stray)
+        if not stray.any() or not len(placed):
             continue
-        known = known[np.argsort(at[known], kind="stable")]
-        before = np.searchsorted(at[known], at[stray], side="right") - 1
-        times[stray] = times[known[np.maximum(before, 0)]]
+        placed = placed[np.argsort(at[placed], kind="stable")]
+        before = np.searchsorted(at[placed], at[stray], side="right") - 1
+        times[stray] = times[placed[np.maximum(before, 0)]]
     return frame.assign(time=times).sort_values("time", kind="stable").reset_index(drop=True)
 
 
 def axes_of(spans: Mapping[str, tuple[Any, Any]], market: frozenset[str]) -> list[Axis]:
-    """The axes of a run: training and validation over the same steps, all of the market over its time.
+    """Choose the axes of a run: training and validation share their steps, market phases share the market's time.
 
     Args:
         spans: phase → its first and last moment.
-        market: the phases that have the market's time.
+        market: the phases in market time.
     """
     ordered = sorted(spans, key=lambda phase: (PHASES.index(phase) if phase in PHASES else len(PHASES), phase))
     learning = tuple(phase for phase in ordered if phase in _TOGETHER and phase not in market)
     alone = [(phase,) for phase in ordered if phase not in _TOGETHER and phase not in market]
-    traded = tuple(sorted((phase for phase in ordered if phase in market), key=lambda phase: spans[phase]))
-    return [Axis(phases) for phases in (learning, *alone) if phases] + ([Axis(traded, market=True)] if traded else [])
+    in_market = tuple(sorted((phase for phase in ordered if phase in market), key=lambda phase: spans[phase]))
+    return [Axis(phases) for phases in (learning, *alone) if phases] + (
+        [Axis(in_market, market=True)] if in_market else []
+    )
 
 
-def lanes(axis: Axis, spans: Mapping[str, tuple[Any, Any]]) -> list[Axis]:
-    """An axis parted where phases would lie on top of each other: those stay together that follow each other."""
+def without_overlap(axis: Axis, spans: Mapping[str, tuple[Any, Any]]) -> list[Axis]:
+    """Split an axis whose phases overlap; phases that follow each other in market time stay together."""
     parted: list[list[str]] = []
     for phase in axis.phases:
         if axis.market and parted and spans[parted[-1][-1]][1] <= spans[phase][0]:
@@ -127,28 +130,28 @@ def lanes(axis: Axis, spans: Mapping[str, tuple[Any, Any]]) -> list[Axis]:
 
 
 def spans_of(*frames: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
-    """Phase → its first and last moment in any of the frames."""
-    found: dict[str, tuple[Any, Any]] = {}
+    """Return phase → its first and last moment in any of the frames."""
+    spans: dict[str, tuple[Any, Any]] = {}
     for frame in frames:
         for phase, rows in _by_phase(frame):
             at = moments(rows)
-            first, last = found.get(phase, (at.min(), at.max()))
-            found[phase] = min(first, at.min()), max(last, at.max())
-    return found
+            first, last = spans.get(phase, (at.min(), at.max()))
+            spans[phase] = min(first, at.min()), max(last, at.max())
+    return spans
 
 
 def dates(x: NDArray[np.datetime64]) -> list[str]:
-    """Moments as plotly takes them, with no more digits than they need."""
+    """Format moments for plotly, with no more digits than they need."""
     unit = next((unit for unit in ("D", "m", "s", "ms") if (x == x.astype(f"M8[{unit}]")).all()), "us")
     return [text.replace("T", " ") for text in x.astype(f"M8[{unit}]").astype(str).tolist()]
 
 
-def between(places: NDArray[np.float64], times: Sequence[float] | NDArray[Any] | None) -> NDArray[Any]:
-    """What stands at places between the times of captures 0, 1, …; the places themselves where there are none.
+def interpolate_times(places: NDArray[np.float64], times: Sequence[float] | NDArray[Any] | None) -> NDArray[Any]:
+    """Interpolate between the times of captures 0, 1, …; return the places themselves where there are no times.
 
     Args:
         places: (n,), in captures.
-        times: numbers, or datetime64, of which milliseconds are kept.
+        times: (captures,), numbers, or datetime64 that is rounded to milliseconds.
     """
     if times is None:
         return places

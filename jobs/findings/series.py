@@ -1,4 +1,4 @@
-"""The points of one run, sorted into series by phase, layer and gate. Frames in, frames out."""
+"""Sort the points of one run into series by phase, layer and gate. Frames in, frames out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DETECTORS: Final = ("consensus", "isolation_forest", "robust", "rules")
-"""Which detector's scores are shown where several wrote some: the first of these."""
+"""The order in which a detector is chosen: the scores of the first one that wrote any are shown."""
 MAX_POINTS: Final = 400
 _REDUCE: Final[Mapping[str, Callable[[NDArray[np.float64]], float]]] = {"mean": np.mean, "min": np.min, "max": np.max}
 _PARAMS: Final = ("kernel", "recurrent", "bias")
@@ -26,7 +26,7 @@ _ORDER: Final = {gate: i for i, gate in enumerate(dict.fromkeys([*GRU_GATES[:2],
 
 
 class Key(NamedTuple):
-    """Whose series it is. Of `layer_updates` the parameter stands in the gate's place."""
+    """Name a series. For `layer_updates`, `gate` is the parameter."""
 
     phase: str
     layer: str
@@ -35,7 +35,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table of gates; NaN where there is no value.
+    """Hold a line of the table of gates; NaN where there is no value.
 
     Attributes:
         mean: the newest mean activation.
@@ -56,18 +56,18 @@ class Row:
 
 
 def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = ()) -> dict[Key, pd.DataFrame]:
-    """The rows of each series, in order of time; layers and gates in their order, phases one after the other.
+    """Split a frame into its series, each in order of time; phase by phase, layers and gates in their order.
 
     Args:
         frame: points with the tags layer and `part`.
         part: gate, or param.
-        layers: the network's, in its order; others come after them by name.
+        layers: names of the network's layers, in its order; others come after them by name.
     """
     if frame.empty or not {"layer", part} <= set(frame.columns):
         return {}
     frame = frame.assign(phase=frame["phase"].fillna("") if "phase" in frame else "")
     groups = frame.groupby(["phase", "layer", part], sort=False)
-    found = {Key(*map(str, key)): rows.reset_index(drop=True) for key, rows in groups}
+    series = {Key(*map(str, key)): rows.reset_index(drop=True) for key, rows in groups}
     place = {layer: i for i, layer in enumerate(layers)}
     phases = {phase: i for i, phase in enumerate(PHASES)}
 
@@ -81,11 +81,11 @@ def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = (
             key.gate,
         )
 
-    return {key: found[key] for key in sorted(found, key=order)}
+    return {key: series[key] for key in sorted(series, key=order)}
 
 
 def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """The scores of the one detector that is shown, and its name; an empty name where there are no scores."""
+    """Return the name of the detector that is shown, and its scores; an empty name where there are no scores."""
     if "anomaly_score" not in scores or scores["anomaly_score"].isna().all():
         return "", scores.iloc[:0]
     if "detector" not in scores:
@@ -96,7 +96,7 @@ def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """A field as floats, NaN where a point lacks it or it is no number; all NaN where the frame lacks it."""
+    """Return a field as float64, shape (points,); NaN where it is missing or not a number."""
     import pandas as pd  # noqa: PLC0415 - the frames come from it, so it is loaded already
 
     if name not in frame:
@@ -105,14 +105,20 @@ def column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
     return np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
 
 
+def first_broken(frame: pd.DataFrame) -> int | None:
+    """Return the index of the first point that counts NaN or infinite values; None where none does."""
+    broken = np.nan_to_num(column(frame, "nan_count")) + np.nan_to_num(column(frame, "inf_count")) > 0
+    return int(np.argmax(broken)) if broken.any() else None
+
+
 def steps(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """The step of each point; the place in the series where points have none."""
-    found = column(frame, "step")
-    return np.arange(len(frame), dtype=np.float64) if np.isnan(found).any() else found
+    """Return the step of each point, shape (points,); their index where any point has no step."""
+    values = column(frame, "step")
+    return np.arange(len(frame), dtype=np.float64) if np.isnan(values).any() else values
 
 
 def newest(frame: pd.DataFrame | None, *names: str) -> float:
-    """The newest finite value of the sum of some fields; NaN where there is none."""
+    """Return the newest finite value of the sum of some fields; NaN where there is none."""
     if frame is None or frame.empty:
         return float("nan")
     total = np.stack([column(frame, name) for name in names]).sum(axis=0)
@@ -121,7 +127,7 @@ def newest(frame: pd.DataFrame | None, *names: str) -> float:
 
 
 def binned(values: NDArray[Any], how: str) -> NDArray[Any]:
-    """A series in at most 400 values: the `mean`, `min`, `max` or `last` of neighbours, NaN left out."""
+    """Reduce a series to at most 400 values: the `mean`, `min`, `max` or `last` of neighbours, without NaN."""
     if len(values) <= MAX_POINTS:
         return values
     if how == "last":
@@ -134,20 +140,22 @@ def binned(values: NDArray[Any], how: str) -> NDArray[Any]:
 def table(
     stats: Mapping[Key, pd.DataFrame], derived: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFrame]
 ) -> list[Row]:
-    """One row for each series that has statistics or scores."""
+    """Make the table of gates: a row for each series that has statistics or scores."""
     rows = []
     for key in dict.fromkeys([*stats, *scores]):
-        own, late = stats.get(key), derived.get(key)
+        statistics, metrics = stats.get(key), derived.get(key)
         score = column(scores[key], "anomaly_score") if key in scores else np.array([])
         score = score[np.isfinite(score)]
-        saturation, dead = newest(late, "saturation"), newest(late, "dead_units")
+        saturation, dead = newest(metrics, "saturation"), newest(metrics, "dead_units")
         rows.append(
             Row(
                 key,
-                mean=newest(own, "mean"),
-                saturation=newest(own, "saturated_low", "saturated_high") if np.isnan(saturation) else saturation,
-                timescale=newest(late, "memory_timescale"),
-                dead=newest(own, "dead_units") if np.isnan(dead) else dead,
+                mean=newest(statistics, "mean"),
+                saturation=newest(statistics, "saturated_low", "saturated_high")
+                if np.isnan(saturation)
+                else saturation,
+                timescale=newest(metrics, "memory_timescale"),
+                dead=newest(statistics, "dead_units") if np.isnan(dead) else dead,
                 worst=float(score.max()) if len(score) else float("nan"),
                 share=float((score > 1).mean()) if len(score) else float("nan"),
             )
@@ -156,18 +164,18 @@ def table(
 
 
 def profiles(units: Mapping[str, pd.DataFrame]) -> dict[str, NDArray[np.float64]]:
-    """Gate → (captures, units), from the `gate_units` points of one layer; without gates that hold nothing."""
-    found: dict[str, NDArray[np.float64]] = {}
+    """Return gate → (captures, units), from the `gate_units` points of one layer; gates without values are left out."""
+    by_gate: dict[str, NDArray[np.float64]] = {}
     for gate, frame in units.items():
         names = sorted(name for name in map(str, frame.columns) if re.fullmatch(r"u\d{3}", name))
         columns = [values for values in (column(frame, name) for name in names) if np.isfinite(values).any()]
         if columns:
-            found[gate] = np.stack(columns, axis=1)
-    return found
+            by_gate[gate] = np.stack(columns, axis=1)
+    return by_gate
 
 
 def config_of(text: object) -> dict[str, Any]:
-    """The configuration of a run from its JSON; empty where it is none."""
+    """Parse the configuration of a run from its JSON; empty where the text is no JSON object."""
     try:
         config = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
@@ -176,13 +184,13 @@ def config_of(text: object) -> dict[str, Any]:
 
 
 def layer_order(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The layers of a network in its order, as its configurations list them; as the points call them."""
-    found = [layers for config in configs if isinstance(layers := config.get("layers"), dict | list)]
-    return list(dict.fromkeys(clean_name(name) for layers in found for name in layers))
+    """Return the layers of a network in its order, from its configurations, by the names that its points have."""
+    lists = [layers for config in configs if isinstance(layers := config.get("layers"), dict | list)]
+    return list(dict.fromkeys(clean_name(name) for layers in lists for name in layers))
 
 
 def worst_layers(rows: Sequence[Row], most: int) -> list[str]:
-    """At most `most` layers, in their order: those with the largest share above 1 in any phase."""
+    """Return at most `most` layers, in their order: those with the largest share of scores above 1 in any phase."""
     worst: dict[str, float] = {}
     for row in rows:
         share = 0.0 if np.isnan(row.share) else row.share

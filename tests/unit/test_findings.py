@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gatewatch.jobs.report.findings import causes, no_scores, onset, overfit, unscored, verdict
-from gatewatch.jobs.report.series import Key, by_series, table
+from gatewatch.jobs.findings.findings import causes, no_scores, onset, overfit, run_findings, unscored
+from gatewatch.jobs.findings.series import Key, by_series, table
 
 
 def scores(**gates):
@@ -21,7 +21,7 @@ def scores(**gates):
 
 def said(**gates):
     found = scores(**gates)
-    return " ".join(verdict(table({}, {}, found), {}, found, pd.DataFrame()))
+    return " ".join(run_findings(table({}, {}, found), {}, found, pd.DataFrame()))
 
 
 def test_a_jump_is_found_where_it_is():

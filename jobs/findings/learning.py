@@ -1,0 +1,94 @@
+"""Say where the learning of a layer is plainly wrong, from the points of `layer_updates`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from gatewatch.jobs.findings.series import column, first_broken
+from gatewatch.jobs.text import join_words, number, percent
+from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_RUN, GRADIENT_VANISHED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from gatewatch.jobs.findings.axis import Axis
+
+RECENT: Final = 5
+"""A state holds now where it holds in this many newest captures."""
+
+
+def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[str]:
+    """Write a sentence for each thing that is plainly wrong with a layer, the worst first.
+
+    Args:
+        params: parameter → points of `layer_updates` of one phase and layer.
+        axis: names the place of a capture.
+    """
+    sentences = []
+    if broken := {name: i for name, frame in params.items() if (i := first_broken(frame)) is not None}:
+        first = min(broken, key=lambda name: broken[name])
+        place = axis.describe(params[first], broken[first])
+        sentences.append(f"Values that are not finite in the {_list(broken)}, first at {place}.")
+    if still := [name for name, frame in params.items() if _recently(column(frame, "update_frequency"), _all_zero)]:
+        sentences.append(f"The {_list(still)} did not move at all in the last {RECENT} captures.")
+    if gone := [name for name, frame in params.items() if _recently(column(frame, "gradient_norm"), _vanished)]:
+        sentences.append(
+            f"The gradient of the {_list(gone)} has vanished: "
+            f"below {GRADIENT_VANISHED:g} in the last {RECENT} captures."
+        )
+    grown = {name: times for name, frame in params.items() if (times := _growth(frame)) > GRADIENT_EXPLODED_RUN}
+    if grown:
+        times = number(max(grown.values()), 2)
+        sentences.append(f"The gradient of the {_list(grown)} has exploded, to {times} times its median.")
+    return sentences
+
+
+def clipping(params: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Write a sentence where every gradient was clipped: no fault, but then the limit is the size of the step."""
+    kept = {name: share for name, frame in params.items() if (share := _share_kept(frame)) is not None}
+    if not kept:
+        return []
+    share = percent(float(np.median(list(kept.values()))))
+    return [f"Every gradient of the {_list(kept)} was clipped, at the median to {share} of its norm."]
+
+
+def positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keep what a logarithmic axis can show; the rest becomes NaN."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _recently(values: NDArray[np.float64], holds: Callable[[NDArray[Any]], bool]) -> bool:
+    newest = values[np.isfinite(values)][-RECENT:]
+    return len(newest) == RECENT and holds(newest)
+
+
+def _all_zero(values: NDArray[Any]) -> bool:
+    return not values.any()
+
+
+def _vanished(values: NDArray[Any]) -> bool:
+    return bool((values < GRADIENT_VANISHED).all())
+
+
+def _growth(frame: pd.DataFrame) -> float:
+    """Return the newest gradients over the median of all; 0 where there are too few."""
+    norms = positive(column(frame, "gradient_norm"))
+    norms = norms[np.isfinite(norms)]
+    return float(np.median(norms[-RECENT:]) / np.median(norms)) if len(norms) > 3 * RECENT else 0.0
+
+
+def _share_kept(frame: pd.DataFrame) -> float | None:
+    """Return the median share of the norm that clipping keeps; None where not every gradient was clipped."""
+    before, after = positive(column(frame, "gradient_norm")), column(frame, "gradient_norm_clipped")
+    both = np.isfinite(before) & np.isfinite(after)
+    kept = after[both] / before[both]
+    return float(np.median(kept)) if len(kept) >= RECENT and (kept < 0.99).all() else None
+
+
+def _list(names: Any) -> str:
+    return join_words(list(names))
