@@ -65,7 +65,6 @@ class Evaluator:
         content: of the rule, as the provisioning file has it.
         source: the bucket.
         interval: of its group, seconds.
-        hysteresis: whether this Grafana knows recovery thresholds (10.3 and later).
 
     Attributes:
         states: of each series.
@@ -75,7 +74,6 @@ class Evaluator:
     content: Mapping[str, Any]
     source: FluxSource
     interval: int = 60
-    hysteresis: bool = True
     states: dict[Labels, State] = field(default_factory=dict)
     mailed: list[tuple[float, str, Labels]] = field(default_factory=list)
     milliseconds: float = 0.0
@@ -88,7 +86,7 @@ class Evaluator:
             self._known((), now, "Error", None)
         else:
             for labels, values in found.items():
-                self._known(labels, now, self._condition(labels, values[-1]), values[-1])
+                self._known(labels, now, self._condition(values[-1]), values[-1])
             if not found:
                 self._known((), now, "NoData", None)
         self._forget(now)
@@ -115,12 +113,10 @@ class Evaluator:
         self.milliseconds = max(self.milliseconds, answer.milliseconds)
         return answer.frames
 
-    def _condition(self, labels: Labels, value: float) -> str:
-        condition = self.content["data"][2]["model"]["conditions"][0]
-        fires = self.states.get(labels, State()).state in ("Pending", "Alerting")
-        if self.hysteresis and fires:
-            return "Normal" if _beyond(condition["unloadEvaluator"], value) else "Alerting"
-        return "Alerting" if _beyond(condition["evaluator"], value) else "Normal"
+    def _condition(self, value: float) -> str:
+        (condition,) = self.content["data"][2]["model"]["conditions"]
+        kind, (threshold,) = condition["evaluator"]["type"], condition["evaluator"]["params"]
+        return "Alerting" if (value > threshold if kind == "gt" else value < threshold) else "Normal"
 
     def _known(self, labels: Labels, now: float, result: str, value: float | None) -> None:
         state = self.states.setdefault(labels, State(since=now))
@@ -146,8 +142,3 @@ class Evaluator:
                 if state.state == "Alerting":
                     self.mailed.append((now, "resolved", labels))
                 del self.states[labels]
-
-
-def _beyond(evaluator: Mapping[str, Any], value: float) -> bool:
-    threshold = float(f"{evaluator['params'][0]:f}")  # as Grafana 9 writes it into an expression
-    return value > threshold if evaluator["type"] == "gt" else value < threshold

@@ -222,7 +222,11 @@ def _mails() -> Any:
         with_section(),
     )
     panel = (
-        rows("Alerts told", "What the jobs found, and whether a mail server took the mail. Healthy: delivered.", query)
+        rows(
+            "Alerts found by the jobs",
+            "What the jobs found, and whether a mail server took the mail. Healthy: delivered.",
+            query,
+        )
         .no_value("No alert in this time range")
         .override_by_name("_time", column(displayName="time", custom__width=170))
         .override_by_name("rule", column(links=[link("What to do", WAY)]))

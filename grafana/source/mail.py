@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gatewatch.collector.config import AlertSettings
 from grafana.source.mail_templates import SUBJECT, TEMPLATES, TEXT
-from grafana.source.rules_rule import SERVICE
+from grafana.source.rules import SERVICE
 
 CONTACT_POINT: Final = "Gatewatch mail"
 RECIPIENTS: Final = "$GATEWATCH_ALERT_TO"

@@ -1,220 +1,168 @@
-"""Grafana's alert rules: those of `gatewatch.jobs.alerts`, as queries that Grafana evaluates by the minute.
-
-Thresholds, the way back, names, summaries and remedies are those of the mails. What differs is time: Grafana looks at
-what the clock says is new, so a backtest, whose points lie in the market's past, is not seen: its mails come from the
-jobs. And captures of ten seconds count as one.
-"""
+"""Grafana's alert rules, made from the rules that `gatewatch.jobs.alerts` declares."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from gatewatch.collector.config import AlertSettings
-from gatewatch.collector.schema import JOBS_HEALTH
-from gatewatch.jobs.alerts.network_rules import NETWORK_RULES
-from gatewatch.jobs.alerts.rule import Rule
+from grafana_foundation_sdk.builders import alerting, expr
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.alerting import RelativeTimeRange
+
+from gatewatch.jobs.alerts.rule import Measure, Rule
 from gatewatch.jobs.alerts.rules import BUILT_IN
-from gatewatch.jobs.alerts.service_rules import STORE_SECONDS
-from grafana.source import rules_network as network
-from grafana.source import rules_service as service
-from grafana.source.links import ANOMALIES, GATES, HEALTH, LEARNING, RUNS
-from grafana.source.rules_flux import GATE, JOB, LAYER, PARAM, RUN
-from grafana.source.rules_rule import BYTES, DURATION, MULTIPLE, SHARE, AlertRule, Panel, over_spans
+from gatewatch.jobs.alerts.service_rules import SERVICE_RULES
+from gatewatch.jobs.text import number
+from grafana.source import rules_measures as measures
+from grafana.source import rules_silence as silence
+from grafana.source.flux import DATASOURCE_TYPE, DATASOURCE_UID
+from grafana.source.links import RUNBOOK
 
 FOLDER: Final = "Gatewatch alerts"
 INTERVAL: Final = "1m"
 """How often rules are evaluated: a multiple of 10 s, or Grafana does not start."""
-QUIET_SECONDS: Final = 600.0
-"""Jobs tell of themselves every minute, runs more often: who writes nothing for so long is gone."""
-_DAY: Final = int(AlertSettings().lookback_hours * 3600)
-_HOUR: Final = 3600
-_HALF: Final = _HOUR // 2
-_LOOK: Final = network.RECENT_SECONDS
+EXPRESSIONS: Final = "__expr__"
+"""The uid of Grafana's own datasource, which reduces and compares."""
+SERVICE: Final = "gatewatch"
+"""The value of the label `service`, which only these alerts have."""
+MOST_POINTS: Final = 43_200
+"""More rows than any series of a rule has."""
 
-GRAFANA_ONLY: Final = (
-    Rule(
-        "jobs_silent",
-        JOBS_HEALTH,
-        "duration_s",
-        "the jobs are not heard of any more",
-        "Start them again (`gatewatch jobs`): until then nothing is scored, and no mail comes from them.",
-        measure="silence",
-        quantity="seconds since a job was heard of",
-        above=float(service.TOLD_SECONDS),
-        severity="critical",
-    ),
-    Rule(
-        "nothing_written",
-        JOBS_HEALTH,
-        "duration_s",
-        "nothing at all is written any more",
-        "See that the jobs run and that their token may write: `gatewatch check` says what is wrong.",
-        measure="silence",
-        quantity="seconds since anything was written",
-        above=QUIET_SECONDS,
-        severity="critical",
-    ),
-)
-"""Rules about the jobs themselves, who cannot mail that they are gone."""
-
-PANELS: Final[Mapping[str, Panel]] = {
-    "anomaly": (ANOMALIES, "Anomaly score"),
-    "gate_not_finite": (LEARNING, "Values that are not finite"),
-    "update_not_finite": (LEARNING, "Values that are not finite"),
-    "forget_gate_shut": (GATES, "Memory timescale"),
-    "forget_gate_open": (GATES, "Memory timescale"),
-    "gradient_vanishing": (LEARNING, "Gradient norm, before and after clipping"),
-    "gradient_exploding": (LEARNING, "Gradient norm, before and after clipping"),
-    "layer_frozen": (LEARNING, "Update ratio"),
-    "units_dead": (LEARNING, "Dead units"),
-    "generalisation_gap": (LEARNING, "Generalisation gap"),
-    "run_died": (RUNS, "Runs"),
-    "captures_stalled": (HEALTH, "Steps from capture to capture"),
-    "scores_stale": (HEALTH, "Lag"),
-    "points_dropped": (HEALTH, "Points dropped"),
-    "points_rejected": (HEALTH, "Points lost"),
-    "captures_failing": (HEALTH, "Captures failed"),
-    "spool_growing": (HEALTH, "Waiting in the spool"),
-    "store_away": (HEALTH, "Last sign of a run"),
-    "jobs_late": (HEALTH, "Lag"),
-    "jobs_failing": (HEALTH, "Failures"),
-    "jobs_missed": (HEALTH, "Turns missed"),
-    "jobs_stuck": (HEALTH, "Duration of a turn"),
-    "jobs_silent": (HEALTH, "Duration of a turn"),
-    "nothing_written": (HEALTH, "Last sign of a run"),
+MEASURES: Final[Mapping[Measure, Callable[[Rule], str]]] = {
+    "value": measures.value,
+    "not_finite": measures.not_finite,
+    "share_of_units": measures.share_of_units,
+    "frozen": measures.frozen,
+    "rise": measures.rise,
+    "growth": measures.growth,
+    "times_median": measures.times_median,
+    "last_event": measures.last_event,
+    "run_silence": silence.run_silence,
+    "capture_silence": silence.capture_silence,
+    "score_delay": silence.score_delay,
+    "store_silence": silence.store_silence,
+    "turn_silence": silence.turn_silence,
+    "jobs_silence": silence.jobs_silence,
+    "write_silence": silence.write_silence,
 }
-"""Where to look when a rule fires."""
-_RULES: Final = {rule.name: rule for rule in (*BUILT_IN, *GRAFANA_ONLY)}
-_QUIET: Final = "nothing for"
-_SPACINGS: Final = '{{ printf "%.4g" .Value }} usual spacings'
-_WHY: Final = (
-    "Look there at the table Why, which names what moved furthest; then at what the training did at that step."
-)
-_NOT_FINITE: Final = ("nan_count", "inf_count")
+"""Measure → the query of a rule that compares it."""
+_SHOWN: Final = {
+    "": '{{ printf "%.4g" .Value }}',
+    "s": "{{ humanizeDuration .Value }}",
+    "share": "{{ humanizePercentage .Value }}",
+    "B": "{{ humanize1024 .Value }}B",
+}
+_KEYS: Final = ("uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels")
+PanelId = Callable[[str, str], int]
+"""Gives the number of a panel, from the uid of its dashboard and its title."""
 
 
-def rules() -> tuple[AlertRule, ...]:
-    """All of them, in the order of the runbook."""
-    return (*network_rules(), *run_rules(), *jobs_rules())
-
-
-def network_rules() -> tuple[AlertRule, ...]:
-    """What a network does."""
-    values = network.value
-    return (
-        _rule("anomaly", lambda rule: values(rule, GATE), _LOOK, GATE, remedy=_WHY),
-        _rule("gate_not_finite", lambda rule: values(rule, GATE, *_NOT_FINITE), _LOOK, GATE, wait="0s"),
-        _rule("update_not_finite", lambda rule: values(rule, PARAM, *_NOT_FINITE), _LOOK, PARAM, wait="0s"),
-        _rule("forget_gate_shut", network.once_inside, network.INSIDE_SECONDS, GATE),
-        _rule("forget_gate_open", network.once_inside, network.INSIDE_SECONDS, GATE),
-        _rule("gradient_vanishing", lambda rule: values(rule, PARAM), _LOOK, PARAM, scaled=True),
-        _rule(
-            "gradient_exploding",
-            network.times_median,
-            network.USUAL_SECONDS,
-            PARAM,
-            quantity="gradient norm",
-            shown=f"{MULTIPLE} its median",
-            of="times",
-            wait="0s",
-        ),
-        _rule("layer_frozen", network.frozen, _LOOK, LAYER, scaled=True),
-        _rule("units_dead", network.share_of_units, _LOOK, GATE, shown=SHARE),
-        _rule("generalisation_gap", lambda rule: values(rule, RUN), network.GAP_SECONDS, RUN),
-    )
-
-
-def run_rules() -> tuple[AlertRule, ...]:
-    """Whether runs are heard of, and what their collectors say."""
-    rise = service.rise
-    return (
-        _rule(
-            "run_died", service.silent, _DAY, RUN, quantity="without a sign of life for", shown=DURATION, of="seconds"
-        ),
-        _rule("captures_stalled", service.stalled, 6 * _HOUR, RUN, quantity=_QUIET, shown=_SPACINGS, of="spacings"),
-        _rule(
-            "scores_stale",
-            service.unscored,
-            _HOUR,
-            RUN,
-            quantity="a capture has waited for its score for",
-            shown=DURATION,
-            of="seconds",
-            wait="2m",
-        ),
-        _rule("points_dropped", rise, _HOUR, RUN, quantity="points lost in 10 minutes:", wait="0s"),
-        _rule("points_rejected", rise, _HOUR, RUN, quantity="points refused in 10 minutes:", wait="0s"),
-        _rule("captures_failing", rise, _HOUR, RUN, quantity="failures in 10 minutes:", wait="0s"),
-        _rule(
-            "spool_growing", service.growth, _LOOK, RUN, quantity="grew by", shown=f"{BYTES} a heartbeat", of="bytes"
-        ),
-    )
-
-
-def jobs_rules() -> tuple[AlertRule, ...]:
-    """Whether the store and the jobs work."""
-    return (
-        _rule("store_away", service.answered, _LOOK, (), wait=f"{STORE_SECONDS:.0f}s", error="Alerting", of="seconds"),
-        _rule(
-            "jobs_late",
-            lambda rule: network.value(rule, JOB),
-            _LOOK,
-            JOB,
-            quantity="behind by",
-            shown=DURATION,
-            of="seconds",
-        ),
-        _rule("jobs_failing", service.rises, _LOOK, JOB),
-        _rule("jobs_missed", service.rises, _HALF, JOB),
-        _rule("jobs_stuck", service.stuck, 6 * _HOUR, JOB, quantity=_QUIET, shown=_SPACINGS, of="spacings"),
-        _rule("jobs_silent", service.quiet, _DAY, (), quantity="last heard of", shown=f"{DURATION} ago", of="seconds"),
-        _rule(
-            "nothing_written",
-            service.unwritten,
-            _HALF,
-            (),
-            quantity="last written",
-            shown=f"{DURATION} ago",
-            of="seconds",
-            wait="5m",
-            no_data="Alerting",
-        ),
-    )
-
-
-def rules_file(panel_id: Callable[[str, str], int]) -> dict[str, Any]:
-    """The provisioning file of the rules.
+def rules_file(panel_id: PanelId, rules: Sequence[Rule] = BUILT_IN) -> dict[str, Any]:
+    """Return the provisioning file of the rules that Grafana can evaluate.
 
     Args:
         panel_id: gives the number of a panel of a dashboard, by its title.
+        rules: the declared ones.
     """
-    groups = {"network": network_rules(), "runs": run_rules(), "jobs": jobs_rules()}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for rule in rules:
+        if rule.evaluated_by != "jobs":
+            groups.setdefault(_group(rule), []).append(grafana_rule(rule, panel_id))
     return {
         "apiVersion": 1,
         "groups": [
-            {
-                "orgId": 1,
-                "name": f"Gatewatch {name}",
-                "folder": FOLDER,
-                "interval": INTERVAL,
-                "rules": [rule.content(panel_id) for rule in found],
-            }
-            for name, found in groups.items()
+            {"orgId": 1, "name": f"Gatewatch {name}", "folder": FOLDER, "interval": INTERVAL, "rules": content}
+            for name, content in groups.items()
         ],
     }
 
 
-def _rule(
-    name: str,
-    flux: Callable[[Rule], str],
-    seconds: int,
-    labels: tuple[str, ...],
-    scaled: bool = False,
-    **more: Any,
-) -> AlertRule:
-    rule = _RULES[name]
-    counted = "captures" if rule in NETWORK_RULES else "minutes that have points"
-    found = AlertRule(rule, flux(rule), seconds, labels, PANELS[name], over_spans(rule, counted), **more)
-    return dataclasses.replace(found, unit=network.unit(rule)) if scaled else found
+def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
+    """Return one rule as a provisioning file has it.
+
+    Args:
+        rule: its declaration; must name a panel.
+        panel_id: gives the number of a panel of a dashboard, by its title.
+
+    Raises:
+        ValueError: the rule names no panel.
+    """
+    if rule.panel is None:
+        raise ValueError(f"the rule {rule.name} names no panel; give it one, or evaluated_by='jobs'")
+    dashboard, title = f"gatewatch-{rule.panel[0]}", rule.panel[1]
+    query = alerting.Query("A").datasource_uid(DATASOURCE_UID)
+    built = (
+        alerting.Rule(rule.name)
+        .uid(f"gatewatch-{rule.name.replace('_', '-')}")
+        .condition("C")
+        .with_query(query.relative_time_range(RelativeTimeRange(from_val=rule.lookback_seconds, to=0)))
+        .with_query(_expression("B", expr.TypeReduce().expression("A").reducer("last")))
+        .with_query(_expression("C", expr.TypeThreshold().expression("B").conditions([_condition(rule)])))
+        .for_val(_duration(rule.wait_seconds))
+        .no_data_state("Alerting" if rule.measure == "write_silence" else "OK")
+        .exec_err_state("Alerting" if rule.measure == "store_silence" else "Error")
+        .labels({"service": SERVICE, "severity": rule.severity})
+        .annotations(
+            {
+                "summary": f"{_subject(rule.series)}{rule.summary}"
+                f"{{{{ with $values.B }}}}; {rule.quantity} {_SHOWN[rule.unit]}{{{{ end }}}}",
+                "description": f"Alerts {_when(rule)}. {rule.remedy}",
+                # No slash before it: pages of Grafana know where they lie, and mails put the rest in front.
+                "runbook_url": f"d/{RUNBOOK}?viewPanel={panel_id(RUNBOOK, rule.name)}",
+                "__dashboardUid__": dashboard,
+                "__panelId__": str(panel_id(dashboard, title)),
+            }
+        )
+    )
+    content: dict[str, Any] = json.loads(json.dumps(built.build(), cls=JSONEncoder))
+    content["data"][0]["model"] = {
+        "refId": "A",
+        "datasource": {"type": DATASOURCE_TYPE, "uid": DATASOURCE_UID},
+        "query": MEASURES[rule.measure](rule),
+        "intervalMs": 1000,
+        "maxDataPoints": MOST_POINTS,
+    }
+    return {name: content[name] for name in _KEYS}
+
+
+def _group(rule: Rule) -> str:
+    if rule not in SERVICE_RULES:
+        return "network"
+    return "runs" if "run" in rule.series else "jobs"
+
+
+def _condition(rule: Rule) -> expr.ExprTypeThresholdConditions:
+    """The threshold alone: how far a value must come back, and for how many captures, is counted in Flux."""
+    kind, threshold = ("gt", rule.above) if rule.above is not None else ("lt", rule.below or 0.0)
+    evaluator = expr.ExprTypeThresholdConditionsEvaluator().type(kind).params([threshold])  # type: ignore[arg-type]
+    return expr.ExprTypeThresholdConditions().evaluator(evaluator)
+
+
+def _when(rule: Rule) -> str:
+    side, threshold = ("above", rule.above) if rule.above is not None else ("below", rule.below)
+    unit = f" {rule.unit}" if rule.unit in ("s", "B") else ""
+    points = "reports" if rule in SERVICE_RULES else "captures"
+    if rule.within == 1:
+        count = ""
+    elif rule.for_captures == rule.within:
+        count = f" in {rule.within} {points} in a row"
+    else:
+        count = f" in {rule.for_captures} of the last {rule.within} {points}"
+    return f"{side} {number(threshold)}{unit}{count}"
+
+
+def _subject(labels: Sequence[str]) -> str:
+    """What an alert is about, in terms of Go's templates. What stands in a label is never read as a template."""
+    if "run" in labels:
+        place = "".join(f"{{{{ with $labels.{name} }}}} {{{{ . }}}}{{{{ end }}}}" for name in labels[2:])
+        return f"{{{{ $labels.run }}}} ({{{{ $labels.phase }}}}){place}: "
+    return "".join(f"{name} {{{{ $labels.{name} }}}}: " for name in labels)
+
+
+def _expression(ref: str, model: expr.TypeReduce | expr.TypeThreshold) -> alerting.Query:
+    return alerting.Query(ref).datasource_uid(EXPRESSIONS).model(model.ref_id(ref))
+
+
+def _duration(seconds: int) -> str:
+    return f"{seconds // 60}m" if seconds and seconds % 60 == 0 else f"{seconds}s"

@@ -35,7 +35,7 @@ class Judge:
 
     def points(self, measurement: str, frame: pd.DataFrame) -> None:
         """Judge points of a measurement, ordered by time; those that were judged before change nothing."""
-        rules = [rule for rule in self._rules if rule.measurement == measurement and rule.measure != "silence"]
+        rules = [rule for rule in self._rules if rule.measurement == measurement and not rule.about_silence]
         series = series_of(frame) if rules else []
         for rule in rules:
             for values in series_values(rule, series, self._memory.units):
@@ -44,7 +44,7 @@ class Judge:
     def silence(self, silence: Silence, tags: Mapping[str, str]) -> None:
         """Judge how long nothing was heard."""
         for rule in self._rules:
-            if rule.name == silence.rule:
+            if rule.measure == silence.measure:
                 self._note(rule, tags, hold(rule, self._track(rule, tags), silence, self._now))
 
     def _track(self, rule: Rule, tags: Mapping[str, str]) -> Track:

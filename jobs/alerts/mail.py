@@ -132,9 +132,13 @@ class _Card:
         self.title = f"{_TITLES[item.kind]}: {rule.name} ({rule.severity})"
         self.where = _where(entry)
         side = "below" if rule.above is None or entry.threshold == rule.below else "above"
-        lines = [rule.summary, f"{rule.quantity} {number(episode.value)}, alerts {side} {number(entry.threshold)}"]
+        value, threshold, worst = (
+            f"{number(value)} {rule.unit if rule.unit in ('s', 'B') else ''}".strip()
+            for value in (episode.value, entry.threshold, episode.worst)
+        )
+        lines = [rule.summary, f"{rule.quantity} {value}, alerts {side} {threshold}"]
         if episode.worst != episode.value:
-            lines[-1] += f", at worst {number(episode.worst)}"
+            lines[-1] += f", at worst {worst}"
         lines.append(f"since {_when(episode.since, episode.since_step)}")
         if episode.until is not None:
             lines.append(f"over at {_when(episode.until, episode.until_step)}")

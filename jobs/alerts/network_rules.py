@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES
-from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.rule import GATE, LAYER, PARAM, Rule
 from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
 
@@ -18,12 +18,14 @@ NETWORK_RULES: Final = (
         GATE_SCORES,
         "anomaly_score",
         "a gate behaves as it has not before",
-        "Open the report at that step and look at the features named here; then at what the training did there.",
+        "Look at the features that it names as the reason, then at what the training did at that step.",
         {"detector": ("consensus",)},
         quantity="anomaly score",
         above=1.0,
         for_captures=2,
         within=5,
+        series=GATE,
+        panel=("anomalies", "Anomaly score"),
     ),
     Rule(
         "gate_not_finite",
@@ -36,6 +38,8 @@ NETWORK_RULES: Final = (
         above=0.0,
         within=3,
         severity="critical",
+        series=GATE,
+        panel=("learning", "Values that are not finite"),
     ),
     Rule(
         "update_not_finite",
@@ -48,6 +52,8 @@ NETWORK_RULES: Final = (
         above=0.0,
         within=3,
         severity="critical",
+        series=PARAM,
+        panel=("learning", "Values that are not finite"),
     ),
     Rule(
         "forget_gate_shut",
@@ -63,6 +69,8 @@ NETWORK_RULES: Final = (
         within=3,
         after_inside=True,
         severity="critical",
+        series=GATE,
+        panel=("gates", "Memory timescale"),
     ),
     Rule(
         "forget_gate_open",
@@ -77,6 +85,8 @@ NETWORK_RULES: Final = (
         for_captures=3,
         within=3,
         after_inside=True,
+        series=GATE,
+        panel=("gates", "Memory timescale"),
     ),
     Rule(
         "gradient_vanishing",
@@ -89,6 +99,8 @@ NETWORK_RULES: Final = (
         recovery=1e-6,
         for_captures=3,
         within=3,
+        series=PARAM,
+        panel=("learning", "Gradient norm, before and after clipping"),
     ),
     Rule(
         "gradient_exploding",
@@ -102,6 +114,9 @@ NETWORK_RULES: Final = (
         recovery=20.0,
         within=3,
         severity="critical",
+        series=PARAM,
+        panel=("learning", "Gradient norm, before and after clipping"),
+        lookback_seconds=3600,
     ),
     Rule(
         "layer_frozen",
@@ -114,6 +129,8 @@ NETWORK_RULES: Final = (
         below=1e-12,
         for_captures=3,
         within=3,
+        series=LAYER,
+        panel=("learning", "Update ratio"),
     ),
     Rule(
         "units_dead",
@@ -124,10 +141,13 @@ NETWORK_RULES: Final = (
         {"gate": ("hidden",)},
         measure="share_of_units",
         quantity="share of the units",
+        unit="share",
         above=0.5,
         recovery=0.4,
         for_captures=3,
         within=3,
+        series=GATE,
+        panel=("learning", "Dead units"),
     ),
     Rule(
         "generalisation_gap",
@@ -141,5 +161,7 @@ NETWORK_RULES: Final = (
         recovery=0.4,
         for_captures=2,
         within=2,
+        panel=("learning", "Generalisation gap"),
+        lookback_seconds=6 * 3600,
     ),
 )

@@ -1,40 +1,69 @@
-"""What a rule is."""
+"""The declaration of an alert rule, from which the evaluator, Grafana's rule and the mail are made."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 Severity = Literal["critical", "warning"]
-Measure = Literal["value", "not_finite", "share_of_units", "frozen", "rise", "growth", "times_median", "silence"]
+Measure = Literal[
+    "value",
+    "not_finite",
+    "share_of_units",
+    "frozen",
+    "rise",
+    "growth",
+    "times_median",
+    "run_silence",
+    "capture_silence",
+    "score_delay",
+    "store_silence",
+    "turn_silence",
+    "jobs_silence",
+    "write_silence",
+    "last_event",
+]
+Unit = Literal["", "s", "share", "B"]
+
+RUN: Final = ("run", "phase")
+LAYER: Final = (*RUN, "layer")
+GATE: Final = (*LAYER, "gate")
+PARAM: Final = (*LAYER, "param")
+JOB: Final = ("job",)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
-    """When to alert.
+    """When to alert, about what, and what to do then.
 
-    It fires for a series (a measurement's points of the same tags) once `for_captures` of its last `within` captures
-    lie beyond `above` or `below`, and is over once none of the last `within` lies beyond `recovery`.
+    A rule fires for a series (the points of a measurement that share their tags) once `for_captures` of its last
+    `within` captures lie beyond `above` or `below`. It is resolved once none of the last `within` lies beyond
+    `recovery`. A rule about silence compares the silence at the time of the evaluation instead.
 
     Attributes:
-        name: of the rule, and of its section in the runbook.
-        measurement, field: what is looked at.
+        name: of the rule, and of its section in docs/runbook.md.
+        measurement, field: what is read.
         summary: what is wrong, in a few words.
         remedy: what to do first, in a sentence.
-        where: tag → the values of it that count; any where it is not named.
-        measure: what of the field is compared: its `value`; of gates and parameters the values that are `not_finite`;
-            of `dead_units` the `share_of_units`; of `update_norm` that of a whole layer, while another layer moves
-            (`frozen`); by how much a counter did `rise`; its `growth` from heartbeat to heartbeat; a multiple of its
-            own median so far (`times_median`); or how long there was `silence`, as `watch` has it.
-        quantity: what is compared, in words.
+        where: tag → the values of it that count; a tag that is not named may have any.
+        measure: what is compared: the field's `value`; of gates and parameters the number of values that are
+            `not_finite`; of `dead_units` the `share_of_units`; of `update_norm` that of a whole layer while some layer
+            of the run moves (`frozen`); by how much a counter `rise`s; its `growth` from heartbeat to heartbeat; a
+            multiple of its own median (`times_median`); the `last_event` of an alert (1 while it fires); or a silence.
+        quantity, unit: what is compared, in words, and its unit.
         above, below: the thresholds.
-        recovery: how far a value must come back; the threshold where None.
+        recovery: how far a value must come back; None: the threshold.
         for_captures, within: how many captures of how many.
         after_inside: only for a series that has been within the thresholds before.
-        lasting: whether it is worth telling only while it lasts, not where it was over when it was seen.
+        lasting: alert only where it still fires when it is first seen.
         severity: critical, or warning.
-        runbook: where the section is, where it is not in Gatewatch's own runbook.
+        series: the tags that tell the series apart in Grafana, whose rules keep no others.
+        panel: the dashboard and the title of the panel that shows it; needed for a rule that Grafana evaluates.
+        lookback_seconds: how far back Grafana reads.
+        wait_seconds: for how long the condition must hold in Grafana before it fires.
+        evaluated_by: `both`, or the only one that can evaluate it: `jobs` (the evaluator) or `grafana`.
+        runbook: the address of its section, where that is not Gatewatch's own runbook.
     """
 
     name: str
@@ -45,6 +74,7 @@ class Rule:
     where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     measure: Measure = "value"
     quantity: str = ""
+    unit: Unit = ""
     above: float | None = None
     below: float | None = None
     recovery: float | None = None
@@ -53,20 +83,31 @@ class Rule:
     after_inside: bool = False
     lasting: bool = False
     severity: Severity = "warning"
+    series: Sequence[str] = RUN
+    panel: tuple[str, str] | None = None
+    lookback_seconds: int = 900
+    wait_seconds: int = 0
+    evaluated_by: Literal["both", "jobs", "grafana"] = "both"
     runbook: str | None = None
 
+    @property
+    def about_silence(self) -> bool:
+        """Whether it compares how long nothing came, instead of captures."""
+        return self.measure.endswith(("_silence", "_delay"))
+
     def beyond(self, value: float, *, recovering: bool = False) -> bool:
-        """Whether a value lies past a threshold; for a rule that fires already, past the one to recover."""
-        above = self.recovery if recovering and self.recovery is not None and self.above is not None else self.above
-        below = self.recovery if recovering and self.recovery is not None and self.below is not None else self.below
+        """Return whether a value lies past a threshold; `recovering`: past the one that it must come back over."""
+        above, below = self.above, self.below
+        if recovering and self.recovery is not None:
+            above, below = above if above is None else self.recovery, below if below is None else self.recovery
         return (above is not None and value > above) or (below is not None and value < below)
 
     def threshold(self, value: float) -> float:
-        """The threshold that a value is compared with: the one that it lies beyond, or the only one."""
+        """Return the threshold that a value is compared with: the one that it lies beyond, or the only one."""
         if self.above is None or (self.below is not None and value < self.below):
             return self.below if self.below is not None else 0.0
         return self.above
 
     def concerns(self, tags: Mapping[str, str]) -> bool:
-        """Whether a series with these tags is looked at."""
+        """Return whether a series with these tags is looked at."""
         return all(tags.get(name) in values for name, values in self.where.items())

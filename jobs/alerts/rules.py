@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError
@@ -16,13 +17,17 @@ BUILT_IN: Final = (*NETWORK_RULES, *SERVICE_RULES)
 """The rules that need no configuration."""
 
 
-def active_rules(settings: AlertSettings) -> tuple[Rule, ...]:
-    """The built-in rules that are not disabled, and the configuration's own.
+def active_rules(settings: AlertSettings, rules: Sequence[Rule] = BUILT_IN) -> tuple[Rule, ...]:
+    """Return the rules for the evaluator: those given that are not disabled, and the configuration's own.
+
+    Args:
+        settings: `[alerts]`.
+        rules: the declared ones. Those that only Grafana can evaluate are left out.
 
     Raises:
         ConfigError: an own rule has the name of another, or one is disabled that does not exist.
     """
-    known = {rule.name for rule in BUILT_IN}
+    known = {rule.name for rule in rules}
     own = []
     for given in settings.rules:
         if given.name in known:
@@ -43,10 +48,12 @@ def active_rules(settings: AlertSettings) -> tuple[Rule, ...]:
                 for_captures=given.for_captures,
                 within=given.within or given.for_captures,
                 severity=given.severity,
+                evaluated_by="jobs",
                 runbook=given.runbook,
             )
         )
     for name in settings.disable:
         if name not in known:
             raise ConfigError(f"[alerts] disable: there is no rule {name!r}; there are {', '.join(sorted(known))}")
-    return tuple(rule for rule in (*BUILT_IN, *own) if rule.name not in settings.disable)
+    ours = [rule for rule in rules if rule.evaluated_by != "grafana"]
+    return tuple(rule for rule in (*ours, *own) if rule.name not in settings.disable)

@@ -1,19 +1,23 @@
-"""The rules about who watches: runs that fall silent, the collector, the store, the jobs."""
+"""The rules about the monitoring itself: runs that fall silent, the collector, the store, the jobs."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, JOBS_HEALTH, RUNS
-from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, GATE_SCORES, JOBS_HEALTH, RUNS
+from gatewatch.jobs.alerts.rule import JOB, PARAM, Rule
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 
 SILENT_SPACINGS: Final = 10.0
-"""Who was not heard of for so many times the usual spacing has stalled."""
+"""Captures or turns have stalled after this many typical intervals without a new one."""
 UNSCORED_SECONDS: Final = 300.0
-"""A capture that has no score after so long has been forgotten."""
+"""A capture that has no score after so long gets none."""
 STORE_SECONDS: Final = 300.0
 """A store that does not answer for so long is away."""
+JOBS_SECONDS: Final = 300.0
+"""Jobs report every minute: after so long without a report they are gone."""
+QUIET_SECONDS: Final = 600.0
+"""After so long without any point, of a run or a job, nothing is written any more."""
 
 SERVICE_RULES: Final = (
     Rule(
@@ -22,10 +26,14 @@ SERVICE_RULES: Final = (
         "event",
         "a run fell silent without an end",
         "Look at its machine: the process was killed (memory?) or has lost the store; `gatewatch spool status` there.",
-        measure="silence",
-        quantity="seconds without a sign of life",
+        measure="run_silence",
+        quantity="time without a sign of life",
+        unit="s",
         above=DIED_SECONDS,
         severity="critical",
+        panel=("runs", "Runs"),
+        lookback_seconds=24 * 3600,
+        wait_seconds=60,
     ),
     Rule(
         "captures_stalled",
@@ -33,9 +41,12 @@ SERVICE_RULES: Final = (
         "captured",
         "a run lives but captures nothing any more",
         "See whether its loop still steps: a hanging data feed or environment looks like this.",
-        measure="silence",
+        measure="capture_silence",
         quantity="time since the last capture, in usual spacings",
         above=SILENT_SPACINGS,
+        panel=("health", "Steps from capture to capture"),
+        lookback_seconds=6 * 3600,
+        wait_seconds=60,
     ),
     Rule(
         "scores_stale",
@@ -43,9 +54,13 @@ SERVICE_RULES: Final = (
         "anomaly_score",
         "captures get no anomaly scores any more",
         "See that the detecting job runs: `gatewatch jobs --once` says what fails.",
-        measure="silence",
-        quantity="seconds that a capture waits for its score",
+        measure="score_delay",
+        quantity="time that a capture has waited for its score",
+        unit="s",
         above=UNSCORED_SECONDS,
+        panel=("health", "Lag"),
+        lookback_seconds=3600,
+        wait_seconds=120,
     ),
     Rule(
         "points_dropped",
@@ -58,6 +73,8 @@ SERVICE_RULES: Final = (
         above=0.0,
         within=10,
         severity="critical",
+        panel=("health", "Points dropped"),
+        lookback_seconds=1800,
     ),
     Rule(
         "points_rejected",
@@ -69,6 +86,8 @@ SERVICE_RULES: Final = (
         quantity="points refused since the capture before",
         above=0.0,
         within=10,
+        panel=("health", "Points lost"),
+        lookback_seconds=1800,
     ),
     Rule(
         "captures_failing",
@@ -80,6 +99,8 @@ SERVICE_RULES: Final = (
         quantity="failures since the capture before",
         above=0.0,
         within=10,
+        panel=("health", "Captures failed"),
+        lookback_seconds=1800,
     ),
     Rule(
         "spool_growing",
@@ -88,11 +109,13 @@ SERVICE_RULES: Final = (
         "points wait longer and longer for the store",
         "The store takes less than the run gives: look at its load, or capture less often (every=).",
         measure="growth",
-        quantity="bytes more than a heartbeat before",
+        quantity="growth from heartbeat to heartbeat",
+        unit="B",
         above=65536.0,
         for_captures=5,
         within=5,
         lasting=True,
+        panel=("health", "Waiting in the spool"),
     ),
     Rule(
         "store_away",
@@ -100,10 +123,14 @@ SERVICE_RULES: Final = (
         "event",
         "the store does not answer",
         "Start it again: trainings go on meanwhile, their points wait on their machines (`gatewatch spool status`).",
-        measure="silence",
-        quantity="seconds without an answer",
+        measure="store_silence",
+        quantity="time without an answer",
+        unit="s",
         above=STORE_SECONDS,
         severity="critical",
+        series=(),
+        panel=("health", "Last sign of a run"),
+        wait_seconds=int(STORE_SECONDS),
     ),
     Rule(
         "jobs_late",
@@ -111,11 +138,14 @@ SERVICE_RULES: Final = (
         "lag_s",
         "a job lags behind the runs",
         "Give the jobs more workers ([jobs] workers), or look for the run that takes them so long.",
-        quantity="seconds behind",
+        quantity="time that the job is behind",
+        unit="s",
         above=300.0,
         recovery=60.0,
         for_captures=3,
         within=3,
+        series=JOB,
+        panel=("health", "Lag"),
     ),
     Rule(
         "jobs_failing",
@@ -128,6 +158,9 @@ SERVICE_RULES: Final = (
         above=0.0,
         for_captures=3,
         within=5,
+        series=JOB,
+        panel=("health", "Failures"),
+        lookback_seconds=1800,
     ),
     Rule(
         "jobs_missed",
@@ -140,6 +173,9 @@ SERVICE_RULES: Final = (
         above=0.0,
         for_captures=5,
         within=10,
+        series=JOB,
+        panel=("health", "Turns missed"),
+        lookback_seconds=1800,
     ),
     Rule(
         "jobs_stuck",
@@ -147,9 +183,62 @@ SERVICE_RULES: Final = (
         "duration_s",
         "a job has not ended for long",
         "It hangs, or the service is gone: look at the log of the jobs, then start the service again.",
-        measure="silence",
+        measure="turn_silence",
         quantity="time since its last end, in usual spacings",
         above=SILENT_SPACINGS,
         severity="critical",
+        series=JOB,
+        panel=("health", "Duration of a turn"),
+        lookback_seconds=6 * 3600,
+        wait_seconds=60,
+    ),
+    Rule(
+        "jobs_silent",
+        JOBS_HEALTH,
+        "duration_s",
+        "the jobs no longer report",
+        "Start them again (`gatewatch jobs`): until then nothing is scored, and no mail comes from them.",
+        measure="jobs_silence",
+        quantity="time since the last report of a job",
+        unit="s",
+        above=JOBS_SECONDS,
+        severity="critical",
+        series=(),
+        panel=("health", "Duration of a turn"),
+        lookback_seconds=24 * 3600,
+        wait_seconds=60,
+        evaluated_by="grafana",  # jobs that are gone cannot mail that they are
+    ),
+    Rule(
+        "nothing_written",
+        JOBS_HEALTH,
+        "duration_s",
+        "nothing at all is written any more",
+        "See that the jobs run and that their token may write: `gatewatch check` says what is wrong.",
+        measure="write_silence",
+        quantity="time since anything was written",
+        unit="s",
+        above=QUIET_SECONDS,
+        severity="critical",
+        series=(),
+        panel=("health", "Last sign of a run"),
+        lookback_seconds=1800,
+        wait_seconds=300,
+        evaluated_by="grafana",
+    ),
+    Rule(
+        "backtest_alert",
+        ALERT_EVENTS,
+        "state",
+        "the jobs found a fault in a backtest",
+        "See the runbook's section of the rule that is named here, and the report of the run.",
+        {"phase": ("backtest",)},
+        measure="last_event",
+        quantity="alerts firing",
+        above=0.0,
+        series=(*PARAM, "gate", "rule"),
+        panel=("health", "Alerts found by the jobs"),
+        lookback_seconds=3600,
+        evaluated_by="grafana",  # points of a backtest have the market's time, where the other rules do not look
     ),
 )

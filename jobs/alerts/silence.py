@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from gatewatch.collector.schema import HEARTBEAT_SECONDS
+from gatewatch.jobs.alerts.rule import Measure
 from gatewatch.jobs.alerts.values import numbers, times
 from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
 from gatewatch.jobs.scoring.residuals import WARM_UP
@@ -107,13 +108,13 @@ class Silence(NamedTuple):
     """How long nothing was heard, in the terms of a rule.
 
     Attributes:
-        rule: its name.
+        measure: of the rules that compare it.
         value: how long.
         since: when it began; nanoseconds.
         step: at that time.
     """
 
-    rule: str
+    measure: Measure
     value: float
     since: int
     step: float | None
@@ -165,13 +166,13 @@ def silences(phase: Phase, now: int) -> Iterator[Silence]:
         return
     state = phase.life(now)
     # One that has ended is not silent: what it did before it died, and what it never told, is over with it.
-    yield Silence("run_died", phase.silent(now) if state in ("live", "died") else 0.0, phase.at, phase.step)
+    yield Silence("run_silence", phase.silent(now) if state in ("live", "died") else 0.0, phase.at, phase.step)
     if state == "live":
         if phase.captures.count is not None:
             stalled = phase.captures.silence(now, _STEADY_SECONDS)
-            yield Silence("captures_stalled", stalled, phase.captures.at, phase.step)
+            yield Silence("capture_silence", stalled, phase.captures.at, phase.step)
         waited, since = (0.0, now) if phase.waits is None else ((now - phase.waits[1]) / 1e9, phase.waits[0])
-        yield Silence("scores_stale", waited, since, phase.step)
+        yield Silence("score_delay", waited, since, phase.step)
 
 
 def hear_turns(jobs: dict[str, Rhythm], health: pd.DataFrame, now: int) -> None:
@@ -197,4 +198,4 @@ def turn_silence(rhythm: Rhythm, now: int, interval: float) -> Silence:
         interval: at which its turns are due, seconds.
     """
     told = (now - rhythm.told) / 1e9 < _TOLD_SECONDS  # one that is not told of was configured away
-    return Silence("jobs_stuck", rhythm.silence(now, max(_TURN_SECONDS, interval)) if told else 0.0, rhythm.at, None)
+    return Silence("turn_silence", rhythm.silence(now, max(_TURN_SECONDS, interval)) if told else 0.0, rhythm.at, None)

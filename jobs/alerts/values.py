@@ -47,7 +47,7 @@ def series_values(rule: Rule, series: Sequence[Series], units: Mapping[str, int]
     """
     concerned = [(tags, part) for tags, part in series if rule.concerns(tags)]
     if rule.measure == "frozen":
-        yield from _frozen(concerned)
+        yield from _frozen(rule, concerned)
         return
     for tags, part in concerned:
         if rule.measure == "not_finite":
@@ -92,8 +92,8 @@ def units_by_layer(config: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def _frozen(series: Sequence[Series]) -> Iterator[Values]:
-    """The update of each layer, over all its parameters, at each capture; NaN where no other layer moves."""
+def _frozen(rule: Rule, series: Sequence[Series]) -> Iterator[Values]:
+    """Give the largest update of each layer's parameters at each capture; NaN at one at which no layer moves."""
     norms: dict[tuple[tuple[str, str], ...], dict[int, float]] = {}
     steps: dict[int, float] = {}
     for tags, part in series:
@@ -103,11 +103,8 @@ def _frozen(series: Sequence[Series]) -> Iterator[Values]:
         for time, norm in zip(moments, numbers(part, "update_norm").tolist(), strict=True):
             if norm == norm:  # noqa: PLR0124 - NaN is not itself
                 layer[time] = max(layer.get(time, 0.0), norm)
-    moving: dict[int, int] = {}
-    for layer in norms.values():
-        for time, norm in layer.items():
-            moving[time] = moving.get(time, 0) + (norm > 0)
+    moving = {time for layer in norms.values() for time, norm in layer.items() if not rule.beyond(norm)}
     for key, layer in norms.items():
         time = np.array(sorted(layer), dtype=np.int64)
-        value = [layer[at] if moving[at] > (layer[at] > 0) else np.nan for at in time.tolist()]
+        value = [layer[at] if at in moving else np.nan for at in time.tolist()]
         yield Values(dict(key), time, np.array([steps[at] for at in time.tolist()]), np.array(value))

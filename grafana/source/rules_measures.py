@@ -1,0 +1,185 @@
+"""What a rule about captures compares, as Flux: one function a measure.
+
+`gatewatch.jobs.alerts.values` and `series_state` are the same measures for the evaluator.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+from gatewatch.collector.schema import HEARTBEAT_SECONDS, RUNS
+from gatewatch.jobs.alerts.rule import LAYER, RUN, Rule
+from gatewatch.jobs.alerts.series_state import FEWEST_CAPTURES, RISE_POINTS
+from gatewatch.jobs.queries.flux_values import literal
+from grafana.source.flux import points, texts
+from grafana.source.rules_flux import (
+    MOST_CAPTURES,
+    NOW,
+    START,
+    Counter,
+    by,
+    captures,
+    compared,
+    field_of,
+    firing,
+    scaled,
+)
+
+RUN_DAYS: Final = 90
+"""How far back a run may have started, which says how large its layers are."""
+BEGUN_SECONDS: Final = 300
+"""A series whose first point comes so long after the beginning of what is read has begun there: heartbeats are
+far more frequent."""
+_EVERY: Final = 1_000_000
+
+
+def value(rule: Rule) -> str:
+    """Compare the field itself."""
+    imports = 'import "date"\n\n' if rule.after_inside else ""
+    return imports + firing(rule, captures(rule))
+
+
+def not_finite(rule: Rule) -> str:
+    """Compare the number of NaN or of Inf, whichever is larger."""
+    return firing(rule, captures(rule, "nan_count", "inf_count"))
+
+
+def times_median(rule: Rule) -> str:
+    """Compare the field as a multiple of its median over all that is read, once there are some captures."""
+    rows = f"""all
+  |> sort(columns: ["_time"])
+  |> limit(n: {_EVERY}, offset: {FEWEST_CAPTURES})
+  |> tail(n: {MOST_CAPTURES})"""
+    return f"""all = {captures(rule, most=_EVERY)}
+
+{firing(rule, scaled(rows, 'all |> median(method: "exact_mean")', rule.series))}"""
+
+
+def frozen(rule: Rule) -> str:
+    """Compare the largest update of a layer's parameters, at the captures at which some layer of the run moves."""
+    newest = """
+  |> sort(columns: ["_time", "_value"], desc: true)
+  |> unique(column: "_time")"""
+    rows = f"""union(tables: [
+  norms{by(LAYER)}{newest}
+  |> limit(n: {MOST_CAPTURES})
+  |> set(key: "part", value: "layer"),
+  norms{by(RUN)}{newest}
+  |> duplicate(column: "_value", as: "moving")
+  |> set(key: "part", value: "run"),
+])
+  |> group(columns: {texts(RUN)})
+  |> sort(columns: ["_time", "part"], desc: true)
+  |> fill(column: "moving", usePrevious: true)
+  |> filter(fn: (r) => r.part == "layer" and r.moving >= {literal(rule.below or 0.0)})
+  |> group(columns: {texts(LAYER)})
+  |> sort(columns: ["_time"], desc: true)"""
+    return f"""norms = {field_of(rule)}
+  |> toFloat()
+
+{firing(rule, rows)}"""
+
+
+def share_of_units(rule: Rule) -> str:
+    """Compare a count of units as a share of the layer's, whose size the run records when it starts."""
+    sizes = f"""join(
+    tables: {{
+      layer: counted |> limit(n: 1),
+      run: {points(RUNS, ("config",), start=f"date.sub(d: {RUN_DAYS}d, from: {NOW})")}
+  |> last(){by(RUN)}
+  |> rename(columns: {{_value: "config"}})
+  |> sort(columns: ["_time"])
+  |> tail(n: 1)
+  |> drop(columns: ["_time"]),
+    }},
+    on: {texts(RUN)},
+  )
+  |> map(fn: (r) => ({{r with _value: units(config: r.config, layer: r.layer)}})){by(rule.series)}"""
+    return f"""import "date"
+import "regexp"
+import "strings"
+
+{_UNITS}
+counted = {captures(rule)}
+
+{firing(rule, scaled("counted", sizes, rule.series))}"""
+
+
+def rise(rule: Rule) -> str:
+    """Compare by how much a counter exceeds the largest of the points before; one that begins rises from 0."""
+    before = [f"before{k}" for k in range(1, RISE_POINTS + 1)]
+    largest = functools.reduce(lambda a, b: f"(if {a} > {b} then {a} else {b})", (f"a.{name}" for name in before))
+    fields = {
+        name: ("0.0", f"if r._value < 0.0 then a.{name} else {value}")
+        for name, value in zip(before, ["r._value", *(f"a.{name}" for name in before)], strict=False)
+    }
+    counter = Counter(
+        value=f"if r._value > {largest} then r._value - {largest} else 0.0",
+        known=f"r._value >= 0.0 and (a.begun or a.points >= {RISE_POINTS})",
+        fields=fields | {"begun": ("false", "a.begun or r._value < 0.0"), "points": ("0", "a.points + 1")},
+    )
+    begun = f"int(v: r._time) - int(v: {START}) > {BEGUN_SECONDS}000000000"
+    rows = f"""union(tables: [
+  {captures(rule, most=_EVERY)},
+  {field_of(rule)}
+  |> first()
+  |> toFloat(){by(rule.series)}
+  |> sort(columns: ["_time"])
+  |> limit(n: 1)
+  |> filter(fn: (r) => {begun})
+  |> map(fn: (r) => ({{r with _time: {START}, _value: -1.0}})),
+])
+  |> group(columns: {texts(rule.series)})"""
+    return firing(rule, rows, counter)
+
+
+def growth(rule: Rule) -> str:
+    """Compare by how much a number exceeds that of a heartbeat before."""
+    counter = Counter(
+        value="if a.captures > 0 then r._value - a.before else 0.0",
+        known=f"a.captures == 0 or int(v: r._time) - int(v: a.heartbeat) >= {HEARTBEAT_SECONDS * 0.9e9:.0f}",
+        fields={
+            "before": ("0.0", "if known then r._value else a.before"),
+            "heartbeat": ("time(v: 0)", "if known then r._time else a.heartbeat"),
+        },
+    )
+    return firing(rule, captures(rule), counter)
+
+
+def last_event(rule: Rule) -> str:
+    """Compare 1 for an alert whose last event is not that it recovered, else 0."""
+    return f"""{field_of(rule)}
+  |> last()
+  |> map(fn: (r) => ({{r with _value: if r._value == "recovered" then 0.0 else 1.0}})){by(rule.series)}
+  |> max(){compared(rule)}"""
+
+
+# As `values.units_of` in the evaluator: the layer's own entry, else that of the path that it lies below. A run records
+# its configuration as JSON, in which a name is escaped; what is not ASCII matches any such character.
+_UNITS: Final = r"""json = (v) => regexp.replaceAllString(
+  r: /[^\x00-\x7f]/,
+  v: regexp.quoteMeta(v: strings.replaceAll(v: strings.replaceAll(v: v, t: "\\", u: "\\\\"), t: "\"", u: "\\\"")),
+  t: "(?:\\\\u[0-9a-f]{4}){1,2}",
+)
+either = (a, b) => if a == "" then b else a
+entry_of = (config, layer, name) => regexp.findString(
+  r: /[0-9]+$/,
+  v: regexp.findString(
+    r: regexp.compile(v: "\"" + json(v: layer) + "\": \\{[^{}]*\"" + name + "\": [1-9][0-9]*"),
+    v: config,
+  ),
+)
+entry = (config, layer) => either(
+  a: entry_of(config: config, layer: layer, name: "units"),
+  b: either(
+    a: entry_of(config: config, layer: layer, name: "proj_size"),
+    b: entry_of(config: config, layer: layer, name: "hidden_size"),
+  ),
+)
+above = (layer) => regexp.replaceAllString(r: /\/[^\/]*$/, v: layer, t: "")
+units = (config, layer) => {
+  digits = either(a: entry(config: config, layer: layer), b: entry(config: config, layer: above(layer: layer)))
+
+  return if digits == "" then 0.0 else float(v: digits)
+}"""
