@@ -1,10 +1,10 @@
 """A stand-in for a Grafana: a real HTTP server that keeps in memory what `gatewatch grafana push` sends it.
 
 No Grafana can be installed where the tests run, so this stands for one, and it is the only stand-in among the tests.
-It knows the paths that the push uses and answers them as Grafana 9.3.2 was seen to: statuses, messages, what it adds to
-a rule's queries, what it refuses. With `version` it stands for a newer one, whose provisioning API leaves things
-editable. What it cannot show is that a Grafana draws a panel or fires a rule: `tests/integration/test_grafana.py` does
-that against a real one where GRAFANA_URL and GRAFANA_TOKEN are given.
+It knows the paths that the push uses and answers them as Grafana does: statuses, messages, what it adds to a rule's
+queries, what it refuses; `version` chooses where versions differ. What it cannot show is that a Grafana draws a panel
+or fires a rule: `tests/integration/test_grafana.py` does that against a real one where GRAFANA_URL and GRAFANA_TOKEN
+are given.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ TOKEN = "glsa_the-admin's-token"
 ADMIN = (
     *("datasources:read", "datasources:create", "datasources:write", "datasources:query"),
     *("folders:read", "folders:create", "dashboards:read", "dashboards:create", "dashboards:write"),
-    *("alert.rules:read", "alert.rules:write", "alert.notifications:read", "alert.notifications:write"),
     *("alert.provisioning:read", "alert.provisioning:write"),
 )
 EMAIL = {"uid": "", "name": "grafana-default-email", "type": "email", "disableResolveMessage": False}
@@ -47,7 +46,7 @@ class FakeGrafana:
         datasources, folders, dashboards, versions, rules, intervals, configuration: what it holds.
     """
 
-    def __init__(self, version: str = "9.3.2") -> None:
+    def __init__(self, version: str = "12.1.0") -> None:
         self.version = version
         self.permissions: dict[str, list[str]] = {name: ["*"] for name in ADMIN}
         self.asks: Callable[[dict[str, Any]], str] = lambda source: ""
@@ -85,11 +84,6 @@ class FakeGrafana:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-    @property
-    def new(self) -> bool:
-        """Whether it heeds the header for all of its provisioning API."""
-        return tuple(map(int, self.version.split("."))) >= (9, 5, 1)
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -137,8 +131,8 @@ class FakeGrafana:
         self._serial += 1
         return self._serial
 
-    def provenance(self, disabled: bool, newer_only: bool = True) -> str:
-        return "" if disabled and (self.new or not newer_only) else "api"
+    def provenance(self, disabled: bool) -> str:
+        return "" if disabled else "api"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -238,53 +232,14 @@ def _save(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> 
     return 200, {"id": held["id"], "status": "success", "uid": new["uid"], "version": number}
 
 
-def _ruler(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
-    answer: dict[str, list[dict[str, Any]]] = {}
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for rule in grafana.rules.values():
-        groups.setdefault((rule["folderUID"], rule["ruleGroup"]), []).append(rule)
-    for (folder, name), rules in groups.items():
-        if folder not in grafana.folders:
-            continue  # such rules can be made, and nobody sees them
-        seconds = grafana.intervals[folder, name]
-        group = {"name": name, "interval": f"{seconds // 60}m" if seconds % 60 == 0 else f"{seconds}s"}
-        answer.setdefault(grafana.folders[folder], []).append({**group, "rules": [_node(grafana, r) for r in rules]})
-    return 200, answer
+def _rules(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
+    rules = grafana.rules.values()  # those without a folder can be made, and nobody sees them
+    return 200, [_shown(number, rule) for number, rule in enumerate(rules) if rule["folderUID"] in grafana.folders]
 
 
-def _node(grafana: FakeGrafana, rule: dict[str, Any]) -> dict[str, Any]:
-    alert = {
-        "id": 1,
-        "orgId": 1,
-        "title": rule["title"],
-        "condition": rule["condition"],
-        "data": rule["data"],
-        "updated": "2026-01-01T00:00:00Z",
-        "intervalSeconds": grafana.intervals[rule["folderUID"], rule["ruleGroup"]],
-        "version": 1,
-        "uid": rule["uid"],
-        "namespace_uid": rule["folderUID"],
-        "namespace_id": 2,
-        "rule_group": rule["ruleGroup"],
-        "no_data_state": rule["noDataState"],
-        "exec_err_state": rule["execErrState"],
-        **({"provenance": rule["provenance"]} if rule["provenance"] else {}),
-        **({"is_paused": rule.get("isPaused", False), "notification_settings": None} if grafana.new else {}),
-    }
-    named = {name: rule[name] for name in ("annotations", "labels") if rule.get(name)}
-    return {"expr": "", "for": rule["for"], **named, "grafana_alert": alert}
-
-
-def _set_group(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
-    folder = {title: uid for uid, title in grafana.folders.items()}[names[0]]
-    sent = {node["grafana_alert"]["uid"] for node in body["rules"]}
-    held = {
-        uid for uid, rule in grafana.rules.items() if (rule["folderUID"], rule["ruleGroup"]) == (folder, body["name"])
-    }
-    if sent != held:
-        raise Refusal(400, "failed to update rule group: the stand-in only sets intervals")
-    grafana.intervals[folder, body["name"]] = _seconds(body["interval"])
-    return 202, {"message": "rule group updated successfully"}
+def _shown(number: int, rule: dict[str, Any]) -> dict[str, Any]:
+    more = {"id": number, "updated": "2026-01-01T00:00:00Z", "keep_firing_for": "0s", "isPaused": False}
+    return {**more, "notification_settings": None, "record": None, **rule}
 
 
 def _seconds(text: str) -> int:
@@ -302,7 +257,7 @@ def _write_rule(grafana: FakeGrafana, names: list[str], body: Any, disabled: boo
             500,
             "a conflicting alert rule is found: rule title under the same organisation and folder should be unique",
         )
-    rule["provenance"] = grafana.provenance(disabled, newer_only=False)
+    rule["provenance"] = grafana.provenance(disabled)
     if held is not None and held["provenance"] not in ("", rule["provenance"]):
         raise Refusal(500, f"cannot changed provenance from '{held['provenance']}' to '{rule['provenance']}'")
     for query in rule["data"]:  # what Grafana fills in
@@ -316,6 +271,8 @@ def _write_rule(grafana: FakeGrafana, names: list[str], body: Any, disabled: boo
 
 def _group(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
     rules = [r for r in grafana.rules.values() if (r["folderUID"], r["ruleGroup"]) == (names[0], names[1])]
+    if not rules:
+        return 404, None
     return 200, {"title": names[1], "folderUid": names[0], "interval": grafana.intervals[*names], "rules": rules}
 
 
@@ -324,28 +281,6 @@ def _put_group(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool
     for rule in body["rules"]:
         grafana.rules[rule["uid"]]["provenance"] = grafana.provenance(disabled)
     return 200, body
-
-
-def _configuration(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
-    return 200, grafana.configuration
-
-
-def _post_configuration(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
-    known = {receiver["uid"] for receiver in grafana.receivers.values()}
-    for receiver in body["alertmanager_config"]["receivers"]:
-        for one in receiver["grafana_managed_receiver_configs"]:
-            if one.get("uid") and one["uid"] not in known:
-                raise Refusal(400, f"unknown receiver: {one['uid']}")
-            one["uid"] = one.get("uid") or f"uid{grafana.serial()}"
-            # Secrets are kept by the uid, and never shown.
-            one["secureFields"] = next(
-                (r.get("secureFields", {}) for r in grafana.receivers.values() if r["uid"] == one["uid"]), {}
-            )
-    _see_receivers(body["alertmanager_config"]["route"], {r["name"] for r in body["alertmanager_config"]["receivers"]})
-    if grafana.tree.get("provenance") and body["alertmanager_config"]["route"] != grafana.tree:
-        raise Refusal(400, "policies were provisioned and cannot be changed through the UI")
-    grafana.configuration = body
-    return 202, {"message": "configuration created"}
 
 
 def _see_receivers(route: dict[str, Any], names: set[str]) -> None:
@@ -400,14 +335,11 @@ _ROUTES: dict[tuple[str, str], tuple[str, Handle]] = {
     ("GET", "/dashboards/uid/([^/]+)"): ("dashboards:read", _dashboard),
     ("GET", "/dashboards/uid/([^/]+)/versions"): ("dashboards:write", _versions),
     ("POST", "/dashboards/db"): ("dashboards:write", _save),
-    ("GET", "/ruler/grafana/api/v1/rules"): ("alert.rules:read", _ruler),
-    ("POST", "/ruler/grafana/api/v1/rules/([^/]+)"): ("alert.rules:write", _set_group),
+    ("GET", "/v1/provisioning/alert-rules"): ("alert.provisioning:read", _rules),
     ("POST", "/v1/provisioning/alert-rules"): ("alert.provisioning:write", _write_rule),
     ("PUT", "/v1/provisioning/alert-rules/([^/]+)"): ("alert.provisioning:write", _write_rule),
     ("GET", "/v1/provisioning/folder/([^/]+)/rule-groups/([^/]+)"): ("alert.provisioning:read", _group),
     ("PUT", "/v1/provisioning/folder/([^/]+)/rule-groups/([^/]+)"): ("alert.provisioning:write", _put_group),
-    ("GET", "/alertmanager/grafana/config/api/v1/alerts"): ("alert.notifications:read", _configuration),
-    ("POST", "/alertmanager/grafana/config/api/v1/alerts"): ("alert.notifications:write", _post_configuration),
     ("GET", "/v1/provisioning/contact-points"): ("alert.provisioning:read", _points),
     ("POST", "/v1/provisioning/contact-points"): ("alert.provisioning:write", _write_point),
     ("PUT", "/v1/provisioning/contact-points/([^/]+)"): ("alert.provisioning:write", _write_point),

@@ -16,7 +16,7 @@ from grafana.source.annotations import marks
 from grafana.source.links import TAG, others
 
 SCHEMA_VERSION: Final = 37
-"""That of Grafana 9.3; what is newer brings it up to its own."""
+"""Every supported Grafana brings it up to its own."""
 _WIDTH: Final = 24
 
 

@@ -52,7 +52,7 @@ _SHOW_ZEROS: Final = -1e6
 _WITHOUT_EMPTY_FRAMES: Final = DataTransformerConfig(
     id_val="filterFieldsByName", options={"include": {"pattern": ".*"}}
 )
-"""Some panels of Grafana 9.3 take the frame that stands for no data for data, and fail; this leaves it out."""
+"""Leaves out the empty frame that stands for no data, which a panel may take for data."""
 
 Step = tuple[float | None, str]
 """From which value on (None: from the lowest), and the colour."""

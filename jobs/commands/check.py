@@ -167,25 +167,23 @@ def _grafana(store_url: str | None) -> str:
     from gatewatch.jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
     from gatewatch.jobs.grafana.connection import Grafana  # noqa: PLC0415 - as above
     from gatewatch.jobs.grafana.environment import alert_environment, bucket_for, connect, token  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
     from gatewatch.jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.push import read  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.push import Target  # noqa: PLC0415 - as above
 
     if not token():
         grafana = Grafana(read_variable("GRAFANA_URL"), "")
         grafana.health()
         return f"{grafana.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
     grafana = connect()
-    check_permissions(grafana)
     there = datasource.exists(grafana)
-    things = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
-    about = f"{grafana.url}, Grafana {'.'.join(map(str, grafana.version))}"
-    if there and (problem := datasource.answers(grafana)):
+    resources = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
+    about = f"{grafana.url}, Grafana {grafana.version}"
+    if there and (problem := datasource.unreachable(grafana)):
         raise GatewatchError(
             f"{about}: its datasource does not answer ({problem}); see `gatewatch grafana push --help`"
         )
     # Grafana's token is another than that of the jobs, and need not be the one that is set here.
-    steps = plan(things, read(grafana, things).found)
+    steps = plan(resources, Target(grafana).existing(resources))
     counts = {verb: sum(step.verb == verb for step in steps) for verb in ("create", "update", "kept", "blocked")}
     named = {"create": "missing", "update": "out of date", "blocked": "blocked"}
     if late := [f"{counts[verb]} {word}" for verb, word in named.items() if counts[verb]]:

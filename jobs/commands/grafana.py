@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from gatewatch.jobs.grafana.artifacts import Bucket
     from gatewatch.jobs.grafana.connection import Grafana
     from gatewatch.jobs.grafana.plan import Step
-
-_DONE = {"create": "created", "update": "updated"}
+    from gatewatch.jobs.grafana.push import Target
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -53,40 +52,38 @@ def _push(arguments: argparse.Namespace) -> int:
     from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
     from gatewatch.jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
     from gatewatch.jobs.grafana.environment import alert_environment, bucket_for, connect  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.permissions import check_permissions  # noqa: PLC0415 - as above
     from gatewatch.jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.push import carry_out, read  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.push import Target  # noqa: PLC0415 - as above
 
     grafana = connect(arguments.url)
-    check_permissions(grafana)
     environment = alert_environment(os.environ)
     bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not datasource.exists(grafana))
     for warning in _warnings(bucket, _rights(bucket, arguments.store), environment):
         print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
-    things = wanted(bucket, environment)
-    state = read(grafana, things, None if bucket is None else bucket.token)
-    steps = plan(things, state.found, overwrite=arguments.overwrite)
-    problems = {} if arguments.dry_run else _carried_out(carry_out(grafana, steps, state.places, bucket), steps)
-    rows = [[step.thing.kind, step.thing.name, *_result(step, problems, arguments.dry_run)] for step in steps]
+    target, resources = Target(grafana, bucket), wanted(bucket, environment)
+    steps = plan(resources, target.existing(resources), overwrite=arguments.overwrite)
+    problems = {} if arguments.dry_run else _carry_out(target, steps)
+    rows = [[step.resource.kind, step.resource.name, *_result(step, problems)] for step in steps]
     if arguments.json:
         print_json([dict(zip(("kind", "name", "result", "why"), row, strict=True)) for row in rows])
     else:
-        print(table(["what", "name", "result", "why"], rows))
-        print(_summary([row[2] for row in rows], grafana.url))
+        results = [row[2] for row in rows]
+        counts = ", ".join(f"{results.count(result)} {result}" for result in dict.fromkeys(results))
+        print(table(["what", "name", "result", "why"], rows), f"\n{grafana.url}: {counts}", sep="\n")
     for step in steps:
-        if problem := problems.get(step.thing.key):
-            fail(printable(f"{step.thing.kind} {step.thing.name}: {problem}"))
-    silent = not arguments.dry_run and _silent(grafana, steps)
-    return 1 if silent or any(row[2] in ("failed", "blocked") for row in rows) else 0
+        if problem := problems.get(step.resource.key):
+            fail(printable(f"{step.resource.kind} {step.resource.name}: {problem}"))
+    unreachable = not arguments.dry_run and _unreachable(grafana, steps)
+    return 1 if unreachable or any(row[2] in ("failed", "blocked") for row in rows) else 0
 
 
-def _carried_out(done: Iterator[tuple[Step, str]], steps: Sequence[Step]) -> dict[tuple[str, str], str]:
-    """Why each step failed that was to be done; empty where it did not."""
+def _carry_out(target: Target, steps: Sequence[Step]) -> dict[tuple[str, str], str]:
+    """Do the steps that write; return why each failed, empty where it did not, by the resource's key."""
     total = sum(step.writes for step in steps)
     problems: dict[tuple[str, str], str] = {}
     try:
-        for step, problem in done:
-            problems[step.thing.key] = problem
+        for step, problem in target.carry_out(steps):
+            problems[step.resource.key] = problem
             if sys.stderr.isatty():
                 print(f"\r  {len(problems)} of {total}", end="", file=sys.stderr, flush=True)
     except BaseException:
@@ -97,25 +94,21 @@ def _carried_out(done: Iterator[tuple[Step, str]], steps: Sequence[Step]) -> dic
     return problems
 
 
-def _result(step: Step, problems: Mapping[tuple[str, str], str], dry: bool) -> tuple[str, str]:
-    if not step.writes or dry:
+def _result(step: Step, problems: Mapping[tuple[str, str], str]) -> tuple[str, str]:
+    """Return what became of a resource, and why."""
+    problem = problems.get(step.resource.key)
+    if problem is None:
         return step.verb, step.why
-    problem = problems[step.thing.key]
-    return ("failed", problem) if problem else (_DONE[step.verb], step.why)
+    return ("failed", problem) if problem else (f"{step.verb}d", step.why)
 
 
-def _summary(results: Sequence[str], url: str) -> str:
-    counts = ", ".join(f"{results.count(result)} {result}" for result in dict.fromkeys(results))
-    return f"\n{url}: {counts}"
-
-
-def _silent(grafana: Grafana, steps: Sequence[Step]) -> bool:
-    """Whether the datasource does not answer; says so."""
+def _unreachable(grafana: Grafana, steps: Sequence[Step]) -> bool:
+    """Return whether the store does not answer Grafana; print why."""
     from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
 
-    if any(step.thing.kind == "datasource" and step.verb == "update" for step in steps):
-        time.sleep(datasource.REMEMBERED_S)
-    problem = datasource.answers(grafana)
+    if any(step.resource.kind == "datasource" and step.verb == "update" for step in steps):
+        time.sleep(datasource.CACHE_S)
+    problem = datasource.unreachable(grafana)
     if problem:
         fail(
             f"Grafana cannot read the store: {printable(problem)}; give the address under which Grafana reaches it with"

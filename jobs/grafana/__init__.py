@@ -1,1 +1,1 @@
-"""Dashboards and alert rules: checked here, and pushed to a Grafana."""
+"""Push dashboards, alert rules and what they need into a Grafana, over its HTTP API."""

@@ -1,10 +1,10 @@
-"""What a Grafana should have: the datasource, and what lies in the folders of dashboards and of alerting files."""
+"""What a Grafana should have: the datasource, and what the folders of dashboards and of alerting files hold."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +19,8 @@ from gatewatch.jobs.grafana.resources import (
     POLICY,
     RULE,
     TEMPLATE,
-    Thing,
-    plain,
+    Resource,
+    normalize,
     seconds,
 )
 
@@ -30,18 +30,18 @@ DASHBOARD_FOLDER: Final = "gatewatch"
 ALERT_FOLDER: Final = "gatewatch-alerts"
 FOLDERS: Final[Mapping[str, str]] = {DASHBOARD_FOLDER: "Gatewatch", ALERT_FOLDER: "Gatewatch alerts"}
 MATCHER: Final = ["service", "=", "gatewatch"]
-"""What the policy's route matches: a label that every rule of ours has."""
+"""The label that every rule of ours has, by which the policy's route takes its alerts."""
 RECIPIENTS: Final = "GATEWATCH_ALERT_TO"
 
 DURATIONS: Final = ("group_wait", "group_interval", "repeat_interval")
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 _QUERY_DEFAULTS: Final = {"intervalMs": 1000, "maxDataPoints": 43200}
-"""What Grafana writes into the query of a rule that does not say it."""
+"""What Grafana adds to the query of a rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Where Grafana reads: a bucket of an InfluxDB, by the address under which Grafana reaches it."""
+    """A bucket of an InfluxDB that Grafana reads, by the address under which Grafana reaches it."""
 
     url: str
     org: str
@@ -53,7 +53,7 @@ class Bucket:
 
 
 def dashboards_folder() -> Path:
-    """Where the dashboards lie: in a checkout, else in the installed package.
+    """Return the folder of the dashboards.
 
     Raises:
         GatewatchError: there are none.
@@ -62,7 +62,7 @@ def dashboards_folder() -> Path:
 
 
 def alerting_folder() -> Path:
-    """Where the alerting files lie.
+    """Return the folder of the alerting files.
 
     Raises:
         GatewatchError: there are none.
@@ -70,30 +70,31 @@ def alerting_folder() -> Path:
     return _folder("provisioning/alerting")
 
 
-def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Thing]:
-    """All that a Grafana should have, in the order in which it is made.
+def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Resource]:
+    """Return everything that a Grafana should have, in the order in which it is made.
 
     Args:
-        bucket: None where the datasource is there already, and stays as it is.
+        bucket: None where the datasource is there already and stays as it is.
         environment: the variables that the alerting files name. Without recipients there is neither a contact point
             nor a policy.
 
     Raises:
-        GatewatchError: a file is missing or is not what it should be; names it.
+        GatewatchError: a file is missing.
+        ConfigError: a file is not JSON.
     """
-    things = [] if bucket is None else [datasource(bucket)]
-    things += [Thing(FOLDER, uid, title, {"title": title}) for uid, title in FOLDERS.items()]
-    things += dashboards(dashboards_folder())
     alerting = alerting_folder()
-    things += templates(_load(alerting / "templates.json"))
+    resources = [] if bucket is None else [datasource(bucket)]
+    resources += [Resource(FOLDER, uid, title, {"title": title}) for uid, title in FOLDERS.items()]
+    resources += dashboards(dashboards_folder())
+    resources += templates(_load(alerting / "templates.json"))
     if read_variable(RECIPIENTS, environment):
-        things += contact_points(_load(alerting / "contact-points.json"), environment)
-        things += policies(_load(alerting / "policies.json"), environment)
-    return things + rules(_load(alerting / "rules.json"), environment)
+        resources += contact_points(_load(alerting / "contact-points.json"), environment)
+        resources += policies(_load(alerting / "policies.json"), environment)
+    return resources + rules(_load(alerting / "rules.json"), environment)
 
 
-def datasource(bucket: Bucket) -> Thing:
-    """The datasource of a bucket; its token is no part of it."""
+def datasource(bucket: Bucket) -> Resource:
+    """Return the datasource of a bucket, without its token."""
     content = {
         "name": DATASOURCE_NAME,
         "type": "influxdb",
@@ -101,74 +102,84 @@ def datasource(bucket: Bucket) -> Thing:
         "url": bucket.url,
         "jsonData": {"version": "Flux", "organization": bucket.org, "defaultBucket": bucket.bucket},
     }
-    return Thing(DATASOURCE, DATASOURCE_UID, DATASOURCE_NAME, plain(content))
+    return Resource(DATASOURCE, DATASOURCE_UID, DATASOURCE_NAME, content)
 
 
-def dashboards(folder: Path) -> list[Thing]:
-    """The dashboards of a folder, by their names."""
-    things = []
-    for path in sorted(folder.glob("*.json")):
-        content = {name: value for name, value in _load(path).items() if name not in ("id", "version")}
-        try:
-            things.append(Thing(DASHBOARD, content["uid"], content["title"], content))
-        except KeyError as error:
-            raise GatewatchError(f"{path}: a dashboard without {error}; run `python -m grafana.source`") from None
-    return things
-
-
-def templates(file: Mapping[str, Any]) -> list[Thing]:
-    """The message templates of a file; Grafana fills nothing into them."""
+def dashboards(folder: Path) -> list[Resource]:
+    """Return the dashboards of a folder, by the names of their files."""
+    boards = [_load(path) for path in sorted(folder.glob("*.json"))]
     return [
-        Thing(TEMPLATE, one["name"], one["name"], {"template": one["template"].strip()}) for one in file["templates"]
+        Resource(
+            DASHBOARD,
+            board["uid"],
+            board["title"],
+            {name: value for name, value in board.items() if name not in ("id", "version")},
+        )
+        for board in boards
     ]
 
 
-def contact_points(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Thing]:
-    """The contact points of a file."""
+def templates(file: Mapping[str, Any]) -> list[Resource]:
+    """Return the message templates of a file. Grafana expands no variables in them."""
     return [
-        Thing(CONTACT_POINT, point["name"], point["name"], contact_content({"name": point["name"], **receiver}))
+        Resource(TEMPLATE, one["name"], one["name"], {"template": one["template"].strip()}) for one in file["templates"]
+    ]
+
+
+def contact_points(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Resource]:
+    """Return the contact points of a file."""
+    return [
+        Resource(CONTACT_POINT, point["name"], point["name"], contact_content({"name": point["name"], **receiver}))
         for point in expand(file["contactPoints"], environment)
         for receiver in point["receivers"][:1]
     ]
 
 
 def contact_content(point: Mapping[str, Any]) -> Any:
-    """A contact point in the form in which two are compared."""
-    return plain({name: point.get(name) for name in ("name", "type", "settings", "disableResolveMessage")})
+    """Return a contact point in the form in which two are compared."""
+    return normalize({name: point.get(name) for name in ("name", "type", "settings", "disableResolveMessage")})
 
 
-def policies(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Thing]:
-    """The route for our alerts out of the tree that a file has; the rest of the tree is for a Grafana of our own."""
+def policies(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Resource]:
+    """Return the route for our alerts from the tree of a file; the rest of the tree is for a Grafana without others."""
     trees = expand(file["policies"], environment)
     routes = [route for tree in trees for route in tree.get("routes", ()) if MATCHER in route["object_matchers"]]
-    return [Thing(POLICY, "=".join(MATCHER[::2]), route["receiver"], route_content(route)) for route in routes[:1]]
+    return [Resource(POLICY, "=".join(MATCHER[::2]), route["receiver"], route_content(route)) for route in routes[:1]]
 
 
 def route_content(route: Mapping[str, Any]) -> Any:
-    """A route and those below it in the form in which two are compared."""
-    told = {name: value for name, value in route.items() if name != "provenance"}
-    timed = {name: seconds(route[name]) for name in DURATIONS if route.get(name)}
-    return plain({**told, **timed, "routes": [route_content(one) for one in route.get("routes") or ()]})
+    """Return a route and those below it in the form in which two are compared: durations in seconds."""
+    durations = {name: seconds(route[name]) for name in DURATIONS if route.get(name)}
+    below = [route_content(one) for one in route.get("routes") or ()]
+    return normalize({**route, **durations, "routes": below, "provenance": None})
 
 
-def rules(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Thing]:
-    """The alert rules of a file. Of a rule Grafana fills in all but its annotations and its queries."""
-    return list(_rules(file, environment))
+def rules(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Resource]:
+    """Return the alert rules of a file. Grafana expands variables in all of a rule but its annotations and queries."""
+    resources = []
+    for group in file["groups"]:
+        place = {"group": group["name"], "interval": group["interval"], "folder": ALERT_FOLDER}
+        for rule in group["rules"]:
+            expanded = {name: value for name, value in rule.items() if name not in ("annotations", "data")}
+            content = rule_content(rule | expand(expanded, environment) | place)
+            uid = content.pop("uid")
+            resources.append(Resource(RULE, uid, content["title"], content))
+    return resources
 
 
 def rule_content(rule: Mapping[str, Any]) -> Any:
-    """A rule in the form in which two are compared.
+    """Return a rule in the form in which two are compared: durations in seconds.
 
     Args:
-        rule: with the names of the alerting files; `group`, `interval` and `folder` beside them.
+        rule: with the names of the alerting files, and `group`, `interval` and `folder`.
     """
+    durations = {name: seconds(rule.get(name) or 0) for name in ("for", "interval", "keepFiringFor")}
     data = [{**query, "model": _QUERY_DEFAULTS | query["model"]} for query in rule["data"]]
-    timed = {name: seconds(rule.get(name) or 0) for name in ("for", "interval", "keepFiringFor")}
-    return plain({**rule, **timed, "data": data})
+    return normalize({**rule, **durations, "data": data})
 
 
 def expand(value: Any, environment: Mapping[str, str]) -> Any:
-    """A value as Grafana reads it from a file: `$NAME` and `${NAME}` from the environment, `$$` for a dollar."""
+    """Return a value as Grafana reads it from a file: `$NAME` and `${NAME}` from the environment, `$$` for a dollar."""
     if isinstance(value, str):
         parts = value.split("$$")
         return "$".join(_VARIABLE.sub(lambda m: environment.get(m[1] or m[2], ""), part) for part in parts)
@@ -177,16 +188,6 @@ def expand(value: Any, environment: Mapping[str, str]) -> Any:
     if isinstance(value, Sequence):
         return [expand(one, environment) for one in value]
     return value
-
-
-def _rules(file: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[Thing]:
-    for group in file["groups"]:
-        for rule in group["rules"]:
-            shown = {name: value for name, value in rule.items() if name not in ("uid", "dashboardUid", "panelId")}
-            fixed = {name: shown.pop(name) for name in ("annotations", "data") if name in shown}
-            place = {"group": group["name"], "interval": group["interval"], "folder": ALERT_FOLDER}
-            content = rule_content(expand(shown | place, environment) | fixed)
-            yield Thing(RULE, expand(rule["uid"], environment), content["title"], content)
 
 
 def _folder(name: str) -> Path:

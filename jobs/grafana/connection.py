@@ -1,37 +1,45 @@
-"""A Grafana behind its HTTP API: every request goes through here, and every refusal comes back as one line."""
+"""The connection to a Grafana: every request to its HTTP API, and every error as one line."""
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from grafana_client import GrafanaApi  # type: ignore[import-untyped]  # it ships without types
 from grafana_client.client import GrafanaException  # type: ignore[import-untyped]  # as above
 
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.grafana.address import address
+from gatewatch.collector.text import one_line
+from gatewatch.jobs.grafana.address import server_url
 
-OLDEST: Final = (9, 3, 0)
-"""The first that creates rules over the API which stay editable (`X-Disable-Provenance`)."""
-EDITABLE: Final = (9, 5, 1)
-"""The first that heeds that header for contact points, policies, templates and groups of rules too."""
+OLDEST: Final = 11
+"""The major version from which on everything that a push makes was seen to work and to stay editable."""
+PROVISIONING: Final = "/v1/provisioning"
 TIMEOUT_S: Final = (5.0, 30.0)
+PERMISSIONS: Final = (
+    *("datasources:read", "datasources:create", "datasources:write"),
+    *("folders:read", "folders:create", "dashboards:read", "dashboards:create", "dashboards:write"),
+    *("alert.provisioning:read", "alert.provisioning:write"),
+)
+"""What a push needs the token to be allowed to do."""
 ROLE: Final = "make a service account with the role Admin and give its token as GRAFANA_TOKEN"
 
 
-class Refused(GatewatchError):  # noqa: N818 - it is what Grafana answered
-    """Grafana did not do what it was asked.
+class Refused(GatewatchError):  # noqa: N818 - it is an answer
+    """Grafana did not do what it was asked to.
 
     Attributes:
-        status: of HTTP.
-        said: what it says, without where.
+        status: the HTTP status.
+        reason: what Grafana says.
     """
 
-    def __init__(self, status: int, said: str, where: str) -> None:
-        super().__init__(f"{where}: {said} ({status})")
+    def __init__(self, status: int, reason: str, where: str) -> None:
+        super().__init__(f"{where}: {reason} ({status})")
         self.status = status
-        self.said = said
+        self.reason = reason
 
 
 class NoAnswer(GatewatchError):  # noqa: N818 - as above
@@ -39,138 +47,141 @@ class NoAnswer(GatewatchError):  # noqa: N818 - as above
 
 
 class Grafana:
-    """One Grafana, seen as a token sees it.
+    """A Grafana as the owner of a token sees it.
 
     Args:
-        url: its address, with its path where a proxy puts it under one; without user, password, query or fragment.
-        token: of a service account, or an API key; without one it can be asked for its health alone.
-        named: where the address was given.
+        url: its address, with its path where a proxy puts it under one.
+        token: of a service account; without one only its health can be read.
+        source: where the address was given; errors name it.
 
     Raises:
-        ConfigError: the address is none, or the token cannot be one.
+        ConfigError: the address or the token cannot be one.
     """
 
-    def __init__(self, url: str, token: str, named: str = "GRAFANA_URL") -> None:
-        self._named = named
-        where = address(url, named, port=3000, variable="GRAFANA_TOKEN")
-        self.url = where.url
-        if not token.strip().isprintable():
-            raise ConfigError(f"GRAFANA_TOKEN holds what no token can; {ROLE}")
-        self._api = GrafanaApi(
-            token.strip() or None,
-            host=where.host,
-            port=where.port,
-            url_path_prefix=f"{where.path}/" if where.path else "",
-            protocol=where.scheme,
-            timeout=TIMEOUT_S,
-        )
-        self._api.client.s.max_redirects = 0  # one would make a GET of a POST, and nothing would be written
-        self._version: tuple[int, ...] | None = None
+    def __init__(self, url: str, token: str, source: str = "GRAFANA_URL") -> None:
+        self._source = source
+        self.url = server_url(url, source, "GRAFANA_TOKEN")
+        if not token.isprintable():
+            raise ConfigError(f"GRAFANA_TOKEN holds a character that no token has; {ROLE}")
+        parts = urlsplit(self.url)
+        self._client = GrafanaApi(
+            token or None,
+            protocol=parts.scheme,
+            host=parts.netloc,
+            url_path_prefix=f"{parts.path.lstrip('/')}/" if parts.path else "",
+        ).client
+        self._client.s.max_redirects = 0  # a redirect would make a GET of a POST, and nothing would be written
 
-    @property
-    def version(self) -> tuple[int, ...]:
-        """Its version, asked for once.
+    @cached_property
+    def version(self) -> str:
+        """Its version, such as 12.1.0.
 
         Raises:
-            ConfigError: it is too old, or no Grafana.
+            ConfigError: it is too old, or not a Grafana.
         """
-        if self._version is None:
-            health = self.health()
-            said = health.get("version") or self.get("/frontend/settings")["buildInfo"].get("version")
-            found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(said))
-            if found is None:
-                raise ConfigError(
-                    f"{self.url} does not say its version ({said!r}); {_version(OLDEST)} or newer is needed"
-                )
-            version = tuple(int(part) for part in found.groups())
-            if version < OLDEST:
-                raise ConfigError(
-                    f"{self.url} is Grafana {_version(version)}, and {_version(OLDEST)} or newer is needed: before it"
-                    " alert rules made over the API cannot be edited; update it, or use file provisioning"
-                )
-            self._version = version
-        return self._version
+        # Where /health hides the version from strangers, the settings show it to the token.
+        version = self.health().get("version") or self.get("/frontend/settings")["buildInfo"].get("version")
+        major = re.match(r"\d+(?=\.)", str(version))
+        if major is None:
+            raise ConfigError(f"{self.url} does not say its version ({version!r}); Grafana {OLDEST} or newer is needed")
+        if int(major[0]) < OLDEST:
+            raise ConfigError(f"{self.url} is Grafana {version}, and {OLDEST} or newer is needed: update it")
+        return str(version)
 
     def health(self) -> dict[str, Any]:
-        """What it says of itself to everyone.
+        """Return what it says about itself to everyone.
 
         Raises:
-            ConfigError: it is no Grafana.
+            ConfigError: it is not a Grafana.
         """
         health = self.get("/health")
         if not isinstance(health, dict) or "database" not in health:
-            raise self._stranger()
+            raise self._not_grafana()
         return health
 
-    def get(self, path: str, within_s: float | None = None) -> Any:
-        """What is at a path under `/api`.
+    def check_permissions(self) -> None:
+        """See that the token may do everything that a push does.
 
         Raises:
-            NoAnswer: it takes longer than it may, or than is common.
+            ConfigError: it may not; names what it lacks.
         """
-        return self._ask("GET", path, within_s=within_s)
+        try:
+            allowed = self.find("/access-control/user/permissions")
+        except Refused:
+            return
+        missing = [name for name in PERMISSIONS if name not in allowed] if isinstance(allowed, dict) else []
+        if missing:
+            raise ConfigError(f"{self.url}: the token lacks {', '.join(missing)}; {ROLE}")
+
+    def get(self, path: str, timeout_s: float | None = None) -> Any:
+        """Return what is at a path under `/api`.
+
+        Args:
+            path: with its query.
+            timeout_s: seconds to wait for the answer; 30 where None.
+
+        Raises:
+            Refused: Grafana does not give it.
+            NoAnswer: the time is over.
+            ConfigError: the address or the token is wrong.
+            GatewatchError: nothing answers.
+        """
+        return self._request("GET", path, timeout_s=timeout_s)
 
     def find(self, path: str) -> Any | None:
-        """What is at a path, or None where nothing is."""
+        """Return what is at a path, or None where nothing is. Raises what `get` raises."""
         try:
-            return self._ask("GET", path)
+            return self.get(path)
         except Refused as refused:
             if refused.status == 404:
                 return None
             raise
 
     def post(self, path: str, body: Any) -> Any:
-        """Make something, so that it can be edited in Grafana."""
-        return self._ask("POST", path, body)
+        """Make something that can be edited in Grafana. Raises what `get` raises."""
+        return self._request("POST", path, body)
 
     def put(self, path: str, body: Any) -> Any:
-        """Replace something, so that it can be edited in Grafana."""
-        return self._ask("PUT", path, body)
+        """Replace something; it can be edited in Grafana. Raises what `get` raises."""
+        return self._request("PUT", path, body)
 
-    def _ask(self, method: str, path: str, body: Any = None, within_s: float | None = None) -> Any:
-        self._api.client.timeout = TIMEOUT_S if within_s is None else (min(TIMEOUT_S[0], within_s), within_s)
+    def _request(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> Any:
+        self._client.timeout = TIMEOUT_S if timeout_s is None else (min(TIMEOUT_S[0], timeout_s), timeout_s)
         headers = {"X-Disable-Provenance": "true"} if method != "GET" else None
         try:
-            return getattr(self._api.client, method)(path, json=body, headers=headers)
+            return getattr(self._client, method)(path, json=body, headers=headers)
         except GrafanaException as error:
             raise self._refusal(method, path, error) from None
         except requests.exceptions.SSLError as error:
-            reason = one_line(getattr(error.args[0], "reason", error) if error.args else error)
+            reason = one_line(getattr(error.args[0], "reason", error) if error.args else error, 300)
             raise ConfigError(
                 f"{self.url}: TLS failed ({reason}); see its certificate, and name its authority in REQUESTS_CA_BUNDLE"
             ) from None
         except requests.exceptions.TooManyRedirects as error:
-            there = str(error.response.headers.get("Location")).partition("?")[0] if error.response is not None else ""
-            raise ConfigError(f"{self.url} leads to {one_line(there)}; name that in {self._named}") from None
+            location = "" if error.response is None else str(error.response.headers.get("Location")).partition("?")[0]
+            raise ConfigError(f"{self.url} leads to {one_line(location, 300)}; name that in {self._source}") from None
         except requests.exceptions.Timeout:
             raise NoAnswer(f"{self.url}: no answer in time; see that Grafana runs there") from None
         except requests.exceptions.ConnectionError:
-            raise GatewatchError(f"{self.url}: no connection; see that Grafana runs there, and {self._named}") from None
+            raise GatewatchError(
+                f"{self.url}: no connection; see that Grafana runs there, and {self._source}"
+            ) from None
         except (requests.exceptions.RequestException, ValueError):
-            raise self._stranger() from None
-
-    def _stranger(self, status: str = "") -> ConfigError:
-        return ConfigError(f"{self.url} answers{status}, and is no Grafana; see {self._named}")
+            raise self._not_grafana() from None
 
     def _refusal(self, method: str, path: str, error: Any) -> GatewatchError:
         status, answer = int(error.status_code), error.response
         if answer is not None and not isinstance(answer, dict | list):
-            if status in (404, 405) or status < 500:
-                return self._stranger(f" {status}")
-            return Refused(status, one_line(answer) or "no answer", self.url)
-        said = one_line((answer.get("message") if isinstance(answer, dict) else None) or answer or "there is nothing")
+            if status < 500:
+                return self._not_grafana(f" {status}")
+            return Refused(status, one_line(answer, 300) or "no answer", self.url)
+        message = answer.get("message") if isinstance(answer, dict) else None
+        reason = one_line(message or answer or "there is nothing", 300)
         if status == 401:
-            return ConfigError(f"{self.url}: the token is refused ({said}); {ROLE}")
+            return ConfigError(f"{self.url}: the token is refused ({reason}); {ROLE}")
         if status == 403:
-            return ConfigError(f"{self.url}: the token may not do this ({said}); {ROLE}")
-        return Refused(status, said, f"{self.url}: {method} {path.partition('?')[0]}")
+            return ConfigError(f"{self.url}: the token may not do this ({reason}); {ROLE}")
+        return Refused(status, reason, f"{self.url}: {method} {path.partition('?')[0]}")
 
-
-def one_line(text: object) -> str:
-    """Foreign text as one line of bearable length."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= 300 else f"{line[:300]}…"
-
-
-def _version(parts: tuple[int, ...]) -> str:
-    return ".".join(map(str, parts))
+    def _not_grafana(self, status: str = "") -> ConfigError:
+        return ConfigError(f"{self.url} answers{status}, and is no Grafana; see {self._source}")

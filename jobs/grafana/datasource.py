@@ -1,94 +1,99 @@
-"""The datasource in a Grafana: find it, see whether it answers, and write it."""
+"""The datasource in a Grafana."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.grafana import provenance
 from gatewatch.jobs.grafana.artifacts import DATASOURCE_NAME, DATASOURCE_UID, Bucket
 from gatewatch.jobs.grafana.connection import Grafana, NoAnswer, Refused
-from gatewatch.jobs.grafana.resources import Found, Thing, plain
+from gatewatch.jobs.grafana.resources import Existing, Resource, normalize
 
 ANSWER_S: Final = 10.0
-"""Seconds that Grafana may take to say whether it answers: of a store that hangs it says nothing for long."""
-REMEMBERED_S: Final = 6.0
-"""Seconds that Grafana goes on asking as it did before the datasource was changed, and a little more."""
+"""Seconds that Grafana may take to say whether the datasource answers; while the store hangs it says nothing."""
+CACHE_S: Final = 6.0
+"""Seconds for which Grafana goes on using the datasource's former settings after a change, and a little more."""
+_COMPARED: Final = ("name", "type", "access", "url", "user", "database", "basicAuth")
 
 
-def check_names(url: str, sources: Sequence[Mapping[str, Any]]) -> None:
-    """See that no other datasource has the name or the uid of ours.
+class Datasource:
+    """Reads and writes the datasource; see `push.Kind`.
+
+    Args:
+        grafana: the connection.
+        bucket: what the datasource should read, with the token to write; None where it is not to be written and any
+            token will do.
 
     Raises:
-        ConfigError: one has; names it.
+        ConfigError: another datasource has the name or the uid of ours.
     """
-    for one in sources:
-        what = f"a datasource {one['name']!r} of type {one['type']} with uid {one['uid']!r}"
-        if one["uid"] == DATASOURCE_UID and one["type"] != "influxdb":
-            raise ConfigError(f"{url}: there is {what} already; the dashboards need one of type influxdb: delete it")
-        if one["uid"] != DATASOURCE_UID and one["name"].lower() == DATASOURCE_NAME.lower():
-            raise ConfigError(
-                f"{url}: there is {what} already; the dashboards need the uid {DATASOURCE_UID!r}: rename or delete it"
-            )
+
+    def __init__(self, grafana: Grafana, bucket: Bucket | None) -> None:
+        self._grafana, self._bucket = grafana, bucket
+        self._existing = None
+        for source in grafana.get("/datasources"):
+            what = f"{grafana.url}: there is a datasource {source['name']!r} of type {source['type']} with uid"
+            if source["uid"] == DATASOURCE_UID:
+                self._existing = source
+                if source["type"] != "influxdb":
+                    raise ConfigError(
+                        f"{what} {DATASOURCE_UID!r} already; the dashboards need one of type influxdb: delete it"
+                    )
+            elif source["name"].lower() == DATASOURCE_NAME.lower():
+                raise ConfigError(
+                    f"{what} {source['uid']!r} already; the dashboards need the uid {DATASOURCE_UID!r}: rename or"
+                    " delete it"
+                )
+
+    def find(self, resource: Resource) -> Existing | None:
+        """See `push.Kind`."""
+        source = self._existing
+        if source is None:
+            return None
+        settings = dict(source.get("jsonData") or {})
+        pushed, mark = settings.pop(provenance.SETTING, None), settings.pop(provenance.TOKEN, None)
+        content = normalize({**{name: source.get(name) for name in _COMPARED}, "jsonData": settings})
+        if source.get("readOnly"):
+            return provenance.existing(content, pushed, "file")
+        problem = ""
+        if reason := unreachable(self._grafana):
+            problem = f"it does not answer ({reason}): its token is set again"
+        elif self._bucket is not None and not provenance.is_token(self._bucket.token, mark):
+            problem = "another token"
+        return provenance.existing(content, pushed, problem=problem, isDefault=bool(source.get("isDefault")))
+
+    def write(self, resource: Resource, existing: Existing | None) -> None:
+        """See `push.Kind`. The token is written each time: Grafana never shows which one it has."""
+        assert self._bucket is not None  # noqa: S101 - a datasource is only wanted with its bucket
+        body = {
+            **resource.content,
+            "uid": resource.uid,
+            "isDefault": False if existing is None else existing.handle["isDefault"],
+            "jsonData": {
+                **resource.content["jsonData"],
+                provenance.SETTING: resource.fingerprint,
+                provenance.TOKEN: provenance.token_mark(self._bucket.token),
+            },
+            "secureJsonData": {"token": self._bucket.token},
+        }
+        if existing is None:
+            self._grafana.post("/datasources", body)
+        else:
+            self._grafana.put(f"/datasources/uid/{resource.uid}", body)
 
 
 def exists(grafana: Grafana) -> bool:
-    """Whether it is there."""
-    return any(one["uid"] == DATASOURCE_UID for one in grafana.get("/datasources"))
+    """Return whether the datasource is there."""
+    return any(source["uid"] == DATASOURCE_UID for source in grafana.get("/datasources"))
 
 
-def find(grafana: Grafana, sources: Sequence[Mapping[str, Any]], token: str | None) -> Found | None:
-    """It, out of all datasources, or None.
-
-    Args:
-        token: that it should have; None: any that answers will do.
-    """
-    source = next((one for one in sources if one["uid"] == DATASOURCE_UID), None)
-    if source is None:
-        return None
-    settings = dict(source.get("jsonData") or {})
-    print_, mark = settings.pop(provenance.SETTING, None), settings.pop(provenance.TOKEN, None)
-    content = {name: source.get(name) for name in ("name", "type", "access", "url", "user", "database", "basicAuth")}
-    owner = "file" if source.get("readOnly") else ""
-    if problem := "" if owner else answers(grafana):
-        broken = f"it does not answer ({problem}): its token is set again"
-    else:
-        broken = "" if token is None or provenance.is_token(token, mark) else "another token"
-    return provenance.read(
-        plain({**content, "jsonData": settings}),
-        print_,
-        owner,
-        broken,
-        isDefault=bool(source.get("isDefault")),
-    )
-
-
-def answers(grafana: Grafana) -> str:
-    """Why it does not answer Grafana; empty where it does."""
+def unreachable(grafana: Grafana) -> str:
+    """Return why the store does not answer Grafana; empty where it does."""
     try:
-        health = grafana.get(f"/datasources/uid/{DATASOURCE_UID}/health", within_s=ANSWER_S)
+        health = grafana.get(f"/datasources/uid/{DATASOURCE_UID}/health", timeout_s=ANSWER_S)
     except Refused as refused:
-        return refused.said
+        return refused.reason
     except NoAnswer:
         return f"no answer within {ANSWER_S:g} s"
     return "" if health.get("status") == "OK" else str(health.get("message"))
-
-
-def write(grafana: Grafana, thing: Thing, found: Found | None, bucket: Bucket) -> None:
-    """Make it, or replace it. The token is written each time: Grafana never shows which one it has."""
-    body = {
-        **thing.content,
-        "uid": thing.uid,
-        "isDefault": False if found is None else found.handle["isDefault"],
-        "jsonData": {
-            **thing.content["jsonData"],
-            provenance.SETTING: thing.print,
-            provenance.TOKEN: provenance.token_mark(bucket.token),
-        },
-        "secureJsonData": {"token": bucket.token},
-    }
-    if found is None:
-        grafana.post("/datasources", body)
-    else:
-        grafana.put(f"/datasources/uid/{thing.uid}", body)

@@ -9,37 +9,41 @@ from gatewatch.collector.config import load_settings, mail_address
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import influx_token, open_store
-from gatewatch.jobs.grafana.address import address
+from gatewatch.jobs.grafana.address import server_url
 from gatewatch.jobs.grafana.artifacts import RECIPIENTS, Bucket
 from gatewatch.jobs.grafana.connection import ROLE, Grafana
 
 
 def connect(url: str | None = None) -> Grafana:
-    """The Grafana of the environment, seen to be one that can be worked with.
+    """Return the Grafana to push to, after a check of its version and of what the token may do.
+
+    Args:
+        url: its address; that of GRAFANA_URL where None.
 
     Raises:
-        ConfigError: none is named, the token is missing, or it is too old.
+        ConfigError: no address or token is given, the token may not push, or the Grafana is too old.
     """
-    named = read_variable("GRAFANA_URL")
-    if not (url or named):
+    address = url or read_variable("GRAFANA_URL")
+    if not address:
         raise ConfigError("GRAFANA_URL is not set: name the Grafana there or with --url, such as http://host:3000")
-    grafana = Grafana(url, token(), "--url") if url else Grafana(named, token())
+    grafana = Grafana(address, token(), "--url" if url else "GRAFANA_URL")
     if not token():
         raise ConfigError(f"GRAFANA_TOKEN is not set; {ROLE}")
     _ = grafana.version
+    grafana.check_permissions()
     return grafana
 
 
 def token() -> str:
-    """The Grafana's, from the environment; empty where there is none."""
+    """Return Grafana's token of the environment; empty where there is none."""
     return read_variable("GRAFANA_TOKEN")
 
 
 def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment that the alerting files are read with: recipients from the configuration where it has none.
+    """Return the environment to fill the alerting files with; recipients come from the configuration where it has none.
 
     Raises:
-        ConfigError: one of the recipients is no mail address.
+        ConfigError: one of the recipients is not a mail address.
     """
     named = filter(None, map(str.strip, re.split("[;,\n]", read_variable(RECIPIENTS, environment))))
     try:
@@ -50,16 +54,17 @@ def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> Bucket | None:
-    """Where Grafana is to read: the store's bucket; None where nothing names one and there is a datasource already.
+    """Return what Grafana is to read; None where no InfluxDB is named and there is a datasource already.
 
     Args:
-        seen_as: the address under which Grafana reaches it; None: the store's own.
+        store_url: the store's address; see `open_store`.
+        seen_as: the address under which Grafana reaches the store; the store's own where None.
         needed: whether there is no datasource yet.
 
     Raises:
-        ConfigError: it is needed, and the store is no InfluxDB or lacks a variable; or an address is none.
+        ConfigError: it is needed, and the store is not an InfluxDB or lacks a variable; or an address is wrong.
     """
-    seen = seen_as and address(seen_as, "--influxdb-url", port=8086, variable="INFLUXDB_V2_TOKEN").url
+    seen = seen_as and server_url(seen_as, "--influxdb-url", "INFLUXDB_V2_TOKEN")
     destination = open_store(store_url).destination
     if "bucket" in destination:
         return Bucket(seen or destination["url"], destination["org"], destination["bucket"], influx_token())

@@ -1,4 +1,4 @@
-"""What a push would do: from what is wanted and what is found, without a connection."""
+"""What a push is going to do, decided from what is wanted and what exists, without a connection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gatewatch.jobs.grafana.resources import Found, Thing, covers
+from gatewatch.jobs.grafana.resources import Existing, Resource, covers
 
 Verb = Literal["create", "update", "unchanged", "kept", "blocked"]
 
@@ -16,49 +16,55 @@ FILES = "file provisioning owns it; change it there"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What becomes of one thing.
+    """What a push does with one resource.
 
     Attributes:
-        verb: `kept` where it is left as it is on purpose, `blocked` where it should have been made and cannot be.
-        why: in words; empty where the verb says it all.
+        verb: `kept` where it stays as it is on purpose, `blocked` where it should be made and cannot be.
+        why: the reason; empty where the verb says enough.
     """
 
-    thing: Thing
+    resource: Resource
     verb: Verb
     why: str = ""
-    found: Found | None = None
+    existing: Existing | None = None
 
     @property
     def writes(self) -> bool:
-        """Whether anything is to be done."""
+        """Whether the step changes Grafana."""
         return self.verb in ("create", "update")
 
 
-def plan(wanted: Sequence[Thing], found: Mapping[tuple[str, str], Found], *, overwrite: bool = False) -> list[Step]:
-    """A step for each thing, in their order."""
-    return [_step(thing, found.get(thing.key), overwrite) for thing in wanted]
+def plan(
+    wanted: Sequence[Resource], existing: Mapping[tuple[str, str], Existing], *, overwrite: bool = False
+) -> list[Step]:
+    """Return a step for each wanted resource, in their order.
+
+    Args:
+        wanted: what Grafana should have.
+        existing: what it has, by `Resource.key`.
+        overwrite: whether to replace what a user changed.
+    """
+    return [_step(resource, existing.get(resource.key), overwrite) for resource in wanted]
 
 
-def _step(thing: Thing, found: Found | None, overwrite: bool) -> Step:
-    if found is None:
-        return Step(thing, "create")
-    if found.content is None:
-        return Step(thing, "blocked", _owned(found.owner), found)
-    if found.owner:
-        return Step(thing, "kept", _owned(found.owner), found)
-    if _same(thing, found):
-        mended = found.broken and (overwrite or not found.touched)
-        return Step(thing, "update", found.broken, found) if mended else Step(thing, "unchanged", found=found)
-    if overwrite or not found.touched:
-        return Step(thing, "update", "over your change" if found.touched else "", found)
-    return Step(thing, "kept", f"{'changed by you' if found.pushed else 'yours'}; {KEPT}", found)
+def _step(resource: Resource, existing: Existing | None, overwrite: bool) -> Step:
+    if existing is None:
+        return Step(resource, "create")
+    if existing.owner:
+        why = FILES if existing.owner == "file" else f"it was provisioned ({existing.owner}); only that can change it"
+        return Step(resource, "blocked" if existing.content is None else "kept", why, existing)
+    replace = overwrite or not existing.changed
+    if _same(resource, existing):
+        if existing.problem and replace:
+            return Step(resource, "update", existing.problem, existing)
+        return Step(resource, "unchanged", existing=existing)
+    if replace:
+        return Step(resource, "update", "over your change" if existing.changed else "", existing)
+    return Step(resource, "kept", f"{'changed by you' if existing.pushed else 'yours'}; {KEPT}", existing)
 
 
-def _same(thing: Thing, found: Found) -> bool:
-    if found.content == thing.content:
-        return True
-    return found.pushed == thing.print and (not found.touched or covers(found.content, thing.content))
-
-
-def _owned(owner: str) -> str:
-    return FILES if owner == "file" else f"it was provisioned ({owner}), and only that can change it"
+def _same(resource: Resource, existing: Existing) -> bool:
+    """Whether it is as wanted; keys that Grafana added to what was pushed do not count."""
+    return existing.content == resource.content or (
+        existing.pushed == resource.fingerprint and (not existing.changed or covers(existing.content, resource.content))
+    )

@@ -1,7 +1,8 @@
-"""The trace that a push leaves in each thing, by which a later one knows whether it is still as it was pushed.
+"""The mark that a push leaves in each resource; by it a later push sees whether the resource was changed since.
 
-It travels where Grafana keeps it and nobody reads it: an annotation that is not shown in notifications, a comment of a
-template, a key of the datasource's settings, the message of a dashboard's version.
+The mark holds a fingerprint of what was pushed. It is kept where Grafana stores it and nobody reads it: an annotation
+that notifications leave out, a comment in a template, a key of the datasource's settings, the message of a dashboard's
+version.
 """
 
 from __future__ import annotations
@@ -9,73 +10,61 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
 from typing import Any, Final
 
-from gatewatch.jobs.grafana.resources import Content, Found, fingerprint
+from gatewatch.jobs.grafana.resources import Content, Existing, fingerprint
 
 ANNOTATION: Final = "__gatewatch__"
 SETTING: Final = "gatewatchPush"
 TOKEN: Final = "gatewatchToken"  # noqa: S105 - the name of a setting
-_COMMENT: Final = re.compile(r"\{\{/\* gatewatch push ([0-9a-f]{16}) \*/\}\}")
 _MESSAGE: Final = re.compile(r"gatewatch push ([0-9a-f]{16})")
+_COMMENT: Final = re.compile(r"\{\{/\* gatewatch push ([0-9a-f]{16}) \*/\}\}")
 
 
-def message(print_: str) -> str:
-    """Of a dashboard's version."""
-    return f"gatewatch push {print_}"
+def message(pushed: str) -> str:
+    """Return the message of a dashboard's version with the fingerprint of what was pushed."""
+    return f"gatewatch push {pushed}"
 
 
-def pushed_by(text: object) -> str | None:
-    """The fingerprint in the message of a dashboard's version; None where no push made it."""
-    found = _MESSAGE.fullmatch(str(text))
-    return found[1] if found else None
+def pushed_in(text: object) -> str | None:
+    """Return the fingerprint in the message of a dashboard's version; None where no push made the version."""
+    match = _MESSAGE.fullmatch(str(text))
+    return match[1] if match else None
 
 
-def commented(text: str, print_: str) -> str:
-    """A template with the trace."""
-    return f"{text}{{{{/* gatewatch push {print_} */}}}}"
+def commented(text: str, pushed: str) -> str:
+    """Return a template with a comment that holds the fingerprint of what was pushed."""
+    return f"{text}{{{{/* {message(pushed)} */}}}}"
 
 
 def uncommented(text: str) -> tuple[str, str | None]:
-    """A template without the trace, and the fingerprint in it."""
-    found = _COMMENT.search(text)
-    return _COMMENT.sub("", text).strip(), found[1] if found else None
+    """Return a template without that comment, and the fingerprint in it; None where there is none."""
+    match = _COMMENT.search(text)
+    return _COMMENT.sub("", text).strip(), match[1] if match else None
 
 
 def token_mark(token: str, salt: str = "") -> str:
-    """Of a token, a trace by which it is known again, and from which nobody finds it: made slowly, with a salt."""
+    """Return a salted hash of a token. It takes long to compute, so that nobody finds the token by trying."""
     salt = salt or secrets.token_hex(8)
     return f"{salt}.{hashlib.scrypt(token.encode(), salt=salt.encode(), n=2**14, r=8, p=1, dklen=8).hex()}"
 
 
 def is_token(token: str, mark: object) -> bool:
-    """Whether it is the token that left this trace."""
+    """Return whether `mark` was made of this token."""
     salt = str(mark).partition(".")[0]
     return secrets.compare_digest(token_mark(token, salt).encode(), str(mark).encode())
 
 
-def annotated(annotations: Mapping[str, str], print_: str, stored: str) -> dict[str, str]:
-    """A rule's annotations with the trace.
+def existing(
+    content: Content, pushed: str | None, owner: str = "", *, stored: str = "", problem: str = "", **handle: Any
+) -> Existing:
+    """Return a resource as it was read, with whether it was changed since the push.
 
     Args:
-        print_: of the rule as we have it.
-        stored: of the rule as Grafana gives it back, which may have added to it.
+        content: without the mark.
+        pushed: the fingerprint in the mark; None where there is no mark.
+        owner, problem, handle: see `Existing`.
+        stored: the fingerprint of what Grafana made of what was pushed, where that may differ.
     """
-    return {**annotations, ANNOTATION: f"{print_}.{stored}"}
-
-
-def read_rule(content: Content, mark: str | None, owner: str, handle: Content) -> Found:
-    """A rule as it is found.
-
-    Args:
-        content: without the trace.
-        mark: the trace; None where there is none.
-    """
-    print_, _, stored = (mark or "").partition(".")
-    return Found(content, print_ or None, fingerprint(content) != stored, owner, handle=handle)
-
-
-def read(content: Content, print_: str | None, owner: str = "", broken: str = "", **handle: Any) -> Found:
-    """Another thing as it is found, without its trace, and the fingerprint in that."""
-    return Found(content, print_, print_ is None or fingerprint(content) != print_, owner, broken, handle)
+    changed = pushed is None or fingerprint(content) != (stored or pushed)
+    return Existing(content, pushed, changed, owner, problem, handle)

@@ -1,4 +1,4 @@
-"""What is pushed, what is found in a Grafana, and how the two are compared: data without a connection."""
+"""What is pushed, what a Grafana has of it, and how the two are compared. Nothing here needs a connection."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DURATION: Final = re.compile(r"(\d+)(ms|[smhdwy])")
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
-    """One thing that Grafana should have.
+class Resource:
+    """Something that Grafana should have.
 
     Attributes:
         kind: one of the names above.
-        uid: what it is found by; a template's is its name, a policy's the label that it matches.
-        name: what a person reads.
-        content: in the form that `plain` gives.
+        uid: identifies it within its kind; for a template it is the name, for a policy the label that it matches.
+        name: the name that a person reads.
+        content: in the form that `normalize` returns.
     """
 
     kind: str
@@ -36,74 +36,72 @@ class Thing:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What it is found by among all things."""
+        """Kind and uid, which identify it among all resources."""
         return self.kind, self.uid
 
     @property
-    def print(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint of its content."""
         return fingerprint(self.content)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The same thing as a Grafana has it.
+class Existing:
+    """A resource as a Grafana has it.
 
     Attributes:
-        content: as `Thing.content`; None where all that is known is who owns its place.
-        pushed: the fingerprint of what was last pushed; None where it never was, or does not say.
-        touched: whether it is not as it was pushed.
+        content: as `Resource.content`; None where there is none and `owner` keeps others from making it.
+        pushed: the fingerprint of what was last pushed; None where no push made it, or none can be seen.
+        changed: whether its content differs from what was pushed.
         owner: `file` or another provenance, where Grafana lets nobody else change it; else empty.
-        broken: why it is to be written again although its content is right, such as that it does not work.
-        handle: what replacing it takes.
+        problem: why it is to be written again although its content is right; else empty.
+        handle: identifiers that replacing it needs.
     """
 
     content: Content | None
     pushed: str | None = None
-    touched: bool = True
+    changed: bool = True
     owner: str = ""
-    broken: str = ""
+    problem: str = ""
     handle: Content = field(default_factory=dict)
 
 
 def fingerprint(content: object) -> str:
-    """Of a content: the same for the same content whatever the order of its keys."""
+    """Return 16 hex digits that are the same for the same content, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def plain(value: Any) -> Any:
-    """Content as all versions of Grafana give it back: without what is empty, and whole numbers without a fraction."""
+def normalize(value: Any) -> Any:
+    """Return content as each version of Grafana gives it back: without empty values, whole numbers as integers."""
     if isinstance(value, Mapping):
-        kept = {name: plain(one) for name, one in value.items()}
-        return {name: one for name, one in kept.items() if not _empty(one)}
+        kept = {name: normalize(one) for name, one in value.items()}
+        return {name: one for name, one in kept.items() if one not in (None, False, "", 0, {}, [])}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [normalize(one) for one in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def covers(found: Any, wanted: Any) -> bool:
-    """Whether all that is wanted is found, whatever else is."""
+def covers(existing: Any, wanted: Any) -> bool:
+    """Return whether `existing` has everything that `wanted` has; it may have more keys."""
     if isinstance(wanted, Mapping):
-        return isinstance(found, Mapping) and all(n in found and covers(found[n], one) for n, one in wanted.items())
+        return isinstance(existing, Mapping) and all(
+            name in existing and covers(existing[name], one) for name, one in wanted.items()
+        )
     if isinstance(wanted, list):
-        return isinstance(found, list) and len(found) == len(wanted) and all(map(covers, found, wanted))
-    return bool(found == wanted)
+        return isinstance(existing, list) and len(existing) == len(wanted) and all(map(covers, existing, wanted))
+    return bool(existing == wanted)
 
 
 def seconds(duration: str | float) -> float:
-    """Of a duration as Grafana writes it: `1m30s` is 90.
+    """Return the seconds of a duration as Grafana writes it: 90 for `1m30s`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a duration.
     """
     text = str(duration)
     if re.fullmatch(r"[\d.]+", text):
         return float(text)
-    if not _DURATION.sub("", text) == "" or not text:
+    if not text or _DURATION.sub("", text):
         raise ValueError(f"{text!r} is no duration")
     return float(sum(int(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
-
-
-def _empty(value: object) -> bool:
-    return value is None or value is False or value in ("", 0) or (isinstance(value, dict | list) and not value)

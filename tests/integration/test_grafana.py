@@ -2,7 +2,7 @@
 
 No Grafana can be installed where the tests usually run, so without these variables the tests are skipped, on CI too:
 
-- GRAFANA_URL and GRAFANA_TOKEN: a Grafana of 9.3 or newer for tests alone, on this machine, so that it reaches the
+- GRAFANA_URL and GRAFANA_TOKEN: a Grafana of 11 or newer for tests alone, on this machine, so that it reaches the
   InfluxDB that the tests start; the token of a service account with the role Admin. What is there under our names is
   overwritten.
 - GRAFANA_SMTP: `127.0.0.1:port`, where that Grafana sends its mails (GF_SMTP_HOST, GF_SMTP_ENABLED=true); the tests
@@ -110,12 +110,12 @@ def test_every_query_of_every_panel_is_answered(pushed, grafana):
         **{"run": COLLAPSED, "phase": "train", "layer": [*LAYERS], "gate": ["forget", "input"]},
     }
     failed, asked, answered = [], 0, 0
-    for thing in dashboards(dashboards_folder()):
+    for resource in dashboards(dashboards_folder()):
         variables = {
             one["name"]: Variable(chosen.get(one["name"], "$__all"), all_value=one.get("allValue") or ".*")
-            for one in thing.content.get("templating", {}).get("list", ())
+            for one in resource.content.get("templating", {}).get("list", ())
         }
-        for panel in panels_of(thing.content):
+        for panel in panels_of(resource.content):
             queries = [target for target in panel.get("targets", ()) if target.get("query")]
             for target in queries:
                 body = {
@@ -139,7 +139,7 @@ def test_every_query_of_every_panel_is_answered(pushed, grafana):
                 except Exception as error:
                     problem = error
                 if problem:
-                    failed.append(f"{thing.name} / {panel.get('title')}: {problem}")
+                    failed.append(f"{resource.name} / {panel.get('title')}: {problem}")
     assert failed == []
     assert asked > 20
     assert answered > asked / 2

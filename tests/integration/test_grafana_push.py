@@ -19,7 +19,7 @@ from tests.fake_grafana import EMAIL, TOKEN, FakeGrafana, Refusal
 from tests.servers import Front, holding
 from tests.tokens import token_of
 
-VERSIONS = ["9.3.2", "10.4.1", "12.1.0"]
+VERSIONS = ["11.0.0", "12.1.0"]
 
 
 def dashboard(uid, title, **more):
@@ -141,7 +141,7 @@ def grafana_of(version, monkeypatch, store):
     monkeypatch.setenv("GRAFANA_URL", server.url)
     monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
     monkeypatch.setenv("GATEWATCH_ALERT_TO", "a@example.org;b@example.org")
-    monkeypatch.setattr(datasource, "REMEMBERED_S", 0.3)
+    monkeypatch.setattr(datasource, "CACHE_S", 0.3)
     monkeypatch.chdir("/")
     return server
 
@@ -154,9 +154,9 @@ def grafana(request, monkeypatch, folder, store):
 
 
 @pytest.fixture
-def old(monkeypatch, folder, store):
+def latest(monkeypatch, folder, store):
     """Where the version makes no difference."""
-    server = grafana_of("9.3.2", monkeypatch, store)
+    server = grafana_of("12.1.0", monkeypatch, store)
     yield server
     server.close()
 
@@ -249,12 +249,12 @@ class TestAFreshGrafana:
         assert {"created", "unchanged"} == set(results(found))
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_the_table_for_a_person(self, old, capsys):
+    def test_the_table_for_a_person(self, latest, capsys):
         assert main(["grafana", "push"]) == 0
         out = capsys.readouterr().out
         assert re.search(r"^what +name +result +why$", out, re.M)
         assert re.search(r"^rule +three +created$", out, re.M)
-        assert out.endswith(f"{old.url}: {ALL} created\n")
+        assert out.endswith(f"{latest.url}: {ALL} created\n")
 
 
 class TestAnotherVersion:
@@ -432,7 +432,6 @@ class TestOwnedByFiles:
             one["provenance"] = "file"
         grafana.tree["provenance"] = grafana.receivers["Gatewatch mail"]["provenance"] = "file"
         grafana.provenances["gatewatch"] = "file"
-        grafana.configuration["template_file_provenances"] = {"gatewatch": "file"}
         grafana.writes.clear()
         for arguments in ([], ["--overwrite"]):
             found, _ = push(capsys, *arguments)
@@ -466,16 +465,18 @@ class TestTheDatasource:
         assert grafana.datasources["gatewatch"]["secureJsonData"] == {"token": token}
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_another_token_for_one_that_the_user_changed(self, old, capsys, monkeypatch, influxd, store):
+    def test_another_token_for_one_that_the_user_changed(self, latest, capsys, monkeypatch, influxd, store):
         push(capsys)
-        edit_source(old)
+        edit_source(latest)
         token = self.another_token(influxd, store, monkeypatch)
         assert push(capsys)[0]["datasource Gatewatch"][0] == "kept"
-        assert old.datasources["gatewatch"]["secureJsonData"] == {"token": store["TOKEN"]}
+        assert latest.datasources["gatewatch"]["secureJsonData"] == {"token": store["TOKEN"]}
         assert push(capsys, "--overwrite")[0]["datasource Gatewatch"][0] == "updated"
-        assert old.datasources["gatewatch"]["secureJsonData"] == {"token": token}
+        assert latest.datasources["gatewatch"]["secureJsonData"] == {"token": token}
 
-    def test_the_jobs_token_is_no_reason_to_call_grafanas_out_of_date(self, old, capsys, monkeypatch, influxd, store):
+    def test_the_token_of_the_jobs_does_not_make_grafanas_out_of_date(
+        self, latest, capsys, monkeypatch, influxd, store
+    ):
         push(capsys)
         self.another_token(influxd, store, monkeypatch)
         main(["check", "--json"])
@@ -492,88 +493,88 @@ class TestTheDatasource:
         )
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_a_store_that_grafana_cannot_reach(self, old, capsys):
-        old.asks = lambda source: "connection refused"
+    def test_a_store_that_grafana_cannot_reach(self, latest, capsys):
+        latest.asks = lambda source: "connection refused"
         found, err = push(capsys, status=1)
         assert results(found) == ["created"] * ALL
         assert re.search(r"connection refused\b.*--influxdb-url", err)
 
-    def test_another_store_that_grafana_cannot_reach(self, old, capsys):
+    def test_another_store_that_grafana_cannot_reach(self, latest, capsys):
         push(capsys)
-        old.asks = lambda source: "connection refused" if source["url"].endswith(":1") else ""
+        latest.asks = lambda source: "connection refused" if source["url"].endswith(":1") else ""
         found, err = push(capsys, "--influxdb-url", "http://127.0.0.1:1", status=1)
         assert found["datasource Gatewatch"] == ("updated", "")
         assert "connection refused" in err
 
-    def test_the_address_as_grafana_reaches_it(self, old, capsys):
+    def test_the_address_as_grafana_reaches_it(self, latest, capsys):
         push(capsys, "--influxdb-url", "http://influxdb:8086")
-        assert old.datasources["gatewatch"]["url"] == "http://influxdb:8086"
+        assert latest.datasources["gatewatch"]["url"] == "http://influxdb:8086"
 
-    def test_one_of_the_users_own_will_do(self, old, capsys, monkeypatch):
+    def test_one_of_the_users_own_will_do(self, latest, capsys, monkeypatch):
         push(capsys)
         for name in ("URL", "ORG", "BUCKET", "TOKEN"):
             monkeypatch.delenv(f"INFLUXDB_V2_{name}")
         assert "datasource Gatewatch" not in push(capsys)[0]
 
-    def test_none_and_a_store_that_grafana_cannot_read(self, old, capsys, monkeypatch):
+    def test_none_and_a_store_that_grafana_cannot_read(self, latest, capsys, monkeypatch):
         for name in ("URL", "ORG", "BUCKET", "TOKEN"):
             monkeypatch.delenv(f"INFLUXDB_V2_{name}")
         assert "gatewatch copy" in refused(capsys)
         monkeypatch.setenv("INFLUXDB_V2_URL", "http://127.0.0.1:9")
         assert "INFLUXDB_V2_ORG" in refused(capsys)
 
-    def unusable(self, old, capsys, *arguments, status=2):
+    def unusable(self, latest, capsys, *arguments, status=2):
         """Is said before anything is done, in a dry run as well."""
         for more in ([], ["--dry-run"], ["--influxdb-url", "http://influxdb:8086"]):
             err = refused(capsys, *arguments, *more, status=status)
-        assert old.writes == []
+        assert latest.writes == []
         return err
 
-    def test_a_bucket_that_is_not_there(self, old, capsys, monkeypatch, store):
+    def test_a_bucket_that_is_not_there(self, latest, capsys, monkeypatch, store):
         monkeypatch.setenv("INFLUXDB_V2_BUCKET", "nono")
         assert f"{store['URL']}: this token cannot read the bucket 'nono' of {store['ORG']!r}; see " in self.unusable(
-            old, capsys
+            latest, capsys
         )
 
-    def test_a_token_that_cannot_read(self, old, capsys, monkeypatch, influxd, store):
+    def test_a_token_that_cannot_read(self, latest, capsys, monkeypatch, influxd, store):
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", token_of(influxd, "write", buckets=(store["BUCKET"],)))
-        assert "this token cannot read the bucket" in self.unusable(old, capsys)
+        assert "this token cannot read the bucket" in self.unusable(latest, capsys)
 
-    def test_a_token_of_the_store_that_nobody_knows(self, old, capsys, monkeypatch):
+    def test_a_token_of_the_store_that_nobody_knows(self, latest, capsys, monkeypatch):
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", "garbage")
-        assert "the token is refused; see INFLUXDB_V2_TOKEN" in self.unusable(old, capsys)
+        assert "the token is refused; see INFLUXDB_V2_TOKEN" in self.unusable(latest, capsys)
 
-    def test_a_store_that_is_not_there(self, old, capsys):
+    def test_a_store_that_is_not_there(self, latest, capsys):
         url = f"http://127.0.0.1:{free_port()}"
-        err = self.unusable(old, capsys, "--store", url, status=1)
+        err = self.unusable(latest, capsys, "--store", url, status=1)
         assert f"{url}: no connection; see that InfluxDB runs there" in err
 
-    def test_a_store_that_does_not_answer(self, old, capsys, monkeypatch):
+    def test_a_store_that_does_not_answer(self, latest, capsys, monkeypatch):
         monkeypatch.setattr(permissions, "ANSWER_S", 0.3)
         front = Front()
         front.answer = holding
         try:
-            err = self.unusable(old, capsys, "--store", front.url, status=1)
+            err = self.unusable(latest, capsys, "--store", front.url, status=1)
         finally:
             front.close()
         assert "no answer within 0.3 s" in err
 
-    def test_a_store_that_does_not_answer_grafana(self, old, capsys, monkeypatch):
+    def test_a_store_that_does_not_answer_grafana(self, latest, capsys, monkeypatch):
         push(capsys)
         monkeypatch.setattr(datasource, "ANSWER_S", 0.3)
-        old.asks = lambda source: time.sleep(1) or ""
+        latest.asks = lambda source: time.sleep(1) or ""
         found, err = push(capsys, status=1)
         assert found["datasource Gatewatch"][1].startswith("it does not answer (no answer within 0.3 s): ")
         assert "Grafana cannot read the store: no answer within 0.3 s; give the address" in err
 
     @pytest.mark.parametrize("url", ["foo", "sqlite:///x.db", "http://[::1", "http://u:s3cret@h", "http://h?a=s3cret"])
-    def test_an_address_for_grafana_that_is_none(self, old, capsys, url):
+    def test_an_address_for_grafana_that_is_none(self, latest, capsys, url):
         err = refused(capsys, "--influxdb-url", url)
         assert err.startswith("gatewatch: --influxdb-url: ")
         assert "s3cret" not in err
         assert "sqlite:///r" not in err
 
-    def test_a_token_that_may_do_too_much(self, old, capsys, monkeypatch, influxd):
+    def test_a_token_that_may_do_too_much(self, latest, capsys, monkeypatch, influxd):
         bucket = influxd.bucket()
         for name, value in {"URL": influxd.url, "ORG": influxd.org, "BUCKET": bucket}.items():
             monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
@@ -583,7 +584,7 @@ class TestTheDatasource:
             r"gatewatch: warning: Grafana needs to read .* writes it, reads .*docker compose cp setup:", err
         )
 
-    def test_the_token_that_the_stack_makes_for_grafana(self, old, capsys, monkeypatch, influxd):
+    def test_the_token_that_the_stack_makes_for_grafana(self, latest, capsys, monkeypatch, influxd):
         buckets = (bucket := influxd.bucket(), influxd.bucket(f"{bucket}_hourly"))
         monkeypatch.setenv("INFLUXDB_V2_BUCKET", bucket)
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", token_of(influxd, "read", buckets=buckets))
@@ -591,41 +592,41 @@ class TestTheDatasource:
 
 
 class TestNobodyGetsMails:
-    def test_it_is_said(self, old, capsys, monkeypatch):
+    def test_it_is_said(self, latest, capsys, monkeypatch):
         monkeypatch.delenv("GATEWATCH_ALERT_TO")
         found, err = push(capsys)
         assert "GATEWATCH_ALERT_TO" in err
         assert "Gatewatch mail" not in str(found)
 
     @pytest.mark.parametrize("to", ["not an address", "a@example.org; b", "a@example.org,ü@example.org"])
-    def test_an_address_that_is_none(self, old, capsys, monkeypatch, to):
+    def test_an_address_that_is_none(self, latest, capsys, monkeypatch, to):
         monkeypatch.setenv("GATEWATCH_ALERT_TO", to)
         assert re.search(r"GATEWATCH_ALERT_TO: '.*' is no mail address; write it as", refused(capsys))
-        assert old.writes == []
+        assert latest.writes == []
 
     @pytest.mark.parametrize("to", ["a@example.org,b@example.org", " a@example.org ;\n b@example.org;"])
-    def test_several_however_they_are_separated(self, old, capsys, monkeypatch, to):
+    def test_several_however_they_are_separated(self, latest, capsys, monkeypatch, to):
         monkeypatch.setenv("GATEWATCH_ALERT_TO", to)
         push(capsys)
-        assert old.receivers["Gatewatch mail"]["settings"]["addresses"] == "a@example.org;b@example.org"
+        assert latest.receivers["Gatewatch mail"]["settings"]["addresses"] == "a@example.org;b@example.org"
 
-    def test_recipients_of_the_configuration(self, old, capsys, monkeypatch, tmp_path):
+    def test_recipients_of_the_configuration(self, latest, capsys, monkeypatch, tmp_path):
         monkeypatch.delenv("GATEWATCH_ALERT_TO")
         monkeypatch.chdir(tmp_path)
         mail = '[mail]\nhost = "h"\nsender = "g@example.org"\nto = ["x@example.org", "y@example.org"]\n'
         (tmp_path / "gatewatch.toml").write_text(mail)
         push(capsys)
-        assert old.receivers["Gatewatch mail"]["settings"]["addresses"] == "x@example.org;y@example.org"
+        assert latest.receivers["Gatewatch mail"]["settings"]["addresses"] == "x@example.org;y@example.org"
 
 
 class TestNamesThatAreTaken:
-    def test_a_datasource_of_that_name(self, old, capsys):
-        old.datasources["x"] = {"uid": "x", "name": "gatewatch", "type": "prometheus"}
+    def test_a_datasource_of_that_name(self, latest, capsys):
+        latest.datasources["x"] = {"uid": "x", "name": "gatewatch", "type": "prometheus"}
         assert re.search(r"'gatewatch' of type prometheus with uid 'x' .*: rename or delete it", refused(capsys))
-        assert old.writes == []
+        assert latest.writes == []
 
-    def test_a_datasource_of_another_type(self, old, capsys):
-        old.datasources["gatewatch"] = {"uid": "gatewatch", "name": "Mine", "type": "loki"}
+    def test_a_datasource_of_another_type(self, latest, capsys):
+        latest.datasources["gatewatch"] = {"uid": "gatewatch", "name": "Mine", "type": "loki"}
         assert re.search(r"'Mine' of type loki .* type influxdb", refused(capsys))
 
     def test_a_folder_of_that_title_will_do(self, grafana, capsys):
@@ -642,9 +643,9 @@ class TestNamesThatAreTaken:
         grafana.folders["gatewatch-alerts"] = "Alarms"
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_a_dashboard_of_that_title(self, old, capsys):
-        old.folders["gatewatch"] = "Gatewatch"
-        old.save_dashboard(dashboard("other", "Runs"))
+    def test_a_dashboard_of_that_title(self, latest, capsys):
+        latest.folders["gatewatch"] = "Gatewatch"
+        latest.save_dashboard(dashboard("other", "Runs"))
         found, err = push(capsys, status=1)
         assert found["dashboard Runs"][0] == "failed"
         assert "same name" in err
@@ -653,7 +654,7 @@ class TestNamesThatAreTaken:
 
 class TestAGrafanaThatCannotBe:
     @pytest.mark.parametrize("name", ["GRAFANA_URL", "GRAFANA_TOKEN"])
-    def test_a_variable_that_is_missing(self, old, capsys, monkeypatch, name):
+    def test_a_variable_that_is_missing(self, latest, capsys, monkeypatch, name):
         monkeypatch.delenv(name)
         assert name in refused(capsys)
 
@@ -668,50 +669,50 @@ class TestAGrafanaThatCannotBe:
             "http://[::1",
         ],
     )
-    def test_an_address_that_is_none(self, old, capsys, monkeypatch, url):
-        monkeypatch.setenv("GRAFANA_URL", url.format(old.url))
+    def test_an_address_that_is_none(self, latest, capsys, monkeypatch, url):
+        monkeypatch.setenv("GRAFANA_URL", url.format(latest.url))
         err = refused(capsys)
         assert "GRAFANA_URL" in err
         assert "s3cret" not in err
 
     @pytest.mark.parametrize("url", ["foo", "http://u:s3cret@127.0.0.1:1", "http://[::1"])
-    def test_an_address_on_the_command_line(self, old, capsys, url):
+    def test_an_address_on_the_command_line(self, latest, capsys, url):
         err = refused(capsys, "--url", url)
         assert err.startswith("gatewatch: --url: ")
         assert "s3cret" not in err
 
-    def test_a_token_that_is_refused(self, old, capsys, monkeypatch):
+    def test_a_token_that_is_refused(self, latest, capsys, monkeypatch):
         monkeypatch.setenv("GRAFANA_TOKEN", "wrong")
         assert re.search(r"the token is refused .*service account with the role Admin", refused(capsys))
 
-    def test_a_token_that_may_not(self, old, capsys):
+    def test_a_token_that_may_not(self, latest, capsys):
         for name in ("datasources:create", "alert.provisioning:write"):
-            del old.permissions[name]
+            del latest.permissions[name]
         for arguments in ([], ["--dry-run"]):
             err = refused(capsys, *arguments)
             assert "lacks datasources:create, alert.provisioning:write; make a service account" in err
-        assert old.writes == []
+        assert latest.writes == []
 
-    @pytest.mark.parametrize("version", ["9.2.8", "8.5.27"])
+    @pytest.mark.parametrize("version", ["9.5.1", "10.4.19"])
     def test_one_that_is_too_old(self, capsys, monkeypatch, folder, store, version):
         server = grafana_of(version, monkeypatch, store)
         try:
-            assert re.search(rf"is Grafana {re.escape(version)}, and 9\.3\.0 or newer is needed", refused(capsys))
+            assert re.search(rf"is Grafana {re.escape(version)}, and 11 or newer is needed", refused(capsys))
         finally:
             server.close()
 
-    def test_nobody_is_there(self, old, capsys, monkeypatch):
+    def test_nobody_is_there(self, latest, capsys, monkeypatch):
         monkeypatch.setenv("GRAFANA_URL", "http://127.0.0.1:9")
         assert "no connection; see that Grafana runs there" in refused(capsys, status=1)
 
-    def test_something_else_is_there(self, old, capsys, monkeypatch, influxd):
+    def test_something_else_is_there(self, latest, capsys, monkeypatch, influxd):
         monkeypatch.setenv("GRAFANA_URL", influxd.url)
         assert "is no Grafana; see GRAFANA_URL" in refused(capsys)
 
-    def test_it_leads_elsewhere(self, old, capsys, monkeypatch):
+    def test_it_leads_elsewhere(self, latest, capsys, monkeypatch):
         def leads(handler):
             handler.send_response(301)
-            handler.send_header("Location", f"{old.url}{handler.path}?token=s3cret")
+            handler.send_header("Location", f"{latest.url}{handler.path}?token=s3cret")
             handler.end_headers()
 
         server = ThreadingHTTPServer(
@@ -725,22 +726,22 @@ class TestAGrafanaThatCannotBe:
         finally:
             server.shutdown()
             server.server_close()
-        assert f"leads to {old.url}/api/health; name that in GRAFANA_URL" in err
+        assert f"leads to {latest.url}/api/health; name that in GRAFANA_URL" in err
         assert "s3cret" not in err
 
-    def test_no_tls_is_there(self, old, capsys, monkeypatch):
-        monkeypatch.setenv("GRAFANA_URL", old.url.replace("http:", "https:"))
+    def test_no_tls_is_there(self, latest, capsys, monkeypatch):
+        monkeypatch.setenv("GRAFANA_URL", latest.url.replace("http:", "https:"))
         assert re.search(r"TLS failed \(.*\); see its certificate", refused(capsys))
 
-    def test_no_rule_is_made_without_its_folder(self, old, capsys):
+    def test_no_rule_is_made_without_its_folder(self, latest, capsys):
         def no_folders(method, path):
             if (method, path) == ("POST", "/folders"):
                 raise Refusal(500, "database is locked")
 
-        old.failing = no_folders
+        latest.failing = no_folders
         assert main(["grafana", "push"]) == 1
         assert "POST /folders: database is locked (500)" in capsys.readouterr().err
-        assert (old.rules, old.dashboards) == ({}, {})
+        assert (latest.rules, latest.dashboards) == ({}, {})
 
     def test_a_rule_that_is_deleted_meanwhile(self, grafana, capsys, folder):
         push(capsys)
@@ -755,12 +756,12 @@ class TestAGrafanaThatCannotBe:
         assert found["rule first"][0] == "failed"
         assert "there is nothing (404)" in err
 
-    def test_it_goes_away_in_the_middle(self, old, capsys):
+    def test_it_goes_away_in_the_middle(self, latest, capsys):
         def goes(method, path):
-            if len(old.writes) > 4:
+            if len(latest.writes) > 4:
                 raise Refusal(403, "You'll need additional permissions")
 
-        old.failing = goes
+        latest.failing = goes
         assert main(["grafana", "push"]) == 2
         err = capsys.readouterr().err
         assert re.search(r"stopped after \d+ of \d+: what is done stays, and another push goes on from there\n", err)
@@ -775,27 +776,27 @@ class TestTheCheckCommand:
     def test_none_is_named(self, capsys):
         assert self.finding(capsys) is None
 
-    def test_what_it_says_of_one(self, old, capsys, monkeypatch, store):
+    def test_what_it_says_of_one(self, latest, capsys, monkeypatch, store):
         found = self.finding(capsys)
         assert (found["ok"], found["warning"]) == (True, True)
         assert re.search(
-            rf"Grafana 9\.3\.2: {ALL} missing of {ALL}; `gatewatch grafana push --dry-run`", found["detail"]
+            rf"Grafana 12\.1\.0: {ALL} missing of {ALL}; `gatewatch grafana push --dry-run`", found["detail"]
         )
         push(capsys)
         assert self.finding(capsys)["detail"].endswith(f"all {ALL} are there")
-        edit_rule(old)
+        edit_rule(latest)
         assert self.finding(capsys)["detail"].endswith(f"all {ALL} are there, 1 of them kept as you have them")
-        old.asks = lambda source: "unauthorized"
+        latest.asks = lambda source: "unauthorized"
         found = self.finding(capsys)
         assert (found["ok"], "does not answer (unauthorized)" in found["detail"]) == (False, True)
-        old.asks = lambda source: ""
+        latest.asks = lambda source: ""
         monkeypatch.delenv("GRAFANA_TOKEN")
         found = self.finding(capsys)
         assert (found["ok"], found["warning"]) == (True, False)
-        assert found["detail"] == f"{old.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
+        assert found["detail"] == f"{latest.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
         monkeypatch.setenv("GRAFANA_URL", store["URL"])
         assert "is no Grafana" in self.finding(capsys)["detail"]
-        monkeypatch.setenv("GRAFANA_URL", old.url)
+        monkeypatch.setenv("GRAFANA_URL", latest.url)
         monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
-        del old.permissions["folders:create"]
+        del latest.permissions["folders:create"]
         assert "lacks folders:create" in self.finding(capsys)["detail"]

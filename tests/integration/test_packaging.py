@@ -262,7 +262,7 @@ def test_the_commands_run(installed, tmp_path):
     kinds = installed.run(
         """
 from gatewatch.jobs.grafana.artifacts import wanted
-print(*sorted({thing.kind for thing in wanted(None, {"GATEWATCH_ALERT_TO": "a@b.c"})}))
+print(*sorted({one.kind for one in wanted(None, {"GATEWATCH_ALERT_TO": "a@b.c"})}))
 """,
         tmp_path,
     )

@@ -93,7 +93,7 @@ def test_the_grafana_and_the_mail_of_such_an_environment(monkeypatch, tmp_path):
     assert token() == "glsa_1"
     assert smtp._password() == "horse "
     assert alert_environment({"GATEWATCH_ALERT_TO": "a@b.cd;e@f.gh\r"})["GATEWATCH_ALERT_TO"] == "a@b.cd;e@f.gh"
-    assert "policy" not in {thing.kind for thing in wanted_in_grafana(None, {"GATEWATCH_ALERT_TO": "\r"})}
+    assert "policy" not in {resource.kind for resource in wanted_in_grafana(None, {"GATEWATCH_ALERT_TO": "\r"})}
     monkeypatch.setenv("GRAFANA_URL", "\r")
     with pytest.raises(Exception, match="GRAFANA_URL is not set"):
         connect()

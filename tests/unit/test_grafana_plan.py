@@ -13,7 +13,7 @@ from gatewatch.jobs.grafana import provenance
 from gatewatch.jobs.grafana.artifacts import expand, route_content, rule_content
 from gatewatch.jobs.grafana.notifications import with_route
 from gatewatch.jobs.grafana.plan import FILES, plan
-from gatewatch.jobs.grafana.resources import Found, Thing, covers, fingerprint, plain, seconds
+from gatewatch.jobs.grafana.resources import Existing, Resource, covers, fingerprint, normalize, seconds
 
 TEXT = st.text(max_size=20)
 VALUES = st.recursive(
@@ -21,59 +21,59 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=10,
 )
-CONTENTS = st.dictionaries(TEXT, VALUES, max_size=4).map(plain)
+CONTENTS = st.dictionaries(TEXT, VALUES, max_size=4).map(normalize)
 
-THING = Thing("rule", "u", "name", {"a": 1})
+RESOURCE = Resource("rule", "u", "name", {"a": 1})
 
 
-def decided(found, thing=THING, overwrite=False):
-    (step,) = plan([thing], {} if found is None else {thing.key: found}, overwrite=overwrite)
+def decided(existing, resource=RESOURCE, overwrite=False):
+    (step,) = plan([resource], {} if existing is None else {resource.key: existing}, overwrite=overwrite)
     return step.verb
 
 
 class TestPlan:
     @given(CONTENTS)
     def test_what_is_not_there_is_made(self, content):
-        assert decided(None, Thing("rule", "u", "n", content)) == "create"
+        assert decided(None, Resource("rule", "u", "n", content)) == "create"
 
     @given(CONTENTS, st.booleans())
     def test_what_was_pushed_and_not_touched_is_left(self, content, overwrite):
-        thing = Thing("rule", "u", "n", content)
-        found = Found(content, thing.print, touched=False)
-        assert decided(found, thing, overwrite) == "unchanged"
+        resource = Resource("rule", "u", "n", content)
+        existing = Existing(content, resource.fingerprint, changed=False)
+        assert decided(existing, resource, overwrite) == "unchanged"
 
     @given(CONTENTS, CONTENTS)
     def test_nothing_of_a_users_is_written_over(self, theirs, ours):
-        thing = Thing("rule", "u", "n", ours)
-        for pushed in (None, "0123456789abcdef", thing.print):
-            found = Found(theirs, pushed, touched=True)
-            assert decided(found, thing) in ("unchanged", "kept")
+        resource = Resource("rule", "u", "n", ours)
+        for pushed in (None, "0123456789abcdef", resource.fingerprint):
+            existing = Existing(theirs, pushed, changed=True)
+            assert decided(existing, resource) in ("unchanged", "kept")
 
     @given(CONTENTS, CONTENTS, st.booleans())
     def test_what_another_owns_is_never_written(self, theirs, ours, overwrite):
-        found = Found(theirs, None, owner="file", broken="it does not answer")
-        (step,) = plan([Thing("rule", "u", "n", ours)], {("rule", "u"): found}, overwrite=overwrite)
+        existing = Existing(theirs, None, owner="file", problem="it does not answer")
+        (step,) = plan([Resource("rule", "u", "n", ours)], {("rule", "u"): existing}, overwrite=overwrite)
         assert (step.verb, step.why) == ("kept", FILES)
 
     def test_an_older_push_is_brought_up_to_date(self):
-        assert decided(Found({"a": 0}, fingerprint({"a": 0}), touched=False)) == "update"
+        assert decided(Existing({"a": 0}, fingerprint({"a": 0}), changed=False)) == "update"
 
     def test_what_grafana_added_is_no_change_of_the_user(self):
-        assert decided(Found({"a": 1, "new": "x"}, THING.print, touched=True)) == "unchanged"
+        assert decided(Existing({"a": 1, "new": "x"}, RESOURCE.fingerprint, changed=True)) == "unchanged"
 
     def test_what_left_out_a_part_is(self):
-        thing = Thing("rule", "u", "n", {"a": 1, "b": 2})
-        assert decided(Found({"a": 1}, thing.print, touched=True), thing) == "kept"
+        resource = Resource("rule", "u", "n", {"a": 1, "b": 2})
+        assert decided(Existing({"a": 1}, resource.fingerprint, changed=True), resource) == "kept"
 
     def test_overwriting_replaces_it(self):
-        assert decided(Found({"a": 9}, THING.print, touched=True), overwrite=True) == "update"
+        assert decided(Existing({"a": 9}, RESOURCE.fingerprint, changed=True), overwrite=True) == "update"
 
     def test_what_does_not_work_is_written_again_unless_it_is_the_users(self):
-        assert decided(Found({"a": 1}, THING.print, touched=False, broken="no")) == "update"
-        assert decided(Found({"a": 2}, THING.print, touched=True, broken="no")) == "kept"
+        assert decided(Existing({"a": 1}, RESOURCE.fingerprint, changed=False, problem="no")) == "update"
+        assert decided(Existing({"a": 2}, RESOURCE.fingerprint, changed=True, problem="no")) == "kept"
 
     def test_a_place_that_another_owns(self):
-        assert decided(Found(None, owner="file")) == "blocked"
+        assert decided(Existing(None, owner="file")) == "blocked"
 
 
 class TestTheTraceOfAToken:
@@ -94,18 +94,20 @@ class TestTheTraceOfAToken:
 class TestContent:
     @given(CONTENTS)
     def test_survives_what_versions_of_grafana_do_to_it(self, content):
-        padded = json.loads(json.dumps(content, sort_keys=True)) | {"empty": None, "off": False, "none": {"x": []}}
-        assert fingerprint(plain(padded)) == fingerprint(content)
+        padded = {"empty": None, "off": False, "none": {"x": []}} | json.loads(json.dumps(content, sort_keys=True))
+        assert fingerprint(normalize(padded)) == fingerprint(content)
         assert covers(padded, content)
-        assert plain(content) == content
+        assert normalize(content) == content
 
     def test_whole_numbers_lose_their_fraction(self):
-        assert fingerprint(plain({"params": [300.0, 0.5, 1e300]})) == fingerprint({"params": [300, 0.5, int(1e300)]})
+        assert fingerprint(normalize({"params": [300.0, 0.5, 1e300]})) == fingerprint(
+            {"params": [300, 0.5, int(1e300)]}
+        )
 
     @given(CONTENTS, TEXT, st.integers(min_value=1))
     def test_a_change_is_seen(self, content, name, value):
         changed = {**content, name: [value, content.get(name)]}
-        assert fingerprint(plain(changed)) != fingerprint(content)
+        assert fingerprint(normalize(changed)) != fingerprint(content)
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -140,13 +142,13 @@ class TestMarks:
         assert provenance.uncommented(text) == (text.strip(), None)
 
     def test_the_message_of_a_version(self):
-        assert provenance.pushed_by(provenance.message("0123456789abcdef")) == "0123456789abcdef"
-        assert provenance.pushed_by("Restored from version 3") is None
-        assert provenance.pushed_by(None) is None
+        assert provenance.pushed_in(provenance.message("0123456789abcdef")) == "0123456789abcdef"
+        assert provenance.pushed_in("Restored from version 3") is None
+        assert provenance.pushed_in(None) is None
 
-    @pytest.mark.parametrize("trace", [None, "", "x", "a.b.c"])
-    def test_a_rule_whose_trace_is_gone_or_rubbish_is_the_users(self, trace):
-        assert provenance.read_rule({"a": 1}, trace, "", {}).touched
+    @pytest.mark.parametrize(("pushed", "stored"), [(None, ""), ("x", ""), ("a", "b.c"), (None, "b")])
+    def test_a_mark_that_is_gone_or_garbage_counts_as_a_change_of_the_user(self, pushed, stored):
+        assert provenance.existing({"a": 1}, pushed, stored=stored).changed
 
 
 class TestVariablesInFiles:
