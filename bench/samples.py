@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import influxdb_client
 
-from gatewatch.collector.schema import GATE_STATS_FIELDS, LSTM_GATES, FieldValue, Point
+from gatewatch.collector.cells import LSTM
+from gatewatch.collector.schema import GATE_STATS_FIELDS, FieldValue, Point
 
 LAYERS = 4
 FIRST = 1_700_000_000_000_000_000
@@ -32,7 +33,7 @@ def points(measurement: str, count: int, fields: Fields) -> list[Point]:
     tags = [
         {"run": "goog-lstm-1", "phase": "train", "layer": f"lstm_{layer}", "gate": gate}
         for layer in range(LAYERS)
-        for gate in LSTM_GATES
+        for gate in LSTM.gate_names
     ]
     return [Point(measurement, tags[i % len(tags)], fields[i % len(fields)], FIRST + i * APART) for i in range(count)]
 

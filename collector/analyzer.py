@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from gatewatch.collector.schema import gate_scale
+from gatewatch.collector.cells import TANH, gate_scale
 from gatewatch.collector.statistics import Array, gate_statistics
 from gatewatch.collector.tree import arrays
 from gatewatch.collector.updates import tally, update_fields
 
-_SIGMOID_GATES: Final = frozenset({"input", "forget", "output", "update", "reset"})
 _KEYS: Final = ("activations", "gradients", "before", "after")
 
 
@@ -54,7 +53,7 @@ class StateAnalyzer:
         Args:
             activations: of any shapes.
             threshold: above 0; with a gate below 1 too, and for one of the sigmoid at least 0.5.
-            gate: a name of `LSTM_GATES` or `GRU_GATES`; another is taken for one of tanh.
+            gate: a name, such as "forget"; one that no cell has is measured on the scale of tanh.
 
         Returns:
             0 to 1, over the finite activations.
@@ -196,14 +195,14 @@ def _in_time(array: Array) -> Array:
 
 
 def _limits(threshold: float, gate: str | None) -> tuple[float, float]:
-    above = 0.5 if gate in _SIGMOID_GATES else 0.0
-    below = math.inf if gate is None else 1.0
-    if not (above <= threshold < below and threshold > 0):
-        where = "above 0" if gate is None else f"from {above} to below 1 for the gate {gate!r}"
+    scale = TANH if gate is None else gate_scale(gate)
+    least, below = (0.5 if scale.low == 0 else 0.0), (math.inf if gate is None else 1.0)
+    if not (least <= threshold < below and threshold > 0):
+        where = "above 0" if gate is None else f"from {least} to below 1 for the gate {gate!r}"
         raise ValueError(f"threshold={threshold!r}: must be a number {where}")
-    if gate in _SIGMOID_GATES:
+    if scale.low == 0:
         return 1 - threshold, threshold
-    high = math.atanh(threshold) if gate == "cell" else threshold
+    high = math.atanh(threshold) if scale.through_tanh else threshold
     return -high, high
 
 

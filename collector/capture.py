@@ -8,16 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gatewatch.collector.schema import (
-    GATE_STATS,
-    GATE_TIME,
-    GATE_UNITS,
-    TRAIN_METRICS,
-    FieldValue,
-    Point,
-    clean_name,
-    gate_scale,
-)
+from gatewatch.collector.cells import gate_scale
+from gatewatch.collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point, clean_name
 from gatewatch.collector.statistics import Array, Mask, gate_statistics, time_profile, unit_profile
 
 

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
@@ -28,8 +27,6 @@ BASELINES: Final = "baselines"
 HEARTBEAT_SECONDS: Final = 30.0
 """How often a run says that it lives."""
 PHASES: Final = ("train", "validation", "backtest", "live")
-LSTM_GATES: Final = ("input", "forget", "candidate", "cell", "output", "hidden")
-GRU_GATES: Final = ("update", "reset", "candidate", "hidden")
 
 HISTOGRAM_BINS: Final = 20
 HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))
@@ -93,47 +90,6 @@ class Point:
     tags: Mapping[str, str]
     fields: Mapping[str, FieldValue]
     time: int
-
-
-@dataclass(frozen=True, slots=True)
-class GateScale:
-    """The fixed scale on which a gate is counted, so that two captures or two runs can be compared.
-
-    Attributes:
-        low, high: the range of the histogram; what lies beyond falls into its first or last bin.
-        saturated_low, saturated_high: activations outside are saturated. For a sigmoid gate 0.1 and 0.9 (Karpathy,
-            Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Networks"); for tanh ±0.9; for the
-            cell state where its tanh passes ±0.9.
-        centre: the activation of a pre-activation of zero; crossings of it are counted.
-    """
-
-    low: float
-    high: float
-    saturated_low: float
-    saturated_high: float
-    centre: float
-
-
-_SIGMOID: Final = GateScale(0.0, 1.0, 0.1, 0.9, 0.5)
-_TANH: Final = GateScale(-1.0, 1.0, -0.9, 0.9, 0.0)
-_CELL: Final = GateScale(-3.0, 3.0, -math.atanh(0.9), math.atanh(0.9), 0.0)
-GATE_SCALES: Final[Mapping[str, GateScale]] = MappingProxyType(
-    {
-        "input": _SIGMOID,
-        "forget": _SIGMOID,
-        "output": _SIGMOID,
-        "update": _SIGMOID,
-        "reset": _SIGMOID,
-        "candidate": _TANH,
-        "hidden": _TANH,
-        "cell": _CELL,
-    }
-)
-
-
-def gate_scale(gate: str) -> GateScale:
-    """The scale of a gate; that of tanh for one that a layer named itself."""
-    return GATE_SCALES.get(gate, _TANH)
 
 
 _LOST_BACKSLASH = re.compile(r'\\(?=[,= "])')

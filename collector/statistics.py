@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.schema import HISTOGRAM_BINS, HISTOGRAM_FIELDS, MAX_PROFILE, GateScale
+from gatewatch.collector.cells import GateScale
+from gatewatch.collector.schema import HISTOGRAM_BINS, HISTOGRAM_FIELDS, MAX_PROFILE
 
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
+from gatewatch.collector.cells import GATES
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import GATE_SCALES
 from gatewatch.collector.statistics import gate_statistics
 from gatewatch.collector.tree import arrays
 
@@ -76,7 +76,7 @@ class AnomalyDetector:
             raise ValueError(
                 f"a sample must have 'activations'; this one has {', '.join(map(str, given)) or 'nothing'}"
             )
-        found = gate_statistics(_by_time(_one(given["activations"])), GATE_SCALES["hidden"])
+        found = gate_statistics(_by_time(_one(given["activations"])), GATES["hidden"].scale)
         if "mean" not in found:
             raise ValueError("the sample's activations hold no finite value")
         parts = [np.ravel(part) for _, part in arrays(given.get("gradients"), "gradients")]

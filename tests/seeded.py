@@ -12,17 +12,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.collector import cells
+from gatewatch.collector.cells import LSTM, gate_scale
 from gatewatch.collector.schema import (
     ALERT_EVENTS,
     COLLECTOR_HEALTH,
-    GRU_GATES,
     JOBS_HEALTH,
     LAYER_UPDATES,
-    LSTM_GATES,
     RUNS,
     TRAIN_METRICS,
     Point,
-    gate_scale,
 )
 from gatewatch.collector.store import Store
 from gatewatch.jobs.scoring.scoring_pass import run_pass
@@ -142,7 +141,7 @@ def _training(
     silent: int = 0,
     phase: str = "train",
     layers: Sequence[str] = LAYERS,
-    gates: Sequence[str] = LSTM_GATES,
+    gates: Sequence[str] = LSTM.gate_names,
     tags: Mapping[str, str] | None = None,
     seed: int = 1,
     fault: _Fault = lambda k, gate: 1.0,
@@ -246,7 +245,7 @@ def _healthy(now: int) -> Iterator[list[Point]]:
 
 
 def _gru(now: int) -> Iterator[list[Point]]:
-    return _training(GRU, now, captures=50, layers=("gru",), gates=GRU_GATES, tags=TAGS[GRU], seed=3)
+    return _training(GRU, now, captures=50, layers=("gru",), gates=cells.GRU.gate_names, tags=TAGS[GRU], seed=3)
 
 
 def _backtest(now: int) -> Iterator[list[Point]]:

@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.collector.cells import GRU
 from gatewatch.collector.schema import (
     GATE_STATS,
     GATE_UNITS,
-    GRU_GATES,
     HISTOGRAM_BINS,
     HISTOGRAM_FIELDS,
     LAYER_UPDATES,
@@ -23,7 +23,7 @@ from gatewatch.collector.schema import (
 from gatewatch.collector.store import Store
 
 LAYERS: Final = 5
-SERIES: Final = LAYERS * len(GRU_GATES)
+SERIES: Final = LAYERS * len(GRU.gate_names)
 """Series of a run."""
 UNITS: Final = 16
 _FIRST: Final = 1_700_000_000_000_000_000
@@ -59,7 +59,7 @@ def run(number: int, captures: int) -> Iterator[Point]:
         yield Point(TRAIN_METRICS, tags, {"loss": value, "step": step}, time)
     for layer in range(LAYERS):
         here = {**tags, "layer": f"gru_{layer}"}
-        for gate in GRU_GATES:
+        for gate in GRU.gate_names:
             yield from _gate(random, {**here, "gate": gate}, times, steps)
         for param in ("kernel", "recurrent"):
             yield from _updates(random, {**here, "param": param}, times, steps)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import keras
 import numpy as np
 
+from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cells, name_of
-from gatewatch.collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
+from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cell_of, inner_cells, name_of
+from gatewatch.collector.replay import Replay
 from gatewatch.collector.replay.recurrence import Array, Mask
 from gatewatch.collector.trace import REPLAY_TOLERANCE
 
@@ -58,7 +60,9 @@ class Difference(NamedTuple):
     tolerable: bool
 
 
-def replay_layer(layer: Any, x: Array, begin: Sequence[Any] | None, mask: Mask | None) -> LayerReplay:
+def replay_layer(
+    layer: Any, x: Array, begin: Sequence[Any] | None, mask: Mask | None, cells: Cells = CELLS
+) -> LayerReplay:
     """Replay a call from the layer's weights.
 
     A layer of half precision is replayed in float32, from weights, inputs and states that are rounded as it sees them.
@@ -68,16 +72,24 @@ def replay_layer(layer: Any, x: Array, begin: Sequence[Any] | None, mask: Mask |
         x: (batch, time, features).
         begin: the states to begin with, tensors in Keras's order; zeros where None.
         mask: (batch, time), False where a step is masked; None where no step is.
+        cells: the cells that can be replayed.
+
+    Raises:
+        ValueError: there are more states than the layer has.
     """
     flat = None if begin is None else [keras.ops.convert_to_numpy(state) for state in keras.tree.flatten(list(begin))]
     gates: list[tuple[str, Mapping[str, Array]]] = []
     states: list[tuple[Array, ...]] = []
-    for suffix, cell in cells(layer):
+    for suffix, cell in inner_cells(layer):
+        entry = cell_of(cell, cells)
+        if entry is None or entry.from_keras is None:
+            raise ValueError(f"{type(cell).__name__} is no cell that can be replayed")
         first = None
         if flat is not None:
-            count = 2 if isinstance(cell, keras.layers.LSTMCell) else 1
-            first, flat = tuple(_seen(state, cell.compute_dtype) for state in flat[:count]), flat[count:]
-        replay = _replay_cell(cell, _seen(x, cell.compute_dtype), first, mask, layer.go_backwards)
+            first = tuple(_seen(state, cell.compute_dtype) for state in flat[: entry.states])
+            flat = flat[entry.states :]
+        weights = entry.from_keras(partial(_read, cell))
+        replay: Replay = entry.replay(_seen(x, cell.compute_dtype), weights, first, mask, layer.go_backwards)
         gates.append((suffix, replay.gates))
         states.append(replay.states)
         x = replay.outputs
@@ -145,20 +157,25 @@ def move_on(layer: Any, replay: LayerReplay) -> None:
 
 
 def difference(
-    layer: Any, own_call: Callable[..., Any], sequences: Any, begin: Sequence[Any] | None, mask: Mask | None
+    layer: Any,
+    own_call: Callable[..., Any],
+    sequences: Any,
+    begin: Sequence[Any] | None,
+    mask: Mask | None,
+    cells: Cells = CELLS,
 ) -> Difference:
     """Compare with the layer's own call, on the first steps of the first sequences: that call is slow."""
     rows = sequences.shape[0] if layer.stateful else min(sequences.shape[0], _VERIFIED)
     x = sequences[:rows, :_VERIFIED]
     begin = None if begin is None else keras.tree.map_structure(lambda state: state[:rows], begin)
     mask = None if mask is None else mask[:rows, :_VERIFIED]
-    ours = keras_output(layer, replay_layer(layer, keras.ops.convert_to_numpy(x), begin, mask), begin)
+    ours = keras_output(layer, replay_layer(layer, keras.ops.convert_to_numpy(x), begin, mask, cells), begin)
     kept = [(state, keras.ops.copy(state.value)) for state in keras.tree.flatten(layer.states or ())]
     own_mask = None if mask is None else keras.ops.convert_to_tensor(mask)
     theirs = own_call(x, initial_state=begin, mask=own_mask, training=False)
     for state, value in kept:
         state.assign(value)
-    types = [layer.compute_dtype, *(cell.compute_dtype for _, cell in cells(layer))]
+    types = [layer.compute_dtype, *(cell.compute_dtype for _, cell in inner_cells(layer))]
     allowed = roundings(types, any(map(_on_gpu, keras.tree.flatten(theirs))))
     error, tolerable = None, True
     for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
@@ -192,18 +209,13 @@ def _on_gpu(tensor: Any) -> bool:
     return bool(getattr(tensor, "is_cuda", False)) or "GPU" in str(getattr(tensor, "device", ""))
 
 
-def _replay_cell(cell: Any, x: Array, states: tuple[Array, ...] | None, mask: Mask | None, backwards: bool) -> Replay:
-    def weight(variable: Any) -> Array:
+def _read(cell: Any, name: str) -> Any:
+    """Return an attribute of a cell: weights as the cell sees them, an activation by its name."""
+    value = getattr(cell, name, None)
+    if isinstance(value, keras.Variable):
         # Past what Keras casts weights to just now: that is the layer's type, and a cell may have another.
-        return _seen(keras.ops.convert_to_numpy(variable._value), cell.compute_dtype)
-
-    kernel, recurrent = weight(cell.kernel), weight(cell.recurrent_kernel)
-    bias = weight(cell.bias) if cell.use_bias else None
-    activation, gate = ACTIVATION_NAMES[cell.activation], ACTIVATION_NAMES[cell.recurrent_activation]
-    if isinstance(cell, keras.layers.LSTMCell):
-        return replay_lstm(x, LSTMWeights(kernel, recurrent, bias, activation, gate), states, mask, backwards)
-    gru = GRUWeights(kernel, recurrent, bias, activation, gate, cell.reset_after)
-    return replay_gru(x, gru, states, mask, backwards)
+        return _seen(keras.ops.convert_to_numpy(value._value), cell.compute_dtype)
+    return ACTIVATION_NAMES[value] if callable(value) else value
 
 
 def _seen(array: Array, dtype: str) -> Array:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import keras
 
+from gatewatch.collector.cells import CELLS, Cell, Cells, types_of
 from gatewatch.collector.replay import ACTIVATIONS
 from gatewatch.collector.runtime.error_guard import has_attribute
 
@@ -17,10 +18,9 @@ _STOCK_LAYERS: Final = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
 _STOCK_METHODS: Final = {n: {getattr(t, n) for t in _STOCK_LAYERS} for n in ("call", "inner_loop", "get_initial_state")}
 _CONVOLUTIONAL: Final = (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
 _CELLS: Final = (
-    keras.layers.LSTMCell,
-    keras.layers.GRUCell,
     keras.layers.SimpleRNNCell,
     keras.layers.StackedRNNCells,
+    *(kind for cell in CELLS for kind in types_of(cell.keras)),
 )
 
 
@@ -70,7 +70,12 @@ def time_distributed_layers(model: Any) -> list[Any]:
     return [layer for _, layer in _layers(model) if isinstance(layer, keras.layers.TimeDistributed)]
 
 
-def cells(layer: Any) -> list[tuple[str, Any]]:
+def cell_of(cell: Any, cells: Cells = CELLS) -> Cell | None:
+    """Return the entry of a Keras cell; None where its type, exactly, has none."""
+    return next((entry for entry in cells if type(cell) in types_of(entry.keras)), None)
+
+
+def inner_cells(layer: Any) -> list[tuple[str, Any]]:
     """The cells of a recurrent layer in the order in which they run, each with what its name adds to the layer's path.
 
     That is nothing for a layer's only cell, and `/<name>` for each of a stack.
@@ -81,14 +86,18 @@ def cells(layer: Any) -> list[tuple[str, Any]]:
     return [("", cell)]
 
 
-def why_not_replayed(layer: Any) -> str | None:
-    """Why a recurrent layer cannot be replayed exactly, whatever it is called with; None where it can."""
+def why_not_replayed(layer: Any, cells: Cells = CELLS) -> str | None:
+    """Return why a recurrent layer cannot be replayed exactly, whatever it is called with; None where it can."""
+    kinds = " and ".join(entry.name for entry in cells)
     if not isinstance(layer, keras.layers.RNN):
         return f"it is a cell, {type(layer).__name__}, that no RNN layer runs"
     if isinstance(layer, _CONVOLUTIONAL):
-        return f"{type(layer).__name__} is convolutional; only LSTM and GRU are replayed"
-    for suffix, cell in cells(layer):
-        if reason := _why_not_cell(cell, f"its cell {name_of(cell)!r}" if suffix else "its cell"):
+        return f"{type(layer).__name__} is convolutional; only {kinds} are replayed"
+    for suffix, cell in inner_cells(layer):
+        what = f"its cell {name_of(cell)!r}" if suffix else "its cell"
+        if cell_of(cell, cells) is None:
+            return f"{what}, {type(cell).__name__}, is not Keras's own {kinds.replace(' and ', ' or ')}"
+        if reason := _why_not_cell(cell, what):
             return reason
     for name, stock in _STOCK_METHODS.items():
         if getattr(type(layer), name) not in stock or name in vars(layer):
@@ -97,13 +106,11 @@ def why_not_replayed(layer: Any) -> str | None:
 
 
 def _why_not_cell(cell: Any, what: str) -> str | None:
-    if type(cell) not in (keras.layers.LSTMCell, keras.layers.GRUCell):
-        return f"{what}, {type(cell).__name__}, is not Keras's own LSTM or GRU"
     if "call" in vars(cell):
         return f"{what} has a call() of its own"
     for name in ("activation", "recurrent_activation"):
-        function = getattr(cell, name)
-        if function not in ACTIVATION_NAMES:
+        function = getattr(cell, name, None)
+        if function is not None and function not in ACTIVATION_NAMES:
             return f"its {name}, {getattr(function, '__name__', type(function).__name__)}, is not known"
     if cell.compute_dtype not in _REPLAYED_DTYPES:
         return f"it computes in {cell.compute_dtype}"

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import keras
 
+from gatewatch.collector.cells import Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layer_replay import as_mask, begins_with, difference, keras_output, move_on, replay_layer
-from gatewatch.collector.keras.layers import cells
+from gatewatch.collector.keras.layers import inner_cells
 from gatewatch.collector.keras.probe import first_line
 from gatewatch.collector.keras.record_calls import Recorder
 from gatewatch.collector.trace import LayerGates
@@ -21,7 +22,7 @@ _VERIFIED_CALLS: Final = 8
 
 
 @contextmanager
-def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: bool) -> Iterator[None]:
+def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: bool, cells: Cells) -> Iterator[None]:
     """While open, a call of the layer is its replay; where that cannot be, its own call, and the reason is kept.
 
     Args:
@@ -30,6 +31,7 @@ def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: 
         recorder: takes what it does.
         states: what it begins with, where the model gives it nothing.
         verify: also make its own call on a part of the batch, and compare.
+        cells: the cells that can be replayed.
     """
     own_call = layer.call
     thread = threading.get_ident()
@@ -51,7 +53,7 @@ def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: 
             return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
         calls += 1
         recorder.called.add(path)
-        if training and any(cell.dropout or cell.recurrent_dropout for _, cell in cells(layer)):
+        if training and any(_drops(cell) for _, cell in inner_cells(layer)):
             return own("its dropout is always in play")
         try:
             x = keras.ops.convert_to_numpy(sequences)
@@ -61,10 +63,10 @@ def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: 
             given = states if initial_state is None and not (layer.stateful and calls > 1) else initial_state
             begin = begins_with(layer, given, len(x))
             numpy_mask = as_mask(mask, x.shape[:2])
-            replay = replay_layer(layer, x, begin, numpy_mask)
+            replay = replay_layer(layer, x, begin, numpy_mask, cells)
             error = None
             if verify and calls <= _VERIFIED_CALLS:
-                error, tolerable = difference(layer, own_call, sequences, begin, numpy_mask)
+                error, tolerable = difference(layer, own_call, sequences, begin, numpy_mask, cells)
                 if not tolerable:
                     return own(f"its replay differs from its own output by {error:.2g}")
             output = keras_output(layer, replay, begin)
@@ -81,6 +83,10 @@ def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: 
 
     with _replaced(layer, {"call": call, **unfused}):
         yield
+
+
+def _drops(cell: Any) -> bool:
+    return bool(getattr(cell, "dropout", 0) or getattr(cell, "recurrent_dropout", 0))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import keras
 
+from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import (
     all_variables,
@@ -39,6 +40,7 @@ def trace(
     *,
     states: Mapping[str, Any] | None = None,
     verify: bool = False,
+    cells: Cells = CELLS,
 ) -> Trace:
     """Call the model on a batch, without training, and keep what its recurrent layers do.
 
@@ -52,18 +54,19 @@ def trace(
             whatever the layer is called by now.
         states: path of a layer → the states it begins with, where the model gives it none.
         verify: also run each layer's own call on a part of the batch, and compare.
+        cells: the cells that can be replayed.
     """
     result = Trace()
     recorder = Recorder(result)
     present = recurrent_layers(model)
-    replayed = _replayed(layers, result)
+    replayed = _replayed(layers, result, cells)
     if replayed:
         with defer_sigint(), ExitStack() as stack:
             stack.enter_context(undisturbed(model, present.values()))
             for layer in time_distributed_layers(model):
                 stack.enter_context(joined(layer, recorder))
             for path, layer in replayed.items():
-                stack.enter_context(intercepted(layer, path, recorder, (states or {}).get(path), verify))
+                stack.enter_context(intercepted(layer, path, recorder, (states or {}).get(path), verify, cells))
             try:
                 with whole_tracebacks(), allow_sigint():
                     model(x, training=False)
@@ -86,13 +89,13 @@ def trace(
     return result
 
 
-def _replayed(layers: Mapping[str, Any], result: Trace) -> dict[str, Any]:
+def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[str, Any]:
     """Those of the layers that can be replayed; of the others that do not tell, the reason is kept."""
     found = {}
     for path, layer in layers.items():
         if offers_history(layer):
             continue
-        if reason := why_not_replayed(layer):
+        if reason := why_not_replayed(layer, cells):
             result.unreplayed[path] = reason
         else:
             found[path] = layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from gatewatch.collector.replay import GRUWeights, LSTMWeights, Replay, replay_gru, replay_lstm
+from gatewatch.collector.cells import Cell
+from gatewatch.collector.replay import Replay
 from gatewatch.collector.replay.recurrence import Array, Mask
-from gatewatch.collector.torch.layers import LSTMS, suffixes
+from gatewatch.collector.torch.layers import suffixes
 from gatewatch.collector.trace import REPLAY_TOLERANCE, LayerGates, difference
-
-Weights = LSTMWeights | GRUWeights
 
 # cuDNN multiplies float32 as TensorFloat32 (10 bits of mantissa, as float16) unless it is told otherwise.
 _TENSOR_FLOAT: Final = 2.0**-10
@@ -88,12 +88,18 @@ def read_call(module: nn.Module, arguments: Sequence[Any], options: Mapping[str,
     )
 
 
-def read_weights(module: nn.Module) -> list[Weights]:
-    """The weights of each layer of a recurrent module, as they are in effect now, in torch's order of layers."""
-    return [_weights(module, suffix) for suffix in suffixes(module)]
+def read_weights(module: nn.Module, cell: Cell) -> list[Any]:
+    """Return the weights of each layer of a recurrent module, as they are in effect now, in torch's order of layers."""
+
+    def read(suffix: str, name: str) -> Any:
+        return as_array(getattr(module, f"{name}{suffix}", None))
+
+    if cell.from_torch is None:
+        raise ValueError(f"{cell.name} has no from_torch to read its weights")
+    return [cell.from_torch(partial(read, suffix)) for suffix in suffixes(module)]
 
 
-def replay(calls: Sequence[Call], weights: Sequence[Weights], directions: int) -> list[LayerGates]:
+def replay(calls: Sequence[Call], cell: Cell, weights: Sequence[Any], directions: int) -> list[LayerGates]:
     """The gates of each layer over one call, or over the steps of a loop, side by side in time.
 
     Their error is one for all: the largest difference between the replay and the module's own outputs and states; None
@@ -101,6 +107,7 @@ def replay(calls: Sequence[Call], weights: Sequence[Weights], directions: int) -
 
     Args:
         calls: one, or several of one step and the same batch.
+        cell: of the module.
         weights: of each layer, those of both directions in turn.
         directions: 1 or 2.
     """
@@ -110,7 +117,7 @@ def replay(calls: Sequence[Call], weights: Sequence[Weights], directions: int) -
     for first in range(0, len(weights), directions):
         for k in range(first, first + directions):
             begin = tuple(state[k] for state in whole.begin)
-            replays.append(_replay(x, weights[k], begin, whole.mask, reverse=k > first))
+            replays.append(cell.replay(x, weights[k], begin, whole.mask, reverse=k > first))
         x = np.concatenate([one.outputs for one in replays[first:]], axis=-1)
     kept = slice(None) if whole.mask is None else whole.mask
     pairs = [(x[kept], whole.outputs[kept])]
@@ -152,27 +159,6 @@ def _layers_first(state: Tensor, batched: int) -> Array:
         state = state.unsqueeze(-2)
     array: Array = as_array(state if batched == 3 else state[None]).copy()
     return array
-
-
-def _weights(module: nn.Module, suffix: str) -> Weights:
-    def weight(name: str) -> Any:
-        return as_array(getattr(module, f"{name}{suffix}", None))
-
-    kernel, recurrent = weight("weight_ih").T, weight("weight_hh").T
-    bias, recurrent_bias, projection = weight("bias_ih"), weight("bias_hh"), weight("weight_hr")
-    if isinstance(module, LSTMS):
-        both = None if bias is None else bias + recurrent_bias
-        return LSTMWeights(kernel, recurrent, both, projection=None if projection is None else projection.T)
-    units = recurrent.shape[0]
-    order = np.r_[units : 2 * units, :units, 2 * units : 3 * units]  # torch has the reset gate first
-    biases = None if bias is None else np.stack([bias, recurrent_bias])[:, order]
-    return GRUWeights(kernel[:, order], recurrent[:, order], biases)
-
-
-def _replay(x: Array, weights: Weights, begin: tuple[Array, ...], mask: Mask | None, reverse: bool) -> Replay:
-    if isinstance(weights, LSTMWeights):
-        return replay_lstm(x, weights, begin, mask, reverse)
-    return replay_gru(x, weights, begin, mask, reverse)
 
 
 def _side_by_side(calls: Sequence[Call]) -> Call:

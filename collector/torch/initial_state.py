@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gatewatch.collector.cells import Cell
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
-from gatewatch.collector.torch.layers import LSTMS, RecurrentLayer
+from gatewatch.collector.torch.layers import RecurrentLayer
 from gatewatch.collector.torch.members import parameters
 
 
@@ -30,15 +31,17 @@ def begun(layers: Mapping[str, RecurrentLayer], states: Any) -> Iterator[None]:
         ConfigError: there is no such module, or more than one to choose from.
     """
     with ExitStack() as stack:
+        cells = {layer.module: layer.cell for layer in layers.values()}
         for module, state in _by_module(layers, states).items():
-            hook = _Beginning(state)
+            hook = _Beginning(state, cells[module])
             stack.enter_context(nn.Module.register_forward_pre_hook(module, hook, with_kwargs=True))
         yield
 
 
 class _Beginning:
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Any, cell: Cell | None) -> None:
         self._state = state
+        self._several = cell is not None and cell.states > 1
         self._thread = threading.get_ident()
 
     def __call__(
@@ -47,7 +50,7 @@ class _Beginning:
         if threading.get_ident() != self._thread:
             return None
         x, hx = read_arguments(*arguments, **options)
-        return ((x, _fitted(module, x, self._state)), {}) if hx is None else None
+        return ((x, _fitted(module, x, self._state, self._several)), {}) if hx is None else None
 
 
 def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Module, Any]:
@@ -69,7 +72,7 @@ def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Mod
     return found
 
 
-def _fitted(module: nn.Module, x: Any, state: Any) -> Any:
+def _fitted(module: nn.Module, x: Any, state: Any, several: bool) -> Any:
     """The state as the module takes it: in its type, and with a dimension of layers."""
     weight = parameters(module)[0]
     batched = isinstance(module, nn.RNNBase) and (isinstance(x, PackedSequence) or x.dim() == 3)
@@ -77,4 +80,4 @@ def _fitted(module: nn.Module, x: Any, state: Any) -> Any:
     for part in as_tuple(state):
         tensor = torch.as_tensor(part, dtype=weight.dtype, device=weight.device)
         parts.append(tensor[None] if batched and tensor.dim() == 2 else tensor)
-    return tuple(parts) if isinstance(module, LSTMS) else parts[0]
+    return tuple(parts) if several else parts[0]

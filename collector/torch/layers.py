@@ -10,11 +10,9 @@ from typing import Final
 import torch
 from torch import nn
 
+from gatewatch.collector.cells import CELLS, Cell, Cells, types_of
 from gatewatch.collector.runtime.error_guard import has_attribute
 from gatewatch.collector.torch.members import children, named_parameters
-
-LSTMS: Final = (nn.LSTM, nn.LSTMCell)
-GRUS: Final = (nn.GRU, nn.GRUCell)
 
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
 _PARAMS: Final = {
@@ -42,14 +40,16 @@ class RecurrentLayer:
         module: the module that it is a part of.
         path: of the module; empty for a module that is looked at by itself.
         suffix: what torch ends the names of its weights with: `_l0`, `_l1_reverse`; empty for a cell.
+        cell: how it is replayed; None where it is not.
     """
 
     module: nn.Module
     path: str
     suffix: str
+    cell: Cell | None
 
 
-def recurrent_layers(module: nn.Module) -> dict[str, RecurrentLayer]:
+def recurrent_layers(module: nn.Module, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
     """Name → layer, for every layer of every module that is recurrent or offers `get_gate_history()`.
 
     A layer is named by its module's path and torch's own suffix: `policy.lstm/l0`, `policy.lstm/l0_reverse`, or `l0`
@@ -57,7 +57,7 @@ def recurrent_layers(module: nn.Module) -> dict[str, RecurrentLayer]:
     its type in lower case.
     """
     return {
-        layer_name(path, child, suffix): RecurrentLayer(child, path, suffix)
+        layer_name(path, child, suffix): RecurrentLayer(child, path, suffix, cell_of(child, cells))
         for path, child in _modules(module, leaves=_is_recurrent)
         if _is_recurrent(child)
         for suffix in suffixes(child)
@@ -84,10 +84,8 @@ def suffixes(module: nn.Module) -> list[str]:
     return [f"_l{k}{direction}" for k in range(module.num_layers) for direction in directions]
 
 
-def why_not_replayed(module: nn.Module) -> str | None:
-    """Why a recurrent module cannot be replayed exactly, whatever it is called with; None where it can."""
-    if isinstance(module, LSTMS + GRUS):
-        return None
+def why_not_replayed(module: nn.Module) -> str:
+    """Return why a recurrent module whose kind is not among the cells cannot be replayed exactly."""
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return f"{_type_name(module)} has no gates"
     if isinstance(module, torch.jit.ScriptModule):
@@ -132,6 +130,11 @@ def _modules(module: nn.Module, leaves: Callable[[nn.Module], bool] | None = Non
                 yield from walk(inner, f"{path}.{name}" if path else name)
 
     return walk(module, "")
+
+
+def cell_of(module: nn.Module, cells: Cells = CELLS) -> Cell | None:
+    """Return the entry of a recurrent module; None where no entry is of its type or one that it inherits from."""
+    return next((cell for cell in cells if isinstance(module, types_of(cell.torch))), None)
 
 
 def _is_recurrent(module: nn.Module) -> bool:

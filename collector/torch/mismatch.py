@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.mismatch import frames, wrong_shape
-from gatewatch.collector.torch.layers import LSTMS, layer_name
+from gatewatch.collector.torch.layers import cell_of, layer_name
 from gatewatch.collector.torch.members import children, parameters
 from gatewatch.collector.torch.probe import shapes
 
@@ -43,7 +43,7 @@ def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> str
     if (signature := _signature(module)) is not None and not _binds(signature, inputs):
         return f"its forward takes {signature}"
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and len(inputs) > 1 and not _takes_state(module, *inputs[:2]):
-        wanted = "a pair of tensors" if isinstance(module, LSTMS) else "one tensor"
+        wanted = "a pair of tensors" if _has_two_states(module) else "one tensor"
         return f"its state must be {wanted} of {module.hidden_size} units"
     return _reason_of_layer(given, module, error)
 
@@ -103,13 +103,18 @@ def _binds(signature: inspect.Signature, inputs: tuple[Any, ...]) -> bool:
     return True
 
 
+def _has_two_states(module: nn.Module) -> bool:
+    cell = cell_of(module)
+    return cell is not None and cell.states == 2
+
+
 def _takes_state(module: Any, x: Any, state: Any) -> bool:
     """Whether a state is one that a recurrent module can begin with: how many tensors, and of how many units."""
     if state is None:
         return True
     parts = state if isinstance(state, (tuple, list)) else (state,)
     hidden = getattr(module, "proj_size", 0) or module.hidden_size
-    units = (hidden, module.hidden_size) if isinstance(module, LSTMS) else (hidden,)
+    units = (hidden, module.hidden_size) if _has_two_states(module) else (hidden,)
     return len(parts) == len(units) and all(
         isinstance(part, Tensor) and part.dim() > 0 and part.shape[-1] == size
         for part, size in zip(parts, units, strict=True)

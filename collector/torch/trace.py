@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
+from gatewatch.collector.cells import Cell
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
-from gatewatch.collector.torch.calls import Call, Weights, as_array, read_call, read_weights, replay
+from gatewatch.collector.torch.calls import Call, as_array, read_call, read_weights, replay
 from gatewatch.collector.torch.initial_state import begun
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
 from gatewatch.collector.torch.members import parameters
@@ -76,10 +77,10 @@ def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
     for name, layer in layers.items():
         if offers_history(layer.module):
             continue
-        if reason := why_not_replayed(layer.module):
-            result.unreplayed[name] = reason
+        if layer.cell is None:
+            result.unreplayed[name] = why_not_replayed(layer.module)
         else:
-            watches.setdefault(layer.module, _Watch(result, runs)).names[layer.suffix] = name
+            watches.setdefault(layer.module, _Watch(layer.cell, result, runs)).names[layer.suffix] = name
     handles: list[RemovableHandle] = []
     try:
         for one, watch in watches.items():
@@ -115,13 +116,15 @@ class _Run:
     Attributes:
         module: what was called.
         names: suffix → name, of each layer that is to be recorded.
+        cell: what it is.
         weights: of each layer, as they were at the first call.
         calls: what it was called with.
     """
 
     module: nn.Module
     names: Mapping[str, str]
-    weights: list[Weights]
+    cell: Cell
+    weights: list[Any]
     calls: list[Call]
 
     def goes_on_with(self, call: Call) -> bool:
@@ -132,7 +135,8 @@ class _Run:
 class _Watch:
     """The hook of one module: it notes the calls of the thread that made it."""
 
-    def __init__(self, result: Trace, runs: list[_Run]) -> None:
+    def __init__(self, cell: Cell, result: Trace, runs: list[_Run]) -> None:
+        self._cell = cell
         self.names: dict[str, str] = {}
         self.calls = 0
         self._result = result
@@ -162,7 +166,7 @@ class _Watch:
         else:
             number = len(self._own) + 1
             names = {suffix: _numbered(name, number) for suffix, name in self.names.items()}
-            self._own.append(_Run(module, names, read_weights(module), [call]))
+            self._own.append(_Run(module, names, self._cell, read_weights(module, self._cell), [call]))
             self._runs.append(self._own[-1])
 
     def _leave_out(self, reason: str, *names: str) -> None:
@@ -174,7 +178,7 @@ class _Watch:
 def _record(run: _Run, result: Trace) -> None:
     directions = 2 if getattr(run.module, "bidirectional", False) else 1
     try:
-        replayed = replay(run.calls, run.weights, directions)
+        replayed = replay(run.calls, run.cell, run.weights, directions)
     except Exception as failure:
         result.unreplayed.update(dict.fromkeys(run.names.values(), f"its replay failed: {_said(failure)}"))
         return

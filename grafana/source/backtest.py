@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, TRAIN_METRICS
-from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, one_of, pattern, points, window
@@ -15,7 +15,7 @@ from grafana.source.queries import CONSENSUS, OF_LAYER, units
 from grafana.source.tables import link, ordered, rows
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")
-_KEEPS: Final = f"r.gate =~ /^({'|'.join(sorted(MEMORY_GATES))})$/"
+_KEEPS: Final = f"r.gate =~ {pattern(*sorted(MEMORY_GATES))}"
 _RUN: Final = (chosen("run"), chosen("phase"))
 _PRICES: Final = ("price", "close")
 

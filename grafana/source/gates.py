@@ -7,11 +7,11 @@ from typing import Any, Final
 from grafana_foundation_sdk.builders.timeseries import Panel
 from grafana_foundation_sdk.models.common import VisibilityMode
 
+from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS
-from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import chosen, flux, points, window
+from grafana.source.flux import chosen, flux, pattern, points, window
 from grafana.source.links import GATES
 from grafana.source.panels import (
     CLEAR,
@@ -31,7 +31,7 @@ from grafana.source.panels import (
 )
 from grafana.source.queries import OF_LAYER, STATES, derived, histogram, newest, state, units, worst_score
 
-_KEEPS: Final = f"r.gate =~ /^({'|'.join(sorted(MEMORY_GATES))})$/"
+_KEEPS: Final = f"r.gate =~ {pattern(*sorted(MEMORY_GATES))}"
 _ANY_GATE: Final = "(r.gate =~ /^${gate:regex}$/ or r.gate =~ /^${state:regex}$/)"
 _CELL: Final = " Of the cell state it is the tanh of the mean, which is what the output gate lets through."
 

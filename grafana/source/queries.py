@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from gatewatch.collector.cells import GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_BINS, HISTOGRAM_FIELDS, RUNS
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from grafana.source.flux import chosen, flux, points, text, window
 
+_THROUGH_TANH: Final = " or ".join(f"r.gate == {text(name)}" for name, gate in GATES.items() if gate.scale.through_tanh)
 OF_LAYER: Final = (chosen("run"), chosen("phase"), chosen("layer"))
 CONSENSUS: Final = 'r.detector == "consensus"'
 STATES: Final = {
@@ -74,7 +76,7 @@ def units(measurement: str, letter: str, gate: str) -> str:
         _every(gate),
         points(measurement, (), f"r._field =~ /^{letter}[0-9]/", *OF_LAYER, gate),
         "  |> aggregateWindow(every: every, fn: mean, createEmpty: false)",
-        '  |> map(fn: (r) => ({r with _value: if r.gate == "cell" then math.tanh(x: r._value) else r._value}))',
+        f"  |> map(fn: (r) => ({{r with _value: if {_THROUGH_TANH} then math.tanh(x: r._value) else r._value}}))",
         '  |> keep(columns: ["_time", "_value", "_field"])',
         '  |> group(columns: ["_field"])',
     )

@@ -7,22 +7,14 @@ from typing import Final
 from grafana_foundation_sdk.builders.dashboard import QueryVariable
 from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
 
-from gatewatch.collector.schema import GATE_SCALES, GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
+from gatewatch.collector.cells import CELLS, GATES, MEMORY_GATES
+from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
 from grafana.source.flux import DATASOURCE, chosen, flux, pattern, points, text
 from grafana.source.queries import CONSENSUS
 
-SIGMOID: Final = tuple(gate for gate, scale in GATE_SCALES.items() if scale.low == 0)
+SIGMOID: Final = tuple(name for name, gate in GATES.items() if gate.scale.low == 0)
 """The gates between 0 and 1; what a layer has beside them lies between −1 and 1, or, as the cell state, beyond."""
-TITLES: Final = {
-    "input": "Input Signal Flow",
-    "forget": "Forget Gate Activation",
-    "cell": "Cell State Evolution",
-    "output": "Output Gate Response",
-    "update": "Update Gate Activation",
-    "reset": "Reset Gate Activation",
-    "candidate": "Candidate Values",
-    "hidden": "Hidden State",
-}
+TITLES: Final = {name: GATES[name].title for cell in CELLS for name in cell.pictured}
 """Gate → what its pictures are called; in this order they are shown."""
 _TITLED: Final = r"/^\d\d (?<text>.*)\|(?<value>[^|]*)$/"
 _SCHEMA: Final = 'import "influxdata/influxdb/schema"'
@@ -118,7 +110,7 @@ def gate() -> QueryVariable:
     """The gates of the chosen layer, of which one is chosen; the one that keeps the memory comes first."""
     query = flux(
         _values("gate", GATE_STATS, chosen("run"), chosen("phase"), chosen("layer")),
-        "  |> map(fn: (r) => ({r with later: if r._value =~ /^(forget|update)$/ then 0 else 1}))",
+        f"  |> map(fn: (r) => ({{r with later: if r._value =~ {pattern(*sorted(MEMORY_GATES))} then 0 else 1}}))",
         '  |> sort(columns: ["later", "_value"])',
         '  |> keep(columns: ["_value"])',
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
+from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES
 from gatewatch.jobs.alerts.rule import GATE, LAYER, PARAM, Rule
-from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
 
 _GATES: Final = MappingProxyType({"gate": tuple(sorted(MEMORY_GATES))})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from gatewatch.collector.schema import GRU_GATES, LSTM_GATES, PHASES, clean_name
+from gatewatch.collector.cells import CELLS, GATES
+from gatewatch.collector.schema import PHASES, clean_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,10 @@ DETECTORS: Final = ("consensus", "isolation_forest", "robust", "rules")
 MAX_POINTS: Final = 400
 _REDUCE: Final[Mapping[str, Callable[[NDArray[np.float64]], float]]] = {"mean": np.mean, "min": np.min, "max": np.max}
 _PARAMS: Final = ("kernel", "recurrent", "bias")
-_ORDER: Final = {gate: i for i, gate in enumerate(dict.fromkeys([*GRU_GATES[:2], *LSTM_GATES, *GRU_GATES, *_PARAMS]))}
+_PLACES: Final = {gate: [cell.gate_names.index(gate) for cell in CELLS if gate in cell.gate_names] for gate in GATES}
+_ORDER: Final = {gate: max(places) for gate, places in _PLACES.items()} | {
+    param: len(GATES) + i for i, param in enumerate(_PARAMS)
+}
 
 
 class Key(NamedTuple):

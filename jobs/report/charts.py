@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gatewatch.collector.schema import gate_scale
+from gatewatch.collector.cells import gate_scale
 from gatewatch.jobs.findings.axis import dates
 from gatewatch.jobs.findings.series import column
 from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, fit, line, points

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from gatewatch.collector.cells import CELLS
 from gatewatch.collector.schema import PHASES, clean_name, path_name
-from gatewatch.jobs.report.panels import GRU_PANELS, LSTM_PANELS, batch_mean, thin
+from gatewatch.jobs.report.panels import batch_mean, thin
 from gatewatch.jobs.text import join_words
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_SHOWN: Final = frozenset(LSTM_PANELS) | frozenset(GRU_PANELS)
+_SHOWN: Final = frozenset(gate for cell in CELLS for gate in cell.pictured)
 _NAME: Final = re.compile(r"gate_epoch_(\d+)\.npz")
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import gate_scale
 from gatewatch.jobs.findings.axis import dates, interpolate_times
 from gatewatch.jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
 from gatewatch.jobs.text import plotly_text
@@ -53,7 +53,7 @@ def render_gate_heatmap(
             other. It starts on the last.
         layer_name: shown as it stands, never as markup.
         metric_type: `activation` (mean over the batch), `saturation` (share of the batch beyond the limits of
-            `schema.gate_scale`) or `variability` (standard deviation over the batch).
+            `cells.gate_scale`) or `variability` (standard deviation over the batch).
         times: what stands on the time axis for each position, as many as the arrays are long: numbers, or an array of
             datetime64; 0, 1, … without.
         time_label: what that axis counts.

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from gatewatch.collector.cells import CELLS, Cells, gate_scale, gates_by_name
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import MAX_PROFILE, gate_scale
+from gatewatch.collector.schema import MAX_PROFILE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 GateArrays = Mapping[str, "ArrayLike"]
 METRICS: Final = ("activation", "saturation", "variability")
-
-LSTM_PANELS: Final = {
-    "input": "Input Signal Flow",
-    "forget": "Forget Gate Activation",
-    "cell": "Cell State Evolution",
-    "output": "Output Gate Response",
-}
-GRU_PANELS: Final = {
-    "update": "Update Gate Activation",
-    "reset": "Reset Gate Activation",
-    "candidate": "Candidate State",
-    "hidden": "Hidden State Evolution",
-}
 
 
 @dataclass(frozen=True)
@@ -48,23 +37,29 @@ class Picture:
     infinite: int
 
 
-def panels_of(frames: Sequence[Mapping[str, Any]], where: str) -> dict[str, str]:
-    """Choose the four gates that are shown, each with its title: those of an LSTM, or of a GRU where the names say so.
+def panels_of(frames: Sequence[Mapping[str, Any]], where: str, cells: Cells = CELLS) -> dict[str, str]:
+    """Return the gates that are shown, each with its title: those of the first cell of which the frames have a gate.
+
+    A gate that several cells have says less than one that a single cell has, so it counts only where there is none.
+
+    Args:
+        frames: mappings of gate to array.
+        where: what to call the frames in an error.
+        cells: that may be shown.
 
     Raises:
-        ConfigError: no frame has a gate of either.
+        ConfigError: no frame has a gate of one of them.
     """
     names = {name for frame in frames for name in frame}
-    for panels in (LSTM_PANELS, GRU_PANELS):
-        if names & (set(panels) - {"candidate", "hidden"}):
-            return panels
-    if names & set(GRU_PANELS):
-        return GRU_PANELS
-    found = f"it has {', '.join(map(repr, sorted(map(str, names))))}" if names else "it is empty"
-    raise ConfigError(
-        f"{where}: no gate to show, {found}; give a mapping of gate to array with gates of an LSTM "
-        f"({', '.join(LSTM_PANELS)}) or of a GRU ({', '.join(GRU_PANELS)})"
-    )
+    shared = Counter(gate for cell in cells for gate in cell.gate_names)
+    own = {name for name in names if shared[name] == 1}
+    for present in (own, names):
+        for cell in cells:
+            if present & set(cell.pictured):
+                return {gate: gates_by_name(cells)[gate].title for gate in cell.pictured}
+    held = f"it has {', '.join(map(repr, sorted(map(str, names))))}" if names else "it is empty"
+    of_cells = " or ".join(f"of {cell.name} ({', '.join(cell.pictured)})" for cell in cells)
+    raise ConfigError(f"{where}: no gate to show, {held}; give a mapping of gate to array with gates {of_cells}")
 
 
 def labelled_frames(gate_data: Any, where: str) -> tuple[list[str] | None, list[GateArrays]]:
@@ -97,7 +92,7 @@ def picture(values: ArrayLike, gate: str, metric: str, where: str) -> Picture:
 
     Args:
         values: (time, units) or (batch, time, units); NaN where masked.
-        gate: its name, for the limits of saturation (`schema.gate_scale`).
+        gate: its name, for the limits of saturation (`cells.gate_scale`).
         metric: `activation`, the mean over the batch; `saturation`, the share of the batch beyond the limits;
             `variability`, the standard deviation over the batch.
         where: what to call the array in an error.

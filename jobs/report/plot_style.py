@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from gatewatch.collector.cells import GATES
 from gatewatch.jobs.findings.axis import dates
 from gatewatch.jobs.findings.series import binned
 from gatewatch.jobs.text import plotly_text
@@ -20,16 +21,7 @@ if TYPE_CHECKING:
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"
 OTHER: Final = "#888888"
 PALETTE: Final = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
-GATE_COLOURS: Final = {
-    "input": BLUE,
-    "update": BLUE,
-    "forget": RED,
-    "reset": RED,
-    "candidate": PURPLE,
-    "cell": GREEN,
-    "output": ORANGE,
-    "hidden": SKY,
-}
+GATE_COLOURS: Final = {name: gate.colour for name, gate in GATES.items()}
 PHASE_COLOURS: Final = {"train": BLUE, "validation": RED, "backtest": PURPLE, "live": GREEN}
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS_FIELDS, HISTOGRAM_FIELDS, FieldValue, Point, gate_scale
+from gatewatch.collector.cells import MEMORY_GATES, gate_scale
+from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS_FIELDS, HISTOGRAM_FIELDS, FieldValue, Point
 from gatewatch.jobs.scoring import metrics as derive
 from gatewatch.jobs.scoring.captures import Captures, Pair
 from gatewatch.jobs.scoring.signals import MODEL
@@ -88,7 +89,7 @@ def _of_gate(captures: Captures, newest: Captures, series: Pair, normal: Normal 
     }
     if normal is not None and (usual := normal.histograms(series, newest.step)) is not None:
         found["drift_baseline"] = derive.drift_from(newest.gates[series][:, bins], usual)
-    if gate in derive.MEMORY_GATES:
+    if gate in MEMORY_GATES:
         found["memory_timescale"] = derive.memory_timescale(newest.statistic(series, "mean"))
     if (units := captures.units.get(series)) is not None:
         scale = gate_scale(gate)

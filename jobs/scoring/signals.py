@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.schema import gate_scale
+from gatewatch.collector.cells import gate_scale
 from gatewatch.jobs.scoring.captures import Captures
 
 Array = NDArray[np.floating[Any]]

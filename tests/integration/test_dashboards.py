@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 from influxdb_client.client.influxdb_client import InfluxDBClient
 
+from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, GRU_GATES, LSTM_GATES, RUNS, Point
+from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, Point
 from gatewatch.jobs.findings.run_state import life
 from grafana.emulator.check import ANNOTATIONS, VARIABLES, Asked, ask, check
 from grafana.emulator.frames import MAX_SERIES, FluxError, FluxSource
@@ -259,7 +260,7 @@ class TestSource:
         frames = source.ask(query).frames
         with InfluxDBClient(influxd.url, influxd.token, org=influxd.org) as client:
             tables = client.query_api().query(query)
-        assert len(frames) == len(tables) == len(GRU_GATES)
+        assert len(frames) == len(tables) == len(GRU.gate_names)
         for frame, table in zip(frames, tables, strict=True):
             assert frame.numbers[0].values == [record.get_value() for record in table.records]
             moments = [record.get_time().timestamp() for record in table.records]
@@ -328,7 +329,7 @@ class TestVariables:
         found = layers_of(boards["gatewatch-gates"], source, now, run=seeded.HOSTILE, phase="train")
         assert found == [seeded.HOSTILE_LAYER, "a", "z"]
 
-    @pytest.mark.parametrize(("run", "gates"), [(seeded.COLLAPSED, LSTM_GATES), (seeded.GRU, GRU_GATES)])
+    @pytest.mark.parametrize(("run", "gates"), [(seeded.COLLAPSED, LSTM.gate_names), (seeded.GRU, GRU.gate_names)])
     def test_each_run_shows_its_own_gates(self, opened, run, gates):
         found = opened("gates", run=run)
         shown = options(found["gate"]) + options(found["state"])

@@ -28,6 +28,7 @@ import pytest
 import torch
 from torch import nn
 
+from gatewatch.collector.cells import LSTM
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.run_session import CLOSE_SECONDS, RunSession
 from gatewatch.collector.schema import (
@@ -36,7 +37,6 @@ from gatewatch.collector.schema import (
     GATE_TIME,
     GATE_UNITS,
     LAYER_UPDATES,
-    LSTM_GATES,
     RUNS,
     TRAIN_METRICS,
     Point,
@@ -97,7 +97,7 @@ def assert_whole(store, steps=range(1, 9), run="r", state="completed"):
     for measurement in (GATE_STATS, GATE_UNITS, GATE_TIME, LAYER_UPDATES, TRAIN_METRICS):
         assert steps_of(store, run, measurement) == steps, measurement
     for measurement in (GATE_STATS, GATE_UNITS, GATE_TIME):
-        assert len(store.read(measurement, run=run)) == len(LSTM_GATES) * len(steps)
+        assert len(store.read(measurement, run=run)) == len(LSTM.gate_names) * len(steps)
     told = store.runs().set_index("run").loc[run]
     assert told["state"] == state
     if state == "completed":
@@ -317,7 +317,7 @@ def test_a_full_disk_to_the_end(front, stored, disk, monkeypatch, brief, said):
 
     train(front.url, 12, meanwhile=meanwhile)
     (lost,) = said("are lost")
-    assert int(re.search(r"([\d,]+) points are lost", lost)[1].replace(",", "")) > 4 * 3 * len(LSTM_GATES)
+    assert int(re.search(r"([\d,]+) points are lost", lost)[1].replace(",", "")) > 4 * 3 * len(LSTM.gate_names)
     disk.empty()
     comes_back(front)
     train(front.url, run="next")
@@ -373,7 +373,7 @@ def test_the_spool_is_deleted_in_mid_run(front, stored, said):
     assert arrived[-7:] == [*range(6, 13)]
     lost = 12 - len(arrived)
     dropped = int(stored.read(COLLECTOR_HEALTH, run="r")["dropped"].iloc[-1])
-    assert dropped >= lost * 3 * len(LSTM_GATES) > 0
+    assert dropped >= lost * 3 * len(LSTM.gate_names) > 0
     assert len(said("deleted")) == 1
 
 
@@ -404,7 +404,7 @@ def test_a_full_spool(front, stored, tmp_path, monkeypatch, said):
     assert gone == [*range(gone[0], gone[-1] + 1)]
     assert 1 < gone[0] < gone[-1] < 60
     health = stored.read(COLLECTOR_HEALTH, run="r").iloc[-1]
-    assert health["dropped"] >= (64 - len(kept)) * 3 * len(LSTM_GATES)
+    assert health["dropped"] >= (64 - len(kept)) * 3 * len(LSTM.gate_names)
     assert len(said("the oldest points go")) == 1
 
 
@@ -597,7 +597,7 @@ def test_points_past_the_retention(influxd, stored, monkeypatch, said):
     assert steps_of(influxd.store(bucket)) == [1, 2, 5, 6, 7, 8]
     assert len(said("retention")) == 1
     (entry,) = waiting(spool_root())
-    assert entry.rejected == 2 * 3 * len(LSTM_GATES)
+    assert entry.rejected == 2 * 3 * len(LSTM.gate_names)
 
 
 def test_a_proxy_that_limits_the_size(front, stored, monkeypatch, said):
@@ -744,7 +744,7 @@ def test_the_end_of_a_process_whose_server_never_answers(front, tmp_path):
         assert int(process.stdout.readline()) == -signal.SIGTERM
         assert process.wait(30) == 0
         assert time.monotonic() - begin < 6.0
-    assert sum(entry.points for entry in waiting(spool_root())) >= 2 * 50 * 3 * len(LSTM_GATES)
+    assert sum(entry.points for entry in waiting(spool_root())) >= 2 * 50 * 3 * len(LSTM.gate_names)
 
 
 def refused_at_first(url, match):
@@ -911,7 +911,7 @@ def test_weights_that_are_nan(influxd, stored, said):
                 module.lstm.weight_hh_l0[0] = torch.nan
 
     train(influxd.url, meanwhile=poison, metrics=lambda step: {"loss": 1.0 if step < 5 else torch.nan})
-    assert len(stored.read(GATE_STATS)) == 8 * len(LSTM_GATES)
+    assert len(stored.read(GATE_STATS)) == 8 * len(LSTM.gate_names)
     assert steps_of(stored, measurement=GATE_UNITS) == [1, 2, 3, 4]
     assert stored.runs()["state"].tolist() == ["completed"]
     for measurement in (GATE_STATS, LAYER_UPDATES, TRAIN_METRICS):

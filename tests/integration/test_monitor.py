@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from gatewatch import GateMonitor, gates, open_store
+from gatewatch.collector.cells import LSTM
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.schema import LSTM_GATES
 
 X = np.random.default_rng(0).normal(size=(64, 7, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 1)).astype("float32")
@@ -61,7 +61,7 @@ def test_one_line_in_a_script_writes_every_measurement(place):
     store = open_store()
     assert (place / "gatewatch.db").exists()
     stats = store.read("gate_stats", run=monitor.run)
-    assert set(stats["gate"]) == set(LSTM_GATES)
+    assert set(stats["gate"]) == set(LSTM.gate_names)
     assert set(stats["layer"]) == {"memory"}
     assert set(stats["symbol"]) == {"GOOG"}
     assert set(stats["phase"]) == {"train"}

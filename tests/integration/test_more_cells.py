@@ -13,18 +13,20 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
 from gatewatch import GateMonitor, gates, open_store
+from gatewatch.collector import cells
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras import layer_replay, patched_call
+from gatewatch.collector.keras import patched_call
 from gatewatch.collector.keras import trace as trace_module
 from gatewatch.collector.keras.layers import recurrent_layers, why_not_replayed
 from gatewatch.collector.keras.trace import trace
-from gatewatch.collector.replay import LSTMWeights
+from gatewatch.collector.replay import LSTMWeights, replay_lstm
 from gatewatch.collector.runtime import signals
 from tests import reference
 from tests.integration.test_gates import SHAPE, assert_gates, batch, randomised
@@ -415,29 +417,26 @@ def test_a_cell_of_another_precision_than_its_layer(cell, layer):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_float16", "mixed_bfloat16"])
-def test_a_wrong_replay_is_refused_in_every_precision(dtype, monkeypatch):
-    right = layer_replay.replay_lstm
-
+def test_a_wrong_replay_is_refused_in_every_precision(dtype):
     def forget_and_input_exchanged(x, weights, *rest):
         order = np.r_[4:8, 0:4, 8:16]
         kernel, recurrent, bias = (w[..., order] for w in (weights.kernel, weights.recurrent, weights.bias))
-        return right(x, LSTMWeights(kernel, recurrent, bias), *rest)
+        return replay_lstm(x, LSTMWeights(kernel, recurrent, bias), *rest)
 
-    monkeypatch.setattr(layer_replay, "replay_lstm", forget_and_input_exchanged)
     model = keras.Sequential([keras.Input(SHAPE[1:]), LSTM(4, dtype=dtype, return_sequences=True, name="wrong")])
-    found = looked_at(model, batch(), verify=True)
+    wrong = (replace(cells.LSTM, replay=forget_and_input_exchanged),)
+    found = looked_at(model, batch(), verify=True, cells=wrong)
     assert not found.layers
     assert "differs from its own output by" in found.unreplayed["wrong"]
 
 
-def test_a_replay_that_is_wrong_in_one_slice_is_no_part_of_the_whole(monkeypatch):
-    right = layer_replay.replay_lstm
-    monkeypatch.setattr(layer_replay, "replay_lstm", lambda x, *rest: right(-x if x.mean() > 9 else x, *rest))
+def test_a_replay_that_is_wrong_in_one_slice_is_no_part_of_the_whole():
+    wrong = replace(cells.LSTM, replay=lambda x, *rest: replay_lstm(-x if x.mean() > 9 else x, *rest))
     stack = RNN([LSTMCell(3), GRUCell(3)], return_sequences=True, name="stack")
     model = keras.Sequential([keras.Input(SLICES.shape[1:]), keras.layers.TimeDistributed(stack, name="each")])
     x = SLICES.copy()
     x[:, 1] += 10
-    found = looked_at(model, x, verify=True)
+    found = looked_at(model, x, verify=True, cells=(wrong, cells.GRU))
     assert not found.layers
     assert list(found.unreplayed) == ["each/stack"]
 

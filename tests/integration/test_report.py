@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import GRU_GATES, LSTM_GATES, Point, path_name
+from gatewatch.collector.schema import Point, path_name
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.report.page import write_report
 from tests.integration.conftest import Visit
@@ -30,7 +31,9 @@ def store(tmp_path):
     store.close()
 
 
-def seed(store, run="goog-1", layers=("lstm",), gates=LSTM_GATES, *, captures=40, fault=25, start=START, **options):
+def seed(
+    store, run="goog-1", layers=("lstm",), gates=LSTM.gate_names, *, captures=40, fault=25, start=START, **options
+):
     """A run whose first layer's forget (or update) gate collapses at capture `fault`."""
     log_dir, phases, scored = options.get("log_dir", ""), options.get("phases", ("train",)), options.get("scored", True)
     config = {"log_dir": str(log_dir), "every": "auto", "versions": {"keras": "3.12.0"}, **options.get("config", {})}
@@ -64,7 +67,7 @@ def seed(store, run="goog-1", layers=("lstm",), gates=LSTM_GATES, *, captures=40
     store.write(points)
 
 
-def save_epoch(folder, epoch, run, layer="lstm", gates=LSTM_GATES, phase="train"):
+def save_epoch(folder, epoch, run, layer="lstm", gates=LSTM.gate_names, phase="train"):
     rng = np.random.default_rng(epoch)
     path = folder / f"gate_epoch_{epoch}.npz"
     arrays = {f"{layer}/{gate}": rng.random((3, 12, 8)).astype(np.float32) for gate in gates}
@@ -110,7 +113,7 @@ def test_it_lists_the_facts_of_the_run_and_every_gate(store, tmp_path):
     page = report(store, tmp_path).read_text()
     for fact in ("goog-1", "completed", "2026-05-28", "40 s", "400", "keras 3.12.0", "sequential", "symbol=GOOG"):
         assert fact in page
-    assert page.count('<td class="layer">lstm</td>') == len(LSTM_GATES)
+    assert page.count('<td class="layer">lstm</td>') == len(LSTM.gate_names)
     assert '<td class="n">90 %</td>' in page
 
 
@@ -141,10 +144,10 @@ def test_a_run_that_has_only_begun_has_a_report(store, tmp_path):
 
 
 def test_epoch_files_of_this_run_become_frames(store, tmp_path):
-    seed(store, log_dir=tmp_path, gates=GRU_GATES)
+    seed(store, log_dir=tmp_path, gates=GRU.gate_names)
     for epoch in range(3):
-        save_epoch(tmp_path, epoch, "goog-1", gates=GRU_GATES)
-    save_epoch(tmp_path, 7, "another run", gates=GRU_GATES)
+        save_epoch(tmp_path, epoch, "goog-1", gates=GRU.gate_names)
+    save_epoch(tmp_path, 7, "another run", gates=GRU.gate_names)
     (heatmap,) = heatmaps(report(store, tmp_path).read_text())
     steps = heatmap["layout"]["sliders"][0]["steps"]
     assert [step["label"] for step in steps] == ["epoch 0", "epoch 1", "epoch 2"]
@@ -197,9 +200,9 @@ def test_phases_are_told_apart(store, tmp_path):
     seed(store, phases=("train", "backtest"))
     page = report(store, tmp_path).read_text()
     assert "<th>Phase</th>" in page
-    assert page.count('--phase:#0072b2">train</span>') > len(LSTM_GATES)
-    assert page.count('--phase:#cc79a7">backtest</span>') > len(LSTM_GATES)
-    assert [len(chart["data"]) for chart in charts(page, "Anomaly scores of lstm")] == [len(LSTM_GATES)] * 2
+    assert page.count('--phase:#0072b2">train</span>') > len(LSTM.gate_names)
+    assert page.count('--phase:#cc79a7">backtest</span>') > len(LSTM.gate_names)
+    assert [len(chart["data"]) for chart in charts(page, "Anomaly scores of lstm")] == [len(LSTM.gate_names)] * 2
     assert [heatmap["layout"]["sliders"][0]["steps"][-1]["label"] for heatmap in heatmaps(page)] == ["390"] * 2
 
 
@@ -223,7 +226,7 @@ def seed_market(store, run="bt", *, backtest=60, live=40, step=3600 * SECOND, li
         for i in range(count):
             at, told = begin + i * step, {"price": 1.2 + i / 1000, "position": 0.5, "equity": 100.0 + i}
             points.append(Point("train_metrics", tags, {**told, "step": i + 1, "epoch": 0}, at))
-            for gate in LSTM_GATES:
+            for gate in LSTM.gate_names:
                 place = {**tags, "layer": "memory", "gate": gate}
                 stats = {"mean": 0.5, "p05": 0.4, "p95": 0.6, "nan_count": 0, "step": i + 1}
                 points.append(Point("gate_stats", place, stats, at))

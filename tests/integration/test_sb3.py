@@ -27,8 +27,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 from torch.optim import optimizer as optimizers
 
 from gatewatch import open_store
+from gatewatch.collector.cells import LSTM
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import LSTM_GATES
 from gatewatch.sb3 import GateMonitorCallback
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def own_loop(lstm, x, starts):
     lstm.eval()
     steps, envs = starts.shape
     h, c = (torch.zeros(lstm.num_layers, envs, lstm.hidden_size) for _ in "hc")
-    found = {gate: [[] for _ in range(lstm.num_layers)] for gate in LSTM_GATES}
+    found = {gate: [[] for _ in range(lstm.num_layers)] for gate in LSTM.gate_names}
     with torch.no_grad():
         for t in range(steps):
             going = torch.as_tensor(1 - starts[t], dtype=torch.float32)[None, :, None]
@@ -116,7 +116,7 @@ def own_loop(lstm, x, starts):
                 w, u, b, d = (getattr(lstm, f"{name}_l{k}") for name in NAMES)
                 i, f, g, o = (below @ w.T + before[k] @ u.T + b + d).chunk(4, dim=-1)
                 values = (i.sigmoid(), f.sigmoid(), g.tanh(), c[k], o.sigmoid(), h[k])
-                for gate, value in zip(LSTM_GATES, values, strict=True):
+                for gate, value in zip(LSTM.gate_names, values, strict=True):
                     found[gate][k].append(value)
                 below = h[k]
     return {gate: [torch.stack(one, dim=1).numpy() for one in layers] for gate, layers in found.items()}
@@ -150,7 +150,7 @@ def test_gates_are_those_of_the_policys_own_lstm(options, layers, starts):
     for layer in layers:
         path, suffix = layer.split("/l")
         expected = own_loop(getattr(model.policy, path), x, episode_starts)
-        for gate in LSTM_GATES:
+        for gate in LSTM.gate_names:
             np.testing.assert_allclose(found[f"{layer}/{gate}"], expected[gate][int(suffix)], rtol=0, atol=1e-6)
     assert read("collector_health", callback.run)["replay_error"].max() < 1e-6
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gatewatch import StateAnalyzer
-from gatewatch.collector.schema import gate_scale
+from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.statistics import gate_statistics
 from gatewatch.collector.updates import update_fields
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, gate_scale
+from gatewatch.collector.cells import gate_scale
+from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
 from gatewatch.jobs.scoring.captures import Captures
 from gatewatch.jobs.scoring.signals import (
     FLOORS,

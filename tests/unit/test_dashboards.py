@@ -11,7 +11,7 @@ import pytest
 import yaml
 from grafana_foundation_sdk.models import units
 
-from gatewatch.collector.schema import GATE_SCALES
+from gatewatch.collector.cells import GATES
 from grafana.emulator.check import panels, time_range
 from grafana.emulator.references import problems
 from grafana.source import DASHBOARDS, build, dashboards, differing, files, panel_id
@@ -187,7 +187,7 @@ class TestDashboards:
         assert names == ["tag", "value", "run", "phase", "layer", "gate", "state"]
 
     def test_every_gate_has_a_title(self):
-        assert set(TITLES) == set(GATE_SCALES)
+        assert set(TITLES) == set(GATES)
         assert set(SIGMOID) == {"input", "forget", "output", "update", "reset"}
 
     def test_the_runbook_has_every_section_of_the_file(self, boards):

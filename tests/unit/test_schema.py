@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import (
     MAX_USER_TAGS,
@@ -19,7 +20,6 @@ from gatewatch.collector.schema import (
     check_run,
     check_tags,
     clean_name,
-    gate_scale,
     name_problem,
     path_name,
     point_problem,

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gatewatch.collector.schema import GATE_SCALES, GATE_STATS_FIELDS, HISTOGRAM_FIELDS, MAX_PROFILE, gate_scale
+from gatewatch.collector.cells import GATES, gate_scale
+from gatewatch.collector.schema import GATE_STATS_FIELDS, HISTOGRAM_FIELDS, MAX_PROFILE
 from gatewatch.collector.statistics import (
     dormant_units,
     gate_statistics,
@@ -29,7 +30,7 @@ COUNTS = {"dead_units", "nan_count", "inf_count"}
 IN_TIME = {"zero_crossing_rate", "dead_units"}
 """What depends on where a value stands; everything else only on which values there are."""
 
-scales = st.sampled_from(sorted(set(GATE_SCALES.values()), key=lambda scale: scale.low))
+scales = st.sampled_from(sorted({gate.scale for gate in GATES.values()}, key=lambda scale: scale.low))
 dtypes = st.sampled_from([np.float32, np.float64])
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 5))
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
 from gatewatch.jobs.scoring.captures import Captures, Pair
-from gatewatch.jobs.scoring.metrics import MEMORY_GATES
 from gatewatch.jobs.scoring.metrics.windows import median
 from gatewatch.jobs.scoring.residuals import Deviations
 from gatewatch.jobs.scoring.signals import NONE, Channel

@@ -7,7 +7,6 @@ from typing import Final
 
 from gatewatch.jobs.scoring.metrics.gates import (
     DRIFT_CAPTURES,
-    MEMORY_GATES,
     REGIME_CAPTURES,
     SATURATION_CAPTURES,
     TREND_CAPTURES,
@@ -56,7 +55,6 @@ __all__ = [
     "GAP_POINTS",
     "GRADIENT_CAPTURES",
     "LOOK_BACK",
-    "MEMORY_GATES",
     "RANK_CAPTURES",
     "REGIME_CAPTURES",
     "SATURATION_CAPTURES",

@@ -19,8 +19,6 @@ VOLATILITY_STEPS: Final = 20
 """The steps over which volatility is taken: a month of trading days."""
 REGIME_CAPTURES: Final = 64
 """The captures over which a gate is held against volatility: enough to see more than one regime."""
-MEMORY_GATES: Final = frozenset({"forget", "update"})
-"""The gates whose activation is the share of the old state that is kept."""
 _STILL: Final = 1e-7
 """A standard deviation below this is that of rounded numbers."""
 

@@ -1,0 +1,116 @@
+"""The LSTM: its weights, as each framework lays them out, and its recurrence with every gate kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gatewatch.collector.replay.activations import ACTIVATIONS
+from gatewatch.collector.replay.recurrence import (
+    Array,
+    Mask,
+    ReadAttribute,
+    Replay,
+    begin,
+    carry,
+    empty_by_time,
+    finish,
+    project,
+    steps,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LSTMWeights:
+    """The weights of an LSTM; the columns of each are in the order input, forget, candidate, output.
+
+    Attributes:
+        kernel: (F, 4U).
+        recurrent: (U, 4U); (P, 4U) with a projection.
+        bias: (4U,), or None.
+        activation: of candidate and cell, a name in `ACTIVATIONS`.
+        recurrent_activation: of the three gates.
+        projection: (U, P), from a step's output to its hidden state, or None.
+    """
+
+    kernel: Array
+    recurrent: Array
+    bias: Array | None
+    activation: str = "tanh"
+    recurrent_activation: str = "sigmoid"
+    projection: Array | None = None
+
+
+@np.errstate(over="ignore", invalid="ignore", under="ignore")  # an exploded network is shown as it is
+def replay_lstm(
+    x: Array,
+    weights: LSTMWeights,
+    states: tuple[Array, ...] | None = None,
+    mask: Mask | None = None,
+    reverse: bool = False,
+) -> Replay:
+    """Run an LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000) over a batch.
+
+    The projection of the hidden state is that of Sak et al. 2014.
+
+    Args:
+        x: the inputs, (B, T, F).
+        weights: of the layer.
+        states: the hidden and the cell state to begin with, each (B, U), the hidden one (B, P) with a projection;
+            zeros where None.
+        mask: (B, T), False where a step is to be skipped.
+        reverse: whether the cell reads the sequence from its end.
+    """
+    projection = weights.projection
+    units, hidden = weights.recurrent.shape[1] // 4, weights.recurrent.shape[0]
+    # Columns in the order input, forget, output, candidate, so that all sigmoids of a step are one block.
+    order = np.r_[0 : 2 * units, 3 * units : 4 * units, 2 * units : 3 * units]
+    recurrent = np.ascontiguousarray(weights.recurrent[:, order])
+    z = project(x, weights.kernel[:, order], None if weights.bias is None else weights.bias[order])
+    length, batch = z.shape[:2]
+    cells, outputs = empty_by_time(z, units), empty_by_time(z, hidden)
+    h, c = begin(states, batch, (hidden, units), z.dtype)
+    gate, squash = ACTIVATIONS[weights.recurrent_activation], ACTIVATIONS[weights.activation]
+    product = np.empty((batch, 4 * units), z.dtype)
+    for t in steps(length, reverse):
+        a = z[t]
+        a += np.matmul(h, recurrent, out=product)
+        a[:, : 3 * units] = gate(a[:, : 3 * units])
+        a[:, 3 * units :] = squash(a[:, 3 * units :])
+        i, f, o, g = (a[:, k * units : (k + 1) * units] for k in range(4))
+        new_c = np.multiply(f, c, out=cells[t])
+        new_c += i * g
+        if projection is None:
+            new_h = np.multiply(o, squash(new_c), out=outputs[t])
+        else:
+            new_h = np.matmul(o * squash(new_c), projection, out=outputs[t])
+        if mask is not None:
+            carry(mask[:, t], (new_h, h), (new_c, c))
+        h, c = new_h, new_c
+    gates = {
+        "input": z[:, :, :units],
+        "forget": z[:, :, units : 2 * units],
+        "candidate": z[:, :, 3 * units :],
+        "cell": cells,
+        "output": z[:, :, 2 * units : 3 * units],
+        "hidden": outputs,
+    }
+    return finish(gates, outputs, (h, c), mask)
+
+
+def lstm_from_keras(read: ReadAttribute) -> LSTMWeights:
+    """Return the weights of a `keras.layers.LSTMCell`."""
+    activations = read("activation"), read("recurrent_activation")
+    return LSTMWeights(read("kernel"), read("recurrent_kernel"), read("bias"), *activations)
+
+
+def lstm_from_torch(read: ReadAttribute) -> LSTMWeights:
+    """Return the weights of one layer of a `torch.nn.LSTM`, or of a `torch.nn.LSTMCell`."""
+    bias, projection = read("bias_ih"), read("weight_hr")
+    return LSTMWeights(
+        read("weight_ih").T,
+        read("weight_hh").T,
+        None if bias is None else bias + read("bias_hh"),
+        projection=None if projection is None else projection.T,
+    )
