@@ -7,18 +7,17 @@ from typing import Any, Final
 from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import chosen, flux, one_of, points
+from grafana.source.flux import chosen, flux, keep, one_of, pipe, points, values
 from grafana.source.links import COMPARE
 from grafana.source.panels import over
 
 POINTS: Final = 200
 """Of a line: the steps are taken together in so many equal parts."""
-_OF_GATE: Final = (chosen("phase"), chosen("layer"), chosen("gate"))
 _RUNS: Final = (("run", "1"), ("other", "2"))
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     runs = [variables.run(), variables.run("other", "With", besides="run")]
     return board(
         COMPARE,
@@ -31,77 +30,48 @@ def dashboard() -> dict[str, Any]:
 
 
 def _panels() -> list[Any]:
-    same = "Healthy: the same course. Where they part, look at what differs there."
     step = " Over the step, not over time."
-    return [
-        _panel("Loss", f"The training loss of both runs.{step} {same}", TRAIN_METRICS, "loss", (chosen("phase"),)),
-        _panel(
-            "Validation loss",
-            f"Of both runs.{step} Healthy: not above the other.",
-            TRAIN_METRICS,
-            "val_loss",
-            (chosen("phase"),),
-        ),
-        _panel("Mean of the gate", f"Mean activation of the chosen gate.{step} {same}", GATE_STATS, "mean", _OF_GATE),
-        _panel(
-            "Fully open",
-            f"Share of the chosen gate's activations at its high end.{step} {same}",
-            GATE_STATS,
-            "saturated_high",
-            _OF_GATE,
-        ),
-        _panel(
-            "Fully shut",
-            f"Share of the chosen gate's activations at its low end.{step} {same}",
-            GATE_STATS,
-            "saturated_low",
-            _OF_GATE,
-        ),
-        _panel(
-            "Spread of the gate",
-            f"Standard deviation of its activations.{step} {same} Near 0: its units have become alike.",
-            GATE_STATS,
-            "std",
-            _OF_GATE,
-        ),
-        _panel(
-            "Gradient norm",
-            f"Of the recurrent weights of the chosen layer, before clipping.{step} {same}",
-            LAYER_UPDATES,
-            "gradient_norm",
-            (chosen("phase"), chosen("layer"), one_of("param", "recurrent")),
-        ),
-        _panel(
-            "Update ratio",
-            f"How far a step moves the recurrent weights, relative to their size.{step} Healthy: around 1e-3 in both.",
-            LAYER_UPDATES,
-            "update_ratio",
-            (chosen("phase"), chosen("layer"), one_of("param", "recurrent")),
-        ),
-    ]
-
-
-def _panel(title: str, description: str, measurement: str, field: str, where: tuple[str, ...]) -> Any:
-    return over(title, description, by_step(measurement, field, *where), "step")
+    same = f"{step} Healthy: the same course. Where they part, look at what differs there."
+    loss, gate = (chosen("phase"),), (chosen("phase"), chosen("layer"), chosen("gate"))
+    param = (chosen("phase"), chosen("layer"), one_of("param", "recurrent"))
+    ends = "Share of the chosen gate's activations at its {} end." + same
+    spread = f"Standard deviation of its activations.{same} Near 0: its units have become alike."
+    norm = f"Of the recurrent weights of the chosen layer, before clipping.{same}"
+    ratio = f"How far a step moves the recurrent weights, relative to their size.{step} Healthy: around 1e-3 in both."
+    panels = (
+        ("Loss", f"The training loss of both runs.{same}", TRAIN_METRICS, "loss", loss),
+        ("Validation loss", f"Of both runs.{step} Healthy: not above the other.", TRAIN_METRICS, "val_loss", loss),
+        ("Mean of the gate", f"Mean activation of the chosen gate.{same}", GATE_STATS, "mean", gate),
+        ("Fully open", ends.format("high"), GATE_STATS, "saturated_high", gate),
+        ("Fully shut", ends.format("low"), GATE_STATS, "saturated_low", gate),
+        ("Spread of the gate", spread, GATE_STATS, "std", gate),
+        ("Gradient norm", norm, LAYER_UPDATES, "gradient_norm", param),
+        ("Update ratio", ratio, LAYER_UPDATES, "update_ratio", param),
+    )
+    return [over(title, text, by_step(source, field, *where), "step") for title, text, source, field, where in panels]
 
 
 def by_step(measurement: str, field: str, *where: str) -> str:
-    """One table: the steps, and of each run a column with the means of a field.
+    """Return one table: the steps, and for each run a column with the means of a field.
 
     Each run is read in windows of a 300th of its own time; InfluxDB does that while it reads, however long it went.
+
+    Args:
+        measurement, field: what is compared.
+        where: conditions on tags other than the run.
     """
-    ends = [_ends(variable, number, measurement, field, where) for variable, number in _RUNS]
-    sides = [_side(variable, number, measurement, field, where) for variable, number in _RUNS]
     return flux(
-        *ends,
+        *(_ends(variable, number, measurement, field, where) for variable, number in _RUNS),
         f"width = (if last1 > last2 then last1 else last2) / {POINTS} + 1",
-        *sides,
+        *(_side(variable, number, measurement, field, where) for variable, number in _RUNS),
         "union(tables: [side1, side2])",
-        '  |> group(columns: ["series", "step"])',
-        '  |> mean(column: "value")',
-        "  |> group()",
-        '  |> pivot(rowKey: ["step"], columnKey: ["series"], valueColumn: "value")',
-        '  |> sort(columns: ["step"])',
+        pipe(
+            'group(columns: ["series", "step"])',
+            'mean(column: "value")',
+            "group()",
+            'pivot(rowKey: ["step"], columnKey: ["series"], valueColumn: "value")',
+            'sort(columns: ["step"])',
+        ),
     )
 
 
@@ -111,18 +81,13 @@ def _ends(variable: str, number: str, measurement: str, field: str, where: tuple
     steps = points(measurement, ["step"], chosen("run", variable), *where, start="0", stop="")
     return flux(
         f"first{number} = {one}",
-        "  |> first()",
+        pipe("first()"),
         f"newest{number} = {one}",
-        "  |> last()",
+        pipe("last()"),
         f"times{number} = union(tables: [first{number}, newest{number}])",
-        '  |> keep(columns: ["_time"])',
-        '  |> sort(columns: ["_time"])',
-        '  |> findColumn(fn: (key) => true, column: "_time")',
+        pipe(keep("_time"), 'sort(columns: ["_time"])', values("_time")),
         f"steps{number} = {steps}",
-        "  |> last()",
-        "  |> group()",
-        "  |> max()",
-        '  |> findColumn(fn: (key) => true, column: "_value")',
+        pipe("last()", "group()", "max()", values("_value")),
         f"known{number} = length(arr: times{number}) > 0 and length(arr: steps{number}) > 0",
         f"begin{number} = if known{number} then int(v: times{number}[0]) else 0",
         f"end{number} = if known{number} then int(v: times{number}[length(arr: times{number}) - 1]) else 0",
@@ -132,22 +97,19 @@ def _ends(variable: str, number: str, measurement: str, field: str, where: tuple
 
 
 def _side(variable: str, number: str, measurement: str, field: str, where: tuple[str, ...]) -> str:
-    read = points(
-        measurement,
-        [field, "step"],
-        chosen("run", variable),
-        *where,
-        start=f"time(v: begin{number})",
-        stop=f"time(v: end{number} + 1)",
-    )
+    """The means of a run's windows, each at its step."""
+    start, stop = f"time(v: begin{number})", f"time(v: end{number} + 1)"
     return flux(
-        f"side{number} = {read}",
-        f"  |> aggregateWindow(every: duration(v: every{number}), fn: mean, createEmpty: false)",
-        '  |> keep(columns: ["_time", "_value", "_field", "run"])',
-        '  |> group(columns: ["_field", "run"])',
-        '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
-        f"  |> filter(fn: (r) => exists r.step and exists r.{field})",
-        "  |> map(fn: (r) => ({",
+        f"side{number} = "
+        + points(measurement, [field, "step"], chosen("run", variable), *where, start=start, stop=stop),
+        pipe(
+            f"aggregateWindow(every: duration(v: every{number}), fn: mean, createEmpty: false)",
+            keep("_time", "_value", "_field", "run"),
+            'group(columns: ["_field", "run"])',
+            'pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
+            f"filter(fn: (r) => exists r.step and exists r.{field})",
+            "map(fn: (r) => ({",
+        ),
         f'      series: "{number}: " + r.run,',
         "      step: int(v: r.step) / width * width,",
         f"      value: r.{field},",

@@ -124,5 +124,25 @@ def combined(fn: str, *tags: str) -> str:
 
 
 def flux(*lines: str) -> str:
-    """The lines of a query."""
+    """Return lines as one query."""
     return "\n".join(lines)
+
+
+def pipe(*steps: str) -> str:
+    """Return steps of a query, one a line, such as `group()` and `max()`: each takes what the one before gives."""
+    return "\n".join(f"  |> {step}" for step in steps)
+
+
+def keep(*columns: str) -> str:
+    """Return the step that drops all other columns."""
+    return f"keep(columns: {texts(columns)})"
+
+
+def newest(rows: int, column: str = "_time") -> str:
+    """Return the steps that keep the newest rows of one table, the newest first."""
+    return f"sort(columns: {texts([column])}, desc: true)\n  |> limit(n: {rows})"
+
+
+def values(column: str) -> str:
+    """Return the step that makes a list of the values of a column of the first table."""
+    return f"findColumn(fn: (key) => true, column: {text(column)})"

@@ -11,33 +11,39 @@ from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import chosen, flux, pattern, points, window
+from grafana.source.flux import chosen, pattern
 from grafana.source.links import GATES
 from grafana.source.panels import (
-    CLEAR,
     GREEN,
     PARTS,
     RED,
+    SCORES,
     SHARE,
     SIGNED,
     YELLOW,
-    banded,
     cells,
     column,
     fixed,
+    graded,
+    limit,
     lines,
     number,
     word,
 )
-from grafana.source.queries import OF_LAYER, STATES, derived, histogram, newest, state, units, worst_score
+from grafana.source.queries import OF_LAYER, STATES, derived, histogram, last_value, series, state, units, worst_score
 
 _KEEPS: Final = f"r.gate =~ {pattern(*sorted(MEMORY_GATES))}"
 _ANY_GATE: Final = "(r.gate =~ /^${gate:regex}$/ or r.gate =~ /^${state:regex}$/)"
 _CELL: Final = " Of the cell state it is the tanh of the mean, which is what the output gate lets through."
+_VARIABLES: Final = (
+    ("gate", chosen("gate"), SHARE, ""),
+    ("state", chosen("gate", "state"), SIGNED, _CELL),
+)
+"""The variables that panels are repeated by: the condition on the tag, the scale, what the description adds."""
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     chosen_layer = [variables.tag(), variables.value(), variables.run(), variables.phase(), variables.layer()]
     return board(
         GATES,
@@ -67,39 +73,44 @@ def _summary() -> list[Any]:
             "Keeps of its memory",
             "Mean of the gate that keeps the state (LSTM: forget, GRU: update), newest capture. Healthy: 0.2 to 0.98, "
             "and steady. Near 0 each bar erases what came before; near 1 nothing is forgotten.",
-            newest(GATE_STATS, "mean", *OF_LAYER, _KEEPS),
+            last_value(GATE_STATS, "mean", *OF_LAYER, _KEEPS),
             "percentunit",
-            *((None, RED), (0.05, YELLOW), (0.2, GREEN), (0.98, YELLOW), (0.995, RED)),
-        ).decimals(1),
+            ((None, RED), (0.05, YELLOW), (0.2, GREEN), (0.98, YELLOW), (0.995, RED)),
+            decimals=1,
+        ),
         number(
             "Remembers for",
             "Memory timescale in steps of the input, −1 / ln(mean keep gate). Healthy: as long as what the strategy "
             "looks for takes. A fresh Keras LSTM begins near 3.",
-            newest(GATE_DERIVED, "memory_timescale", *OF_LAYER),
+            last_value(GATE_DERIVED, "memory_timescale", *OF_LAYER),
             "suffix: bars",
-        ).decimals(1),
+            (),
+            decimals=1,
+        ),
         number(
             "Stuck, worst gate",
             "Share of activations fully open or shut, of the gate where it is largest. No gradient passes there. "
             "Healthy: below 60 %, and steady.",
-            newest(GATE_DERIVED, "saturation", *OF_LAYER),
+            last_value(GATE_DERIVED, "saturation", *OF_LAYER),
             "percentunit",
-            *((None, GREEN), (0.6, YELLOW), (0.9, RED)),
-        ).decimals(0),
+            graded(0.6, 0.9),
+            decimals=0,
+        ),
         number(
             "Dead units",
             "Share of the layer's units that do nothing. Healthy: near 0; above half the layer is too large or broken.",
-            newest(GATE_DERIVED, "dead_share", *OF_LAYER),
+            last_value(GATE_DERIVED, "dead_share", *OF_LAYER),
             "percentunit",
-            *((None, GREEN), (0.25, YELLOW), (0.5, RED)),
+            graded(0.25, 0.5),
         ),
         number(
             "Worst score",
             "Largest anomaly score of this layer in the time range. Healthy: up to 1. Above: open Anomalies.",
             worst_score(*OF_LAYER),
             "short",
-            *((None, GREEN), (0.8, YELLOW), (1, RED)),
-        ).decimals(2),
+            SCORES,
+            decimals=2,
+        ),
     ]
 
 
@@ -109,10 +120,8 @@ def _units() -> list[Any]:
         "Every row dark at once: the gate has shut; every row bright: it is stuck open; a stripe: a jump."
     )
     return [
-        cells("${gate:text}", healthy, units("gate_units", "u", chosen("gate")), SHARE, "unit").repeat("gate"),
-        cells(
-            "${state:text}", healthy + _CELL, units("gate_units", "u", chosen("gate", "state")), SIGNED, "unit"
-        ).repeat("state"),
+        cells(f"${{{variable}:text}}", healthy + note, units("gate_units", "u", where), scale, "unit").repeat(variable)
+        for variable, where, scale, note in _VARIABLES
     ]
 
 
@@ -122,15 +131,12 @@ def _positions() -> list[Any]:
         "the sequence. The same at every position: the gate does not follow its input; only the last rows differ: "
         "older bars do not matter."
     )
-    gate = cells("${gate:text}, by position", healthy, units("gate_time", "t", chosen("gate")), SHARE, "position")
-    other = cells(
-        "${state:text}, by position",
-        healthy + _CELL,
-        units("gate_time", "t", chosen("gate", "state")),
-        SIGNED,
-        "position",
-    )
-    return [gate.repeat("gate"), other.repeat("state")]
+    return [
+        cells(
+            f"${{{variable}:text}}, by position", healthy + note, units("gate_time", "t", where), scale, "position"
+        ).repeat(variable)
+        for variable, where, scale, note in _VARIABLES
+    ]
 
 
 def _distributions() -> list[Any]:
@@ -139,9 +145,10 @@ def _distributions() -> list[Any]:
         "the share in each twentieth; a quarter and more is the brightest. Healthy: a broad hill. All in the lowest "
         "or the highest row: saturated."
     )
-    gate = cells("${gate:text}, distribution", healthy, histogram(chosen("gate")), PARTS, "of its scale")
-    other = cells("${state:text}, distribution", healthy, histogram(chosen("gate", "state")), PARTS, "of its scale")
-    return [gate.repeat("gate"), other.repeat("state")]
+    return [
+        cells(f"${{{variable}:text}}, distribution", healthy, histogram(where), PARTS, "of its scale").repeat(variable)
+        for variable, where, _, _ in _VARIABLES
+    ]
 
 
 def _bands() -> list[Any]:
@@ -153,68 +160,57 @@ def _bands() -> list[Any]:
 
 
 def _band(variable: str, description: str) -> Panel:
-    query = flux(
-        points(GATE_STATS, ["mean", "p05", "p95"], *OF_LAYER, chosen("gate", variable)),
-        window("mean", "_field"),
-    )
-    edge = column(custom__lineWidth=0)
+    query = series(GATE_STATS, ["mean", "p05", "p95"], *OF_LAYER, chosen("gate", variable), by=["_field"])
+    edge = [fixed("light-blue"), *column(custom__lineWidth=0)]
     return (
         lines(f"${{{variable}:text}}, mean and band", description, query)
         .span(8)
         .repeat(variable)
         .show_points(VisibilityMode.NEVER)
         .override_by_name("mean", [fixed("blue"), *column(custom__lineWidth=2)])
-        .override_by_name("p05", [fixed("light-blue"), *edge])
-        .override_by_name(
-            "p95", [fixed("light-blue"), *edge, *column(custom__fillBelowTo="p05", custom__fillOpacity=25)]
-        )
+        .override_by_name("p05", edge)
+        .override_by_name("p95", [*edge, *column(custom__fillBelowTo="p05", custom__fillOpacity=25)])
     )
 
 
 def _memory() -> list[Any]:
-    ends = flux(
-        points(GATE_STATS, ["saturated_low", "saturated_high"], *OF_LAYER, _ANY_GATE),
-        window("mean", "gate", "_field"),
-    )
+    ends = series(GATE_STATS, ["saturated_low", "saturated_high"], *OF_LAYER, _ANY_GATE, by=["gate", "_field"])
     return [
-        banded(
-            lines(
-                "Saturation",
-                "Share of activations fully shut (low) or open (high). Healthy: steady, at any level: long memory "
-                "needs an open forget gate. A jump of a large part at once is a fault.",
-                ends,
-                "${__field.labels.gate} ${__field.name}",
-                "percentunit",
-            )
-            .min(0)
-            .max(1),
-            (None, CLEAR),
-            (0.9, RED),
+        lines(
+            "Saturation",
+            "Share of activations fully shut (low) or open (high). Healthy: steady, at any level: long memory "
+            "needs an open forget gate. A jump of a large part at once is a fault.",
+            ends,
+            "${__field.labels.gate} ${__field.name}",
+            "percentunit",
+            low=0,
+            high=1,
+            bands=limit(0.9),
         ),
         lines(
             "Memory timescale",
             "For how many steps of the input the layer remembers. Healthy: near the strategy's horizon, and steady. "
             "Falling to 0: only the newest bar counts.",
-            derived("memory_timescale", *OF_LAYER, tags=["gate"]),
+            derived("memory_timescale", *OF_LAYER, by=["gate"]),
             "${__field.labels.gate}",
             "suffix: bars",
-        ).min(0),
+            low=0,
+        ),
         lines(
             "Drift",
             "How far the distribution moved from that of the captures before: 0 not at all, 1 no overlap "
             "(Jensen-Shannon distance). Healthy: falling as training goes on, below 0.3 afterwards.",
-            derived("drift", *OF_LAYER, _ANY_GATE, tags=["gate"]),
+            derived("drift", *OF_LAYER, _ANY_GATE, by=["gate"]),
             "${__field.labels.gate}",
-            "short",
-        )
-        .min(0)
-        .max(1),
+            low=0,
+            high=1,
+        ),
         lines(
             "Effective rank of the units",
             "In how many independent directions the units of a gate move. Healthy: steady or rising. Near 1: they all "
             "do the same, and the layer acts smaller than it is.",
-            derived("effective_rank", *OF_LAYER, _ANY_GATE, tags=["gate"]),
+            derived("effective_rank", *OF_LAYER, _ANY_GATE, by=["gate"]),
             "${__field.labels.gate}",
-            "short",
-        ).min(0),
+            low=0,
+        ),
     ]

@@ -1,26 +1,23 @@
-"""Health: whether the watching itself works, from the collectors in the trainings to the jobs and their mails."""
+"""Health: whether monitoring itself works, from the collectors in the trainings to the jobs and their mails."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from gatewatch.collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
+from gatewatch.collector.schema import COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
 from grafana.source.board import Section, board
-from grafana.source.flux import apart, flux, points, window
+from grafana.source.flux import flux, keep, pipe, points, window
 from grafana.source.links import HEALTH
-from grafana.source.panels import CLEAR, GREEN, RED, YELLOW, banded, column, lines, logarithmic, number
-from grafana.source.runbook import COLUMN, WAY, with_section
-from grafana.source.tables import link, ordered, rows
+from grafana.source.panels import graded, limit, lines, number
+from grafana.source.queries import only_largest, series
+from grafana.source.tables import alerts, ordered
 
 MOST_RUNS: Final = 20
-"""Lines of a picture: of more runs, those with the largest values."""
-_OF_RUN: Final = "${__field.labels.run} ${__field.labels.phase}"
-_OF_JOB: Final = "${__field.labels.job}"
-_KEY: Final = 'r.run + "\\n" + r.phase'
+"""Lines of a panel: of more runs, those with the largest values."""
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     return board(
         HEALTH,
         "Health",
@@ -35,203 +32,157 @@ def dashboard() -> dict[str, Any]:
 
 
 def _summary() -> list[Any]:
-    heard = flux(
-        points(RUNS, ["event"], start="-30d", stop=""),
-        "  |> last()",
-        "  |> group()",
-        '  |> max(column: "_time")',
-        "  |> map(fn: (r) => ({_value: float(v: int(v: now()) - int(v: r._time)) / 1000000000.0}))",
-    )
+    ago = "map(fn: (r) => ({_value: float(v: int(v: now()) - int(v: r._time)) / 1000000000.0}))"
+    heard = pipe("last()", "group()", 'max(column: "_time")', ago)
+    lag = pipe("last()", "group()", "max()", keep("_value"))
+    lost = ((None, "green"), (1, "red"))
     return [
         number(
             "Last sign of a run",
             "How long ago any run was heard of. Healthy: under two minutes while something trains.",
-            heard,
+            flux(points(RUNS, ["event"], start="-30d", stop=""), heard),
             "s",
-            *((None, GREEN), (120, YELLOW), (3600, RED)),
+            graded(120, 3600),
         ),
         number(
             "Points lost",
             "Points that collectors had to drop or the store refused, in the time range. Healthy: 0. `gatewatch spool "
             "status` on that machine says why.",
-            _risen(COLLECTOR_HEALTH, "dropped", "rejected"),
+            _increase(COLLECTOR_HEALTH, "dropped", "rejected"),
             "none",
-            *((None, GREEN), (1, RED)),
+            lost,
         ),
         number(
             "Captures failed",
             "In the time range. Healthy: 0. The log of the training names the reason once.",
-            _risen(COLLECTOR_HEALTH, "failures"),
+            _increase(COLLECTOR_HEALTH, "failures"),
             "none",
-            *((None, GREEN), (1, RED)),
+            lost,
         ),
         number(
             "Scores lag",
             "How long a capture may wait for its score at the most. Healthy: about the jobs' interval; above 5 minutes "
             "they do not keep up.",
-            flux(points(JOBS_HEALTH, ["lag_s"]), "  |> last()", "  |> group()", "  |> max()", _VALUE),
+            flux(points(JOBS_HEALTH, ["lag_s"]), lag),
             "s",
-            *((None, GREEN), (120, YELLOW), (300, RED)),
+            graded(120, 300),
         ),
         number(
             "Jobs failed",
             "Turns and runs that failed in the time range. Healthy: 0.",
-            _risen(JOBS_HEALTH, "failures"),
+            _increase(JOBS_HEALTH, "failures"),
             "none",
-            *((None, GREEN), (1, YELLOW), (10, RED)),
+            graded(1, 10),
         ),
         number(
             "Waiting in spools",
             "Bytes that wait on the trainings' machines, all together. Healthy: near 0; growing: the store is away.",
-            flux(
-                points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop=""),
-                "  |> last()",
-                "  |> group()",
-                "  |> sum()",
-            ),
+            flux(points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop=""), pipe("last()", "group()", "sum()")),
             "bytes",
-            *((None, GREEN), (1e6, YELLOW), (1e8, RED)),
+            graded(1e6, 1e8),
         ),
     ]
 
 
-_VALUE: Final = '  |> keep(columns: ["_value"])'
+def _increase(measurement: str, *fields: str) -> str:
+    """Return by how much counters rose in the time range, all together; a new process counts from 0.
 
-
-def _risen(measurement: str, *fields: str) -> str:
-    """By how much counters rose in the time range, all together; one begins anew with its process."""
-    return flux(
-        points(measurement, fields),  # all of them: of a window's last, what was counted before an end would be lost
-        "  |> increase()",
-        "  |> last()",
-        "  |> group()",
-        "  |> sum()",
-    )
+    It reads all points: with the last of each window, what was counted before a process ended would be lost.
+    """
+    return flux(points(measurement, fields), pipe("increase()", "last()", "group()", "sum()"))
 
 
 def _collectors() -> list[Any]:
     return [
-        banded(
-            _of_runs(
-                "Cost of watching",
-                "Share of the training's time that captures take. Healthy: up to the budget, 1 % where none was set.",
-                "overhead_ratio",
-                "percentunit",
-            ),
-            (None, CLEAR),
-            (0.05, RED),
-        ).min(0),
-        _of_runs(
+        _by_run(
+            "Cost of watching",
+            "Share of the training's time that captures take. Healthy: up to the budget, 1 % where none was set.",
+            "overhead_ratio",
+            "percentunit",
+            low=0,
+            bands=limit(0.05),
+        ),
+        _by_run(
             "Time of a capture",
             "Healthy: steady. It sets how often a run can be looked at within its budget.",
             "capture_ms",
             "ms",
-        ).min(0),
-        _of_runs(
+            low=0,
+        ),
+        _by_run(
             "Waiting in the spool",
             "What the store has not taken yet. Healthy: near 0, short peaks. Growing: the store is away.",
             "spooled_bytes",
             "bytes",
-        ).min(0),
-        _of_runs(
+            low=0,
+        ),
+        _by_run(
             "Steps from capture to capture",
             "Healthy: steady. Growing: captures have become dear, or steps quick.",
             "every",
-            "short",
-        ).min(0),
-        logarithmic(
-            banded(
-                _of_runs(
-                    "Error of the replay",
-                    "How far the gates that were computed are from what the network itself said. Healthy: below 1e-4.",
-                    "replay_error",
-                    "sci",
-                ),
-                (None, CLEAR),
-                (1e-4, RED),
-            )
+            low=0,
         ),
-        _of_runs(
+        _by_run(
+            "Error of the replay",
+            "How far the gates that were computed are from what the network itself said. Healthy: below 1e-4.",
+            "replay_error",
+            "sci",
+            bands=limit(1e-4),
+            logarithmic=True,
+        ),
+        _by_run(
             "Points dropped",
             "Points dropped for want of room, counted since the run began. Healthy: 0.",
             "dropped",
             "none",
-        ).min(0),
+            low=0,
+        ),
     ]
 
 
-def _of_runs(title: str, description: str, field: str, unit: str) -> Any:
-    read = points(COLLECTOR_HEALTH, [field])
-    query = flux(
-        f"most = {read}",
-        "  |> last()",
-        "  |> group()",
-        f'  |> top(n: {MOST_RUNS}, columns: ["_value"])',
-        f"  |> map(fn: (r) => ({{name: {_KEY}}}))",
-        '  |> findColumn(fn: (key) => true, column: "name")',
-        read,
-        window("mean", "run", "phase"),
-        f"  |> filter(fn: (r) => contains(set: most, value: {_KEY}))",
+def _by_run(title: str, description: str, field: str, unit: str = "short", **options: Any) -> Any:
+    key = 'r.run + "\\n" + r.phase'
+    query = only_largest(
+        "most", MOST_RUNS, "last()", key, points(COLLECTOR_HEALTH, [field]), window("mean", "run", "phase")
     )
-    return lines(title, f"{description} Of many runs the {MOST_RUNS} with the largest.", query, _OF_RUN, unit)
+    description = f"{description} Of many runs the {MOST_RUNS} with the largest."
+    return lines(title, description, query, "${__field.labels.run} ${__field.labels.phase}", unit, **options)
 
 
 def _jobs() -> list[Any]:
+    table = alerts(
+        "Alerts found by the jobs",
+        "What the jobs found, and whether a mail server took the mail. Healthy: delivered.",
+        "No alert in this time range",
+        ["state", "value", "threshold", "delivered"],
+        [],
+    )
+    columns = ("_time", "rule", "state", "delivered", "value", "threshold", "run", "phase", "layer", "gate", "job")
     return [
-        banded(
-            _of_jobs(
-                "Lag",
-                "How long a capture may have waited for it. Healthy: about the jobs' interval; 5 minutes are late.",
-                "lag_s",
-                "s",
-            ),
-            (None, CLEAR),
-            (300, RED),
-        ).min(0),
-        _of_jobs("Duration of a turn", "Healthy: well below the jobs' interval, and steady.", "duration_s", "s").min(0),
-        _of_jobs(
+        _by_job(
+            "Lag",
+            "How long a capture may have waited for it. Healthy: about the jobs' interval; 5 minutes are late.",
+            "lag_s",
+            "s",
+            bands=limit(300),
+        ),
+        _by_job("Duration of a turn", "Healthy: well below the jobs' interval, and steady.", "duration_s", "s"),
+        _by_job(
             "Failures",
             "Since the service began. Healthy: 0, or flat. A stair: a run that fails each time.",
             "failures",
             "none",
-        ).min(0),
-        _of_jobs(
+        ),
+        _by_job(
             "Turns missed",
             "Since the service began. Healthy: 0. Rising: turns take longer than their interval.",
             "missed",
             "none",
-        ).min(0),
-        _mails(),
+        ),
+        ordered(table, *columns),
     ]
 
 
-def _of_jobs(title: str, description: str, field: str, unit: str) -> Any:
-    return lines(title, description, flux(points(JOBS_HEALTH, [field]), window("max", "job")), _OF_JOB, unit)
-
-
-def _mails() -> Any:
-    query = flux(
-        'import "dict"',
-        points(ALERT_EVENTS, ["state", "value", "threshold", "delivered"]),
-        apart("state", "value", "threshold", "delivered", COLUMN),
-        '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
-        "  |> group()",
-        '  |> drop(columns: ["_start", "_stop", "_measurement"])',
-        '  |> sort(columns: ["_time"], desc: true)',
-        "  |> limit(n: 100)",
-        with_section(),
-    )
-    panel = (
-        rows(
-            "Alerts found by the jobs",
-            "What the jobs found, and whether a mail server took the mail. Healthy: delivered.",
-            query,
-        )
-        .no_value("No alert in this time range")
-        .override_by_name("_time", column(displayName="time", custom__width=170))
-        .override_by_name("rule", column(links=[link("What to do", WAY)]))
-        .override_by_name(COLUMN, column(custom__hidden=True))
-    )
-    return ordered(
-        panel, "_time", "rule", "state", "delivered", "value", "threshold", "run", "phase", "layer", "gate", "job"
-    )
+def _by_job(title: str, description: str, field: str, unit: str, **options: Any) -> Any:
+    query = series(JOBS_HEALTH, [field], fn="max", by=["job"])
+    return lines(title, description, query, "${__field.labels.job}", unit, low=0, **options)

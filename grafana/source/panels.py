@@ -1,12 +1,12 @@
-"""The panels that dashboards are made of: what is the same in all of them is said here."""
+"""The panels that dashboards are made of, with everything that is the same in all of them. A panel is one call."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from grafana_foundation_sdk.builders import common, heatmap, stat, statetimeline, text, timeseries, xychart
+from grafana_foundation_sdk.builders import common, heatmap, stat, statetimeline, table, text, timeseries, xychart
 from grafana_foundation_sdk.builders.dashboard import FieldColor, ThresholdsConfig
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
@@ -54,35 +54,56 @@ _WITHOUT_EMPTY_FRAMES: Final = DataTransformerConfig(
 )
 """Leaves out the empty frame that stands for no data, which a panel may take for data."""
 
-Step = tuple[float | None, str]
+Band = tuple[float | None, str]
 """From which value on (None: from the lowest), and the colour."""
+Bands = Sequence[Band]
+_P = TypeVar("_P", timeseries.Panel, heatmap.Panel, stat.Panel, statetimeline.Panel, xychart.Panel, table.Panel)
 
 
-def thresholds(*steps: Step) -> ThresholdsConfig:
-    """Colours by value."""
-    found = [Threshold(value=value, color=colour) for value, colour in steps]
-    return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(found)
+def limit(value: float) -> Bands:
+    """Return the bands of something that should stay below a value: a red line there."""
+    return ((None, CLEAR), (value, RED))
+
+
+def graded(yellow: float, red: float) -> Bands:
+    """Return the bands of something that gets worse as it grows: green, yellow from a value on, then red."""
+    return ((None, GREEN), (yellow, YELLOW), (red, RED))
+
+
+SCORES: Final = graded(0.8, 1)
+
+
+def thresholds(bands: Bands) -> ThresholdsConfig:
+    """Return colours by value."""
+    steps = [Threshold(value=value, color=colour) for value, colour in bands]
+    return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def by_text(colours: Mapping[str, str]) -> ValueMap:
-    """Colours by text."""
-    found = {name: ValueMappingResult(color=colour, index=i) for i, (name, colour) in enumerate(colours.items())}
-    return ValueMap(found)
+    """Return colours by text."""
+    return ValueMap(
+        {name: ValueMappingResult(color=colour, index=i) for i, (name, colour) in enumerate(colours.items())}
+    )
 
 
 def fixed(colour: str) -> DynamicConfigValue:
-    """A colour of its own, for an override."""
+    """Return a colour for an override."""
     return DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
+
+
+def column(**properties: object) -> list[DynamicConfigValue]:
+    """Return the properties of an override, such as of a table's column; in names `__` stands for a dot."""
+    return [DynamicConfigValue(key.replace("__", "."), value) for key, value in properties.items()]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The colours of a heatmap, the same whatever is shown.
+    """The colours of a heatmap, the same whatever it shows.
 
     Attributes:
         low, high: the values at its ends.
-        scheme: a name of d3.
-        reverse: whether it is turned round.
+        scheme: the name of a colour scheme of d3.
+        reverse: whether the scheme is reversed.
     """
 
     low: float
@@ -96,25 +117,35 @@ SIGNED: Final = Scale(-1, 1, "RdBu", reverse=True)
 PARTS: Final = Scale(0, 0.25, "Viridis")
 
 
-def lines(title: str, description: str, query: str, name: str = "", unit: str = "short") -> timeseries.Panel:
-    """Series over time.
+def lines(  # noqa: PLR0913 - a panel is one call
+    title: str,
+    description: str,
+    query: str,
+    name: str = "",
+    unit: str = "short",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    decimals: int | None = None,
+    bands: Bands = (),
+    logarithmic: bool = False,
+) -> timeseries.Panel:
+    """Return a panel of series over time.
 
     Args:
-        title, description: of the panel; the description says what is healthy.
-        query: Flux.
+        title: of the panel.
+        description: what it shows, and what is healthy.
+        query: in Flux; each of its tables is a series.
         name: of a series, in terms of its labels.
-        unit: of the values.
+        unit: of the values; a name of Grafana's.
+        low, high: the ends of the axis; Grafana's choice where None.
+        decimals: of the values; Grafana's choice where None.
+        bands: areas coloured by value, with lines at their ends; lines alone where the lowest is clear.
+        logarithmic: whether the axis is. It then says nothing where there is no data: it would say so at each line
+            that has no number.
     """
-    legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
     panel = (
-        timeseries.Panel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .with_target(Flux(query))
-        .no_value(NO_DATA)
-        .span(12)
-        .height(8)
+        _panel(timeseries.Panel(), title, description, query, no_value="" if logarithmic else NO_DATA)
         .max_data_points(LINE_POINTS)
         .unit(unit)
         .color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
@@ -122,33 +153,33 @@ def lines(title: str, description: str, query: str, name: str = "", unit: str = 
         .fill_opacity(0)
         .show_points(VisibilityMode.AUTO)
         .point_size(4)
-        .legend(legend.show_legend(True))
+        .legend(_legend().show_legend(True))
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
     )
-    return panel.display_name(name) if name else panel
-
-
-def banded(panel: timeseries.Panel, *steps: Step) -> timeseries.Panel:
-    """With areas coloured by value, and lines at their ends; with a line alone where the lowest area is clear."""
-    mode = GraphTresholdsStyleMode.LINE if steps[0][1] == CLEAR else GraphTresholdsStyleMode.LINE_AND_AREA
-    style = common.GraphThresholdsStyleConfig().mode(mode)
-    return panel.thresholds(thresholds(*steps)).thresholds_style(style)
-
-
-def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:
-    """With a logarithmic scale. Its axis would show what stands for no value at each line that has no number."""
-    config = panel.build().field_config
-    if config is not None and config.defaults is not None:
-        config.defaults.no_value = None
-    return panel.scale_distribution(common.ScaleDistributionConfig().type(ScaleDistribution.LOG).log(10))
+    if name:
+        panel = panel.display_name(name)
+    if low is not None:
+        panel = panel.min(low)
+    if high is not None:
+        panel = panel.max(high)
+    if decimals is not None:
+        panel = panel.decimals(decimals)
+    if bands:
+        clear = bands[0][1] == CLEAR
+        mode = GraphTresholdsStyleMode.LINE if clear else GraphTresholdsStyleMode.LINE_AND_AREA
+        style = common.GraphThresholdsStyleConfig().mode(mode)
+        panel = panel.thresholds(thresholds(bands)).thresholds_style(style)
+    if logarithmic:
+        panel = panel.scale_distribution(common.ScaleDistributionConfig().type(ScaleDistribution.LOG).log(10))
+    return panel
 
 
 def cells(title: str, description: str, query: str, scale: Scale, axis: str) -> heatmap.Panel:
-    """A heatmap of ready cells: a row for each series, in the order of their names.
+    """Return a heatmap of ready cells: a row for each series, in the order of their names.
 
     Args:
-        title, description: of the panel; the description says what is healthy.
-        query: Flux; each table is a row.
+        title, description: see `lines`.
+        query: in Flux; each of its tables is a row.
         scale: of the colours.
         axis: what a row is.
     """
@@ -165,14 +196,7 @@ def cells(title: str, description: str, query: str, scale: Scale, axis: str) -> 
         .max(scale.high)
     )
     return (
-        heatmap.Panel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .with_target(Flux(query))
-        .no_value(NO_DATA)
-        .span(8)
-        .height(9)
+        _panel(heatmap.Panel(), title, description, query, span=8, height=9)
         .max_data_points(HEATMAP_POINTS)
         .calculate(False)
         .color(colour)
@@ -188,79 +212,50 @@ def cells(title: str, description: str, query: str, scale: Scale, axis: str) -> 
     )
 
 
-def states(title: str, description: str, query: str, name: str, *bands: Step) -> statetimeline.Panel:
-    """A bar for each series, coloured by its value. For the arguments see `lines` and `thresholds`."""
+def states(title: str, description: str, query: str, name: str, bands: Bands) -> statetimeline.Panel:
+    """Return a panel with a bar for each series, coloured by its value. For the arguments see `lines`."""
     return (
-        statetimeline.Panel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .with_target(Flux(query))
-        .no_value(NO_DATA)
-        .span(24)
-        .height(8)
+        _panel(statetimeline.Panel(), title, description, query, span=24)
         .max_data_points(STATE_POINTS)
         .display_name(name)
         .unit("short")
         .decimals(2)
-        .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
-        .thresholds(thresholds(*bands))
+        .color_scheme(_BY_VALUE)
+        .thresholds(thresholds(bands))
         .merge_values(True)
         .show_value(VisibilityMode.NEVER)
         .row_height(0.9)
         .line_width(0)
         .fill_opacity(80)
-        .legend(common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM))
-        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.SINGLE))
+        .legend(_legend())
+        .tooltip(_SINGLE)
         .with_transformation(_WITHOUT_EMPTY_FRAMES)
     )
 
 
-def number(title: str, description: str, query: str, unit: str = "short", *bands: Step) -> stat.Panel:
-    """One number, 0 or more, coloured by its value; grey where there is none. For the arguments see `lines`.
+def number(
+    title: str, description: str, query: str, unit: str, bands: Bands, *, decimals: int | None = None
+) -> stat.Panel:
+    """Return a panel of one number, 0 or more, coloured by its value; grey where there is none. See `lines`.
 
     Args:
-        title, description, query, unit: see `lines`.
-        bands: see `thresholds`; the first begins at 0.
+        title, description, query, unit, decimals: see `lines`.
+        bands: the first begins at 0.
     """
-    steps = [(0 if value is None else value, colour) for value, colour in bands]
-    return _stat(title, description, query, "").unit(unit).thresholds(thresholds((None, GREY), *steps))
+    colours = [(None, GREY), *((0 if value is None else value, colour) for value, colour in bands)]
+    panel = _stat(title, description, query, "").unit(unit).thresholds(thresholds(colours))
+    return panel if decimals is None else panel.decimals(decimals)
 
 
 def word(title: str, description: str, query: str, colours: Mapping[str, str]) -> stat.Panel:
-    """One word, each in its colour. For the other arguments see `lines`."""
+    """Return a panel of one word, each in its colour. For the other arguments see `lines`."""
     return _stat(title, description, query, "/.*/").mappings([by_text(colours)])
 
 
-def _stat(title: str, description: str, query: str, fields: str) -> stat.Panel:
-    return (
-        stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .with_target(Flux(query))
-        .no_value("–")
-        .span(4)
-        .height(4)
-        .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
-        .graph_mode(BigValueGraphMode.NONE)
-        .color_mode(BigValueColorMode.VALUE)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields(fields).values(False))
-    )
-
-
 def over(title: str, description: str, query: str, x: str) -> xychart.Panel:
-    """The columns of one table over one of them, `x`; the title says what they are. For the arguments see `lines`."""
-    legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    """Return the columns of one table over one of them, `x`; the title says what they are. See `lines`."""
     return (
-        xychart.Panel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .with_target(Flux(query))
-        .no_value(NO_DATA)
-        .span(12)
-        .height(9)
+        _panel(xychart.Panel(), title, description, query, height=9)
         .color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .axis_label(title.lower())
         .override_by_name(x, column(custom__axisLabel=x))
@@ -269,17 +264,57 @@ def over(title: str, description: str, query: str, x: str) -> xychart.Panel:
         .point_size(common.ScaleDimensionConfig().fixed(3).min(1).max(20))
         .series_mapping(SeriesMapping.AUTO)
         .dims(xychart.XYDimensionConfig().frame(0).x(x))
-        .legend(legend.show_legend(True))
-        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.SINGLE))
+        .legend(_legend().show_legend(True))
+        .tooltip(_SINGLE)
         .with_transformation(_WITHOUT_EMPTY_FRAMES)
     )
 
 
+def rows(title: str, description: str, *queries: str, height: int = 10, no_value: str = NO_DATA) -> table.Panel:
+    """Return a table. What several queries give is merged by the columns that they share. See `lines`."""
+    return (
+        _panel(table.Panel(), title, description, *queries, span=24, height=height, no_value=no_value)
+        .show_header(True)
+        .color_scheme(_BY_VALUE)
+        .thresholds(thresholds([(None, GREY)]))
+        .override_by_regexp(".*", column(noValue="–"))
+    )
+
+
 def words(title: str, content: str) -> text.Panel:
-    """Text, in Markdown."""
-    return text.Panel().title(title).mode(TextMode.MARKDOWN).content(content).span(24).height(3)
+    """Return a panel of text in Markdown."""
+    return text.Panel().title(title).mode(TextMode.MARKDOWN).content(content).span(24).height(9)
 
 
-def column(**properties: object) -> list[DynamicConfigValue]:
-    """How a column of a table is shown; in names `__` stands for a dot."""
-    return [DynamicConfigValue(key.replace("__", "."), value) for key, value in properties.items()]
+def _stat(title: str, description: str, query: str, fields: str) -> stat.Panel:
+    return (
+        _panel(stat.Panel(), title, description, query, span=4, height=4, no_value="–")
+        .color_scheme(_BY_VALUE)
+        .graph_mode(BigValueGraphMode.NONE)
+        .color_mode(BigValueColorMode.VALUE)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields(fields).values(False))
+    )
+
+
+def _panel(
+    panel: _P,
+    title: str,
+    description: str,
+    *queries: str,
+    span: int = 12,
+    height: int = 8,
+    no_value: str = NO_DATA,
+) -> _P:
+    """Return the panel with what all panels have; of its queries the first is A."""
+    panel = panel.title(title).description(description).datasource(DATASOURCE).span(span).height(height)
+    for letter, query in zip("ABCDEFGHIJ", queries, strict=False):
+        panel = panel.with_target(Flux(query, letter))
+    return panel.no_value(no_value) if no_value else panel
+
+
+def _legend() -> common.VizLegendOptions:
+    return common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+
+
+_SINGLE: Final = common.VizTooltipOptions().mode(TooltipDisplayMode.SINGLE)
+_BY_VALUE: Final = FieldColor().mode(FieldColorModeId.THRESHOLDS)

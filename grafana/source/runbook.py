@@ -23,7 +23,7 @@ WAY: Final = to(RUNBOOK, time=f"viewPanel=${{__data.fields.{COLUMN}}}")
 
 def dashboard() -> dict[str, Any]:
     """The dashboard."""
-    panels = [words(title, content).height(9) for title, content in _sections()]
+    panels = [words(title, content) for title, content in _sections()]
     return board(
         RUNBOOK,
         "Runbook",
@@ -42,7 +42,7 @@ def numbers() -> dict[str, int]:
 def with_section() -> str:
     """Gives each row of a table the number of its rule's panel."""
     known = ", ".join(f"{text(rule)}: {text(str(number))}" for rule, number in numbers().items())
-    return f'  |> map(fn: (r) => ({{r with {COLUMN}: dict.get(dict: [{known}], key: r.rule, default: "1")}}))'
+    return f'map(fn: (r) => ({{r with {COLUMN}: dict.get(dict: [{known}], key: r.rule, default: "1")}}))'
 
 
 def _sections() -> Iterator[tuple[str, str]]:
