@@ -23,9 +23,9 @@ from gatewatch.collector.schema import (
     Point,
 )
 from gatewatch.jobs.scoring.captures import Captures, Pair, captures
-from gatewatch.jobs.scoring.residuals import WARM_UP, Memory, deviations
-from gatewatch.jobs.scoring.scoring_state import forest_rows
-from gatewatch.jobs.scoring.signals import followed
+from gatewatch.jobs.scoring.detectors.isolation_forest import forest_rows
+from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
+from gatewatch.jobs.scoring.signals import extract_signals
 
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store
@@ -41,7 +41,7 @@ class Normal:
     """What is normal of one phase of a network.
 
     Attributes:
-        rows: (rows, F), what `watch.FEATURES` deviate by in the baselines.
+        rows: (rows, F), residuals of the baselines, as `isolation_forest.forest_rows` arranges them.
         profiles: (layer, gate) → of each baseline its steps, (n,), and its histograms, (n, bins).
     """
 
@@ -143,9 +143,9 @@ def _normal(alike: list[Captures]) -> Normal:
     profiles: dict[Pair, list[tuple[Array, Array]]] = {}
     bins = [GATE_STATS_FIELDS.index(name) for name in HISTOGRAM_FIELDS]
     for each in alike:
-        memory = Memory()
-        usual = deviations(followed(each), memory).usual
-        rows += forest_rows(usual, memory.names, each.gates).values()
+        rolling = RollingState()
+        z = z_scores(extract_signals(each), rolling).z
+        rows += forest_rows(z, rolling.keys, each.gates).values()
         for series, table in each.gates.items():
             known = np.isfinite(table[:, bins]).all(axis=1)
             if known.any():

@@ -1,7 +1,7 @@
-"""What the jobs would rather not compute again: how far a run was looked at, and what was known then.
+"""Checkpoints: how far each run was scored, and the scoring state then. A cache of the jobs, and nothing more.
 
-A cache and nothing more. What cannot be read, is of another version, or does not fit what the store holds is left
-aside, and the run is scored from its beginning, with the same result.
+A checkpoint that cannot be read, is of another version, or does not fit the store is ignored, and the run is scored
+from its beginning, with the same result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -22,35 +22,35 @@ from typing import Any, Final
 import numpy as np
 
 from gatewatch.collector.schema import path_name
-from gatewatch.jobs.scoring.detectors.isolation_forest import Forest
-from gatewatch.jobs.scoring.residuals import Deviations, Memory
-from gatewatch.jobs.scoring.scoring_state import Watch
+from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
+from gatewatch.jobs.scoring.detectors.base import Model
+from gatewatch.jobs.scoring.residuals import RollingState
+from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.series_groups import NEVER
-from gatewatch.jobs.scoring.signals import Channel
+from gatewatch.jobs.scoring.signals import SignalKey
 
-VERSION: Final = 1
-"""Raised whenever what is scored changes."""
-_TRUSTED: Final = ["sklearn.tree._tree.Tree", "gatewatch.jobs.scoring.detectors.isolation_forest.Forest"]
+VERSION: Final = 2
+"""To be raised whenever scores, or the format of checkpoints, change."""
 _NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after")
-_ARRAYS: Final = tuple(one.name for one in fields(Memory) if one.name not in ("names", "count"))
+_ARRAYS: Final = tuple(one.name for one in fields(RollingState) if one.name not in ("keys", "count"))
 
 log = logging.getLogger("gatewatch")
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """How far one run, phase and combination of the user's tags was looked at.
+    """How far one run, phase and combination of the user's tags was scored.
 
     Attributes:
-        points: of `gate_stats`, up to there.
-        captures: that were taken.
-        newest: time of the newest capture that was taken, nanoseconds.
-        back: time of the earliest capture that the next look needs once more.
-        seen: points and time of the newest at the last look, taken or not.
-        redo: until this time there were scores already when this beginning was made.
-        first: time of the first capture that was taken.
-        after: captures of the backtest that it goes on from.
-        watch: what is known.
+        points: of `gate_stats`, until then.
+        captures: that were scored.
+        newest: time of the newest capture that was scored, nanoseconds.
+        back: time of the earliest capture that the next pass must read again.
+        seen: points, and time of the newest, at the last pass, scored or not.
+        redo: captures until this time already had scores when scoring began anew.
+        first: time of the first capture that was scored.
+        after: captures of the backtest that it continues.
+        scoring: the scoring state.
     """
 
     points: int = 0
@@ -61,68 +61,75 @@ class Checkpoint:
     redo: int = NEVER
     first: int = NEVER
     after: int = 0
-    watch: Watch = field(default_factory=Watch)
+    scoring: ScoringState = field(default_factory=ScoringState)
 
 
-def load(folder: Path, run: str, tags: Mapping[str, str]) -> Checkpoint | None:
-    """The checkpoint of a run, phase and the user's tags, where there is a sound one."""
+def load(
+    folder: Path, run: str, tags: Mapping[str, str], detectors: Sequence[type[Detector]] = DETECTORS
+) -> Checkpoint | None:
+    """Return the checkpoint of a run, phase and the user's tags, or None where there is no sound one.
+
+    Args:
+        folder: of all checkpoints.
+        run, tags: of the series; the tags include run and phase.
+        detectors: those that are to score; a checkpoint of others is ignored.
+    """
     file = _file(folder, run, tags)
+    scoring = ScoringState(detectors)
     try:
         with np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if about["version"] != VERSION or about["tags"] != dict(tags):
                 return None
-            memory = Memory(
-                tuple(Channel(*name) for name in about["names"]),
+            if [*about["models"]] != [detector.name for detector in scoring.detectors]:
+                return None
+            scoring.rolling = RollingState(
+                tuple(SignalKey(*key) for key in about["keys"]),
                 about["count"],
-                **{name: stored[f"memory_{name}"] for name in _ARRAYS},
+                **{name: stored[f"rolling.{name}"] for name in _ARRAYS},
             )
-            newest = [stored[f"newest_{name}"] for name in Deviations._fields if f"newest_{name}" in stored]
-            watch = Watch(
-                memory,
-                [stored["learned"]] if "learned" in stored else [],
-                _forest(file.with_suffix(".skops"), about["model"]) if about["model"] else None,
-                Deviations(*newest) if newest else None,
-            )
+            for detector in scoring.detectors:
+                begin = f"{detector.name}."
+                detector.state = {name[len(begin) :]: stored[name] for name in stored if name.startswith(begin)}
+                if model_id := about["models"][detector.name]:
+                    detector.model = _model(_model_file(file, detector), model_id, detector.model_types)
             numbers = {name: int(about[name]) for name in _NUMBERS}
-            return Checkpoint(**numbers, seen=(int(about["seen"][0]), int(about["seen"][1])), watch=watch)
+            return Checkpoint(**numbers, seen=(int(about["seen"][0]), int(about["seen"][1])), scoring=scoring)
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever is wrong with a file, many kinds of error are raised
-        log.warning("gatewatch: %s is left aside, the run is scored from its beginning: %s", file, error)
+    except Exception as error:  # a damaged file raises many kinds of error
+        log.warning("gatewatch: checkpoint %s is ignored, the run is scored from its beginning: %s", file, error)
         return None
 
 
 def save(folder: Path, run: str, tags: Mapping[str, str], checkpoint: Checkpoint) -> None:
-    """Keep a checkpoint; where that cannot be done, say so and go on."""
-    file, watch = _file(folder, run, tags), checkpoint.watch
+    """Store a checkpoint; log a warning where that is not possible."""
+    file, scoring = _file(folder, run, tags), checkpoint.scoring
     about = {
         "version": VERSION,
         "run": run,
         "tags": dict(tags),
         **{name: getattr(checkpoint, name) for name in _NUMBERS},
         "seen": checkpoint.seen,
-        "names": watch.memory.names,
-        "count": watch.memory.count,
-        "model": watch.forest.model_id if watch.forest else None,
+        "keys": scoring.rolling.keys,
+        "count": scoring.rolling.count,
+        "models": {each.name: each.model.model_id if each.model else None for each in scoring.detectors},
     }
-    arrays: dict[str, Any] = {f"memory_{name}": getattr(watch.memory, name) for name in _ARRAYS}
-    if watch.newest is not None:
-        arrays |= {f"newest_{name}": values for name, values in zip(Deviations._fields, watch.newest, strict=True)}
-    if watch.learned:
-        arrays["learned"] = np.concatenate(watch.learned)
+    arrays: dict[str, Any] = {f"rolling.{name}": getattr(scoring.rolling, name) for name in _ARRAYS}
+    arrays |= {f"{each.name}.{name}": values for each in scoring.detectors for name, values in each.state.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if watch.forest is not None:
-            _save_forest(file.with_suffix(".skops"), watch.forest)
+        for detector in scoring.detectors:
+            if detector.model is not None:
+                _save_model(_model_file(file, detector), detector.model, detector.model_types)
         with _replacing(file) as temporary:
             np.savez(temporary, about=np.array(json.dumps(about)), **arrays)
     except OSError as error:
-        log.warning("gatewatch: the checkpoint %s cannot be kept: %s", file, error.strerror or error)
+        log.warning("gatewatch: the checkpoint %s cannot be stored: %s", file, error.strerror or error)
 
 
 def forget(folder: Path, run: str) -> None:
-    """Remove what is kept of a run."""
+    """Remove the checkpoints of a run."""
     for file in _folder(folder, run).glob("*"):
         file.unlink(missing_ok=True)
 
@@ -138,7 +145,7 @@ def _file(folder: Path, run: str, tags: Mapping[str, str]) -> Path:
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[Path]:
-    """A file beside another, which it replaces at the end: who reads finds the old one or the new one."""
+    """Give a temporary file that replaces another at the end: a reader gets the old one or the new one."""
     descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=file.suffix)
     os.close(descriptor)
     temporary = Path(name)
@@ -149,46 +156,41 @@ def _replacing(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _save_forest(file: Path, forest: Forest) -> None:
-    """Keep a forest with its provenance, unless it is there already."""
+def _model_file(file: Path, detector: Detector) -> Path:
+    return file.with_suffix(f".{detector.name}.skops")
+
+
+def _save_model(file: Path, model: Model, types: tuple[str, ...]) -> None:
+    """Store a model, unless the file holds it already."""
     with suppress(ValueError):
-        _forest(file, forest.model_id)
+        _model(file, model.model_id, types)
         return
     import skops.io  # noqa: PLC0415 - it loads torch, where that is installed
 
     with _replacing(file) as temporary:
-        skops.io.dump(forest, temporary, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+        skops.io.dump(model, temporary, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     with suppress(ValueError):
-        _forest(file, forest.model_id)  # which remembers it
+        _model(file, model.model_id, types)  # which caches it
 
 
-def _forest(file: Path, model_id: str) -> Forest:
-    known = _known(file)
-    if known is None:
-        raise ValueError(f"{file.name} is missing")
-    forest = _loaded(str(file), *known)
-    if forest.model_id != model_id:
-        raise ValueError(f"{file.name} holds {forest.model_id}, not {model_id}")
-    return forest
-
-
-def _known(file: Path) -> tuple[int, int] | None:
+def _model(file: Path, model_id: str, types: tuple[str, ...]) -> Model:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
+        raise ValueError(f"{file.name} is missing") from None
+    model = _loaded(str(file), types, status.st_mtime_ns, status.st_size)
+    if getattr(model, "model_id", None) != model_id:
+        raise ValueError(f"{file.name} holds {getattr(model, 'model_id', 'no model')}, not {model_id}")
+    return model
 
 
 @lru_cache(maxsize=512)
-def _loaded(file: str, _modified: int, _size: int) -> Forest:
-    """A forest from its file, once: reading one takes longer than a pass over its run."""
+def _loaded(file: str, types: tuple[str, ...], _modified: int, _size: int) -> Model:
+    """Load a model from its file, once: that takes longer than a pass over its run."""
     import skops.io  # noqa: PLC0415 - as above
 
     try:
-        found = skops.io.load(file, trusted=_TRUSTED)
-    except Exception as error:  # whatever is wrong with a file, skops raises many kinds of error
+        model: Model = skops.io.load(file, trusted=[*types])
+    except Exception as error:  # a damaged file raises many kinds of error
         raise ValueError(f"{Path(file).name} cannot be read: {error}") from None
-    if not isinstance(found, Forest):
-        raise ValueError(f"{Path(file).name} holds no forest")
-    return found
+    return model

@@ -1,17 +1,16 @@
-"""What is scored: not where a channel is, but how far it went from where it was going.
+"""Residuals: how far each signal is from its forecast, in multiples of its usual distance.
 
 A network that learns moves, so levels say little: a forest on levels calls nearly every healthy capture abnormal.
-Each channel is forecast from its own recent past by a robust line (Theil 1950, Sen 1968), and the distance from that
-forecast is measured in multiples of the distances that are usual for the channel. A capture that is far off is not
-learned from, so a fault stays visible while it lasts; the forecast grows less certain the older it is, as that of a
-random walk does, so a new normal is accepted in the end, a small step sooner than a large one.
+Each signal is forecast from its own recent past by a robust line (Theil 1950, Sen 1968), and the distance from that
+forecast is divided by the distances that are usual for the signal. A capture that is far off is not learned from, so a
+fault stays visible while it lasts. The forecast grows less certain the older it is, as that of a random walk does, so
+a new normal is accepted in the end, a small step sooner than a large one.
 
-A learning rate that falls and rises is no fault, so two things are allowed for. What says how fast the network learns
-(`channels.PACES`) deviates only beyond the range that it has had in this run: a warm restart goes back to a pace that
-was there before. And what moves with the weights (`channels.LEVELS`) may move as much faster as they do.
+A learning rate that falls and rises is no fault, which takes two exceptions. A signal of how fast the network learns
+(`RATE_SIGNALS`) has a residual only beyond its range in this run: a warm restart returns to an earlier rate. And a
+signal that moves with the weights (`LEVEL_SIGNALS`) may move faster when they do.
 
-All is causal: what is said of a capture depends on it and on earlier ones alone, and `Memory` is all of those that
-is needed.
+All is causal: a residual depends on its capture and on earlier ones alone, which `RollingState` summarises.
 """
 
 from __future__ import annotations
@@ -23,77 +22,77 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.jobs.scoring.signals import FLOORS, LEVELS, PACES, RELATIVE, Channel
+from gatewatch.jobs.scoring.signals import SIGNALS, SignalKey
 
 Array = NDArray[np.floating[Any]]
 
 REFERENCE: Final = 8
-"""Captures that the line is drawn through."""
+"""Captures that the line of the forecast is fitted to."""
 SMOOTHED: Final = 3
-"""The median of so many newest captures is what is compared: one capture alone raises nothing."""
+"""The median of this many newest captures is compared with the forecast: one capture alone changes little."""
 HISTORY: Final = 64
-"""Captures whose deviations say what is usual."""
+"""Captures whose distances from their forecasts define the usual distance."""
 SETTLED: Final = 5
-"""Captures that pass before what is new counts as seen before: so long a pace beyond its range stays one."""
+"""Captures that pass before a new value widens the range of a signal: until then a rate beyond it has a residual."""
 LEARNED_FROM: Final = 8.0
-"""A capture further off than this many usual deviations is not learned from."""
+"""A capture whose residual is larger is not learned from."""
 WARM_UP: Final = 32
-"""The first captures of a run and phase, which a detector learns from; they get no score."""
+"""The first captures of a run and phase: detectors learn from them, and give them no score."""
 _FEWEST: Final = 4
 _TINY: Final = 1e-12
 _MIDDLE: Final = (SMOOTHED - 1) / 2
-"""How many captures before the newest a median of them stands for."""
+"""How many captures before the newest the median of `SMOOTHED` captures lies, on average."""
 
 
 @dataclass(slots=True)
-class Memory:
-    """What is remembered of C channels between two calls of `deviations`.
+class RollingState:
+    """What `z_scores` remembers of C signals from one call to the next.
 
     Attributes:
-        names: the channels.
-        count: captures seen.
+        keys: the signals.
+        count: captures so far.
         values: (up to SMOOTHED, C), the newest captures.
-        learned: alike, which of them may be learned from.
-        usual: (up to HISTORY, C), the newest distances from the forecast; NaN of what was not learned from.
-        at, reference: (REFERENCE, C), numbers and values of the captures that the line goes through, newest last.
-        known: (C,), how many of those there are.
-        low, high: (C,), the range of the medians that were not far off; one odd capture widens it by nothing.
-        medians: (up to SETTLED, C), the newest of those, which do not widen it yet; NaN where one was far off.
-        speed: (up to HISTORY,), the size of the updates at the newest captures, where it is not known that of the
-            capture before; 1 before the first that is known.
+        learnable: alike, whether they may be learned from.
+        distances: (up to HISTORY, C), the newest distances from the forecast; NaN where not learned from.
+        at, reference: (REFERENCE, C), numbers and values of the captures that the line is fitted to, newest last.
+        learned: (C,), how many captures were learned from.
+        low, high: (C,), the range of the medians that were not far off; one odd capture does not widen it.
+        medians: (up to SETTLED, C), the newest medians, which do not widen the range yet; NaN where one was far off.
+        speed: (up to HISTORY,), the size of the updates at the newest captures; that of the capture before where it is
+            not recorded, and 1 before the first that is.
     """
 
-    names: tuple[Channel, ...] = ()
+    keys: tuple[SignalKey, ...] = ()
     count: int = 0
     values: Array = field(default_factory=lambda: np.empty((0, 0)))
-    learned: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
-    usual: Array = field(default_factory=lambda: np.empty((0, 0)))
+    learnable: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=bool))
+    distances: Array = field(default_factory=lambda: np.empty((0, 0)))
     at: Array = field(default_factory=lambda: np.zeros((REFERENCE, 0)))
     reference: Array = field(default_factory=lambda: np.zeros((REFERENCE, 0)))
-    known: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    learned: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     low: Array = field(default_factory=lambda: np.empty(0))
     high: Array = field(default_factory=lambda: np.empty(0))
     medians: Array = field(default_factory=lambda: np.empty((0, 0)))
     speed: Array = field(default_factory=lambda: np.empty(0))
 
     @property
-    def told(self) -> set[Channel]:
-        """The channels of which a value was known."""
-        known = (self.known > 0) | np.isfinite(self.values).any(axis=0)
-        return {name for name, one in zip(self.names, known, strict=True) if one}
+    def observed(self) -> set[SignalKey]:
+        """The signals that had a value so far."""
+        observed = (self.learned > 0) | np.isfinite(self.values).any(axis=0)
+        return {key for key, one in zip(self.keys, observed, strict=True) if one}
 
-    def widen(self, names: Iterable[Channel]) -> None:
-        """Make room for the channels that are new."""
-        here = set(self.names)
-        new = tuple(name for name in names if name not in here)
-        self.names += new
+    def widen(self, keys: Iterable[SignalKey]) -> None:
+        """Add the signals that are new."""
+        present = set(self.keys)
+        new = tuple(key for key in keys if key not in present)
+        self.keys += new
         for name, filler in (
             ("values", np.nan),
-            ("learned", False),
-            ("usual", np.nan),
+            ("learnable", False),
+            ("distances", np.nan),
             ("at", 0.0),
             ("reference", 0.0),
-            ("known", 0),
+            ("learned", 0),
             ("low", np.inf),
             ("high", -np.inf),
             ("medians", np.nan),
@@ -103,153 +102,155 @@ class Memory:
             setattr(self, name, np.concatenate([old, room], axis=-1))
 
 
-class Deviations(NamedTuple):
-    """What is said of n captures of C channels: each (n, C), NaN where it is not known.
+class Residuals(NamedTuple):
+    """Values and residuals of n captures of C signals: (n, C) each, NaN where there is none.
 
     Attributes:
-        usual: how far from the forecast, signed, in multiples of what is usual for the channel.
+        z: how far from the forecast, signed, in multiples of the signal's usual distance.
         value: the value itself.
-        before: the median of the captures that the forecast was made from.
+        before: the median of the captures that the line of the forecast was fitted to.
         high: the largest median of `SMOOTHED` captures until then that was not far off.
     """
 
-    usual: Array
+    z: Array
     value: Array
     before: Array
     high: Array
 
 
-def deviations(channels: Mapping[Channel, Array], memory: Memory) -> Deviations:
-    """How far each capture is from the forecast, signed, in multiples of what is usual for the channel.
+def z_scores(signals: Mapping[SignalKey, Array], state: RollingState) -> Residuals:
+    """Return how far each capture is from its forecast, in multiples of the signal's usual distance.
 
     Args:
-        channels: each (n,), the captures that follow those which `memory` has seen.
-        memory: of the captures before; it is moved on.
+        signals: each (n,), the captures that follow those of `state`.
+        state: of the captures before; it is moved on.
 
     Returns:
-        Of the channels of `memory.names`, in their order.
+        Of the signals `state.keys`, in their order.
     """
-    memory.widen(channels)
-    size = len(next(iter(channels.values()), ()))
+    state.widen(signals)
+    size = len(next(iter(signals.values()), ()))
     none = np.full(size, np.nan)
-    new = np.stack([channels.get(name, none) for name in memory.names], axis=1)
-    kinds = _kinds(memory.names)
-    values = np.concatenate([memory.values, new])
-    learned = np.concatenate([memory.learned, np.isfinite(new)])
-    usual = np.concatenate([memory.usual, np.full(new.shape, np.nan)])
-    medians = np.concatenate([memory.medians, np.full(new.shape, np.nan)])
-    speed = np.concatenate([memory.speed, np.ones(size)])
-    result, before, high = (np.full(new.shape, np.nan) for _ in range(3))
+    new = np.stack([signals.get(key, none) for key in state.keys], axis=1)
+    kinds = _kinds(state.keys)
+    values = np.concatenate([state.values, new])
+    learnable = np.concatenate([state.learnable, np.isfinite(new)])
+    distances = np.concatenate([state.distances, np.full(new.shape, np.nan)])
+    medians = np.concatenate([state.medians, np.full(new.shape, np.nan)])
+    speed = np.concatenate([state.speed, np.ones(size)])
+    z, before, high = (np.full(new.shape, np.nan) for _ in range(3))
     for k in range(size):
-        number = memory.count + k
-        here, past, settled = len(memory.values) + k, len(memory.usual) + k, len(memory.medians) + k
+        number = state.count + k
+        here, past, settled = len(state.values) + k, len(state.distances) + k, len(state.medians) + k
         if settled >= SETTLED:
-            memory.low = np.fmin(memory.low, medians[settled - SETTLED])
-            memory.high = np.fmax(memory.high, medians[settled - SETTLED])
+            state.low = np.fmin(state.low, medians[settled - SETTLED])
+            state.high = np.fmax(state.high, medians[settled - SETTLED])
         if here < SMOOTHED:
             continue
-        _learn(memory, values[here - SMOOTHED], learned[here - SMOOTHED], number - SMOOTHED)
+        _learn(state, values[here - SMOOTHED], learnable[here - SMOOTHED], number - SMOOTHED)
         middle = np.median(values[here - SMOOTHED + 1 : here + 1], axis=0)
-        now = _speed(middle, memory, kinds)
+        now = _speed(middle, state, kinds)
         speed[past] = now if now is not None else speed[past - 1]
-        ready = np.flatnonzero(memory.known >= REFERENCE)
+        ready = np.flatnonzero(state.learned >= REFERENCE)
         if not ready.size:
             continue
-        known = slice(max(0, past - HISTORY), past - SMOOTHED + 1)
-        recent = usual[known, ready], speed[known] / speed[past]
-        off, z = _judged(memory, ready, kinds.of(ready), middle[ready], recent, number)
-        result[k, ready] = z
-        before[k, ready], high[k] = np.median(memory.reference[:, ready], axis=0), memory.high
+        window = slice(max(0, past - HISTORY), past - SMOOTHED + 1)
+        recent = distances[window, ready], speed[window] / speed[past]
+        off, off_z = _residuals(state, ready, kinds.of(ready), middle[ready], recent, number)
+        z[k, ready] = off_z
+        before[k, ready], high[k] = np.median(state.reference[:, ready], axis=0), state.high
         with np.errstate(invalid="ignore"):
-            near = ~(np.abs(z) > LEARNED_FROM) & np.isfinite(off)
-        learned[here, ready] &= near
-        usual[past, ready] = np.where(learned[here, ready], off, np.nan)
-        medians[settled, ready] = np.where(learned[here, ready], middle[ready], np.nan)
-    memory.count += size
-    memory.values, memory.learned = values[-SMOOTHED:], learned[-SMOOTHED:]
-    memory.usual, memory.speed, memory.medians = usual[-HISTORY:], speed[-HISTORY:], medians[-SETTLED:]
-    return Deviations(result, new, before, high)
+            near = ~(np.abs(off_z) > LEARNED_FROM) & np.isfinite(off)
+        learnable[here, ready] &= near
+        distances[past, ready] = np.where(learnable[here, ready], off, np.nan)
+        medians[settled, ready] = np.where(learnable[here, ready], middle[ready], np.nan)
+    state.count += size
+    state.values, state.learnable = values[-SMOOTHED:], learnable[-SMOOTHED:]
+    state.distances, state.speed, state.medians = distances[-HISTORY:], speed[-HISTORY:], medians[-SETTLED:]
+    return Residuals(z, new, before, high)
 
 
 class _Kinds(NamedTuple):
-    """What is known of each channel by its feature: (C,)."""
+    """Floor and kind of each signal: (C,)."""
 
     floors: Array
     relative: NDArray[np.bool_]
-    pace: NDArray[np.bool_]
+    rate: NDArray[np.bool_]
     level: NDArray[np.bool_]
     update: NDArray[np.bool_]
 
     def of(self, chosen: NDArray[np.int64]) -> _Kinds:
         return _Kinds(
-            self.floors[chosen], self.relative[chosen], self.pace[chosen], self.level[chosen], self.update[chosen]
+            self.floors[chosen], self.relative[chosen], self.rate[chosen], self.level[chosen], self.update[chosen]
         )
 
 
-def _kinds(names: Sequence[Channel]) -> _Kinds:
-    features = [name.feature for name in names]
-    relative, pace, level, update = (
-        np.array([feature in kind for feature in features], dtype=bool)
-        for kind in (RELATIVE, PACES, LEVELS, {"update_ratio"})
+def _kinds(keys: Sequence[SignalKey]) -> _Kinds:
+    rows = [SIGNALS[key.signal] for key in keys]
+    return _Kinds(
+        np.array([row.floor for row in rows]),
+        np.array([row.relative for row in rows], dtype=bool),
+        np.array([row.kind == "rate" for row in rows], dtype=bool),
+        np.array([row.kind == "level" for row in rows], dtype=bool),
+        np.array([row.name == "update_ratio" for row in rows], dtype=bool),
     )
-    return _Kinds(np.array([FLOORS[feature] for feature in features]), relative, pace, level, update)
 
 
-def _learn(memory: Memory, values: Array, learned: NDArray[np.bool_], number: int) -> None:
-    """Take a capture into the line of the channels that may learn from it."""
-    new = np.flatnonzero(learned)
-    for kept, newest in ((memory.at, np.full(len(values), float(number))), (memory.reference, values)):
+def _learn(state: RollingState, values: Array, learnable: NDArray[np.bool_], number: int) -> None:
+    """Add a capture to the line of the signals that may learn from it."""
+    new = np.flatnonzero(learnable)
+    for kept, newest in ((state.at, np.full(len(values), float(number))), (state.reference, values)):
         kept[:-1, new] = kept[1:, new]
         kept[-1, new] = newest[new]
-    memory.known[new] += 1
+    state.learned[new] += 1
 
 
-def _speed(middle: Array, memory: Memory, kinds: _Kinds) -> float | None:
-    """The size of the updates, no larger than it was before in this run: that would be for an alarm to say. None where
-    it is not known, as of a capture between two steps."""
-    rates = np.minimum(middle, np.maximum(memory.high, memory.low))[kinds.update]
+def _speed(middle: Array, state: RollingState, kinds: _Kinds) -> float | None:
+    """Return the size of the updates, at most the largest before in this run: beyond it, an alarm is due. None where it
+    is not recorded, as at a capture between two steps."""
+    rates = np.minimum(middle, np.maximum(state.high, state.low))[kinds.update]
     rates = rates[np.isfinite(rates)]
     return float(10 ** np.median(rates)) if rates.size else None
 
 
-def _judged(
-    memory: Memory,
+def _residuals(
+    state: RollingState,
     ready: NDArray[np.int64],
     kinds: _Kinds,
     middle: Array,
     recent: tuple[Array, Array],
     number: int,
 ) -> tuple[Array, Array]:
-    """The distances from the forecast, and the same in multiples of what is usual: NaN where that is not known."""
-    at, reference = memory.at[:, ready], memory.reference[:, ready]
+    """Return the distances from the forecast, and their multiples of the usual distance: NaN where there is none."""
+    at, reference = state.at[:, ready], state.reference[:, ready]
     age = number - _MIDDLE - at[-1]
     off = middle - _line(at, reference, np.minimum(age, REFERENCE))
-    usual, speed = recent
-    known, spread = _usual(np.abs(usual))
-    _, at_this_speed = _usual(np.abs(usual) / speed[:, None])
+    distances, speed = recent
+    count, spread = _usual(np.abs(distances))
+    _, at_this_speed = _usual(np.abs(distances) / speed[:, None])
     spread = np.where(kinds.level, np.maximum(spread, at_this_speed), spread)
     floors = np.where(kinds.relative, kinds.floors * np.median(np.abs(reference), axis=0) + _TINY, kinds.floors)
     uncertainty = np.sqrt(1 + np.maximum(0, age - 2) / REFERENCE)
-    beyond = np.maximum(memory.low[ready] - middle, middle - memory.high[ready])
-    off = np.where(kinds.pace & (beyond < floors), 0.0 * off, off)
+    beyond = np.maximum(state.low[ready] - middle, middle - state.high[ready])
+    off = np.where(kinds.rate & (beyond < floors), 0.0 * off, off)
     z = off / (np.maximum(spread, floors) * uncertainty)
-    return off, np.where(known >= _FEWEST, z, np.nan)
+    return off, np.where(count >= _FEWEST, z, np.nan)
 
 
 def _usual(distances: Array) -> tuple[NDArray[np.int64], Array]:
-    """How many distances of each channel are known, and their median as a standard deviation; 0 where none is."""
-    known = np.isfinite(distances).sum(axis=0)
+    """Return how many distances of each signal are finite, and their median as a standard deviation; 0 of none."""
+    count = np.isfinite(distances).sum(axis=0)
     if not len(distances):
-        return known, np.zeros(distances.shape[1])
+        return count, np.zeros(distances.shape[1])
     ordered = np.sort(distances, axis=0)  # NaN comes last
-    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(distances) - 1)
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(distances) - 1)
     columns = np.arange(distances.shape[1])
     median = (ordered[low, columns] + ordered[high, columns]) / 2
-    return known, np.where(known > 0, 1.4826 * median, 0.0)
+    return count, np.where(count > 0, 1.4826 * median, 0.0)
 
 
 def _line(at: Array, values: Array, ahead: Array) -> Array:
-    """The robust line through (R, C) moments and values, `ahead` captures past the last moment."""
+    """Return (C,), the robust line through (R, C) times and values, `ahead` captures past the last time."""
     first, second = np.triu_indices(len(at), 1)
     slope = np.median((values[second] - values[first]) / (at[second] - at[first]), axis=0)
     level = np.median(values - slope * (at - at[-1]), axis=0)

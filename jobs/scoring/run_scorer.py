@@ -134,7 +134,7 @@ class Look:
                     now.first = int(found.time[0])
                     now.after = _after(before, now.first)
                     if before is not None and now.after:
-                        now.watch = deepcopy(before.watch)
+                        now.scoring = deepcopy(before.scoring)
                 self._score(group, now, found, new)
             now.seen = group.points, group.newest
             if self._state is not None:
@@ -175,7 +175,7 @@ class Look:
     def _score(self, group: Group, now: Checkpoint, found: Captures, new: int) -> None:
         """Write the points of the newest captures, and move on."""
         normal = self._baselines.normal(self._result.run, group.phase, group.gates)
-        scores = now.watch.advance(found, new, lambda: None if normal is None else normal.rows)
+        scores = now.scoring.advance(found, new, lambda: None if normal is None else normal.rows)
         first = len(found.time) - new
         if found.time[first] <= now.redo:
             scores = self._without_old_causes(group, scores, found.part(first))

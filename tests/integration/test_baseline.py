@@ -12,10 +12,10 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_FIELDS, RUNS
 from gatewatch.jobs import baselines, checkpoint
 from gatewatch.jobs.baselines import MOST, Baselines
+from gatewatch.jobs.scoring.detectors.isolation_forest import FEATURES
 from gatewatch.jobs.scoring.metrics import drift_from
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.scoring_pass import run_pass
-from gatewatch.jobs.scoring.scoring_state import FEATURES
 from tests.recorded import end, fill, moment, recorded, shut
 
 GATES = (("memory", "forget"), ("memory", "input"))
@@ -60,7 +60,7 @@ def model_id(store, run, **tags):
 
 def provenance(store, state, run, **tags):
     run_pass(store, run, state=state)
-    return checkpoint.load(state, run, {"run": run, "phase": "train", **tags}).watch.forest.provenance
+    return checkpoint.load(state, run, {"run": run, "phase": "train", **tags}).scoring.detectors[0].model.provenance
 
 
 def drop(store, run):

@@ -210,7 +210,7 @@ class TestWaiting:
         end(store)
         until_done(store, state=state, finish=False)
         assert_same(store, other)
-        assert "cannot be kept" in caplog.text
+        assert "cannot be stored" in caplog.text
 
     def test_what_is_done_is_not_read_again(self, store, state):
         fill(store, recorded(300))

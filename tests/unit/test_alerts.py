@@ -21,8 +21,9 @@ from gatewatch.jobs.alerts import BUILT_IN, AlertManager, Rule, evaluate
 from gatewatch.jobs.alerts.lifecycle import Alert, advance, due
 from gatewatch.jobs.alerts.rules import active_rules
 from gatewatch.jobs.alerts.series_state import Episode, Track, Values, follow
-from gatewatch.jobs.findings.explanations import PHRASES, in_words
-from gatewatch.jobs.scoring.signals import FLOORS
+from gatewatch.jobs.findings.explanations import BROKEN, PHRASES, in_words
+from gatewatch.jobs.scoring.detectors.rules import PHRASES as RULES
+from gatewatch.jobs.scoring.signals import SIGNALS
 
 S = 10**9
 BEGUN = 1_790_000_000 * S
@@ -549,8 +550,9 @@ def test_reasons_are_in_words_and_unknown_ones_as_they_are():
     assert "\n" not in in_words({"evil\nSubject: x": 1.0})[0]
 
 
-def test_every_feature_that_a_score_names_has_its_words():
-    assert set(FLOORS) <= set(PHRASES)
+def test_every_cause_of_a_score_has_its_words():
+    assert set(SIGNALS) <= set(PHRASES)
+    assert set(RULES) <= set(BROKEN)
 
 
 class TestRunbook:

@@ -17,8 +17,8 @@ from gatewatch.collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TR
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.checkpoint import Checkpoint, forget, load, save
 from gatewatch.jobs.scoring.captures import captures
-from gatewatch.jobs.scoring.residuals import Memory
-from gatewatch.jobs.scoring.scoring_state import Watch
+from gatewatch.jobs.scoring.residuals import RollingState
+from gatewatch.jobs.scoring.scoring_state import ScoringState
 from tests.recorded import fill, recorded
 
 TAGS = {"run": "r", "phase": "train"}
@@ -34,33 +34,32 @@ def run(tmp_path_factory):
     return found
 
 
-def watched(run, count):
-    """What is known after so many captures."""
-    watch = Watch()
+def scored(run, count):
+    """The checkpoint after so many captures."""
+    scoring = ScoringState()
     if count:
-        watch.advance(run.part(0, count), count)
-    return Checkpoint(count * 2, count, 10**18 + count, 10**18, (count, 10**18), 5, 7, 3, watch)
+        scoring.advance(run.part(0, count), count)
+    return Checkpoint(count * 2, count, 10**18 + count, 10**18, (count, 10**18), 5, 7, 3, scoring)
 
 
 def same(one, other):
     """Whether two checkpoints say the same, to the last bit."""
-    for each in fields(Memory):
-        np.testing.assert_array_equal(getattr(one.watch.memory, each.name), getattr(other.watch.memory, each.name))
+    for each in fields(RollingState):
+        np.testing.assert_array_equal(
+            getattr(one.scoring.rolling, each.name), getattr(other.scoring.rolling, each.name)
+        )
     for name in ("points", "captures", "newest", "back", "seen", "redo", "first", "after"):
         assert getattr(one, name) == getattr(other, name)
-    assert bool(one.watch.learned) == bool(other.watch.learned)
-    if one.watch.learned:
-        np.testing.assert_array_equal(np.concatenate(one.watch.learned), np.concatenate(other.watch.learned))
-    assert (one.watch.newest is None) == (other.watch.newest is None)
-    if one.watch.newest is not None:
-        for here, there in zip(one.watch.newest, other.watch.newest, strict=True):
-            np.testing.assert_array_equal(here, there)
-    assert (one.watch.forest is None) == (other.watch.forest is None)
-    if one.watch.forest is not None:
-        assert one.watch.forest.model_id == other.watch.forest.model_id
-        assert one.watch.forest.provenance == other.watch.forest.provenance
-        rows = np.random.default_rng(0).normal(size=(50, 8)) * 20
-        np.testing.assert_array_equal(one.watch.forest.score(rows), other.watch.forest.score(rows))
+    for here, there in zip(one.scoring.detectors, other.scoring.detectors, strict=True):
+        assert here.state.keys() == there.state.keys()
+        for name, values in here.state.items():
+            np.testing.assert_array_equal(values, there.state[name])
+        assert (here.model is None) == (there.model is None)
+        if here.model is not None:
+            assert here.model.model_id == there.model.model_id
+            assert here.model.provenance == there.model.provenance
+            rows = np.random.default_rng(0).normal(size=(50, 8)) * 20
+            np.testing.assert_array_equal(here.model.score(rows), there.model.score(rows))
     return True
 
 
@@ -72,14 +71,14 @@ def no_forest_is_remembered():
 
 @pytest.mark.parametrize("count", [0, 1, 2, 20, 32, 33, 80])
 def test_what_is_kept_comes_back_as_it_was(run, tmp_path, count):
-    kept = watched(run, count)
+    kept = scored(run, count)
     save(tmp_path, "r", TAGS, kept)
-    assert (kept.watch.forest is not None) == (count >= 32)
+    assert (kept.scoring.detectors[0].model is not None) == (count >= 32)
     checkpoints._loaded.cache_clear()
     found = load(tmp_path, "r", TAGS)
     assert same(found, kept)
     if count:
-        beside = [each.watch.advance(run.part(0, count + 5), 5) for each in (found, kept)]
+        beside = [each.scoring.advance(run.part(0, count + 5), 5) for each in (found, kept)]
         assert beside[0] == beside[1]
 
 
@@ -102,7 +101,7 @@ def test_runs_phases_and_tags_have_their_own(run, tmp_path):
 
 def test_a_run_is_forgotten_and_no_other(run, tmp_path):
     for name in ("r", "other"):
-        save(tmp_path, name, TAGS, watched(run, 40))
+        save(tmp_path, name, TAGS, scored(run, 40))
     forget(tmp_path, "r")
     forget(tmp_path, "r")
     assert load(tmp_path, "r", TAGS) is None
@@ -111,22 +110,22 @@ def test_a_run_is_forgotten_and_no_other(run, tmp_path):
 
 def test_the_newest_replaces_the_one_before_and_leaves_nothing_beside(run, tmp_path):
     for count in (40, 50):
-        save(tmp_path, "r", TAGS, watched(run, count))
+        save(tmp_path, "r", TAGS, scored(run, count))
     assert load(tmp_path, "r", TAGS).captures == 50
     assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".npz", ".skops"]
 
 
 def test_a_forest_is_written_once(run, tmp_path):
-    save(tmp_path, "r", TAGS, watched(run, 40))
+    save(tmp_path, "r", TAGS, scored(run, 40))
     (file,) = tmp_path.rglob("*.skops")
     before = file.stat().st_mtime_ns
     checkpoints._loaded.cache_clear()
-    save(tmp_path, "r", TAGS, watched(run, 60))
+    save(tmp_path, "r", TAGS, scored(run, 60))
     assert file.stat().st_mtime_ns == before
 
 
 def test_one_of_another_version_is_left_aside(run, tmp_path, monkeypatch, caplog):
-    save(tmp_path, "r", TAGS, watched(run, 40))
+    save(tmp_path, "r", TAGS, scored(run, 40))
     monkeypatch.setattr(checkpoints, "VERSION", checkpoints.VERSION + 1)
     assert load(tmp_path, "r", TAGS) is None
     assert caplog.records == []
@@ -135,9 +134,9 @@ def test_one_of_another_version_is_left_aside(run, tmp_path, monkeypatch, caplog
 def test_a_folder_that_cannot_be_written_is_said_and_nothing_more(run, tmp_path, caplog):
     (tmp_path / "runs").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING, "gatewatch"):
-        save(tmp_path, "r", TAGS, watched(run, 40))
+        save(tmp_path, "r", TAGS, scored(run, 40))
     assert len(caplog.records) == 1
-    assert "cannot be kept: " in caplog.records[0].message
+    assert "cannot be stored: " in caplog.records[0].message
     assert "\n" not in caplog.records[0].message
     assert load(tmp_path, "r", TAGS) is None
 
@@ -162,7 +161,7 @@ def broken(file, how):
 @pytest.mark.parametrize("how", ["empty", "truncated", "foreign", "missing", "a folder"])
 @pytest.mark.parametrize("suffix", [".npz", ".skops"])
 def test_what_is_damaged_is_said_and_left_aside(run, tmp_path, caplog, suffix, how):
-    kept = watched(run, 40)
+    kept = scored(run, 40)
     save(tmp_path, "r", TAGS, kept)
     (file,) = tmp_path.rglob(f"*{suffix}")
     broken(file, how)
@@ -170,7 +169,7 @@ def test_what_is_damaged_is_said_and_left_aside(run, tmp_path, caplog, suffix, h
         assert load(tmp_path, "r", TAGS) is None
     if (suffix, how) != (".npz", "missing"):
         (record,) = caplog.records
-        assert "is left aside, the run is scored from its beginning" in record.message
+        assert "is ignored, the run is scored from its beginning" in record.message
         assert "\n" not in record.message
     if how != "a folder":  # which a user must have made
         save(tmp_path, "r", TAGS, kept)
@@ -178,8 +177,8 @@ def test_what_is_damaged_is_said_and_left_aside(run, tmp_path, caplog, suffix, h
 
 
 def test_a_forest_of_another_run_is_no_forest_of_this(run, tmp_path, caplog):
-    save(tmp_path, "r", TAGS, watched(run, 40))
-    other = watched(run.part(20), 40)
+    save(tmp_path, "r", TAGS, scored(run, 40))
+    other = scored(run.part(20), 40)
     save(tmp_path, "other", TAGS, other)
     (one,), (two,) = ((tmp_path / "runs" / name).glob("*.skops") for name in ("r", "other"))
     one.write_bytes(two.read_bytes())
@@ -190,7 +189,7 @@ def test_a_forest_of_another_run_is_no_forest_of_this(run, tmp_path, caplog):
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_byte_is_never_an_exception_nor_another_checkpoint(run, tmp_path, data):
-    kept = watched(run, 20)
+    kept = scored(run, 20)
     save(tmp_path, "r", TAGS, kept)
     (file,) = tmp_path.rglob("*.npz")
     content = bytearray(file.read_bytes())
@@ -202,7 +201,7 @@ def test_a_damaged_byte_is_never_an_exception_nor_another_checkpoint(run, tmp_pa
 
 
 def test_who_reads_finds_the_old_one_or_the_new_one(run, tmp_path):
-    kept = [watched(run, count) for count in (33, 60)]
+    kept = [scored(run, count) for count in (33, 60)]
     save(tmp_path, "r", TAGS, kept[0])
     stop, failures = threading.Event(), []
 

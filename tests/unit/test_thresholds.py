@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatewatch.jobs import thresholds
 from gatewatch.jobs.alerts.network_rules import NETWORK_RULES
-from gatewatch.jobs.scoring.detectors.rules import FALL, VANISHED
+from gatewatch.jobs.scoring.detectors.rules import EXPLODED_DECADES, VANISHED_LOG10
 
 
 def test_the_values_are_those_that_the_readme_and_the_runbook_describe():
@@ -16,7 +16,7 @@ def test_the_values_are_those_that_the_readme_and_the_runbook_describe():
 
 
 def test_the_rules_detector_compares_exact_decades():
-    assert (VANISHED, FALL) == (-7.0, 2.0)
+    assert (VANISHED_LOG10, EXPLODED_DECADES) == (-7.0, 2.0)
 
 
 def test_the_alerts_about_gradients_use_the_thresholds_of_the_rules_detector():

@@ -1,4 +1,4 @@
-"""What the detectors say together."""
+"""The consensus of the other detectors: the score that alerts use."""
 
 from __future__ import annotations
 
@@ -7,21 +7,48 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
+
 Array = NDArray[np.floating[Any]]
 
 NEARLY: Final = 0.8
 """A robust score from which on the isolation forest decides."""
 
 
-def consensus(ruled: Array, robust: Array, forest: Array | None) -> Array:
-    """A broken rule is enough, and so is the robust detector; short of that the forest must agree with it.
+class Consensus(Detector):
+    """Unites the scores of `rules`, `robust` and `isolation_forest`; see `consensus`."""
+
+    name = "consensus"
+
+    def score(self, batch: Batch) -> Scores:
+        """Return the consensus for each series that the rules or the robust detector score."""
+        rules, robust, forest = (batch.scores.get(name, Scores()) for name in ("rules", "robust", "isolation_forest"))
+        size = len(batch.captures.time) - batch.first
+        zero, unknown = np.zeros(size), np.full(size, np.nan)
+        return Scores(
+            {
+                series: consensus(
+                    rules.by_series.get(series, zero),
+                    robust.by_series.get(series, unknown),
+                    forest.by_series.get(series),
+                )
+                for series in dict.fromkeys((*robust.by_series, *rules.by_series))
+            },
+            model_id=forest.model_id,
+        )
+
+
+def consensus(rules: Array, robust: Array, forest: Array | None) -> Array:
+    """Return the score of all detectors together.
+
+    A broken rule is enough, and so is the robust detector. Below 1 the isolation forest must agree with it.
 
     Args:
-        ruled, robust: (n,), scores.
-        forest: (n,), or None where there is none.
+        rules, robust: (n,), scores.
+        forest: (n,), scores, or None where there is no forest.
 
     Returns:
-        (n,), NaN where neither rule nor robust detector says anything.
+        (n,), NaN where no rule is broken and the robust detector has no score.
     """
     agreed = robust if forest is None else np.fmax(robust, np.minimum(robust / NEARLY, np.nan_to_num(forest)))
-    return np.where(np.isfinite(agreed), np.fmax(ruled, agreed), np.where(ruled > 1, ruled, np.nan))
+    return np.where(np.isfinite(agreed), np.fmax(rules, agreed), np.where(rules > 1, rules, np.nan))

@@ -1,40 +1,102 @@
-"""The isolation forest: trained on normal behaviour, it scores what differs."""
+"""The isolation forest: it learns normal residuals from the warm-up or from baselines, and scores what differs."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
+
+from gatewatch.jobs.scoring.captures import Pair
+from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
+from gatewatch.jobs.scoring.residuals import WARM_UP
+from gatewatch.jobs.scoring.signals import LEVEL_SIGNALS, SignalKey
 
 Array = NDArray[np.floating[Any]]
 
+FEATURES: Final = (*LEVEL_SIGNALS, "gradient_norm", "update_ratio")
+"""The signals whose residuals it scores together: those of a gate, and the largest of its layer's parameters."""
+_OF_UPDATES: Final = FEATURES[len(LEVEL_SIGNALS) :]
 CONTAMINATION: Final = 0.05
-"""The share of what was learned from that scores above 1."""
+"""The share of the rows it learned from that scores above 1."""
 TREES: Final = 100
 USUAL: Final = 2.0
-"""Deviations below so many usual ones are all the same to the forest, and none is a cause."""
+"""Residuals below this are all the same to the forest, and are no cause of a score."""
 DILATION: Final = 8.0
-"""A warm-up is the calm beginning of a run. So that an ordinary later stretch is no surprise, what is learned from it
-is spread over up to this many times its deviations."""
+"""A warm-up is the calm beginning of a run. So that an ordinary later stretch is not anomalous, its residuals are
+multiplied by random factors of up to this."""
 _COPIES = 4
 _FEWEST_ROWS = 16
 
 
+class ForestDetector(Detector):
+    """Scores each gate's residuals with a forest that is trained at the end of the warm-up.
+
+    Attributes:
+        model: None during the warm-up, and where it gave too little to learn from.
+    """
+
+    name = "isolation_forest"
+    model_types = ("sklearn.tree._tree.Tree", f"{__name__}.Forest")
+    model: Forest | None
+
+    def __init__(self) -> None:
+        self.model = None
+        self._learned: list[Array] = []
+
+    def learn(self, batch: Batch) -> None:
+        """Collect the rows of the warm-up, and train a forest on them, or on baselines, where it ends."""
+        if not batch.warm_up:
+            return
+        residuals = batch.residuals.z[: batch.warm_up]
+        rows = forest_rows(residuals, batch.keys, batch.captures.gates)
+        # Capture by capture: the forest's random numbers depend on the order, which must not depend on the batches.
+        self._learned.append(np.stack([*rows.values()], axis=1).reshape(-1, len(FEATURES)))
+        if len(residuals) == batch.warm_up:
+            baselines = batch.normal_rows()
+            about = {
+                "source": "warm-up" if baselines is None else "baselines",
+                "features": list(FEATURES),
+                "captures": WARM_UP,
+                "until": str(np.datetime64(int(batch.captures.time[batch.first + batch.warm_up - 1]), "ns")),
+                "tags": dict(batch.captures.tags),
+            }
+            try:
+                self.model = Forest(np.concatenate(self._learned) if baselines is None else baselines, about=about)
+            except ValueError:
+                self.model = None
+            self._learned = []
+
+    def score(self, batch: Batch) -> Scores:
+        """Return the forest's scores of the gates; none where there is no forest."""
+        if self.model is None or len(batch.residuals.z) <= batch.warm_up:
+            return Scores()
+        rows = forest_rows(batch.residuals.z, batch.keys, batch.captures.gates)
+        scores = self.model.score(np.concatenate([*rows.values()]))  # one call costs as much for 1 row as for 1,000
+        return Scores(dict(zip(rows, np.split(scores, len(rows)), strict=True)), model_id=self.model.model_id)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The rows of the warm-up so far."""
+        return {"learned": np.concatenate(self._learned)} if self._learned else {}
+
+    @state.setter
+    def state(self, arrays: Mapping[str, Array]) -> None:
+        self._learned = [*arrays.values()]
+
+
 class Forest:
-    """An isolation forest (Liu, Ting and Zhou 2008) over deviations, `features.deviations`.
+    """An isolation forest (Liu, Ting and Zhou 2008) over residuals.
 
     Training is deterministic: the same rows give the same scores, bit for bit.
 
     Args:
-        rows: (rows, features), deviations of normal behaviour; rows with NaN are left out.
+        rows: (rows, features), residuals of normal behaviour; rows with NaN are left out.
         contamination: the share of them that scores above 1.
-        about: where the rows come from; kept with it.
+        about: where the rows come from; kept in `provenance`.
 
     Attributes:
         model_id: the same for the same rows, constants and version of scikit-learn.
@@ -47,6 +109,8 @@ class Forest:
     def __init__(
         self, rows: Array, contamination: float = CONTAMINATION, about: Mapping[str, Any] | None = None
     ) -> None:
+        from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - slow to import, and most commands need none
+
         rows = np.abs(rows[np.isfinite(rows).all(axis=1)])
         if len(rows) < _FEWEST_ROWS:
             raise ValueError(f"{len(rows)} finite rows to learn from, at least {_FEWEST_ROWS} are needed")
@@ -58,12 +122,12 @@ class Forest:
         self._forest = IsolationForest(n_estimators=TREES, contamination=contamination, random_state=0)
         self._forest.fit(_compressed(copies))
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
-        digest.update(f"{contamination} {TREES} {USUAL} {DILATION} {sklearn.__version__}".encode())
+        digest.update(f"{contamination} {TREES} {USUAL} {DILATION} {_versions()['scikit-learn']}".encode())
         self.model_id = f"isolation_forest-{digest.hexdigest()[:12]}"
         self.provenance = {**(about or {}), "rows": len(rows), "versions": _versions()}
 
     def score(self, rows: Array) -> Array:
-        """`score_samples / offset_` of each row: 0 to 1 is normal, above 1 anomalous; NaN where a row has NaN."""
+        """Return `score_samples / offset_` of each row: 0 to 1 is normal, above 1 anomalous; NaN for a row with NaN."""
         scores = np.full(len(rows), np.nan)
         known = np.isfinite(rows).all(axis=1)
         if known.any():
@@ -72,8 +136,34 @@ class Forest:
         return scores
 
 
-def _compressed(deviations: Array) -> Array:
-    logarithms: Array = np.log(np.maximum(deviations, USUAL))
+def forest_rows(residuals: Array, keys: Sequence[SignalKey], gates: Iterable[Pair]) -> dict[Pair, Array]:
+    """Return the rows that a forest learns from or scores.
+
+    Args:
+        residuals: (n, C), NaN where there is none.
+        keys: the C signals.
+        gates: the layers and gates.
+
+    Returns:
+        (layer, gate) → (n, F) with the F of `FEATURES`. Missing residuals of a layer's parameters count as 0; missing
+        ones of the gate itself are NaN.
+    """
+    rows: dict[Pair, Array] = {series: np.zeros((len(residuals), len(FEATURES))) for series in gates}
+    of_layer: dict[str, list[Array]] = {}
+    for (layer, _), table in rows.items():
+        of_layer.setdefault(layer, []).append(table)
+    for i, (layer, part, signal) in enumerate(keys):
+        if signal in _OF_UPDATES:
+            at, values = FEATURES.index(signal), np.nan_to_num(residuals[:, i])
+            for table in of_layer.get(layer, ()):
+                table[:, at] = np.where(np.abs(values) > np.abs(table[:, at]), values, table[:, at])
+        elif signal in LEVEL_SIGNALS and (layer, part) in rows:
+            rows[layer, part][:, FEATURES.index(signal)] = residuals[:, i]
+    return rows
+
+
+def _compressed(residuals: Array) -> Array:
+    logarithms: Array = np.log(np.maximum(residuals, USUAL))
     return logarithms
 
 

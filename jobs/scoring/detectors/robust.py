@@ -1,7 +1,7 @@
-"""The robust detector: how many channels of a layer deviate at once, and by how much.
+"""The robust detector: how many signals of a layer are off their forecast at once, and by how much.
 
-One channel of many always jumps somewhere, so the largest deviation alone proves little; a fault moves several. The
-largest must be far out, the second largest less so, and so on.
+One signal of many always jumps somewhere, so the largest residual alone proves little; a fault moves several. The
+largest must be far off, the second largest less so, and so on.
 """
 
 from __future__ import annotations
@@ -13,30 +13,79 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.jobs.scoring.captures import Pair
+from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
+
 Array = NDArray[np.floating[Any]]
 
 LIMITS: Final[Mapping[int, float]] = MappingProxyType({1: 10.0, 2: 6.6, 3: 5.5, 4: 5.0, 6: 4.2, 10: 3.3})
-"""Rank → what the deviation of that rank, largest first, must exceed. Chosen on healthy runs of `bench.faults`'
+"""Rank → what the residual of that rank, largest first, must exceed. Chosen on healthy runs of `bench.faults`'
 develop split with room to spare, and never on those that it is judged on."""
 OWN: Final = 3.0
-"""A channel that deviates less has no part in it."""
+"""The residual from which a series takes part in its layer's evidence."""
 
 
-def evidence(deviations: Array, layers: int | NDArray[np.integer[Any]] = 1) -> Array:
-    """How far the deviations of a layer exceed their limits, whichever rank does most: above 1 they do.
+class Robust(Detector):
+    """Scores each series by its layer's evidence, as far as the series itself takes part in it.
+
+    Series are the gates, the parameters of all layers, and (`_model`, `loss`). A signal of no layer whose gates were
+    captured counts as evidence in each layer.
+    """
+
+    name = "robust"
+
+    def score(self, batch: Batch) -> Scores:
+        """Return the score of every series that has a signal; NaN where none of its signals has a residual."""
+        z = _without_explained_updates(batch)
+        layers: dict[str, NDArray[np.bool_]] = {}
+        for layer, gate in batch.captures.gates:
+            captured = batch.captures.captured((layer, gate))[batch.first :]
+            layers[layer] = layers[layer] | captured if layer in layers else captured
+        none = np.zeros(len(z), dtype=bool)
+        of_layer = np.stack([layers.get(key.layer, none) for key in batch.keys], axis=1)
+        count = np.maximum(np.sum([*layers.values()], axis=0), 1)
+        anywhere, by_layer = np.zeros(len(z)), {}
+        for layer, captured in layers.items():
+            others = of_layer & np.array([key.layer != layer for key in batch.keys])
+            used = ~others.all(axis=0)
+            by_layer[layer] = evidence(np.where(others, 0.0, z)[:, used], count)
+            anywhere = np.where(captured, np.maximum(anywhere, by_layer[layer]), anywhere)
+        scores: dict[Pair, Array] = {}
+        for series, columns in batch.columns.items():
+            own = np.abs(z[:, columns])
+            largest = np.where(np.isfinite(own).any(axis=1), np.max(np.nan_to_num(own), axis=1), np.nan)
+            of_own = np.where(layers.get(series[0], none), by_layer.get(series[0], anywhere), anywhere)
+            scores[series] = np.minimum(of_own, largest / OWN)
+        return Scores(scores)
+
+
+def evidence(residuals: Array, layers: int | NDArray[np.integer[Any]] = 1) -> Array:
+    """Return how far the residuals of a layer exceed their limits, at the rank where they do most.
 
     Args:
-        deviations: (n, C), of the layer's channels, signed; NaN counts as none.
-        layers: how many are looked at side by side, or (n,), how many at each capture. The largest of so many is
-            larger by chance: for normal deviations the square of a limit grows by 2 ln(layers).
+        residuals: (n, C), of the layer's signals, signed; NaN counts as 0.
+        layers: how many layers are scored side by side, or (n,), how many at each capture. The largest of so many is
+            larger by chance: for normal residuals the square of a limit grows by 2 ln(layers).
 
     Returns:
-        (n,).
+        (n,), above 1 where a limit is exceeded.
     """
-    sizes = np.abs(np.nan_to_num(deviations))
+    sizes = np.abs(np.nan_to_num(residuals))
     ordered = -np.sort(-sizes, axis=1)
-    found = np.zeros(len(sizes))
+    result = np.zeros(len(sizes))
     for rank, limit in LIMITS.items():
         if rank <= ordered.shape[1]:
-            found = np.maximum(found, ordered[:, rank - 1] / np.sqrt(limit**2 + 2 * np.log(layers)))
-    return found
+            result = np.maximum(result, ordered[:, rank - 1] / np.sqrt(limit**2 + 2 * np.log(layers)))
+    return result
+
+
+def _without_explained_updates(batch: Batch) -> Array:
+    """Return (n, C) residuals, with 0 for an update ratio once a learning rate was logged: rates have schedules, so
+    only what they do not explain is evidence."""
+    column, z = {key: i for i, key in enumerate(batch.keys)}, batch.residuals.z.copy()
+    for key, i in column.items():
+        per_rate = key._replace(signal="update_per_rate")
+        if key.signal == "update_ratio" and per_rate in column:
+            logged = np.isfinite(batch.residuals.value[:, column[per_rate]])
+            z[np.logical_or.accumulate(logged) | (per_rate in batch.observed), i] = 0.0
+    return z

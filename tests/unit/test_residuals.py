@@ -1,4 +1,4 @@
-"""Deviations: what they see, what they do not, and that they never look ahead."""
+"""Residuals: what they see, what they do not, and that they never look ahead."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from gatewatch.jobs.scoring.residuals import (
     SETTLED,
     SMOOTHED,
     WARM_UP,
-    Deviations,
-    Memory,
-    deviations,
+    Residuals,
+    RollingState,
+    z_scores,
 )
-from gatewatch.jobs.scoring.signals import FLOORS, Channel
+from gatewatch.jobs.scoring.signals import SIGNALS, SignalKey
 
 GATE = ("memory", "forget")
+FLOORS = {name: row.floor for name, row in SIGNALS.items()}
 STILL = ("mean_activation", "spread", "entropy", "saturation")
 """Features that no other feature has a part in, as long as nothing is said of updates."""
 LINE = REFERENCE + SMOOTHED - 1
@@ -38,7 +39,7 @@ def learning(captures=120, seed=0, noise=0.5, features=STILL):
     found = {}
     for feature in features:
         path = random.normal() * 20 * (1 - np.exp(-3 * time)) + noise * random.normal(size=captures)
-        found[Channel(*GATE, feature)] = 0.4 + path * FLOORS[feature]
+        found[SignalKey(*GATE, feature)] = 0.4 + path * FLOORS[feature]
     return found
 
 
@@ -46,22 +47,22 @@ def medians(values):
     return [np.median(values[max(0, k - SMOOTHED + 1) : k + 1]) for k in range(len(values))]
 
 
-def usual(channels):
+def usual(signals):
     """(n, C)."""
-    return deviations(channels, Memory()).usual
+    return z_scores(signals, RollingState()).z
 
 
-def of(channels, feature):
+def of(signals, feature):
     """(n,), what is said of one feature."""
-    memory = Memory()
-    found = deviations(channels, memory).usual
-    return found[:, [name.feature for name in memory.names].index(feature)]
+    rolling = RollingState()
+    found = z_scores(signals, rolling).z
+    return found[:, [name.signal for name in rolling.keys].index(feature)]
 
 
-def stepped(begin, end, floors, captures=160, feature="mean_activation", **options):
-    channels = learning(captures, **options)
-    channels[Channel(*GATE, feature)][begin:end] += floors * FLOORS[feature]
-    return channels
+def stepped(begin, end, floors, captures=160, signal="mean_activation", **options):
+    signals = learning(captures, **options)
+    signals[SignalKey(*GATE, signal)][begin:end] += floors * FLOORS[signal]
+    return signals
 
 
 class TestSight:
@@ -80,7 +81,7 @@ class TestSight:
         assert np.quantile(found, 0.99) < 5
 
     def test_a_constant_channel_is_usual_throughout(self):
-        found = usual({Channel(*GATE, feature): np.full(80, 0.3) for feature in FLOORS})
+        found = usual({SignalKey(*GATE, feature): np.full(80, 0.3) for feature in FLOORS})
         np.testing.assert_allclose(found[FIRST:], 0, atol=1e-9)
 
     def test_a_step_stays_visible_while_it_lasts_and_only_then(self):
@@ -97,7 +98,7 @@ class TestSight:
         def back_to_normal(size):
             values = np.random.default_rng(2).normal(size=300)
             values[60:] += size
-            found = np.abs(usual({Channel(*GATE, "spread"): values * FLOORS["spread"]})[62:, 0])
+            found = np.abs(usual({SignalKey(*GATE, "spread"): values * FLOORS["spread"]})[62:, 0])
             return int(np.argmax(found < 3)) if (found < 3).any() else len(found)
 
         sizes = [10, 20, 30, 1000]
@@ -109,27 +110,27 @@ class TestSight:
         assert np.abs(found[-60:]).max() < LEARNED_FROM
 
     def test_one_odd_capture_alone_raises_nothing(self):
-        channels = learning(seed=4)
-        calm = usual(channels)
-        for name, values in channels.items():
-            values[70] += 50 * FLOORS[name.feature]
-        assert np.abs(usual(channels)[69:75]).max() < np.abs(calm[69:75]).max() + 6
+        signals = learning(seed=4)
+        calm = usual(signals)
+        for name, values in signals.items():
+            values[70] += 50 * FLOORS[name.signal]
+        assert np.abs(usual(signals)[69:75]).max() < np.abs(calm[69:75]).max() + 6
 
     def test_two_odd_captures_are_seen(self):
-        channels = learning(seed=4)
-        for name, values in channels.items():
-            values[70:72] += 50 * FLOORS[name.feature]
-        assert np.abs(usual(channels)[71]).min() > LEARNED_FROM
+        signals = learning(seed=4)
+        for name, values in signals.items():
+            values[70:72] += 50 * FLOORS[name.signal]
+        assert np.abs(usual(signals)[71]).min() > LEARNED_FROM
 
     def test_the_noisier_a_channel_the_further_it_may_go(self):
         calm, noisy = (np.abs(of(stepped(80, 90, 40, noise=noise), "mean_activation")[82]) for noise in (0.5, 8))
         assert noisy < calm / 3
 
     def test_a_floor_is_usual_at_the_least(self):
-        channels = {Channel(*GATE, feature): np.full(80, 0.3) for feature in STILL}
-        for name, values in channels.items():
-            values[60:] += 5 * FLOORS[name.feature]
-        np.testing.assert_allclose(usual(channels)[61], 5, rtol=1e-6)
+        signals = {SignalKey(*GATE, feature): np.full(80, 0.3) for feature in STILL}
+        for name, values in signals.items():
+            values[60:] += 5 * FLOORS[name.signal]
+        np.testing.assert_allclose(usual(signals)[61], 5, rtol=1e-6)
 
 
 class TestLoss:
@@ -138,25 +139,25 @@ class TestLoss:
         return scale * (1 + np.exp(-np.arange(120) / 40) + random.normal(0, 0.01, 120))
 
     def test_its_scale_is_its_own(self):
-        name = Channel("_model", "loss", "loss")
+        name = SignalKey("_model", "loss", "loss")
         small, large = (usual({name: self.loss(scale)}) for scale in (1.0, 1e6))
         np.testing.assert_allclose(small, large, rtol=1e-6, atol=1e-6)
 
     def test_a_loss_that_jumps_is_seen_whatever_its_scale(self):
         values = self.loss(1e-3)
         values[80:] *= 3
-        assert usual({Channel("_model", "loss", "loss"): values})[81, 0] > LEARNED_FROM
+        assert usual({SignalKey("_model", "loss", "loss"): values})[81, 0] > LEARNED_FROM
 
 
 class TestPace:
     """What says how fast a network learns: schedules raise and lower it."""
 
-    def paces(self, after, feature="gradient_norm"):
+    def paces(self, after, signal="gradient_norm"):
         """A cosine from one decade above its end, then a restart at some height."""
         random = np.random.default_rng(1)
         fall = 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, 80))
         values = np.concatenate([fall - 2, np.full(40, after - 2.0)])
-        return of({Channel("memory", "kernel", feature): values + random.normal(0, 0.02, 120)}, feature)
+        return of({SignalKey("memory", "kernel", signal): values + random.normal(0, 0.02, 120)}, signal)
 
     @pytest.mark.parametrize("feature", ["gradient_norm", "gradient_level", "update_ratio"])
     def test_a_restart_at_a_pace_that_was_there_before_is_no_deviation(self, feature):
@@ -173,7 +174,7 @@ class TestPace:
     def test_one_odd_capture_widens_the_range_by_nothing(self):
         values = np.random.default_rng(1).normal(-2, 0.05, 140)
         values[80:] += 1.5
-        name = Channel("memory", "kernel", "gradient_norm")
+        name = SignalKey("memory", "kernel", "gradient_norm")
         wanted = of({name: values}, "gradient_norm")[80:]
         values[60] += 3
         found = of({name: values}, "gradient_norm")
@@ -191,8 +192,8 @@ class TestLevels:
         """A gate whose mean goes to and fro as far as the updates are large, and they themselves."""
         random = np.random.default_rng(5)
         return {
-            Channel(*GATE, "mean_activation"): 0.5 + 5 * speed * np.sign(random.normal(size=captures)),
-            Channel("memory", "kernel", "update_ratio"): np.log10(speed),
+            SignalKey(*GATE, "mean_activation"): 0.5 + 5 * speed * np.sign(random.normal(size=captures)),
+            SignalKey("memory", "kernel", "update_ratio"): np.log10(speed),
         }
 
     def speed(self, fast):
@@ -200,18 +201,18 @@ class TestLevels:
         return np.concatenate([np.full(40, 1e-2), np.geomspace(1e-2, 1e-3, 40), np.full(60, 1e-3), np.full(20, fast)])
 
     def test_they_may_move_as_much_faster_as_the_updates_were_before(self):
-        channels = self.trained(self.speed(1e-2))
-        alone = {name: values for name, values in channels.items() if name.feature == "mean_activation"}
+        signals = self.trained(self.speed(1e-2))
+        alone = {name: values for name, values in signals.items() if name.signal == "mean_activation"}
         assert np.abs(of(alone, "mean_activation")[140:]).max() > LEARNED_FROM
-        assert np.abs(of(channels, "mean_activation")[140:]).max() < 4
+        assert np.abs(of(signals, "mean_activation")[140:]).max() < 4
 
     def test_captures_of_which_no_update_is_known_hide_nothing(self):
         def unknown(where):
-            channels = learning(160, features=("mean_activation", "update_ratio"), seed=5)
-            mean, ratio = channels
-            channels[mean][80:] += 300 * FLOORS["mean_activation"]
-            channels[ratio] = np.where(where, np.nan, channels[ratio] - 3)
-            return of(channels, "mean_activation")
+            signals = learning(160, features=("mean_activation", "update_ratio"), seed=5)
+            mean, ratio = signals
+            signals[mean][80:] += 300 * FLOORS["mean_activation"]
+            signals[ratio] = np.where(where, np.nan, signals[ratio] - 3)
+            return of(signals, "mean_activation")
 
         every = np.arange(160)
         for where in (every % 10 == 9, every >= 85, every < 70):  # ends of epochs; a training that is over, or begins
@@ -222,21 +223,21 @@ class TestLevels:
         assert np.abs(found[140:]).max() > LEARNED_FROM
 
 
-class TestMemory:
+class TestRollingState:
     def test_a_capture_that_is_far_off_is_not_learned_from(self):
-        channels = stepped(80, 140, 100, captures=140, seed=5)
-        name, memory = Channel(*GATE, "mean_activation"), Memory()
-        found = deviations(channels, memory)
-        column = memory.names.index(name)
-        before = channels[name][:80]
+        signals = stepped(80, 140, 100, captures=140, seed=5)
+        name, rolling = SignalKey(*GATE, "mean_activation"), RollingState()
+        found = z_scores(signals, rolling)
+        column = rolling.keys.index(name)
+        before = signals[name][:80]
         assert before[-30:].min() <= found.before[-1, column] <= before[-30:].max()
-        assert found.high[-1, column] == max(medians(channels[name])[LINE:80])
+        assert found.high[-1, column] == max(medians(signals[name])[LINE:80])
 
     def test_what_is_told_beside_a_deviation(self):
-        channels, memory = learning(), Memory()
-        found = deviations(channels, memory)
-        for column, name in enumerate(memory.names):
-            values = channels[name]
+        signals, rolling = learning(), RollingState()
+        found = z_scores(signals, rolling)
+        for column, name in enumerate(rolling.keys):
+            values = signals[name]
             np.testing.assert_array_equal(found.value[:, column], values)
             for k in (40, 90):
                 known = values[: k - SMOOTHED + 1]
@@ -244,103 +245,101 @@ class TestMemory:
                 assert found.high[k, column] == max(medians(values)[LINE : k - SETTLED + 1])
 
     def test_it_does_not_grow(self):
-        memory = Memory()
+        rolling = RollingState()
         for _ in range(5):
-            deviations(learning(60), memory)
-        assert memory.count == 300
-        assert len(memory.usual) == len(memory.speed) == HISTORY
-        assert len(memory.values) == len(memory.learned) == SMOOTHED
+            z_scores(learning(60), rolling)
+        assert rolling.count == 300
+        assert len(rolling.distances) == len(rolling.speed) == HISTORY
+        assert len(rolling.values) == len(rolling.learnable) == SMOOTHED
 
     def test_a_channel_that_joins_late_changes_nothing_for_the_others(self):
-        channels, late = learning(seed=9), Channel("late", "kernel", "gradient_norm")
-        alone, memory = usual(channels), Memory()
-        first = deviations({name: values[:50] for name, values in channels.items()}, memory).usual
-        more = {name: values[50:] for name, values in channels.items()} | {late: np.linspace(0, 1, 70)}
-        then = deviations(more, memory).usual
+        signals, late = learning(seed=9), SignalKey("late", "kernel", "gradient_norm")
+        alone, rolling = usual(signals), RollingState()
+        first = z_scores({name: values[:50] for name, values in signals.items()}, rolling).z
+        more = {name: values[50:] for name, values in signals.items()} | {late: np.linspace(0, 1, 70)}
+        then = z_scores(more, rolling).z
         np.testing.assert_array_equal(np.concatenate([first, then[:, :-1]]), alone)
-        assert memory.names[-1] == late
+        assert rolling.keys[-1] == late
         assert np.isnan(then[:FIRST, -1]).all()
         assert np.isfinite(then[FIRST:, -1]).all()
 
     def test_a_channel_that_is_gone_is_not_known_until_it_is_back(self):
-        channels, memory = learning(90), Memory()
-        gone = Channel(*GATE, "entropy")
-        deviations({name: values[:40] for name, values in channels.items()}, memory)
-        without = {name: values[40:60] for name, values in channels.items() if name != gone}
-        found = deviations(without, memory)
-        column = memory.names.index(gone)
-        assert np.isnan(found.usual[:, column]).all()
-        back = deviations({name: values[60:] for name, values in channels.items()}, memory).usual[:, column]
+        signals, rolling = learning(90), RollingState()
+        gone = SignalKey(*GATE, "entropy")
+        z_scores({name: values[:40] for name, values in signals.items()}, rolling)
+        without = {name: values[40:60] for name, values in signals.items() if name != gone}
+        found = z_scores(without, rolling)
+        column = rolling.keys.index(gone)
+        assert np.isnan(found.z[:, column]).all()
+        back = z_scores({name: values[60:] for name, values in signals.items()}, rolling).z[:, column]
         assert np.isnan(back[: SMOOTHED - 1]).all()
         assert np.isfinite(back[SMOOTHED - 1 :]).all()
 
 
 @st.composite
 def runs(draw):
-    """Captures of channels of all kinds, with steps, odd captures, and values that are not known."""
+    """Captures of signals of all kinds, with steps, odd captures, and values that are not known."""
     captures = draw(st.integers(20, 110))
-    channels = learning(captures, seed=draw(st.integers(0, 10**6)), features=FLOORS)
+    signals = learning(captures, seed=draw(st.integers(0, 10**6)), features=FLOORS)
     random = np.random.default_rng(draw(st.integers(0, 10**6)))
-    for name, values in channels.items():
+    for name, values in signals.items():
         kind = random.integers(5)
         if kind == 1:
-            values[random.integers(captures) :] += (
-                random.choice([-1, 1]) * random.uniform(3, 100) * FLOORS[name.feature]
-            )
+            values[random.integers(captures) :] += random.choice([-1, 1]) * random.uniform(3, 100) * FLOORS[name.signal]
         elif kind == 2:
-            values[random.integers(captures)] += 100 * FLOORS[name.feature]
+            values[random.integers(captures)] += 100 * FLOORS[name.signal]
         elif kind == 3:
             begin = random.integers(captures)
             values[begin : begin + random.integers(1, 30)] = np.nan
         elif kind == 4:
             values[random.uniform(size=captures) < 0.1] = np.nan
-    return channels
+    return signals
 
 
-def in_pieces(channels, cuts):
+def in_pieces(signals, cuts):
     """What is said of the captures piece by piece, and what is remembered in the end."""
-    memory, found = Memory(), []
-    size = len(next(iter(channels.values())))
+    rolling, found = RollingState(), []
+    size = len(next(iter(signals.values())))
     for begin, end in zip([0, *cuts], [*cuts, size], strict=True):
-        found.append(deviations({name: values[begin:end] for name, values in channels.items()}, memory))
-    return Deviations(*map(np.concatenate, zip(*found, strict=True))), memory
+        found.append(z_scores({name: values[begin:end] for name, values in signals.items()}, rolling))
+    return Residuals(*map(np.concatenate, zip(*found, strict=True))), rolling
 
 
 @settings(deadline=None, max_examples=40)
 @given(runs(), st.data())
-def test_what_is_said_does_not_depend_on_the_pieces_in_which_it_comes(channels, data):
-    size = len(next(iter(channels.values())))
+def test_what_is_said_does_not_depend_on_the_pieces_in_which_it_comes(signals, data):
+    size = len(next(iter(signals.values())))
     cuts = sorted(data.draw(st.lists(st.integers(0, size), max_size=8)))
-    whole, remembered = in_pieces(channels, [])
-    found, memory = in_pieces(channels, cuts)
+    whole, remembered = in_pieces(signals, [])
+    found, rolling = in_pieces(signals, cuts)
     for wanted, told in zip(whole, found, strict=True):
         np.testing.assert_array_equal(told, wanted)
-    for each in fields(Memory):
-        np.testing.assert_array_equal(getattr(memory, each.name), getattr(remembered, each.name), each.name)
+    for each in fields(RollingState):
+        np.testing.assert_array_equal(getattr(rolling, each.name), getattr(remembered, each.name), each.name)
 
 
 @settings(deadline=None, max_examples=30)
 @given(runs(), st.data())
-def test_what_is_said_of_a_capture_does_not_change_with_what_comes_after(channels, data):
-    whole, _ = in_pieces(channels, [])
-    end = data.draw(st.integers(1, len(whole.usual)))
-    cut, _ = in_pieces({name: values[:end] for name, values in channels.items()}, [])
+def test_what_is_said_of_a_capture_does_not_change_with_what_comes_after(signals, data):
+    whole, _ = in_pieces(signals, [])
+    end = data.draw(st.integers(1, len(whole.z)))
+    cut, _ = in_pieces({name: values[:end] for name, values in signals.items()}, [])
     for wanted, told in zip(whole, cut, strict=True):
         np.testing.assert_array_equal(told, wanted[:end])
 
 
 def test_channels_do_not_touch_each_other():
-    channels = stepped(50, 160, 100, seed=9)
-    together = usual(channels)
-    for column, (name, values) in enumerate(channels.items()):
+    signals = stepped(50, 160, 100, seed=9)
+    together = usual(signals)
+    for column, (name, values) in enumerate(signals.items()):
         np.testing.assert_array_equal(together[:, column], usual({name: values})[:, 0])
 
 
 def test_what_is_not_finite_has_no_deviation_and_spoils_only_its_neighbours():
-    channels = learning(seed=6)
-    channels[Channel(*GATE, "entropy")][60] = np.nan
-    found = usual(channels)
-    column = [name.feature for name in channels].index("entropy")
+    signals = learning(seed=6)
+    signals[SignalKey(*GATE, "entropy")][60] = np.nan
+    found = usual(signals)
+    column = [name.signal for name in signals].index("entropy")
     assert np.isnan(found[60 : 60 + SMOOTHED, column]).all()
     assert np.isfinite(np.delete(found, column, axis=1)[FIRST:]).all()
     assert np.isfinite(found[60 + SMOOTHED :, column]).all()
@@ -348,6 +347,6 @@ def test_what_is_not_finite_has_no_deviation_and_spoils_only_its_neighbours():
 
 def test_numbers_at_the_end_of_what_single_precision_holds_raise_nothing():
     signs = np.where(np.random.default_rng(0).uniform(size=120) < 0.5, -1, 1)
-    channels = {Channel(*GATE, feature): np.finfo(np.float32).max * signs for feature in ("mean_activation", "loss")}
+    signals = {SignalKey(*GATE, feature): np.finfo(np.float32).max * signs for feature in ("mean_activation", "loss")}
     with np.errstate(all="raise", under="ignore"):
-        assert not np.isinf(usual(channels)).any()
+        assert not np.isinf(usual(signals)).any()

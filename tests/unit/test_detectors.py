@@ -12,24 +12,25 @@ from hypothesis.extra import numpy as hnp
 
 from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
 from gatewatch.jobs.scoring.captures import Captures
+from gatewatch.jobs.scoring.detectors.base import Batch
 from gatewatch.jobs.scoring.detectors.consensus import NEARLY, consensus
 from gatewatch.jobs.scoring.detectors.isolation_forest import CONTAMINATION, Forest
-from gatewatch.jobs.scoring.detectors.robust import LIMITS, OWN, evidence
+from gatewatch.jobs.scoring.detectors.robust import LIMITS, OWN, Robust, evidence
 from gatewatch.jobs.scoring.detectors.rules import (
     CERTAIN,
     COLLAPSE,
-    FALL,
-    HASTE,
-    LEAP,
+    EXPLODED_DECADES,
     OPEN,
     SATURATION,
     SHUT,
-    VANISHED,
-    rules,
+    UPDATE_RATE_EXCESS,
+    UPDATE_SPIKE,
+    VANISHED_LOG10,
+    rule_scores,
 )
-from gatewatch.jobs.scoring.residuals import Deviations, Memory, deviations
-from gatewatch.jobs.scoring.scoring_state import robust_scores
-from gatewatch.jobs.scoring.signals import Channel, followed
+from gatewatch.jobs.scoring.residuals import Residuals, RollingState, z_scores
+from gatewatch.jobs.scoring.scoring_state import columns_by_series
+from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
 
 NAN = math.nan
 
@@ -95,14 +96,14 @@ class TestForest:
 class TestRobust:
     @pytest.mark.parametrize(("rank", "limit"), LIMITS.items())
     def test_so_many_channels_must_deviate_by_so_much(self, rank, limit):
-        channels = np.full((1, 12), 0.0)
-        channels[0, :rank] = 1.01 * limit
-        assert evidence(channels)[0] == pytest.approx(1.01)
-        assert evidence(-channels)[0] == pytest.approx(1.01)
-        channels[0, rank - 1] = 0.99 * limit
+        signals = np.full((1, 12), 0.0)
+        signals[0, :rank] = 1.01 * limit
+        assert evidence(signals)[0] == pytest.approx(1.01)
+        assert evidence(-signals)[0] == pytest.approx(1.01)
+        signals[0, rank - 1] = 0.99 * limit
         below = max((1.01 * limit / LIMITS[fewer] for fewer in LIMITS if fewer < rank), default=0)
-        assert evidence(channels)[0] == pytest.approx(max(0.99, below))
-        assert evidence(channels)[0] < 1
+        assert evidence(signals)[0] == pytest.approx(max(0.99, below))
+        assert evidence(signals)[0] < 1
 
     def test_the_further_down_the_less_is_asked_for(self):
         assert list(LIMITS.values()) == sorted(LIMITS.values(), reverse=True)
@@ -113,25 +114,25 @@ class TestRobust:
         assert evidence(np.empty((2, 0))).tolist() == [0, 0]
 
     def test_what_is_not_known_deviates_by_nothing(self):
-        channels = np.array([[NAN, 9.9, NAN, 1.0], [NAN] * 4])
-        np.testing.assert_array_equal(evidence(channels), evidence(np.nan_to_num(channels)))
-        assert evidence(channels)[1] == 0
+        signals = np.array([[NAN, 9.9, NAN, 1.0], [NAN] * 4])
+        np.testing.assert_array_equal(evidence(signals), evidence(np.nan_to_num(signals)))
+        assert evidence(signals)[1] == 0
 
     @pytest.mark.parametrize("layers", [2, 5, 40])
     def test_the_more_layers_the_more_is_asked_for(self, layers):
-        channels = np.array([[8.0, 0.0], [6.0, 6.0]])
+        signals = np.array([[8.0, 0.0], [6.0, 6.0]])
         limits = [math.sqrt(LIMITS[rank] ** 2 + 2 * math.log(layers)) for rank in (1, 2)]
-        np.testing.assert_allclose(evidence(channels, layers), [8.0 / limits[0], 6.0 / limits[1]])
-        by_capture = evidence(np.repeat(channels, 2, axis=0), np.array([1, layers] * 2))
-        wanted = np.stack([evidence(channels), evidence(channels, layers)], axis=1).ravel()
+        np.testing.assert_allclose(evidence(signals, layers), [8.0 / limits[0], 6.0 / limits[1]])
+        by_capture = evidence(np.repeat(signals, 2, axis=0), np.array([1, layers] * 2))
+        wanted = np.stack([evidence(signals), evidence(signals, layers)], axis=1).ravel()
         np.testing.assert_array_equal(by_capture, wanted)
 
     @given(hnp.arrays(float, (3, 8), elements=st.floats(-1e6, 1e6)))
-    def test_the_order_of_channels_and_what_is_beside_a_capture_do_not_matter(self, channels):
-        found = evidence(channels)
-        np.testing.assert_array_equal(evidence(channels[:, ::-1]), found)
-        np.testing.assert_array_equal(np.concatenate([evidence(row[None]) for row in channels]), found)
-        assert (evidence(2 * channels) >= found).all()
+    def test_the_order_of_channels_and_what_is_beside_a_capture_do_not_matter(self, signals):
+        found = evidence(signals)
+        np.testing.assert_array_equal(evidence(signals[:, ::-1]), found)
+        np.testing.assert_array_equal(np.concatenate([evidence(row[None]) for row in signals]), found)
+        assert (evidence(2 * signals) >= found).all()
 
 
 GATE, KERNEL, RECURRENT = ("l", "forget"), ("l", "kernel"), ("l", "recurrent")
@@ -165,7 +166,7 @@ def look(told, gates=(GATE,), updates=(KERNEL, RECURRENT), counts=None):
     )
     table = np.array([*told.values()], dtype=float).reshape(len(told), size, 3)
     value, before, high = np.moveaxis(table, (2, 1, 0), (0, 1, 2))
-    found = rules(captures, Deviations(np.zeros_like(value), value, before, high), [*told])
+    found = rule_scores(captures, Residuals(np.zeros_like(value), value, before, high), [*told])
     return {(series, rule): score.tolist() for series, rule, score in found}
 
 
@@ -173,7 +174,7 @@ def scores(rule, feature, rows, series=None, **options):
     """The scores of one rule: rows of value, before and high, or one row for both of two captures."""
     layer, part = series or (GATE if feature in ("mean_activation", "saturation") else KERNEL)
     rows = rows if isinstance(rows, list) else [rows, rows]
-    return look({Channel(layer, part, feature): rows}, **options)[(layer, part), rule]
+    return look({SignalKey(layer, part, feature): rows}, **options)[(layer, part), rule]
 
 
 class TestRules:
@@ -212,7 +213,7 @@ class TestRules:
 
     @pytest.mark.parametrize("gate", ["input", "output", "reset", "cell"])
     def test_only_such_a_gate(self, gate):
-        found = look({Channel("l", gate, "mean_activation"): [(0.0, 0.9, 1.0)] * 2}, gates=[("l", gate)])
+        found = look({SignalKey("l", gate, "mean_activation"): [(0.0, 0.9, 1.0)] * 2}, gates=[("l", gate)])
         assert (("l", gate), "collapsed") not in found
 
     @pytest.mark.parametrize(
@@ -222,18 +223,28 @@ class TestRules:
             ("saturated", "saturation", (0.2 + SATURATION - 0.01, 0.2, 0.3), False),
             ("saturated", "saturation", (0.9, 0.9, 0.9), False),
             ("saturated", "saturation", (0.1, 0.9, 0.9), False),
-            ("leap", "update_ratio", (-2 + LEAP + 0.01, -3, -2), True),
-            ("leap", "update_ratio", (-2 + LEAP - 0.01, -3, -2), False),
+            ("leap", "update_ratio", (-2 + UPDATE_SPIKE + 0.01, -3, -2), True),
+            ("leap", "update_ratio", (-2 + UPDATE_SPIKE - 0.01, -3, -2), False),
             ("leap", "update_ratio", (-3, -5, -2), False),  # a warm restart
             ("leap", "update_ratio", (-2, -3, -math.inf), False),  # nothing is known yet
-            ("exploded", "gradient_norm", (FALL + 0.01, 0, 0), True),
-            ("exploded", "gradient_norm", (FALL - 0.01, 0, 0), False),
-            ("exploded", "gradient_norm", (FALL + 0.01, 0, FALL - 1.01), True),
-            ("exploded", "gradient_norm", (FALL + 0.01, 0, FALL - 0.5), False),  # it was nearly as large before
-            ("exploded", "gradient_norm", (FALL + 0.01, NAN, -math.inf), False),
-            ("vanished", "gradient_norm", (VANISHED - 0.01, VANISHED + FALL + 0.01, 0), True),
-            ("vanished", "gradient_norm", (VANISHED, VANISHED + FALL + 0.01, 0), False),
-            ("vanished", "gradient_norm", (VANISHED - 0.01, VANISHED - 0.01 + FALL - 0.01, 0), False),
+            ("exploded", "gradient_norm", (EXPLODED_DECADES + 0.01, 0, 0), True),
+            ("exploded", "gradient_norm", (EXPLODED_DECADES - 0.01, 0, 0), False),
+            ("exploded", "gradient_norm", (EXPLODED_DECADES + 0.01, 0, EXPLODED_DECADES - 1.01), True),
+            (
+                "exploded",
+                "gradient_norm",
+                (EXPLODED_DECADES + 0.01, 0, EXPLODED_DECADES - 0.5),
+                False,
+            ),  # it was nearly as large before
+            ("exploded", "gradient_norm", (EXPLODED_DECADES + 0.01, NAN, -math.inf), False),
+            ("vanished", "gradient_norm", (VANISHED_LOG10 - 0.01, VANISHED_LOG10 + EXPLODED_DECADES + 0.01, 0), True),
+            ("vanished", "gradient_norm", (VANISHED_LOG10, VANISHED_LOG10 + EXPLODED_DECADES + 0.01, 0), False),
+            (
+                "vanished",
+                "gradient_norm",
+                (VANISHED_LOG10 - 0.01, VANISHED_LOG10 - 0.01 + EXPLODED_DECADES - 0.01, 0),
+                False,
+            ),
             ("vanished", "gradient_norm", (-12, -12, -12), False),  # there never was one
             ("vanished", "gradient_norm", (-12, NAN, -math.inf), False),
         ],
@@ -250,8 +261,8 @@ class TestRules:
         ("row", "frozen"),
         [
             ((-12, -3, -3), True),
-            ((-12, -3, -3 + FALL - 0.01), True),
-            ((-12, -3, -3 + FALL + 0.01), False),  # a schedule that has come to its end
+            ((-12, -3, -3 + EXPLODED_DECADES - 0.01), True),
+            ((-12, -3, -3 + EXPLODED_DECADES + 0.01), False),  # a schedule that has come to its end
             ((-11.9, -3, -3), False),
             ((-12, NAN, -math.inf), False),
         ],
@@ -262,7 +273,7 @@ class TestRules:
 
     def test_a_parameter_that_is_no_longer_trained_while_others_are(self):
         gone, moving, still = (NAN, -3, -3), (-3, -3, -3), (-12, -12, -12)
-        kernel, recurrent = (Channel(*series, "update_ratio") for series in (KERNEL, RECURRENT))
+        kernel, recurrent = (SignalKey(*series, "update_ratio") for series in (KERNEL, RECURRENT))
         found = look({kernel: [moving, gone, gone], recurrent: [moving] * 3})
         assert found[KERNEL, "frozen"] == [0, 0, CERTAIN]
         assert found[RECURRENT, "frozen"] == [0, 0, 0]
@@ -271,8 +282,12 @@ class TestRules:
             assert found[KERNEL, "frozen"] == [0, 0, 0]
 
     def test_updates_that_the_learning_rate_does_not_explain(self):
-        one, two, three = (Channel(*series, "update_per_rate") for series in (KERNEL, RECURRENT, ("head", "kernel")))
-        calm, fast, slow = (-1, -1, -1), (-1 + HASTE * 1.1, -1, -1), (-1 + HASTE * 0.9, -1, -1)
+        one, two, three = (SignalKey(*series, "update_per_rate") for series in (KERNEL, RECURRENT, ("head", "kernel")))
+        calm, fast, slow = (
+            (-1, -1, -1),
+            (-1 + UPDATE_RATE_EXCESS * 1.1, -1, -1),
+            (-1 + UPDATE_RATE_EXCESS * 0.9, -1, -1),
+        )
         found = look({one: [calm, fast, fast], two: [calm, fast, fast], three: [calm] * 3})
         assert [found[name[:2], "hasty"][:2] for name in (one, two, three)] == [[0, 0]] * 3
         assert found[KERNEL, "hasty"][2] == found[RECURRENT, "hasty"][2] == pytest.approx(1.1)
@@ -285,11 +300,11 @@ class TestRules:
 
     def test_a_schedule_is_followed_to_its_end(self):
         def frozen(ratio):
-            name = Channel(*KERNEL, "update_ratio")
+            name = SignalKey(*KERNEL, "update_ratio")
             values = np.log10(np.maximum(ratio, 1e-12))
-            found = deviations({name: values}, Memory())
+            found = z_scores({name: values}, RollingState())
             captures = Captures({}, np.arange(len(ratio)), np.arange(len(ratio)), {}, {}, {}, {})
-            return next(score for _, rule, score in rules(captures, found, [name]) if rule == "frozen")
+            return next(score for _, rule, score in rule_scores(captures, found, [name]) if rule == "frozen")
 
         cosine = np.concatenate([1e-3 * (0.5 + 0.5 * np.cos(np.linspace(0, np.pi, 120))), np.zeros(20)])
         assert frozen(cosine).max() == 0
@@ -301,9 +316,9 @@ class TestRules:
         size = 40
         table = np.full((size, len(GATE_STATS_FIELDS)), NAN)
         captures = Captures({}, np.arange(size), np.arange(size), {GATE: table}, {}, {}, {})
-        memory = Memory()
-        found = deviations(followed(captures), memory)
-        assert all((score == 0).all() for _, _, score in rules(captures, found, memory.names))
+        rolling = RollingState()
+        found = z_scores(extract_signals(captures), rolling)
+        assert all((score == 0).all() for _, _, score in rule_scores(captures, found, rolling.keys))
 
 
 class TestRobustOfSeries:
@@ -315,29 +330,31 @@ class TestRobustOfSeries:
         values = np.where(np.isnan(table), NAN, 1.0)
         for name, known in (value or {}).items():
             values[:, names.index(name)] = known
-        captured = {(layer, "forget"): np.ones(len(table), dtype=bool) for layer in layers}
-        found = Deviations(table, values, np.zeros_like(table), np.zeros_like(table))
-        return robust_scores(found, names, captured, set(told))
+        gates = {(layer, "forget"): np.zeros((len(table), len(GATE_STATS_FIELDS))) for layer in layers}
+        captures = Captures({}, np.arange(len(table)), np.arange(len(table)), gates, {}, {}, {})
+        residuals = Residuals(table, values, np.zeros_like(table), np.zeros_like(table))
+        columns = columns_by_series(names)
+        return Robust().score(Batch(captures, 0, names, columns, residuals, set(told), 0, lambda: None, {})).by_series
 
     def test_a_series_has_the_evidence_of_its_layer_as_far_as_it_has_a_part_in_it(self):
-        far = {Channel("l", "forget", feature): [20.0] for feature in ("mean_activation", "spread")}
-        usual = far | {Channel("l", "input", "spread"): [OWN / 2], Channel("l", "kernel", "gradient_norm"): [NAN]}
+        far = {SignalKey("l", "forget", feature): [20.0] for feature in ("mean_activation", "spread")}
+        usual = far | {SignalKey("l", "input", "spread"): [OWN / 2], SignalKey("l", "kernel", "gradient_norm"): [NAN]}
         found = self.scores(usual)
         assert found["l", "forget"] == evidence(np.array([[20.0, 20.0, OWN / 2]]))
         assert found["l", "input"] == 0.5
         assert np.isnan(found[KERNEL])
 
     def test_what_is_of_no_recurrent_layer_is_evidence_in_each_and_a_layer_in_no_other(self):
-        usual = {Channel(layer, "forget", "spread"): [4.0] for layer in ("l", "m")}
+        usual = {SignalKey(layer, "forget", "spread"): [4.0] for layer in ("l", "m")}
         alone = self.scores(usual, ("l", "m"))
-        with_head = self.scores(usual | {Channel("head", "kernel", "gradient_norm"): [20.0]}, ("l", "m"))
+        with_head = self.scores(usual | {SignalKey("head", "kernel", "gradient_norm"): [20.0]}, ("l", "m"))
         assert alone["l", "forget"] == alone["m", "forget"] == evidence(np.array([[4.0]]), 2)
         assert with_head["l", "forget"] == with_head["m", "forget"] == 4.0 / OWN
-        one = self.scores(usual | {Channel("m", "input", "spread"): [20.0]}, ("l", "m"))
+        one = self.scores(usual | {SignalKey("m", "input", "spread"): [20.0]}, ("l", "m"))
         assert one["l", "forget"] == alone["l", "forget"] < one["m", "forget"]
 
     def test_an_update_is_no_evidence_once_a_learning_rate_was_told(self):
-        ratio, rate = (Channel(*KERNEL, feature) for feature in ("update_ratio", "update_per_rate"))
+        ratio, rate = (SignalKey(*KERNEL, feature) for feature in ("update_ratio", "update_per_rate"))
         usual = {ratio: [30.0] * 4, rate: [NAN] * 4}
         assert (self.scores(usual)[KERNEL] > 1).all()
         known = {rate: [NAN, 1.0, NAN, NAN]}

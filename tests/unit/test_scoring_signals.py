@@ -1,4 +1,4 @@
-"""Channels: what is followed of a run, against the same numbers worked out one by one."""
+"""Signals: the numbers of a run that are scored, against the same numbers worked out one by one."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
 from gatewatch.jobs.scoring.captures import Captures
 from gatewatch.jobs.scoring.signals import (
-    FLOORS,
-    GATE_FEATURES,
     LEVEL_CAPTURES,
-    LEVELS,
+    LEVEL_SIGNALS,
+    LOOK_BACK,
     LOSS,
+    MAX_STEP_CAPTURES,
     MODEL,
     NOISE_CAPTURES,
-    PACES,
-    RELATIVE,
-    UNREST_CAPTURES,
-    UPDATE_FEATURES,
-    Channel,
-    followed,
+    RATE_SIGNALS,
+    SIGNALS,
+    SignalKey,
+    extract_signals,
 )
 
 N, UNITS = 20, 5
@@ -61,8 +59,8 @@ def some(gates=(SERIES,), units=(SERIES,), updates=(PARAM,), metrics=None, captu
 
 def features(captures):
     found = {}
-    for name in followed(captures):
-        found.setdefault((name.layer, name.part), []).append(name.feature)
+    for name in extract_signals(captures):
+        found.setdefault((name.layer, name.part), []).append(name.signal)
     return found
 
 
@@ -70,17 +68,23 @@ def close(found, wanted):
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
-def test_every_feature_has_a_floor_and_every_kind_is_of_features():
-    assert all(floor > 0 for floor in FLOORS.values())
-    assert {*GATE_FEATURES, *UPDATE_FEATURES} | LEVELS | PACES | RELATIVE <= set(FLOORS)
-    told = {name.feature for name in followed(some(metrics={"loss": np.ones(N), "lr": np.ones(N)}))}
-    told |= {name.feature for name in followed(some(updates=()))}
-    assert told == set(FLOORS)
+def test_the_kinds_of_signals():
+    assert LEVEL_SIGNALS == ("mean_activation", "spread", "entropy", "zero_crossing_rate", "saturation", "response")
+    assert RATE_SIGNALS == ("movement", "unrest", "gradient_norm", "gradient_level", "update_ratio")
+    assert [name for name, row in SIGNALS.items() if row.relative] == ["loss", "loss_level"]
+    assert LOOK_BACK == 12
 
 
-def test_what_is_followed_of_a_training():
+def test_every_signal_has_a_floor_and_words_and_is_extracted():
+    assert all(row.floor > 0 and row.rises and row.falls for row in SIGNALS.values())
+    told = {name.signal for name in extract_signals(some(metrics={"loss": np.ones(N), "lr": np.ones(N)}))}
+    told |= {name.signal for name in extract_signals(some(updates=()))}
+    assert told == set(SIGNALS)
+
+
+def test_the_signals_of_a_training():
     assert features(some()) == {
-        SERIES: list(GATE_FEATURES),
+        SERIES: list(LEVEL_SIGNALS),
         PARAM: ["gradient_norm", "gradient_level", "gradient_noise", "update_ratio"],
         (MODEL, LOSS): ["loss", "loss_level", "loss_noise"],
     }
@@ -89,7 +93,7 @@ def test_what_is_followed_of_a_training():
 @pytest.mark.parametrize("gate", ["forget", "cell", "hidden", "a gate of its own"])
 def test_a_gate_is_measured_in_shares_of_its_range(gate):
     captures = some(gates=[("l", gate)], units=[("l", gate)])
-    found = followed(captures)
+    found = extract_signals(captures)
     scale = gate_scale(gate)
     width = scale.high - scale.low
 
@@ -112,39 +116,39 @@ def test_a_gate_is_measured_in_shares_of_its_range(gate):
 def test_units_that_differ_more_than_their_gate_answer_to_nothing():
     captures = some()
     captures.gates[SERIES][:, GATE_STATS_FIELDS.index("std")] = 0.0
-    close(followed(captures)[*SERIES, "response"], -6)
+    close(extract_signals(captures)[*SERIES, "response"], -6)
 
 
 def test_movement_is_how_far_the_units_went_and_unrest_the_most_of_it_lately():
     captures = some(updates=())
-    found, means = followed(captures), captures.units[SERIES].tolist()
+    found, means = extract_signals(captures), captures.units[SERIES].tolist()
     moved = [math.nan] + [
         math.log10(math.sqrt(statistics.fmean((a - b) ** 2 for a, b in zip(means[k], means[k - 1], strict=True))))
         for k in range(1, N)
     ]
     close(found[*SERIES, "movement"], moved)
-    unrest = [math.nan] * UNREST_CAPTURES + [max(moved[k - UNREST_CAPTURES + 1 : k + 1]) for k in range(12, N)]
+    unrest = [math.nan] * MAX_STEP_CAPTURES + [max(moved[k - MAX_STEP_CAPTURES + 1 : k + 1]) for k in range(12, N)]
     close(found[*SERIES, "unrest"], unrest)
 
 
-def test_what_stands_still_moves_as_little_as_can_be_told():
+def test_what_stands_still_moves_as_little_as_can_be_resolved():
     captures = some(updates=())
     captures.units[SERIES][:] = 0.5
-    close(followed(captures)[*SERIES, "movement"], [math.nan] + [-6] * (N - 1))
+    close(extract_signals(captures)[*SERIES, "movement"], [math.nan] + [-6] * (N - 1))
 
 
-def test_movement_is_followed_only_where_no_weights_move():
+def test_movement_is_extracted_only_where_no_weights_move():
     moving, still = features(some()), features(some(updates=()))
     assert set(still[SERIES]) - set(moving[SERIES]) == {"movement", "unrest"}
     captures = some()
     captures.updates[PARAM][:8] = np.nan  # the optimizer is seen from here on
-    found = followed(captures)[*SERIES, "movement"]
+    found = extract_signals(captures)[*SERIES, "movement"]
     assert np.isfinite(found).tolist() == [False] + [True] * 7 + [False] * (N - 8)
 
 
-def test_of_a_parameter_logarithms_are_followed():
+def test_signals_of_a_parameter_are_logarithms():
     captures = some()
-    found = followed(captures)
+    found = extract_signals(captures)
 
     def field(name):
         return captures.updates[PARAM][:, LAYER_UPDATES_FIELDS.index(name)].tolist()
@@ -168,7 +172,7 @@ def test_a_gradient_that_only_the_optimizer_saw_is_that_which_it_used():
     captures = some()
     given, used = (LAYER_UPDATES_FIELDS.index(name) for name in ("gradient_norm", "gradient_norm_clipped"))
     captures.updates[PARAM][5:, given] = np.nan
-    found = followed(captures)[*PARAM, "gradient_norm"]
+    found = extract_signals(captures)[*PARAM, "gradient_norm"]
     close(found[:5], np.log10(captures.updates[PARAM][:5, given]))
     close(found[5:], np.log10(captures.updates[PARAM][5:, used]))
 
@@ -176,7 +180,7 @@ def test_a_gradient_that_only_the_optimizer_saw_is_that_which_it_used():
 def test_no_gradient_and_no_update_are_as_little_as_counts():
     captures = some()
     captures.updates[PARAM][4:6, [LAYER_UPDATES_FIELDS.index(name) for name in ("gradient_norm", "update_ratio")]] = 0
-    found = followed(captures)
+    found = extract_signals(captures)
     for feature in ("gradient_norm", "update_ratio"):
         assert found[*PARAM, feature][4:6].tolist() == [-12, -12]
 
@@ -186,7 +190,7 @@ def test_an_update_is_also_measured_by_the_learning_rate(name):
     rate = np.full(N, 1e-3)
     rate[3], rate[4], rate[5] = 0, np.nan, -1
     captures = some(metrics={name: rate})
-    found = followed(captures)[*PARAM, "update_per_rate"]
+    found = extract_signals(captures)[*PARAM, "update_per_rate"]
     ratio = captures.updates[PARAM][:, LAYER_UPDATES_FIELDS.index("update_ratio")]
     wanted = np.log10(ratio / 1e-3)
     wanted[3:6] = np.nan
@@ -194,9 +198,9 @@ def test_an_update_is_also_measured_by_the_learning_rate(name):
 
 
 @pytest.mark.parametrize("name", ["loss", "train/loss"])
-def test_the_loss_is_followed_under_either_name(name):
+def test_the_loss_is_extracted_under_either_name(name):
     loss = np.random.default_rng(4).uniform(1, 2, N)
-    found = followed(some(metrics={name: loss, "val_loss": loss + 1, "reward": loss}))
+    found = extract_signals(some(metrics={name: loss, "val_loss": loss + 1, "reward": loss}))
     close(found[MODEL, LOSS, "loss"], loss)
     level = [math.nan] * 4 + [statistics.fmean(loss[k - 4 : k + 1].tolist()) for k in range(4, N)]
     close(found[MODEL, LOSS, "loss_level"], level)
@@ -216,12 +220,12 @@ def test_the_bias_is_left_out():
 @pytest.mark.parametrize(
     ("missing", "left"),
     [
-        ({"units": ()}, {SERIES: set(GATE_FEATURES) - {"response"}}),
-        ({"updates": (), "metrics": {}}, {SERIES: {*GATE_FEATURES, "movement", "unrest"}}),
-        ({"units": (), "updates": (), "metrics": {"reward": np.ones(N)}}, {SERIES: set(GATE_FEATURES) - {"response"}}),
+        ({"units": ()}, {SERIES: set(LEVEL_SIGNALS) - {"response"}}),
+        ({"updates": (), "metrics": {}}, {SERIES: {*LEVEL_SIGNALS, "movement", "unrest"}}),
+        ({"units": (), "updates": (), "metrics": {"reward": np.ones(N)}}, {SERIES: set(LEVEL_SIGNALS) - {"response"}}),
     ],
 )
-def test_what_a_store_does_not_have_is_not_followed(missing, left):
+def test_what_a_store_does_not_have_has_no_signal(missing, left):
     found = features(some(**missing))
     assert {series: set(names) for series, names in found.items() if series[1] in ("forget", LOSS)} == left | (
         {} if "metrics" in missing else {(MODEL, LOSS): {"loss", "loss_level", "loss_noise"}}
@@ -235,18 +239,20 @@ def test_what_a_store_does_not_have_is_not_followed(missing, left):
 def test_names_are_only_names(layer, gate):
     captures = some(gates=[(layer, gate)], units=[(layer, gate)], updates=[(layer, gate)])
     found = features(captures)
-    wanted = {(layer, gate): [*GATE_FEATURES, "gradient_norm", "gradient_level", "gradient_noise", "update_ratio"]}
+    wanted = {(layer, gate): [*LEVEL_SIGNALS, "gradient_norm", "gradient_level", "gradient_noise", "update_ratio"]}
     wanted.setdefault((MODEL, LOSS), [])
     wanted[MODEL, LOSS] = [*wanted[MODEL, LOSS], "loss", "loss_level", "loss_noise"]
     assert found == wanted
-    assert set(followed(captures)) == {Channel(*key, feature) for key, names in wanted.items() for feature in names}
+    assert set(extract_signals(captures)) == {
+        SignalKey(*key, feature) for key, names in wanted.items() for feature in names
+    }
 
 
 def test_a_unit_without_a_value_leaves_the_others_theirs():
     captures = some(updates=())
-    whole = followed(captures)
+    whole = extract_signals(captures)
     captures.units[SERIES][10:, 2] = np.nan
-    found = followed(captures)
+    found = extract_signals(captures)
     others = np.delete(captures.units[SERIES], 2, axis=1)
     spread = found[*SERIES, "spread"]
     close(found[*SERIES, "response"][10:], np.log10(np.sqrt(spread[10:] ** 2 - others[10:].var(axis=1))))
@@ -258,18 +264,18 @@ def test_a_unit_without_a_value_leaves_the_others_theirs():
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(0, N - 1), st.booleans())
-def test_what_is_followed_of_a_capture_depends_on_few_before_it_and_none_after(seed, begin, training):
+def test_the_signals_of_a_capture_depend_on_those_before_that_they_declare_and_on_none_after(seed, begin, training):
     random = np.random.default_rng(seed)
     captures = some(updates=[PARAM] if training else (), captures=40)
     for values in (*captures.gates.values(), *captures.units.values(), *captures.updates.values()):
         values[random.uniform(size=values.shape) < 0.02] = np.nan
         values[random.uniform(size=len(values)) < 0.05] = np.nan
-    whole = followed(captures)
-    part = followed(captures.part(begin, begin + UNREST_CAPTURES + 8))
+    whole = extract_signals(captures)
+    part = extract_signals(captures.part(begin, begin + LOOK_BACK + 8))
     for name in whole.keys() | part.keys():
         none = np.full(40, np.nan)
-        told = part.get(name, none)[UNREST_CAPTURES : UNREST_CAPTURES + 8]
-        expected = whole.get(name, none)[begin + UNREST_CAPTURES : begin + UNREST_CAPTURES + 8]
+        told = part.get(name, none)[LOOK_BACK : LOOK_BACK + 8]
+        expected = whole.get(name, none)[begin + LOOK_BACK : begin + LOOK_BACK + 8]
         np.testing.assert_array_equal(told, expected, str(name))
 
 
@@ -282,5 +288,5 @@ def test_numbers_at_the_end_of_what_single_precision_holds_are_numbers():
     captures.units[SERIES][:] = largest * signs[:, None]
     captures.updates[PARAM][:] = np.where(signs > 0, largest, smallest)[:, None]
     with np.errstate(all="raise", under="ignore"):
-        found = followed(captures)
-    assert all(np.isfinite(values[UNREST_CAPTURES:]).all() for values in found.values())
+        found = extract_signals(captures)
+    assert all(np.isfinite(values[MAX_STEP_CAPTURES:]).all() for values in found.values())

@@ -1,0 +1,105 @@
+"""The contract of a detector: what it is given, what it keeps, and what its scores mean."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewatch.jobs.scoring.captures import Captures, Pair
+from gatewatch.jobs.scoring.residuals import Residuals
+from gatewatch.jobs.scoring.signals import SignalKey
+
+Array = NDArray[np.floating[Any]]
+
+
+class Model(Protocol):
+    """A trained model, which a checkpoint stores with skops."""
+
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of one detector for a batch of n captures.
+
+    Attributes:
+        by_series: (layer, gate or parameter) → (n,): 0 to 1 is normal, above 1 anomalous, NaN is no score.
+        causes: series → cause → (n,), a size above 1 where the cause applies. Stored as `why_<cause>` with every
+            score above 1 of that series.
+        model_id: the model that the scores come from.
+    """
+
+    by_series: Mapping[Pair, Array] = field(default_factory=dict)
+    causes: Mapping[Pair, Mapping[str, Array]] = field(default_factory=dict)
+    model_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The captures that a detector is given: n new ones of one run, phase and combination of the user's tags.
+
+    Attributes:
+        captures: the new captures, preceded by earlier ones, at least `look_back` of each detector where there are.
+        first: index of the first new capture in `captures`.
+        keys: the C signals, one for each column of the residuals.
+        columns: (layer, gate or parameter) → the columns of its signals.
+        residuals: of the new captures, (n, C) each.
+        observed: the signals that had a value in an earlier capture.
+        warm_up: how many of the new captures, from the first on, belong to the warm-up; n or more: all of them.
+        normal_rows: returns (rows, F) residuals of baselines, or None where there are no baselines.
+        scores: detector → its scores, of the detectors that come earlier in the list.
+    """
+
+    captures: Captures
+    first: int
+    keys: Sequence[SignalKey]
+    columns: Mapping[Pair, Sequence[int]]
+    residuals: Residuals
+    observed: set[SignalKey]
+    warm_up: int
+    normal_rows: Callable[[], Array | None]
+    scores: Mapping[str, Scores]
+
+
+class Detector(ABC):
+    """Scores every capture of every series: 0 to 1 is normal, above 1 anomalous.
+
+    NaN in, no score out. A score depends on its capture and on earlier ones alone, however these are divided into
+    batches. Captures of the warm-up get no score, unless `scores_warm_up` says that the detector needs none.
+
+    One object scores one run, phase and combination of the user's tags. What it must remember from one batch to the
+    next is in `state` and `model`, which checkpoints store.
+    """
+
+    name: ClassVar[str]
+    """The tag `detector` of its scores."""
+    scores_warm_up: ClassVar[bool] = False
+    look_back: ClassVar[int] = 0
+    """How many captures before the one that it scores it reads from `Batch.captures`."""
+    phrases: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Cause → what it means, for people."""
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of the types that its model consists of: skops loads no others."""
+    model: Model | None = None
+
+    def learn(self, batch: Batch) -> None:  # noqa: B027 - most detectors learn and keep nothing
+        """Learn from the captures of the warm-up in a batch; called for every batch, before `score`."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Scores:
+        """Return the scores of the new captures; called once for each batch, in order."""
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The arrays that it must remember, besides its model. Setting them restores the detector."""
+        return {}
+
+    @state.setter  # noqa: B027 - as above
+    def state(self, arrays: Mapping[str, Array]) -> None:
+        pass
