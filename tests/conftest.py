@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.store import InfluxStore
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Influxd:
     def store(self, bucket: str | None = None, token: str | None = None, timeout: float | None = None) -> InfluxStore:
         """A store in a bucket, a fresh one by default."""
         return InfluxStore(
-            self.url, org=self.org, bucket=bucket or self.bucket(), token=token or self.token, timeout=timeout
+            Client(self.url, org=self.org, bucket=bucket or self.bucket(), token=token or self.token, timeout=timeout)
         )
 
 

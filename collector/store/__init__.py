@@ -1,41 +1,47 @@
-"""Where points live: the store is chosen by its URL."""
+"""Opens the store of a URL: a SQLite file, or a bucket of InfluxDB 2."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.protocol import Store
 
-__all__ = ["Store", "influx_token", "open_store", "reopen_store"]
+__all__ = ["Store", "open_store", "reopen_store"]
 
 _DEFAULT = "sqlite:///gatewatch.db"
 _FILE = "sqlite:///"
 _FORMS = "use sqlite:///relative.db, sqlite:////absolute/path.db, http://host:8086 or https://host"
 
 
-def open_store(url: str | None = None) -> Store:
-    """The store at a URL. Nothing is read or written, and no connection is made, before it is used.
+def open_store(
+    url: str | None = None, *, org: str | None = None, bucket: str | None = None, token: str | None = None
+) -> Store:
+    """Return the store at a URL. Nothing is read or written, and no connection is made, before it is used.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute/path.db`, or `http(s)://host:port` of an InfluxDB, whose
-            organisation, bucket and token are INFLUXDB_V2_ORG, INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN, or what the
-            file INFLUXDB_V2_TOKEN_FILE holds. None: the environment's GATEWATCH_STORE, else `[store] url` of the
-            configuration file, else INFLUXDB_V2_URL, else `sqlite:///gatewatch.db`.
+        url: `sqlite:///relative.db`, `sqlite:////absolute/path.db`, or `http(s)://host:port` of an InfluxDB. None: the
+            environment's GATEWATCH_STORE, else `[store] url` of the configuration file, else INFLUXDB_V2_URL, else
+            `sqlite:///gatewatch.db`.
+        org: name of the organisation of an InfluxDB; None: INFLUXDB_V2_ORG.
+        bucket: name of its bucket; None: INFLUXDB_V2_BUCKET.
+        token: secret that may write the bucket, and read it too where points are read; None: INFLUXDB_V2_TOKEN, or what
+            the file INFLUXDB_V2_TOKEN_FILE holds.
 
     Raises:
         ConfigError: the URL has none of these forms, or a variable or the token's file is missing; names it.
     """
     address, source = _resolve(url)
-    return _open(address, source)
+    return _open(address, source, org, bucket, token, {"org": org, "bucket": bucket, "token": token})
 
 
 def reopen_store(destination: Mapping[str, str]) -> Store:
-    """The store whose `destination` this is. Of an InfluxDB the token comes from the environment, and it alone.
+    """Return the store that has this `destination`. The token of an InfluxDB comes from the environment.
 
     Raises:
         ConfigError: the token is missing, or the mapping is no store's destination.
@@ -50,13 +56,23 @@ def reopen_store(destination: Mapping[str, str]) -> Store:
     )
 
 
-def _open(address: str, source: str, org: str | None = None, bucket: str | None = None) -> Store:
+def _open(
+    address: str,
+    source: str,
+    org: str | None = None,
+    bucket: str | None = None,
+    token: str | None = None,
+    arguments: Mapping[str, str | None] = MappingProxyType({}),
+) -> Store:
+    """Open a store; `arguments` are those settings that errors must not call by their variables."""
     try:
         parts = urlsplit(address)
         scheme, host, _ = parts.scheme.lower(), parts.hostname, parts.port
     except ValueError:
         raise ConfigError(f"{source}: not a URL; {_FORMS}") from None
     if address.lower().startswith(_FILE) and address[len(_FILE) :].strip("/"):
+        if org or bucket or token:
+            raise ConfigError(f"{source}: {address} is a file, which has no organisation, bucket or token")
         from gatewatch.collector.store.sqlite.store import SqliteStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
         return SqliteStore(address[len(_FILE) :])
@@ -66,14 +82,19 @@ def _open(address: str, source: str, org: str | None = None, bucket: str | None 
                 f"{source}: {scheme}://{host} must come without user, password, query or fragment;"
                 " the token is INFLUXDB_V2_TOKEN"
             )
-        from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - only what the URL asks for is loaded
+        from gatewatch.collector.store.influxdb.client import Client  # noqa: PLC0415 - as above
+        from gatewatch.collector.store.influxdb.http_errors import Names  # noqa: PLC0415 - as above
+        from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - as above
+        from gatewatch.collector.store.influxdb.token import read_setting, read_token  # noqa: PLC0415 - as above
 
-        return InfluxStore(
+        client = Client(
             address.rstrip("/"),
-            org=org or _variable("ORG"),
-            bucket=bucket or _variable("BUCKET"),
-            token=influx_token(),
+            org=org or read_setting("ORG"),
+            bucket=bucket or read_setting("BUCKET"),
+            token=token or read_token(),
+            names=Names(**{name: f"the {name} that was given" for name, value in arguments.items() if value}),
         )
+        return InfluxStore(client)
     shown = address.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
     raise ConfigError(f"{source}: {shown!r} is not the address of a store; {_FORMS}")
 
@@ -90,37 +111,3 @@ def _resolve(url: str | None) -> tuple[str, str]:
     if server := read_variable("INFLUXDB_V2_URL"):
         return server, "INFLUXDB_V2_URL"
     return _DEFAULT, "the default"
-
-
-def _variable(name: str) -> str:
-    variable = f"INFLUXDB_V2_{name}"
-    value = read_variable(variable)
-    if not value:
-        raise ConfigError(f"{variable} is not set; an InfluxDB store needs it in the environment")
-    return _printable(value, variable)
-
-
-def influx_token() -> str:
-    """INFLUXDB_V2_TOKEN, or what the file holds that INFLUXDB_V2_TOKEN_FILE names: read each time, it may be replaced.
-
-    Raises:
-        ConfigError: there is none, or the file cannot be read; names it.
-    """
-    named = read_variable("INFLUXDB_V2_TOKEN_FILE")
-    if read_variable("INFLUXDB_V2_TOKEN") or not named:
-        return _variable("TOKEN")
-    where = f"INFLUXDB_V2_TOKEN_FILE: {named}"
-    try:
-        token = Path(named).expanduser().read_bytes().decode().strip()
-    except (OSError, RuntimeError, ValueError) as error:  # no home directory, not UTF-8, a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else "it is no file of text"
-        raise ConfigError(f"{where} cannot be read: {reason}; name the file that holds the token") from None
-    if not token:
-        raise ConfigError(f"{where} is empty; put the token into it, or set INFLUXDB_V2_TOKEN")
-    return _printable(token, where)
-
-
-def _printable(value: str, where: str) -> str:
-    if not value.isprintable():
-        raise ConfigError(f"{where} has a character that cannot be part of it; set it again")
-    return value

@@ -10,7 +10,11 @@ from gatewatch.collector.store.history import History
 from gatewatch.collector.times import Time
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
+
+    from gatewatch.collector.store.influxdb.client import Client
 
 
 class Tally(NamedTuple):
@@ -37,6 +41,16 @@ class Store(Protocol):
     def destination(self) -> Mapping[str, str]:
         """What `reopen_store` opens it by again, from any folder and without secrets: `url`, absolute where it is a
         file; for an InfluxDB `org` and `bucket` too."""
+        ...
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds the points, absolute; None where a server does."""
+        ...
+
+    @property
+    def influxdb(self) -> Client | None:
+        """The client of the InfluxDB that holds the points, which Flux needs; None where it is a file."""
         ...
 
     def check(self) -> None:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-import urllib3
-from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.rest import ApiException
 
-from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
-from gatewatch.collector.store.influxdb.http_errors import connection_problem, one_line, refusal
+from gatewatch.collector.errors import ConfigError, GatewatchError
+from gatewatch.collector.store.influxdb.annotated_csv import Column, QueryFailed, annotated_rows
+from gatewatch.collector.store.influxdb.client import Client
+from gatewatch.collector.store.influxdb.http_errors import Refused, one_line
 
 MAX_SERIES: Final = 1000
 """Tables that Grafana takes of one answer; it cuts off what is more, and says so."""
 MAX_POINTS_FACTOR: Final = 10
 """Rows of a table that it takes, as a multiple of those that the panel has room for."""
-CONNECT_TIMEOUT_S: Final = 5.0
 
 
 class FluxError(GatewatchError):
@@ -106,8 +103,7 @@ class FluxSource:
 
     def __init__(self, url: str, *, org: str, bucket: str, token: str, timeout: float = 60.0) -> None:
         self.url, self.org, self.bucket = url, org, bucket
-        milliseconds = (int(CONNECT_TIMEOUT_S * 1000), int(timeout * 1000))
-        self._client = InfluxDBClient(url, token, org=org, timeout=milliseconds)
+        self._client = Client(url, org=org, bucket=bucket, token=token, timeout=timeout)
 
     def ask(self, flux: str, max_points: int | None = None) -> Answer:
         """The answer to a query in which nothing is left to be filled in.
@@ -128,14 +124,12 @@ class FluxSource:
 
     def close(self) -> None:
         """Let go of connections."""
-        self._client.close()  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
+        self._client.close()
 
     def _raw(self, flux: str) -> str:
         try:
-            response = self._client.query_api().query_raw(flux)
-            return bytes(response.data).decode()
-        except ApiException as error:
-            refused = refusal(self.url, error)
+            return b"".join(self._client.flux(flux)).decode()
+        except Refused as refused:
             if refused.status in (401, 403, 404):
                 raise ConfigError(
                     f"{self.url}: bucket {self.bucket!r} cannot be read: {refused.reason};"
@@ -144,17 +138,6 @@ class FluxSource:
             if refused.status in (400, 422) or "compilation failed" in refused.reason:
                 raise FluxError(refused.reason) from None
             raise refused.unavailable() from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise WriteUnavailable(f"{self.url}: {connection_problem(error)}; see that InfluxDB runs there") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    name: str
-    kind: str
-    convert: Callable[[str], Any]
-    grouped: bool
-    default: str
 
 
 def frames_of(text: str, max_points: int | None = None, max_series: int = MAX_SERIES) -> list[Frame]:
@@ -167,66 +150,27 @@ def frames_of(text: str, max_points: int | None = None, max_series: int = MAX_SE
         FluxError: InfluxDB told of an error, or there are more tables or rows than Grafana takes.
     """
     frames: list[Frame] = []
-    for columns, rows in _tables(text):
-        if len(frames) >= max_series:
-            raise FluxError(f"results are truncated, max series reached ({max_series})")
-        if max_points is not None and len(rows) > max_points:
-            raise FluxError(f"max data points limit exceeded: {len(rows)} rows of a table, at most {max_points}")
-        frames.append(_frame(columns, rows))
+    try:
+        for _, table in groupby(annotated_rows([text.encode()]), lambda row: (row[0], row[1][2])):
+            rows = list(table)
+            if len(frames) >= max_series:
+                raise FluxError(f"results are truncated, max series reached ({max_series})")
+            if max_points is not None and len(rows) > max_points:
+                raise FluxError(f"max data points limit exceeded: {len(rows)} rows of a table, at most {max_points}")
+            frames.append(_frame(rows[0][0].columns, [cells for _, cells in rows]))
+    except QueryFailed as failed:
+        raise FluxError(one_line(failed)) from None
     return frames
 
 
-def _tables(text: str) -> Iterator[tuple[list[_Column], list[list[str]]]]:
-    """Each table's columns and rows."""
-    notes: dict[str, list[str]] = {}
-    columns: list[_Column] = []
-    rows: list[list[str]] = []
-    table = ""
-    for row in csv.reader(io.StringIO(text)):
-        if not row:
-            continue
-        if row[0].startswith("#"):
-            if rows:
-                yield columns, rows
-            rows, columns = [], []
-            notes[row[0]] = row
-        elif not columns:
-            if row[1:2] == ["error"]:
-                notes["error"] = row
-                columns = [_Column("error", "string", str, False, "")]
-                continue
-            columns, table = _columns(row, notes), ""
-            notes = {}
-        elif "error" in notes:
-            raise FluxError(one_line(row[1]))
-        else:
-            if rows and row[2] != table:
-                yield columns, rows
-                rows = []
-            table = row[2]
-            rows.append(row)
-    if rows:
-        yield columns, rows
-
-
-def _columns(names: Sequence[str], notes: Mapping[str, Sequence[str]]) -> list[_Column]:
-    types, groups = notes.get("#datatype", ()), notes.get("#group", ())
-    defaults = notes.get("#default") or [""] * len(names)
-    found = []
-    for name, type_, group, default in zip(names, types, groups, defaults, strict=True):
-        kind, convert = _TYPES.get(type_, ("string", str))
-        found.append(_Column(name, kind, convert, group == "true", default))
-    return found
-
-
-def _frame(columns: Sequence[_Column], rows: Sequence[Sequence[str]]) -> Frame:
+def _frame(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Frame:
     own = [(i, column) for i, column in enumerate(columns) if i > 2 or (i == 2 and column.name != "table")]
     labels = {column.name: rows[0][i] or column.default for i, column in own if column.grouped}
     shown = {name: text for name, text in labels.items() if text}
     name = shown.pop("_measurement", "")
     data = [(i, column) for i, column in own if not column.grouped]
-    times = [(i, column) for i, column in data if column.kind == "time"]
-    others = [(i, column) for i, column in data if column.kind != "time"]
+    times = [(i, column) for i, column in data if _kind(column) == "time"]
+    others = [(i, column) for i, column in data if _kind(column) != "time"]
     timed = len(times) == 1 and times[0][1].name == "_time"
     simple = timed and len(others) == 1 and others[0][1].name == "_value"
     titles = {column.name: column.name for _, column in data}
@@ -237,8 +181,8 @@ def _frame(columns: Sequence[_Column], rows: Sequence[Sequence[str]]) -> Frame:
     fields = [
         Field(
             titles[column.name],
-            column.kind,
-            {} if timed and column.kind == "time" else dict(shown),
+            _kind(column),
+            {} if timed and _kind(column) == "time" else dict(shown),
             [_value(column, row[i]) for row in rows],
         )
         for i, column in (*times, *others)
@@ -246,9 +190,14 @@ def _frame(columns: Sequence[_Column], rows: Sequence[Sequence[str]]) -> Frame:
     return Frame(name, fields)
 
 
-def _value(column: _Column, text: str) -> Any:
+def _kind(column: Column) -> str:
+    return _TYPES.get(column.kind, _TYPES["string"])[0]
+
+
+def _value(column: Column, text: str) -> Any:
     text = text or column.default
-    return None if text == "" and column.kind != "string" else column.convert(text)
+    kind, convert = _TYPES.get(column.kind, _TYPES["string"])
+    return None if text == "" and kind != "string" else convert(text)
 
 
 def _nanoseconds(text: str) -> int:

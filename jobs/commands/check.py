@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.commands.common import Commands, missing_file, need, print_json
+from gatewatch.jobs.commands.common import Commands, need, print_json
 from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import Settings
     from gatewatch.collector.store import Store
-    from gatewatch.collector.store.influxdb.permissions import Rights
+    from gatewatch.collector.store.influxdb.client import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +81,22 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 
     store: Store | None = None
 
-    answers = False
+    answering: Client | None = None
 
     def opened() -> str:
-        nonlocal store, answers
+        nonlocal store, answering
         from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it
-        from gatewatch.collector.store.influxdb.permissions import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
 
         store = open_store(arguments.store)
-        if "bucket" in store.destination:
-            see_answer(store.url)
-            answers = True
+        if store.influxdb is not None:
+            store.influxdb.ping()
+            answering = store.influxdb
         return _store(store)
 
     yield _found("configuration", configuration)
     yield (stored := _found("store", opened))
-    if store is not None and answers:
-        destination = store.destination
-        token = _found("token", lambda: _token(destination))
+    if client := answering:
+        token = _found("token", lambda: _token(client))
         if token.ok or stored.ok:  # else it is the same trouble twice
             yield token
     yield _found("spool", lambda: _spool(settings, store))
@@ -119,8 +117,10 @@ def _found(what: str, look: Callable[[], str]) -> Finding:
 
 def _store(store: Store) -> str:
     """What is there; raises where points cannot be written or read."""
-    if missing_file(store):
-        folder = Path(store.destination["url"].removeprefix("sqlite:///")).parent
+    from gatewatch.collector.store.influxdb.permissions import permissions  # noqa: PLC0415 - numpy comes with it
+
+    if store.path is not None and not store.path.exists():
+        folder = store.path.parent
         if not os.access(folder, os.W_OK):
             raise GatewatchError(f"{folder} is missing or cannot be written: make it, or name another with --store")
         return f"{store.url} does not exist yet: the first training makes it"
@@ -128,35 +128,30 @@ def _store(store: Store) -> str:
     try:
         runs = len(store.runs())
     except ConfigError:
-        if "bucket" not in store.destination or _rights(store.destination).reads:
+        if store.influxdb is None or permissions(store.influxdb).reads:
             raise
         return f"{store.url}, which the token may write and not read"
     return f"{store.url}, {runs:,} run{'' if runs == 1 else 's'}"
 
 
-def _rights(destination: Mapping[str, str]) -> Rights:
-    from gatewatch.collector.store import influx_token  # noqa: PLC0415 - numpy comes with it
-    from gatewatch.collector.store.influxdb.permissions import rights  # noqa: PLC0415 - only an InfluxDB needs it
+def _token(client: Client) -> str:
+    from gatewatch.collector.store.influxdb.permissions import permissions  # noqa: PLC0415 - only an InfluxDB needs it
 
-    return rights(destination["url"], destination["org"], destination["bucket"], influx_token())
-
-
-def _token(destination: Mapping[str, str]) -> str:
-    rights, bucket = _rights(destination), destination["bucket"]
-    if excess := rights.excess():
+    allowed, bucket = permissions(client), client.bucket
+    if excess := allowed.excess():
         raise Doubt(
             f"it {excess}, and needs {bucket!r} alone: give a training one that may write that, the jobs one that may"
-            f" read it too (`influx auth create --org {destination['org']} --write-bucket ID [--read-bucket ID]` or,"
+            f" read it too (`influx auth create --org {client.org} --write-bucket ID [--read-bucket ID]` or,"
             " where the stack runs, `docker compose cp setup:/tokens/jobs/jobs.token .`)"
         )
-    if not (rights.reads or rights.writes):
+    if not (allowed.reads or allowed.writes):
         raise GatewatchError(f"it may neither read nor write {bucket!r}; see INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN")
-    if not rights.reads:
+    if not allowed.reads:
         return (
             f"it writes {bucket!r} and cannot read it: enough for a training; the jobs, `gatewatch runs` and Grafana"
             " need another"
         )
-    if not rights.writes:
+    if not allowed.writes:
         return f"it reads {bucket!r} and cannot write it: enough for Grafana; a training and the jobs need another"
     return f"it reads and writes {bucket!r}, as the jobs need; a training needs to write alone, Grafana to read"
 

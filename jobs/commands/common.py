@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib import util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.errors import ConfigError
@@ -31,8 +30,7 @@ def existing_store(arguments: argparse.Namespace) -> Store:
 
 def missing_file(store: Store) -> bool:
     """Whether the store is a file that is not there."""
-    path = store.destination["url"].removeprefix("sqlite:///")
-    return path != store.destination["url"] and not Path(path).exists()
+    return store.path is not None and not store.path.exists()
 
 
 def need(extra: str, *packages: str) -> None:

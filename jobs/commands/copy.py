@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.jobs.commands.common import Commands, fail, missing_file, positive, print_json
 from gatewatch.jobs.text import printable, table
 
@@ -95,10 +92,11 @@ def _run(arguments: argparse.Namespace) -> int:
     begin = time.monotonic()
     with closing(source), closing(destination):
         try:
-            with _by_options(arguments):
-                _see_answer(source, arguments.timeout)
-                _see_there(source, wanted)
-            patience(lambda: _see_answer(destination, arguments.timeout))
+            if source.influxdb is not None:
+                source.influxdb.ping(arguments.timeout)
+            _see_there(source, wanted)
+            if (server := destination.influxdb) is not None:
+                patience(lambda: server.ping(arguments.timeout))
             _see_open(destination, patience, arguments.dry_run)
             copied = copier.run(wanted, dry=arguments.dry_run)
         except WriteUnavailable as error:
@@ -133,68 +131,23 @@ def _in_spool(source: Store) -> int:
 
 def _open_source(arguments: argparse.Namespace) -> Store:
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.collector.store.influxdb.token import read_token_file  # noqa: PLC0415 - as above
 
-    named = {
-        "INFLUXDB_V2_ORG": arguments.from_org,
-        "INFLUXDB_V2_BUCKET": arguments.from_bucket,
-        "INFLUXDB_V2_TOKEN_FILE": arguments.from_token_file,
-    }
-    given = {name: value for name, value in named.items() if value is not None}
-    if given and not arguments.source.startswith("http"):
-        raise ConfigError(f"--from {arguments.source} is a file, which has no organisation, bucket or token")
-    with _environment(given), _by_options(arguments):
-        store = open_store(arguments.source)
+    file = arguments.from_token_file
+    token = None if file is None else read_token_file(file, "--from-token-file")
+    store = open_store(arguments.source, org=arguments.from_org, bucket=arguments.from_bucket, token=token)
     if missing_file(store):
         raise ConfigError(f"{store.url} does not exist; name the store to copy with --from")
     return store
 
 
-@contextmanager
-def _environment(given: Mapping[str, str]) -> Iterator[None]:
-    """The environment with these in it: a store reads its own when it is opened, and never again."""
-    before = dict(os.environ)
-    os.environ.update(given)
-    if "INFLUXDB_V2_TOKEN_FILE" in given:
-        os.environ.pop("INFLUXDB_V2_TOKEN", None)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def _see_two(source: Store, destination: Store) -> None:
     """See that there are two stores: a file may have several names."""
-    paths = [Path(store.destination["url"].removeprefix("sqlite:///")) for store in (source, destination)]
-    same_file = all(path.exists() for path in paths) and paths[0].samefile(paths[1])
+    one, other = source.path, destination.path
+    same_file = one is not None and other is not None and one.exists() and other.exists() and one.samefile(other)
     if same_file or source.destination == destination.destination:
-        another = "another bucket with --from-bucket" if "bucket" in source.destination else "another file"
+        another = "another file" if source.influxdb is None else "another bucket with --from-bucket"
         raise ConfigError(f"--from and --to are the same store, {source.url}; name {another}")
-
-
-@contextmanager
-def _by_options(arguments: argparse.Namespace) -> Iterator[None]:
-    """What is wrong with the source is told by the options that were given, and not by the variables they stand for."""
-    try:
-        yield
-    except ConfigError as error:
-        text = str(error)
-        for name in ("org", "bucket", "token-file"):
-            if getattr(arguments, f"from_{name}".replace("-", "_")) is not None:
-                variable = f"INFLUXDB_V2_{name.removesuffix('-file').upper()}"
-                text = re.sub(rf"{variable}(_FILE)?\b", f"--from-{name}", text)
-        raise ConfigError(text) from None
-
-
-def _see_answer(store: Store, seconds: float) -> None:
-    """See that a server answers in time: it has longer for what is asked of it afterwards."""
-    from gatewatch.collector.store.influxdb.permissions import see_answer  # noqa: PLC0415 - only an InfluxDB needs it
-
-    if "bucket" in store.destination:
-        try:
-            see_answer(store.url, seconds)
-        except GatewatchError as error:
-            raise WriteUnavailable(str(error)) from None
 
 
 def _see_there(source: Store, wanted: Wanted) -> None:

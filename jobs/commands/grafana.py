@@ -14,7 +14,7 @@ from gatewatch.jobs.commands.common import Commands, fail, need, print_json
 from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
-    from gatewatch.collector.store.influxdb.permissions import Rights
+    from gatewatch.collector.store.influxdb.permissions import Permissions
     from gatewatch.jobs.grafana.artifacts import Bucket
     from gatewatch.jobs.grafana.connection import Grafana
     from gatewatch.jobs.grafana.plan import Step
@@ -117,7 +117,7 @@ def _unreachable(grafana: Grafana, steps: Sequence[Step]) -> bool:
     return bool(problem)
 
 
-def _rights(bucket: Bucket | None, store_url: str | None) -> Rights | None:
+def _rights(bucket: Bucket | None, store_url: str | None) -> Permissions | None:
     """What the token may do that Grafana is to have, seen from here.
 
     Raises:
@@ -125,21 +125,22 @@ def _rights(bucket: Bucket | None, store_url: str | None) -> Rights | None:
         GatewatchError: the store does not answer.
     """
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it
-    from gatewatch.collector.store.influxdb.permissions import rights  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.collector.store.influxdb.permissions import permissions  # noqa: PLC0415 - `--help` needs none of it
 
-    if bucket is None:
+    client = None if bucket is None else open_store(store_url).influxdb
+    if bucket is None or client is None:
         return None
-    url = open_store(store_url).destination["url"]
-    found = rights(url, bucket.org, bucket.bucket, bucket.token)
+    found = permissions(client)
     if not found.reads:
         raise ConfigError(
-            f"{url}: this token cannot read the bucket {bucket.bucket!r} of {bucket.org!r}; see INFLUXDB_V2_BUCKET and"
-            " INFLUXDB_V2_ORG, and give a token that may read it as INFLUXDB_V2_TOKEN of this command"
+            f"{client.url}: this token cannot read the bucket {bucket.bucket!r} of {bucket.org!r}; see"
+            " INFLUXDB_V2_BUCKET and INFLUXDB_V2_ORG, and give a token that may read it as INFLUXDB_V2_TOKEN of this"
+            " command"
         )
     return found
 
 
-def _warnings(bucket: Bucket | None, found: Rights | None, environment: Mapping[str, str]) -> Iterator[str]:
+def _warnings(bucket: Bucket | None, found: Permissions | None, environment: Mapping[str, str]) -> Iterator[str]:
     from gatewatch.jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
 
     if not environment[RECIPIENTS]:

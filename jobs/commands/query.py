@@ -13,7 +13,7 @@ from gatewatch.jobs.commands.common import Commands, positive, print_json
 from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
-    from gatewatch.collector.store.influxdb.store import InfluxStore
+    from gatewatch.collector.store.influxdb.client import Client
     from gatewatch.jobs.queries.answer import Row
     from gatewatch.jobs.queries.flux_values import Value
     from gatewatch.jobs.queries.named_query import Query
@@ -108,13 +108,13 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
     if arguments.show and any(p.required and p.name not in texts for p in query.parameters):
         print(query.text, end="")
         return 0
-    store = _influxdb(arguments)
-    values = query.values(texts, store.destination["bucket"])
+    client = _influxdb(arguments)
+    values = query.values(texts, client.bucket)
     if arguments.show:
         print(query.filled(values))
         return 0
     source = f"query {query.name!r}"
-    rows = ask(store, query.text, values, source=source, timeout=arguments.timeout)
+    rows = ask(client, query.text, values, source=source, timeout=arguments.timeout)
     told = with_causes(rows, query.words) if query.words else rows
     return _print(arguments, in_order(told, query.columns), source, values)
 
@@ -126,13 +126,13 @@ def _own(arguments: argparse.Namespace) -> int:
 
     given = typed(arguments.param)
     source, text = _read(arguments.flux)
-    store = _influxdb(arguments)
+    client = _influxdb(arguments)
     if not assigns(text, BUCKET):  # which InfluxDB would refuse to do twice
-        given = {BUCKET: store.destination["bucket"], **given}
-    return _print(arguments, ask(store, text, given, source=source, timeout=arguments.timeout), source, given)
+        given = {BUCKET: client.bucket, **given}
+    return _print(arguments, ask(client, text, given, source=source, timeout=arguments.timeout), source, given)
 
 
-def _influxdb(arguments: argparse.Namespace) -> InfluxStore:
+def _influxdb(arguments: argparse.Namespace) -> Client:
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - as above
     from gatewatch.jobs.queries.client import influxdb  # noqa: PLC0415 - as above
 

@@ -34,12 +34,11 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from gatewatch.collector.store.influxdb.permissions import see_answer  # noqa: PLC0415 - `--help` needs none of it
-    from gatewatch.jobs.findings.run_state import life  # noqa: PLC0415 - as above
+    from gatewatch.jobs.findings.run_state import life  # noqa: PLC0415 - `--help` needs none of it
 
     store = existing_store(arguments)
-    if "bucket" in store.destination:
-        see_answer(store.url)  # soon, where an answer may take long
+    if store.influxdb is not None:
+        store.influxdb.ping()  # which answers soon, where reading may take long
     frame = store.runs()
     now = datetime.now(UTC)
     frame["state"] = [

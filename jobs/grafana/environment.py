@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gatewatch.collector.config import load_settings, mail_address
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.store import influx_token, open_store
+from gatewatch.collector.store import open_store
 from gatewatch.jobs.grafana.address import server_url
 from gatewatch.jobs.grafana.artifacts import RECIPIENTS, Bucket
 from gatewatch.jobs.grafana.connection import ROLE, Grafana
@@ -65,12 +65,12 @@ def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> B
         ConfigError: it is needed, and the store is not an InfluxDB or lacks a variable; or an address is wrong.
     """
     seen = seen_as and server_url(seen_as, "--influxdb-url", "INFLUXDB_V2_TOKEN")
-    destination = open_store(store_url).destination
-    if "bucket" in destination:
-        return Bucket(seen or destination["url"], destination["org"], destination["bucket"], influx_token())
+    store = open_store(store_url)
+    if client := store.influxdb:
+        return Bucket(seen or client.url, client.org, client.bucket, client.token)
     if needed or store_url or seen_as:
         raise ConfigError(
-            f"Grafana reads an InfluxDB, and the store is {destination['url']}: name one with --store or"
+            f"Grafana reads an InfluxDB, and the store is {store.destination['url']}: name one with --store or"
             " INFLUXDB_V2_URL; `gatewatch copy` takes what there is along"
         )
     return None

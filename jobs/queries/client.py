@@ -1,4 +1,4 @@
-"""Asking InfluxDB 2 a Flux query, and what its refusals mean to who asks."""
+"""Asks InfluxDB 2 a Flux query, and turns its refusals into errors that name the place in the query."""
 
 from __future__ import annotations
 
@@ -7,46 +7,45 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.collector.store.influxdb.annotated_csv import QueryFailed
 from gatewatch.collector.store.influxdb.http_errors import Refused, one_line
-from gatewatch.jobs.queries.answer import QueryFailed, Row, rows
+from gatewatch.jobs.queries.answer import Row, rows
 from gatewatch.jobs.queries.flux_values import Value, extern
 
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store
-    from gatewatch.collector.store.influxdb.store import InfluxStore
+    from gatewatch.collector.store.influxdb.client import Client
 
 _PLACED: Final = re.compile(r"error @(\d+):(\d+)-\d+:\d+: ")
 _PREFIXES: Final = re.compile(r"(?:compilation failed|runtime error|error in building plan while starting program): ")
 _UNSEEN: Final = re.compile(r"could not find bucket .*|bucket .* not found")
 
 
-def influxdb(store: Store) -> InfluxStore:
-    """The store, which must be an InfluxDB 2: no other knows Flux.
+def influxdb(store: Store) -> Client:
+    """Return the client of a store that is in InfluxDB 2: no other knows Flux.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the store is none.
     """
-    from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - its client loads slowly, and `--help` needs none
-
-    if not isinstance(store, InfluxStore):
+    if store.influxdb is None:
         raise ConfigError(
             f"{store.url}: Flux needs InfluxDB 2: name one with --store http://host:8086, and bring the history there"
             f" with `gatewatch copy --from {store.url} --to http://host:8086`"
         )
-    return store
+    return store.influxdb
 
 
 def ask(
-    store: InfluxStore, query: str, values: Mapping[str, Value], *, source: str, timeout: float | None = None
+    client: Client, query: str, values: Mapping[str, Value], *, source: str, timeout: float | None = None
 ) -> Iterator[Row]:
-    """The rows that a query gives, as they arrive.
+    """Yield the rows that a query gives, as they arrive.
 
     Args:
-        store: whose server is asked.
-        query: its text.
-        values: what it is given, by name.
+        client: of the server that is asked.
+        query: text of the query.
+        values: of its parameters, by name.
         source: what errors call the query, such as its file.
-        timeout: seconds to wait for more.
+        timeout: seconds to wait for more rows; None: the client's.
 
     Raises:
         ConfigError: the query is wrong, with its place; or the token may not read.
@@ -54,19 +53,19 @@ def ask(
         WriteUnavailable: the server does not answer.
     """
     try:
-        yield from rows(store.flux(query, extern(values), timeout=timeout))
+        yield from rows(client.flux(query, extern(values), timeout))
     except Refused as refused:
-        raise _meaning(refused, store, source) from None
+        raise _error(refused, client, source) from None
     except QueryFailed as failed:
         raise GatewatchError(placed(source, str(failed))) from None
     except ValueError as problem:
-        raise WriteUnavailable(f"{store.url}: the answer is not InfluxDB's ({problem}); see the address") from None
+        raise WriteUnavailable(f"{client.url}: the answer is not InfluxDB's ({problem}); see the address") from None
 
 
 def placed(source: str, message: str) -> str:
-    """The server's message about a query in one line, which begins with the place in it, if it tells one.
+    """Return the server's message about a query in one line, which begins with the place in the query, if it has one.
 
-    Of several errors it is the first, and how many follow.
+    Of several errors it is the first, with the number of the others.
     """
     places = list(_PLACED.finditer(message))
     if not places:
@@ -77,17 +76,18 @@ def placed(source: str, message: str) -> str:
     return f"{source}:{first[1]}:{first[2]}: {one_line(text)}{more}"
 
 
-def _meaning(refused: Refused, store: InfluxStore, source: str) -> GatewatchError:
+def _error(refused: Refused, client: Client, source: str) -> GatewatchError:
+    """Return the error that a refusal is to the user of a query."""
+    names = client.names
     if unseen := _UNSEEN.search(refused.reason):
         return ConfigError(
-            f"{store.url}: {unseen[0]}: it is missing, or the token may not read it; see INFLUXDB_V2_BUCKET and"
-            " INFLUXDB_V2_TOKEN"
+            f"{client.url}: {unseen[0]}: it is missing, or the token may not read it; see {names.bucket} and"
+            f" {names.token}"
         )
     if "empty range" in refused.reason:
         return ConfigError(f"{placed(source, refused.reason)}: `start` must be before `stop`")
     if "organization" in refused.reason and "not found" in refused.reason:
-        org = store.destination["org"]
-        return ConfigError(f"{store.url}: no organisation {org!r} that the token may see; see INFLUXDB_V2_ORG")
+        return ConfigError(f"{client.url}: no organisation {client.org!r} that the token may see; see {names.org}")
     if refused.status in (401, 403, 404):
         return ConfigError(str(refused))
     if refused.points:

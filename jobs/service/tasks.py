@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from gatewatch.jobs.scoring.scoring_pass import Pass
 
 Progress = Callable[[str, int, int], None]
-_FILE = "sqlite:///"
 
 
 class Stopping(BaseException):  # as KeyboardInterrupt: no failure, and not to be caught as one
@@ -64,10 +63,9 @@ def opened(destination: Mapping[str, str]) -> Iterator[Store]:
         ConfigError: it cannot be opened.
         WriteUnavailable: its file does not exist.
     """
-    path = destination["url"].removeprefix(_FILE)
-    if path != destination["url"] and not Path(path).exists():
-        raise WriteUnavailable(f"{destination['url']} does not exist yet; the first training makes it", slow=True)
     store = reopen_store(destination)
+    if store.path is not None and not store.path.exists():
+        raise WriteUnavailable(f"{destination['url']} does not exist yet; the first training makes it", slow=True)
     try:
         yield store
     finally:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import urllib3
-from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.rest import ApiException
-
-from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.collector.store.influxdb.http_errors import connection_problem, one_line
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.store.influxdb.client import Client
+from gatewatch.collector.store.influxdb.http_errors import Refused, not_influxdb
 from gatewatch.jobs.stack.plan import Bucket, Grant, Permissions, Task
 
 if TYPE_CHECKING:
@@ -37,18 +32,17 @@ class Server:
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._owner = InfluxDBClient(
-            wanted.url, username=wanted.user, password=wanted.password, timeout=int(TIMEOUT_S * 1000)
-        )
+        self._owner = Client(wanted.url, user=wanted.user, password=wanted.password, timeout=TIMEOUT_S)
+        self._nobody = Client(wanted.url, timeout=TIMEOUT_S)
 
     def close(self) -> None:
-        """Sign out."""
-        with suppress(ApiException, urllib3.exceptions.HTTPError, OSError):  # the session ends by itself
-            self._owner.close()  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
+        """Sign out, and close connections."""
+        self._owner.close()
+        self._nobody.close()
 
     def is_new(self) -> bool:
         """Whether nobody has set it up yet."""
-        return bool(self._ask("GET", "/api/v2/setup", client=self._nobody(), take="allowed"))
+        return bool(self._ask("GET", "/api/v2/setup", client=self._nobody, take="allowed"))
 
     def onboard(self) -> None:
         """Make the owner, the organisation and the bucket, as only the first may who comes."""
@@ -59,7 +53,7 @@ class Server:
             "POST",
             "/api/v2/setup",
             {**names, "retentionPeriodSeconds": wanted.retention_s},
-            client=self._nobody(),
+            client=self._nobody,
         )
 
     def organisation(self) -> str:
@@ -71,7 +65,7 @@ class Server:
         wanted = self._wanted
         try:
             there = {org["name"]: org["id"] for org in self._ask("GET", "/api/v2/orgs", take="orgs", limit=_PAGE)}
-        except _Refused as refused:
+        except Refused as refused:
             if refused.status not in (401, 403):
                 raise
             raise ConfigError(
@@ -92,7 +86,7 @@ class Server:
         for name in self._wanted.retentions:
             try:
                 buckets = self._ask("GET", "/api/v2/buckets", take="buckets", orgID=org, name=name)
-            except _Refused as refused:
+            except Refused as refused:
                 if refused.status == 404:
                     continue
                 raise
@@ -149,19 +143,16 @@ class Server:
 
     def accepts(self, token: str) -> bool:
         """Whether a token is one of the server's, whatever it may do."""
-        client = InfluxDBClient(self._wanted.url, token, timeout=int(TIMEOUT_S * 1000))
+        client = Client(self._wanted.url, token=token, timeout=TIMEOUT_S)
         try:
             self._ask("GET", "/api/v2/buckets", client=client, limit=1)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.status != 401:
                 raise
             return False
         finally:
-            client.close()  # type: ignore[no-untyped-call]  # as above
+            client.close()
         return True
-
-    def _nobody(self) -> InfluxDBClient:
-        return InfluxDBClient(self._wanted.url, timeout=int(TIMEOUT_S * 1000))
 
     def _ask(
         self,
@@ -169,42 +160,16 @@ class Server:
         path: str,
         body: object = None,
         *,
-        client: InfluxDBClient | None = None,
+        client: Client | None = None,
         take: str | None = None,
         **query: object,
     ) -> Any:
-        """The decoded answer, or what it has under a name."""
-        url = self._wanted.url
+        """Return the decoded answer, or what it has under the name `take`."""
+        answer = (client or self._owner).json(method, path, body, **query)
         try:
-            response = (client or self._owner).api_client.call_api(  # type: ignore[no-untyped-call]  # as above
-                path,
-                method,
-                query_params=list(query.items()),
-                header_params={"Content-Type": "application/json", "Accept": "application/json"},
-                body=body,
-                _preload_content=False,
-                _return_http_data_only=True,
-            )
-            answer = json.loads(response.data or b"null")
             return answer if take is None else answer[take]
-        except ApiException as error:
-            raise _Refused(url, int(error.status or 0), _message(error)) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(f"{url}: {connection_problem(error)}; see that InfluxDB runs there") from None
-        except (ValueError, KeyError, TypeError):
-            raise GatewatchError(f"{url}: answers what InfluxDB 2 does not; see the address") from None
-
-
-class Unreachable(GatewatchError):  # noqa: N818 - named like the store's WriteUnavailable
-    """There was no answer."""
-
-
-class _Refused(GatewatchError):  # noqa: N818 - as above
-    """The server said no."""
-
-    def __init__(self, url: str, status: int, message: str) -> None:
-        super().__init__(f"{url}: {message}")
-        self.status = status
+        except (KeyError, TypeError):
+            raise not_influxdb(self._wanted.url, 200) from None
 
 
 def wait_until_it_answers(
@@ -216,27 +181,19 @@ def wait_until_it_answers(
     """Wait for the server; whether nobody has set it up yet.
 
     Raises:
-        Unreachable: it did not answer in so many seconds.
+        WriteUnavailable: it did not answer in so many seconds.
     """
     deadline = clock() + seconds
     while True:
         try:
             return server.is_new()
-        except Unreachable:
+        except WriteUnavailable:
             if clock() >= deadline:
                 raise
-        except _Refused as refused:  # 503 while it opens its files
+        except Refused as refused:  # 503 while it opens its files
             if refused.status != 503 or clock() >= deadline:
                 raise
         sleep(0.5)
-
-
-def _message(error: ApiException) -> str:
-    try:
-        return one_line(json.loads(error.body or b"")["message"])
-    except (ValueError, KeyError, TypeError):
-        reason = f" {error.reason}" if error.reason else ""
-        return f"answers {error.status or 'no HTTP'}{one_line(reason)}; see that it is InfluxDB 2"
 
 
 def _rules(retention_s: int) -> list[Mapping[str, object]]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.schema import Point
+from gatewatch.collector.store import open_store
 from gatewatch.collector.store.history import Values
 from gatewatch.collector.store.sqlite.store import SqliteStore
 
@@ -198,7 +199,7 @@ def test_a_server_that_is_away_or_does_not_allow_it_says_so(influxd: Influxd) ->
     blind = influxd.store(token=influxd.token_for("write"))
     with closing(blind.history()) as history, pytest.raises(ConfigError, match="cannot be read"):
         history.measurements()
-    away = type(blind)("http://127.0.0.1:9", org="o", bucket="b", token="t", timeout=1)
+    away = open_store("http://127.0.0.1:9", org="o", bucket="b", token="t")
     with closing(away.history()) as history, pytest.raises(WriteUnavailable, match="no connection"):
         history.measurements()
 

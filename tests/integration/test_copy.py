@@ -370,8 +370,8 @@ class TestWhatStandsInTheWay:
         ("options", "told"),
         [
             (["--from-token-file", "."], "--from-token-file: . cannot be read: Is a directory"),
-            (["--from-token-file", "other"], "see --from-token-file"),
-            (["--from-bucket", "nope"], "see --from-bucket and INFLUXDB_V2_TOKEN"),
+            (["--from-token-file", "other"], "see the token that was given"),
+            (["--from-bucket", "nope"], "see the bucket that was given and INFLUXDB_V2_TOKEN"),
         ],
     )
     def test_what_is_wrong_with_the_source_is_told_by_the_option_that_names_it(
@@ -493,9 +493,9 @@ class TestBreakingOff:
     COPY = """
 import sys
 from gatewatch.jobs.cli import main
-from gatewatch.jobs.copying import sender
+from gatewatch.jobs.copying import writer
 
-sender.BATCH = 250  # so that it takes a while, and is killed within a slice too
+writer.BATCH = 250  # so that it takes a while, and is killed within a slice too
 print(flush=True)
 sys.exit(main())
 """

@@ -193,18 +193,18 @@ class TestWhereLittleIsKnown:
             f' |> filter(fn: (r) => r.{column} {"!=" if but else "=="} "{name}") |> to(bucket: "{bucket}")'
             " |> count() |> filter(fn: (r) => false)"
         )
-        assert list(ask(whole, copied, {}, source="copy")) == []
+        assert list(ask(whole.influxdb, copied, {}, source="copy")) == []
         store, answered = influxd.store(bucket), 0
         for query, texts in asked(cookbook.SICK):
             values = query.values(texts, bucket)
-            answered += bool(list(ask(store, query.text, values, source=query.name)))
+            answered += bool(list(ask(store.influxdb, query.text, values, source=query.name)))
         assert answered >= (6 if but else 0)
 
     def test_a_tag_and_a_statistic_that_nobody_has(self, whole):
         for name, more in (("saturation-by", {"tag": "nobody"}), ("gates", {"statistic": "nobody"})):
             query, texts = next(found for found in asked(cookbook.SICK) if found[0].name == name)
             values = query.values(texts, "whole") | more
-            assert list(ask(whole, query.text, values, source=name)) == []
+            assert list(ask(whole.influxdb, query.text, values, source=name)) == []
 
     def test_a_run_has_one_row_whatever_its_collector_told_when(self, influxd):
         store, tags = influxd.store(influxd.bucket()), {"run": "r", "phase": "train"}
@@ -212,7 +212,7 @@ class TestWhereLittleIsKnown:
         store.write([Point("collector_health", tags, {"captured": 5, "replay_error": 0.5}, 10**18 + 1)])
         query = queries()["collector"]
         values = query.values({"start": ["2000-01-01"]}, store.destination["bucket"])
-        (row,) = in_order(ask(store, query.text, values, source="collector"), query.columns)
+        (row,) = in_order(ask(store.influxdb, query.text, values, source="collector"), query.columns)
         told = dict(zip(row.columns, row.cells, strict=True))
         assert (told["captured"], told["rejected"], told["replay_error"]) == (5, 2, 0.5)
         assert told["time"] == "2001-09-09T01:46:40.000000001Z"
@@ -238,7 +238,7 @@ class TestValues:
         query = (
             f'import "array"\nimport "date"\narray.from(rows: [{{same: {same.format(literal(value))}, x: {shown}}}])'
         )
-        (row,) = ask(store, query, {"x": value}, source="test")
+        (row,) = ask(store.influxdb, query, {"x": value}, source="test")
         found = dict(zip(row.columns, row.cells, strict=True))
         assert found["same"] is True
         return found["x"]
@@ -291,7 +291,7 @@ class TestValues:
         self.one(store, texts, "length(arr: x) == length(arr: {})", "length(arr: x)")
         for i, text in enumerate(texts):
             query = f'import "array"\narray.from(rows: [{{same: x[{i}] == {literal(texts)}[{i}], x: x[{i}]}}])'
-            (row,) = ask(store, query, {"x": texts}, source="test")
+            (row,) = ask(store.influxdb, query, {"x": texts}, source="test")
             assert row.cells == (True, text.replace("\r", ""))
 
     def test_influxdbs_own_client_says_it_alike(self):

@@ -18,6 +18,7 @@ from influxdb_client.rest import ApiException
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import Point
+from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.store import InfluxStore
 from gatewatch.jobs.stack import health_check, setup
 from gatewatch.jobs.stack.downsampling import TASK
@@ -88,7 +89,7 @@ def run(capsys: pytest.CaptureFixture[str], folder: Path, status: int = 0) -> li
 
 def store(server: Influxd, folder: Path, name: str, bucket: str = "gatewatch") -> InfluxStore:
     token = token_path(folder, name).read_text().strip()
-    return InfluxStore(server.url, org="gatewatch", bucket=bucket, token=token)
+    return InfluxStore(Client(server.url, org="gatewatch", bucket=bucket, token=token))
 
 
 @contextlib.contextmanager
@@ -157,7 +158,7 @@ class TestOnce:
         run(capsys, folder)
         assert len(run(capsys, folder)) == 1
         token = token_path(folder, "jobs").read_text().strip()
-        named = InfluxStore(fresh.url, org=name, bucket=name, token=token)
+        named = InfluxStore(Client(fresh.url, org=name, bucket=name, token=token))
         named.write(points())
         assert named.count("m", "f") == 3
 
@@ -226,7 +227,7 @@ class TestRepair:
         assert run(capsys, tokens)[:-1] == [f"made the token {path}, which may read and write{REPLACED}"]
         store(server, tokens, "jobs").check()
         with pytest.raises(ConfigError, match="unauthorized"):
-            InfluxStore(server.url, org="gatewatch", bucket="gatewatch", token=old).check()
+            InfluxStore(Client(server.url, org="gatewatch", bucket="gatewatch", token=old)).check()
 
     def test_a_token_that_was_switched_off_or_may_do_more(self, server, tokens, capsys):
         with owner(server) as client:

@@ -10,8 +10,9 @@ import pytest
 
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.schema import Point
-from gatewatch.collector.store.influxdb import permissions
-from gatewatch.collector.store.influxdb.permissions import Rights, rights
+from gatewatch.collector.store.influxdb import client, permissions
+from gatewatch.collector.store.influxdb.client import Client
+from gatewatch.collector.store.influxdb.permissions import Permissions
 from gatewatch.jobs.cli import main
 from tests.conftest import free_port
 from tests.servers import Front, holding, replying
@@ -29,65 +30,73 @@ def token(influxd, bucket):
     return lambda *rights: token_of(influxd, *rights, buckets=(bucket,))
 
 
-class TestRights:
+def allowed(url, org, bucket, token):
+    """What the token may do."""
+    return permissions.permissions(Client(url, org=org, bucket=bucket, token=token))
+
+
+class TestPermissions:
     @pytest.mark.parametrize("wanted", [("read",), ("write",), ("read", "write")])
     def test_of_our_bucket_alone(self, influxd, bucket, token, wanted):
-        found = rights(influxd.url, influxd.org, bucket, token(*wanted))
-        assert found == Rights("read" in wanted, "write" in wanted)
+        found = allowed(influxd.url, influxd.org, bucket, token(*wanted))
+        assert found == Permissions("read" in wanted, "write" in wanted)
         assert found.excess() == ""
 
     def test_of_all_buckets(self, own_influxd):
         """A server of its own: of one with hundreds of buckets not all are listed."""
         server, (bucket, other, *_) = own_influxd, [own_influxd.bucket() for _ in range(6)]
-        found = rights(server.url, server.org, bucket, token_of(server, "read all", "write", buckets=(bucket,)))
+        found = allowed(server.url, server.org, bucket, token_of(server, "read all", "write", buckets=(bucket,)))
         assert (found.reads, found.writes, found.writes_too, found.tokens) == (True, True, (), False)
         assert other in found.reads_too
-        found = rights(server.url, server.org, bucket, token_of(server, "read all", "write all", buckets=(bucket,)))
+        found = allowed(server.url, server.org, bucket, token_of(server, "read all", "write all", buckets=(bucket,)))
         assert other in found.writes_too
         assert re.search(r"^reads '.+' and \d+ more too, writes '.+' and \d+ more too$", found.excess())
 
     def test_of_the_operator(self, influxd, bucket):
-        found = rights(influxd.url, influxd.org, bucket, influxd.token)
+        found = allowed(influxd.url, influxd.org, bucket, influxd.token)
         assert found.tokens
         assert found.excess().endswith("reads every token")
 
     def test_nothing_is_written_to_find_out(self, influxd, bucket):
         store = influxd.store(bucket)
         store.write([Point("m", {"run": "r"}, {"f": 1.0}, time.time_ns())])
-        rights(influxd.url, influxd.org, bucket, influxd.token)
+        allowed(influxd.url, influxd.org, bucket, influxd.token)
         assert store.count("m", "f") == 1
 
     def test_a_token_that_nobody_knows(self, influxd, bucket):
-        with pytest.raises(ConfigError, match="the token is refused; see INFLUXDB_V2_TOKEN"):
-            rights(influxd.url, influxd.org, bucket, "s3cret")
+        with pytest.raises(ConfigError, match="unauthorized access; see INFLUXDB_V2_TOKEN"):
+            allowed(influxd.url, influxd.org, bucket, "s3cret")
 
     def test_nobody_is_there(self):
         with pytest.raises(GatewatchError, match="no connection; see that InfluxDB runs there"):
-            rights(f"http://127.0.0.1:{free_port()}", "o", "b", "s3cret")
+            allowed(f"http://127.0.0.1:{free_port()}", "o", "b", "s3cret")
 
     def test_the_hourly_aggregates_of_our_bucket_are_no_excess(self, influxd, bucket):
         hourly = influxd.bucket(f"{bucket}_hourly")
-        found = rights(influxd.url, influxd.org, bucket, token_of(influxd, "read", buckets=(bucket, hourly)))
-        assert found == Rights(reads=True, writes=False)
-        found = rights(influxd.url, influxd.org, hourly, token_of(influxd, "read", buckets=(hourly,)))
-        assert found == Rights(reads=True, writes=False)
+        found = allowed(influxd.url, influxd.org, bucket, token_of(influxd, "read", buckets=(bucket, hourly)))
+        assert found == Permissions(reads=True, writes=False)
+        found = allowed(influxd.url, influxd.org, hourly, token_of(influxd, "read", buckets=(hourly,)))
+        assert found == Permissions(reads=True, writes=False)
 
     def test_of_more_buckets_than_are_listed_at_once(self, influxd, monkeypatch):
         monkeypatch.setattr(permissions, "LISTED", 2)
         names = [influxd.bucket() for _ in range(4)]
         token = token_of(influxd, "read", buckets=tuple(names))
-        assert [rights(influxd.url, influxd.org, name, token).reads for name in names] == [True] * 4
+        assert [allowed(influxd.url, influxd.org, name, token).reads for name in names] == [True] * 4
 
     def test_an_organisation_that_is_not_there(self, influxd, bucket, token):
-        assert rights(influxd.url, "elsewhere", bucket, token("read")) == Rights(reads=False, writes=False)
+        assert allowed(influxd.url, "elsewhere", bucket, token("read")) == Permissions(reads=False, writes=False)
 
-    @pytest.mark.parametrize("body", [b'{"code":"unavailable","message":"starting"}', b"busy"])
-    def test_a_server_that_is_unwell(self, body):
+    @pytest.mark.parametrize(
+        ("body", "problem"),
+        [(b'{"code":"unavailable","message":"starting"}', "starting"), (b"busy", "answers 503")],
+    )
+    def test_a_server_that_is_unwell(self, body, problem):
         front = Front()
         front.answer = replying(503, body)
         try:
-            with pytest.raises(GatewatchError, match="answers 503"):
-                rights(front.url, "o", "b", "s3cret")
+            with pytest.raises(GatewatchError, match=problem):
+                allowed(front.url, "o", "b", "s3cret")
         finally:
             front.close()
 
@@ -96,7 +105,7 @@ class TestRights:
         front.answer = replying(200, b"<html>hello</html>")
         try:
             with pytest.raises(GatewatchError, match="not InfluxDB 2"):
-                rights(front.url, "o", "b", "s3cret")
+                allowed(front.url, "o", "b", "s3cret")
         finally:
             front.close()
 
@@ -147,7 +156,7 @@ class TestAStoreThatDoesNotAnswer:
         front = Front()
         front.answer = holding
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(permissions, "ANSWER_S", 0.5)
+        monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.5)
         for name, value in {"URL": front.url, "ORG": "o", "BUCKET": "b", "TOKEN": "s3cret"}.items():
             monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
         try:
@@ -156,7 +165,5 @@ class TestAStoreThatDoesNotAnswer:
         finally:
             front.close()
         found = {one["what"]: one for one in json.loads(capsys.readouterr().out)}
-        assert (
-            found["store"]["detail"] == f"{front.url}: no answer within 0.5 s; see that InfluxDB runs there and is well"
-        )
+        assert found["store"]["detail"] == f"{front.url}: no answer within 0.5 s; see that InfluxDB runs there"
         assert [*found] == ["configuration", "store", "spool", "state folder", "mail"]

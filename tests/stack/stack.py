@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.store import InfluxStore
 from tests.conftest import ROOT, free_port
 from tests.stack.engine import Engine, NoDockerError, run
@@ -145,7 +146,7 @@ class Stack:
     def store(self, name: str = "jobs") -> InfluxStore:
         """The store, with one of the tokens."""
         url = f"http://localhost:{self.port}"
-        return InfluxStore(url, org="gatewatch", bucket="gatewatch", token=self.token(name))
+        return InfluxStore(Client(url, org="gatewatch", bucket="gatewatch", token=self.token(name)))
 
 
 def until(condition: Callable[[], object], what: str, about: Mapping[str, Callable[[], object]]) -> None:

@@ -11,7 +11,7 @@ from gatewatch.collector.config import load_settings
 from gatewatch.collector.environment import read_password, read_variable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.spool.queue import spool_root
-from gatewatch.collector.store import influx_token, open_store
+from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import smtp
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.grafana.artifacts import wanted as wanted_in_grafana
@@ -68,7 +68,7 @@ def test_the_influxdb_of_such_an_environment(monkeypatch, tmp_path):
     for name, value in values.items():
         monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
     assert open_store().destination == {"url": "http://h:8086", "org": "o", "bucket": "b"}
-    assert influx_token() == "s3cret"
+    assert open_store().influxdb.token == "s3cret"
 
 
 def test_the_files_and_folders_of_such_an_environment(monkeypatch, tmp_path):

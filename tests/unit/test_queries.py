@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializationMode
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store.influxdb.annotated_csv import QueryFailed
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
-from gatewatch.jobs.queries.answer import QueryFailed, Row, rows
+from gatewatch.jobs.queries.answer import Row, rows
 from gatewatch.jobs.queries.client import placed
 from gatewatch.jobs.queries.flux_values import READERS, Duration, Instant, guessed, literal, read
 from gatewatch.jobs.queries.named_query import named, parse, queries, signature

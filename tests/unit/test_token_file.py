@@ -26,7 +26,7 @@ def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def token() -> str:
     store = open_store(URL)
     assert isinstance(store, InfluxStore)
-    return store._token
+    return store.influxdb.token
 
 
 def test_the_file_holds_the_token(token_file: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_store_that_is_opened_again_reads_it_again(token_file: Path) -> None:
     token_file.write_text("second")
     store = reopen_store(destination)
     assert isinstance(store, InfluxStore)
-    assert store._token == "second"
+    assert store.influxdb.token == "second"
 
 
 def test_a_home_directory_may_be_meant(token_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

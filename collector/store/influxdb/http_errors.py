@@ -1,4 +1,4 @@
-"""What a server's refusal means: whether the points are wrong, the configuration, or the moment."""
+"""Errors of InfluxDB over HTTP: whether the points are wrong, the configuration, or the moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import urllib3
 
@@ -19,15 +19,23 @@ if TYPE_CHECKING:
     from influxdb_client.rest import ApiException
 
 
+class Names(NamedTuple):
+    """What error texts call the settings of an InfluxDB: the variables that they come from, or other words."""
+
+    org: str = "INFLUXDB_V2_ORG"
+    bucket: str = "INFLUXDB_V2_BUCKET"
+    token: str = "INFLUXDB_V2_TOKEN"  # noqa: S105 - the name of a variable
+
+
 class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
-    """The server's refusal.
+    """InfluxDB did not carry out a request.
 
     Attributes:
-        status: of HTTP; 0 where it did not come to that.
-        reason: one line.
-        points: whether it is the points that are wrong.
-        dropped: how many of them the server says it left out while it stored the others; None where it stored none.
-        retry_after: seconds, where it asked for so many.
+        status: HTTP status; 0 where TLS failed.
+        reason: one line, without the address.
+        points: whether the points are wrong, or the query.
+        dropped: how many points the server says it left out while it stored the others; None where it stored none.
+        retry_after: seconds, where the server asked for a pause.
     """
 
     def __init__(
@@ -48,27 +56,28 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
         self.retry_after = retry_after
 
     @property
-    def passing(self) -> bool:
-        """Whether it may pass by itself, with nobody mending anything."""
-        return self.status in _PASSING or self.status >= 500
+    def transient(self) -> bool:
+        """Whether a retry may succeed without anybody mending anything."""
+        return self.status in _TRANSIENT or self.status >= 500
 
     def unavailable(self) -> WriteUnavailable:
-        """What a store raises that could not write or read because of it."""
-        return WriteUnavailable(str(self), self.retry_after, slow=not self.passing)
+        """Return the error that a store raises because of it."""
+        return WriteUnavailable(str(self), self.retry_after, slow=not self.transient)
 
 
-_PASSING: Final = frozenset({408, 429})
+_TRANSIENT: Final = frozenset({408, 429})
 _PARTIAL: Final = re.compile(r"partial write: (.*) dropped=(\d+)", re.DOTALL)
 _UNPARSED: Final = re.compile(r"unable to parse '.*': (.*)", re.DOTALL)
-_REMEDIES: Final[Mapping[int, str]] = {
-    401: "see INFLUXDB_V2_TOKEN",
-    403: "give the token of INFLUXDB_V2_TOKEN the right to write the bucket",
-    404: "create it, or see INFLUXDB_V2_BUCKET and INFLUXDB_V2_ORG",
-}
 
 
-def refusal(url: str, error: ApiException) -> Refused:
-    """What a server answered to a request that it did not carry out."""
+def refusal(url: str, error: ApiException, names: Names | None) -> Refused:
+    """Return the error for an answer of HTTP that is no success.
+
+    Args:
+        url: address of the server.
+        error: of influxdb-client, with status, headers and body.
+        names: of the settings that the text tells to mend; None: it names none.
+    """
     status = int(error.status or 0)
     headers: Mapping[str, str] = error.headers or {}
     if not status:
@@ -81,15 +90,23 @@ def refusal(url: str, error: ApiException) -> Refused:
     except (ValueError, KeyError, TypeError):
         if status == 413:  # a proxy in front of InfluxDB says so in HTML
             return Refused(status, "the request is too large", url, points=True)
-        if status not in _PASSING and status < 500:
-            return stranger(url, status, headers.get("Location"))
+        if status not in _TRANSIENT and status < 500:
+            return not_influxdb(url, status, headers.get("Location"))
         message, points = f"answers {status} {error.reason or ''}".strip(), False
     if points:
         return _refused_points(url, status, message)
-    remedy = _REMEDIES.get(status)
+    remedies = {} if names is None else _remedies(names)
     reason = one_line(message)
-    text = f"{url}: {reason}; {remedy}" if remedy else f"{url}: {reason}"
+    text = f"{url}: {reason}; {remedies[status]}" if status in remedies else f"{url}: {reason}"
     return Refused(status, reason, text, retry_after=_retry_after(headers.get("Retry-After")))
+
+
+def _remedies(names: Names) -> dict[int, str]:
+    return {
+        401: f"see {names.token}",
+        403: f"give the token of {names.token} the right to write the bucket",
+        404: f"create it, or see {names.bucket} and {names.org}",
+    }
 
 
 def _refused_points(url: str, status: int, message: str) -> Refused:
@@ -103,30 +120,44 @@ def _refused_points(url: str, status: int, message: str) -> Refused:
     return Refused(status, reason, f"{url}: {reason}", points=True, dropped=dropped)
 
 
-def stranger(url: str, status: int, location: str | None = None) -> Refused:
-    """The answer of something that is no InfluxDB 2."""
+def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:
+    """Return the error for an answer that InfluxDB 2 would not give.
+
+    Args:
+        url: address of the server.
+        status: HTTP status.
+        location: where it redirects to, if it does.
+    """
     leads = f" and leads to {one_line(location.partition('?')[0])}" if location else ""
     reason = f"answers {status}{leads}, which is not InfluxDB 2; see the address"
     return Refused(status, reason, f"{url}: {reason}")
 
 
+def no_answer(url: str, error: Exception, seconds: float) -> WriteUnavailable:
+    """Return the error for a request that got no answer.
+
+    Args:
+        url: address of the server.
+        error: of urllib3 or the system.
+        seconds: timeout of the request.
+    """
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        problem = "no connection"
+    elif isinstance(error, urllib3.exceptions.TimeoutError):
+        problem = f"no answer within {seconds:g} s"
+    else:
+        problem = f"the connection broke ({type(error).__name__})"
+    return WriteUnavailable(f"{url}: {problem}; see that InfluxDB runs there")
+
+
 def one_line(text: object) -> str:
-    """Foreign text as one line of bearable length."""
+    """Return foreign text as one line of at most 301 characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= 300 else f"{line[:300]}…"
 
 
-def connection_problem(error: Exception) -> str:
-    """Why there was no answer."""
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "no connection"
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "no answer in time"
-    return f"the connection broke ({type(error).__name__})"
-
-
 def _retry_after(header: str | None) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date; None for none or rubbish."""
+    """Return the seconds of a Retry-After header, which holds seconds or a date; None for none or rubbish."""
     if not header:
         return None
     try:

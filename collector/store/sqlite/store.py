@@ -50,6 +50,9 @@ class SqliteStore:
         path: the file; a relative one lies in the folder that is current now, wherever the process goes later.
     """
 
+    influxdb: Final = None
+    """See `Store.influxdb`."""
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
         self._url = f"sqlite:///{Path(path)}"
