@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
@@ -18,9 +18,10 @@ from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store
-    from gatewatch.jobs.copying import Copied, Copier, Patience, Progress, Wanted
+    from gatewatch.jobs.copying.copier import Progress
+    from gatewatch.jobs.copying.statistics import Copied
 
-_SAID_S: Final = 0.2
+_REDRAW_S: Final = 0.2
 _HEADER: Final = ("measurement", "points", "written", "already there", "refused", "values", "found there")
 _GO_ON: Final = "run the same command again to go on"
 
@@ -30,36 +31,34 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
     copy = commands.add_parser(
         "copy",
         help="copy the points of one store into another",
-        description="Copy the points of one store into another. It may be broken off and run again: what is there "
-        "already, by count, is passed over. In the end the values in the destination are counted. An InfluxDB is told "
-        "its organisation, bucket and token by the environment, INFLUXDB_V2_…, as everywhere.",
+        description="Copy the points of one store into another. It is safe to interrupt and to run again: points that "
+        "the destination has already, by count, are not written again. At the end every value is counted in the "
+        "destination. Organisation, bucket and token of an InfluxDB come from INFLUXDB_V2_ORG, _BUCKET and _TOKEN.",
     )
     copy.add_argument(
         "--from", required=True, dest="source", metavar="URL", help="sqlite:///file.db or http://host:8086"
     )
     copy.add_argument("--to", required=True, dest="destination", metavar="URL", help="likewise")
-    copy.add_argument("--run", action="append", default=[], metavar="RUN", help="only this run; may be given again")
+    copy.add_argument("--run", action="append", default=[], metavar="RUN", help="copy only this run; repeatable")
     copy.add_argument(
-        "--measurement", action="append", default=[], metavar="NAME", help="only this measurement; may be given again"
+        "--measurement", action="append", default=[], metavar="NAME", help="copy only this measurement; repeatable"
     )
-    copy.add_argument("--since", type=_moment, metavar="TIME", help="only points since, such as 2026-01-31 (UTC)")
+    copy.add_argument("--since", type=_moment, metavar="TIME", help="copy only points since, such as 2026-01-31 (UTC)")
     copy.add_argument("--dry-run", action="store_true", help="write nothing, and show what would be written")
     how = copy.add_mutually_exclusive_group()
     how.add_argument("--verify", action="store_true", help="compare every value instead of counting; slower")
-    how.add_argument("--again", action="store_true", help="write what is there already too")
+    how.add_argument("--again", action="store_true", help="also write what the destination has already")
     copy.add_argument(
         "--timeout",
         type=positive,
         default=60,
         metavar="SECONDS",
-        help="how long to wait for a store that does not answer (default: 60)",
+        help="how long to retry while a store does not answer (default: 60)",
     )
-    for name, text in (("org", "organisation"), ("bucket", "bucket")):
-        copy.add_argument(
-            f"--from-{name}", metavar="NAME", help=f"the source's {text}, where it is not the environment's"
-        )
+    copy.add_argument("--from-org", metavar="NAME", help="organisation of the source (default: INFLUXDB_V2_ORG)")
+    copy.add_argument("--from-bucket", metavar="NAME", help="bucket of the source (default: INFLUXDB_V2_BUCKET)")
     copy.add_argument(
-        "--from-token-file", metavar="FILE", help="holds the source's token, where it is not the environment's"
+        "--from-token-file", metavar="FILE", help="file with the token of the source (default: INFLUXDB_V2_TOKEN)"
     )
     copy.add_argument("--json", action="store_true", help="print JSON")
     copy.set_defaults(run_command=_run)
@@ -77,35 +76,34 @@ def _moment(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Copy, and return the exit status: 1 where the destination lacks values, refused some or went away."""
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
-    from gatewatch.jobs.copying import Check, Copier, Patience, Wanted, problems  # noqa: PLC0415 - as above
+    from gatewatch.jobs.copying.copier import Check, Copier  # noqa: PLC0415 - as above
+    from gatewatch.jobs.copying.plan import Selection  # noqa: PLC0415 - as above
+    from gatewatch.jobs.copying.retry import Retry  # noqa: PLC0415 - as above
+    from gatewatch.jobs.copying.statistics import problems  # noqa: PLC0415 - as above
 
     source = _open_source(arguments)
     destination = open_store(arguments.destination)
-    _see_two(source, destination)
+    _check_different(source, destination)
     waiting = _in_spool(source)
-    line = _Line(sys.stderr.isatty())
-    patience = Patience(arguments.timeout, line.waiting)
+    line = _ProgressLine(sys.stderr.isatty())
+    retry = Retry(arguments.timeout, line.show_problem)
     check = Check.AGAIN if arguments.again else Check.VALUES if arguments.verify else Check.COUNTS
-    copier = Copier(source, destination, patience, check, line)
-    wanted = Wanted(arguments.run, arguments.measurement, arguments.since)
+    copier = Copier(source, destination, retry, check, line.show)
+    selection = Selection(arguments.run, arguments.measurement, arguments.since)
     begin = time.monotonic()
     with closing(source), closing(destination):
         try:
-            if source.influxdb is not None:
-                source.influxdb.ping(arguments.timeout)
-            _see_there(source, wanted)
-            if (server := destination.influxdb) is not None:
-                patience(lambda: server.ping(arguments.timeout))
-            _see_open(destination, patience, arguments.dry_run)
-            copied = copier.run(wanted, dry=arguments.dry_run)
-        except WriteUnavailable as error:
+            copied = copier.run(selection, dry=arguments.dry_run)
+        except (WriteUnavailable, KeyboardInterrupt) as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            points = sum(each.points for each in copier.copied.values())
+            what = "interrupted" if interrupted else printable(error)
             line.clear()
-            return fail(f"{printable(error)}; {_so_far(copier)}, {_GO_ON}")
-        except KeyboardInterrupt:
+            return fail(f"{what}; {points:,} points were looked at, {_GO_ON}", 130 if interrupted else 1)
+        finally:
             line.clear()
-            return fail(f"interrupted; {_so_far(copier)}, {_GO_ON}", 130)
-        line.clear()
     if arguments.json:
         print_json([asdict(each) for each in copied])
     else:
@@ -120,7 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _in_spool(source: Store) -> int:
-    """How many points wait on this machine to be written to the source."""
+    """Return how many points wait on this machine to be written to the source."""
     from gatewatch.collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
     from gatewatch.collector.spool.inspect import waiting  # noqa: PLC0415 - as above
     from gatewatch.collector.spool.queue import spool_root  # noqa: PLC0415 - as above
@@ -141,39 +139,13 @@ def _open_source(arguments: argparse.Namespace) -> Store:
     return store
 
 
-def _see_two(source: Store, destination: Store) -> None:
-    """See that there are two stores: a file may have several names."""
+def _check_different(source: Store, destination: Store) -> None:
+    """Raise where both are one store: a file may have several names."""
     one, other = source.path, destination.path
     same_file = one is not None and other is not None and one.exists() and other.exists() and one.samefile(other)
     if same_file or source.destination == destination.destination:
         another = "another file" if source.influxdb is None else "another bucket with --from-bucket"
         raise ConfigError(f"--from and --to are the same store, {source.url}; name {another}")
-
-
-def _see_there(source: Store, wanted: Wanted) -> None:
-    """See that the source can be read and has what was named, before the destination is made."""
-    from gatewatch.jobs.copying import parts  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
-
-    with closing(source.history()) as history:
-        parts(history, wanted)
-
-
-def _see_open(destination: Store, patience: Patience, dry: bool) -> None:
-    """See that the destination can be written and read, before anything is."""
-    if not dry:
-        patience(destination.check)
-    try:
-        with closing(destination.history()) as history:
-            patience(history.measurements)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error}; nothing was copied: what arrives is counted, so the token must be one that may read and write"
-        ) from None
-
-
-def _so_far(copier: Copier) -> str:
-    points = sum(each.points for each in copier.copied.values())
-    return f"{points:,} points were looked at"
 
 
 def _print(copied: Sequence[Copied], source: Store, seconds: float, dry: bool) -> None:
@@ -183,41 +155,39 @@ def _print(copied: Sequence[Copied], source: Store, seconds: float, dry: bool) -
     numbers = [[c.points, c.written, c.already_there, c.refused, c.values, c.found or 0] for c in copied]
     total = [sum(column) for column in zip(*numbers, strict=True)]
     rows = [[c.measurement, *row] for c, row in zip(copied, numbers, strict=True)] + [["in all", *total]]
-    written = total[1]
     if dry:
-        header = [name.replace("written", "to write") for name in _HEADER if name not in ("refused", "found there")]
-        print(table(header, [[*row[:4], row[5]] for row in rows]))
-        print("nothing was written")
+        shown = [0, 1, 2, 3, 5]
+        header = [_HEADER[i].replace("written", "to write") for i in shown]
+        print(f"{table(header, [[row[i] for i in shown] for row in rows])}\nnothing was written")
         return
     print(table(_HEADER, rows))
-    if not any(c.points - c.already_there for c in copied):
-        print(f"nothing to do: all {total[0]:,} points are there")
+    points, written, already_there, *_ = total
+    if points == already_there:
+        print(f"nothing to do: all {points:,} points are there")
         return
     print(f"{written:,} points written in {seconds:.1f} s, {written / seconds:,.0f} a second")
     for each in copied:
-        for reason, points in each.reasons.items():
-            print(f"refused: {points:,} of {printable(each.measurement)}: {printable(reason)}")
+        for reason, number in each.reasons.items():
+            print(f"refused: {number:,} of {printable(each.measurement)}: {printable(reason)}")
 
 
-class _Line:
-    """Says in one line of a terminal how far a copy is.
+class _ProgressLine:
+    """Shows how far a copy is, in one line of a terminal.
 
     Args:
         shown: whether there is a terminal.
-        clock: seconds, monotonic.
     """
 
-    def __init__(self, shown: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shown: bool) -> None:
         self._shown = shown
-        self._clock = clock
-        self._begin = self._said = clock()
+        self._begin = self._last = time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
-        """Say it, where it was not said just now."""
-        now = self._clock()
-        if not self._shown or now - self._said < _SAID_S:
+    def show(self, progress: Progress) -> None:
+        """Show it, where the last time is long enough ago."""
+        now = time.monotonic()
+        if now - self._last < _REDRAW_S:
             return
-        self._said = now
+        self._last = now
         of = f" of {printable(progress.part.run)}" if progress.part.run else ""
         text = (
             f"  {progress.number:,} of {progress.parts:,}: {progress.points:,} points, {progress.written:,} to write,"
@@ -225,15 +195,14 @@ class _Line:
         )
         self._print(text[: shutil.get_terminal_size().columns - 1])
 
-    def waiting(self, text: str) -> None:
-        """Say what is waited for, in a line that stays."""
-        if self._shown:
-            self._print(f"  waiting: {printable(text)}\n")
+    def show_problem(self, problem: str) -> None:
+        """Show why the copy waits, in a line that stays."""
+        self._print(f"  waiting: {printable(problem)}\n")
 
     def clear(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            self._print("")
+        """Remove the line."""
+        self._print("")
 
     def _print(self, text: str) -> None:
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        if self._shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

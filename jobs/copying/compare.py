@@ -1,15 +1,15 @@
-"""What the destination has of what the source has."""
+"""What the destination has of what was read from the source."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
-from gatewatch.jobs.copying.batches import Series, Slice, series_of
+from gatewatch.jobs.copying.batches import Batch, Series, Span, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,119 +18,82 @@ if TYPE_CHECKING:
     from gatewatch.collector.store import Store
     from gatewatch.collector.store.history import History
     from gatewatch.jobs.copying.plan import Part
-    from gatewatch.jobs.copying.retry import Patience
+    from gatewatch.jobs.copying.retry import Retry
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Span:
-    """What was read of a series.
-
-    Attributes:
-        tags: of the series.
-        first: the time of the first point.
-        stop: the time after that of the last.
-        fields: of each field how many points have it.
-        there: whether the destination was seen to have all of it, so that nothing of it was written.
-    """
-
-    tags: Mapping[str, str]
-    first: int
-    stop: int = 0
-    fields: dict[str, int] = field(default_factory=dict)
-    there: bool = True
-
-    @property
-    def values(self) -> int:
-        """How many values there are: each is one field of one point."""
-        return sum(self.fields.values())
-
-    def add(self, each: Slice, counts: Mapping[str, int], there: bool) -> None:
-        """Take the next slice of the series."""
-        self.stop = each.stop
-        self.there &= there
-        for name, number in counts.items():
-            self.fields[name] = self.fields.get(name, 0) + number
+Counts = dict[Series, "Mapping[str, int]"]
+"""Of each series: name of each field → how many points have it."""
 
 
 class Destination:
-    """What is asked of the destination.
+    """Asks the destination what it has.
 
     Args:
         store: the destination.
-        patience: with which it is asked.
+        retry: of each question.
         by_value: whether values are compared, and not counted.
     """
 
-    def __init__(self, store: Store, patience: Patience, by_value: bool) -> None:
+    def __init__(self, store: Store, retry: Retry, by_value: bool) -> None:
         self._store = store
-        self._patience = patience
+        self._retry = retry
         self._by_value = by_value
 
     def counts(
-        self,
-        part: Part,
-        start: int | None = None,
-        stop: int | None = None,
-        series: Mapping[str, str] | None = None,
-    ) -> dict[Series, Mapping[str, int]]:
-        """Of each series and field, how many points have it."""
-        found = self._ask(lambda history: history.counts(*part, start=start, stop=stop, series=series))
+        self, part: Part, start: int | None, stop: int | None = None, tags: Mapping[str, str] | None = None
+    ) -> Counts:
+        """Count the values between two times; only those of the series that has the tags, where they are given."""
+        found = self._ask(lambda history: history.counts(*part, start=start, stop=stop, series=tags))
         return {series_of(each.tags): each.fields for each in found}
 
-    def has(self, part: Part, each: Slice, counts: Mapping[str, int], known: Mapping[str, int]) -> bool:
-        """Whether a slice is there.
+    def has(self, part: Part, batch: Batch, counts: Mapping[str, int]) -> bool:
+        """Return whether it has a batch.
 
         Args:
-            part: what the slice is of.
-            each: the slice.
-            counts: of each of its fields how many points have it.
-            known: how many of the whole series have it in the destination.
+            part: what the batch is of.
+            batch: points of the source.
+            counts: of the whole series of the batch in the destination.
         """
-        if not known:
+        if not counts:
             return False
+        span = batch.span
         if not self._by_value:
-            if not (each.whole and _compare(known, counts, operator.eq)):
-                known = self.counts(part, each.first, each.stop, each.tags).get(series_of(each.tags), {})
-            if _compare(known, counts, operator.eq):
+            if not (batch.whole and _compare(counts, span, operator.eq)):
+                counts = self.counts(part, span.first, span.stop, span.tags).get(span.series, {})
+            if _compare(counts, span, operator.eq):
                 return True
-            if not _compare(known, counts, operator.ge):
+            if not _compare(counts, span, operator.ge):
                 return False
-        return self._found(part, each, lambda: iter([each.points])) == sum(counts.values())
+        return self._matching(part, span, lambda: iter([batch.points])) == span.values
 
     def found(self, part: Part, spans: Iterable[Span], source: History, start: int | None) -> int:
-        """How many values are there, of those that were read.
+        """Count the values that it has, of those that were read and written.
 
         Args:
             part: what was read.
-            spans: its series.
+            spans: whole series of it.
             source: where they were read.
             start: from which time on they were.
         """
+        spans = list(spans)
+        counts = {} if self._by_value or not spans else self.counts(part, start)
         total = 0
-        counted: dict[Series, Mapping[str, int]] | None = None
         for span in spans:
-            if span.there:
-                total += span.values
-                continue
-            if not self._by_value:
-                counted = self.counts(part, start) if counted is None else counted
-                fields = counted.get(series_of(span.tags), {})
-                if _compare(fields, span.fields, operator.le):
-                    total += sum(fields.get(name, 0) for name in span.fields)
-                    continue
-            # The destination has other points of the series too: only a look at each says which are there.
-            read = partial(source.points, *part, start=span.first, stop=span.stop, series=span.tags)
-            total += min(self._found(part, span, read), span.values)  # a source that is written may have more by now
+            fields = counts.get(span.series, {})
+            if not self._by_value and _compare(fields, span, operator.le):
+                total += sum(fields.get(name, 0) for name in span.fields)
+            else:  # the destination has other points of the series too: only a look at each says which are there
+                read = partial(source.points, *part, start=span.first, stop=span.stop, series=span.tags)
+                # A source that is being written may have more by now.
+                total += min(self._matching(part, span, read), span.values)
         return total
 
-    def _found(self, part: Part, span: Span | Slice, points: Callable[[], Iterator[list[Point]]]) -> int:
+    def _matching(self, part: Part, span: Span, points: Callable[[], Iterator[list[Point]]]) -> int:
         return self._ask(
             lambda history: matching(
-                _each(points()),
-                _each(history.points(*part, start=span.first, stop=span.stop, series=span.tags)),
-                _same if self._by_value else _present,
+                chain.from_iterable(points()),
+                chain.from_iterable(history.points(*part, start=span.first, stop=span.stop, series=span.tags)),
+                by_value=self._by_value,
             )
         )
 
@@ -139,16 +102,16 @@ class Destination:
             with closing(self._store.history()) as history:
                 return question(history)
 
-        return self._patience(ask)
+        return self._retry(ask)
 
 
-def matching(points: Iterable[Point], there: Iterable[Point], alike: Callable[[FieldValue, FieldValue], bool]) -> int:
-    """How many values of points are there, by the name of the field and the time.
+def matching(points: Iterable[Point], there: Iterable[Point], *, by_value: bool) -> int:
+    """Count the values of points that others have too, under the same time and name of the field.
 
     Args:
         points: of one series, ordered by time.
         there: of the same, likewise.
-        alike: whether two values are one.
+        by_value: whether the values must be equal, and of one type.
     """
     found = 0
     others = iter(there)
@@ -157,23 +120,15 @@ def matching(points: Iterable[Point], there: Iterable[Point], alike: Callable[[F
         while other is not None and other.time < point.time:
             other = next(others, None)
         if other is not None and other.time == point.time:
-            fields = other.fields
-            found += sum(name in fields and alike(value, fields[name]) for name, value in point.fields.items())
+            common = point.fields.keys() & other.fields.keys()
+            found += sum(not by_value or _same(point.fields[name], other.fields[name]) for name in common)
     return found
-
-
-def _compare(there: Mapping[str, int], read: Mapping[str, int], how: Callable[[int, int], bool]) -> bool:
-    """Compare the counts of the fields that were read; the destination may have others."""
-    return all(how(there.get(name, 0), number) for name, number in read.items())
 
 
 def _same(one: FieldValue, other: FieldValue) -> bool:
     return type(one) is type(other) and one == other
 
 
-def _present(one: FieldValue, other: FieldValue) -> bool:
-    return True
-
-
-def _each(lists: Iterable[list[Point]]) -> Iterator[Point]:
-    return (point for points in lists for point in points)
+def _compare(counts: Mapping[str, int], span: Span, how: Callable[[int, int], bool]) -> bool:
+    """Compare counts of the destination with those of a span, field by field; the destination may have other fields."""
+    return all(how(counts.get(name, 0), number) for name, number in span.fields.items())

@@ -1,62 +1,58 @@
-"""All points of one store into another.
+"""Copies all points of one store into another.
 
-A store unites what is written twice, so a copy may be broken off at any moment and begun again. What is already there
-is not written again, and that is known by counting: a slice of up to 5,000 points of one series is taken to be there
-when the destination has as many values of each of its fields between its first and last point as the source; where it
-has more, a look at each point says. So the next copy passes over what one that was killed had written. Counting is
-wrong where values changed without their number (a past run that was scored anew), or where the destination has as many
-other points in the same series and time; then `Check.AGAIN` writes without asking, and `Check.VALUES` compares value by
-value.
+A store unites what is written twice, so it is safe to interrupt a copy and to run it again. What the destination has
+already is not written again, and counting says what it has: a batch of up to 5,000 points of one series is taken to be
+there when the destination has as many values of each of its fields between its first and last point as the source;
+where it has more, each point is looked at. Counting is wrong where values changed without their number (a past run that
+was scored anew), or where the destination has as many other points in the same series and time; then `Check.AGAIN`
+writes without asking, and `Check.VALUES` compares value by value.
 
-What the source has is what was read of it: a SQLite file is read as it was at the beginning; of a server, points that
-come while others are read may be copied or not. In the end the destination must have every value that was read, by
-count; where it has others of the same series too, by a look at each.
+A SQLite source is read as it was at the beginning; of a server, points that come while others are read may be copied or
+not. In the end the destination must have every value that was read, by count; where it has others of the same series
+too, by a look at each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gatewatch.jobs.copying.batches import Series, series_of, slices
-from gatewatch.jobs.copying.compare import Destination, Span
-from gatewatch.jobs.copying.plan import Part, Wanted, parts
+from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.copying.batches import Series, Span, batches
+from gatewatch.jobs.copying.compare import Destination
+from gatewatch.jobs.copying.plan import Part, Selection, parts
 from gatewatch.jobs.copying.statistics import Copied
-from gatewatch.jobs.copying.writer import Sender
+from gatewatch.jobs.copying.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from gatewatch.collector.store import Store
     from gatewatch.collector.store.history import History
-    from gatewatch.jobs.copying.retry import Patience
+    from gatewatch.jobs.copying.retry import Retry
 
-UNSEEN: Final = 50_000
-"""Points that may be written before it is seen whether they are there: before that, what is written must come to rest,
+UNVERIFIED: Final = 50_000
+"""Points that may be written before they are counted in the destination: what is written must have arrived before that,
 so small parts wait for one another."""
 
 
 class Check(Enum):
-    """How it is known what is already there."""
+    """How a copy finds out what the destination has already."""
 
     COUNTS = "by counting"
     VALUES = "by comparing every value"
     AGAIN = "not at all: everything is written"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a copy is.
 
     Attributes:
         part: what is copied now.
         number: which one it is, from 1.
         parts: how many there are.
-        points: have been read so far.
-        written: and written, of these.
+        points: points that were read so far.
+        written: points that were written so far.
     """
 
     part: Part
@@ -72,9 +68,9 @@ class Copier:
     Args:
         source: is read.
         destination: is written, and read to see what it has.
-        patience: with which the destination is asked.
-        check: how it is known what is already there.
-        tell: told how far it is, after every slice.
+        retry: of everything that is asked of the destination.
+        check: how what is already there is found.
+        on_progress: is called after every batch.
 
     Attributes:
         copied: measurement → what became of its points so far.
@@ -84,81 +80,100 @@ class Copier:
         self,
         source: Store,
         destination: Store,
-        patience: Patience,
+        retry: Retry,
         check: Check = Check.COUNTS,
-        tell: Callable[[Progress], None] = lambda progress: None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self.copied: dict[str, Copied] = {}
         self._source = source
         self._store = destination
-        self._patience = patience
+        self._retry = retry
         self._check = check
-        self._tell = tell
-        self._destination = Destination(destination, patience, check is Check.VALUES)
-        self._unseen: list[tuple[Part, dict[Series, Span]]] = []
+        self._on_progress = on_progress
+        self._destination = Destination(destination, retry, check is Check.VALUES)
+        self._unverified: list[tuple[Part, list[Span]]] = []
 
-    def run(self, wanted: Wanted, *, dry: bool = False) -> list[Copied]:
-        """Copy what is wanted.
+    def run(self, selection: Selection, *, dry: bool = False) -> list[Copied]:
+        """Copy the points of a selection.
 
         Args:
-            wanted: which points.
-            dry: only see what would be written.
+            selection: which points.
+            dry: write nothing, only see what would be written.
+
+        Returns:
+            What became of the points, by measurement.
 
         Raises:
-            ConfigError: something that was named is not in the source, or a store may not be read.
+            ConfigError: something that was named is not in the source, or a store may not be read or written.
             WriteUnavailable: a store did not answer in time. What was written so far is not written again next time.
         """
-        with closing(self._source.history()) as history, closing(Sender(self._store, self._patience)) as sender:
-            todo = parts(history, wanted)
-            unseen = 0
+        if self._source.influxdb is not None:
+            self._source.influxdb.ping(self._retry.seconds)
+        with closing(self._source.history()) as history, closing(Writer(self._store, self._retry)) as writer:
+            todo = parts(history, selection)
+            self._check_destination(dry)
+            unverified = 0
             for number, part in enumerate(todo, 1):
-                unseen += self._copy(part, history, None if dry else sender, wanted.since, (number, len(todo)))
-                if not dry and (unseen > UNSEEN or number == len(todo)):
-                    self._see(history, sender, wanted.since)
-                    unseen = 0
+                unverified += self._copy(part, history, None if dry else writer, selection.since, (number, len(todo)))
+                if not dry and (unverified > UNVERIFIED or number == len(todo)):
+                    self._verify(history, writer, selection.since)
+                    unverified = 0
         return list(self.copied.values())
 
+    def _check_destination(self, dry: bool) -> None:
+        """See that the destination can be written and read, before anything is."""
+        if (server := self._store.influxdb) is not None:
+            self._retry(lambda: server.ping(self._retry.seconds))
+        if not dry:
+            self._retry(self._store.check)
+        try:
+            with closing(self._store.history()) as history:
+                self._retry(history.measurements)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; nothing was copied: what arrives is counted, so the token must be one that may read and"
+                " write"
+            ) from None
+
     def _copy(
-        self, part: Part, history: History, sender: Sender | None, since: int | None, place: tuple[int, int]
+        self, part: Part, history: History, writer: Writer | None, since: int | None, place: tuple[int, int]
     ) -> int:
-        """Write what is not there yet of a part; how many points that were."""
-        known: Mapping[Series, Mapping[str, int]] = {}
-        if self._check is not Check.AGAIN:
-            known = self._destination.counts(part, since)
-        tally = self.copied.setdefault(part.measurement, Copied(part.measurement, found=None if sender is None else 0))
+        """Write what the destination lacks of a part, and return how many points that were."""
+        counts = {} if self._check is Check.AGAIN else self._destination.counts(part, since)
+        copied = self.copied.setdefault(part.measurement, Copied(part.measurement, found=None if writer is None else 0))
         spans: dict[Series, Span] = {}
+        changed: set[Series] = set()
         written = 0
-        for each in slices(history.points(*part, start=since)):
-            series = series_of(each.tags)
-            counts = each.counts()
-            there = self._destination.has(part, each, counts, known.get(series, {}))
-            spans.setdefault(series, Span(each.tags, each.first)).add(each, counts, there)
-            size = len(each.points)
-            tally.points += size
-            tally.values += sum(counts.values())
-            if there:
-                tally.already_there += size
+        for batch in batches(history.points(*part, start=since)):
+            span, size = batch.span, len(batch.points)
+            copied.points += size
+            copied.values += span.values
+            if self._destination.has(part, batch, counts.get(span.series, {})):
+                copied.already_there += size
             else:
+                changed.add(span.series)
+                copied.written += size
                 written += size
-                tally.written += size
-                if sender is not None:
-                    sender.add(each.points)
-            read, sent = (sum(getattr(c, name) for c in self.copied.values()) for name in ("points", "written"))
-            self._tell(Progress(part, *place, read, sent))
-        if sender is not None:
-            self._unseen.append((part, spans))
+                if writer is not None:
+                    writer.add(batch.points)
+            if (before := spans.setdefault(span.series, span)) is not span:
+                before.extend(span)
+            points, sent = (sum(getattr(each, name) for each in self.copied.values()) for name in ("points", "written"))
+            self._on_progress(Progress(part, *place, points, sent))
+        if copied.found is not None:
+            copied.found += sum(span.values for series, span in spans.items() if series not in changed)
+            self._unverified.append((part, [spans[series] for series in changed]))
         return written
 
-    def _see(self, history: History, sender: Sender, since: int | None) -> None:
-        """Count what has arrived of the parts that were not seen yet."""
-        sender.drain()
-        for part, spans in self._unseen:
-            found = self._destination.found(part, spans.values(), history, since)
-            tally = self.copied[part.measurement]
-            tally.found = (tally.found or 0) + found
-        self._unseen.clear()
-        for measurement, reasons in sender.refused.items():
-            tally = self.copied[measurement]
-            tally.reasons = dict(reasons)
-            tally.written += tally.refused - reasons.total()
-            tally.refused = reasons.total()
+    def _verify(self, history: History, writer: Writer, since: int | None) -> None:
+        """Count what has arrived of what was written."""
+        writer.drain()
+        for part, spans in self._unverified:
+            copied = self.copied[part.measurement]
+            copied.found = (copied.found or 0) + self._destination.found(part, spans, history, since)
+        self._unverified.clear()
+        for measurement, reasons in writer.refused.items():
+            copied = self.copied[measurement]
+            copied.reasons = dict(reasons)
+            copied.written += copied.refused - reasons.total()
+            copied.refused = reasons.total()

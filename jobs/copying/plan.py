@@ -1,4 +1,4 @@
-"""What is to be copied, and in which order."""
+"""Which points a copy takes, and in which order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be copied: everything, where nothing is named.
+class Selection:
+    """Which points are copied: all of them, where nothing is named.
 
     Attributes:
         runs: only these; points without a run are then left out.
@@ -35,27 +35,27 @@ class Part(NamedTuple):
     run: str
 
 
-def parts(history: History, wanted: Wanted) -> list[Part]:
-    """What is there of what is wanted: run after run, so that each is whole early; what has no run comes last.
+def parts(history: History, selection: Selection) -> list[Part]:
+    """Return the parts of a selection, run after run, so that each run is complete early; points without one come last.
 
     Raises:
         ConfigError: a run or a measurement that was named is not there.
     """
     there = {name: history.runs(name) for name in history.measurements()}
-    _see_named("measurement", wanted.measurements, there, f"it has {', '.join(map(printable, there)) or 'none'}")
-    chosen = {name: runs for name, runs in there.items() if name in (wanted.measurements or there)}
+    _check_named("measurement", selection.measurements, there, f"it has {', '.join(map(printable, there)) or 'none'}")
+    chosen = {name: runs for name, runs in there.items() if name in (selection.measurements or there)}
     runs = sorted({run for each in chosen.values() for run in each}, key=lambda run: (run == "", run))
-    _see_named("run", wanted.runs, runs, "see `gatewatch runs --store URL`")
+    _check_named("run", selection.runs, runs, "see `gatewatch runs --store URL`")
     return [
         Part(name, run)
         for run in runs
-        if run in (wanted.runs or runs)
+        if run in (selection.runs or runs)
         for name, of_these in chosen.items()
         if run in of_these
     ]
 
 
-def _see_named(what: str, named: Iterable[str], there: Iterable[str], remedy: str) -> None:
+def _check_named(what: str, named: Iterable[str], there: Iterable[str], remedy: str) -> None:
     for name in named:
         if name not in there:
             raise ConfigError(f"--{what} {name!r}: the source has no points of it; {remedy}")

@@ -1,4 +1,4 @@
-"""A store that is away is waited for, for a while."""
+"""Retries of requests to a store that does not answer."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ FIRST_S: Final = 0.5
 LONGEST_S: Final = 10.0
 
 
-class Patience:
-    """Asks a store again until it answers, for any number of threads.
+class Retry:
+    """Calls a function again while the store is unavailable, with growing pauses; for any number of threads.
 
     Args:
-        seconds: for which one question is asked again.
-        tell: told, as text, what is waited for, whenever it is.
-        clock: seconds, monotonic.
+        seconds: after which a call is given up.
+        on_wait: is called with the problem before each pause.
+        clock: monotonic, in seconds.
     """
 
     def __init__(
         self,
         seconds: float,
-        tell: Callable[[str], None] = lambda text: None,
+        on_wait: Callable[[str], None] = lambda problem: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seconds = seconds
-        self._tell = tell
+        self.seconds = seconds
+        self._on_wait = on_wait
         self._clock = clock
         self._ended = threading.Event()
 
-    def __call__(self, ask: Callable[[], T]) -> T:
-        """The answer.
+    def __call__(self, function: Callable[[], T]) -> T:
+        """Return what the function returns.
 
         Raises:
-            WriteUnavailable: the store gave none in time, or says that waiting will not help.
+            WriteUnavailable: the store was unavailable for too long, or a retry will not help.
         """
-        end = self._clock() + self._seconds
-        wait = FIRST_S
+        end = self._clock() + self.seconds
+        pause = FIRST_S
         while True:
             try:
-                return ask()
+                return function()
             except WriteUnavailable as error:
-                asked = error.retry_after if error.retry_after is not None else wait
+                asked = error.retry_after if error.retry_after is not None else pause
                 if error.slow or self._ended.is_set() or self._clock() + asked > end:
                     raise
-                self._tell(str(error))
+                self._on_wait(str(error))
                 self._ended.wait(asked)
-                wait = min(2 * wait, LONGEST_S)
+                pause = min(2 * pause, LONGEST_S)
 
     def end(self) -> None:
-        """Wait no longer, in no thread."""
+        """Retry no more, in no thread."""
         self._ended.set()

@@ -1,7 +1,8 @@
-"""What became of a copy, and what is to be said of it."""
+"""Counts of a copy, and the problems that they show."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -12,13 +13,13 @@ class Copied:
 
     Attributes:
         measurement: its name.
-        points: were read in the source.
-        written: were written.
-        already_there: were not, since the destination has them.
-        refused: were refused by the destination.
-        values: the source has: a value is one field of one point.
-        found: the destination has of these, counted after the writing; None where nothing was to be written.
-        reasons: for which points were refused → how many.
+        points: number of points that were read from the source.
+        written: of these, points that were written.
+        already_there: of these, points that the destination had already.
+        refused: of these, points that the destination refused.
+        values: number of values that were read; a value is one field of one point.
+        found: of these, values that the destination has after the writing; None where nothing was to be written.
+        reasons: reason of a refusal → number of points.
     """
 
     measurement: str
@@ -32,25 +33,21 @@ class Copied:
 
     @property
     def agrees(self) -> bool:
-        """Whether every value of the source is in the destination."""
+        """Whether the destination has every value of the source."""
         return self.found == self.values
 
 
 def problems(copied: Iterable[Copied]) -> Iterator[str]:
-    """What differs, a line each, and what to do about it."""
+    """Yield what differs between source and destination, a line each, and what to do about it."""
     copied = list(copied)
-    refused = [each for each in copied if each.refused]
-    if refused:
-        reasons: dict[str, int] = {}
+    if refused := [each for each in copied if each.refused]:
+        reasons: Counter[str] = Counter()
         for each in refused:
-            for reason, points in each.reasons.items():
-                reasons[reason] = reasons.get(reason, 0) + points
-        most = max(reasons, key=lambda reason: reasons[reason])
-        names = ", ".join(each.measurement for each in refused)
-        points = sum(reasons.values())
+            reasons.update(each.reasons)
+        ((most, _),) = reasons.most_common(1)
+        names, points = ", ".join(each.measurement for each in refused), reasons.total()
         yield f"{points:,} point{'' if points == 1 else 's'} of {names} refused: {most}; {_remedy(most)}"
-    lacking = [each for each in copied if not each.refused and each.found is not None and not each.agrees]
-    if lacking:
+    if lacking := [each for each in copied if not each.refused and each.found is not None and not each.agrees]:
         counts = ", ".join(f"{each.measurement} ({each.found:,} of {each.values:,} values)" for each in lacking)
         yield f"the destination lacks some of {counts}; see that nobody deletes there, and run it again with --again"
 

@@ -1,4 +1,4 @@
-"""Points on their way into the destination."""
+"""Writes points into the destination while more are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gatewatch.collector.schema import Point
     from gatewatch.collector.store import Store
-    from gatewatch.jobs.copying.retry import Patience
+    from gatewatch.jobs.copying.retry import Retry
 
 BATCH: Final = 5_000
 """Points of a write: see `gatewatch.collector.store.influxdb.store.BATCH`."""
@@ -21,30 +21,30 @@ WRITES: Final = 2
 """Writes at once: while the server stores one, the next is on its way."""
 
 
-class Sender:
-    """Writes points, a measurement's together, while more are read.
+class Writer:
+    """Writes points, a measurement's together.
 
     Args:
         store: the destination.
-        patience: with which it is asked.
+        retry: of each write.
 
     Attributes:
-        refused: measurement → reason → points. It is whole after `drain`.
+        refused: measurement → reason → number of points. It is complete after `drain`.
     """
 
-    def __init__(self, store: Store, patience: Patience) -> None:
+    def __init__(self, store: Store, retry: Retry) -> None:
         self.refused: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._store = store
-        self._patience = patience
+        self._retry = retry
         self._waiting: defaultdict[str, list[Point]] = defaultdict(list)
         self._threads = ThreadPoolExecutor(WRITES, "copying")
-        self._writing: deque[tuple[str, Future[WriteRejected | None]]] = deque()
+        self._writing: deque[tuple[str, Future[None]]] = deque()
 
     def add(self, points: Sequence[Point]) -> None:
         """Take points of one measurement.
 
         Raises:
-            WriteUnavailable: the store took none in time.
+            WriteUnavailable: an earlier write failed.
         """
         measurement = points[0].measurement
         waiting = self._waiting[measurement]
@@ -54,39 +54,35 @@ class Sender:
             del waiting[:BATCH]
 
     def drain(self) -> None:
-        """Wait until everything that was taken is written.
+        """Wait until all points that were taken are written.
 
         Raises:
-            WriteUnavailable: the store took not all of it in time.
+            WriteUnavailable: a write failed.
         """
         for measurement, waiting in self._waiting.items():
             if waiting:
                 self._submit(measurement, waiting)
         self._waiting.clear()
-        while self._writing:
-            self._collect()
+        self._wait_for_writes(0)
 
     def close(self) -> None:
         """Begin no more writes, and wait for those that have begun."""
-        self._patience.end()
+        self._retry.end()
         self._threads.shutdown(cancel_futures=True)
 
     def _submit(self, measurement: str, points: list[Point]) -> None:
-        while len(self._writing) >= WRITES:
-            self._collect()
-        self._writing.append((measurement, self._threads.submit(self._write, points)))
+        self._wait_for_writes(WRITES - 1)
+        write = self._threads.submit(self._retry, lambda: self._store.write(points))
+        self._writing.append((measurement, write))
 
-    def _write(self, points: list[Point]) -> WriteRejected | None:
-        try:
-            self._patience(lambda: self._store.write(points))
-        except WriteRejected as rejected:
-            return rejected
-        return None
-
-    def _collect(self) -> None:
-        measurement, writing = self._writing.popleft()
-        if (rejected := writing.result()) is not None:
-            reasons = Counter(reason for _, reason in rejected.lines)
-            told = [reason for reason in rejected.reasons if reason not in reasons]
-            reasons.update(told[: rejected.count - reasons.total()])
-            self.refused[measurement] += reasons
+    def _wait_for_writes(self, most: int) -> None:
+        """Wait until at most so many writes are going on, the oldest first."""
+        while len(self._writing) > most:
+            measurement, write = self._writing.popleft()
+            try:
+                write.result()
+            except WriteRejected as rejected:
+                reasons = Counter(reason for _, reason in rejected.lines)
+                others = [reason for reason in rejected.reasons if reason not in reasons]
+                reasons.update(others[: rejected.count - reasons.total()])
+                self.refused[measurement] += reasons

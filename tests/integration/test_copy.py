@@ -23,7 +23,10 @@ from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.store import open_store
 from gatewatch.collector.store.sqlite.store import SqliteStore
 from gatewatch.jobs.cli import main
-from gatewatch.jobs.copying import Check, Copier, Patience, Wanted, problems
+from gatewatch.jobs.copying.copier import Check, Copier
+from gatewatch.jobs.copying.plan import Selection
+from gatewatch.jobs.copying.retry import Retry
+from gatewatch.jobs.copying.statistics import problems
 from tests.conftest import ROOT, free_port
 from tests.contract.test_store import values
 from tests.servers import Front, holding, passing_on, replying
@@ -189,7 +192,7 @@ class TestWhatArrives:
 
     def test_progress_is_shown_on_a_terminal(self, source, server, capsys, monkeypatch):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-        monkeypatch.setattr("gatewatch.jobs.commands.copy._SAID_S", 0.0)
+        monkeypatch.setattr("gatewatch.jobs.commands.copy._REDRAW_S", 0.0)
         status, _, err = said(capsys, "--from", source.url, "--to", server.url)
         assert status == 0
         assert "a second, gate_units of goog" in err
@@ -228,13 +231,13 @@ class TestWhatArrives:
         training.start()
         try:
             for _ in range(5):
-                copied = Copier(source, destination, Patience(10)).run(Wanted())
+                copied = Copier(source, destination, Retry(10)).run(Selection())
                 assert list(problems(copied)) == []
                 assert all(each.agrees for each in copied)
         finally:
             ended.set()
             training.join()
-        Copier(source, destination, Patience(10)).run(Wanted())
+        Copier(source, destination, Retry(10)).run(Selection())
         assert everything(destination) == everything(source)
         assert len(wrote) > 5
 
@@ -279,7 +282,7 @@ def test_there_and_back_gives_the_same_bytes(batch, check, triples):
         if all(types.setdefault((each.measurement, n), type(v)) is type(v) for n, v in each.fields.items()):
             there.write([each])
     for one, other in ((there, server), (server, back)):
-        copied = Copier(one, other, Patience(10), check).run(Wanted())
+        copied = Copier(one, other, Retry(10), check).run(Selection())
         assert list(problems(copied)) == []
         assert all(each.agrees and each.written == each.points for each in copied)
     assert everything(back) == everything(server) == everything(there)

@@ -1,4 +1,4 @@
-"""What a copy is made of: slices, comparisons, patience, and what is said in the end."""
+"""The parts of a copy: batches, comparisons, retries, and the problems that are named at the end."""
 
 from __future__ import annotations
 
@@ -9,54 +9,52 @@ from hypothesis import strategies as st
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store.sqlite.store import SqliteStore
-from gatewatch.jobs.copying import Copied, Part, Patience, Wanted, problems
-from gatewatch.jobs.copying.batches import LISTS, slices
+from gatewatch.jobs.copying.batches import LISTS, batches
 from gatewatch.jobs.copying.compare import matching
-from gatewatch.jobs.copying.plan import parts
+from gatewatch.jobs.copying.plan import Part, Selection, parts
+from gatewatch.jobs.copying.retry import Retry
+from gatewatch.jobs.copying.statistics import Copied, problems
 
 
 def point(time, series="a", **fields):
     return Point("m", {"run": "r", "gate": series}, fields or {"f": float(time)}, time)
 
 
-class TestSlices:
+class TestBatches:
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 7)), max_size=30), st.integers(1, 12))
     def test_they_hold_every_point_in_order_of_one_series_each(self, sizes, size):
         by_series = sorted(sizes, key=lambda each: each[0])
         lists = [[point(i, series) for i in range(count)] for series, count in by_series]
-        found = list(slices(lists, size))
+        found = list(batches(lists, size))
         assert [p for each in found for p in each.points] == [p for each in lists for p in each]
         for each in found:
-            assert {p.tags["gate"] for p in each.points} == {each.tags["gate"]}
+            assert {p.tags["gate"] for p in each.points} == {each.span.tags["gate"]}
             assert len(each.points) <= max(size, 7)
         for series in "abc":
-            of_series = [each for each in found if each.tags["gate"] == series]
+            of_series = [each for each in found if each.span.tags["gate"] == series]
             assert [each.whole for each in of_series] == ([True] if len(of_series) == 1 else [False] * len(of_series))
 
     def test_what_is_large_is_not_put_together(self):
-        found = list(slices([[point(i)] for i in range(3 * LISTS)], 10**6))
+        found = list(batches([[point(i)] for i in range(3 * LISTS)], 10**6))
         assert [len(each.points) for each in found] == [LISTS] * 3
 
     def test_they_know_their_times_and_counts(self):
-        (found,) = slices([[point(3, f=1.0), point(5, f=1.0, g="x")]])
-        assert (found.first, found.stop, found.counts()) == (3, 6, {"f": 2, "g": 1})
+        (found,) = batches([[point(3, f=1.0), point(5, f=1.0, g="x")]])
+        assert (found.span.first, found.span.stop, found.span.fields) == (3, 6, {"f": 2, "g": 1})
 
 
 class TestMatching:
-    def present(self, one, other):
-        return True
-
     def test_values_are_found_by_time_and_field(self):
         read = [point(1, f=1.0, g=2.0), point(2, f=1.0), point(4, f=1.0)]
         there = [point(0, f=1.0), point(1, f=9.0), point(2, h=1.0), point(3, f=1.0), point(4, f=1.0, g=1.0)]
-        assert matching(read, there, self.present) == 2
-        assert matching(read, read, self.present) == 4
-        assert matching(read, [], self.present) == 0
-        assert matching([], there, self.present) == 0
+        assert matching(read, there, by_value=False) == 2
+        assert matching(read, read, by_value=False) == 4
+        assert matching(read, [], by_value=False) == 0
+        assert matching([], there, by_value=False) == 0
 
     def test_values_may_have_to_be_alike(self):
         read, there = [point(1, f=1.0, g=1.0)], [point(1, f=1.0, g=2.0)]
-        assert matching(read, there, lambda one, other: one == other) == 1
+        assert matching(read, there, by_value=True) == 1
 
 
 class TestPlan:
@@ -70,16 +68,16 @@ class TestPlan:
         history.close()
 
     def test_runs_are_whole_early_and_what_has_no_run_is_last(self, history):
-        assert parts(history, Wanted()) == [("a", "r0"), ("a", "r1"), ("b", "r1"), ("c", "r1"), ("b", "")]
+        assert parts(history, Selection()) == [("a", "r0"), ("a", "r1"), ("b", "r1"), ("c", "r1"), ("b", "")]
 
     def test_only_what_is_named_is_copied(self, history):
-        assert parts(history, Wanted(runs=["r1"], measurements=["a", "b"])) == [("a", "r1"), ("b", "r1")]
-        assert parts(history, Wanted(measurements=["b"])) == [Part("b", "r1"), Part("b", "")]
+        assert parts(history, Selection(runs=["r1"], measurements=["a", "b"])) == [("a", "r1"), ("b", "r1")]
+        assert parts(history, Selection(measurements=["b"])) == [Part("b", "r1"), Part("b", "")]
 
-    @pytest.mark.parametrize("wanted", [Wanted(runs=["r2"]), Wanted(measurements=["d"])])
-    def test_what_is_named_and_not_there_is_told(self, history, wanted):
+    @pytest.mark.parametrize("selection", [Selection(runs=["r2"]), Selection(measurements=["d"])])
+    def test_what_is_named_and_not_there_is_told(self, history, selection):
         with pytest.raises(ConfigError, match=r"--(run 'r2'|measurement 'd'): the source has no points of it"):
-            parts(history, wanted)
+            parts(history, selection)
 
 
 class Clock:
@@ -91,7 +89,7 @@ class Clock:
         return self.now
 
 
-class TestPatience:
+class TestRetry:
     def test_a_store_is_asked_again_until_it_answers(self):
         answers = [WriteUnavailable("away", 0.0), WriteUnavailable("away", 0.0), None]
         told = []
@@ -101,7 +99,7 @@ class TestPatience:
                 raise answer
             return "done"
 
-        assert Patience(60, told.append)(ask) == "done"
+        assert Retry(60, told.append)(ask) == "done"
         assert told == ["away", "away"]
 
     def test_not_for_ever(self):
@@ -112,7 +110,7 @@ class TestPatience:
             raise WriteUnavailable("away", 0.0)
 
         with pytest.raises(WriteUnavailable, match="away"):
-            Patience(10, clock=Clock())(ask)
+            Retry(10, clock=Clock())(ask)
         assert len(asked) == 11
 
     @pytest.mark.parametrize("error", [WriteUnavailable("mend it", slow=True), WriteUnavailable("later", 3600.0)])
@@ -124,18 +122,18 @@ class TestPatience:
             raise error
 
         with pytest.raises(WriteUnavailable):
-            Patience(60)(ask)
+            Retry(60)(ask)
         assert len(asked) == 1
 
     def test_nor_when_all_is_over(self):
-        patience = Patience(60)
-        patience.end()
+        retry = Retry(60)
+        retry.end()
 
         def ask():
             raise WriteUnavailable("away", 30.0)
 
         with pytest.raises(WriteUnavailable):
-            patience(ask)
+            retry(ask)
 
 
 class TestProblems:
