@@ -6,7 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-stack endurance soak lint influxd browser bench faults lock clean
+.PHONY: help setup demo test suite test-stack endurance soak lint influxd browser bench faults lock clean
+# Hundreds of processes are started here. Without .pyc files each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -14,8 +16,11 @@ help: ## show this list
 demo: $(VENV)/.demo ## train on real prices with a fault put in, score it, write the report
 	@$(BIN)/gatewatch demo
 
-test: setup lint ## run the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: setup lint suite ## run the whole suite
+
+# More processes than the two cores of a small machine: tests wait a lot, for servers, clocks and each other.
+suite: setup
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-stack: setup ## run the stack of docker-compose.yml in containers (about 4 minutes; the first time 10 more)
 	@tools/system-packages docker
@@ -73,7 +78,12 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(BIN)/python
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
+# uv takes packages from its cache in seconds where pip takes minutes; the hashes are the same. Where it cannot, pip can.
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what the tests need into $(VENV) (once; torch alone is 3 GB)"
-	@$(PIP) install --require-hashes -r requirements/dev.txt
-	@touch $@
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements/dev.txt >$(VENV)/uv.txt
+	@$(PIP) install --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
+	  || $(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.demo $@
