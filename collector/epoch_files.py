@@ -5,10 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from gatewatch.collector.capture import Gates
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import check_writable, replace_file
 from gatewatch.collector.schema import clean_name, path_name
 
 # Activations are noise to a compressor: the fastest level gives nearly the size of the slowest, in a fifth of the time.
@@ -48,18 +48,16 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"gate_epoch_{epoch}.npz"
-    temporary = folder / f".{target.name}.{secrets.token_hex(4)}"
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+    with ExitStack() as lock, replace_file(target) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
             for layer, captured in layers.items():
                 for gate, values in captured.gates.items():
                     with archive.open(f"{clean_name(layer)}/{clean_name(gate)}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
             about = {"run": run, "phase": phase, "epoch": epoch, "step": step}
             archive.comment = json.dumps(about).encode()
-        _put(temporary, target, (run, phase))
-    finally:
-        temporary.unlink(missing_ok=True)
+        lock.enter_context(_locked(folder))  # until the file has its name
+        _move_other(target, (run, phase))
     return target
 
 
@@ -69,11 +67,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         ConfigError: they cannot.
     """
-    probe = folder / f".gatewatch-{secrets.token_hex(4)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        check_writable(folder)
     except OSError as error:
         raise ConfigError(f"log_dir={str(folder)!r} cannot be written: {error.strerror}; choose another") from error
 
@@ -89,16 +84,14 @@ def epoch_owner(path: Path) -> tuple[str, str] | None:
     return (run, phase) if isinstance(run, str) and isinstance(phase, str) else None
 
 
-def _put(temporary: Path, target: Path, owner: tuple[str, str]) -> None:
-    """Give a file its name; what has that name and is another's is moved to the other's folder first."""
-    with _locked(target.parent):
-        present = epoch_owner(target)
-        if present is not None and present != owner:
-            shelf = target.parent / path_name(present[0])
-            shelf = shelf if present[1] == "train" else shelf / present[1]
-            shelf.mkdir(parents=True, exist_ok=True)
-            target.replace(shelf / target.name)
-        temporary.replace(target)
+def _move_other(target: Path, owner: tuple[str, str]) -> None:
+    """Move a file of this name that belongs to another run or phase to a folder of its own."""
+    present = epoch_owner(target)
+    if present is not None and present != owner:
+        shelf = target.parent / path_name(present[0])
+        shelf = shelf if present[1] == "train" else shelf / present[1]
+        shelf.mkdir(parents=True, exist_ok=True)
+        target.replace(shelf / target.name)
 
 
 @contextmanager

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gatewatch.collector.files import replace_file
 from gatewatch.collector.schema import path_name
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Model
@@ -122,8 +121,8 @@ def save(folder: Path, run: str, tags: Mapping[str, str], checkpoint: Checkpoint
         for detector in scoring.detectors:
             if detector.model is not None:
                 _save_model(_model_file(file, detector), detector.model, detector.model_types)
-        with _replacing(file) as temporary:
-            np.savez(temporary, about=np.array(json.dumps(about)), **arrays)
+        with replace_file(file, mode=0o600) as stream:
+            np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except OSError as error:
         log.warning("gatewatch: the checkpoint %s cannot be stored: %s", file, error.strerror or error)
 
@@ -143,19 +142,6 @@ def _file(folder: Path, run: str, tags: Mapping[str, str]) -> Path:
     return _folder(folder, run) / f"{digest}.npz"
 
 
-@contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """Give a temporary file that replaces another at the end: a reader gets the old one or the new one."""
-    descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=file.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _model_file(file: Path, detector: Detector) -> Path:
     return file.with_suffix(f".{detector.name}.skops")
 
@@ -167,8 +153,8 @@ def _save_model(file: Path, model: Model, types: tuple[str, ...]) -> None:
         return
     import skops.io  # noqa: PLC0415 - it loads torch, where that is installed
 
-    with _replacing(file) as temporary:
-        skops.io.dump(model, temporary, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    with replace_file(file, mode=0o600) as stream:
+        skops.io.dump(model, stream, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     with suppress(ValueError):
         _model(file, model.model_id, types)  # which caches it
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import replace_file
 from gatewatch.collector.spool.segment import SUFFIX, Batch
 from gatewatch.collector.spool.writer_dir import LOCK, WriterDir
 
@@ -193,9 +194,8 @@ class Spool:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         about = self.folder / DESTINATION
         if not about.exists():
-            temporary = about.with_name(f".{DESTINATION}.{secrets.token_hex(4)}")
-            temporary.write_text(json.dumps(self.destination))
-            temporary.replace(about)
+            with replace_file(about) as file:
+                file.write(json.dumps(self.destination).encode())
 
     def _make_room(self) -> None:
         mine = self._writer_dirs()

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from gatewatch.collector.files import replace_file
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
@@ -40,32 +42,19 @@ def owned(folder: Path) -> Iterator[bool]:
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all, and make its folder where it is missing.
 
     Args:
-        path: of the file; its folder is made where missing.
+        path: of the file.
         content: all of it.
-        durable: whether it must be on the disk on return, for the machine may fail; a process that is killed takes
-            nothing with it either way.
+        durable: whether it must survive a failure of the machine.
 
     Raises:
-        OSError: it cannot be written; what was there before is there still.
+        OSError: it cannot be written; the old file is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
+    with replace_file(path, durable=durable) as file:
         file.write(content)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    temporary.replace(path)
-    if not durable:
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name is on the disk only with the folder
-    finally:
-        os.close(folder)
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import replace_file
 from gatewatch.collector.schema import path_name
 from gatewatch.jobs.report.content import content
 from gatewatch.jobs.report.html import render
@@ -49,13 +49,9 @@ def write_report(
     _check(output)
     html = render(content(store, about, report_progress, datetime.now(UTC)), refresh)
     report_progress(f"writing {output}")
-    draft = output.with_name(f".{path_name(output.name)}.{os.getpid()}.tmp")
     try:
-        try:
-            draft.write_text(html, encoding="utf-8", newline="\n")
-            draft.replace(output)
-        finally:
-            draft.unlink(missing_ok=True)
+        with replace_file(output) as file:
+            file.write(html.encode())
     except OSError as error:
         raise _refused(output, error) from None
     return output

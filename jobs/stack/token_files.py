@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import check_writable, replace_file
 
 _GROUP_READS: Final[Mapping[str, int]] = {"grafana": 0o440}
 """Grafana's image runs as a user of its own, in the group 0 that this image has too."""
@@ -45,9 +45,7 @@ def check_folders(folder: Path, names: Mapping[str, object]) -> None:
     for name in names:
         parent = token_path(folder, name).parent
         try:
-            parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=parent):
-                pass
+            check_writable(parent, 0o750)
         except OSError as error:
             raise ConfigError(
                 f"the folder {parent} cannot be written: {error.strerror}; see whose it is, or name another with"
@@ -58,16 +56,11 @@ def check_folders(folder: Path, names: Mapping[str, object]) -> None:
 def write_token(folder: Path, name: str, token: str) -> None:
     """Put a token into its file: whole or not at all, and never readable by others."""
     path = token_path(folder, name)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")  # mode 0600
     try:
-        with os.fdopen(handle, "wb") as file:
+        with replace_file(path, mode=0o600, durable=True) as file:
             file.write(token.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(_GROUP_READS.get(name, _OWNER_READS))
-        Path(temporary).replace(path)
+            os.fchmod(file.fileno(), _GROUP_READS.get(name, _OWNER_READS))
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}; make room, or see whose its folder is"
         ) from None

@@ -1,0 +1,61 @@
+"""Replace files whole, and check folders before work begins."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def replace_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its place at the end of the block.
+
+    Readers find the old file or the whole new one. Where the block raises, the old file stays.
+
+    Args:
+        path: the file; its folder must exist.
+        mode: permissions of the new file, less the process's umask.
+        durable: whether the file must survive a failure of the machine. One of the process takes nothing either way.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(
+        f".{secrets.token_hex(8)}.tmp"
+    )  # a short name: that of the file may be as long as can be
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name is on the disk only with the folder
+        finally:
+            os.close(folder)
+
+
+def check_writable(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder where it is missing, and check that files can be written in it.
+
+    Args:
+        folder: made with its parents.
+        mode: permissions of a folder that is made, less the process's umask.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
