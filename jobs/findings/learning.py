@@ -41,7 +41,7 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[st
             f"The gradient of the {_list(gone)} has vanished: "
             f"below {GRADIENT_VANISHED:g} in the last {RECENT} captures."
         )
-    grown = {name: times for name, frame in params.items() if (times := _growth(frame)) > GRADIENT_EXPLODED_RUN}
+    grown = {name: growth for name, frame in params.items() if (growth := _growth(frame)) > GRADIENT_EXPLODED_RUN}
     if grown:
         times = number(max(grown.values()), 2)
         sentences.append(f"The gradient of the {_list(grown)} has exploded, to {times} times its median.")
@@ -50,7 +50,7 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[st
 
 def clipping(params: Mapping[str, pd.DataFrame]) -> list[str]:
     """Write a sentence where every gradient was clipped: no fault, but then the limit is the size of the step."""
-    kept = {name: share for name, frame in params.items() if (share := _share_kept(frame)) is not None}
+    kept = {name: part for name, frame in params.items() if (part := _share_kept(frame)) is not None}
     if not kept:
         return []
     share = percent(float(np.median(list(kept.values()))))

@@ -88,6 +88,11 @@ def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = (
     return {key: series[key] for key in sorted(series, key=order)}
 
 
+def of_layer(series: Mapping[Key, pd.DataFrame], phase: str, layer: str) -> dict[str, pd.DataFrame]:
+    """Return gate → points of one phase and layer."""
+    return {key.gate: frame for key, frame in series.items() if (key.phase, key.layer) == (phase, layer)}
+
+
 def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """Return the name of the detector that is shown, and its scores; an empty name where there are no scores."""
     if "anomaly_score" not in scores or scores["anomaly_score"].isna().all():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from gatewatch.collector.schema import (
     GATE_DERIVED,
     GATE_SCORES,
@@ -18,14 +16,13 @@ from gatewatch.collector.schema import (
 )
 from gatewatch.jobs.findings.axis import axes_of, in_market_time, market_phases, spans_of
 from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, unscored
-from gatewatch.jobs.findings.series import Row, by_series, config_of, layer_order, one_detector, table, worst_layers
+from gatewatch.jobs.findings.series import by_series, config_of, layer_order, one_detector, table, worst_layers
 from gatewatch.jobs.report.epochs import read_epochs
 from gatewatch.jobs.report.metric_charts import metric_charts
 from gatewatch.jobs.report.pictures import heatmaps
 from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
 from gatewatch.jobs.report.run_summary import ending, newest_steps, run_summary, state_of, tags_of
-from gatewatch.jobs.report.sections import gate_section, learning_section, metric_section
-from gatewatch.jobs.text import number, percent
+from gatewatch.jobs.report.sections import gate_section, learning_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,7 +75,7 @@ def content(
     most = max(4, MAX_LAYERS // max(1, len(phases)))
     shown = worst_layers(rows, most)
     state = state_of(about, now)
-    learning, wrong = learning_section(by_series(updates, "param", order), by_phase, most, len(phases) > 1)
+    learning, wrong = learning_section(by_series(updates, "param", order), by_phase, most)
 
     report_progress("drawing heatmaps")
     folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
@@ -103,9 +100,11 @@ def content(
         "unscored": unscored(stats, scores),
         "detector": detector.replace("_", " "),
         "phases": {phase: PHASE_COLOURS.get(phase, OTHER) for phase in phases} if len(phases) > 1 else {},
-        "rows": [_cells(row) for row in rows if row.key in stats],
+        "rows": [row for row in rows if row.key in stats],
+        "few": FEW,
         "left_out": len({row.key.layer for row in rows}) - len(shown),
-        "metrics": metric_section(metric_charts(metrics, captures, axes), _text(about.get("framework"))),
+        "metrics": metric_charts(metrics, captures, axes),
+        "keras": str(about.get("framework")).startswith("keras"),
         "layers": gate_section(shown, stats, scores, rows, axes, spans),
         "learning": learning,
         "heatmaps": pictures,
@@ -122,19 +121,3 @@ def _configs(about: Mapping[str, Any], events: pd.DataFrame) -> list[dict[str, A
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _cells(row: Row) -> dict[str, Any]:
-    return {
-        "phase": row.key.phase,
-        "layer": row.key.layer,
-        "gate": row.key.gate,
-        "mean": number(row.mean),
-        "saturation": percent(row.saturation),
-        "timescale": number(row.timescale),
-        "dead": number(row.dead),
-        "worst": number(row.worst),
-        "share": percent(row.share),
-        "bar": round(100 * row.share) if np.isfinite(row.share) else 0,
-        "alarming": row.share > FEW,
-    }

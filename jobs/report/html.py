@@ -7,27 +7,30 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from gatewatch.jobs.text import number, percent
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from markupsafe import Markup
     from plotly.graph_objects import Figure
 
 _HERE: Final = Path(__file__).parent
 
 
-def figure_json(figure: Figure) -> dict[str, Any]:
-    """Return a figure's height, and its JSON without `<`, which can neither end its script element nor open another."""
+def figure_json(figure: Figure) -> Markup:
+    """Return the JSON of a figure without `<`, so that it can neither end its script element nor open another."""
     from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2, loaded only for a report
 
     text = str(figure.to_json()).replace("\\u002f", "/").replace("<", "\\u003c")
-    return {"height": int(figure.layout.height), "json": Markup(text)}  # noqa: S704 - escaped in the line above
+    return Markup(text)  # noqa: S704 - escaped in the line above
 
 
 def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
     """Render the whole page. All content is escaped, except what `figure_json` made safe.
 
     Args:
-        content: the values that the template names.
+        content: the values that the template names; figures as they are.
         refresh: seconds after which a browser loads the page again; None: never.
     """
     import jinja2  # noqa: PLC0415 - loaded only for a report
@@ -35,6 +38,7 @@ def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined
     )
+    environment.filters |= {"figure_json": figure_json, "number": number, "percent": percent}
     return environment.get_template("template.html").render(**content, **_own_parts(), refresh=refresh)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -23,54 +23,56 @@ if TYPE_CHECKING:
 _COLOURS: Final = {"kernel": BLUE, "recurrent": ORANGE, "bias": GREEN}
 
 
-def gradient_chart(params: Mapping[str, pd.DataFrame], axis: Axis) -> Figure:
-    """Draw the norms of the gradients on a logarithmic scale, dashed after clipping where that changed them."""
-    chart = figure(240, market=axis.market)
+class LearningChart(NamedTuple):
+    """Hold a chart, its caption and a note beside the caption."""
+
+    name: str
+    note: str
+    figure: Figure
+
+
+def learning_charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[LearningChart]:
+    """Draw the gradients (dotted after clipping), the size of a step relative to the weights, and what share moved.
+
+    Args:
+        params: parameter → points of `layer_updates` of one phase and layer.
+        axis: the horizontal axis.
+
+    Returns:
+        The charts that show any value.
+    """
+    gradients, ratios, frequencies = (figure(240, market=axis.market).update_layout(showlegend=True) for _ in range(3))
+    clipped = False
     for name, frame in params.items():
+        x, colour = axis.x(frame), _COLOURS.get(name, OTHER)
         before, after = column(frame, "gradient_norm"), column(frame, "gradient_norm_clipped")
-        colour, x = _COLOURS.get(name, OTHER), axis.x(frame)
-        if np.isfinite(before).any():
-            chart.add_scatter(**line(x, positive(before), name, colour))
-        if np.isfinite(after).any() and not _equal(before, after):
-            trace = line(x, positive(after), f"{name}, clipped", colour)
-            trace["line"] |= {"dash": "dot", "width": 1.4}
-            chart.add_scatter(**trace, showlegend=not np.isfinite(before).any())
-    return _logarithmic(chart)
+        drawn = _draw(gradients, line(x, positive(before), name, colour))
+        if not _equal(before, after):
+            dotted = line(x, positive(after), f"{name}, clipped", colour) | {"showlegend": not drawn}
+            dotted["line"] |= {"dash": "dot", "width": 1.4}
+            clipped |= _draw(gradients, dotted)
+        _draw(ratios, line(x, positive(column(frame, "update_ratio")), name, colour))
+        _draw(frequencies, line(x, column(frame, "update_frequency"), name, colour))
+    ratios.add_hrect(*UPDATE_HEALTHY, fillcolor="rgba(0,158,115,0.12)", line_width=0, layer="below")
+    shown = positive(np.concatenate([UPDATE_HEALTHY, *(column(frame, "update_ratio") for frame in params.values())]))
+    ends = np.log10([np.nanmin(shown) / 1.5, np.nanmax(shown) * 1.5])
+    ratios.update_yaxes(range=ends.tolist())
+    frequencies.update_yaxes(range=[-0.03, 1.05], nticks=5)
+    for chart in (gradients, ratios):
+        chart.update_yaxes(type="log", exponentformat="power", nticks=6)
+    charts = [
+        LearningChart("gradient norm", "dotted: after clipping" if clipped else "", gradients),
+        LearningChart("update ratio", "usual in the band", ratios),
+        LearningChart("update frequency", "share of weights that moved", frequencies),
+    ]
+    return [chart for chart in charts if chart.figure.data]
 
 
-def ratio_chart(params: Mapping[str, pd.DataFrame], axis: Axis) -> Figure:
-    """Draw the size of a step relative to the weights, on a logarithmic scale, with the usual band."""
-    chart = _lines({name: (frame, positive(column(frame, "update_ratio"))) for name, frame in params.items()}, axis)
-    chart.add_hrect(*UPDATE_HEALTHY, fillcolor="rgba(0,158,115,0.12)", line_width=0, layer="below")
-    ratios = np.concatenate([UPDATE_HEALTHY, *(column(frame, "update_ratio") for frame in params.values())])
-    ratios = positive(ratios)
-    ends = np.log10([float(np.nanmin(ratios)) / 1.5, float(np.nanmax(ratios)) * 1.5])
-    return _logarithmic(chart).update_yaxes(range=ends.tolist())
-
-
-def frequency_chart(params: Mapping[str, pd.DataFrame], axis: Axis) -> Figure:
-    """Draw the share of the weights that moved."""
-    chart = _lines({name: (frame, column(frame, "update_frequency")) for name, frame in params.items()}, axis)
-    return chart.update_yaxes(range=[-0.03, 1.05], nticks=5)
-
-
-def any_clipped(params: Mapping[str, pd.DataFrame]) -> bool:
-    """Return whether any gradient of these was clipped."""
-    both = [(column(frame, "gradient_norm"), column(frame, "gradient_norm_clipped")) for frame in params.values()]
-    return any(np.isfinite(after).any() and not _equal(before, after) for before, after in both)
-
-
-def _lines(values: Mapping[str, tuple[pd.DataFrame, NDArray[np.float64]]], axis: Axis) -> Figure:
-    chart = figure(240, market=axis.market)
-    for name, (frame, y) in values.items():
-        if np.isfinite(y).any():
-            chart.add_scatter(**line(axis.x(frame), y, name, _COLOURS.get(name, OTHER)))
-    return chart.update_layout(showlegend=True)
-
-
-def _logarithmic(chart: Figure) -> Figure:
-    chart.update_yaxes(type="log", exponentformat="power", nticks=6)
-    return chart.update_layout(showlegend=True)
+def _draw(chart: Figure, trace: dict[str, Any]) -> bool:
+    """Add a trace that shows any value, and return whether it does."""
+    if drawn := bool(np.isfinite(trace["y"]).any()):
+        chart.add_scatter(**trace)
+    return drawn
 
 
 def _equal(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:

@@ -8,9 +8,8 @@ import numpy as np
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.findings.axis import Axis, dates, without_overlap
-from gatewatch.jobs.findings.series import profiles
+from gatewatch.jobs.findings.series import of_layer, profiles
 from gatewatch.jobs.report.heatmap import MAX_FRAMES, render_gate_heatmap
-from gatewatch.jobs.report.html import figure_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,24 +41,17 @@ def heatmaps(
         spans: phase → its first and last moment.
         frames: about how many frames all heatmaps together have.
     """
-    many = sum(len(axis.phases) for axis in axes) > 1
     recorded = {(key.phase, key.layer) for key in units}
-    wanted: list[tuple[str, Axis | str]] = []
-    for layer in dict.fromkeys([*shown, *(layer for _, layer in saved)]):
-        wanted += [(layer, phase) for phase, name in saved if name == layer]
-        if layer in shown:
-            for axis in axes:
-                missing = tuple(p for p in axis.phases if (p, layer) in recorded and (p, layer) not in saved)
-                wanted += [(layer, part) for part in without_overlap(Axis(missing, axis.market), spans)]
-    from_points = sum(isinstance(source, Axis) for _, source in wanted)
-    most = min(MAX_FRAMES, max(_FEWEST_FRAMES, 2 * frames // max(1, from_points)))
+    parts: dict[str, list[Axis]] = {}
+    for layer in shown:
+        for axis in axes:
+            unsaved = tuple(p for p in axis.phases if (p, layer) in recorded and (p, layer) not in saved)
+            parts.setdefault(layer, []).extend(without_overlap(Axis(unsaved, axis.market), spans))
+    most = min(MAX_FRAMES, max(_FEWEST_FRAMES, 2 * frames // max(1, sum(map(len, parts.values())))))
     pictures = []
-    for layer, source in wanted:
-        if isinstance(source, str):
-            picture = _picture(saved[source, layer], layer, {})
-            pictures.append({**picture, "phases": [source] if many else [], "about": _SAVED})
-        elif picture := _of_units(units, layer, source, most):
-            pictures.append({**picture, "phases": source.phases if many else []})
+    for layer in dict.fromkeys([*shown, *(layer for _, layer in saved)]):
+        pictures += [_picture(saved[key], layer, key[:1], _SAVED) for key in saved if key[1] == layer]
+        pictures += [drawn for part in parts.get(layer, ()) if (drawn := _of_units(units, layer, part, most))]
     return pictures
 
 
@@ -69,29 +61,36 @@ def _of_units(units: Mapping[Key, pd.DataFrame], layer: str, axis: Axis, frames:
 
     gates: dict[str, list[pd.DataFrame]] = {}
     for phase in axis.phases:
-        for key, frame in units.items():
-            if (key.phase, key.layer) == (phase, layer):
-                gates.setdefault(key.gate, []).append(frame)
+        for gate, frame in of_layer(units, phase, layer).items():
+            gates.setdefault(gate, []).append(frame)
     joined = {gate: pd.concat(parts, ignore_index=True) for gate, parts in gates.items()}
     if not (data := profiles(joined)):
         return {}
     longest = max(data, key=lambda gate: len(data[gate]))
     x = axis.x(joined[longest])
-    options = {"times": x if axis.market else x.tolist(), "time_label": axis.label, "max_frames": frames}
     begins = [axis.x(part)[0] for part in gates[longest][1:]]
-    about = "".join(f", {phase} from the dashed line on" for phase in axis.phases[1:][-1:] if begins)
-    return {**_picture(data, layer, options, begins), "about": _RECORDED + about}
+    about = _RECORDED + "".join(f", {phase} from the dashed line on" for phase in axis.phases[1:][-1:] if begins)
+    options = {"times": x if axis.market else x.tolist(), "time_label": axis.label, "max_frames": frames}
+    return _picture(data, layer, axis.phases, about, begins, **options)
 
 
 def _picture(
-    data: Mapping[str, Any], layer: str, options: Mapping[str, Any], begins: Sequence[Any] = ()
+    data: Mapping[str, Any], layer: str, phases: Sequence[str], about: str, begins: Sequence[Any] = (), **options: Any
 ) -> dict[str, Any]:
-    """Make a heatmap for the template; where the data cannot be drawn, an error says why."""
+    """Make a heatmap for the template; where the data cannot be drawn, an error says why.
+
+    Args:
+        data, layer, options: as of `render_gate_heatmap`.
+        phases: that the heatmap shows.
+        about: what its frames and columns are.
+        begins: where each phase but the first begins on the time axis.
+    """
+    words = {"name": layer, "phases": phases, "about": about}
     try:
         figure = render_gate_heatmap(data, layer, **options)
     except ConfigError as error:
-        return {"name": layer, "error": str(error), "figure": None}
+        return {**words, "error": str(error)}
     for begin in begins:
         figure.add_vline(x=dates(np.asarray([begin]))[0], line={"dash": "dash", "width": 1.5, "color": "#111111"})
     figure.update_layout(title=None, template=None, margin={"t": 40})
-    return {"name": layer, "error": None, "figure": figure_json(figure)}
+    return {**words, "figure": figure}
