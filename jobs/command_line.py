@@ -16,7 +16,7 @@ from typing import Any
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.jobs.commands import COMMANDS
-from gatewatch.jobs.commands.common import fail
+from gatewatch.jobs.console import fail
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

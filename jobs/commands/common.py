@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from importlib import util
 from typing import TYPE_CHECKING
@@ -42,12 +41,6 @@ def need(extra: str, *packages: str) -> None:
     missing = [package for package in packages if util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"this command needs {', '.join(missing)}: pip install 'gatewatch[{extra}]'")
-
-
-def fail(text: str, status: int = 1) -> int:
-    """Say an error in one line; the exit status it stands for."""
-    print(f"gatewatch: {' '.join(text.split())}", file=sys.stderr)
-    return status
 
 
 def print_json(entries: Sequence[object]) -> None:

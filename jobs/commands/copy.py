@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.jobs.commands.common import Commands, fail, missing_file, positive, print_json
+from gatewatch.jobs.commands.common import Commands, missing_file, positive, print_json
+from gatewatch.jobs.console import fail
 from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:

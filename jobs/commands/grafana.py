@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.commands.common import Commands, fail, need, print_json
+from gatewatch.jobs.commands.common import Commands, need, print_json
+from gatewatch.jobs.console import fail
 from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:

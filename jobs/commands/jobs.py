@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.commands.common import NO_RUNS, Commands, existing_store, fail, need, print_json
+from gatewatch.jobs.commands.common import NO_RUNS, Commands, existing_store, need, print_json
 from gatewatch.jobs.commands.service import OVERRIDES, serve
+from gatewatch.jobs.console import fail
 from gatewatch.jobs.text import first_few, printable, table
 
 if TYPE_CHECKING:

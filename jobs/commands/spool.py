@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from gatewatch.jobs.commands.common import Commands, fail, positive, print_json
+from gatewatch.jobs.commands.common import Commands, positive, print_json
+from gatewatch.jobs.console import fail
 from gatewatch.jobs.text import printable, table
 
 

@@ -20,7 +20,7 @@ _MAX_SECONDS: Final = 100 * 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredState:
     """What InfluxDB is to hold.
 
     Attributes:
@@ -51,7 +51,7 @@ class Wanted:
         return {self.bucket: self.retention_s, self.history: self.history_retention_s}
 
 
-def wanted(environment: Mapping[str, str]) -> Wanted:
+def desired_state(environment: Mapping[str, str]) -> DesiredState:
     """What the environment asks for.
 
     Raises:
@@ -68,7 +68,7 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
     password = _usable("GATEWATCH_INFLUXDB_PASSWORD", read_password("GATEWATCH_INFLUXDB_PASSWORD", environment))
     if len(password.encode(errors="replace")) not in _PASSWORD_BYTES:
         raise ConfigError("GATEWATCH_INFLUXDB_PASSWORD must be 8 to 72 bytes long; choose another")
-    return Wanted(
+    return DesiredState(
         url=url,
         user=_text(environment, "GATEWATCH_INFLUXDB_USER", "gatewatch"),
         password=password,

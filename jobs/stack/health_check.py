@@ -12,7 +12,7 @@ from typing import Final
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.schema import JOBS_HEALTH
 from gatewatch.collector.store import open_store
-from gatewatch.jobs.commands.common import fail
+from gatewatch.jobs.console import fail
 from gatewatch.jobs.service.health import TOLD_SECONDS
 
 SILENT_SECONDS: Final = 3 * TOLD_SECONDS

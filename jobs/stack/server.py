@@ -13,7 +13,7 @@ from gatewatch.collector.store.influxdb.http_errors import Refused, not_influxdb
 from gatewatch.jobs.stack.plan import Bucket, Grant, Permissions, Task
 
 if TYPE_CHECKING:
-    from gatewatch.jobs.stack.desired_state import Wanted
+    from gatewatch.jobs.stack.desired_state import DesiredState
 
 TIMEOUT_S: Final = 20.0
 _PAGE: Final = 100
@@ -27,13 +27,13 @@ class Server:
     Every method raises `GatewatchError` where the server does not answer or refuses, and says which.
 
     Args:
-        wanted: where it is and whose.
+        desired: where it is and whose.
     """
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._owner = Client(wanted.url, user=wanted.user, password=wanted.password, timeout=TIMEOUT_S)
-        self._nobody = Client(wanted.url, timeout=TIMEOUT_S)
+    def __init__(self, desired: DesiredState) -> None:
+        self._desired = desired
+        self._owner = Client(desired.url, user=desired.user, password=desired.password, timeout=TIMEOUT_S)
+        self._nobody = Client(desired.url, timeout=TIMEOUT_S)
 
     def close(self) -> None:
         """Sign out, and close connections."""
@@ -46,13 +46,13 @@ class Server:
 
     def onboard(self) -> None:
         """Make the owner, the organisation and the bucket, as only the first may who comes."""
-        wanted = self._wanted
-        names = {"username": wanted.user, "password": wanted.password, "org": wanted.org, "bucket": wanted.bucket}
+        desired = self._desired
+        names = {"username": desired.user, "password": desired.password, "org": desired.org, "bucket": desired.bucket}
         # The token of the answer may do everything. Nobody needs it: it is not kept.
         self._ask(
             "POST",
             "/api/v2/setup",
-            {**names, "retentionPeriodSeconds": wanted.retention_s},
+            {**names, "retentionPeriodSeconds": desired.retention_s},
             client=self._nobody,
         )
 
@@ -62,28 +62,28 @@ class Server:
         Raises:
             ConfigError: the owner is not let in, or there is no such organisation.
         """
-        wanted = self._wanted
+        desired = self._desired
         try:
             there = {org["name"]: org["id"] for org in self._ask("GET", "/api/v2/orgs", take="orgs", limit=_PAGE)}
         except Refused as refused:
             if refused.status not in (401, 403):
                 raise
             raise ConfigError(
-                f"{wanted.url} was set up before and does not let {wanted.user!r} in: set GATEWATCH_INFLUXDB_USER and"
+                f"{desired.url} was set up before and does not let {desired.user!r} in: set GATEWATCH_INFLUXDB_USER and"
                 " GATEWATCH_INFLUXDB_PASSWORD to those that it was set up with, or delete its data to begin anew"
             ) from None
-        if wanted.org not in there:
+        if desired.org not in there:
             names = ", ".join(map(repr, sorted(there))) or "none that this user sees"
             raise ConfigError(
-                f"{wanted.url} was set up before and has no organisation {wanted.org!r}: set INFLUXDB_V2_ORG to one"
+                f"{desired.url} was set up before and has no organisation {desired.org!r}: set INFLUXDB_V2_ORG to one"
                 f" that is there ({names})"
             )
-        return str(there[wanted.org])
+        return str(there[desired.org])
 
     def buckets(self, org: str) -> dict[str, Bucket]:
         """Those that are wanted and there: name → what each is like."""
         found = {}
-        for name in self._wanted.retentions:
+        for name in self._desired.retentions:
             try:
                 buckets = self._ask("GET", "/api/v2/buckets", take="buckets", orgID=org, name=name)
             except Refused as refused:
@@ -143,7 +143,7 @@ class Server:
 
     def accepts(self, token: str) -> bool:
         """Whether a token is one of the server's, whatever it may do."""
-        client = Client(self._wanted.url, token=token, timeout=TIMEOUT_S)
+        client = Client(self._desired.url, token=token, timeout=TIMEOUT_S)
         try:
             self._ask("GET", "/api/v2/buckets", client=client, limit=1)
         except Refused as refused:
@@ -169,7 +169,7 @@ class Server:
         try:
             return answer if take is None else answer[take]
         except (KeyError, TypeError):
-            raise not_influxdb(self._wanted.url, 200) from None
+            raise not_influxdb(self._desired.url, 200) from None
 
 
 def wait_until_it_answers(

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.commands.common import fail
-from gatewatch.jobs.stack.desired_state import Wanted, wanted
+from gatewatch.jobs.console import fail
+from gatewatch.jobs.stack.desired_state import DesiredState, desired_state
 from gatewatch.jobs.stack.downsampling import TASK, hourly_task
 from gatewatch.jobs.stack.plan import KeepFor, bucket_steps, task_steps, token_permissions, token_steps
 from gatewatch.jobs.stack.server import Server, wait_until_it_answers
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=_folder, required=True, metavar="FOLDER", help="where the tokens are put")
     folder: Path = parser.parse_args(arguments).tokens
     try:
-        set_up(wanted(os.environ), folder, _say)
+        set_up(desired_state(os.environ), folder, _say)
     except ConfigError as error:
         return fail(str(error), 2)
     except GatewatchError as error:
@@ -59,11 +59,11 @@ def _say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def set_up(wished: Wanted, folder: Path, say: Callable[[str], None]) -> None:
+def set_up(desired: DesiredState, folder: Path, say: Callable[[str], None]) -> None:
     """Make what is missing: owner, organisation, buckets, task and tokens.
 
     Args:
-        wished: what InfluxDB is to hold.
+        desired: what InfluxDB is to hold.
         folder: of the tokens' files.
         say: given a line for each thing that was done.
 
@@ -72,20 +72,20 @@ def set_up(wished: Wanted, folder: Path, say: Callable[[str], None]) -> None:
         GatewatchError: the server does not answer, or refuses.
     """
     check_folders(folder, token_permissions("", ""))
-    with closing(Server(wished)) as server:
+    with closing(Server(desired)) as server:
         if wait_until_it_answers(server, WAIT_SECONDS):
             server.onboard()
-            say(f"made the user {wished.user!r}, the organisation {wished.org!r} and the bucket {wished.bucket!r}")
+            say(f"made the user {desired.user!r}, the organisation {desired.org!r} and the bucket {desired.bucket!r}")
         org = server.organisation()
-        ids = _buckets(server, org, wished, say)
-        _task(server, org, ids[wished.bucket], ids[wished.history], say)
-        _tokens(server, org, token_permissions(ids[wished.bucket], ids[wished.history]), folder, say)
-    say(f"{wished.url} is set up; the tokens are in {folder}")
+        ids = _buckets(server, org, desired, say)
+        _task(server, org, ids[desired.bucket], ids[desired.history], say)
+        _tokens(server, org, token_permissions(ids[desired.bucket], ids[desired.history]), folder, say)
+    say(f"{desired.url} is set up; the tokens are in {folder}")
 
 
-def _buckets(server: Server, org: str, wished: Wanted, say: Callable[[str], None]) -> dict[str, str]:
+def _buckets(server: Server, org: str, desired: DesiredState, say: Callable[[str], None]) -> dict[str, str]:
     """Make and change the buckets: name → id."""
-    for step in bucket_steps(wished.retentions, server.buckets(org)):
+    for step in bucket_steps(desired.retentions, server.buckets(org)):
         if isinstance(step, KeepFor):
             server.keep_for(step.id, step.retention_s)
             before, after = _how_long(step.before_s), _how_long(step.retention_s)
@@ -107,11 +107,15 @@ def _task(server: Server, org: str, source: str, target: str, say: Callable[[str
 
 
 def _tokens(
-    server: Server, org: str, wished: Mapping[str, frozenset[tuple[str, str]]], folder: Path, say: Callable[[str], None]
+    server: Server,
+    org: str,
+    desired: Mapping[str, frozenset[tuple[str, str]]],
+    folder: Path,
+    say: Callable[[str], None],
 ) -> None:
-    there = {name: read_token(folder, name) for name in wished}
+    there = {name: read_token(folder, name) for name in desired}
     accepted = frozenset(name for name, token in there.items() if token is not None and server.accepts(token))
-    for step in token_steps(wished, server.grants(org), accepted):
+    for step in token_steps(desired, server.grants(org), accepted):
         for grant in step.stale:
             server.drop_grant(grant)
         write_token(folder, step.name, server.make_token(org, step.name, step.permissions))

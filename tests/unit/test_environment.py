@@ -17,7 +17,7 @@ from gatewatch.jobs.cli import main
 from gatewatch.jobs.grafana.artifacts import wanted as wanted_in_grafana
 from gatewatch.jobs.grafana.environment import alert_environment, connect, token
 from gatewatch.jobs.service.state_folder import state_folder
-from gatewatch.jobs.stack.desired_state import wanted
+from gatewatch.jobs.stack.desired_state import desired_state
 from tests.conftest import ROOT
 
 
@@ -107,7 +107,7 @@ def test_the_set_up_of_such_an_environment():
         "GATEWATCH_RETENTION": "72h\r",
         "INFLUXDB_V2_BUCKET": "\r",
     }
-    found = wanted(given)
+    found = desired_state(given)
     assert (found.url, found.password, found.user) == ("http://influxdb:8086", "correct horse ", "me")
     assert (found.retention_s, found.bucket) == (259_200, "gatewatch")
 

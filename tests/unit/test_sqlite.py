@@ -38,7 +38,9 @@ def _foreign(path: Path) -> None:
 
 
 def _newer(path: Path) -> None:
-    SqliteStore(path).write(points(1))
+    store = SqliteStore(path)
+    store.write(points(1))
+    store.close()  # which writes all of it into the file
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.stack.desired_state import wanted
+from gatewatch.jobs.stack.desired_state import desired_state
 from gatewatch.jobs.stack.plan import (
     Bucket,
     Grant,
@@ -33,7 +33,7 @@ grants = st.lists(
 
 class TestWanted:
     def test_what_is_not_said_has_a_default(self):
-        found = wanted(ENOUGH)
+        found = desired_state(ENOUGH)
         assert (found.user, found.org, found.bucket, found.history) == (
             "gatewatch",
             "gatewatch",
@@ -46,10 +46,10 @@ class TestWanted:
         blank = dict.fromkeys(
             ["GATEWATCH_INFLUXDB_USER", "INFLUXDB_V2_ORG", "INFLUXDB_V2_BUCKET", "GATEWATCH_RETENTION"], ""
         )
-        assert wanted(ENOUGH | blank) == wanted(ENOUGH)
+        assert desired_state(ENOUGH | blank) == desired_state(ENOUGH)
 
     def test_the_password_is_taken_as_it_is_and_not_shown(self):
-        found = wanted(ENOUGH | {"GATEWATCH_INFLUXDB_PASSWORD": " correct horse "})
+        found = desired_state(ENOUGH | {"GATEWATCH_INFLUXDB_PASSWORD": " correct horse "})
         assert found.password == " correct horse "
         assert "horse" not in repr(found)
 
@@ -58,8 +58,8 @@ class TestWanted:
         [("72h", 259_200), ("90d", 7_776_000), ("26w", 15_724_800), ("2y", 63_072_000), ("0", 0), (" 1h ", 3_600)],
     )
     def test_how_long_points_are_kept(self, text, seconds):
-        assert wanted(ENOUGH | {"GATEWATCH_RETENTION": text}).retention_s == seconds
-        assert wanted(ENOUGH | {"GATEWATCH_HISTORY_RETENTION": text}).history_retention_s == seconds
+        assert desired_state(ENOUGH | {"GATEWATCH_RETENTION": text}).retention_s == seconds
+        assert desired_state(ENOUGH | {"GATEWATCH_HISTORY_RETENTION": text}).history_retention_s == seconds
 
     @pytest.mark.parametrize(
         ("variable", "value", "said"),
@@ -84,7 +84,7 @@ class TestWanted:
     )
     def test_what_cannot_be_is_named_with_its_remedy(self, variable, value, said):
         with pytest.raises(ConfigError, match=said) as caught:
-            wanted(ENOUGH | {variable: value})
+            desired_state(ENOUGH | {variable: value})
         assert variable in str(caught.value)
         assert "secret" not in str(caught.value)
 

@@ -1,0 +1,11 @@
+"""Messages for the person at the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+
+def fail(text: str, status: int = 1) -> int:
+    """Print an error in one line of standard error, and return the exit status that it stands for."""
+    print(f"gatewatch: {' '.join(text.split())}", file=sys.stderr)
+    return status
