@@ -1,4 +1,4 @@
-"""How the columns of a frame are called: a tag and a field may have one name, and a frame needs two."""
+"""Names of the columns of a frame: a tag and a field may have the same name, and columns must differ."""
 
 from __future__ import annotations
 

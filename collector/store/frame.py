@@ -1,4 +1,4 @@
-"""Points as the frames that every store gives alike."""
+"""Frames of pandas from points, alike for every store."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Block:
 
 
 def column(values: Sequence[FieldValue | None], kind: type) -> Column:
-    """The values of one field, None where a point has none.
+    """Return the values of one field as an array; see `Column`.
 
     Args:
         values: one a point.
@@ -60,7 +60,7 @@ def column(values: Sequence[FieldValue | None], kind: type) -> Column:
 
 
 def frame(blocks: Iterable[Block], types: Mapping[str, type], prefix_tags: bool = False) -> pd.DataFrame:
-    """The frame that `Store.read` promises, from the points of one measurement.
+    """Return the frame that `Store.read` promises, from the points of one measurement.
 
     Args:
         blocks: the points; those of the same tags may come in several pieces.
@@ -94,14 +94,14 @@ def frame(blocks: Iterable[Block], types: Mapping[str, type], prefix_tags: bool 
 
 
 def moments(times: NDArray[np.int64]) -> pd.DatetimeIndex:
-    """Nanoseconds since the Unix epoch as pandas has them."""
+    """Return nanoseconds since the Unix epoch as an index of pandas, in UTC."""
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
     return pd.DatetimeIndex(times.view("M8[ns]")).tz_localize("UTC")
 
 
 def _whole(name: str, kind: type, blocks: Sequence[Block], size: int) -> Any:
-    """The field's values in all blocks, None where no point has one."""
+    """Return the values of a field in all blocks; None where no point has one."""
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
     if kind not in _NUMPY:

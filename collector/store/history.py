@@ -1,4 +1,4 @@
-"""All that a store holds, to be read from end to end: for who takes it elsewhere."""
+"""All points of a store, to be read from end to end, such as for a copy."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class History(Protocol):
     """
 
     def measurements(self) -> list[str]:
-        """The measurements; some of a server's may have no points any more."""
+        """Return the measurements; some of a server's may have no points any more."""
         ...
 
     def runs(self, measurement: str) -> list[str]:
-        """The runs that a measurement has points of; the last is "" where it may have points without one."""
+        """Return the runs that a measurement has points of; the last is "" where it may have points without a run."""
         ...
 
     def points(
@@ -45,7 +45,7 @@ class History(Protocol):
         stop: Time | None = None,
         series: Mapping[str, str] | None = None,
     ) -> Iterator[list[Point]]:
-        """The points of a run, series after series, each ordered by time; a list holds points of one series alone.
+        """Yield the points of a run in lists, series after series, ordered by time; a list holds points of one series.
 
         Args:
             measurement: which points.
@@ -65,7 +65,7 @@ class History(Protocol):
         stop: Time | None = None,
         series: Mapping[str, str] | None = None,
     ) -> list[Values]:
-        """How many values the points of a run have, by series and field.
+        """Count the values of the points of a run, by series and field.
 
         Args:
             measurement: which points.
@@ -77,12 +77,12 @@ class History(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files. Calling it again does nothing."""
+        """Close files. Calling it again does nothing."""
         ...
 
 
 def by_field(together: Iterable[tuple[str, ...]]) -> dict[str, int]:
-    """Of each field how many points have it.
+    """Count the points that have each field.
 
     Args:
         together: the names of the fields that a point has, for each point.

@@ -1,4 +1,4 @@
-"""What a store offers, whichever it is."""
+"""The protocol of a store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tally(NamedTuple):
 
 
 class Store(Protocol):
-    """Where points live.
+    """A database of points.
 
     A point is identified by measurement, tags and time; writing it again unites the fields, and the last value wins.
     So a write may be repeated. A field keeps the type it was first written with.
@@ -93,7 +93,7 @@ class Store(Protocol):
         fields: Sequence[str] | None = None,
         prefix_tags: bool = False,
     ) -> pd.DataFrame:
-        """The points of a measurement as a frame, ordered by time, then by tags.
+        """Return the points of a measurement as a frame, ordered by time, then by tags.
 
         Columns: `time` (datetime64[ns, UTC]), the tags by name (text; None where a point has none), then the fields
         by name: float64 with NaN where a point has none; int64, or Int64 where some point has none; bool or
@@ -131,7 +131,7 @@ class Store(Protocol):
         stop: Time | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> int:
-        """How many points of a measurement have a field, of those that `read` would give.
+        """Count the points of a measurement that have a field, of those that `read` would return.
 
         Args:
             measurement: which points.
@@ -148,9 +148,9 @@ class Store(Protocol):
         ...
 
     def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
-        """Of each run that has such points, how many points of a measurement have a field, and the newest one's time.
+        """Count, for each run, the points of a measurement that have a field, and find the time of the newest.
 
-        One question for all runs, so that who waits for new points need not read them.
+        It is one query for all runs, so that a job that waits for new points need not read them.
 
         Returns:
             run → (points, nanoseconds since the Unix epoch). Points without a run are left out.
@@ -162,7 +162,7 @@ class Store(Protocol):
         ...
 
     def series(self, measurement: str, field: str, run: str) -> list[Tally]:
-        """The same of each series of one run.
+        """Count the same for each series of one run.
 
         Raises:
             WriteUnavailable: the store does not answer.
@@ -171,7 +171,7 @@ class Store(Protocol):
         ...
 
     def runs(self) -> pd.DataFrame:
-        """Every run, the one that was heard of last first.
+        """Return every run, the one with the newest event first.
 
         Several phases of a run may go on side by side. Columns: `run`; `state` (the last event of a phase that is
         going on: started, heartbeat; where none is, the worst of their ends: failed, interrupted, completed);
@@ -182,12 +182,12 @@ class Store(Protocol):
         ...
 
     def history(self) -> History:
-        """All that is there, as points, for who takes it elsewhere; to be closed. Nothing is read before it is asked.
+        """Return a reader of all points, which must be closed. Nothing is read before it is asked.
 
         Of a file it stays what it was when it was first asked; a server answers as of each moment.
         """
         ...
 
     def close(self) -> None:
-        """Let go of files and connections. Calling it again does nothing."""
+        """Close files and connections. Calling it again does nothing; the next use opens new ones."""
         ...

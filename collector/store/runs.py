@@ -1,4 +1,4 @@
-"""Runs as the frame that every store gives alike, from the events of the measurement `runs`."""
+"""The frame of runs, alike for every store, from the events of the measurement `runs`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunEvent:
 
 
 def runs_frame(started: Iterable[RunEvent], last: Iterable[RunEvent]) -> pd.DataFrame:
-    """The frame that `Store.runs` promises.
+    """Return the frame that `Store.runs` promises.
 
     Args:
         started: the first event `started` of every phase of a run that has one.

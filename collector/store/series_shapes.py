@@ -1,4 +1,4 @@
-"""What is alike in the points of a series is looked at once."""
+"""Remembers the shapes of points that were checked, so that points like them need not be checked again."""
 
 from __future__ import annotations
 

@@ -26,30 +26,32 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
     query = commands.add_parser(
         "query",
         parents=[with_store],
-        help="ask InfluxDB a named question, or one of your own in Flux",
-        epilog="Without NAME and --flux it lists the named queries and their parameters; docs/flux.md shows each.",
+        help="run a named query on InfluxDB, or one of your own in Flux",
+        epilog="Without NAME and --flux it lists the named queries and their parameters; docs/flux.md explains each.",
     )
-    query.add_argument("name", nargs="?", metavar="NAME", help="which query")
+    query.add_argument("name", nargs="?", metavar="NAME", help="name of the query")
     query.add_argument(
-        "--flux", metavar="FILE", help="a query of your own, - for the standard input; `bucket` in it is the store's"
+        "--flux",
+        metavar="FILE",
+        help="run the query in this file, - for standard input; `bucket` in it is the store's bucket",
     )
     query.add_argument(
         "--param",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="what the query is given, one each; NAME:TYPE=VALUE with --flux, where the type is not plain to see; again"
-        " for more of a list",
+        help="a parameter of the query; repeat it for more, and for each element of a list; with --flux,"
+        " NAME:TYPE=VALUE where the type is not obvious",
     )
     query.add_argument(
         "--show",
         action="store_true",
-        help="print the Flux to paste it elsewhere, its parameters filled in; where one is missing, what it has",
+        help="print the Flux with its parameters filled in, to paste it elsewhere; without them, the file of the query",
     )
     form = query.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
-    query.add_argument("--limit", type=positive, metavar="ROWS", help="at most so many rows (default: all)")
+    query.add_argument("--limit", type=positive, metavar="ROWS", help="print at most this many rows (default: all)")
     query.add_argument(
         "--timeout",
         type=positive,
@@ -101,10 +103,10 @@ def _described(query: Query) -> dict[str, object]:
 
 def _named(arguments: argparse.Namespace, query: Query) -> int:
     from gatewatch.jobs.queries.client import ask  # noqa: PLC0415 - as above
-    from gatewatch.jobs.queries.output import in_order, with_causes  # noqa: PLC0415 - as above
-    from gatewatch.jobs.queries.parameters import given  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.output import in_order, with_explanations  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.parameters import parse_items  # noqa: PLC0415 - as above
 
-    texts = given(arguments.param)
+    texts = parse_items(arguments.param)
     if arguments.show and any(p.required and p.name not in texts for p in query.parameters):
         print(query.text, end="")
         return 0
@@ -115,16 +117,16 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
         return 0
     source = f"query {query.name!r}"
     rows = ask(client, query.text, values, source=source, timeout=arguments.timeout)
-    told = with_causes(rows, query.words) if query.words else rows
+    told = with_explanations(rows, query.words) if query.words else rows
     return _print(arguments, in_order(told, query.columns), source, values)
 
 
 def _own(arguments: argparse.Namespace) -> int:
     from gatewatch.jobs.queries.client import ask  # noqa: PLC0415 - as above
     from gatewatch.jobs.queries.named_query import BUCKET, assigns  # noqa: PLC0415 - as above
-    from gatewatch.jobs.queries.parameters import typed  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.parameters import parse_typed_items  # noqa: PLC0415 - as above
 
-    given = typed(arguments.param)
+    given = parse_typed_items(arguments.param)
     source, text = _read(arguments.flux)
     client = _influxdb(arguments)
     if not assigns(text, BUCKET):  # which InfluxDB would refuse to do twice
@@ -140,7 +142,7 @@ def _influxdb(arguments: argparse.Namespace) -> Client:
 
 
 def _read(file: str) -> tuple[str, str]:
-    """What errors call a query of the user's own, and its text."""
+    """Return what errors call a query of the user's own, and its text."""
     if not file:
         raise ConfigError("--flux: name a file that holds a Flux query, or - for the standard input")
     source = "standard input" if file == "-" else file

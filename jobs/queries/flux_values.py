@@ -1,4 +1,4 @@
-"""The values that a Flux query is given: from what a user types, to Flux's own terms. Pure.
+"""Values of the parameters of a Flux query: from what a user types, to Flux's own terms. Pure.
 
 A value is sent beside the query as its syntax tree, never as text in it; `literal` writes the same as text, for people
 who paste a query elsewhere.
@@ -56,28 +56,28 @@ Value = str | bool | int | float | Duration | Instant | list[str]
 
 
 def integer(text: str) -> int:
-    """A whole number."""
+    """Read a whole number."""
     if not re.fullmatch(r"[+-]?\d{1,20}", text, re.ASCII) or abs(int(text)) > _LARGEST:
         raise ValueError("must be a whole number of at most 64 bits, such as 100")
     return int(text)
 
 
 def number(text: str) -> float:
-    """A number."""
+    """Read a number."""
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", text, re.ASCII) or math.isinf(float(text)):
         raise ValueError("must be a number, such as 0.5 or 1e-7")
     return float(text)
 
 
 def truth(text: str) -> bool:
-    """Yes or no."""
+    """Read `true` or `false`."""
     if text not in ("true", "false"):
         raise ValueError("must be true or false")
     return text == "true"
 
 
 def duration(text: str) -> Duration:
-    """A span of time."""
+    """Read a duration."""
     if not (match := _DURATION.fullmatch(text)):
         raise ValueError(f"must be a duration, such as 1h30m or 30d (units: {', '.join(_UNITS)})")
     parts = tuple((int(amount), unit.replace("µ", "u")) for amount, unit in _PART.findall(match[2]))
@@ -87,7 +87,7 @@ def duration(text: str) -> Duration:
 
 
 def moment(text: str) -> Duration | Instant:
-    """A time: RFC 3339 or a day, UTC where it names no zone; a duration, which counts from now; or now."""
+    """Read a time: RFC 3339 or a day, UTC where it names no zone; a duration, which counts from now; or `now`."""
     if text == "now":
         return Instant()
     if _DURATION.fullmatch(text):
@@ -120,7 +120,7 @@ READERS: Final[Mapping[str, Callable[[str], Value]]] = MappingProxyType(
 
 
 def read(kind: str, texts: list[str]) -> Value:
-    """The value that was typed, once, or any number of times where it is one of `strings`.
+    """Return the value of a type that was typed: once, or any number of times for `strings`.
 
     Raises:
         ValueError: it is none of this type, or was given twice; says what it must be.
@@ -133,14 +133,14 @@ def read(kind: str, texts: list[str]) -> Value:
 
 
 def above_zero(value: Value) -> bool:
-    """Whether a number or a duration is more than nothing."""
+    """Return whether a number or a duration is greater than zero."""
     if isinstance(value, Duration):
         return not value.negative and any(amount for amount, _ in value.parts)
     return isinstance(value, int | float) and value > 0
 
 
-def guessed(text: str) -> Value:
-    """The value of the first type that a text can be: int, float, bool, duration, time; else it is a string."""
+def guess(text: str) -> Value:
+    """Return a text as the first type that it can be: int, float, bool, duration, time; else it is a string."""
     for kind in ("int", "float", "bool", "duration", "time"):
         if text == "now":
             break
@@ -152,7 +152,7 @@ def guessed(text: str) -> Value:
 
 
 def literal(value: Value) -> str:
-    """The value as Flux text."""
+    """Return a value as Flux text."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -175,7 +175,7 @@ _ESCAPES: Final = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
 def extern(values: Mapping[str, Value]) -> dict[str, Any]:
-    """The file that sets the values, as a syntax tree, which InfluxDB puts before a query."""
+    """Return the syntax tree of a file that sets the values, which InfluxDB puts before a query."""
     return {"type": "File", "package": None, "imports": [], "body": [_option(*named) for named in values.items()]}
 
 

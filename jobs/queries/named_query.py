@@ -1,4 +1,4 @@
-"""A named query: a file beside this one, whose first comment says what it answers and what it is given."""
+"""A named query: a file beside this one, whose first comment says what it answers and its parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORDS: Final = re.compile(r"in words: (\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a query is given.
+    """A parameter of a query.
 
     Attributes:
         name: as the query calls it.
@@ -47,7 +47,7 @@ class Parameter:
         return self.default is None and self.kind != "strings"
 
     def value(self, texts: list[str] | None) -> Value:
-        """What it is, given what was typed; None where nothing was.
+        """Return its value from what was typed; None stands for nothing, which is the default.
 
         Raises:
             ValueError: says what it must be.
@@ -69,8 +69,8 @@ class Query:
     Attributes:
         name: of its file.
         title: what it answers, in one line.
-        about: the same at length.
-        parameters: what it is given beside the bucket.
+        about: the same at length, in one paragraph.
+        parameters: without the bucket.
         columns: of its answer, in order.
         words: what the columns begin with that are put into words, in the column `why`; None where there are none.
         text: the file, whole.
@@ -85,7 +85,7 @@ class Query:
     text: str
 
     def values(self, given: Mapping[str, list[str]], bucket: str) -> dict[str, Value]:
-        """The value of every parameter, by name, the bucket first.
+        """Return the value of every parameter, by name, the bucket first.
 
         Args:
             given: parameter → what was typed for it, each time that it was.
@@ -111,7 +111,7 @@ class Query:
         return values
 
     def filled(self, values: Mapping[str, Value]) -> str:
-        """The query with its values written into it, to be pasted elsewhere."""
+        """Return the query with its values written into it, to be pasted elsewhere."""
         body = self.text[len(_header(self.text)) :].strip("\n")
         imports = re.match(r'(?:import "[^"\n]*"\n)*', body)
         end = imports.end() if imports else 0
@@ -122,7 +122,7 @@ class Query:
 
 
 def parse(name: str, text: str) -> Query:
-    """A query from its file.
+    """Return the query of a file.
 
     Raises:
         ValueError: the first comment does not say what it must.
@@ -145,14 +145,14 @@ def parse(name: str, text: str) -> Query:
 
 @cache
 def queries() -> Mapping[str, Query]:
-    """Every named query by its name, in alphabetical order."""
+    """Return every named query by its name, in alphabetical order."""
     files = [file for file in resources.files(__package__).iterdir() if file.name.endswith(".flux")]
     found = [parse(file.name.removesuffix(".flux"), file.read_text("utf-8")) for file in files]
     return MappingProxyType({query.name: query for query in sorted(found, key=lambda query: query.name)})
 
 
 def named(name: str) -> Query:
-    """The query of a name.
+    """Return the query of a name.
 
     Raises:
         ConfigError: there is none; lists those that there are.
@@ -163,18 +163,18 @@ def named(name: str) -> Query:
 
 
 def assigns(text: str, name: str) -> bool:
-    """Whether a query sets a name by itself, at the beginning of a line."""
+    """Return whether a query sets a name by itself, at the beginning of a line."""
     return re.search(rf"^(?:option\s+)?{name}\s*=(?![=~>])", text, re.MULTILINE) is not None
 
 
 def _header(text: str) -> str:
-    """The first comment of a file."""
+    """Return the first comment of a file."""
     match = re.match(r"(?://.*\n)*", text)
     return match[0] if match else ""
 
 
 def signature(parameters: Sequence[Parameter]) -> str:
-    """What a query is given, in one line: what must be given first."""
+    """Return the parameters of a query in one line: required ones as they are, others in brackets."""
     shown = [
         each.name if each.required else f"[{each.name}{'…' if each.kind == 'strings' else f'={each.default}'}]"
         for each in parameters

@@ -48,7 +48,7 @@ class Limited:
 
 
 def as_table(rows: Iterable[Row]) -> Iterator[str]:
-    """Blocks of lines for a terminal, one after the other; each has its own header."""
+    """Yield tables for a terminal, of at most `BLOCK` rows; each has its own header."""
     for columns, group in groupby(rows, lambda row: row.columns):
         header = [printable(name) for name in columns]
         while block := list(islice(group, BLOCK)):
@@ -57,7 +57,7 @@ def as_table(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def as_csv(rows: Iterable[Row], shown: Callable[[str], str] = str) -> Iterator[str]:
-    """Lines of CSV. Where the columns change there is an empty line and another header, as in Flux's own.
+    """Yield lines of CSV. Where the columns change there is an empty line and another header, as in Flux's own.
 
     Args:
         rows: what to write.
@@ -72,7 +72,7 @@ def as_csv(rows: Iterable[Row], shown: Callable[[str], str] = str) -> Iterator[s
 
 
 def as_json(rows: Iterable[Row]) -> Iterator[str]:
-    """The pieces of a JSON list: an object a row. What is no number in JSON, NaN and the infinities, is null."""
+    """Yield the pieces of a JSON list: an object a row. NaN and the infinities, which JSON lacks, are null."""
     between = "[\n  "
     for row in rows:
         cells = (None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row.cells)
@@ -82,14 +82,14 @@ def as_json(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def in_order(rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[Row]:
-    """The rows with these columns, whatever the order that the server sent them in."""
+    """Yield the rows with these columns, whatever the order that the server sent them in."""
     for row in rows:
         cells = dict(zip(row.columns, row.cells, strict=True))
         yield Row(columns, tuple(cells.get(name) for name in columns))
 
 
-def with_causes(rows: Iterable[Row], prefix: str) -> Iterator[Row]:
-    """The rows with one more column, `why`: the causes of an anomaly in words, the largest first.
+def with_explanations(rows: Iterable[Row], prefix: str) -> Iterator[Row]:
+    """Yield the rows with one more column, `why`: the causes of an anomaly in words, the largest first.
 
     Args:
         rows: some.

@@ -1,4 +1,4 @@
-"""What `--param` gives: its text taken apart, and the types of values that no query declares. Pure."""
+"""Parses the items of `--param`. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.queries.flux_values import READERS, Value, guessed, read
+from gatewatch.jobs.queries.flux_values import READERS, Value, guess, read
 from gatewatch.jobs.text import printable
 
 _ITEM: Final = re.compile(r"([A-Za-z_]\w*)(?::(\w+))?=(.*)", re.ASCII | re.DOTALL)
@@ -17,8 +17,8 @@ _TAKEN: Final = frozenset(
 """Words of Flux itself."""
 
 
-def given(items: Sequence[str]) -> dict[str, list[str]]:
-    """Name → the texts that were given for it, of items NAME=VALUE.
+def parse_items(items: Sequence[str]) -> dict[str, list[str]]:
+    """Return name → the texts that were given for it, from items NAME=VALUE.
 
     Raises:
         ConfigError: an item has another form.
@@ -32,8 +32,8 @@ def given(items: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def typed(items: Sequence[str]) -> dict[str, Value]:
-    """Name → value, of items NAME:TYPE=VALUE or NAME=VALUE, whose type is the first that fits; see `guessed`.
+def parse_typed_items(items: Sequence[str]) -> dict[str, Value]:
+    """Name → value, of items NAME:TYPE=VALUE or NAME=VALUE, whose type is the first that fits; see `guess`.
 
     Raises:
         ConfigError: an item has another form, its type is unknown, its text is none of it, or its name was given twice.
@@ -49,7 +49,7 @@ def typed(items: Sequence[str]) -> dict[str, Value]:
         if known is not None and not (kind == "strings" and isinstance(known, list)):
             raise ConfigError(f"--param {_short(item)}: {name} was given before; a list is {name}:strings=VALUE, again")
         try:
-            value = guessed(text) if kind is None else read(kind, [text])
+            value = guess(text) if kind is None else read(kind, [text])
         except ValueError as problem:
             raise ConfigError(f"--param {_short(item)}: {problem}") from None
         found[name] = [*known, text] if isinstance(known, list) else value

@@ -1,4 +1,4 @@
-"""What InfluxDB is to hold, from the environment."""
+"""The desired state of InfluxDB, from the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_SECONDS: Final = 100 * 365 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What InfluxDB is to hold.
+    """The desired state of an InfluxDB.
 
     Attributes:
         url: where it is.
@@ -52,7 +52,7 @@ class DesiredState:
 
 
 def desired_state(environment: Mapping[str, str]) -> DesiredState:
-    """What the environment asks for.
+    """Read the desired state from the environment.
 
     Raises:
         ConfigError: a variable is missing or cannot be used; names it.

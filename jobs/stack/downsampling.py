@@ -49,7 +49,7 @@ points |> filter(fn: (r) => r._field =~ /{last}/) |> hourly(fn: last)
 
 
 def hourly_task(source: str, target: str, org: str) -> str:
-    """The Flux of the task. Measurements, tags and fields keep their names, so that a query reads alike in both
+    """Return the Flux of the task. Measurements, tags and fields keep their names, so that a query reads alike in both
     buckets; a point's time is the beginning of its hour.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is still to be done, from what is wanted and what is there: pure functions."""
+"""What is still to be done, from the desired state and what is there: pure functions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MakeToken:
 
 
 def bucket_steps(wanted: Mapping[str, int], there: Mapping[str, Bucket]) -> list[MakeBucket | KeepFor]:
-    """What is to be done with the buckets.
+    """Return what is to be done with the buckets.
 
     Args:
         wanted: name → seconds that it keeps points.
@@ -86,14 +86,14 @@ def bucket_steps(wanted: Mapping[str, int], there: Mapping[str, Bucket]) -> list
 
 
 def task_steps(flux: str, there: Sequence[Task]) -> list[MakeTask]:
-    """What is to be done with the task. One that somebody made inactive stays so."""
+    """Return what is to be done with the task. One that somebody made inactive stays so."""
     if not there:
         return [MakeTask(flux)]
     return [MakeTask(flux, task.id) for task in there[:1] if task.flux.strip() != flux.strip()]
 
 
 def token_permissions(bucket: str, history: str) -> dict[str, Permissions]:
-    """Who needs which token: name → the least that it must allow, from the ids of the buckets."""
+    """Return the least permissions of each token: its name → permissions, from the ids of the buckets."""
     return {
         "collector": frozenset({("write", bucket)}),
         "jobs": frozenset({("read", bucket), ("write", bucket)}),
@@ -104,7 +104,7 @@ def token_permissions(bucket: str, history: str) -> dict[str, Permissions]:
 def token_steps(
     wanted: Mapping[str, Permissions], there: Mapping[str, Sequence[Grant]], accepted: frozenset[str]
 ) -> list[MakeToken]:
-    """What is to be done with the tokens.
+    """Return what is to be done with the tokens.
 
     Args:
         wanted: name → what it may do.

@@ -41,7 +41,7 @@ class Server:
         self._nobody.close()
 
     def is_new(self) -> bool:
-        """Whether nobody has set it up yet."""
+        """Return whether nobody has set the server up yet."""
         return bool(self._ask("GET", "/api/v2/setup", client=self._nobody, take="allowed"))
 
     def onboard(self) -> None:
@@ -57,7 +57,7 @@ class Server:
         )
 
     def organisation(self) -> str:
-        """The organisation's id.
+        """Return the organisation's id.
 
         Raises:
             ConfigError: the owner is not let in, or there is no such organisation.
@@ -81,7 +81,7 @@ class Server:
         return str(there[desired.org])
 
     def buckets(self, org: str) -> dict[str, Bucket]:
-        """Those that are wanted and there: name → what each is like."""
+        """Return the buckets that are wanted and there, by name."""
         found = {}
         for name in self._desired.retentions:
             try:
@@ -104,7 +104,7 @@ class Server:
         self._ask("PATCH", f"/api/v2/buckets/{bucket}", {"retentionRules": _rules(retention_s)})
 
     def tasks(self, org: str, name: str) -> list[Task]:
-        """The tasks of a name."""
+        """Return the tasks of a name."""
         tasks = self._ask("GET", "/api/v2/tasks", take="tasks", orgID=org, name=name, limit=_PAGE)
         return [Task(task["id"], task["flux"]) for task in tasks or ()]
 
@@ -117,7 +117,7 @@ class Server:
         self._ask("PATCH", f"/api/v2/tasks/{task}", {"flux": flux})
 
     def grants(self, org: str) -> dict[str, list[Grant]]:
-        """The authorizations that were made here: the token's name → each."""
+        """Return the authorizations that a set-up has made: name of the token → each."""
         found: dict[str, list[Grant]] = defaultdict(list)
         for each in self._ask("GET", "/api/v2/authorizations", take="authorizations", orgID=org):
             name = str(each.get("description", ""))
@@ -142,7 +142,7 @@ class Server:
         self._ask("DELETE", f"/api/v2/authorizations/{grant}")
 
     def accepts(self, token: str) -> bool:
-        """Whether a token is one of the server's, whatever it may do."""
+        """Return whether a token is one of the server's, whatever it may do."""
         client = Client(self._desired.url, token=token, timeout=TIMEOUT_S)
         try:
             self._ask("GET", "/api/v2/buckets", client=client, limit=1)

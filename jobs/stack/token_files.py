@@ -16,12 +16,12 @@ _OWNER_READS: Final = 0o400
 
 
 def token_path(folder: Path, name: str) -> Path:
-    """Where the token of a name lies."""
+    """Return the file of a token."""
     return folder / name / f"{name}.token"
 
 
 def read_token(folder: Path, name: str) -> str | None:
-    """The token in the file; None where there is none that could be one.
+    """Return the token in the file; None where it holds none.
 
     Raises:
         ConfigError: the file cannot be read.

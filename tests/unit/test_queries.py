@@ -18,11 +18,11 @@ from gatewatch.collector.store.influxdb.annotated_csv import QueryFailed
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.queries.answer import Row, rows
 from gatewatch.jobs.queries.client import placed
-from gatewatch.jobs.queries.flux_values import READERS, Duration, Instant, guessed, literal, read
+from gatewatch.jobs.queries.flux_values import READERS, Duration, Instant, guess, literal, read
 from gatewatch.jobs.queries.named_query import named, parse, queries, signature
-from gatewatch.jobs.queries.output import BLOCK, Limited, as_csv, as_json, as_table, in_order, with_causes
-from gatewatch.jobs.queries.parameters import given as taken_apart
-from gatewatch.jobs.queries.parameters import typed
+from gatewatch.jobs.queries.output import BLOCK, Limited, as_csv, as_json, as_table, in_order, with_explanations
+from gatewatch.jobs.queries.parameters import parse_items as taken_apart
+from gatewatch.jobs.queries.parameters import parse_typed_items
 from gatewatch.jobs.thresholds import UPDATE_FAST, UPDATE_SLOW
 
 DAY = 86_400 * 10**9
@@ -94,8 +94,8 @@ def test_a_number_that_is_shown_is_read_again(number):
     ],
 )  # fmt: skip
 def test_a_type_is_guessed(text, value):
-    assert guessed(text) == value
-    assert type(guessed(text)) is type(value)
+    assert guess(text) == value
+    assert type(guess(text)) is type(value)
 
 
 class TestGiven:
@@ -105,18 +105,18 @@ class TestGiven:
         }  # fmt: skip
 
     def test_types_of_queries_of_ones_own(self):
-        found = typed(["a=5", "b:string=5", "c:strings=x", "c:strings=y", "d:float=5", "e:time=now"])
+        found = parse_typed_items(["a=5", "b:string=5", "c:strings=x", "c:strings=y", "d:float=5", "e:time=now"])
         assert found == {"a": 5, "b": "5", "c": ["x", "y"], "d": 5.0, "e": Instant()}
         assert isinstance(found["d"], float)
 
     @pytest.mark.parametrize("item", ["run", "=a", "1a=b", "a b=c", "é=1", "", "a:b:c=d", "\x1b=x"])
     def test_what_has_another_form(self, item):
-        for function in (taken_apart, typed):
+        for function in (taken_apart, parse_typed_items):
             with pytest.raises(ConfigError, match=r"^--param .*: must be NAME=VALUE, such as run=goog-1$"):
                 function([item])
 
     def test_what_is_no_text(self):
-        for function in (taken_apart, typed):
+        for function in (taken_apart, parse_typed_items):
             with pytest.raises(ConfigError, match=r"^--param run=\\udcff: is not UTF-8"):
                 function(["run=\udcff"])
 
@@ -132,7 +132,7 @@ class TestGiven:
     )
     def test_what_cannot_be_a_value(self, items, problem):
         with pytest.raises(ConfigError, match=f"^--param .*{problem}"):
-            typed(items)
+            parse_typed_items(items)
 
     def test_a_named_query_declares_its_types(self):
         with pytest.raises(ConfigError, match="a named query declares its types; give step=VALUE"):
@@ -375,7 +375,7 @@ class TestPrinted:
             Row(("gate", "why_entropy", "why_collapsed", "why_x"), ("forget", -9.0, 2.0, None)),
             Row(("gate",), ("input",)),
         ]
-        first, second = with_causes(told, "why_")
+        first, second = with_explanations(told, "why_")
         assert first.columns[-1] == second.columns[-1] == "why"
         assert first.cells[-1] == (
             "the gate went fully open or shut (collapsed); its activations gather at few values (entropy, 9× its usual)"

@@ -23,12 +23,12 @@ _NAMES: Final[Mapping[type, str]] = {kind: name for name, kind in _TYPES.items()
 
 
 def identifier(name: str) -> str:
-    """A name as InfluxQL reads it, whatever it holds."""
+    """Return a name quoted for InfluxQL, whatever it holds."""
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def field_types(parts: Iterable[Part]) -> dict[str, type]:
-    """Field name → type, from the answer to SHOW FIELD KEYS."""
+    """Return field name → type, from the answer to SHOW FIELD KEYS."""
     found: dict[str, str] = {}
     for part in parts:
         for name, kind in part["values"]:
@@ -37,7 +37,7 @@ def field_types(parts: Iterable[Part]) -> dict[str, type]:
 
 
 def all_types(parts: Iterable[Part]) -> list[tuple[str, type]]:
-    """Each field with each type that it has in some shard, from the answer to SHOW FIELD KEYS.
+    """Return each field with each type that it has in some shard, from the answer to SHOW FIELD KEYS.
 
     One that has floats and integers has floats alone: InfluxDB gives the ones as the others too, whichever is asked.
     """
@@ -49,8 +49,7 @@ def all_types(parts: Iterable[Part]) -> list[tuple[str, type]]:
 
 
 def select(measurement: str, fields: Iterable[tuple[str, type]], clause: str, function: str = "") -> str:
-    """The statement that gives these fields, or what a function makes of each, of the points that a clause keeps, by
-    series."""
+    """Return the statement that selects fields, or a function of each, of the points that a clause keeps, by series."""
     columns = ", ".join(f"{function}({identifier(name)}::{_NAMES[kind]})" for name, kind in fields)
     return f"SELECT {columns} FROM {identifier(measurement)} {clause} GROUP BY *"  # noqa: S608 - names are quoted, values bound
 
@@ -58,7 +57,7 @@ def select(measurement: str, fields: Iterable[tuple[str, type]], clause: str, fu
 def where(
     run: str | None, start: Time | None, stop: Time | None, tags: Mapping[str, str] | None
 ) -> tuple[str, dict[str, str]]:
-    """The clause that keeps the points asked for, see `Store.read`, and the values bound in it."""
+    """Return the clause that keeps the points asked for, see `Store.read`, and the values bound in it."""
     wanted = dict(tags or {}) | ({} if run is None else {"run": run})
     conditions = [f"{identifier(name)}::tag = $v{i}" for i, name in enumerate(wanted)]
     if start is not None:
@@ -70,7 +69,7 @@ def where(
 
 
 def blocks(parts: Iterable[Part], types: Mapping[str, type]) -> Iterator[Block]:
-    """The points of the answer to `select`."""
+    """Yield the points of the answer to `select`."""
     tags: list[Mapping[str, str]] = []
     sizes: list[int] = []
     rows: list[Sequence[FieldValue | None]] = []

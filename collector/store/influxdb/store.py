@@ -202,7 +202,7 @@ class InfluxStore:
         return []
 
     def _isolate(self, lines: list[bytes], refused: Refused) -> list[tuple[bytes, str]]:
-        """Of lines that were refused together, those that are wrong: InfluxDB says how many at least, never which.
+        """Find the wrong lines among those that were refused together: InfluxDB says how many at least, never which.
 
         Writing the others again does no harm.
         """

@@ -53,7 +53,7 @@ _TRIGGERS: Final = (
 
 
 def is_at_rest(path: Path) -> bool:
-    """Whether nobody writes the file and this process cannot: another user's, in a folder that may only be read.
+    """Return whether nobody writes the file and this process cannot: another user's, in a folder that may only be read.
 
     SQLite cannot read it unless it is told that it does not change: WAL wants to make files beside it.
     """
@@ -61,7 +61,7 @@ def is_at_rest(path: Path) -> bool:
 
 
 def open_file(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
-    """A connection to the store's file, which is made where there is none. Transactions are begun by hand.
+    """Return a connection to the store's file, which is made where there is none. Transactions are begun by hand.
 
     Args:
         path: the file, from the root.
@@ -88,7 +88,7 @@ def open_file(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait for others here, whatever its busy timeout: several processes may be first at once."""
+    """Switch to WAL, with retries: SQLite does not wait for others here, whatever its busy timeout."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:

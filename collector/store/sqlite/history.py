@@ -98,7 +98,7 @@ class SqliteHistory:
     def _chunks(
         self, measurement: str, run: str, times: tuple[int, int], series: Mapping[str, str] | None
     ) -> Iterator[tuple[dict[str, str], list[int], list[dict[str, float | int | bool | str]]]]:
-        """Tags, times and fields of some points at a time; the tags of a series are always the same mapping."""
+        """Yield tags, times and fields of some points at a time; the tags of a series are always the same mapping."""
         for series_id, text in self._ask(_SERIES, measurement, run):
             tags = json.loads(text)
             if series is not None and tags != series:

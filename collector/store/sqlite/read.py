@@ -1,4 +1,4 @@
-"""What is asked of a SQLite store's file, over a connection that is in a transaction."""
+"""Reads points of a SQLite store's file, over a connection that is in a transaction."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def define_functions(connection: sqlite3.Connection) -> None:
 
 
 def span(start: Time | None, stop: Time | None) -> tuple[int, int]:
-    """From this nanosecond, to before that one."""
+    """Return the bounds of a read in nanoseconds: from the first, to before the second."""
     return -(2**63) if start is None else nanoseconds(start), 2**63 - 1 if stop is None else nanoseconds(stop)
 
 
 def field_types(connection: sqlite3.Connection, measurement: str) -> dict[str, type]:
-    """Field name → type."""
+    """Return field name → type."""
     rows = connection.execute("SELECT name, type FROM fields WHERE measurement = ?", (measurement,))
     return {name: _KINDS[kind] for name, kind in rows}
 
@@ -47,7 +47,7 @@ def field_types(connection: sqlite3.Connection, measurement: str) -> dict[str, t
 def series(
     connection: sqlite3.Connection, measurement: str, run: str | None, tags: Mapping[str, str] | None
 ) -> list[Series]:
-    """The series of a measurement that have these tags."""
+    """Return the series of a measurement that have these tags."""
     wanted = dict(tags or {}) | ({} if run is None else {"run": run})
     query, values = "SELECT id, tags FROM series WHERE measurement = ?", [measurement]
     if "run" in wanted:
@@ -63,7 +63,7 @@ def blocks(
     types: Mapping[str, type],
     fields: Collection[str] | None,
 ) -> Iterator[Block]:
-    """The points of these series, with those of these fields that they have."""
+    """Yield the points of some series, with those of the fields that they have."""
     tags: list[Mapping[str, str]] = []
     sizes: list[int] = []
     rows: list[tuple[int, str]] = []
@@ -81,7 +81,7 @@ def blocks(
 
 
 def count(connection: sqlite3.Connection, found: Sequence[Series], times: tuple[int, int], field: str) -> int:
-    """How many points of these series have a field."""
+    """Count the points of some series that have a field."""
     query = f"SELECT count(*) {WITHIN} AND has(fields, ?)"
     return sum(connection.execute(query, (series_id, *times, field)).fetchone()[0] for series_id, _ in found)
 
@@ -89,7 +89,7 @@ def count(connection: sqlite3.Connection, found: Sequence[Series], times: tuple[
 def tallies(
     connection: sqlite3.Connection, measurement: str, field: str, counted: Counted
 ) -> dict[str, tuple[int, int]]:
-    """What `Store.tallies` promises.
+    """Return what `Store.tallies` promises.
 
     Args:
         counted: of last time, and is brought up to date: only series that were written since are read.
@@ -105,7 +105,7 @@ def tallies(
 def series_tallies(
     connection: sqlite3.Connection, measurement: str, field: str, run: str, counted: Counted
 ) -> list[Tally]:
-    """What `Store.series` promises; `counted` as in `tallies`."""
+    """Return what `Store.series` promises; `counted` as in `tallies`."""
     tags = dict(series(connection, measurement, run, None))
     found = _tallied(connection, measurement, field, run, counted)
     return [Tally(tags[series_id], points, newest) for series_id, _, points, newest in found]
@@ -114,7 +114,7 @@ def series_tallies(
 def _tallied(
     connection: sqlite3.Connection, measurement: str, field: str, run: str | None, counted: Counted
 ) -> Iterator[tuple[int, str, int, int]]:
-    """Of each series with such points: its id, its run, how many there are, and the newest one's time."""
+    """Yield of each series with such points: its id, its run, how many there are, and the time of the newest."""
     query = "SELECT count(*), max(time) FROM points WHERE series_id = ? AND has(fields, ?)"
     listed, values = "SELECT id, run, {} FROM series WHERE measurement = ?", [measurement]
     if run is not None:
@@ -129,7 +129,7 @@ def _tallied(
 
 
 def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[RunEvent]]:
-    """The first event `started` of every phase of a run that has one; the last event of every phase of a run."""
+    """Return the first event `started` and the last event of every phase of a run."""
     query = (
         "SELECT run, ifnull(tags ->> '$.phase', '') AS phase, {}(time), fields"
         " FROM series JOIN points ON series_id = id WHERE measurement = ? AND run != '' AND {} GROUP BY run, phase"
@@ -145,7 +145,7 @@ def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[Run
 
 
 def _has(text: str, field: str) -> bool:
-    """Whether a point has a field, by the text of its JSON object, without parsing it wherever that can be."""
+    """Return whether a point has a field, by the text of its JSON object, mostly without parsing it."""
     name = f'"{field}":'
     if '"' in field or "\\" in field or field.startswith((",", ":", "}")):  # text that may also be elsewhere
         return field in orjson.loads(text)

@@ -249,7 +249,7 @@ class SqliteStore:
 
     @contextmanager
     def _errors(self, otherwise: type[ConfigError] | type[WriteUnavailable]) -> Iterator[None]:
-        """SQLite's errors as the design's: what passes is worth another try, what does not is configuration."""
+        """Turn errors of SQLite into those of a store: transient ones are worth a retry, others are `otherwise`."""
         try:
             yield
         except sqlite3.OperationalError as error:
