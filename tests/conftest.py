@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.store import InfluxStore
+from tests.declared_fields import declared_fields, watch_points  # noqa: F401 - a fixture for every test
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,7 @@ _spools = count()
 
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # not by the clock
 settings.load_profile("tests")
+watch_points()
 
 # TensorFlow and Triton each bring an LLVM, and a process that loads both aborts. torch does without Triton on a CPU.
 sys.modules["triton"] = None  # type: ignore[assignment]  # which makes its import fail

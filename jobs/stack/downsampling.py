@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from gatewatch.collector.schema import (
-    GATE_DERIVED,
-    GATE_SCORES,
-    GATE_STATS,
-    GATE_TIME,
-    GATE_UNITS,
-    LAYER_UPDATES,
-    TRAIN_METRICS,
-)
+from gatewatch.collector.schema import SCHEMA, hourly_fields
 
 TASK: Final = "Gatewatch hourly"
 LOOK_BACK_HOURS: Final = 25
 """Each run looks at so many whole hours, and writes them again: what came late, such as after a day without a network,
 is in the aggregates too. What is older when it comes is not."""
 
-_MEASUREMENTS: Final = (GATE_STATS, GATE_UNITS, GATE_TIME, LAYER_UPDATES, TRAIN_METRICS, GATE_DERIVED, GATE_SCORES)
-# A score or a count is of interest where it was worst; where a training had come to, at its last; all else on average.
-_WORST: Final = r"^(anomaly_score|anomalous|nan_count|inf_count|dead_units)$"
-_LAST: Final = r"^(step|epoch)$"
-_TEXT: Final = r"^model_id$"
+_MEASUREMENTS: Final = [name for name, fields in SCHEMA.items() if any(field.hourly for field in fields)]
+_TEXTS: Final = [field.name for name in _MEASUREMENTS for field in SCHEMA[name] if field.type is str]
 
 _FLUX: Final = """\
 // Written by Gatewatch's set-up, which puts it back where it was changed; to do without it make the task inactive.
@@ -63,7 +53,11 @@ def hourly_task(source: str, target: str, org: str) -> str:
         target=target,
         org=org,
         measurements="|".join(_MEASUREMENTS),
-        worst=_WORST,
-        last=_LAST,
-        text=_TEXT,
+        worst=_pattern(hourly_fields("max")),
+        last=_pattern(hourly_fields("last")),
+        text=_pattern(_TEXTS),
     )
+
+
+def _pattern(names: Iterable[str]) -> str:
+    return f"^({'|'.join(names)})$"

@@ -20,9 +20,11 @@ from gatewatch.collector.schema import (
     check_run,
     check_tags,
     clean_name,
+    hourly_fields,
     name_problem,
     path_name,
     point_problem,
+    undeclared,
 )
 
 text = st.text() | st.text(st.characters())
@@ -178,3 +180,43 @@ def test_a_field_of_another_type_is_refused(value: FieldValue) -> None:
 
 def test_a_point_with_every_type_passes() -> None:
     assert point_problem(Point("m", {"a": "b", "none": ""}, {"f": 1.0, "i": 1, "b": True, "s": ""}, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("measurement", "field", "value", "problem"),
+    [
+        ("gate_stats", "kurtosis", 1.0, "no row of gate_stats declares the field 'kurtosis'"),
+        ("gate_stats", "mean", 1, "gate_stats.mean is declared as float, not as int"),
+        ("gate_stats", "dead_units", True, "gate_stats.dead_units is declared as int, not as bool"),
+        ("gate_units", "u64", 1.0, "no row of gate_units declares the field 'u64'"),
+        ("train_metrics", "nan_count", 1.0, "train_metrics.nan_count is declared as int, not as float"),
+        ("gate_statistics", "mean", 1.0, "no row declares the measurement 'gate_statistics'"),
+    ],
+)
+def test_a_field_that_no_row_declares_is_named(measurement: str, field: str, value: FieldValue, problem: str) -> None:
+    assert undeclared(Point(measurement, {}, {field: value}, 0)) == problem
+
+
+@pytest.mark.parametrize(
+    ("measurement", "field", "value"),
+    [
+        ("gate_stats", "hist_19", 0.5),
+        ("gate_units", "u063", 0.5),
+        ("gate_time", "t000", 0.5),
+        ("gate_scores", "why_gradient_norm", 0.0),
+        ("train_metrics", "whatever the framework\nlogs", 0.5),
+        ("alert_events", "delivered", True),
+    ],
+)
+def test_families_of_fields_are_declared_by_a_pattern(measurement: str, field: str, value: FieldValue) -> None:
+    assert undeclared(Point(measurement, {}, {field: value}, 0)) is None
+
+
+def test_an_hour_keeps_one_value_of_a_field_whatever_measurement_it_is_in() -> None:
+    kept = [*hourly_fields("mean"), *hourly_fields("max"), *hourly_fields("last")]
+    assert len(kept) == len(set(kept))
+
+
+def test_an_hour_keeps_the_worst_score_and_the_last_step() -> None:
+    assert set(hourly_fields("max")) == {"anomaly_score", "anomalous", "nan_count", "inf_count", "dead_units"}
+    assert set(hourly_fields("last")) == {"step", "epoch"}

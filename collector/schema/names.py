@@ -1,96 +1,22 @@
-"""Every measurement, tag and field name, once; the point itself; and what a name may contain."""
+"""What a run, a tag, a layer or a path may be called, and how a name becomes one that every store can hold."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
 
-GATE_STATS: Final = "gate_stats"
-GATE_UNITS: Final = "gate_units"
-GATE_TIME: Final = "gate_time"
-LAYER_UPDATES: Final = "layer_updates"
-TRAIN_METRICS: Final = "train_metrics"
-RUNS: Final = "runs"
-COLLECTOR_HEALTH: Final = "collector_health"
-GATE_DERIVED: Final = "gate_derived"
-GATE_SCORES: Final = "gate_scores"
-JOBS_HEALTH: Final = "jobs_health"
-ALERT_EVENTS: Final = "alert_events"
-BASELINES: Final = "baselines"
-
-HEARTBEAT_SECONDS: Final = 30.0
-"""How often a run says that it lives."""
 PHASES: Final = ("train", "validation", "backtest", "live")
-
-HISTOGRAM_BINS: Final = 20
-HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))
-GATE_STATS_FIELDS: Final = (
-    "mean",
-    "std",
-    "p05",
-    "p50",
-    "p95",
-    "saturated_low",
-    "saturated_high",
-    "entropy",
-    "zero_crossing_rate",
-    "dead_units",
-    "nan_count",
-    "inf_count",
-    *HISTOGRAM_FIELDS,
-    "step",
-    "epoch",
-)
-LAYER_UPDATES_FIELDS: Final = (
-    "gradient_norm",
-    "gradient_norm_clipped",
-    "weight_norm",
-    "update_norm",
-    "update_ratio",
-    "update_frequency",
-    "optimizer_steps",
-    "zero_count",
-    "nan_count",
-    "inf_count",
-    "step",
-)
-MAX_PROFILE: Final = 64
-"""The most fields of `gate_units` (units or groups of units) and of `gate_time` (positions or bins of them)."""
 MAX_NAME_BYTES: Final = 512
-MAX_TEXT_BYTES: Final = 2**20
-"""The longest text that InfluxDB takes as a field."""
 MAX_USER_TAGS: Final = 8
 """A user's own tags multiply the series of a run: a few describe it, many are data."""
 
 # Names that the points carry themselves, and names that InfluxDB keeps for itself.
 OWN_TAGS: Final = frozenset({"run", "phase", "layer", "gate", "param", "detector", "job", "rule"})
 RESERVED_NAMES: Final = frozenset({"time", "_time", "_field", "_measurement", "_value", "_start", "_stop"})
-
-FieldValue = float | int | bool | str
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One row of the store. Measurement, tags and time identify it.
-
-    Attributes:
-        measurement: one of the names above.
-        tags: tag name → value. An empty value is no tag.
-        fields: field name → value, at least one. Python's own types only: a numpy scalar is converted first.
-        time: nanoseconds since the Unix epoch.
-    """
-
-    measurement: str
-    tags: Mapping[str, str]
-    fields: Mapping[str, FieldValue]
-    time: int
-
 
 _LOST_BACKSLASH = re.compile(r'\\(?=[,= "])')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -186,44 +112,7 @@ def path_name(name: str) -> str:
     return safe if safe and safe == name else f"{safe or 'run'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def point_problem(point: Point) -> str | None:
-    """Why no store can hold a point as it is; None where every store can."""
-    if problem := name_problem(point.measurement) or _backslash_problem(point.measurement):
-        return f"measurement {point.measurement!r} {problem}"
-    if point.measurement.startswith("#"):
-        return f"measurement {point.measurement!r} must not start with #, which InfluxDB takes for a comment"
-    for key, text in point.tags.items():
-        if text != "" and (problem := _key_problem(key) or name_problem(text)):
-            return f"{point.measurement}: tag {key!r}={text!r} {problem}"
-    if not point.fields:
-        return f"{point.measurement}: a point needs at least one field"
-    for key, value in point.fields.items():
-        if problem := _key_problem(key) or _backslash_problem(key) or _value_problem(value):
-            return f"{point.measurement}: field {key!r} {problem}"
-    if not -(2**63) + 2 <= point.time < 2**63 - 1:
-        return f"{point.measurement}: time {point.time} is beyond nanoseconds in 64 bits"
-    return None
-
-
-def _key_problem(key: str) -> str | None:
-    return "is a name that InfluxDB keeps for itself" if key in RESERVED_NAMES else name_problem(key)
-
-
-def _backslash_problem(name: str) -> str | None:
+def backslash_problem(name: str) -> str | None:
+    """Return why a name with a backslash cannot be a measurement or a field key; None where it can."""
     lost = _LOST_BACKSLASH.search(name)
     return "must not have a backslash before a comma, an equals sign, a space or a quote" if lost else None
-
-
-def _value_problem(value: object) -> str | None:
-    if isinstance(value, float):
-        finite = math.isfinite(value)
-        return None if finite else f"is {value}; count it in nan_count or inf_count instead"
-    if isinstance(value, int):
-        return None if -(2**63) <= value < 2**63 else f"is {value}, beyond 64 bits"
-    if not isinstance(value, str):
-        return f"is of type {type(value).__name__}; use float, int, bool or str"
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        return "has a lone surrogate, which is no text"
-    return None if size <= MAX_TEXT_BYTES else f"is text of {size} bytes, at most {MAX_TEXT_BYTES} can be stored"

@@ -1,0 +1,164 @@
+"""Every measurement and every field, once: its type, its unit, and what an hour of it becomes.
+
+A point that any part of Gatewatch makes has only fields that a row here declares: the tests hold every writer to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Final, Literal
+
+from gatewatch.collector.schema.point import Point
+
+GATE_STATS: Final = "gate_stats"
+GATE_UNITS: Final = "gate_units"
+GATE_TIME: Final = "gate_time"
+LAYER_UPDATES: Final = "layer_updates"
+TRAIN_METRICS: Final = "train_metrics"
+RUNS: Final = "runs"
+COLLECTOR_HEALTH: Final = "collector_health"
+GATE_DERIVED: Final = "gate_derived"
+GATE_SCORES: Final = "gate_scores"
+JOBS_HEALTH: Final = "jobs_health"
+ALERT_EVENTS: Final = "alert_events"
+BASELINES: Final = "baselines"
+
+HEARTBEAT_SECONDS: Final = 30.0
+"""How often a run says that it lives."""
+HISTOGRAM_BINS: Final = 20
+HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))
+MAX_PROFILE: Final = 64
+"""The most fields of `gate_units` (units or groups of units) and of `gate_time` (positions or bins of them)."""
+
+Hourly = Literal["mean", "max", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a measurement, or a family of fields.
+
+    Attributes:
+        name: as it is stored; of a family a pattern of `fnmatch`, such as `u[0-9][0-9][0-9]` or `why_*`.
+        type: of its values: float, int, bool or str.
+        unit: of its values, for people; empty for a plain number.
+        hourly: what the hourly aggregates keep of an hour: the mean, the largest or the last value; None where the
+            measurement or the field is not aggregated.
+    """
+
+    name: str
+    type: type
+    unit: str = ""
+    hourly: Hourly | None = None
+
+
+def _floats(unit: str, *names: str) -> list[Field]:
+    return [Field(name, float, unit, "mean") for name in names]
+
+
+def _worst(*names: str) -> list[Field]:
+    return [Field(name, int, "values", "max") for name in names]
+
+
+_STEP: Final = Field("step", int, "steps", "last")
+_EPOCH: Final = Field("epoch", int, "epochs", "last")
+_NOT_FINITE: Final = _worst("nan_count", "inf_count")
+
+SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
+    {
+        GATE_STATS: (
+            *_floats("", "mean", "std", "p05", "p50", "p95"),
+            *_floats("share", "saturated_low", "saturated_high"),
+            *_floats("bits", "entropy"),
+            *_floats("share", "zero_crossing_rate"),
+            Field("dead_units", int, "units", "max"),
+            *_NOT_FINITE,
+            *_floats("share", *HISTOGRAM_FIELDS),
+            _STEP,
+            _EPOCH,
+        ),
+        GATE_UNITS: (*_floats("", "u[0-9][0-9][0-9]"), _STEP),
+        GATE_TIME: (*_floats("", "t[0-9][0-9][0-9]"), _STEP),
+        LAYER_UPDATES: (
+            *_floats("", "gradient_norm", "gradient_norm_clipped", "weight_norm", "update_norm"),
+            *_floats("share", "update_ratio", "update_frequency"),
+            Field("optimizer_steps", int, "steps", "mean"),
+            Field("zero_count", int, "values", "mean"),
+            *_NOT_FINITE,
+            _STEP,
+        ),
+        TRAIN_METRICS: (*_NOT_FINITE, _STEP, _EPOCH, Field("*", float, "", "mean")),
+        GATE_DERIVED: (
+            *_floats("steps", "memory_timescale"),
+            *_floats("share", "saturation", "saturation_change"),
+            *_floats("distance, 0 to 1", "drift", "drift_baseline"),
+            *_floats("bits per capture", "entropy_trend"),
+            *_floats("directions", "effective_rank"),
+            *_floats("share", "frozen_units", "dead_share"),
+            Field("dead_units", int, "units", "max"),
+            *_floats("correlation", "input_forget_coupling", "regime_sensitivity"),
+            *_floats("s", "window_s"),
+            *_floats("times the median", "gradient_ratio"),
+            *_floats("-1, 0 or 1", "update_band", "gradient_state"),
+            *_floats("losses", "generalisation_gap"),
+        ),
+        GATE_SCORES: (
+            Field("anomaly_score", float, "1 is the limit", "max"),
+            Field("anomalous", int, "0 or 1", "max"),
+            _STEP,
+            Field("model_id", str),
+            *_floats("1 is the limit", "why_*"),
+        ),
+        RUNS: (*(Field(name, str) for name in ("event", "framework", "model", "config", "error")), Field("step", int)),
+        COLLECTOR_HEALTH: (
+            *(Field(name, int, "points") for name in ("shipped", "rejected", "dropped")),
+            *(Field(name, int) for name in ("captured", "failures", "unreplayed_layers")),
+            Field("spooled_bytes", int, "bytes"),
+            Field("capture_ms", float, "ms"),
+            Field("overhead_ratio", float, "share"),
+            Field("replay_error", float, "share"),
+            Field("every", int, "steps"),
+            Field("unreplayed", str),
+        ),
+        JOBS_HEALTH: (
+            *(Field(name, float, "s") for name in ("duration_s", "lag_s")),
+            *(Field(name, int) for name in ("windows", "rows_read", "points_written", "failures", "missed")),
+        ),
+        ALERT_EVENTS: (
+            *(Field(name, float) for name in ("value", "threshold")),
+            Field("state", str),
+            Field("delivered", bool),
+        ),
+        BASELINES: (Field("state", str),),
+    }
+)
+"""Measurement → its fields. The first row that a field's name matches is the field's."""
+
+GATE_STATS_FIELDS: Final = tuple(field.name for field in SCHEMA[GATE_STATS])
+LAYER_UPDATES_FIELDS: Final = tuple(field.name for field in SCHEMA[LAYER_UPDATES])
+
+
+def undeclared(point: Point, schema: Mapping[str, tuple[Field, ...]] = SCHEMA) -> str | None:
+    """Return which field of a point no row declares, or declares with another type; None where all are declared.
+
+    Args:
+        point: that a part of Gatewatch has made.
+        schema: measurement → its fields.
+    """
+    rows = schema.get(point.measurement)
+    if rows is None:
+        return f"no row declares the measurement {point.measurement!r}"
+    for name, value in point.fields.items():
+        row = next((row for row in rows if fnmatchcase(name, row.name)), None)
+        if row is None:
+            return f"no row of {point.measurement} declares the field {name!r}"
+        if type(value) is not row.type:
+            return f"{point.measurement}.{name} is declared as {row.type.__name__}, not as {type(value).__name__}"
+    return None
+
+
+def hourly_fields(how: Hourly, schema: Mapping[str, tuple[Field, ...]] = SCHEMA) -> list[str]:
+    """Return the names of the fields of which the hourly aggregates keep the mean, the largest or the last value."""
+    return list(dict.fromkeys(row.name for rows in schema.values() for row in rows if row.hourly == how))
