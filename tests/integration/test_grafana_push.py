@@ -377,6 +377,17 @@ class TestWhatAUserChanged:
         assert push(capsys)[0]["dashboard All runs"][0] == "updated"
         assert grafana.dashboards["gatewatch-runs"]["meta"]["folderUid"] == "mine"
 
+    @pytest.mark.parametrize("place", [{"folderUID": "mine"}, {"ruleGroup": "mine"}])
+    def test_a_rule_that_was_moved_is_kept_where_it_is(self, grafana, capsys, place):
+        push(capsys)
+        grafana.folders["mine"] = "Mine"
+        grafana.rules["gatewatch-one"] |= place
+        rule = grafana.rules["gatewatch-one"]
+        grafana.intervals.setdefault((rule["folderUID"], rule["ruleGroup"]), 60)
+        assert push(capsys)[0]["rule one"][1].startswith("changed by you; ")
+        assert push(capsys, "--overwrite")[0]["rule one"] == ("updated", "over your change")
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
     def test_what_is_saved_between_look_and_write_is_not_lost(self, grafana, capsys, folder):
         push(capsys)
         lay(folder, dashboards=[dashboard("gatewatch-runs", "All runs")])
