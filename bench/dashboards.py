@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,7 @@ from bench.shipping import influxd
 from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store.sqlite.store import SqliteStore
-from grafana.emulator.check import Row, Window, check
+from grafana.emulator.check import PanelSummary, Window, check
 from grafana.emulator.frames import FluxSource
 from grafana.source import dashboards
 from tests import seeded
@@ -107,22 +108,21 @@ def write(store: Store, given: Iterator[bytes]) -> int:
     return count + len(batch)
 
 
-def measured(open_all: Callable[[], Iterator[Row]], rounds: int) -> dict[tuple[str, str], Row]:
+def measured(open_all: Callable[[], Iterator[PanelSummary]], rounds: int) -> dict[tuple[str, str], PanelSummary]:
     """Each panel's row with the median of its times."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    by_panel: dict[tuple[str, str], list[PanelSummary]] = {}
     for _ in range(rounds + 1):  # the first fills the server's caches
         for row in open_all():
-            found.setdefault((row.dashboard, row.panel), []).append(row)
-    told = {}
-    for key, rows in found.items():
+            by_panel.setdefault((row.dashboard, row.panel), []).append(row)
+    medians = {}
+    for key, rows in by_panel.items():
         middle = statistics.median(row.milliseconds for row in rows[1:])
-        told[key] = Row(
-            *key, rows[-1].queries, rows[-1].rows, middle, next((r.problem for r in rows if r.problem), None)
-        )
-    return told
+        problem = next((row.problem for row in rows if row.problem), None)
+        medians[key] = replace(rows[-1], milliseconds=middle, problem=problem)
+    return medians
 
 
-def show(title: str, found: Mapping[tuple[str, str], Row], most: float | None) -> None:
+def show(title: str, found: Mapping[tuple[str, str], PanelSummary], most: float | None) -> None:
     """Print the table, and what took longer than it should."""
     print(f"\n{title}")
     for row in found.values():
@@ -149,7 +149,7 @@ def main() -> int:
             store = server.store(bucket)
             source = FluxSource(server.url, org=server.org, bucket=bucket, token=server.token)
 
-            def opened(window: Window | None = None) -> Iterator[Row]:
+            def opened(window: Window | None = None) -> Iterator[PanelSummary]:
                 return check(boards, source, now=time.time_ns(), window=window)
 
             now = time.time_ns()

@@ -1,1 +1,1 @@
-"""What Grafana does to a Flux query and to its answer, for those who check dashboards without a Grafana."""
+"""Do what Grafana does to a Flux query and its answer, so that dashboards are tested without a Grafana."""

@@ -1,4 +1,4 @@
-"""Every query of dashboards, asked as Grafana would ask it when they are opened: how much came, how long it took."""
+"""Run every query of a dashboard as Grafana would when it is opened."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Window = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A query and what came.
+class QueryResult:
+    """A query of a dashboard and its answer.
 
     Attributes:
-        dashboard: its title.
-        panel: its title as it is shown; that of a variable or of an annotation.
-        kind: the panel's type; or variable, annotation.
-        flux: as InfluxDB got it.
-        frames: of the answer.
-        milliseconds: that it took.
-        problem: why there are none, where the query failed.
+        dashboard: the dashboard's title.
+        panel: the panel's title as it is shown, or the name of the variable or annotation.
+        kind: the panel's type, or `variable` or `annotation`.
+        flux: the query as InfluxDB got it.
+        frames: the answer's.
+        milliseconds: that the answer took.
+        problem: why the query failed; None where it did not.
     """
 
     dashboard: str
@@ -47,20 +47,20 @@ class Asked:
 
     @property
     def rows(self) -> int:
-        """Of all frames."""
+        """The number of rows of all frames."""
         return sum(map(len, self.frames))
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PanelSummary:
     """What the queries of one panel gave.
 
     Attributes:
-        dashboard, panel: titles; variables and annotations are taken together.
+        dashboard, panel: titles; all variables together are one panel, and so are all annotations.
         queries: how many were run.
-        rows: that came.
-        milliseconds: of the query that took longest.
-        problem: of the first query that failed.
+        rows: how many came.
+        milliseconds: of the slowest query.
+        problem: of the first query that failed; None where none did.
     """
 
     dashboard: str
@@ -73,8 +73,8 @@ class Row:
 
 def check(
     dashboards: Sequence[Mapping[str, Any]], source: FluxSource, *, now: int, window: Window | None = None
-) -> Iterator[Row]:
-    """Open the dashboards; a row for each panel, and for each dashboard's variables and annotations.
+) -> Iterator[PanelSummary]:
+    """Open dashboards; yield a summary for each panel, and for each dashboard's variables and annotations.
 
     Args:
         dashboards: as their files hold them.
@@ -86,39 +86,40 @@ def check(
         ConfigError: reading is not allowed, or a dashboard's time range cannot be read.
         WriteUnavailable: the store does not answer.
     """
+    groups = {"variable": VARIABLES, "annotation": ANNOTATIONS}
     for dashboard in dashboards:
-        found: dict[tuple[str, str], Row] = {}
-        for asked in ask(dashboard, source, now=now, window=window):
-            group = {"variable": VARIABLES, "annotation": ANNOTATIONS}.get(asked.kind, asked.panel)
-            key = (group, asked.kind if group == asked.panel else "")
-            before = found.get(key) or Row(asked.dashboard, group, 0, 0, 0.0, None)
-            found[key] = Row(
-                asked.dashboard,
-                group,
-                before.queries + 1,
-                before.rows + asked.rows,
-                max(before.milliseconds, asked.milliseconds),
-                before.problem or asked.problem,
+        by_panel: dict[tuple[str, str], list[QueryResult]] = {}
+        for result in open_dashboard(dashboard, source, now=now, window=window):
+            group = groups.get(result.kind)
+            key = (group, "") if group else (result.panel, result.kind)
+            by_panel.setdefault(key, []).append(result)
+        for (panel, _), results in by_panel.items():
+            yield PanelSummary(
+                results[0].dashboard,
+                panel,
+                len(results),
+                sum(result.rows for result in results),
+                max(result.milliseconds for result in results),
+                next((result.problem for result in results if result.problem), None),
             )
-        yield from found.values()
 
 
-def ask(
+def open_dashboard(
     dashboard: Mapping[str, Any],
     source: FluxSource,
     *,
     now: int,
     window: Window | None = None,
     chosen: Mapping[str, str | Sequence[str]] | None = None,
-) -> Iterator[Asked]:
-    """Open a dashboard: its variables first, each with what is chosen of those before it, then all else.
+) -> Iterator[QueryResult]:
+    """Run the queries of a dashboard: of its variables, each with what is chosen of those before it, then all others.
 
     Args:
         dashboard: as its file holds it.
         source: the datasource.
         now: nanoseconds since the Unix epoch.
         window: the time range; the dashboard's own where None.
-        chosen: variable → value; of others what Grafana chooses when a dashboard is opened for the first time.
+        chosen: variable → value; for other variables what Grafana chooses when a dashboard is opened the first time.
 
     Raises:
         ConfigError: reading is not allowed, or the dashboard's time range cannot be read.
@@ -130,25 +131,25 @@ def ask(
     values: dict[str, Variable] = {}
     for variable in dashboard.get("templating", {}).get("list", ()):
         name = variable["name"]
-        asked = _asked(source, Asked(title, name, "variable", variable["query"]), values, moment)
-        yield asked
-        values[name] = choice(variable, _options(variable, asked.frames), (chosen or {}).get(name))
+        result = _run(source, QueryResult(title, name, "variable", variable["query"]), values, moment)
+        yield result
+        values[name] = choice(variable, _options(variable, result.frames), (chosen or {}).get(name))
     for annotation in dashboard.get("annotations", {}).get("list", ()):
         if "query" in annotation.get("target", {}):
-            asked = Asked(title, annotation["name"], "annotation", annotation["target"]["query"])
-            yield _asked(source, asked, values, moment)
+            query = QueryResult(title, annotation["name"], "annotation", annotation["target"]["query"])
+            yield _run(source, query, values, moment)
     for panel in panels(dashboard):
         most = int(panel.get("maxDataPoints") or _PIXELS * panel["gridPos"]["w"] // 24)
         begin = max(start, stop - _seconds(panel["timeFrom"]) * 10**9) if panel.get("timeFrom") else start
         limited = replace(moment, start=begin, interval_ms=interval_ms(begin, stop, most))
         for repeated, shown in _repeats(panel, values):
             for target in panel.get("targets", ()):
-                asked = Asked(title, shown, panel["type"], target["query"])
-                yield _asked(source, asked, values | repeated, limited, most)
+                query = QueryResult(title, shown, panel["type"], target["query"])
+                yield _run(source, query, values | repeated, limited, most)
 
 
 def panels(dashboard: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The panels of a dashboard, those of collapsed rows among them; no rows."""
+    """Yield the panels of a dashboard, those in collapsed rows too, without the rows themselves."""
     for panel in dashboard.get("panels", ()):
         if panel["type"] != "row":
             yield panel
@@ -156,30 +157,30 @@ def panels(dashboard: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def time_range(dashboard: Mapping[str, Any], now: int) -> Window:
-    """What a dashboard shows when it is opened.
+    """Return the time range that a dashboard shows when it is opened.
 
     Raises:
-        ConfigError: it is neither `now` nor `now-…`.
+        ConfigError: an end is neither `now` nor `now-…`.
     """
     ends = dashboard.get("time", {"from": "now-6h", "to": "now"})
-    found = []
+    times = []
     for end in (ends["from"], ends["to"]):
         match = _RELATIVE.fullmatch(end)
         if match is None:
             raise ConfigError(f"dashboard {dashboard.get('title')!r}: the time {end!r} is not of the form now-6h")
-        found.append(now - (_seconds(match[1]) * 10**9 if match[1] else 0))
-    return found[0], found[1]
+        times.append(now - (_seconds(match[1]) * 10**9 if match[1] else 0))
+    return times[0], times[1]
 
 
 def choice(
     variable: Mapping[str, Any], options: Sequence[tuple[str, str]], chosen: str | Sequence[str] | None = None
 ) -> Variable:
-    """What is chosen of a variable.
+    """Return a variable with its value.
 
     Args:
         variable: as its dashboard holds it.
         options: text and value of each.
-        chosen: the value; None: All where the dashboard says so, else the first.
+        chosen: the value; where None, All if the dashboard says so, else the first option.
     """
     values = [value for _, value in options]
     if chosen is None:
@@ -190,24 +191,24 @@ def choice(
 
 
 def _seconds(text: str) -> int:
-    """How long 6h is."""
+    """Return the seconds of a duration such as 6h."""
     return int(text[:-1]) * _UNITS[text[-1]]
 
 
 def _options(variable: Mapping[str, Any], frames: Sequence[Frame]) -> list[tuple[str, str]]:
-    """Text and value of what a variable offers: of the first frame the first text, taken apart by its expression."""
+    """Return text and value of a variable's options: the first text column, split by the variable's expression."""
     texts = next((field.values for frame in frames[:1] for field in frame.fields if field.kind == "string"), [])
     pattern = variable.get("regex") or ""
     if not pattern:
         return [(text, text) for text in texts]
     # JavaScript names its groups without the P.
     expression = re.compile(pattern.strip("/").replace("(?<", "(?P<"))
-    found = (expression.search(text) for text in texts)
-    return [(match["text"], match["value"]) for match in found if match]
+    matches = (expression.search(text) for text in texts)
+    return [(match["text"], match["value"]) for match in matches if match]
 
 
 def _repeats(panel: Mapping[str, Any], values: Mapping[str, Variable]) -> Iterator[tuple[dict[str, Variable], str]]:
-    """Each panel that a panel becomes: the variable that it is repeated by, and its title."""
+    """Yield the panels that a panel is repeated as: the variable with the panel's value, and the panel's title."""
     name, title = panel.get("repeat"), panel.get("title", "")
     if not name:
         yield {}, title
@@ -218,12 +219,12 @@ def _repeats(panel: Mapping[str, Any], values: Mapping[str, Variable]) -> Iterat
         yield {name: Variable(value)}, re.sub(r"\$\{\w+:text\}", lambda _, value=value: value, title)  # type: ignore[misc]
 
 
-def _asked(
-    source: FluxSource, asked: Asked, values: Mapping[str, Variable], moment: Moment, points: int | None = None
-) -> Asked:
-    flux = interpolate(asked.flux, values, moment)
+def _run(
+    source: FluxSource, query: QueryResult, values: Mapping[str, Variable], moment: Moment, points: int | None = None
+) -> QueryResult:
+    flux = interpolate(query.flux, values, moment)
     try:
         answer = source.ask(flux, None if points is None else points * MAX_POINTS_FACTOR)
     except FluxError as error:
-        return replace(asked, flux=flux, problem=str(error))
-    return replace(asked, flux=flux, frames=answer.frames, milliseconds=answer.milliseconds)
+        return replace(query, flux=flux, problem=str(error))
+    return replace(query, flux=flux, frames=answer.frames, milliseconds=answer.milliseconds)

@@ -1,4 +1,4 @@
-"""A Flux query as Grafana sends it to InfluxDB: its page fills in variables, then its server fills in macros."""
+"""Fill in a Flux query as Grafana does: its page inserts variables, then its server expands macros."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REFERENCE: Final = re.compile(r"\$(\w+)|\[\[(\w+?)(?::(\w+))?\]\]|\$\{(\w+)(?:\
 _MACRO: Final = re.compile(r"([a-zA-Z]+)\.([a-zA-Z]+)")
 _REGEX_SPECIAL: Final = re.compile(r"[\\^$*+?.()|\[\]{}/]")
 
-# Below the first number of milliseconds the interval is the second.
+# Where the exact interval is below the first number (milliseconds), Grafana takes the second.
 _INTERVALS: Final = (
     *((10, 1), (15, 10), (35, 20), (75, 50), (150, 100), (350, 200), (750, 500), (1500, 1000), (3500, 2000)),
     *((7500, 5000), (12500, 10_000), (17500, 15_000), (25_000, 20_000), (45_000, 30_000), (90_000, 60_000)),
@@ -32,12 +32,12 @@ _YEAR_MS: Final = 31_536_000_000
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A dashboard's variable and what is chosen of it.
+    """A dashboard's variable with its value.
 
     Attributes:
         value: one value; several, where more may be chosen; `ALL`, alone or among them.
-        options: what All stands for, where it has no value of its own.
-        all_value: what is put in for All as it is, without any format.
+        options: the values that All stands for where `all_value` is None.
+        all_value: inserted for All as it is, without a format.
     """
 
     value: str | Sequence[str]
@@ -52,7 +52,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What Grafana knows when it asks.
+    """What Grafana fills into the macros of a query.
 
     Attributes:
         start, stop: the dashboard's time range, nanoseconds since the Unix epoch.
@@ -68,29 +68,29 @@ class Moment:
 
 
 def interpolate(flux: str, variables: Mapping[str, Variable | str | Sequence[str]], moment: Moment) -> str:
-    """The query that reaches InfluxDB.
+    """Return the query that reaches InfluxDB.
 
     Args:
         flux: as a dashboard or a rule has it.
-        variables: name → what is chosen. A reference to any other is left as it is.
-        moment: of the macros.
+        variables: name → value. A reference to any other variable stays as it is.
+        moment: what the macros stand for.
     """
     return fill_macros(fill_variables(flux, variables), moment)
 
 
 def fill_variables(text: str, variables: Mapping[str, Variable | str | Sequence[str]]) -> str:
-    """A text with its variables filled in, each in the format that it asks for.
+    """Return a text with its variables filled in, each in the format that the reference names.
 
     Raises:
-        ValueError: there is no such format.
+        ValueError: a format does not exist.
     """
 
     def filled(match: re.Match[str]) -> str:
         name = match[1] or match[2] or match[4]
-        given = variables.get(name)
-        if given is None:
+        value = variables.get(name)
+        if value is None:
             return match[0]
-        variable = given if isinstance(given, Variable) else Variable(given)
+        variable = value if isinstance(value, Variable) else Variable(value)
         form = (match[3] or match[6] or "glob").partition(":")[0]
         if variable.all and variable.all_value and form != "text":
             return fill_variables(variable.all_value, variables)
@@ -100,17 +100,17 @@ def fill_variables(text: str, variables: Mapping[str, Variable | str | Sequence[
 
 
 def references(text: str) -> Iterator[tuple[str, str | None]]:
-    """The variables that a text refers to, and the format that each is asked for in."""
+    """Yield the variables that a text refers to, each with the format of the reference; None where it names none."""
     for match in _REFERENCE.finditer(text):
         yield match[1] or match[2] or match[4], match[3] or match[6]
 
 
 def fill_macros(flux: str, moment: Moment) -> str:
-    """The query with what Grafana knows of the moment and of the datasource.
+    """Return the query with its macros expanded.
 
-    Whatever letters stand before the dot: any `x.bucket` is taken for a macro, wherever it is.
+    Grafana takes any `x.bucket` for a macro, whatever letters stand before the dot.
     """
-    known = {
+    macros = {
         "timeRangeStart": _rfc3339(moment.start),
         "timeRangeStop": _rfc3339(moment.stop),
         "windowPeriod": go_duration(moment.interval_ms),
@@ -119,25 +119,25 @@ def fill_macros(flux: str, moment: Moment) -> str:
         "organization": f'"{moment.organization}"',
     }
     for match in _MACRO.finditer(flux):
-        if match[2] in known:
-            flux = flux.replace(match[0], known[match[2]])
+        if match[2] in macros:
+            flux = flux.replace(match[0], macros[match[2]])
     return flux
 
 
 def interval_ms(start: int, stop: int, points: int = 1000, least_ms: int = 1) -> int:
-    """How far apart Grafana wants the points of a panel, milliseconds.
+    """Return the milliseconds between two points of a panel.
 
     Args:
         start, stop: the time range, nanoseconds.
-        points: how many the panel has room for: its width in pixels, or its `maxDataPoints`.
-        least_ms: the panel's own limit.
+        points: the panel's `maxDataPoints`, or else its width in pixels.
+        least_ms: the panel's own lower limit.
     """
     exact = (stop - start) / 1e6 / points
     return max(least_ms, next((interval for below, interval in _INTERVALS if exact < below), _YEAR_MS))
 
 
 def go_duration(milliseconds: int) -> str:
-    """A duration as Go writes it, which Flux reads: 500ms, 15s, 1m0s, 1h0m0s."""
+    """Return a duration as Go writes it, which Flux reads: 500ms, 15s, 1m0s, 1h0m0s."""
     seconds, rest = divmod(milliseconds, 1000)
     if not seconds:
         return f"{rest}ms" if rest else "0s"
@@ -159,7 +159,7 @@ def _each(value: str | Sequence[str], change: Callable[[str], str], between: str
 
 
 def regex_escaped(text: str) -> str:
-    """A text as a regular expression that matches it alone, in a literal of Flux too."""
+    """Return a regular expression that matches this text alone; a regex literal of Flux can hold it."""
     return _REGEX_SPECIAL.sub(lambda match: f"\\{match[0]}", text)
 
 

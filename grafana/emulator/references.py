@@ -1,4 +1,4 @@
-"""What dashboards refer to and does not exist: variables, dashboards, panels, datasources. Pure."""
+"""Find references of dashboards to variables, dashboards, panels and datasources that do not exist."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from grafana.emulator.check import panels
 from grafana.emulator.interpolate import references
 
 FORMATS: Final = frozenset({"regex", "text", "percentencode"})
-"""In which variables are put in; without any only what a query can hold as it is."""
+"""The formats in which dashboards may insert variables."""
 _WAY: Final = re.compile(r"^/d/([\w-]+)(?:\?(.*))?$")
 _VARIABLE: Final = re.compile(r"^var-(\w+)$")
 
 
 def problems(dashboards: Sequence[Mapping[str, Any]], datasource: str) -> list[str]:
-    """What is wrong with dashboards that belong together, a line each.
+    """Return what is wrong with dashboards that belong together, a line for each problem.
 
     Args:
         dashboards: as their files hold them.
-        datasource: the uid of the one that they ask.
+        datasource: the uid of the datasource that they should query.
     """
-    known = {dashboard["uid"]: dashboard for dashboard in dashboards}
-    found = [f"{uid}: the uid of {count} dashboards" for uid, count in _twice(d["uid"] for d in dashboards)]
-    found += [f"{name}: the title of {count} dashboards" for name, count in _twice(d["title"] for d in dashboards)]
+    by_uid = {dashboard["uid"]: dashboard for dashboard in dashboards}
+    lines = [f"{uid}: the uid of {count} dashboards" for uid, count in _twice(d["uid"] for d in dashboards)]
+    lines += [f"{name}: the title of {count} dashboards" for name, count in _twice(d["title"] for d in dashboards)]
     for dashboard in dashboards:
-        found += [f"{dashboard['uid']}: {problem}" for problem in _of_dashboard(dashboard, known, datasource)]
-    return found
+        lines += [f"{dashboard['uid']}: {problem}" for problem in _of_dashboard(dashboard, by_uid, datasource)]
+    return lines
 
 
 def _of_dashboard(
-    dashboard: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], datasource: str
+    dashboard: Mapping[str, Any], by_uid: Mapping[str, Mapping[str, Any]], datasource: str
 ) -> Iterator[str]:
     names: list[str] = []
     for variable in dashboard.get("templating", {}).get("list", ()):
@@ -44,9 +44,9 @@ def _of_dashboard(
         names.append(name)
     yield from (f"{count} variables are called {name}" for name, count in _twice(names))
     for annotation in dashboard.get("annotations", {}).get("list", ()):
-        told = f"annotation {annotation['name']}"
-        yield from (f"{told}: {problem}" for problem in _of_source(annotation, datasource))
-        yield from (f"{told}: {problem}" for problem in _of_text(annotation["target"]["query"], names))
+        name = f"annotation {annotation['name']}"
+        yield from (f"{name}: {problem}" for problem in _of_source(annotation, datasource))
+        yield from (f"{name}: {problem}" for problem in _of_text(annotation["target"]["query"], names))
     whole = [*dashboard["panels"], *(inner for panel in dashboard["panels"] for inner in panel.get("panels", ()))]
     yield from (f"{count} panels have the id {number}" for number, count in _twice(panel["id"] for panel in whole))
     yield from (
@@ -54,7 +54,7 @@ def _of_dashboard(
     )
     for panel in panels(dashboard):
         yield from (f"panel {panel['title']!r}: {problem}" for problem in _of_panel(panel, names, datasource))
-    yield from _links(dashboard, known)
+    yield from _links(dashboard, by_uid)
 
 
 def _of_panel(panel: Mapping[str, Any], names: Sequence[str], datasource: str) -> Iterator[str]:
@@ -90,9 +90,9 @@ def _of_text(text: str, names: Sequence[str]) -> Iterator[str]:
             yield f"${{{name}:{form}}} is not one of the formats {', '.join(sorted(FORMATS))}"
 
 
-def _links(dashboard: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The links of a dashboard, of its panels and of their values."""
-    tags = {tag for other in known.values() for tag in other.get("tags", ())}
+def _links(dashboard: Mapping[str, Any], by_uid: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what is wrong with the links of a dashboard, of its panels and of their values."""
+    tags = {tag for other in by_uid.values() for tag in other.get("tags", ())}
     for link in dashboard.get("links", ()):
         if link.get("type") == "dashboards":
             yield from (
@@ -100,10 +100,10 @@ def _links(dashboard: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]])
             )
     for url in _addresses(dashboard):
         way = _WAY.match(url)
-        if way is None or way[1] not in known:
+        if way is None or way[1] not in by_uid:
             yield f"links to {url}, which is no dashboard of ours"
             continue
-        there = {variable["name"] for variable in known[way[1]].get("templating", {}).get("list", ())}
+        there = {variable["name"] for variable in by_uid[way[1]].get("templating", {}).get("list", ())}
         for part in filter(None, (way[2] or "").split("&")):
             variable = _VARIABLE.match(part.partition("=")[0])
             if variable and variable[1] not in there:

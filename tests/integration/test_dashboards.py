@@ -13,7 +13,7 @@ from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, Point
 from gatewatch.jobs.findings.run_state import life
-from grafana.emulator.check import ANNOTATIONS, VARIABLES, Asked, ask, check
+from grafana.emulator.check import ANNOTATIONS, VARIABLES, QueryResult, check, open_dashboard
 from grafana.emulator.frames import MAX_SERIES, FluxError, FluxSource
 from grafana.source import dashboards
 from grafana.source.compare import POINTS
@@ -69,12 +69,14 @@ def empty(influxd):
 @pytest.fixture(scope="module")
 def opened(boards, source, now):
     """Opens a dashboard, an hour wide: what was asked, by panel."""
-    known: dict[str, dict[str, list[Asked]]] = {}
+    known: dict[str, dict[str, list[QueryResult]]] = {}
 
     def opened(name, window=None, **chosen):
         key = repr((name, window, sorted(chosen.items())))
         if key not in known:
-            asked = ask(boards[f"gatewatch-{name}"], source, now=now, window=window or (now - HOUR, now), chosen=chosen)
+            asked = open_dashboard(
+                boards[f"gatewatch-{name}"], source, now=now, window=window or (now - HOUR, now), chosen=chosen
+            )
             found = known[key] = {}
             for one in asked:
                 assert one.problem is None, (one.panel, one.problem, one.flux)
@@ -118,7 +120,7 @@ def scored(influxd, now, layers, scores, run="r"):
 
 def layers_of(board, source, now, window=None, run="r", **chosen):
     """What the variable `layer` offers; no query of the dashboard fails."""
-    found = [*ask(board, source, now=now, window=window, chosen={"run": run, **chosen})]
+    found = [*open_dashboard(board, source, now=now, window=window, chosen={"run": run, **chosen})]
     assert [(one.panel, one.problem) for one in found if one.problem] == []
     return options(one for one in found if (one.panel, one.kind) == ("layer", "variable"))
 
@@ -147,7 +149,7 @@ def all_asked(boards, source, now):
         begin = seeded.market_begin(now)
         window = (begin - seeded.DAY, begin + 125 * seeded.DAY) if backtest else (now - HOUR, now)
         run = seeded.BACKTEST if backtest else seeded.COLLAPSED
-        found += [*ask(board, source, now=now, window=window, chosen={"run": run, "other": seeded.HEALTHY})]
+        found += [*open_dashboard(board, source, now=now, window=window, chosen={"run": run, "other": seeded.HEALTHY})]
     return found
 
 
@@ -207,7 +209,7 @@ class TestEveryQuery:
 class TestEmpty:
     @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
     def test_a_bucket_in_which_nothing_ever_was(self, boards, empty, now, name):
-        asked = [*ask(boards[f"gatewatch-{name}"], empty, now=now)]
+        asked = [*open_dashboard(boards[f"gatewatch-{name}"], empty, now=now)]
         assert [(one.panel, one.problem) for one in asked if one.problem or one.rows] == []
 
     @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
@@ -224,7 +226,7 @@ class TestEmpty:
         store = influxd.store(bucket)
         store.write([Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - SECOND)])
         for board in boards.values():
-            found = [one for one in ask(board, source_of(influxd, bucket), now=now) if one.problem]
+            found = [one for one in open_dashboard(board, source_of(influxd, bucket), now=now) if one.problem]
             assert found == []
 
     def test_what_is_no_flux_is_told(self, source):
@@ -352,7 +354,7 @@ def opened_runs(boards, influxd, source):
     """The dashboard, while those that live are heard of."""
     now = time.time_ns()
     influxd.store(source.bucket).write(seeded.heartbeats(now))
-    found = [*ask(boards["gatewatch-runs"], source, now=now + 1)]
+    found = [*open_dashboard(boards["gatewatch-runs"], source, now=now + 1)]
     assert [one.problem for one in found if one.problem] == []
     return found
 
@@ -409,7 +411,7 @@ class TestRuns:
                 Point("gate_stats", gate, {"mean": 0.5, "step": 3}, moment - SECOND),
             ]
         )
-        asked = ask(boards["gatewatch-runs"], source_of(influxd, bucket), now=moment)
+        asked = open_dashboard(boards["gatewatch-runs"], source_of(influxd, bucket), now=moment)
         row = rows_of(one for one in asked if one.panel == "Runs")["r", "live"]
         assert row["to"] == "now"
         assert int(row["from"]) < moment // 10**6
@@ -417,7 +419,7 @@ class TestRuns:
     def test_five_hundred_runs(self, boards, influxd, now):
         bucket = influxd.bucket()
         influxd.store(bucket).write(seeded.many(now, 600))
-        found = [*ask(boards["gatewatch-runs"], source_of(influxd, bucket), now=now)]
+        found = [*open_dashboard(boards["gatewatch-runs"], source_of(influxd, bucket), now=now)]
         assert [one.problem for one in found if one.problem] == []
         rows = rows_of(one for one in found if one.panel == "Runs")
         assert len(rows) == MOST_RUNS
@@ -487,7 +489,7 @@ class TestLearning:
                 Point("gate_stats", tags, {"nan_count": 3, "inf_count": 0, "step": 1}, now - SECOND),
             ]
         )
-        asked = ask(boards["gatewatch-learning"], source_of(influxd, bucket), now=now + SECOND)
+        asked = open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now + SECOND)
         (shown,) = (one for one in asked if one.panel == "Values that are not finite")
         assert values([shown]) == [3]
         assert shown.frames[0].labels == {"layer": "l", "part": "forget"}
@@ -559,7 +561,7 @@ class TestCompare:
         begin = now - 5000 * SECOND
         points = [Point("train_metrics", tags, {"loss": 1.0, "step": 7 * k}, begin + k * SECOND) for k in range(5000)]
         influxd.store(bucket).write([Point(RUNS, tags, {"event": "started", "step": 0}, begin), *points])
-        asked = ask(boards["gatewatch-compare"], source_of(influxd, bucket), now=now)
+        asked = open_dashboard(boards["gatewatch-compare"], source_of(influxd, bucket), now=now)
         (frame,) = next(one for one in asked if one.panel == "Loss").frames
         steps = frame.field("step").values
         assert POINTS * 0.9 < len(steps) <= POINTS + 1
@@ -608,7 +610,7 @@ class TestHealth:
                 for k, n in enumerate(counts)
             ]
         )
-        asked = ask(boards["gatewatch-health"], source_of(influxd, bucket), now=now)
+        asked = open_dashboard(boards["gatewatch-health"], source_of(influxd, bucket), now=now)
         assert values(one for one in asked if one.panel == "Points lost") == [9]
 
     def test_the_lines_of_many_runs_are_those_with_the_largest(self, boards, influxd, now):
@@ -617,7 +619,7 @@ class TestHealth:
             Point("collector_health", {"run": f"r{i:03d}", "phase": "train"}, {"capture_ms": float(i)}, now - SECOND)
             for i in range(60)
         )
-        asked = ask(boards["gatewatch-health"], source_of(influxd, bucket), now=now + SECOND)
+        asked = open_dashboard(boards["gatewatch-health"], source_of(influxd, bucket), now=now + SECOND)
         (shown,) = (one for one in asked if one.panel == "Time of a capture")
         assert {frame.labels["run"] for frame in shown.frames} == {f"r{i:03d}" for i in range(40, 60)}
 

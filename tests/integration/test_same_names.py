@@ -34,7 +34,7 @@ from gatewatch.jobs.queries.named_query import queries
 from gatewatch.jobs.queries.output import in_order
 from gatewatch.jobs.report.content import content
 from gatewatch.jobs.scoring.scoring_pass import run_pass
-from grafana.emulator.check import ask as open_dashboard
+from grafana.emulator.check import open_dashboard
 from grafana.emulator.frames import FluxSource
 from grafana.source import dashboards
 from tests import cookbook, seeded
