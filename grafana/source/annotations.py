@@ -13,7 +13,7 @@ MOST: Final = 100
 """Annotations of a kind: the newest."""
 
 
-def marks(of_run: bool) -> list[AnnotationQuery]:
+def annotation_queries(of_run: bool) -> list[AnnotationQuery]:
     """Return the annotations of a dashboard.
 
     Args:
@@ -30,7 +30,7 @@ def marks(of_run: bool) -> list[AnnotationQuery]:
         ),
     )
     alerts = flux(points(ALERT_EVENTS, ["state"], *where), pipe("group()", newest(MOST), _ALERT))
-    return [_marks("Run events", events, "blue", of_run), _marks("Alerts", alerts, "red", True)]
+    return [_annotation("Run events", events, "blue", of_run), _annotation("Alerts", alerts, "red", True)]
 
 
 _ALERT: Final = """map(fn: (r) => ({
@@ -42,7 +42,7 @@ _ALERT: Final = """map(fn: (r) => ({
     }))"""
 
 
-def _marks(name: str, query: str, colour: str, shown: bool) -> AnnotationQuery:
+def _annotation(name: str, query: str, colour: str, shown: bool) -> AnnotationQuery:
     # The SDK knows only the targets of Grafana's own annotations; those of a datasource are its queries.
     target = Flux(query, "Anno")
     return (

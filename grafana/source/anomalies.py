@@ -9,7 +9,7 @@ from gatewatch.jobs.findings.explanations import BROKEN, PHRASES
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, combined, flux, keep, newest, pipe, points, text, window
-from grafana.source.links import ANOMALIES, GATES, to
+from grafana.source.links import ANOMALIES, GATES, dashboard_url
 from grafana.source.panels import SCORES, column, limit, lines, rows, states
 from grafana.source.queries import CONSENSUS, OF_LAYER, only_largest
 from grafana.source.tables import alerts, link, linked, ordered
@@ -68,7 +68,7 @@ def _worst_series() -> str:
 
 
 def _explanations() -> Any:
-    """What contributed to scores above 1, window by window: there a score and its causes are found together."""
+    """Return the table of what contributed to scores above 1, joined window by window."""
     phrases = {
         f"why_{name} {sign}": phrase for name, both in PHRASES.items() for sign, phrase in zip("+-", both, strict=True)
     }
@@ -112,7 +112,9 @@ def _explanations() -> Any:
         no_value="No score is above 1 in this time range",
     )
     chosen_run = {name: f"${{{name}:percentencode}}" for name in ("run", "phase")}
-    gates = link("Look at the gates of this layer", to(GATES, **chosen_run, layer="${__value.raw:percentencode}"))
+    gates = link(
+        "Look at the gates of this layer", dashboard_url(GATES, **chosen_run, layer="${__value.raw:percentencode}")
+    )
     panel = (
         panel.override_by_name("cause", column(custom__width=560))
         .override_by_name("worst score", column(decimals=2))

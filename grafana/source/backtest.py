@@ -9,7 +9,7 @@ from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import Section, board
 from grafana.source.flux import chosen, flux, newest, one_of, pattern, pipe, points
-from grafana.source.links import BACKTEST, to
+from grafana.source.links import BACKTEST, dashboard_url
 from grafana.source.panels import SHARE, cells, column, fixed, limit, lines, rows
 from grafana.source.queries import CONSENSUS, OF_LAYER, derived, series, units
 from grafana.source.tables import HIDDEN, link, linked, ordered
@@ -54,7 +54,7 @@ def _choice() -> Any:
             _BARS,
         ),
     )
-    here = to(
+    here = dashboard_url(
         BACKTEST,
         time="from=${__data.fields.from}&to=${__data.fields.to}",
         run="${__value.raw:percentencode}",

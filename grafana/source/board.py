@@ -1,4 +1,4 @@
-"""A dashboard put together, as Grafana reads it."""
+"""Put panels and variables together to a dashboard, as Grafana reads it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, Panel
 
-from grafana.source.annotations import marks
-from grafana.source.links import TAG, others
+from grafana.source.annotations import annotation_queries
+from grafana.source.links import TAG, link_to_others
 
 SCHEMA_VERSION: Final = 37
 """Every supported Grafana brings it up to its own."""
@@ -39,15 +39,15 @@ def board(
     refresh: str = "30s",
     timezone: str = "browser",
 ) -> dict[str, Any]:
-    """The dashboard.
+    """Return a dashboard.
 
     Args:
-        uid: under which it is reached.
+        uid: a part of its address.
         title, description: what it is, and what question it answers.
         variables: in the order in which each depends on those before it.
         sections: from top to bottom; one without a title has no heading.
         since: the beginning of its time range, until now.
-        refresh: how often it looks again; empty for never.
+        refresh: how often Grafana refreshes it; empty for never.
         timezone: of what it shows.
     """
     of_run = any(variable.build().name == "run" for variable in variables)
@@ -60,8 +60,8 @@ def board(
         .time(since, "now")
         .refresh(refresh)
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .link(others())
-        .annotations([*marks(of_run)])
+        .link(link_to_others())
+        .annotations([*annotation_queries(of_run)])
         .variables([*variables])
     )
     for section in sections:
@@ -84,8 +84,12 @@ def board(
 
 
 def panel_id(dashboard: dict[str, Any], title: str) -> int:
-    """The number of a panel, by its title; KeyError where there is no such panel, or more than one."""
-    found = [panel["id"] for panel in dashboard["panels"] if panel.get("title") == title]
-    if len(found) != 1:
-        raise KeyError(f"{dashboard['uid']} has {len(found)} panels called {title!r}")
-    return int(found[0])
+    """Return the number of a panel.
+
+    Raises:
+        KeyError: no panel of the dashboard has this title, or several have.
+    """
+    ids = [panel["id"] for panel in dashboard["panels"] if panel.get("title") == title]
+    if len(ids) != 1:
+        raise KeyError(f"{dashboard['uid']} has {len(ids)} panels called {title!r}")
+    return int(ids[0])

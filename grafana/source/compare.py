@@ -76,7 +76,7 @@ def by_step(measurement: str, field: str, *where: str) -> str:
 
 
 def _ends(variable: str, number: str, measurement: str, field: str, where: tuple[str, ...]) -> str:
-    """When the run began and ended, how wide a window of it is, and its last step."""
+    """Return the lines that find when the run began and ended, how wide its windows are, and its last step."""
     one = points(measurement, [field], chosen("run", variable), *where, start="0", stop="")
     steps = points(measurement, ["step"], chosen("run", variable), *where, start="0", stop="")
     return flux(
@@ -97,7 +97,7 @@ def _ends(variable: str, number: str, measurement: str, field: str, where: tuple
 
 
 def _side(variable: str, number: str, measurement: str, field: str, where: tuple[str, ...]) -> str:
-    """The means of a run's windows, each at its step."""
+    """Return the lines that read the means of a run's windows, each at its step."""
     start, stop = f"time(v: begin{number})", f"time(v: end{number} + 1)"
     return flux(
         f"side{number} = "

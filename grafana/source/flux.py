@@ -1,4 +1,4 @@
-"""Flux as dashboards and rules write it: the target of a panel, and the pieces that queries are put together from.
+"""Flux for dashboards and rules: the target of a panel, and the pieces that queries are made of.
 
 Only the dashboard's own names are put into a query as they are. What a user chose goes through a variable's `regex`
 format, which escapes everything: in a string literal `${...}` would interpolate.
@@ -36,37 +36,37 @@ class Flux(Dataquery, Builder[Dataquery]):
     ref_id: str = "A"
 
     def build(self) -> Self:
-        """Itself: it is its own builder."""
+        """Return itself: it is its own builder."""
         return self
 
     def to_json(self) -> dict[str, object]:
-        """As it stands in a dashboard."""
+        """Return it as a dashboard holds it."""
         return {"refId": self.ref_id, "datasource": DATASOURCE, "query": self.query}
 
 
 def text(value: str) -> str:
-    """A string literal."""
+    """Return a string literal."""
     return literal(value)
 
 
 def texts(values: Iterable[str]) -> str:
-    """A list of string literals."""
+    """Return a list of string literals."""
     return literal([*values])
 
 
 def pattern(*values: str) -> str:
-    """A regular expression that these values match and no other."""
+    """Return a regular expression that matches these values and no other."""
     escaped = [regex_escaped(value) for value in values]
     return f"/^({'|'.join(escaped)})$/" if len(escaped) > 1 else f"/^{''.join(escaped)}$/"
 
 
 def chosen(tag: str, variable: str | None = None) -> str:
-    """The condition that a tag is what is chosen of a variable, of the same name where none is given."""
+    """Return the condition that a tag has the value of a variable; the variable has the tag's name where None."""
     return f"r.{tag} =~ /^${{{variable or tag}:regex}}$/"
 
 
 def one_of(column: str, *values: str) -> str:
-    """The condition that a column has one of a few known values."""
+    """Return the condition that a column has one of these values."""
     return "(" + " or ".join(f"r.{column} == {text(value)}" for value in values) + ")"
 
 
@@ -77,11 +77,11 @@ def points(
     start: str = "v.timeRangeStart",
     stop: str = "v.timeRangeStop",
 ) -> str:
-    """The points of a measurement, a table for each series and field. InfluxDB does all of it while it reads.
+    """Return the query for points, a table for each series and field. InfluxDB filters while it reads.
 
     Args:
         measurement: its name.
-        fields: only these; all of them where there is none.
+        fields: only these; all where there is none.
         where: conditions on tags, each in terms of `r`.
         start, stop: of the time range; a rule gives its own.
     """
@@ -96,8 +96,8 @@ def points(
     return "\n".join(lines)
 
 
-def apart(*columns: str) -> str:
-    """Puts `tag:` before the name of each of the user's tags that one of these columns has, which come later."""
+def prefix_user_tags(*columns: str) -> str:
+    """Return the step that puts `tag:` before each of a user's tags that is named like one of these later columns."""
     return (
         f"  |> rename(fn: (column) => if column =~ /^{TAG}/ or column =~ {pattern(*columns)} "
         f"then {text(TAG)} + column else column)"
@@ -105,10 +105,15 @@ def apart(*columns: str) -> str:
 
 
 def window(fn: str = "mean", *tags: str, every: str = "v.windowPeriod") -> str:
-    """One value for each window and series, and of its columns only the time, the value, `_field` and these tags.
+    """Return the steps that make one value for each window and series, with these tags (or `_field`) alone.
 
-    Series that then look alike are one: leave no tag out that tells them apart. Without `createEmpty: false` a window
-    without points would leave a null at the end.
+    Series that do not differ in these tags become one, with one point for each of them. Without `createEmpty: false` a
+    window without points would give a null at the end.
+
+    Args:
+        fn: makes one value of a window.
+        tags: the columns that tell series apart.
+        every: the width of a window.
     """
     columns = ["_time", "_value", *tags]
     return (
@@ -119,7 +124,7 @@ def window(fn: str = "mean", *tags: str, every: str = "v.windowPeriod") -> str:
 
 
 def combined(fn: str, *tags: str) -> str:
-    """One value for each window of all series that share these tags; `window` leaves one of each series."""
+    """Return the steps that make one value for each window of all series that share these tags."""
     return flux(window(fn, *tags), window(fn, *tags))
 
 

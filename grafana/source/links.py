@@ -17,11 +17,11 @@ HEALTH: Final = "gatewatch-health"
 RUNBOOK: Final = "gatewatch-runbook"
 
 TAG: Final = "gatewatch"
-"""Which all dashboards carry, and by which they find each other."""
+"""The tag that all our dashboards have; links between them go by it."""
 
 
-def others() -> DashboardLink:
-    """To every other dashboard, with what is chosen here and the time range."""
+def link_to_others() -> DashboardLink:
+    """Return the link to every other dashboard, with the variables and the time range of this one."""
     return (
         DashboardLink("Gatewatch")
         .type(DashboardLinkType.DASHBOARDS)
@@ -32,13 +32,13 @@ def others() -> DashboardLink:
     )
 
 
-def to(uid: str, *, time: str = "${__url_time_range}", **variables: str) -> str:
-    """The address of a dashboard.
+def dashboard_url(uid: str, *, time: str = "${__url_time_range}", **variables: str) -> str:
+    """Return the address of a dashboard.
 
     Args:
         uid: of the dashboard.
         time: the time range, as parameters.
         variables: name → value, both as an address has them.
     """
-    given = "&".join(f"var-{name}={value}" for name, value in variables.items())
-    return f"/d/{uid}?{time}{'&' if given else ''}{given}"
+    parameters = "&".join(f"var-{name}={value}" for name, value in variables.items())
+    return f"/d/{uid}?{time}{'&' if parameters else ''}{parameters}"

@@ -82,7 +82,7 @@ _WINDOWS: Final = "aggregateWindow(every: every, fn: mean, createEmpty: false)"
 
 
 def units(measurement: str, letter: str, gate: str) -> str:
-    """The rows of a heatmap of the chosen layer: a unit, or a position, each. Of the cell state it is the tanh.
+    """Return the rows of a heatmap of the chosen layer: a unit or a position each. A cell state is shown as its tanh.
 
     Args:
         measurement: gate_units or gate_time.
@@ -103,7 +103,7 @@ def units(measurement: str, letter: str, gate: str) -> str:
 
 
 def histogram(gate: str) -> str:
-    """The rows of a heatmap: a twentieth of the gate's scale each, named by its lower end in percent of the scale."""
+    """Return the rows of a heatmap: a twentieth of the gate's scale each, named by its lower end in percent of it."""
     names = ", ".join(
         f"{text(name)}: {text(f'{i * 100 // HISTOGRAM_BINS:02d} %')}" for i, name in enumerate(HISTOGRAM_FIELDS)
     )
@@ -122,9 +122,9 @@ def histogram(gate: str) -> str:
 
 
 def _every(gate: str) -> str:
-    """Windows as narrow as the panel shows, but none so narrow that it holds no capture: a heatmap would have gaps.
+    """Return the lines that set `every`, the width of a heatmap's windows.
 
-    Captures that come half as late again as usual still find their window.
+    It is the panel's, but at least 1.5 times the mean distance of captures: a window without one would be a gap.
     """
     taken = points(GATE_STATS, ["step"], *OF_LAYER, gate)
     return flux(

@@ -10,8 +10,8 @@ from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METR
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from grafana.source import variables
 from grafana.source.board import Section, board
-from grafana.source.flux import apart, combined, flux, newest, pattern, pipe, points, values
-from grafana.source.links import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, to
+from grafana.source.flux import combined, flux, newest, pattern, pipe, points, prefix_user_tags, values
+from grafana.source.links import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, dashboard_url
 from grafana.source.links import RUNS as UID
 from grafana.source.panels import GREEN, GREY, RED, SCORES, by_text, column, limit, lines, number, rows
 from grafana.source.queries import CONSENSUS, STATES, life, worst_score
@@ -48,7 +48,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def _heard() -> str:
-    """The last event of every run and phase in the time range."""
+    """Return the last event of every run and phase in the time range."""
     return flux(points(RUNS, ["event"]), pipe("last()", _TAGGED))
 
 
@@ -78,7 +78,7 @@ def _count(title: str, description: str, state: str, colour: str) -> Any:
 def _table() -> Any:
     run, phase = "${__value.raw:percentencode}", "${__data.fields.phase:percentencode}"
     ways = [
-        link(title, to(uid, time="from=${__data.fields.from}&to=${__data.fields.to}", run=run, phase=phase))
+        link(title, dashboard_url(uid, time="from=${__data.fields.from}&to=${__data.fields.to}", run=run, phase=phase))
         for title, uid in (
             ("Gates: what its memory does", GATES),
             ("Learning: losses and gradients", LEARNING),
@@ -104,7 +104,7 @@ def _table() -> Any:
             height=14,
         )
         .with_transformation(DataTransformerConfig(id_val="merge", options={}))
-        .override_by_name("run", linked(*ways, link("Compare it with another", to(COMPARE, run=run))))
+        .override_by_name("run", linked(*ways, link("Compare it with another", dashboard_url(COMPARE, run=run))))
         .override_by_name("state", column(mappings=[by_text(STATES).to_json()], custom__displayMode="color-text"))
         .override_by_name("worst score", coloured)
         .override_by_regexp("^(best )?(.*loss|.*rew.*|equity)$", column(decimals=4))
@@ -128,7 +128,7 @@ _NAMES: Final = {"seen": "last heard of"}
 def _states() -> str:
     return flux(
         _heard(),
-        apart(*_COLUMNS),
+        prefix_user_tags(*_COLUMNS),
         pipe(
             "group()",
             f"map(fn: (r) => ({{r with state: {life()}, seen: r._time}}))",
@@ -158,7 +158,7 @@ def _metrics(which: str) -> str:
 
 
 def _progress() -> str:
-    """How far each run is: the last step and the epoch."""
+    """Return the last step and the epoch of each run."""
     return _of_listed(
         flux(
             f"steps = {points(RUNS, ['step'])}",
@@ -177,7 +177,7 @@ def _best(which: str, fn: str) -> str:
 
 
 def _worst() -> str:
-    """The largest scores: of a backtest whenever the market had it, of others in the time range."""
+    """Return the largest scores: of a backtest, which is in market time, those of all times; else of the time range."""
     live = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, 'r.phase != "backtest"')
     market = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, 'r.phase == "backtest"', start="0", stop="")
     named = 'map(fn: (r) => ({run: r.run, phase: r.phase, "worst score": r._value}))'
@@ -185,9 +185,9 @@ def _worst() -> str:
 
 
 def _span() -> str:
-    """From when to when a run has captures, in milliseconds, or until now: what a link into it sets.
+    """Return when the captures of each run begin and end, in milliseconds, or `now`: the time range of links into it.
 
-    All series of a run have their captures at the same times: whichever InfluxDB takes, its first and last will do.
+    All series of a run have their captures at the same times, so any of them serves.
     """
     steps = points(GATE_STATS, ["step"], start="0", stop="")
     return _of_listed(

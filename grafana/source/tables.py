@@ -9,9 +9,9 @@ from grafana_foundation_sdk.builders import table
 from grafana_foundation_sdk.models.dashboard import DataTransformerConfig, DynamicConfigValue
 
 from gatewatch.collector.schema import ALERT_EVENTS
-from grafana.source.flux import apart, flux, newest, pipe, points, texts
+from grafana.source.flux import flux, newest, pipe, points, prefix_user_tags, texts
 from grafana.source.panels import column, rows
-from grafana.source.runbook import COLUMN, WAY, with_section
+from grafana.source.runbook import SECTION, SECTION_URL, with_section
 
 HIDDEN: Final = column(custom__hidden=True)
 
@@ -53,7 +53,7 @@ def alerts(
     query = flux(
         'import "dict"',
         points(ALERT_EVENTS, fields, *where),
-        apart(*fields, COLUMN),
+        prefix_user_tags(*fields, SECTION),
         pipe(
             'pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
             "group()",
@@ -65,6 +65,6 @@ def alerts(
     return (
         rows(title, description, query, no_value=no_value)
         .override_by_name("_time", column(displayName="time", custom__width=170))
-        .override_by_name("rule", linked(link("What to do", WAY)))
-        .override_by_name(COLUMN, HIDDEN)
+        .override_by_name("rule", linked(link("What to do", SECTION_URL)))
+        .override_by_name(SECTION, HIDDEN)
     )

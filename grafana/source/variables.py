@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefr
 
 from gatewatch.collector.cells import CELLS, GATES, MEMORY_GATES
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
-from grafana.source.flux import DATASOURCE, chosen, flux, pattern, points, text
+from grafana.source.flux import DATASOURCE, chosen, flux, keep, pattern, pipe, points, text, values
 from grafana.source.queries import CONSENSUS
 
 SIGMOID: Final = tuple(name for name, gate in GATES.items() if gate.scale.low == 0)
@@ -20,19 +20,24 @@ _TITLED: Final = r"/^\d\d (?<text>.*)\|(?<value>[^|]*)$/"
 _SCHEMA: Final = 'import "influxdata/influxdb/schema"'
 
 
+_LAYER: Final = (chosen("run"), chosen("phase"), chosen("layer"))
+
+
 def tag() -> QueryVariable:
-    """A user's own tag; only of those names that a query can hold as they are."""
+    """Return the variable for one of a user's own tags; of those names only that a query can hold as they are."""
     query = flux(
         _SCHEMA,
         f"schema.tagKeys(bucket: v.defaultBucket, predicate: (r) => r._measurement == {text(RUNS)}, start: 0)",
-        f"  |> filter(fn: (r) => r._value !~ {pattern(*sorted(OWN_TAGS))} and r._value !~ /^_/)",
-        r'  |> filter(fn: (r) => r._value !~ /["\\$]/)',
+        pipe(
+            f"filter(fn: (r) => r._value !~ {pattern(*sorted(OWN_TAGS))} and r._value !~ /^_/)",
+            r'filter(fn: (r) => r._value !~ /["\\$]/)',
+        ),
     )
     return _variable("tag", "Tag", query, "Choose one of your own tags; its values are in the next list.")
 
 
 def value() -> QueryVariable:
-    """The values of that tag."""
+    """Return the variable for the values of that tag."""
     query = flux(
         _SCHEMA,
         'schema.tagValues(bucket: v.defaultBucket, tag: "${tag}", '
@@ -42,98 +47,87 @@ def value() -> QueryVariable:
 
 
 def run(name: str = "run", label: str = "Run", phase: str = "", besides: str = "") -> QueryVariable:
-    """The runs that have these tags, the one heard of last first.
+    """Return the variable for the runs that have these tags, the one heard of last first.
 
     Args:
         name, label: of the variable.
-        phase: a condition on it.
+        phase: a condition on the phase.
         besides: another variable, whose run is left out.
     """
     query = flux(
         "from(bucket: v.defaultBucket)",
-        "  |> range(start: 0)",
-        f'  |> filter(fn: (r) => r._measurement == {text(RUNS)} and r._field == "event")',
-        *([f"  |> filter(fn: (r) => {phase})"] if phase else []),
-        *([f"  |> filter(fn: (r) => r.run !~ /^${{{besides}:regex}}$/)"] if besides else []),
-        "  |> last()",
-        '  |> filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/)',
-        '  |> keep(columns: ["_time", "run"])',
-        "  |> group()",
-        '  |> sort(columns: ["_time"], desc: true)',
-        '  |> unique(column: "run")',
-        "  |> map(fn: (r) => ({_value: r.run}))",
+        pipe(
+            "range(start: 0)",
+            f'filter(fn: (r) => r._measurement == {text(RUNS)} and r._field == "event")',
+            *([f"filter(fn: (r) => {phase})"] if phase else []),
+            *([f"filter(fn: (r) => r.run !~ /^${{{besides}:regex}}$/)"] if besides else []),
+            "last()",
+            'filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/)',
+            keep("_time", "run"),
+            "group()",
+            'sort(columns: ["_time"], desc: true)',
+            'unique(column: "run")',
+            "map(fn: (r) => ({_value: r.run}))",
+        ),
     )
     return _variable(name, label, query, "The run heard of last comes first.")
 
 
 def phase() -> QueryVariable:
-    """The phases of the run."""
+    """Return the variable for the phases of the run."""
     return _variable("phase", "Phase", _values("phase", RUNS, chosen("run")), "train, validation, backtest or live.")
 
 
 def layer() -> QueryVariable:
-    """The layers of the run, of which one is chosen; the one with the worst score comes first.
+    """Return the variable for one layer of the run; the one with the worst score comes first.
 
     The scores are those of the time range, which is quick; where it has none, those of all times, so that a run of
-    long ago opens well too. Scores of what has no gates, such as the loss, count for none.
+    long ago opens well too. Scores of what has no gates, such as the loss, do not count.
     """
-    scores = points(
-        GATE_SCORES, ["anomaly_score"], CONSENSUS, chosen("run"), chosen("phase"), start="start", stop="stop"
-    )
+    scores = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, *_LAYER[:2], start="start", stop="stop")
+    in_layers, worst = "filter(fn: (r) => contains(set: named, value: r.layer))", 'top(n: 1, columns: ["_value"])'
     query = flux(
         _SCHEMA,
-        f"layers = {_index('layer', GATE_STATS, chosen('run'), chosen('phase'))}",
-        'named = layers |> findColumn(fn: (key) => true, column: "_value")',
+        f"layers = {_index('layer', GATE_STATS, *_LAYER[:2])}",
+        f"named = layers |> {values('_value')}",
         f"worst = (start, stop) => {scores}",
-        "  |> max()",
-        "  |> group()",
-        "  |> filter(fn: (r) => contains(set: named, value: r.layer))",
-        '  |> top(n: 1, columns: ["_value"])',
-        '  |> findColumn(fn: (key) => true, column: "layer")',
+        pipe("max()", "group()", in_layers, worst, values("layer")),
         "shown = worst(start: v.timeRangeStart, stop: v.timeRangeStop)",
         "first = if length(arr: shown) > 0 then shown else worst(start: time(v: 0), stop: now())",
         "layers",
-        "  |> map(fn: (r) => ({r with later: if contains(set: first, value: r._value) then 0 else 1}))",
-        '  |> sort(columns: ["later", "_value"])',
-        '  |> keep(columns: ["_value"])',
+        _first("contains(set: first, value: r._value)"),
     )
     return _variable("layer", "Layer", query, "Of this run; the one with the worst anomaly score comes first.")
 
 
 def layers(measurement: str = GATE_STATS) -> QueryVariable:
-    """The layers of the run of which a measurement speaks; any are chosen."""
-    query = _values("layer", measurement, chosen("run"), chosen("phase"))
-    return _several(_variable("layer", "Layer", query, "Of this run."))
+    """Return the variable for any layers of the run that have points in a measurement."""
+    return _several(_variable("layer", "Layer", _values("layer", measurement, *_LAYER[:2]), "Of this run."))
 
 
 def gate() -> QueryVariable:
-    """The gates of the chosen layer, of which one is chosen; the one that keeps the memory comes first."""
-    query = flux(
-        _values("gate", GATE_STATS, chosen("run"), chosen("phase"), chosen("layer")),
-        f"  |> map(fn: (r) => ({{r with later: if r._value =~ {pattern(*sorted(MEMORY_GATES))} then 0 else 1}}))",
-        '  |> sort(columns: ["later", "_value"])',
-        '  |> keep(columns: ["_value"])',
-    )
-    return _variable("gate", "Gate", query, "Of this layer.")
+    """Return the variable for one gate of the layer; the one that keeps the memory comes first."""
+    keeps = f"r._value =~ {pattern(*sorted(MEMORY_GATES))}"
+    return _variable("gate", "Gate", flux(_values("gate", GATE_STATS, *_LAYER), _first(keeps)), "Of this layer.")
 
 
 def scored() -> QueryVariable:
-    """All gates, parameters and losses of the chosen layers that have scores."""
-    query = _values("gate", GATE_SCORES, chosen("run"), chosen("phase"), chosen("layer"))
+    """Return the variable for all gates, parameters and losses of the layers that have scores."""
+    query = _values("gate", GATE_SCORES, *_LAYER)
     return _several(_variable("gate", "Gate", query, "Gates, parameters, and the loss of the whole model."))
 
 
 def sigmoid_gates() -> QueryVariable:
-    """The gates of the layer that lie between 0 and 1, called as their pictures are."""
-    return _titled("gate", "Gates", True, "Those of the layer that lie between 0 and 1.")
+    """Return the variable for the gates of the layer that lie between 0 and 1, with their titles."""
+    return _titled("gate", "Gates", "=~", "Those of the layer that lie between 0 and 1.")
 
 
 def states() -> QueryVariable:
-    """What the layer has besides, called as its pictures are."""
-    return _titled("state", "States", False, "Those of the layer that lie on either side of 0.")
+    """Return the variable for the other gates and states of the layer, with their titles."""
+    return _titled("state", "States", "!~", "Those of the layer that lie on either side of 0.")
 
 
-def _titled(name: str, label: str, sigmoid: bool, description: str) -> QueryVariable:
+def _titled(name: str, label: str, matches: str, description: str) -> QueryVariable:
     titles = ", ".join(
         f"{text(gate)}: {text(f'{number:02d} {title}|{gate}')}" for number, (gate, title) in enumerate(TITLES.items())
     )
@@ -141,17 +135,25 @@ def _titled(name: str, label: str, sigmoid: bool, description: str) -> QueryVari
         'import "dict"',
         _SCHEMA,
         f"titles = [{titles}]",
-        _index("gate", GATE_STATS, chosen("run"), chosen("phase"), chosen("layer")),
-        f"  |> filter(fn: (r) => r._value {'=~' if sigmoid else '!~'} {pattern(*SIGMOID)})",
-        '  |> map(fn: (r) => ({r with own: "99 " + r._value + "|" + r._value}))',
-        "  |> map(fn: (r) => ({_value: dict.get(dict: titles, key: r._value, default: r.own)}))",
-        '  |> sort(columns: ["_value"])',
+        _index("gate", GATE_STATS, *_LAYER),
+        pipe(
+            f"filter(fn: (r) => r._value {matches} {pattern(*SIGMOID)})",
+            'map(fn: (r) => ({r with own: "99 " + r._value + "|" + r._value}))',
+            "map(fn: (r) => ({_value: dict.get(dict: titles, key: r._value, default: r.own)}))",
+            'sort(columns: ["_value"])',
+        ),
     )
     return _several(_variable(name, label, query, description)).regex(_TITLED)
 
 
+def _first(condition: str) -> str:
+    """Return the steps that put the values first for which a condition holds."""
+    later = f"map(fn: (r) => ({{r with later: if {condition} then 0 else 1}}))"
+    return pipe(later, 'sort(columns: ["later", "_value"])', keep("_value"))
+
+
 def _values(tag: str, measurement: str, *where: str) -> str:
-    """The values that a tag has, which InfluxDB finds in its index."""
+    """Return the query for the values of a tag, which InfluxDB reads from its index."""
     return flux(_SCHEMA, _index(tag, measurement, *where))
 
 
