@@ -105,7 +105,7 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
         counter: how a value is taken from `_value` and the captures before; None: it is `_value`.
     """
     if counter is None:
-        counter, position = Counter("r._value", "true", {}), "-r.rank"
+        counter, first, position = Counter("r._value", "true", {}), _NEVER, "-r.rank"
         rows = _with_inside(
             rule,
             f"""{rows}
@@ -114,13 +114,13 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
   |> filter(fn: (r) => r.rank == 1 or {_past(rule, "r._value", _recovery(rule))})""",
         )
     else:
-        position = "a.position + 1"
+        first, position = "0", "a.position + 1"
     worse = "value > a.worst" if rule.above is not None else "value < a.worst"
     newest = [f"newest{k}" for k in range(1, rule.for_captures + 1)]
     fields = {
         "captures": ("0", "a.captures + (if known then 1 else 0)"),
         "inside": (literal(not rule.after_inside), "inside"),
-        "position": (_NEVER, "if counts then position else a.position"),
+        "position": (first, "if counts then position else a.position"),
         "calm": ("0", "if counts then calm else a.calm"),
         "firing": ("false", "if counts then firing else a.firing"),
         "value": ("0.0", "if counts then value else a.value"),

@@ -16,7 +16,7 @@ from gatewatch.jobs.alerts.mail import alert_mail
 from gatewatch.jobs.alerts.outbox import Outbox
 from gatewatch.jobs.alerts.reader import Observed, Observer
 from gatewatch.jobs.alerts.rule import Rule
-from gatewatch.jobs.alerts.rules import active_rules
+from gatewatch.jobs.alerts.rules import BUILT_IN, active_rules
 from gatewatch.jobs.alerts.series_state import hold
 from gatewatch.jobs.alerts.silence import Silence
 from gatewatch.jobs.alerts.smtp import sender_of
@@ -62,7 +62,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate(store: Store, settings: Settings, folder: Path, now: Time) -> Outcome:
+def evaluate(store: Store, settings: Settings, folder: Path, now: Time, *, rules: Sequence[Rule] = BUILT_IN) -> Outcome:
     """Read what is new, judge it, tell what is to be told, and send what waits.
 
     Any number of processes may do so with one folder: one at a time does, the others do nothing. What is written down
@@ -73,16 +73,17 @@ def evaluate(store: Store, settings: Settings, folder: Path, now: Time) -> Outco
         settings: `[alerts]`, `[mail]` and the interval of the jobs.
         folder: for state. Here it is kept what is known of each run, what was told, and the mails that wait.
         now: the time.
+        rules: the declared ones, to which the configuration adds its own.
 
     Raises:
         WriteUnavailable: the store does not answer. What can be done without it was done.
         ConfigError: the rules are wrong, or the store may not be read.
         OSError: the folder cannot be written.
     """
-    rules = active_rules(settings.alerts)
+    active = active_rules(settings.alerts, rules)
     moment = nanoseconds(now)
     with owned(folder / _FOLDER) as own:
-        return _Evaluation(store, settings, folder / _FOLDER, rules, moment).run() if own else Outcome(busy=True)
+        return _Evaluation(store, settings, folder / _FOLDER, active, moment).run() if own else Outcome(busy=True)
 
 
 class _Evaluation:

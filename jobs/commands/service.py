@@ -17,12 +17,11 @@ from gatewatch.jobs.commands.common import missing_file
 from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType
 
     from gatewatch.collector.config import Settings
     from gatewatch.collector.store import Store
-    from gatewatch.jobs.service.scheduler import Evaluate, Service
+    from gatewatch.jobs.service.scheduler import Service
 
 OVERRIDES: Final = {"executor": "executor", "interval": "interval_seconds", "workers": "workers"}
 """Option → what it stands before in `[jobs]`."""
@@ -34,6 +33,7 @@ _ONE_SIGNAL_SECONDS: Final = 0.5
 def serve(arguments: argparse.Namespace) -> int:
     """Run the service until a signal ends it; the exit status."""
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
+    from gatewatch.jobs.alerts import evaluate  # noqa: PLC0415 - as above
     from gatewatch.jobs.service.scheduler import Service  # noqa: PLC0415 - APScheduler is imported only where it is used
     from gatewatch.jobs.service.state_folder import check_state_folder, state_folder  # noqa: PLC0415 - as above
 
@@ -48,7 +48,7 @@ def serve(arguments: argparse.Namespace) -> int:
         store.destination,
         settings,
         folder,
-        evaluate=_alerts(settings, folder),
+        evaluate=lambda store: evaluate(store, settings, folder, datetime.now(UTC)),
         tell=_say if told else lambda line: None,
         warn=_say,
     )
@@ -92,15 +92,6 @@ def _check(store: Store) -> None:
     if not missing_file(store):
         with suppress(WriteUnavailable):  # the first turn says it
             store.check()
-
-
-def _alerts(settings: Settings, folder: Path) -> Evaluate | None:
-    """What evaluates the alerts of a store; None where nobody is to be told and there are no rules of the user's."""
-    if not (settings.mail.to or settings.alerts.rules):
-        return None
-    from gatewatch.jobs.alerts import evaluate  # noqa: PLC0415 - only where it is used
-
-    return lambda store: evaluate(store, settings, folder, datetime.now(UTC))
 
 
 def _end_on_signals(service: Service) -> None:

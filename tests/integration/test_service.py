@@ -13,7 +13,16 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from gatewatch.collector.config import JobsSettings, Settings
-from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, JOBS_HEALTH, RUNS, TRAIN_METRICS, Point
+from gatewatch.collector.schema import (
+    ALERT_EVENTS,
+    GATE_DERIVED,
+    GATE_SCORES,
+    GATE_STATS,
+    JOBS_HEALTH,
+    RUNS,
+    TRAIN_METRICS,
+    Point,
+)
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.scoring.scoring_pass import run_pass
@@ -161,6 +170,20 @@ class TestProcess:
         assert inbox[0] == "[gatewatch] FIRING 1: r"
         assert all(subject.endswith(": jobs alerts") for subject in inbox[1:])  # that it could not send mails
         assert re.fullmatch(r"\d\d:\d\d:\d\d mails wait: 127.0.0.1:\d+.*\n", running.warned)
+
+    def test_rules_are_evaluated_where_no_mail_is_set_up(self, store, tmp_path):
+        tags = {"run": "r", "phase": "train"}
+        now = time.time_ns()
+        store.write([Point(RUNS, tags, {"event": "started", "step": 0}, now)])
+        gate = tags | {"layer": "memory", "gate": "forget"}
+        store.write([Point(GATE_STATS, gate, {"nan_count": 3, "inf_count": 0, "step": 1}, now)])
+        with service(tmp_path / "s", "--store", store.url) as running:
+            until(lambda: not store.read(ALERT_EVENTS).empty, "the alert is recorded")
+            assert running.end() == 0
+        (event,) = store.read(ALERT_EVENTS).to_dict("records")
+        assert (event["rule"], event["state"], event["value"]) == ("gate_not_finite", "firing", 3.0)
+        assert not event["delivered"]
+        assert running.warned == ""
 
     def test_one_alone_and_two_at_once_write_what_one_pass_writes(self, store, tmp_path):
         fill(store, 50)
