@@ -153,7 +153,7 @@ def test_both_find_the_same_series_firing(name, data, influxd, tmp_path):
     spacing=SPACING,
 )
 def test_both_find_the_same_gradients_exploding(usual, ends, spacing, influxd, tmp_path):
-    """Their medians differ in what they are taken over, which explosions of less than half of the captures do not move."""
+    """Their medians are taken over other captures: the same while less than half of them explode."""
     make = field("layer_updates", PARAM, "gradient_norm")
     rule = RULES["gradient_exploding"]
     series = [[*usual, *end] for end in ends]
