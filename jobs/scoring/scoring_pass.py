@@ -1,13 +1,13 @@
 """One pass over a store: reads captures, writes `gate_derived` and `gate_scores`.
 
-What is written of a capture depends on it and on earlier captures of its run alone, so a pass run twice, or late, or
-by two at once, writes the same points. How far a run was looked at is kept in checkpoints, which may be lost.
+The points of a capture depend on it and on earlier captures of its run alone, so a pass is idempotent: run twice, late,
+or by two processes at once, it writes the same points. Checkpoints store how far each run was scored; they may be lost.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
@@ -16,15 +16,18 @@ from gatewatch.collector.store import Store
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.baselines import Baselines
 from gatewatch.jobs.findings.run_state import life
-from gatewatch.jobs.scoring.run_scorer import Look, Pass
-from gatewatch.jobs.scoring.series_groups import NEVER, groups_of
+from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
+from gatewatch.jobs.scoring.metrics import METRICS
+from gatewatch.jobs.scoring.metrics.base import Metric
+from gatewatch.jobs.scoring.run_scorer import Pass, RunScorer
+from gatewatch.jobs.scoring.series_groups import NEVER, series_groups
 
 __all__ = ["Pass", "run_pass"]
 
 Progress = Callable[[str, int, int], None]
 
 
-def run_pass(
+def run_pass(  # noqa: PLR0913 - all but the first three by name
     store: Store,
     run: str | None = None,
     progress: Progress | None = None,
@@ -34,22 +37,26 @@ def run_pass(
     finish: bool = True,
     limit: int | None = None,
     again: bool = False,
+    detectors: Sequence[type[Detector]] = DETECTORS,
+    metrics: Sequence[Metric] = METRICS,
 ) -> list[Pass]:
-    """Derive and score the runs of a store; one whose captures all have their points already is left as it is.
+    """Write derived metrics and scores for the runs of a store; runs whose captures all have theirs are left alone.
 
     Args:
-        store: where the captures are, and where the points go.
+        store: holds the captures, and gets the points.
         run: only this run.
-        progress: told the run, its number and the number of runs before each.
-        state: folder of checkpoints; None: every run is looked at from its beginning.
+        progress: called before each run with its name, its number and the number of runs.
+        state: folder of checkpoints; None: every run is scored from its beginning.
         shard: only the runs of this shard: its number, and how many there are.
-        finish: take the newest capture of a run that goes on too. Otherwise it waits until a newer one is there, or
-            until it did not change from one pass to the next: so none is taken while half of it is still on its way.
-        limit: captures of a run, at the most; the others are left for the next pass.
-        again: look at every run from its beginning, and write its points again.
+        finish: score also the newest capture of a run that has not ended. Otherwise it waits until a newer one is
+            there, or until it did not change from one pass to the next, so that no incomplete capture is scored.
+        limit: the most captures of each group of a run's series; the others are left for the next pass.
+        again: score every run from its beginning, and write its points again.
+        detectors: classes of the detectors, in the order in which they score.
+        metrics: the derived metrics.
 
     Returns:
-        What was done, by run, newest run first.
+        What was done with each run, newest run first.
 
     Raises:
         ConfigError: there is no such run.
@@ -60,8 +67,8 @@ def run_pass(
     names = [name for name in states if zlib.crc32(name.encode()) % shard[1] == shard[0]]
     if run is not None:
         if run not in states:
-            known = f"it holds {', '.join([*states][:5])}" if states else "it is empty"
-            raise ConfigError(f"run {run!r} is not in {store.url}; {known}")
+            stored = f"it holds {', '.join([*states][:5])}" if states else "it is empty"
+            raise ConfigError(f"run {run!r} is not in {store.url}; {stored}")
         names = [run]
     done = _Done(store)
     baselines = Baselines(store)
@@ -80,19 +87,27 @@ def run_pass(
             if again and state is not None:
                 checkpoints.forget(state, name)
             ended = finish or life(states[name], 0.0) != "live"
-            told = NEVER if again else done.gap(name)
-            look = Look(store, result, baselines, state, told, again or not done.with_all_gaps(name))
-            look.at_what_is_new(ended, limit)
+            gaps_after = NEVER if again else None if done.with_all_gaps(name) else done.gap(name)
+            scorer = RunScorer(
+                store,
+                result,
+                baselines,
+                state=state,
+                gaps_after=gaps_after,
+                detectors=detectors,
+                metrics=metrics,
+            )
+            scorer.process_new(ended, limit)
             result.unchanged = not result.written and not result.behind
         except (ConfigError, WriteUnavailable):
             raise
-        except Exception as error:  # one run's points are odd: the others have their scores all the same
+        except Exception as error:  # odd points of one run must not keep the others from their scores
             result.failed = f"{type(error).__name__}: {error}"
     return passes
 
 
 class _Done:
-    """Which runs have all their points, told by counting."""
+    """Counts which runs have all their points."""
 
     def __init__(self, store: Store) -> None:
         self._captured = store.tallies(GATE_STATS, "step")
@@ -108,12 +123,12 @@ class _Done:
         return self._losses.get(run, (0, NEVER))[1] <= self.gap(run)
 
     def gap(self, run: str) -> int:
-        """Time of the newest gap that was told."""
+        """Return the time of the newest generalisation gap that is stored."""
         return self._gaps.get(run, (0, NEVER))[1]
 
 
 def _count_captures(store: Store, result: Pass) -> None:
-    for group in groups_of(store, result.run):
+    for group in series_groups(store, result.run):
         captured = max(points for _, points in group.series)
         result.captures += captured
         result.phases[group.phase] = min(result.phases.get(group.phase, captured), captured)

@@ -1,4 +1,4 @@
-"""The series of a run, parted into those that are scored together."""
+"""The series of a run, in groups that are scored together."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SERIES: Final = ("layer", "gate")
 
 
 @dataclass(slots=True)
-class Group:
+class SeriesGroup:
     """The series of a run that share phase and the user's tags.
 
     Attributes:
-        tags: those that they share.
-        only: the same, and an empty value for each tag that others of the run have.
+        tags: that they share.
+        only: the same, and an empty value for each tag that only other series of the run have.
         series: tags and number of points of each.
         points: of all of them together.
-        newest: time of the newest.
+        newest: time of the newest point.
     """
 
     tags: Mapping[str, str]
@@ -44,19 +44,19 @@ class Group:
         return tuple(sorted({(tags.get("layer", ""), tags.get("gate", "")) for tags, _ in self.series}))
 
     def in_phase(self, phase: str) -> str:
-        """What names the group that is like this one in another phase."""
+        """Return the name of the group that differs from this one only in its phase."""
         return repr(sorted((self.only | {"phase": phase}).items()))
 
 
-def groups_of(store: Store, run: str) -> list[Group]:
-    """The groups of a run, in the order of their phases."""
+def series_groups(store: Store, run: str) -> list[SeriesGroup]:
+    """Return the groups of a run, in the order of their phases."""
     tallies = store.series(GATE_STATS, "step", run)
     names = {name for tally in tallies for name in tally.tags if name not in _SERIES}
-    groups: dict[tuple[str, ...], Group] = {}
+    groups: dict[tuple[str, ...], SeriesGroup] = {}
     for tally in tallies:
         shared = {name: value for name, value in tally.tags.items() if name not in _SERIES}
         key = tuple(shared.get(name, "") for name in sorted(names))
-        group = groups.setdefault(key, Group(shared, {name: shared.get(name, "") for name in names}))
+        group = groups.setdefault(key, SeriesGroup(shared, {name: shared.get(name, "") for name in names}))
         group.series.append((tally.tags, tally.points))
         group.points += tally.points
         group.newest = max(group.newest, tally.newest)

@@ -13,7 +13,7 @@ from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HI
 from gatewatch.jobs import baselines, checkpoint
 from gatewatch.jobs.baselines import MOST, Baselines
 from gatewatch.jobs.scoring.detectors.isolation_forest import FEATURES
-from gatewatch.jobs.scoring.metrics import drift_from
+from gatewatch.jobs.scoring.metrics.gates import drift_from
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.recorded import end, fill, moment, recorded, shut

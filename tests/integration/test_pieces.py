@@ -13,7 +13,6 @@ import pytest
 
 from gatewatch import open_store
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, LAYER_UPDATES, RUNS, Point
-from gatewatch.jobs.scoring.derived_points import LOOK_BACK
 from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.passes import assert_same, only, scores, undisturbed, until_done
 from tests.recorded import SECOND, end, fill, moment, recorded, shut
@@ -223,7 +222,7 @@ class TestWaiting:
         more = only(store, state=state)
         assert more.written > 0
         rows = first.rows_read / 300  # of a capture
-        assert more.rows_read < (LOOK_BACK + 3) * rows
+        assert more.rows_read < (83 + 3) * rows  # the longest look-back is 83
 
 
 class TestLate:

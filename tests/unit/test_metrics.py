@@ -14,35 +14,41 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from gatewatch.jobs.scoring import metrics
-from gatewatch.jobs.scoring.metrics import (
+from gatewatch.jobs.scoring.metrics import METRICS, gates, learning, units
+from gatewatch.jobs.scoring.metrics.gates import (
     DRIFT_CAPTURES,
-    FROZEN_CAPTURES,
-    GAP_POINTS,
-    GRADIENT_CAPTURES,
-    LOOK_BACK,
-    RANK_CAPTURES,
     REGIME_CAPTURES,
     SATURATION_CAPTURES,
     TREND_CAPTURES,
     VOLATILITY_STEPS,
-    dead_share,
     drift,
     drift_from,
-    effective_ranks,
     entropy_trend,
-    frozen_share,
-    generalisation_gap,
-    gradient_ratio,
-    gradient_state,
     input_forget_coupling,
     memory_timescale,
     regime_sensitivity,
     saturation,
     saturation_change,
-    update_band,
     volatility,
 )
+from gatewatch.jobs.scoring.metrics.learning import (
+    GAP_POINTS,
+    GRADIENT_CAPTURES,
+    generalisation_gap,
+    gradient_ratio,
+    gradient_state,
+    update_band,
+)
+from gatewatch.jobs.scoring.metrics.units import (
+    FROZEN_CAPTURES,
+    RANK_CAPTURES,
+    dead_share,
+    effective_ranks,
+    frozen_share,
+)
+
+LOOK_BACK = 64
+"""As many captures as any function here looks back, and more."""
 
 SERIES, CAPTURES, UNITS, BINS = 3, 150, 5, 6
 
@@ -76,7 +82,34 @@ ALL = {
 
 
 def test_every_metric_is_among_those_below():
-    assert {function.__name__ for function in ALL} == {name for name in metrics.__all__ if name.islower()}
+    public = {
+        name
+        for module in (gates, learning, units)
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_")
+    }
+    assert {function.__name__ for function in ALL} == public
+
+
+def test_the_fields_and_how_far_they_look_back():
+    assert {metric.field: metric.look_back for metric in METRICS} == {
+        "saturation": 0,
+        "saturation_change": 16,
+        "drift": 8,
+        "entropy_trend": 15,
+        "drift_baseline": 0,
+        "memory_timescale": 0,
+        "effective_rank": 15,
+        "frozen_units": 15,
+        "dead_share": 0,
+        "input_forget_coupling": 0,
+        "regime_sensitivity": 83,
+        "window_s": 15,
+        "dead_units": 0,
+        "gradient_ratio": 32,
+        "update_band": 0,
+        "gradient_state": 32,
+    }
 
 
 @pytest.mark.parametrize(("metric", "values"), ALL.items(), ids=lambda given: getattr(given, "__name__", ""))

@@ -1,0 +1,61 @@
+"""The contract of a derived metric: what it declares, and what it is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewatch.jobs.scoring.captures import Captures, Pair
+
+if TYPE_CHECKING:
+    from gatewatch.jobs.baselines import Normal
+
+Array = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The captures of one series from which a metric is computed.
+
+    Attributes:
+        pair: layer and gate, or layer and parameter.
+        captures: the new captures, preceded by at most as many as the metric looks back: fewer where the run begins.
+        newest: the n new captures alone.
+        normal: the baselines; None where there are none.
+    """
+
+    pair: Pair
+    captures: Captures
+    newest: Captures
+    normal: Normal | None
+
+    @property
+    def new(self) -> int:
+        """How many captures are new: n."""
+        return len(self.newest.time)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A field of `gate_derived`.
+
+    Attributes:
+        field: its name.
+        unit: of its values.
+        of: what it is of: each gate, or each parameter.
+        compute: of a series: (n,), NaN where a new capture has no value; None where the series has no such metric.
+        look_back: how many captures before the one of the value it is computed from. It is given no more, so what it
+            computes does not depend on how the captures of a run are divided into passes.
+        whole: stored as an integer.
+    """
+
+    field: str
+    unit: str
+    of: Literal["gate", "parameter"]
+    compute: Callable[[Series], Array | None]
+    look_back: int = 0
+    whole: bool = False
