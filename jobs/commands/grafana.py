@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.errors import ConfigError
@@ -15,7 +15,6 @@ from gatewatch.jobs.console import fail
 from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
-    from gatewatch.collector.store.influxdb.permissions import Permissions
     from gatewatch.jobs.grafana.artifacts import Bucket
     from gatewatch.jobs.grafana.connection import Grafana
     from gatewatch.jobs.grafana.plan import Step
@@ -59,7 +58,7 @@ def _push(arguments: argparse.Namespace) -> int:
     grafana = connect(arguments.url)
     environment = alert_environment(os.environ)
     bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not datasource.exists(grafana))
-    for warning in _warnings(bucket, _rights(bucket, arguments.store), environment):
+    for warning in _warnings(bucket, environment):
         print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
     target, resources = Target(grafana, bucket), wanted(bucket, environment)
     steps = plan(resources, target.existing(resources), overwrite=arguments.overwrite)
@@ -118,40 +117,35 @@ def _unreachable(grafana: Grafana, steps: Sequence[Step]) -> bool:
     return bool(problem)
 
 
-def _rights(bucket: Bucket | None, store_url: str | None) -> Permissions | None:
-    """What the token may do that Grafana is to have, seen from here.
+def _warnings(bucket: Bucket | None, environment: Mapping[str, str]) -> list[str]:
+    """Return what is doubtful about the recipients and about the token that Grafana is to read the store with.
 
     Raises:
-        ConfigError: it cannot read the bucket.
-        GatewatchError: the store does not answer.
+        ConfigError: the token cannot read the bucket.
+        WriteUnavailable: the store does not answer.
     """
-    from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it
     from gatewatch.collector.store.influxdb.permissions import permissions  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - as above
 
-    client = None if bucket is None else open_store(store_url).influxdb
-    if bucket is None or client is None:
-        return None
-    found = permissions(client)
-    if not found.reads:
+    warnings = []
+    if not environment[RECIPIENTS]:
+        warnings.append(
+            f"nobody gets mails: contact point and policy are left out until {RECIPIENTS} names the recipients"
+        )
+    if bucket is None:
+        return warnings
+    client, allowed = bucket.client, permissions(bucket.client)
+    if not allowed.reads:
         raise ConfigError(
-            f"{client.url}: this token cannot read the bucket {bucket.bucket!r} of {bucket.org!r}; see"
+            f"{client.url}: this token cannot read the bucket {client.bucket!r} of {client.org!r}; see"
             " INFLUXDB_V2_BUCKET and INFLUXDB_V2_ORG, and give a token that may read it as INFLUXDB_V2_TOKEN of this"
             " command"
         )
-    return found
-
-
-def _warnings(bucket: Bucket | None, found: Permissions | None, environment: Mapping[str, str]) -> Iterator[str]:
-    from gatewatch.jobs.grafana.artifacts import RECIPIENTS  # noqa: PLC0415 - `--help` needs none of it
-
-    if not environment[RECIPIENTS]:
-        yield f"nobody gets mails: contact point and policy are left out until {RECIPIENTS} names the recipients"
-    if bucket is None or found is None:
-        return
-    if more := ", ".join(filter(None, ["writes it" if found.writes else "", found.excess()])):
-        yield (
-            f"Grafana needs to read the bucket {bucket.bucket!r} and no more, and this token {more}: give it one of"
-            f" its own, `influx auth create --org {bucket.org} --read-bucket ID` or, where the stack runs, `docker"
+    if more := ", ".join(filter(None, ["writes it" if allowed.writes else "", allowed.excess()])):
+        warnings.append(
+            f"Grafana needs to read the bucket {client.bucket!r} and no more, and this token {more}: give it one of"
+            f" its own, `influx auth create --org {client.org} --read-bucket ID` or, where the stack runs, `docker"
             " compose cp setup:/tokens/grafana/grafana.token .`, as INFLUXDB_V2_TOKEN or INFLUXDB_V2_TOKEN_FILE of this"
             " command"
         )
+    return warnings

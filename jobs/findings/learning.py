@@ -43,8 +43,8 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[st
         )
     grown = {name: growth for name, frame in params.items() if (growth := _growth(frame)) > GRADIENT_EXPLODED_RUN}
     if grown:
-        largest = number(max(grown.values()), 2)
-        sentences.append(f"The gradient of the {_list(grown)} has exploded, to {largest} times its median.")
+        times = number(max(grown.values()), 2)
+        sentences.append(f"The gradient of the {_list(grown)} has exploded, to {times} times its median.")
     return sentences
 
 
@@ -53,8 +53,8 @@ def clipping(params: Mapping[str, pd.DataFrame]) -> list[str]:
     kept = {name: part for name, frame in params.items() if (part := _share_kept(frame)) is not None}
     if not kept:
         return []
-    median = percent(float(np.median(list(kept.values()))))
-    return [f"Every gradient of the {_list(kept)} was clipped, at the median to {median} of its norm."]
+    share = percent(float(np.median(list(kept.values()))))
+    return [f"Every gradient of the {_list(kept)} was clipped, at the median to {share} of its norm."]
 
 
 def positive(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
@@ -23,6 +23,9 @@ from gatewatch.jobs.grafana.resources import (
     normalize,
     seconds,
 )
+
+if TYPE_CHECKING:
+    from gatewatch.collector.store.influxdb.client import Client
 
 DATASOURCE_UID: Final = "gatewatch"
 DATASOURCE_NAME: Final = "Gatewatch"
@@ -41,15 +44,15 @@ _QUERY_DEFAULTS: Final = {"intervalMs": 1000, "maxDataPoints": 43200}
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket of an InfluxDB that Grafana reads, by the address under which Grafana reaches it."""
+    """The bucket of an InfluxDB that Grafana reads.
 
+    Attributes:
+        client: reaches it from here; holds the token that Grafana gets.
+        url: the address under which Grafana reaches it.
+    """
+
+    client: Client
     url: str
-    org: str
-    bucket: str
-    token: str
-
-    def __repr__(self) -> str:
-        return f"Bucket({self.url!r}, org={self.org!r}, bucket={self.bucket!r})"
 
 
 def dashboards_folder() -> Path:
@@ -100,7 +103,7 @@ def datasource(bucket: Bucket) -> Resource:
         "type": "influxdb",
         "access": "proxy",
         "url": bucket.url,
-        "jsonData": {"version": "Flux", "organization": bucket.org, "defaultBucket": bucket.bucket},
+        "jsonData": {"version": "Flux", "organization": bucket.client.org, "defaultBucket": bucket.client.bucket},
     }
     return Resource(DATASOURCE, DATASOURCE_UID, DATASOURCE_NAME, content)
 

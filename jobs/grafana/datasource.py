@@ -59,7 +59,7 @@ class Datasource:
         problem = ""
         if reason := unreachable(self._grafana):
             problem = f"it does not answer ({reason}): its token is set again"
-        elif self._bucket is not None and not provenance.is_token(self._bucket.token, mark):
+        elif self._bucket is not None and not provenance.is_token(self._bucket.client.token, mark):
             problem = "another token"
         return provenance.existing(content, pushed, problem=problem, isDefault=bool(source.get("isDefault")))
 
@@ -73,9 +73,9 @@ class Datasource:
             "jsonData": {
                 **resource.content["jsonData"],
                 provenance.SETTING: resource.fingerprint,
-                provenance.TOKEN: provenance.token_mark(self._bucket.token),
+                provenance.TOKEN: provenance.token_mark(self._bucket.client.token),
             },
-            "secureJsonData": {"token": self._bucket.token},
+            "secureJsonData": {"token": self._bucket.client.token},
         }
         if existing is None:
             self._grafana.post("/datasources", body)

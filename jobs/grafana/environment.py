@@ -67,7 +67,7 @@ def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> B
     seen = seen_as and server_url(seen_as, "--influxdb-url", "INFLUXDB_V2_TOKEN")
     store = open_store(store_url)
     if client := store.influxdb:
-        return Bucket(seen or client.url, client.org, client.bucket, client.token)
+        return Bucket(client, seen or client.url)
     if needed or store_url or seen_as:
         raise ConfigError(
             f"Grafana reads an InfluxDB, and the store is {store.destination['url']}: name one with --store or"
