@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gatewatch.collector.store.influxdb import permissions
+from gatewatch.collector.store.influxdb import client
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.grafana import artifacts, datasource
 from tests.conftest import free_port
@@ -191,7 +191,7 @@ def test_help_says_what_a_command_does(capsys, command):
 
 
 class TestAFreshGrafana:
-    def test_everything_is_made_and_can_be_edited(self, grafana, capsys, store):
+    def test_everything_is_created_and_stays_editable(self, grafana, capsys, store):
         found, err = push(capsys)
         assert results(found) == ["created"] * ALL
         assert err == ""
@@ -208,7 +208,7 @@ class TestAFreshGrafana:
         assert "provenance" not in grafana.tree
         assert not grafana.receivers["Gatewatch mail"].get("provenance")
 
-    def test_dollars_and_variables_are_filled_in_as_grafana_does_from_a_file(self, grafana, capsys):
+    def test_variables_and_doubled_dollars_are_expanded_as_in_provisioning_files(self, grafana, capsys):
         push(capsys)
         one = grafana.rules["gatewatch-one"]
         assert one["labels"] == {"service": "gatewatch", "cost": "$5"}
@@ -218,7 +218,7 @@ class TestAFreshGrafana:
         assert settings["addresses"] == "a@example.org;b@example.org"
         assert settings["message"].startswith("{{ $x }}")
 
-    def test_groups_are_evaluated_as_often_as_they_say(self, grafana, capsys):
+    def test_each_rule_group_gets_its_interval(self, grafana, capsys):
         push(capsys)
         alerts = "gatewatch-alerts"
         assert grafana.intervals == {(alerts, "network"): 60, (alerts, "service"): 30}
@@ -235,7 +235,7 @@ class TestAFreshGrafana:
         assert results(found) == ["unchanged"] * ALL
         assert grafana.writes == []
 
-    def test_a_push_that_breaks_off_is_finished_by_the_next(self, grafana, capsys):
+    def test_the_next_push_finishes_one_that_was_interrupted(self, grafana, capsys):
         def breaks(method, path):
             if method == "POST" and len(grafana.writes) > 6:
                 raise Refusal(502, "Bad Gateway")
@@ -249,7 +249,7 @@ class TestAFreshGrafana:
         assert {"created", "unchanged"} == set(results(found))
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_the_table_for_a_person(self, latest, capsys):
+    def test_it_prints_a_table_and_the_counts(self, latest, capsys):
         assert main(["grafana", "push"]) == 0
         out = capsys.readouterr().out
         assert re.search(r"^what +name +result +why$", out, re.M)
@@ -257,8 +257,8 @@ class TestAFreshGrafana:
         assert out.endswith(f"{latest.url}: {ALL} created\n")
 
 
-class TestAnotherVersion:
-    def test_what_nobody_touched_is_brought_up_to_date(self, grafana, capsys, folder):
+class TestAnUpdateOfGatewatch:
+    def test_what_the_user_left_alone_is_updated(self, grafana, capsys, folder):
         push(capsys)
         changed = [rule("one", title="first", **{"for": "5m"})]
         lay(
@@ -278,13 +278,13 @@ class TestAnotherVersion:
         assert "more" in grafana.configuration["template_files"]["gatewatch"]
         assert "updated" not in results(push(capsys)[0])
 
-    def test_recipients_are_brought_up_to_date(self, grafana, capsys, monkeypatch):
+    def test_recipients_are_updated(self, grafana, capsys, monkeypatch):
         push(capsys)
         monkeypatch.setenv("GATEWATCH_ALERT_TO", "c@example.org")
         assert push(capsys)[0]["contact point Gatewatch mail"] == ("updated", "")
         assert grafana.receivers["Gatewatch mail"]["settings"]["addresses"] == "c@example.org"
 
-    def test_an_interval_is_brought_up_to_date(self, grafana, capsys, folder):
+    def test_the_interval_of_a_group_is_updated(self, grafana, capsys, folder):
         push(capsys)
         groups = alerting()["rules"]["groups"]
         groups[1]["interval"] = "50s"
@@ -342,7 +342,7 @@ EDITS = {
 
 class TestWhatAUserChanged:
     @pytest.mark.parametrize(("edit", "name"), EDITS.values(), ids=EDITS)
-    def test_is_kept_until_asked_to_overwrite(self, grafana, capsys, edit, name):
+    def test_a_change_of_the_user_is_kept_until_overwrite(self, grafana, capsys, edit, name):
         push(capsys)
         edit(grafana)
         grafana.writes.clear()
@@ -357,19 +357,19 @@ class TestWhatAUserChanged:
         assert push(capsys, "--overwrite")[0][name][0] == "updated"
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_is_kept_when_ours_changes_too(self, grafana, capsys, folder):
+    def test_a_change_of_the_user_is_kept_when_ours_changes_too(self, grafana, capsys, folder):
         push(capsys)
         edit_dashboard(grafana)
         lay(folder, dashboards=[dashboard("gatewatch-runs", "All runs")])
         assert push(capsys)[0]["dashboard All runs"][0] == "kept"
 
-    def test_a_save_that_changed_nothing_is_no_change(self, grafana, capsys):
+    def test_saving_a_dashboard_unchanged_is_no_change(self, grafana, capsys):
         push(capsys)
         held = grafana.dashboards["gatewatch-runs"]["dashboard"]
         grafana.save_dashboard(held)
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_a_dashboard_that_was_moved_is_updated_where_it_is(self, grafana, capsys, folder):
+    def test_a_moved_dashboard_is_updated_where_it_is(self, grafana, capsys, folder):
         push(capsys)
         grafana.folders["mine"] = "Mine"
         grafana.dashboards["gatewatch-runs"]["meta"]["folderUid"] = "mine"
@@ -378,7 +378,7 @@ class TestWhatAUserChanged:
         assert grafana.dashboards["gatewatch-runs"]["meta"]["folderUid"] == "mine"
 
     @pytest.mark.parametrize("place", [{"folderUID": "mine"}, {"ruleGroup": "mine"}])
-    def test_a_rule_that_was_moved_is_kept_where_it_is(self, grafana, capsys, place):
+    def test_a_moved_rule_is_kept_where_it_is(self, grafana, capsys, place):
         push(capsys)
         grafana.folders["mine"] = "Mine"
         grafana.rules["gatewatch-one"] |= place
@@ -388,7 +388,7 @@ class TestWhatAUserChanged:
         assert push(capsys, "--overwrite")[0]["rule one"] == ("updated", "over your change")
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_what_is_saved_between_look_and_write_is_not_lost(self, grafana, capsys, folder):
+    def test_a_dashboard_saved_between_reading_and_writing_is_not_overwritten(self, grafana, capsys, folder):
         push(capsys)
         lay(folder, dashboards=[dashboard("gatewatch-runs", "All runs")])
 
@@ -403,15 +403,15 @@ class TestWhatAUserChanged:
         assert "changed by someone else" in err
         assert grafana.dashboards["gatewatch-runs"]["dashboard"]["title"] == "Mine"
 
-    def test_what_a_user_deleted_comes_back(self, grafana, capsys):
+    def test_a_deleted_rule_is_created_again(self, grafana, capsys):
         push(capsys)
         del grafana.rules["gatewatch-two"]
         found, _ = push(capsys)
         assert found["rule two"][0] == "created"
 
 
-class TestTheUsersOwn:
-    def test_policies_contact_points_and_secrets_are_left_alone(self, grafana, capsys):
+class TestResourcesOfTheUser:
+    def test_other_policies_contact_points_and_secrets_stay(self, grafana, capsys):
         slack = {"uid": "s", "name": "desk", "type": "slack", "settings": {}, "secureFields": {"token": True}}
         alertmanager = grafana.configuration["alertmanager_config"]
         alertmanager["receivers"].append({"name": "desk", "grafana_managed_receiver_configs": [slack]})
@@ -425,7 +425,7 @@ class TestTheUsersOwn:
         assert grafana.receivers["desk"]["secureFields"] == {"token": True}
         assert grafana.configuration["alertmanager_config"]["mute_time_intervals"] == [{"name": "night"}]
 
-    def test_a_contact_point_of_that_name(self, grafana, capsys):
+    def test_a_contact_point_of_the_user_with_our_name_is_kept(self, grafana, capsys):
         point = {**EMAIL, "uid": "m", "name": "Gatewatch mail", "settings": {"addresses": "me@example.org"}}
         listed = grafana.configuration["alertmanager_config"]["receivers"]
         listed.append({"name": "Gatewatch mail", "grafana_managed_receiver_configs": [point]})
@@ -434,7 +434,7 @@ class TestTheUsersOwn:
 
 
 class TestOwnedByFiles:
-    def test_nothing_is_made_twice_nor_written(self, grafana, capsys):
+    def test_nothing_that_files_own_is_written(self, grafana, capsys):
         push(capsys)
         grafana.datasources["gatewatch"]["readOnly"] = True
         for one in grafana.dashboards.values():
@@ -453,7 +453,7 @@ class TestOwnedByFiles:
             ]
             assert results(found).count("unchanged") == 2  # the folders
 
-    def test_policies_that_cannot_take_ours(self, grafana, capsys):
+    def test_a_provisioned_policy_tree_blocks_our_route(self, grafana, capsys):
         grafana.tree["provenance"] = "file"
         found, _ = push(capsys, status=1)
         assert found["policy Gatewatch mail"] == ("blocked", "file provisioning owns it; change it there")
@@ -466,7 +466,7 @@ class TestTheDatasource:
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", token)
         return token
 
-    def test_another_token_takes_the_place_of_one_that_works(self, grafana, capsys, monkeypatch, influxd, store):
+    def test_another_token_replaces_the_former_one(self, grafana, capsys, monkeypatch, influxd, store):
         push(capsys)
         token = self.another_token(influxd, store, monkeypatch)
         assert push(capsys, "--dry-run")[0]["datasource Gatewatch"] == ("update", "another token")
@@ -476,7 +476,7 @@ class TestTheDatasource:
         assert grafana.datasources["gatewatch"]["secureJsonData"] == {"token": token}
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_another_token_for_one_that_the_user_changed(self, latest, capsys, monkeypatch, influxd, store):
+    def test_another_token_is_not_set_over_a_change_of_the_user(self, latest, capsys, monkeypatch, influxd, store):
         push(capsys)
         edit_source(latest)
         token = self.another_token(influxd, store, monkeypatch)
@@ -494,7 +494,7 @@ class TestTheDatasource:
         found = {one["what"]: one["detail"] for one in json.loads(capsys.readouterr().out)}
         assert found["grafana"].endswith(f"all {ALL} are there")
 
-    def test_a_token_that_is_no_longer_good_is_replaced(self, grafana, capsys, monkeypatch, influxd, store):
+    def test_a_token_that_stopped_working_is_replaced(self, grafana, capsys, monkeypatch, influxd, store):
         push(capsys)
         good = {"token": self.another_token(influxd, store, monkeypatch)}
         grafana.asks = lambda source: "" if source["secureJsonData"] == good else "unauthorized access"
@@ -504,30 +504,30 @@ class TestTheDatasource:
         )
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_a_store_that_grafana_cannot_reach(self, latest, capsys):
+    def test_a_store_that_grafana_cannot_reach_fails_the_push(self, latest, capsys):
         latest.asks = lambda source: "connection refused"
         found, err = push(capsys, status=1)
         assert results(found) == ["created"] * ALL
         assert re.search(r"connection refused\b.*--influxdb-url", err)
 
-    def test_another_store_that_grafana_cannot_reach(self, latest, capsys):
+    def test_a_new_address_that_grafana_cannot_reach_fails_the_push(self, latest, capsys):
         push(capsys)
         latest.asks = lambda source: "connection refused" if source["url"].endswith(":1") else ""
         found, err = push(capsys, "--influxdb-url", "http://127.0.0.1:1", status=1)
         assert found["datasource Gatewatch"] == ("updated", "")
         assert "connection refused" in err
 
-    def test_the_address_as_grafana_reaches_it(self, latest, capsys):
+    def test_influxdb_url_is_the_address_in_the_datasource(self, latest, capsys):
         push(capsys, "--influxdb-url", "http://influxdb:8086")
         assert latest.datasources["gatewatch"]["url"] == "http://influxdb:8086"
 
-    def test_one_of_the_users_own_will_do(self, latest, capsys, monkeypatch):
+    def test_an_existing_datasource_needs_no_store(self, latest, capsys, monkeypatch):
         push(capsys)
         for name in ("URL", "ORG", "BUCKET", "TOKEN"):
             monkeypatch.delenv(f"INFLUXDB_V2_{name}")
         assert "datasource Gatewatch" not in push(capsys)[0]
 
-    def test_none_and_a_store_that_grafana_cannot_read(self, latest, capsys, monkeypatch):
+    def test_without_a_datasource_the_store_must_be_an_influxdb(self, latest, capsys, monkeypatch):
         for name in ("URL", "ORG", "BUCKET", "TOKEN"):
             monkeypatch.delenv(f"INFLUXDB_V2_{name}")
         assert "gatewatch copy" in refused(capsys)
@@ -541,27 +541,27 @@ class TestTheDatasource:
         assert latest.writes == []
         return err
 
-    def test_a_bucket_that_is_not_there(self, latest, capsys, monkeypatch, store):
+    def test_a_missing_bucket_is_an_error(self, latest, capsys, monkeypatch, store):
         monkeypatch.setenv("INFLUXDB_V2_BUCKET", "nono")
         assert f"{store['URL']}: this token cannot read the bucket 'nono' of {store['ORG']!r}; see " in self.unusable(
             latest, capsys
         )
 
-    def test_a_token_that_cannot_read(self, latest, capsys, monkeypatch, influxd, store):
+    def test_a_token_that_cannot_read_is_an_error(self, latest, capsys, monkeypatch, influxd, store):
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", token_of(influxd, "write", buckets=(store["BUCKET"],)))
         assert "this token cannot read the bucket" in self.unusable(latest, capsys)
 
-    def test_a_token_of_the_store_that_nobody_knows(self, latest, capsys, monkeypatch):
+    def test_a_token_that_the_store_refuses_is_an_error(self, latest, capsys, monkeypatch):
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", "garbage")
-        assert "the token is refused; see INFLUXDB_V2_TOKEN" in self.unusable(latest, capsys)
+        assert "unauthorized access; see INFLUXDB_V2_TOKEN" in self.unusable(latest, capsys)
 
-    def test_a_store_that_is_not_there(self, latest, capsys):
+    def test_no_connection_to_the_store_is_an_error(self, latest, capsys):
         url = f"http://127.0.0.1:{free_port()}"
         err = self.unusable(latest, capsys, "--store", url, status=1)
         assert f"{url}: no connection; see that InfluxDB runs there" in err
 
-    def test_a_store_that_does_not_answer(self, latest, capsys, monkeypatch):
-        monkeypatch.setattr(permissions, "ANSWER_S", 0.3)
+    def test_a_store_that_hangs_is_an_error(self, latest, capsys, monkeypatch):
+        monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.3)
         front = Front()
         front.answer = holding
         try:
@@ -570,7 +570,7 @@ class TestTheDatasource:
             front.close()
         assert "no answer within 0.3 s" in err
 
-    def test_a_store_that_does_not_answer_grafana(self, latest, capsys, monkeypatch):
+    def test_a_store_that_hangs_for_grafana_fails_the_push(self, latest, capsys, monkeypatch):
         push(capsys)
         monkeypatch.setattr(datasource, "ANSWER_S", 0.3)
         latest.asks = lambda source: time.sleep(1) or ""
@@ -579,13 +579,13 @@ class TestTheDatasource:
         assert "Grafana cannot read the store: no answer within 0.3 s; give the address" in err
 
     @pytest.mark.parametrize("url", ["foo", "sqlite:///x.db", "http://[::1", "http://u:s3cret@h", "http://h?a=s3cret"])
-    def test_an_address_for_grafana_that_is_none(self, latest, capsys, url):
+    def test_a_wrong_influxdb_url_is_an_error_without_secrets(self, latest, capsys, url):
         err = refused(capsys, "--influxdb-url", url)
         assert err.startswith("gatewatch: --influxdb-url: ")
         assert "s3cret" not in err
         assert "sqlite:///r" not in err
 
-    def test_a_token_that_may_do_too_much(self, latest, capsys, monkeypatch, influxd):
+    def test_a_token_that_may_do_too_much_is_a_warning(self, latest, capsys, monkeypatch, influxd):
         bucket = influxd.bucket()
         for name, value in {"URL": influxd.url, "ORG": influxd.org, "BUCKET": bucket}.items():
             monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
@@ -595,15 +595,15 @@ class TestTheDatasource:
             r"gatewatch: warning: Grafana needs to read .* writes it, reads .*docker compose cp setup:", err
         )
 
-    def test_the_token_that_the_stack_makes_for_grafana(self, latest, capsys, monkeypatch, influxd):
+    def test_the_token_of_the_stack_for_grafana_is_no_warning(self, latest, capsys, monkeypatch, influxd):
         buckets = (bucket := influxd.bucket(), influxd.bucket(f"{bucket}_hourly"))
         monkeypatch.setenv("INFLUXDB_V2_BUCKET", bucket)
         monkeypatch.setenv("INFLUXDB_V2_TOKEN", token_of(influxd, "read", buckets=buckets))
         assert push(capsys)[1] == ""
 
 
-class TestNobodyGetsMails:
-    def test_it_is_said(self, latest, capsys, monkeypatch):
+class TestRecipients:
+    def test_none_is_a_warning(self, latest, capsys, monkeypatch):
         monkeypatch.delenv("GATEWATCH_ALERT_TO")
         found, err = push(capsys)
         assert "GATEWATCH_ALERT_TO" in err
@@ -616,12 +616,12 @@ class TestNobodyGetsMails:
         assert latest.writes == []
 
     @pytest.mark.parametrize("to", ["a@example.org,b@example.org", " a@example.org ;\n b@example.org;"])
-    def test_several_however_they_are_separated(self, latest, capsys, monkeypatch, to):
+    def test_commas_semicolons_and_lines_separate_them(self, latest, capsys, monkeypatch, to):
         monkeypatch.setenv("GATEWATCH_ALERT_TO", to)
         push(capsys)
         assert latest.receivers["Gatewatch mail"]["settings"]["addresses"] == "a@example.org;b@example.org"
 
-    def test_recipients_of_the_configuration(self, latest, capsys, monkeypatch, tmp_path):
+    def test_those_of_the_configuration_are_the_default(self, latest, capsys, monkeypatch, tmp_path):
         monkeypatch.delenv("GATEWATCH_ALERT_TO")
         monkeypatch.chdir(tmp_path)
         mail = '[mail]\nhost = "h"\nsender = "g@example.org"\nto = ["x@example.org", "y@example.org"]\n'
@@ -630,17 +630,17 @@ class TestNobodyGetsMails:
         assert latest.receivers["Gatewatch mail"]["settings"]["addresses"] == "x@example.org;y@example.org"
 
 
-class TestNamesThatAreTaken:
-    def test_a_datasource_of_that_name(self, latest, capsys):
+class TestConflictingNames:
+    def test_another_datasource_with_our_name_is_an_error(self, latest, capsys):
         latest.datasources["x"] = {"uid": "x", "name": "gatewatch", "type": "prometheus"}
         assert re.search(r"'gatewatch' of type prometheus with uid 'x' .*: rename or delete it", refused(capsys))
         assert latest.writes == []
 
-    def test_a_datasource_of_another_type(self, latest, capsys):
+    def test_a_datasource_of_another_type_with_our_uid_is_an_error(self, latest, capsys):
         latest.datasources["gatewatch"] = {"uid": "gatewatch", "name": "Mine", "type": "loki"}
         assert re.search(r"'Mine' of type loki .* type influxdb", refused(capsys))
 
-    def test_a_folder_of_that_title_will_do(self, grafana, capsys):
+    def test_a_folder_with_our_title_is_used(self, grafana, capsys):
         grafana.folders |= {"abc": "Gatewatch alerts", "def": "Gatewatch"}
         found, _ = push(capsys)
         assert results(found).count("created") == ALL - 2
@@ -649,12 +649,12 @@ class TestNamesThatAreTaken:
         assert grafana.intervals["abc", "service"] == 30
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_a_folder_that_the_user_renamed(self, grafana, capsys):
+    def test_a_folder_that_the_user_renamed_is_used(self, grafana, capsys):
         push(capsys)
         grafana.folders["gatewatch-alerts"] = "Alarms"
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
 
-    def test_a_dashboard_of_that_title(self, latest, capsys):
+    def test_a_dashboard_with_our_title_fails_alone(self, latest, capsys):
         latest.folders["gatewatch"] = "Gatewatch"
         latest.save_dashboard(dashboard("other", "Runs"))
         found, err = push(capsys, status=1)
@@ -663,9 +663,9 @@ class TestNamesThatAreTaken:
         assert results(found).count("created") == ALL - 2
 
 
-class TestAGrafanaThatCannotBe:
+class TestErrors:
     @pytest.mark.parametrize("name", ["GRAFANA_URL", "GRAFANA_TOKEN"])
-    def test_a_variable_that_is_missing(self, latest, capsys, monkeypatch, name):
+    def test_a_missing_variable_is_named(self, latest, capsys, monkeypatch, name):
         monkeypatch.delenv(name)
         assert name in refused(capsys)
 
@@ -687,16 +687,16 @@ class TestAGrafanaThatCannotBe:
         assert "s3cret" not in err
 
     @pytest.mark.parametrize("url", ["foo", "http://u:s3cret@127.0.0.1:1", "http://[::1"])
-    def test_an_address_on_the_command_line(self, latest, capsys, url):
+    def test_a_wrong_url_option_is_named(self, latest, capsys, url):
         err = refused(capsys, "--url", url)
         assert err.startswith("gatewatch: --url: ")
         assert "s3cret" not in err
 
-    def test_a_token_that_is_refused(self, latest, capsys, monkeypatch):
+    def test_a_refused_token_is_an_error(self, latest, capsys, monkeypatch):
         monkeypatch.setenv("GRAFANA_TOKEN", "wrong")
         assert re.search(r"the token is refused .*service account with the role Admin", refused(capsys))
 
-    def test_a_token_that_may_not(self, latest, capsys):
+    def test_missing_permissions_are_named_before_anything_is_written(self, latest, capsys):
         for name in ("datasources:create", "alert.provisioning:write"):
             del latest.permissions[name]
         for arguments in ([], ["--dry-run"]):
@@ -705,22 +705,22 @@ class TestAGrafanaThatCannotBe:
         assert latest.writes == []
 
     @pytest.mark.parametrize("version", ["9.5.1", "10.4.19"])
-    def test_one_that_is_too_old(self, capsys, monkeypatch, folder, store, version):
+    def test_grafana_before_11_is_refused_in_one_line(self, capsys, monkeypatch, folder, store, version):
         server = grafana_of(version, monkeypatch, store)
         try:
             assert re.search(rf"is Grafana {re.escape(version)}, and 11 or newer is needed", refused(capsys))
         finally:
             server.close()
 
-    def test_nobody_is_there(self, latest, capsys, monkeypatch):
+    def test_no_connection_is_an_error(self, latest, capsys, monkeypatch):
         monkeypatch.setenv("GRAFANA_URL", "http://127.0.0.1:9")
         assert "no connection; see that Grafana runs there" in refused(capsys, status=1)
 
-    def test_something_else_is_there(self, latest, capsys, monkeypatch, influxd):
+    def test_another_server_is_no_grafana(self, latest, capsys, monkeypatch, influxd):
         monkeypatch.setenv("GRAFANA_URL", influxd.url)
         assert "is no Grafana; see GRAFANA_URL" in refused(capsys)
 
-    def test_it_leads_elsewhere(self, latest, capsys, monkeypatch):
+    def test_a_redirect_is_named_without_secrets(self, latest, capsys, monkeypatch):
         def leads(handler):
             handler.send_response(301)
             handler.send_header("Location", f"{latest.url}{handler.path}?token=s3cret")
@@ -740,11 +740,11 @@ class TestAGrafanaThatCannotBe:
         assert f"leads to {latest.url}/api/health; name that in GRAFANA_URL" in err
         assert "s3cret" not in err
 
-    def test_no_tls_is_there(self, latest, capsys, monkeypatch):
+    def test_failed_tls_is_an_error(self, latest, capsys, monkeypatch):
         monkeypatch.setenv("GRAFANA_URL", latest.url.replace("http:", "https:"))
         assert re.search(r"TLS failed \(.*\); see its certificate", refused(capsys))
 
-    def test_no_rule_is_made_without_its_folder(self, latest, capsys):
+    def test_without_its_folder_no_rule_is_created(self, latest, capsys):
         def no_folders(method, path):
             if (method, path) == ("POST", "/folders"):
                 raise Refusal(500, "database is locked")
@@ -754,7 +754,7 @@ class TestAGrafanaThatCannotBe:
         assert "POST /folders: database is locked (500)" in capsys.readouterr().err
         assert (latest.rules, latest.dashboards) == ({}, {})
 
-    def test_a_rule_that_is_deleted_meanwhile(self, grafana, capsys, folder):
+    def test_a_rule_that_is_deleted_during_the_push_fails_alone(self, grafana, capsys, folder):
         push(capsys)
         lay(folder, rules={"groups": [{"name": "network", "interval": "1m", "rules": [rule("one", title="first")]}]})
 
@@ -767,7 +767,7 @@ class TestAGrafanaThatCannotBe:
         assert found["rule first"][0] == "failed"
         assert "there is nothing (404)" in err
 
-    def test_it_goes_away_in_the_middle(self, latest, capsys):
+    def test_an_interrupted_push_says_how_far_it_came(self, latest, capsys):
         def goes(method, path):
             if len(latest.writes) > 4:
                 raise Refusal(403, "You'll need additional permissions")
@@ -784,10 +784,10 @@ class TestTheCheckCommand:
         main(["check", "--json"])
         return next((one for one in json.loads(capsys.readouterr().out) if one["what"] == "grafana"), None)
 
-    def test_none_is_named(self, capsys):
+    def test_without_a_url_grafana_is_not_checked(self, capsys):
         assert self.finding(capsys) is None
 
-    def test_what_it_says_of_one(self, latest, capsys, monkeypatch, store):
+    def test_it_counts_what_is_missing_out_of_date_and_kept(self, latest, capsys, monkeypatch, store):
         found = self.finding(capsys)
         assert (found["ok"], found["warning"]) == (True, True)
         assert re.search(

@@ -74,28 +74,28 @@ class TestTables:
         assert [frame.field("run").values for frame in frames] == [["a"], ["b"]]
 
     @pytest.mark.parametrize("text", ["", "\r\n", TEXT])
-    def test_nothing_is_no_frame(self, text):
+    def test_an_empty_answer_has_no_frames(self, text):
         assert frames_of(text) == []
 
-    def test_no_such_field(self):
+    def test_a_missing_field_names_those_there_are(self):
         (frame,) = frames_of(self.TEXT + ",,0,a,,7,true\n")
         with pytest.raises(KeyError, match="mean; the frame has seen, run, step, table"):
             frame.field("mean")
 
 
-class TestTooMuch:
-    def test_an_error_in_the_answer(self):
+class TestErrors:
+    def test_an_error_in_the_answer_raises(self):
         text = "#datatype,string,string\n#group,true,true\n#default,,\n,error,reference\n,runtime error: no\tone,897\n"
         with pytest.raises(FluxError, match="runtime error: no one"):
             frames_of(text)
 
-    def test_more_tables_than_grafana_takes(self):
+    def test_too_many_tables_raise(self):
         rows = [f",,{i},{RANGE},2026-01-01T10:00:00Z,1,mean,gate_stats,run-{i}" for i in range(4)]
         assert len(frames_of(answer(*rows), max_series=4)) == 4
         with pytest.raises(FluxError, match=r"max series reached \(3\)"):
             frames_of(answer(*rows), max_series=3)
 
-    def test_more_rows_than_grafana_takes(self):
+    def test_too_many_rows_raise(self):
         rows = [f",,0,{RANGE},2026-01-01T10:00:{i:02d}Z,1,mean,gate_stats,a" for i in range(4)]
         assert len(frames_of(answer(*rows), 4)) == 1
         with pytest.raises(FluxError, match="4 rows of a table, at most 3"):

@@ -20,11 +20,11 @@ class TestTimeRange:
     def test_until_now(self, since, ago):
         assert time_range({"time": {"from": since, "to": "now"}}, NOW) == (NOW - ago * HOUR, NOW)
 
-    def test_where_none_is_said(self):
+    def test_the_default_is_six_hours(self):
         assert time_range({}, NOW) == (NOW - 6 * HOUR, NOW)
 
     @pytest.mark.parametrize("end", ["now/d", "2026-01-01", "now-h", ""])
-    def test_what_cannot_be_read(self, end):
+    def test_another_form_raises(self, end):
         with pytest.raises(ConfigError, match=r"dashboard 'Mine': the time '.*' is not of the form now-6h"):
             time_range({"title": "Mine", "time": {"from": end, "to": "now"}}, NOW)
 
@@ -32,7 +32,7 @@ class TestTimeRange:
 class TestChoice:
     OPTIONS = (("A", "a"), ("B", "b"))
 
-    def test_the_first_where_nothing_is_said(self):
+    def test_the_first_option_is_the_default(self):
         assert choice({}, self.OPTIONS).value == "a"
         assert choice({"current": {}}, self.OPTIONS).value == "a"
 
@@ -41,11 +41,11 @@ class TestChoice:
         assert found.all
         assert (found.options, found.all_value) == (["a", "b"], ".*")
 
-    def test_what_is_given(self):
+    def test_a_given_value_is_chosen(self):
         assert choice(EVERYTHING, self.OPTIONS, ["b"]).value == ["b"]
         assert choice({}, self.OPTIONS, "c").value == "c"
 
-    def test_nothing_where_there_is_nothing(self):
+    def test_without_options_the_value_is_empty(self):
         assert choice({}, ()).value == ""
 
 

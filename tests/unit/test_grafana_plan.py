@@ -33,53 +33,53 @@ def decided(existing, resource=RESOURCE, overwrite=False):
 
 class TestPlan:
     @given(CONTENTS)
-    def test_what_is_not_there_is_made(self, content):
+    def test_a_missing_resource_is_created(self, content):
         assert decided(None, Resource("rule", "u", "n", content)) == "create"
 
     @given(CONTENTS, st.booleans())
-    def test_what_was_pushed_and_not_touched_is_left(self, content, overwrite):
+    def test_a_pushed_resource_is_unchanged(self, content, overwrite):
         resource = Resource("rule", "u", "n", content)
         existing = Existing(content, resource.fingerprint, changed=False)
         assert decided(existing, resource, overwrite) == "unchanged"
 
     @given(CONTENTS, CONTENTS)
-    def test_nothing_of_a_users_is_written_over(self, theirs, ours):
+    def test_a_change_of_the_user_is_never_overwritten(self, theirs, ours):
         resource = Resource("rule", "u", "n", ours)
         for pushed in (None, "0123456789abcdef", resource.fingerprint):
             existing = Existing(theirs, pushed, changed=True)
             assert decided(existing, resource) in ("unchanged", "kept")
 
     @given(CONTENTS, CONTENTS, st.booleans())
-    def test_what_another_owns_is_never_written(self, theirs, ours, overwrite):
+    def test_a_provisioned_resource_is_never_written(self, theirs, ours, overwrite):
         existing = Existing(theirs, None, owner="file", problem="it does not answer")
         (step,) = plan([Resource("rule", "u", "n", ours)], {("rule", "u"): existing}, overwrite=overwrite)
         assert (step.verb, step.why) == ("kept", FILES)
 
-    def test_an_older_push_is_brought_up_to_date(self):
+    def test_an_older_push_is_updated(self):
         assert decided(Existing({"a": 0}, fingerprint({"a": 0}), changed=False)) == "update"
 
-    def test_what_grafana_added_is_no_change_of_the_user(self):
+    def test_a_key_that_grafana_added_is_no_change(self):
         assert decided(Existing({"a": 1, "new": "x"}, RESOURCE.fingerprint, changed=True)) == "unchanged"
 
-    def test_what_left_out_a_part_is(self):
+    def test_a_key_that_is_gone_is_a_change(self):
         resource = Resource("rule", "u", "n", {"a": 1, "b": 2})
         assert decided(Existing({"a": 1}, resource.fingerprint, changed=True), resource) == "kept"
 
-    def test_overwriting_replaces_it(self):
+    def test_overwrite_replaces_a_change_of_the_user(self):
         assert decided(Existing({"a": 9}, RESOURCE.fingerprint, changed=True), overwrite=True) == "update"
 
-    def test_what_does_not_work_is_written_again_unless_it_is_the_users(self):
+    def test_a_resource_with_a_problem_is_written_again_unless_the_user_changed_it(self):
         assert decided(Existing({"a": 1}, RESOURCE.fingerprint, changed=False, problem="no")) == "update"
         assert decided(Existing({"a": 2}, RESOURCE.fingerprint, changed=True, problem="no")) == "kept"
 
-    def test_a_place_that_another_owns(self):
+    def test_a_provisioned_parent_blocks(self):
         assert decided(Existing(None, owner="file")) == "blocked"
 
 
-class TestTheTraceOfAToken:
+class TestTokenMark:
     @settings(max_examples=10)
     @given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
-    def test_knows_its_own_token_alone_and_does_not_show_it(self, token, other):
+    def test_it_matches_its_own_token_alone_and_is_salted(self, token, other):
         mark = provenance.token_mark(token)
         assert provenance.is_token(token, mark)
         assert provenance.is_token(other, mark) == (token == other)
@@ -87,25 +87,25 @@ class TestTheTraceOfAToken:
         assert mark != provenance.token_mark(token)
 
     @pytest.mark.parametrize("mark", [None, "", ".", 3, "é.", {}])
-    def test_that_is_none(self, mark):
+    def test_garbage_matches_no_token(self, mark):
         assert not provenance.is_token("t", mark)
 
 
 class TestContent:
     @given(CONTENTS)
-    def test_survives_what_versions_of_grafana_do_to_it(self, content):
+    def test_empty_values_do_not_count(self, content):
         padded = {"empty": None, "off": False, "none": {"x": []}} | json.loads(json.dumps(content, sort_keys=True))
         assert fingerprint(normalize(padded)) == fingerprint(content)
         assert covers(padded, content)
         assert normalize(content) == content
 
-    def test_whole_numbers_lose_their_fraction(self):
+    def test_whole_numbers_are_integers(self):
         assert fingerprint(normalize({"params": [300.0, 0.5, 1e300]})) == fingerprint(
             {"params": [300, 0.5, int(1e300)]}
         )
 
     @given(CONTENTS, TEXT, st.integers(min_value=1))
-    def test_a_change_is_seen(self, content, name, value):
+    def test_a_change_changes_the_fingerprint(self, content, name, value):
         changed = {**content, name: [value, content.get(name)]}
         assert fingerprint(normalize(changed)) != fingerprint(content)
 
@@ -113,15 +113,15 @@ class TestContent:
         ("text", "expected"),
         [("30s", 30), ("1m", 60), ("1m30s", 90), ("2h", 7200), ("1d", 86400), ("1w", 604800), ("0s", 0), (90, 90)],
     )
-    def test_durations(self, text, expected):
+    def test_durations_are_seconds(self, text, expected):
         assert seconds(text) == expected
 
     @pytest.mark.parametrize("text", ["", "m", "1x", "5 m", "-1m", "1.5.2"])
-    def test_what_is_no_duration(self, text):
+    def test_what_is_not_a_duration_raises(self, text):
         with pytest.raises(ValueError, match=r"duration|convert"):
             seconds(text)
 
-    def test_a_rule_as_grafana_gives_it_back(self):
+    def test_a_rule_compares_equal_as_grafana_gives_it_back(self):
         query = {"refId": "A", "datasourceUid": "gatewatch", "relativeTimeRange": {"from": 60, "to": 0}}
         sent = {"title": "t", "for": "120s", "interval": "60s", "data": [{**query, "model": {"query": "f"}}]}
         given_back = {
@@ -134,14 +134,14 @@ class TestContent:
 
 class TestMarks:
     @given(TEXT.map(str.strip), CONTENTS)
-    def test_a_template_gives_back_its_text_and_the_trace(self, text, content):
+    def test_the_mark_in_a_template_is_read_back(self, text, content):
         assert provenance.uncommented(provenance.commented(text, fingerprint(content))) == (text, fingerprint(content))
 
     @given(TEXT)
-    def test_a_template_without_one(self, text):
+    def test_a_template_without_a_mark(self, text):
         assert provenance.uncommented(text) == (text.strip(), None)
 
-    def test_the_message_of_a_version(self):
+    def test_the_mark_in_a_message_is_read_back(self):
         assert provenance.pushed_in(provenance.message("0123456789abcdef")) == "0123456789abcdef"
         assert provenance.pushed_in("Restored from version 3") is None
         assert provenance.pushed_in(None) is None
@@ -151,7 +151,7 @@ class TestMarks:
         assert provenance.existing({"a": 1}, pushed, stored=stored).changed
 
 
-class TestVariablesInFiles:
+class TestExpand:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
@@ -165,11 +165,11 @@ class TestVariablesInFiles:
             ("$A_B", ""),
         ],
     )
-    def test_are_filled_in(self, text, expected):
+    def test_variables_are_expanded(self, text, expected):
         assert expand({"x": [text, 3, None]}, {"A": "1"}) == {"x": [expected, 3, None]}
 
     @given(st.dictionaries(st.from_regex(r"[A-Z]{1,5}", fullmatch=True), TEXT), TEXT)
-    def test_a_text_with_its_dollars_doubled_stays_itself(self, environment, text):
+    def test_doubled_dollars_give_the_text_back(self, environment, text):
         assert expand(text.replace("$", "$$"), environment) == text
 
 
@@ -178,9 +178,9 @@ OURS = {"receiver": "mail", "object_matchers": [["service", "=", "gatewatch"]], 
 OURS |= {"routes": [{"receiver": "mail", "group_interval": 60.0}]}
 
 
-class TestTheRoute:
+class TestRoute:
     @given(TEXT, ROUTES, ROUTES, st.booleans())
-    def test_it_is_there_once_and_the_others_are_as_they_were(self, receiver, before, after, there):
+    def test_it_is_in_the_tree_once_and_others_stay(self, receiver, before, after, there):
         older = [{"receiver": "old", "object_matchers": [["service", "=", "gatewatch"]]}] if there else []
         tree = {"receiver": receiver, "group_by": ["x"], "provenance": "", "routes": [*before, *older, *after]}
         as_it_was = copy.deepcopy(tree)
@@ -192,9 +192,9 @@ class TestTheRoute:
         assert (new["receiver"], new["group_by"]) == (receiver, ["x"])
         assert with_route(new, OURS) == new
 
-    def test_it_comes_before_one_that_takes_everything(self):
+    def test_it_comes_before_routes_that_take_everything(self):
         greedy = {"receiver": "desk", "object_matchers": [["alertname", "=~", ".*"]]}
         assert with_route({"receiver": "r", "routes": [greedy]}, OURS)["routes"][0]["receiver"] == "mail"
 
-    def test_a_tree_without_routes(self):
+    def test_it_is_added_to_a_tree_without_routes(self):
         assert len(with_route({"receiver": "r"}, OURS)["routes"]) == 1

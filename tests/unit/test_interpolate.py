@@ -35,7 +35,7 @@ def matched(pattern: str, name: str) -> bool:
 
 class TestVariables:
     @given(NAMES, NAMES)
-    def test_the_regex_of_a_name_matches_it_alone(self, name, other):
+    def test_the_regex_of_a_value_matches_it_alone(self, name, other):
         pattern = fill_variables("${run:regex}", {"run": name})
         assert matched(pattern, name)
         assert matched(pattern, other) == (name == other)
@@ -53,11 +53,11 @@ class TestVariables:
         everything = Variable([ALL], names)
         assert fill_variables("${run:regex}", {"run": everything}) == fill_variables("${run:regex}", {"run": names})
 
-    def test_all_with_a_value_of_its_own_is_put_in_as_it_is(self):
+    def test_the_value_for_all_is_inserted_as_it_is(self):
         assert fill_variables("/^${run:regex}$/", {"run": Variable(ALL, ["a", "b"], ".*")}) == "/^.*$/"
 
     @given(NAMES)
-    def test_what_was_put_in_is_not_filled_in_again(self, name):
+    def test_inserted_text_is_not_expanded_again(self, name):
         assert fill_variables("${a:raw}", {"a": "${b}", "b": name}) == "${b}"
 
     def test_a_reference_that_is_no_variable_stays(self):
@@ -65,7 +65,7 @@ class TestVariables:
         assert fill_variables(text, {}) == text
 
     @pytest.mark.parametrize("written", ["$run", "${run}", "[[run]]", "${run:raw}", "[[run:raw]]"])
-    def test_it_may_be_written_in_each_way(self, written):
+    def test_all_notations_of_a_reference(self, written):
         assert fill_variables(f"<{written}>", {"run": "a/b"}) == "<a/b>"
 
     @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ class TestVariables:
         assert fill_variables(f"${{x:{form}}}", {"x": ["a", "b"]}) == several
 
     @given(NAMES)
-    def test_what_goes_into_an_address_comes_out_again(self, name):
+    def test_percent_encoding_can_be_decoded(self, name):
         assert unquote(fill_variables("${x:percentencode}", {"x": name})) == name
         assert parse_qs(fill_variables("${x:queryparam}", {"x": name}))["var-x"] == [name]
         assert json.loads(fill_variables("${x:json}", {"x": name})) == name
 
-    def test_a_format_that_there_is_not_is_said(self):
+    def test_an_unknown_format_raises(self):
         with pytest.raises(ValueError, match=r"variable x: there is no format 'regexp'; use one of regex"):
             fill_variables("${x:regexp}", {"x": "a"})
 
@@ -103,7 +103,7 @@ class TestVariables:
 
 
 class TestMacros:
-    def test_the_range_the_window_and_the_bucket(self):
+    def test_range_window_and_bucket_are_filled_in(self):
         flux = (
             "from(bucket: v.defaultBucket) |> range(start: v.timeRangeStart, stop: v.timeRangeStop) // v.windowPeriod"
         )
@@ -119,7 +119,7 @@ class TestMacros:
         assert "11:00:00.5Z" in fill_macros("v.timeRangeStart", Moment(MOMENT.start + SECOND // 2, NOON, "b"))
 
     @given(NAMES)
-    def test_a_name_holds_no_macro(self, name):
+    def test_a_value_is_not_taken_for_a_macro(self, name):
         """The dot of a name is escaped when Grafana's server looks for macros."""
         hostile = f"v.bucket{name}v.timeRangeStart"
         filled = interpolate("/^${run:regex}$/", {"run": hostile}, MOMENT)
