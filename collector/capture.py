@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from gatewatch.collector.cells import gate_scale
+from gatewatch.collector.cells import CELLS, Cells, gate_scale
 from gatewatch.collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point, clean_name
-from gatewatch.collector.statistics import Array, Mask, gate_statistics, time_profile, unit_profile
+from gatewatch.collector.statistics import (
+    STATISTICS,
+    Array,
+    Mask,
+    Statistic,
+    gate_statistics,
+    time_profile,
+    unit_profile,
+)
 
 
 class Gates(Protocol):
@@ -20,7 +28,16 @@ class Gates(Protocol):
     mask: Mask | None
 
 
-def gate_points(layers: Mapping[str, Gates], tags: Mapping[str, str], time: int, step: int, epoch: int) -> list[Point]:
+def gate_points(
+    layers: Mapping[str, Gates],
+    tags: Mapping[str, str],
+    time: int,
+    step: int,
+    epoch: int,
+    *,
+    cells: Cells = CELLS,
+    statistics: Sequence[Statistic] = STATISTICS,
+) -> list[Point]:
     """The `gate_stats`, `gate_units` and `gate_time` points of one capture.
 
     A gate without any finite value still has its `gate_stats` point, which counts what was not finite.
@@ -31,6 +48,8 @@ def gate_points(layers: Mapping[str, Gates], tags: Mapping[str, str], time: int,
         time: nanoseconds since the epoch.
         step: of the training.
         epoch: of the training, from 0.
+        cells: whose gates have scales of their own.
+        statistics: what is taken of each gate.
     """
     points = []
     for layer, captured in layers.items():
@@ -41,7 +60,8 @@ def gate_points(layers: Mapping[str, Gates], tags: Mapping[str, str], time: int,
             if positions := time_profile(values, captured.mask):
                 points.append(Point(GATE_TIME, series, {**positions, "step": step}, time))
             # Last: the jobs take a capture that has its statistics for complete.
-            stats: dict[str, FieldValue] = dict(gate_statistics(values, gate_scale(gate), captured.mask))
+            scale = gate_scale(gate, cells)
+            stats: dict[str, FieldValue] = dict(gate_statistics(values, scale, captured.mask, statistics))
             points.append(Point(GATE_STATS, series, {**stats, "step": step, "epoch": epoch}, time))
     return points
 

@@ -6,14 +6,16 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 
 from gatewatch.collector.capture import Gates
+from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.run_session import RunSession
 from gatewatch.collector.runtime.shutdown import final_status
+from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.times import Time, nanoseconds
 
@@ -27,9 +29,15 @@ class Monitor(ABC):
     """A context manager whose `step` counts the steps of a loop and captures where one is due.
 
     A framework's monitor sets `_session`, and `_arguments` to those of its constructor; it says how to begin and how
-    to look.
+    to look. A subclass that records more than the built-in cells and statistics has longer lists of them.
+
+    Attributes:
+        cells: what can be replayed.
+        statistics: what is taken of each gate.
     """
 
+    cells: ClassVar[Cells] = CELLS
+    statistics: ClassVar[Sequence[Statistic]] = STATISTICS
     _session: RunSession
     _arguments: Mapping[str, Any]
     _latest: tuple[int, Mapping[str, Gates]] | None = None

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from gatewatch.collector.capture import Gates, gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import Cadence, Every
+from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
@@ -34,6 +35,7 @@ from gatewatch.collector.schema import (
 )
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.spool.shipper import Shipper
+from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.store import Store, open_store
 from gatewatch.collector.text import describe_exception, one_line, safe_repr
 from gatewatch.collector.times import SteadyTime
@@ -65,6 +67,8 @@ class RunSession(ErrorGuard):
         overhead: the budget of "auto".
         clock: seconds, monotonic.
         now: nanoseconds since the epoch.
+        cells: whose gates have scales of their own.
+        statistics: what is taken of each gate.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -82,6 +86,8 @@ class RunSession(ErrorGuard):
         overhead: float,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], int] = time.time_ns,
+        cells: Cells = CELLS,
+        statistics: Sequence[Statistic] = STATISTICS,
     ) -> None:
         super().__init__()
         self.run = check_run(run) if run is not None else new_run()
@@ -101,6 +107,7 @@ class RunSession(ErrorGuard):
         self.step = self.epoch = self.captured = 0
         self.replay_error: float | None = None
         self._clock = clock
+        self._cells, self._statistics = cells, statistics
         self._shipper: Shipper | None = None
         self._updates: Updates | None = None
         self._prepared_step: int | None = None
@@ -245,7 +252,9 @@ class RunSession(ErrorGuard):
             layers = look()
             moment = self._time() if time is None else time
             points = update_points(updates, self.tags, moment, self.step)
-            self._put(points + gate_points(layers, self.tags, moment, self.step, self.epoch))
+            at = (moment, self.step, self.epoch)
+            points += gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
+            self._put(points)
         self.captured += 1
         self._every = max(1, self.step - self._last_capture_step)
         self._last_capture_step = self.step

@@ -7,7 +7,8 @@ counted, and everything else is taken over the finite rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -29,24 +30,107 @@ _FINE_BINS: Final = HISTOGRAM_BINS * _SUBBINS
 _SMALLEST_STD: Final = 1e-15  # its square is well above the smallest number of single precision
 
 
-def gate_statistics(values: Array, scale: GateScale, mask: Mask | None = None) -> dict[str, float | int]:
-    """The fields of `gate_stats` for one gate, `step` and `epoch` left out.
+@dataclass(frozen=True, slots=True)
+class GateSample:
+    """The activations of one gate at one capture, as the statistics take them.
 
-    - mean, std (of the population), p05, p50, p95 (linear between the two nearest values, as numpy's default);
-    - hist_00…hist_19: share of the values in 20 equal bins from `scale.low` to `scale.high`; what lies beyond is in
-      the first or the last one;
-    - entropy: Shannon's, of that histogram, in bits: 0 (all in one bin) to 4.32;
-    - saturated_low, saturated_high: share of the values beyond the scale's thresholds;
-    - zero_crossing_rate: share of the steps in time over which a unit goes to the other side of `scale.centre`;
-    - dead_units: how many units are dormant (mean |activation| at most `DORMANT` of the mean over all units);
-    - nan_count, inf_count.
+    Attributes:
+        values: (B, T, U), as they are.
+        valid: (B, T, U), False where a value is masked or not finite; None where every value counts.
+        finite: the values that count, flat, at least one, at least in single precision.
+        scale: of the gate.
+        fine: how many of them lie in each of many equal bins of the scale.
+        binned: in which of these bins each of them lies.
+        shares: the share of them in each of the 20 bins of the histogram.
+    """
 
-    Without any finite value only the counts are given.
+    values: Array
+    valid: Mask | None
+    finite: Array
+    scale: GateScale
+    fine: NDArray[np.intp]
+    binned: NDArray[np.int32]
+    shares: Array
+
+    @classmethod
+    def of(cls, values: Array, valid: Mask | None, finite: Array, scale: GateScale) -> GateSample:
+        """Count the values into the bins of the scale."""
+        finite = finite.astype(np.promote_types(finite.dtype, np.float32), copy=False)  # half cannot count the bins
+        fine, binned = _fine_histogram(finite, scale)
+        shares = fine.reshape(HISTOGRAM_BINS, _SUBBINS).sum(axis=1) / finite.size
+        return cls(values, valid, finite, scale, fine, binned, shares)
+
+
+Fields = Mapping[str, float | int]
+Statistic = Callable[[GateSample], Fields]
+"""What is taken of a sample: field of `gate_stats` → its value. Each field has a row in the schema."""
+
+
+def mean_and_std(sample: GateSample) -> Fields:
+    """Return mean and std, of the population."""
+    mean, std = _moments(sample.finite)
+    return {"mean": mean, "std": std}
+
+
+def saturation(sample: GateSample) -> Fields:
+    """Return saturated_low and saturated_high, the share of the values beyond the scale's thresholds."""
+    finite, scale = sample.finite, sample.scale
+    return {
+        "saturated_low": float(np.count_nonzero(finite < scale.saturated_low) / finite.size),
+        "saturated_high": float(np.count_nonzero(finite > scale.saturated_high) / finite.size),
+    }
+
+
+def entropy(sample: GateSample) -> Fields:
+    """Return Shannon's entropy of the histogram, in bits: 0 (all in one bin) to 4.32."""
+    shares = sample.shares[sample.shares > 0]
+    return {"entropy": abs(float((shares * np.log2(shares)).sum()))}
+
+
+def crossings(sample: GateSample) -> Fields:
+    """Return zero_crossing_rate, the share of the steps in time over which a unit goes past `scale.centre`."""
+    return {"zero_crossing_rate": zero_crossing_rate(sample.values, sample.scale.centre, sample.valid)}
+
+
+def dormancy(sample: GateSample) -> Fields:
+    """Return dead_units, how many units have a mean |activation| of at most `DORMANT` of the mean over all units."""
+    magnitudes = sample.values if sample.finite.min() >= 0 else np.abs(sample.values)
+    return {"dead_units": int(dormant_units(unit_means(magnitudes, sample.valid)).sum())}
+
+
+def quantiles(sample: GateSample) -> Fields:
+    """Return p05, p50 and p95, linear between the two nearest values, as numpy's default."""
+    return dict(zip(("p05", "p50", "p95"), _quantiles(sample.finite, sample.fine, sample.binned), strict=True))
+
+
+def histogram(sample: GateSample) -> Fields:
+    """Return hist_00…hist_19, the share of the values in 20 equal bins of the scale; what lies beyond in the outer."""
+    return dict(zip(HISTOGRAM_FIELDS, sample.shares.tolist(), strict=True))
+
+
+STATISTICS: Final[tuple[Statistic, ...]] = (
+    mean_and_std,
+    saturation,
+    entropy,
+    crossings,
+    dormancy,
+    quantiles,
+    histogram,
+)
+
+
+def gate_statistics(
+    values: Array, scale: GateScale, mask: Mask | None = None, statistics: Sequence[Statistic] = STATISTICS
+) -> dict[str, float | int]:
+    """Return the fields of `gate_stats` for one gate, `step` and `epoch` left out.
+
+    These are what the statistics give, and nan_count and inf_count, which are all where no value is finite.
 
     Args:
         values: (B, T, U).
         scale: of this gate.
         mask: (B, T), False where a step was masked; its values do not count as NaN.
+        statistics: what is taken of the values.
     """
     kept = values.reshape(-1) if mask is None else values[mask].reshape(-1)
     finite = np.isfinite(kept)
@@ -58,27 +142,12 @@ def gate_statistics(values: Array, scale: GateScale, mask: Mask | None = None) -
         kept = kept[finite]
     if mask is not None or nan_count or inf_count:
         valid = np.isfinite(values) if mask is None else np.isfinite(values) & mask[:, :, None]
-    counts: dict[str, float | int] = {"nan_count": nan_count, "inf_count": inf_count}
-    if kept.size == 0:
-        return counts
-
-    kept = kept.astype(np.promote_types(kept.dtype, np.float32), copy=False)  # half precision cannot count the bins
-    mean, std = _moments(kept)
-    fine, binned = _fine_histogram(kept, scale)
-    histogram = fine.reshape(HISTOGRAM_BINS, _SUBBINS).sum(axis=1) / kept.size
-    shares = histogram[histogram > 0]
-    fields: dict[str, float | int] = {
-        "mean": mean,
-        "std": std,
-        "saturated_low": float(np.count_nonzero(kept < scale.saturated_low) / kept.size),
-        "saturated_high": float(np.count_nonzero(kept > scale.saturated_high) / kept.size),
-        "entropy": abs(float((shares * np.log2(shares)).sum())),
-        "zero_crossing_rate": zero_crossing_rate(values, scale.centre, valid),
-        "dead_units": int(dormant_units(unit_means(values if kept.min() >= 0 else np.abs(values), valid)).sum()),
-    }
-    fields |= dict(zip(("p05", "p50", "p95"), _quantiles(kept, fine, binned), strict=True))
-    fields |= dict(zip(HISTOGRAM_FIELDS, histogram.tolist(), strict=True))
-    return fields | counts
+    fields: dict[str, float | int] = {}
+    if kept.size:
+        sample = GateSample.of(values, valid, kept, scale)
+        for statistic in statistics:
+            fields |= statistic(sample)
+    return {**fields, "nan_count": nan_count, "inf_count": inf_count}
 
 
 def unit_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:

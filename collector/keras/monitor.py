@@ -88,7 +88,15 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         super().__init__()
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._session = RunSession(
-            log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
+            log_dir=log_dir,
+            run=run,
+            store=store,
+            phase=phase,
+            tags=tags,
+            every=every,
+            overhead=overhead,
+            cells=self.cells,
+            statistics=self.statistics,
         )
         if model is not None and not isinstance(model, keras.Layer):
             raise ConfigError(f"model={safe_repr(model)}: must be a Keras model; with fit it need not be given")
@@ -224,7 +232,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def _first_look(self, model: Any) -> Trace | None:
         try:
             with single_threaded_blas():
-                return trace(model, self._probe, self._layers, verify=True)
+                return trace(model, self._probe, self._layers, verify=True, cells=self.cells)
         except ConfigError:
             raise
         except Exception as error:
@@ -238,11 +246,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         seen = self._probe if x is None else x
         if seen is None and self._needs_inputs(self._layers):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
-        traced = trace(self.model, seen, self._layers, states=states, verify=not self._verified)
+        traced = trace(self.model, seen, self._layers, states=states, verify=not self._verified, cells=self.cells)
         if traced.stale:  # the model was changed in the middle of the run
             self._session.report_unreplayed(traced.unreplayed)
             self._layers, self._verified = self._choose(self.model), False
-            traced = trace(self.model, seen, self._layers, states=states, verify=True)
+            traced = trace(self.model, seen, self._layers, states=states, verify=True, cells=self.cells)
         if not self._verified:
             self._verified = True
             self._session.replay_error = traced.error

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from gatewatch.collector.capture_schedule import Every
+from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import Monitor, State, check_layers
 from gatewatch.collector.run_metadata import fingerprint
@@ -82,7 +83,15 @@ class GateMonitor(Monitor):
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
         self._session = RunSession(
-            log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
+            log_dir=log_dir,
+            run=run,
+            store=store,
+            phase=phase,
+            tags=tags,
+            every=every,
+            overhead=overhead,
+            cells=self.cells,
+            statistics=self.statistics,
         )
         self._chosen = check_layers(layers)
         self._module = module
@@ -92,7 +101,7 @@ class GateMonitor(Monitor):
 
     def _begin(self) -> None:
         module, session = self._module, self._session
-        self._layers = choose(module, self._chosen)
+        self._layers = choose(module, self._chosen, self.cells)
         traced = self._first_look()
         config = {
             **describe(module, self._layers),
@@ -128,7 +137,7 @@ class GateMonitor(Monitor):
         inputs = self._probe if x is None else as_inputs(x)
         if inputs is None and not all(offers_history(layer.module) for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
-        self._layers = choose(self._module, self._chosen)  # a module may be changed in the middle of a run
+        self._layers = choose(self._module, self._chosen, self.cells)  # a module may be changed in the middle of a run
         traced = self._trace(inputs or (), state)
         self._session.report_unreplayed(traced.unreplayed)
         return traced.layers
@@ -139,13 +148,13 @@ class GateMonitor(Monitor):
         return traced
 
 
-def choose(module: nn.Module, names: Sequence[str] | None) -> dict[str, RecurrentLayer]:
+def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
     """The recurrent layers to record.
 
     Raises:
         ConfigError: there is none, or none of that name.
     """
-    layers = recurrent_layers(module)
+    layers = recurrent_layers(module, cells)
     if not layers:
         raise ConfigError(
             f"the module {type(module).__name__} has no recurrent layer: GateMonitor records nn.LSTM, nn.GRU and their "
