@@ -15,7 +15,8 @@ from gatewatch.jobs.alerts.evaluator import Judge
 from gatewatch.jobs.alerts.lifecycle import Alert
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.state import Cursor, Memory, RunMemory, State, Watched
-from gatewatch.jobs.alerts.values import times, units_by_layer
+from gatewatch.jobs.alerts.values import units_by_layer
+from gatewatch.jobs.frames import times
 
 if TYPE_CHECKING:
     import pandas as pd

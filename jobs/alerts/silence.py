@@ -14,8 +14,8 @@ import numpy as np
 
 from gatewatch.collector.schema import HEARTBEAT_SECONDS
 from gatewatch.jobs.alerts.rule import Measure
-from gatewatch.jobs.alerts.values import numbers, times
 from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
+from gatewatch.jobs.frames import numbers, times
 from gatewatch.jobs.scoring.residuals import WARM_UP
 
 if TYPE_CHECKING:

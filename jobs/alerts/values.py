@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gatewatch.collector.store.columns import field_columns, tag_columns
 from gatewatch.jobs.alerts.rule import Rule
-from gatewatch.jobs.alerts.series_state import Array, Values
+from gatewatch.jobs.alerts.series_state import Values
+from gatewatch.jobs.frames import numbers, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,18 +60,6 @@ def series_values(rule: Rule, series: Sequence[Series], units: Mapping[str, int]
         named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
         why = {name: found for name, found in named.items() if np.isfinite(found).any()}
         yield Values(tags, times(part), numbers(part, "step"), value, why)
-
-
-def times(frame: pd.DataFrame) -> NDArray[np.int64]:
-    """(n,), nanoseconds."""
-    return frame["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64)
-
-
-def numbers(frame: pd.DataFrame, name: str) -> Array:
-    """(n,), a field; NaN where a point has none, or where it is no number."""
-    if name not in frame.columns or frame[name].dtype.kind == "O":
-        return np.full(len(frame), np.nan)
-    return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
 
 
 def units_of(layer: str, units: Mapping[str, int]) -> int | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
-from gatewatch.jobs.findings.series import Key, Row, column, first_broken
+from gatewatch.jobs.findings.series import Key, Row, first_broken
+from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.signals import MODEL
 from gatewatch.jobs.text import join_words, number, percent
@@ -140,8 +141,8 @@ def onset(scores: NDArray[np.float64]) -> int | None:
 
 def causes(frame: pd.DataFrame, most: int = 3) -> list[str]:
     """Describe what contributed most to the scores above 1, at most `most` causes: broken rules first."""
-    bad = frame[column(frame, "anomaly_score") > 1]
-    why = {str(name)[4:]: np.nan_to_num(column(bad, name)) for name in frame.columns if str(name).startswith("why_")}
+    bad = frame[numbers(frame, "anomaly_score") > 1]
+    why = {str(name)[4:]: np.nan_to_num(numbers(bad, name)) for name in frame.columns if str(name).startswith("why_")}
     weight = {name: float(np.abs(values).sum()) for name, values in why.items()}
     kept = sorted(
         (name for name in weight if weight[name] > 0), key=lambda name: (name not in BROKEN, -weight[name], name)
@@ -159,7 +160,7 @@ def overfit(metrics: pd.DataFrame) -> list[str]:
     """
     phases = metrics["phase"].fillna("") if "phase" in metrics else np.full(len(metrics), "")
     seen = np.asarray(phases != "validation")
-    loss, own, held_out = column(metrics, "loss"), column(metrics, "val_loss"), column(metrics, "loss")
+    loss, own, held_out = numbers(metrics, "loss"), numbers(metrics, "val_loss"), numbers(metrics, "loss")
     loss = loss[np.isfinite(loss) & seen & np.asarray(~np.isin(phases, ("backtest", "live")))]
     validation = own[np.isfinite(own)] if np.isfinite(own).any() else held_out[np.isfinite(held_out) & ~seen]
     if len(loss) < 2 * MIN_SIDE or len(validation) < _FEWEST_LOSSES:
@@ -180,7 +181,7 @@ def overfit(metrics: pd.DataFrame) -> list[str]:
 
 
 def _change(frame: pd.DataFrame, axis: Axis) -> list[str]:
-    values = column(frame, "anomaly_score")
+    values = numbers(frame, "anomaly_score")
     frame, scores = frame[np.isfinite(values)], values[np.isfinite(values)]
     why = causes(frame)
     because = f"; what contributed most: {join_words(why)}" if why else ""

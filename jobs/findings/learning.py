@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gatewatch.jobs.findings.series import column, first_broken
+from gatewatch.jobs.findings.series import first_broken
+from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.text import join_words, number, percent
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_RUN, GRADIENT_VANISHED
 
@@ -34,9 +35,9 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[st
         first = min(broken, key=lambda name: broken[name])
         place = axis.describe(params[first], broken[first])
         sentences.append(f"Values that are not finite in the {_list(broken)}, first at {place}.")
-    if still := [name for name, frame in params.items() if _recently(column(frame, "update_frequency"), _all_zero)]:
+    if still := [name for name, frame in params.items() if _recently(numbers(frame, "update_frequency"), _all_zero)]:
         sentences.append(f"The {_list(still)} did not move at all in the last {RECENT} captures.")
-    if gone := [name for name, frame in params.items() if _recently(column(frame, "gradient_norm"), _vanished)]:
+    if gone := [name for name, frame in params.items() if _recently(numbers(frame, "gradient_norm"), _vanished)]:
         sentences.append(
             f"The gradient of the {_list(gone)} has vanished: "
             f"below {GRADIENT_VANISHED:g} in the last {RECENT} captures."
@@ -77,14 +78,14 @@ def _vanished(values: NDArray[Any]) -> bool:
 
 def _growth(frame: pd.DataFrame) -> float:
     """Return the newest gradients over the median of all; 0 where there are too few."""
-    norms = positive(column(frame, "gradient_norm"))
+    norms = positive(numbers(frame, "gradient_norm"))
     norms = norms[np.isfinite(norms)]
     return float(np.median(norms[-RECENT:]) / np.median(norms)) if len(norms) > 3 * RECENT else 0.0
 
 
 def _share_kept(frame: pd.DataFrame) -> float | None:
     """Return the median share of the norm that clipping keeps; None where not every gradient was clipped."""
-    before, after = positive(column(frame, "gradient_norm")), column(frame, "gradient_norm_clipped")
+    before, after = positive(numbers(frame, "gradient_norm")), numbers(frame, "gradient_norm_clipped")
     both = np.isfinite(before) & np.isfinite(after)
     kept = after[both] / before[both]
     return float(np.median(kept)) if len(kept) >= RECENT and (kept < 0.99).all() else None

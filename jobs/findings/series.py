@@ -11,6 +11,7 @@ import numpy as np
 
 from gatewatch.collector.cells import CELLS, GATES
 from gatewatch.collector.schema import PHASES, clean_name
+from gatewatch.jobs.frames import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -104,25 +105,15 @@ def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     return name, scores[scores["detector"] == name] if name else scores.iloc[:0]
 
 
-def column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """Return a field as float64, shape (points,); NaN where it is missing or not a number."""
-    import pandas as pd  # noqa: PLC0415 - the frames come from it, so it is loaded already
-
-    if name not in frame:
-        return np.full(len(frame), np.nan)
-    numbers = pd.to_numeric(frame[name], errors="coerce").astype("Float64")
-    return np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-
-
 def first_broken(frame: pd.DataFrame) -> int | None:
     """Return the index of the first point that counts NaN or infinite values; None where none does."""
-    broken = np.nan_to_num(column(frame, "nan_count")) + np.nan_to_num(column(frame, "inf_count")) > 0
+    broken = np.nan_to_num(numbers(frame, "nan_count")) + np.nan_to_num(numbers(frame, "inf_count")) > 0
     return int(np.argmax(broken)) if broken.any() else None
 
 
 def steps(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Return the step of each point, shape (points,); their index where any point has no step."""
-    values = column(frame, "step")
+    values = numbers(frame, "step")
     return np.arange(len(frame), dtype=np.float64) if np.isnan(values).any() else values
 
 
@@ -130,7 +121,7 @@ def newest(frame: pd.DataFrame | None, *names: str) -> float:
     """Return the newest finite value of the sum of some fields; NaN where there is none."""
     if frame is None or frame.empty:
         return float("nan")
-    total = np.stack([column(frame, name) for name in names]).sum(axis=0)
+    total = np.stack([numbers(frame, name) for name in names]).sum(axis=0)
     finite = total[np.isfinite(total)]
     return float(finite[-1]) if len(finite) else float("nan")
 
@@ -153,7 +144,7 @@ def table(
     rows = []
     for key in dict.fromkeys([*stats, *scores]):
         statistics, metrics = stats.get(key), derived.get(key)
-        score = column(scores[key], "anomaly_score") if key in scores else np.array([])
+        score = numbers(scores[key], "anomaly_score") if key in scores else np.array([])
         score = score[np.isfinite(score)]
         saturation, dead = newest(metrics, "saturation"), newest(metrics, "dead_units")
         rows.append(
@@ -177,7 +168,7 @@ def profiles(units: Mapping[str, pd.DataFrame]) -> dict[str, NDArray[np.float64]
     by_gate: dict[str, NDArray[np.float64]] = {}
     for gate, frame in units.items():
         names = sorted(name for name in map(str, frame.columns) if re.fullmatch(r"u\d{3}", name))
-        columns = [values for values in (column(frame, name) for name in names) if np.isfinite(values).any()]
+        columns = [values for values in (numbers(frame, name) for name in names) if np.isfinite(values).any()]
         if columns:
             by_gate[gate] = np.stack(columns, axis=1)
     return by_gate

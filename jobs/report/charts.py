@@ -8,7 +8,7 @@ import numpy as np
 
 from gatewatch.collector.cells import gate_scale
 from gatewatch.jobs.findings.axis import dates
-from gatewatch.jobs.findings.series import column
+from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, fit, line, points
 from gatewatch.jobs.text import plotly_text
 
@@ -36,7 +36,7 @@ def score_chart(
     in_legend: set[str] = set()
     for gates in scores.values():
         for gate, frame in gates.items():
-            trace = line(axis.x(frame), column(frame, "anomaly_score"), gate, GATE_COLOURS.get(gate, OTHER), "max")
+            trace = line(axis.x(frame), numbers(frame, "anomaly_score"), gate, GATE_COLOURS.get(gate, OTHER), "max")
             chart.add_scatter(**trace, legendgroup=plotly_text(gate), showlegend=gate not in in_legend)
             in_legend.add(gate)
     if len(scores) > 1:
@@ -66,10 +66,10 @@ def band_chart(gate: str, phases: Mapping[str, pd.DataFrame], axis: Axis, *, by_
     reach: list[float] = []
     for phase, frame in phases.items():
         colour = PHASE_COLOURS.get(phase, OTHER) if by_phase else GATE_COLOURS.get(gate, OTHER)
-        x, low, high = axis.x(frame), column(frame, "p05"), column(frame, "p95")
+        x, low, high = axis.x(frame), numbers(frame, "p05"), numbers(frame, "p95")
         chart.add_scatter(**points(x, low, "min"), **edge)
         chart.add_scatter(**points(x, high, "max"), **edge, fill="tonexty", fillcolor=faint(colour))
-        chart.add_scatter(**line(x, column(frame, "mean"), phase if by_phase else gate, colour))
+        chart.add_scatter(**line(x, numbers(frame, "mean"), phase if by_phase else gate, colour))
         reach += [float(value) for value in (*low, *high) if np.isfinite(value)]
     margin = 0.03 * (scale.high - scale.low)
     chart.update_yaxes(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from gatewatch.jobs.findings.learning import positive
-from gatewatch.jobs.findings.series import column
+from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.report.plot_style import BLUE, GREEN, ORANGE, OTHER, figure, line
 from gatewatch.jobs.thresholds import UPDATE_HEALTHY
 
@@ -45,16 +45,16 @@ def learning_charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[Lear
     clipped = False
     for name, frame in params.items():
         x, colour = axis.x(frame), _COLOURS.get(name, OTHER)
-        before, after = column(frame, "gradient_norm"), column(frame, "gradient_norm_clipped")
+        before, after = numbers(frame, "gradient_norm"), numbers(frame, "gradient_norm_clipped")
         drawn = _draw(gradients, line(x, positive(before), name, colour))
         if not _equal(before, after):
             dotted = line(x, positive(after), f"{name}, clipped", colour) | {"showlegend": not drawn}
             dotted["line"] |= {"dash": "dot", "width": 1.4}
             clipped |= _draw(gradients, dotted)
-        _draw(ratios, line(x, positive(column(frame, "update_ratio")), name, colour))
-        _draw(frequencies, line(x, column(frame, "update_frequency"), name, colour))
+        _draw(ratios, line(x, positive(numbers(frame, "update_ratio")), name, colour))
+        _draw(frequencies, line(x, numbers(frame, "update_frequency"), name, colour))
     ratios.add_hrect(*UPDATE_HEALTHY, fillcolor="rgba(0,158,115,0.12)", line_width=0, layer="below")
-    shown = positive(np.concatenate([UPDATE_HEALTHY, *(column(frame, "update_ratio") for frame in params.values())]))
+    shown = positive(np.concatenate([UPDATE_HEALTHY, *(numbers(frame, "update_ratio") for frame in params.values())]))
     ends = np.log10([np.nanmin(shown) / 1.5, np.nanmax(shown) * 1.5])
     ratios.update_yaxes(range=ends.tolist())
     frequencies.update_yaxes(range=[-0.03, 1.05], nticks=5)

@@ -10,7 +10,8 @@ import numpy as np
 
 from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.findings.axis import Axis, moments
-from gatewatch.jobs.findings.series import column, steps
+from gatewatch.jobs.findings.series import steps
+from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[
                 for title in titles
                 for name in (title, f"val_{title}")
                 for phase in axis.phases
-                if name not in _NOT_METRICS and np.isfinite(column(own[phase], name)).any()
+                if name not in _NOT_METRICS and np.isfinite(numbers(own[phase], name)).any()
             ]
             phases = tuple(phase for phase in axis.phases if any(phase == p for p, _ in drawn))
             chart = figure(230, market=axis.market)
@@ -94,7 +95,7 @@ def _reach(metrics: pd.DataFrame, frames: Sequence[pd.DataFrame]) -> dict[str, f
     """Return title → the largest absolute value."""
     largest: dict[str, float] = {}
     for name in map(str, metrics.select_dtypes("number").columns):
-        values = np.concatenate([column(frame, name) for frame in frames])
+        values = np.concatenate([numbers(frame, name) for frame in frames])
         sizes = np.abs(values[np.isfinite(values)])
         if name not in _NOT_METRICS and len(sizes):
             title = name.removeprefix("val_") or name
@@ -127,7 +128,7 @@ def _epoch_ends(metrics: pd.DataFrame, captures: pd.DataFrame) -> NDArray[np.boo
     if captures.empty or "epoch" not in metrics or "step" not in captures:
         return ends
     first = captures.groupby("step")["time"].min()
-    epoch, step, at = column(metrics, "epoch"), steps(metrics), moments(metrics)
+    epoch, step, at = numbers(metrics, "epoch"), steps(metrics), moments(metrics)
     for i in range(1, len(metrics)):
         if epoch[i] == epoch[i - 1] and (i + 1 == len(metrics) or epoch[i + 1] != epoch[i]):
             captured = first.get(step[i])
@@ -138,8 +139,8 @@ def _epoch_ends(metrics: pd.DataFrame, captures: pd.DataFrame) -> NDArray[np.boo
 
 def _draw(chart: Figure, name: str, label: str, axis: Axis, rows: pd.DataFrame, ends: NDArray[np.bool_] | None) -> bool:
     """Draw a metric; return whether its batches are drawn faintly behind its epochs."""
-    finite = np.isfinite(column(rows, name))
-    x, y = axis.x(rows)[finite], column(rows, name)[finite]
+    finite = np.isfinite(numbers(rows, name))
+    x, y = axis.x(rows)[finite], numbers(rows, name)[finite]
     last = np.zeros(len(y), dtype=bool) if ends is None else ends[finite]
     both = bool(last.any() and not last.all())
     if both:

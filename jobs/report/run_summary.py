@@ -10,7 +10,8 @@ import numpy as np
 from gatewatch.collector.schema import OWN_TAGS
 from gatewatch.collector.store.columns import tag_columns
 from gatewatch.jobs.findings.run_state import life
-from gatewatch.jobs.findings.series import Row, column
+from gatewatch.jobs.findings.series import Row
+from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.text import duration, moment, number
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def newest_steps(*frames: pd.DataFrame) -> dict[str, float]:
     newest: dict[str, float] = {}
     for frame in frames:
         phases = frame["phase"].fillna("") if "phase" in frame else [""] * len(frame)
-        for phase, step in zip(phases, column(frame, "step"), strict=True):
+        for phase, step in zip(phases, numbers(frame, "step"), strict=True):
             if np.isfinite(step):
                 newest[phase] = max(newest.get(phase, 0.0), float(step))
     return newest

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, PHASES
 from gatewatch.collector.store.columns import field_columns, tag_columns
+from gatewatch.jobs.frames import numbers, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,7 @@ def captures(
         for name, frame in (("units", units), ("updates", updates), ("metrics", metrics))
     }
     for key, rows in sorted(_groups(stats, shared), key=lambda item: _order(shared, item[0])):
-        moments = _times(rows)
+        moments = times(rows)
         time = np.unique(moments)
         gates = _pivoted(rows, time, "gate", GATE_STATS_FIELDS)
         found = _pivoted(parts["units"].get(key), time, "gate", by_unit)
@@ -127,21 +128,11 @@ def _groups(frame: pd.DataFrame, shared: Sequence[str]) -> Iterator[tuple[tuple[
         yield tuple(named.get(name, "") for name in shared), rows
 
 
-def _times(frame: pd.DataFrame) -> Times:
-    return frame["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64)
-
-
-def _numbers(frame: pd.DataFrame, name: str) -> Array:
-    if name not in frame or frame[name].dtype == object:
-        return np.full(len(frame), np.nan)
-    return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-
-
 def _pivoted(frame: pd.DataFrame | None, time: Times, part: str, names: Sequence[str]) -> dict[Pair, Array]:
     if frame is None or frame.empty or not {"layer", part} <= set(frame.columns) or not names:
         return {}
-    values = np.stack([_numbers(frame, name) for name in names], axis=1)
-    moments = _times(frame)
+    values = np.stack([numbers(frame, name) for name in names], axis=1)
+    moments = times(frame)
     at = np.minimum(np.searchsorted(time, moments), len(time) - 1)
     of_capture = time[at] == moments
     found: dict[Pair, Array] = {}
@@ -157,11 +148,11 @@ def _metrics(frame: pd.DataFrame | None, time: Times, step: Array) -> dict[str, 
     if frame is None or frame.empty or "step" not in frame:
         return {}
     found: dict[str, Array] = {}
-    at, moments = _numbers(frame, "step"), _times(frame)
+    at, moments = numbers(frame, "step"), times(frame)
     for column, name in field_columns(frame.columns).items():
         if name in _NOT_METRICS:
             continue
-        values = _numbers(frame, column)
+        values = numbers(frame, column)
         known = np.isfinite(values) & np.isfinite(at)
         if known.any():
             logged: dict[float, list[tuple[int, float]]] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gatewatch.collector.schema import GATE_DERIVED, FieldValue, Point
+from gatewatch.jobs.frames import numbers, times
 from gatewatch.jobs.scoring.captures import Captures
 from gatewatch.jobs.scoring.metrics import METRICS
 from gatewatch.jobs.scoring.metrics.base import Metric, Series
@@ -61,9 +62,9 @@ def gap_points(metrics: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[Point
     """
     if not {"loss", "val_loss"} <= set(metrics.columns):
         return
-    loss, val_loss = (metrics[name].to_numpy(dtype=float, na_value=np.nan) for name in ("loss", "val_loss"))
+    loss, val_loss = numbers(metrics, "loss"), numbers(metrics, "val_loss")
     gaps = generalisation_gap(loss, val_loss)
-    times = metrics["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64)
+    at = times(metrics)
     for k in np.flatnonzero(np.isfinite(gaps)):
         fields: dict[str, FieldValue] = {"generalisation_gap": float(gaps[k])}
-        yield Point(GATE_DERIVED, {**tags, "layer": MODEL, "gate": LOSS}, fields, int(times[k]))
+        yield Point(GATE_DERIVED, {**tags, "layer": MODEL, "gate": LOSS}, fields, int(at[k]))

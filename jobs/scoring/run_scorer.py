@@ -15,6 +15,7 @@ from gatewatch.collector.store import Store
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.baselines import Baselines
 from gatewatch.jobs.checkpoint import Checkpoint
+from gatewatch.jobs.frames import times
 from gatewatch.jobs.scoring.captures import Captures, captures
 from gatewatch.jobs.scoring.derived_points import derived_points, gap_points
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
@@ -193,10 +194,10 @@ class RunScorer:
             return [None], 0
         fullest = max(group.series, key=lambda series: series[1])[0]
         frame = self._read_frame(GATE_STATS, fullest, now.newest + 1, None, ["step"])
-        times = np.unique(frame["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64))
-        taken = len(times) if limit is None else min(limit, len(times))
-        stops: list[int | None] = [int(times[at]) for at in range(most, taken, most)]
-        return [*stops, None if taken == len(times) else int(times[taken])], len(times) - taken
+        moments = np.unique(times(frame))
+        taken = len(moments) if limit is None else min(limit, len(moments))
+        stops: list[int | None] = [int(moments[at]) for at in range(most, taken, most)]
+        return [*stops, None if taken == len(moments) else int(moments[taken])], len(moments) - taken
 
     def _read(self, group: SeriesGroup, now: Checkpoint, stop: int | None) -> Captures | None:
         frames = [self._read_frame(name, group.only, now.back, stop) for name in _CAPTURED]
@@ -247,8 +248,7 @@ class RunScorer:
         if not causes:
             return scores
         given = old[causes].notna().to_numpy()
-        times = old["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64).tolist()
-        of = zip(times, old["layer"], old["gate"], old["detector"], strict=True)
+        of = zip(times(old).tolist(), old["layer"], old["gate"], old["detector"], strict=True)
         stale: dict[tuple[object, ...], dict[str, float]] = {
             key: dict.fromkeys(np.array(causes)[row].tolist(), 0.0)
             for key, row in zip(of, given, strict=True)

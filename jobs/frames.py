@@ -1,0 +1,23 @@
+"""Columns of the frames that a store gives, as NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def times(frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the time of each point, shape (points,), in nanoseconds since the Unix epoch."""
+    return frame["time"].to_numpy(dtype="datetime64[ns]").astype(np.int64)
+
+
+def numbers(frame: pd.DataFrame, field: str) -> NDArray[np.float64]:
+    """Return a field of each point, shape (points,); NaN where a point has none, or where the field is text."""
+    if field not in frame or frame[field].dtype == object:
+        return np.full(len(frame), np.nan)
+    return np.asarray(frame[field].to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
