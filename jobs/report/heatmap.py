@@ -8,6 +8,7 @@ import numpy as np
 
 from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import MAX_PROFILE
 from gatewatch.jobs.findings.axis import dates, interpolate_times
 from gatewatch.jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
 from gatewatch.jobs.text import plotly_text
@@ -86,50 +87,38 @@ def render_gate_heatmap(
     if times is not None and len(times) != span:
         raise ConfigError(f"times: {len(times)} given for arrays of {span} positions in {where}; give one for each")
 
-    time_axis = _time_axis(span, times)
-
-    def axes(shown: Picture) -> dict[str, Any]:
-        return {"x": _positions(shown.times, times), "y": centres(shown.units).astype(np.float32)}
-
     titles = [title if gate in recorded else f"{title}: not recorded" for gate, title in panels.items()]
     figure = make_subplots(rows=2, cols=2, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.16)
+    figure.update_xaxes(**_time_axis(span, times))
     scales: dict[tuple[float, float], str] = {}
     for panel, gate in enumerate(panels):
         cell = {"row": panel // 2 + 1, "col": panel % 2 + 1}
         units = next((frame[gate].units for frame in pictures if gate in frame), 0)
-        grouped = f" (averages of {units / len(centres(units)):.3g})" if units > len(centres(units)) else ""
+        grouped = f" (averages of {units / MAX_PROFILE:.3g})" if units > MAX_PROFILE else ""
         figure.update_yaxes(title_text=f"unit{grouped}", range=[-0.5, max(units, 1) - 0.5], **cell)
-        figure.update_xaxes(title_text=plotly_text(time_label) if panel > 1 else None, **time_axis, **cell)
+        figure.update_xaxes(title_text=plotly_text(time_label) if panel > 1 else None, **cell)
         if gate not in recorded:
             figure.update_xaxes(showgrid=False, **cell)
             figure.update_yaxes(showgrid=False, **cell)
             continue
-        colours = scales.setdefault(_limits(gate, metric_type), f"coloraxis{len(scales) + 1 if scales else ''}")
-        last = pictures[-1].get(gate)
-        blank = go.Heatmap(x=[0], y=[0], z=np.full((1, 1), np.nan, np.float32))
-        trace = go.Heatmap(z=last.z, **axes(last)) if last else blank
-        trace.update(
+        figure.add_heatmap(
+            **_trace(pictures[-1].get(gate), times),
             name=gate,
-            coloraxis=colours,
+            coloraxis=scales.setdefault(_limits(gate, metric_type), f"coloraxis{len(scales) + 1 if scales else ''}"),
             hoverongaps=False,
             hovertemplate=f"unit %{{y:.0f}}<br>{plotly_text(time_label)} %{{x}}<br>{gate} %{{z:.3f}}<extra></extra>",
+            **cell,
         )
-        figure.add_trace(trace, **cell)
 
     if labels is None:
-        ends = [n + 1 for n in thin(max(p.z.shape[1] for p in pictures[0].values()), max_frames)]
+        (only,) = pictures
+        ends = [n + 1 for n in thin(max(shown.z.shape[1] for shown in only.values()), max_frames)]
         places = _positions(span, times)
         names = [place if isinstance(place, str) else f"{place:g}" for place in (places[end - 1] for end in ends)]
-        data = [[_until(pictures[0][gate], end, times) for gate in recorded] for end in ends]
+        data = [[_until(only[gate], end, times) for gate in recorded] for end in ends]
     else:
         names = [plotly_text(labels[i], 24) for i in kept]
-        data = [
-            [
-                {"z": f[gate].z, **axes(f[gate])} if gate in f else {"z": [[None]], "x": [0], "y": [0]}
-                for gate in recorded
-            ]
-            for f in pictures
-        ]
+        data = [[_trace(frame.get(gate), times) for gate in recorded] for frame in pictures]
     figure.frames = [
         go.Frame(name=str(n), data=[go.Heatmap(**trace) for trace in traces], traces=list(range(len(recorded))))
         for n, traces in enumerate(data)
@@ -158,23 +147,28 @@ def _check_units(pictures: Sequence[dict[str, Picture]], where: str) -> None:
 
 def _positions(count: int, times: Sequence[float] | NDArray[Any] | None) -> Any:
     """Return the time in the middle of each bin, as plotly takes it; shape (bins,)."""
-    return _written(interpolate_times(centres(count), times))
+    return _plotly_times(interpolate_times(centres(count), times))
 
 
-def _written(at: NDArray[Any]) -> Any:
+def _plotly_times(at: NDArray[Any]) -> Any:
     return dates(at) if at.dtype.kind == "M" else at
 
 
 def _time_axis(span: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
     """Return kind and range of the time axis, with room for half a cell at both ends."""
     at = interpolate_times(centres(span), times)
-    if len(at) == 1:
-        half: Any = np.timedelta64(12, "h") if at.dtype.kind == "M" else 0.5
-        ends = [at[0] - half, at[0] + half]
-    else:
-        ends = [at[0] - (at[1] - at[0]) / 2, at[-1] + (at[-1] - at[-2]) / 2]
-    dated = {"type": "date", "nticks": 6} if at.dtype.kind == "M" else {}
-    return {"range": list(_written(np.asarray(ends))), **dated}
+    dated = at.dtype.kind == "M"
+    widths = np.diff(at) if len(at) > 1 else [np.timedelta64(24, "h") if dated else 1.0]
+    ends = np.asarray([at[0] - widths[0] / 2, at[-1] + widths[-1] / 2])
+    return {"range": list(_plotly_times(ends)), **({"type": "date", "nticks": 6} if dated else {})}
+
+
+def _trace(shown: Picture | None, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
+    """Return the values of a heatmap and its axes; one empty cell where there is no picture."""
+    if shown is None:
+        return {"z": [[None]], "x": [0], "y": [0]}
+    y = centres(shown.units).astype(np.float32)
+    return {"z": shown.z, "x": _positions(shown.times, times), "y": y}
 
 
 def _until(shown: Picture, end: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
@@ -200,64 +194,26 @@ def _lay_out(figure: Figure, title: str, scales: dict[tuple[float, float], str],
         modebar_remove=["sendChartToCloud"],  # which uploads the chart to Plotly, and is there by default
     )
     figure.update_annotations(font_size=13)
+    width = 1 / len(scales)
     for i, ((low, high), name) in enumerate(scales.items()):
-        width = 1 / len(scales)
-        figure.update_layout(
-            {
-                name: {
-                    "cmin": low,
-                    "cmax": high,
-                    "colorscale": _TWO_SIDED if low < 0 else _ONE_SIDED,
-                    "colorbar": {
-                        "orientation": "h",
-                        "len": width * 0.9,
-                        "thickness": 10,
-                        "x": width * (i + 0.5),
-                        "y": -0.16,
-                        "yanchor": "top",
-                        "outlinewidth": 0,
-                        "tickfont": {"size": 11},
-                        "title": {"text": f"{_METRIC_LABEL[metric]}, {low:g} to {high:g}", "side": "top"},
-                    },
-                }
-            }
-        )
+        place = {"orientation": "h", "len": width * 0.9, "x": width * (i + 0.5), "y": -0.16, "yanchor": "top"}
+        label = {"text": f"{_METRIC_LABEL[metric]}, {low:g} to {high:g}", "side": "top"}
+        bar = {**place, "title": label, "thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}}
+        colours = _TWO_SIDED if low < 0 else _ONE_SIDED
+        figure.update_layout({name: {"cmin": low, "cmax": high, "colorscale": colours, "colorbar": bar}})
 
 
 def _add_controls(figure: Figure, names: Sequence[str], prefix: str) -> None:
     still = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 0, "redraw": True}}
     play = {**still, "fromcurrent": True, "frame": {"duration": FRAME_MS, "redraw": True}}
+    buttons = [
+        {"label": "Play", "method": "animate", "args": [None, play]},
+        {"label": "Pause", "method": "animate", "args": [[None], still]},
+    ]
+    menu = {"type": "buttons", "direction": "left", "showactive": False, "buttons": buttons}
+    menu |= {"x": 0, "xanchor": "left", "y": -0.36, "yanchor": "top", "pad": {"t": 0, "r": 8}}
     steps = [{"label": name, "method": "animate", "args": [[str(n)], still]} for n, name in enumerate(names)]
-    figure.update_layout(
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "left",
-                "showactive": False,
-                "x": 0,
-                "xanchor": "left",
-                "y": -0.36,
-                "yanchor": "top",
-                "pad": {"t": 0, "r": 8},
-                "buttons": [
-                    {"label": "Play", "method": "animate", "args": [None, play]},
-                    {"label": "Pause", "method": "animate", "args": [[None], still]},
-                ],
-            }
-        ],
-        sliders=[
-            {
-                "active": len(steps) - 1,
-                "x": 0.24,
-                "len": 0.76,
-                "y": -0.3,
-                "yanchor": "top",
-                "pad": {"t": 0, "b": 0},
-                "ticklen": 3,
-                "minorticklen": 3,
-                "currentvalue": {"prefix": f"{prefix} " if prefix else "", "xanchor": "left", "font": {"size": 12}},
-                "font": {"size": 10},
-                "steps": steps,
-            }
-        ],
-    )
+    slider = {"active": len(steps) - 1, "steps": steps, "ticklen": 3, "minorticklen": 3, "font": {"size": 10}}
+    slider |= {"x": 0.24, "len": 0.76, "y": -0.3, "yanchor": "top", "pad": {"t": 0, "b": 0}}
+    slider["currentvalue"] = {"prefix": f"{prefix} " if prefix else "", "xanchor": "left", "font": {"size": 12}}
+    figure.update_layout(updatemenus=[menu], sliders=[slider])

@@ -74,7 +74,7 @@ def _refused(output: Path, error: OSError) -> ConfigError:
 
 
 def _find(store: Store, run: str | None) -> Mapping[str, Any]:
-    """Return the run's row of `store.runs()`."""
+    """Return the run's row of `store.runs()`, None where it has no value."""
     runs = store.runs()
     if runs.empty:
         raise ConfigError(
@@ -90,4 +90,5 @@ def _find(store: Store, run: str | None) -> Mapping[str, Any]:
         raise ConfigError(
             f"no run {run!r} in {store.url}: {'did you mean' if near else 'there is'} {known}{more}{'?' * bool(near)}"
         )
-    return {str(name): value for name, value in runs.iloc[names.index(run)].items()}
+    row = runs.iloc[names.index(run)]
+    return {str(name): value for name, value in row.astype(object).where(row.notna(), None).items()}

@@ -151,24 +151,21 @@ def _numbers(values: ArrayLike, where: str) -> NDArray[np.float64]:
 
 
 def _mean(array: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the mean of the finite values over the first axis; NaN where there are none."""
-    count = known.sum(axis=0)
-    total = np.where(known, array, 0.0).sum(axis=0)
+    """Return the mean of the known values over the first axis; NaN where there are none."""
+    return _divide(np.where(known, array, 0.0).sum(axis=0), known.sum(axis=0))
+
+
+def _bin(cells: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Average neighbours along an axis into at most 64 bins, without NaN."""
+    starts, known = _edges(cells.shape[axis])[:-1], np.isfinite(cells)
+    count = np.add.reduceat(known, starts, axis=axis, dtype=np.int64)
+    return _divide(np.add.reduceat(np.where(known, cells, 0.0), starts, axis=axis), count)
+
+
+def _divide(total: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
     mean: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return mean
 
 
 def _edges(count: int) -> NDArray[np.int64]:
     return np.linspace(0, count, min(count, MAX_PROFILE) + 1).astype(np.int64)
-
-
-def _bin(cells: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Average neighbours along an axis into at most 64 bins, without NaN."""
-    if cells.shape[axis] <= MAX_PROFILE:
-        return cells
-    starts = _edges(cells.shape[axis])[:-1]
-    known = np.isfinite(cells)
-    count = np.add.reduceat(known, starts, axis=axis, dtype=np.int64)
-    total = np.add.reduceat(np.where(known, cells, 0.0), starts, axis=axis)
-    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return mean

@@ -39,8 +39,7 @@ def state_of(about: Mapping[str, Any], now: datetime) -> str:
         now: with a zone.
     """
     seen = about.get("last_seen")
-    silent = math.inf if seen is None or seen != seen else (now - seen).total_seconds()  # noqa: PLR0124 - NaT is not itself
-    return life(str(about.get("state")), silent)
+    return life(str(about.get("state")), (now - seen).total_seconds() if seen else math.inf)
 
 
 def ending(about: Mapping[str, Any], state: str) -> str | None:
@@ -101,7 +100,7 @@ def run_summary(
         market: phase → its first and last moment, for the phases in market time.
     """
     started, seen = about.get("started"), about.get("last_seen")
-    took = _span(started, seen)
+    took = duration((seen - started).total_seconds()) if started and seen else ""
     layers = len({row.key.layer for row in rows})
     gates = len({(row.key.layer, row.key.gate) for row in rows})
     facts = [
@@ -156,18 +155,8 @@ def _versions(config: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    import pandas as pd  # noqa: PLC0415 - the frames come from it, so it is loaded already
-
-    return value if isinstance(value, str) else "" if pd.isna(value) else str(value)
+    return "" if value is None else str(value)
 
 
-def _moment(value: Any) -> str:
-    import pandas as pd  # noqa: PLC0415 - as above
-
-    return "" if pd.isna(value) else str(value.strftime("%Y-%m-%d %H:%M:%S UTC"))
-
-
-def _span(start: Any, end: Any) -> str:
-    import pandas as pd  # noqa: PLC0415 - as above
-
-    return "" if pd.isna(start) or pd.isna(end) else duration((end - start).total_seconds())
+def _moment(value: datetime | None) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S UTC}" if value else ""
