@@ -1,6 +1,6 @@
-// What was alerted
+// Alerts that were sent
 //
-// Every time that an alert of the jobs began, was repeated or was over, the newest first.
+// Every time that an alert of `gatewatch jobs` fired, was repeated or was resolved, newest first.
 //
 // param rules: strings                  only these rules
 // param start: time = -30d              from when

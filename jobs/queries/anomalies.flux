@@ -1,8 +1,8 @@
-// Anomalies, with their causes in words
+// Anomalies and their causes in words
 //
-// Every capture of a gate or a parameter whose consensus is above 1. The columns why_… are its causes: by how many usual
-// deviations a feature went up or down, or the score of a hard rule that is broken. The command puts them into words,
-// the largest first.
+// Every capture of a gate or a parameter with a consensus score above 1. The columns why_… are its causes: by how many
+// usual deviations a feature rose (positive) or fell (negative), or the score of a rule that it broke. The command puts
+// them into words, the largest first.
 //
 // param runs: strings                   only these runs
 // param start: time = -30d              from when

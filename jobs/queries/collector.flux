@@ -1,7 +1,7 @@
-// The collectors: what they sent, what was refused, and what they cost
+// Collectors: points sent and refused, and the cost of captures
 //
-// What each run's collector said last: captures, points shipped, refused by the store and dropped since the spool was
-// full, failures beside the training, what waits, the cost of a capture, and the error of the replay.
+// The last health report of each run's collector: number of captures; points shipped, rejected by the store and dropped
+// because the spool was full; errors of the monitor; bytes that wait in the spool; cost of a capture; error of the replay.
 //
 // param start: time = -30d              from when
 // param stop: time = now                until when

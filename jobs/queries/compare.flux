@@ -1,13 +1,13 @@
 // Two runs at the same steps
 //
-// One statistic of each gate in both, the captures of so many steps taken together: runs need not capture at the same
-// ones. The last column is how much higher it is in the run than in the other. Of a run with more than 500 captures,
-// neighbours are averaged first.
+// One statistic of each gate in both runs, averaged over bins of `steps` steps, so that the runs need not capture at the
+// same steps. The last column is the value in the run minus the value in the other run. A run with more than 500 captures
+// is first averaged over neighbouring captures.
 //
 // param run: string                     which run
-// param other: string                   the run that it is compared with
+// param other: string                   the run to compare it with
 // param statistic: string of gate_stats = mean  mean, std, p05, p50, p95, saturated_low, entropy, dead_units…
-// param steps: int > 0 = 1000           how many steps are taken together
+// param steps: int > 0 = 1000           steps in a bin
 // param phase: string = train           train, validation, backtest or live
 // param layers: strings                 only these layers
 // param gates: strings                  only these gates

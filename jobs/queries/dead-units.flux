@@ -1,7 +1,7 @@
-// Units that are dead or stand still
+// Dead and frozen units
 //
-// Of each gate, at the last capture: units that do nothing at all, their share of the layer, and the share of units
-// that have not moved for a while.
+// For each gate at its last capture: the number of dead units (which do nothing at all), their share of the layer, and
+// the share of frozen units (which have not changed for several captures).
 //
 // param run: string                     which run
 // param start: time = 1970-01-01        from when

@@ -1,11 +1,11 @@
 // Which gates drifted before the largest drawdown
 //
-// Finds the largest fall of a curve, such as the price or the equity that a backtest logs, from its highest point so
-// far; and compares the drift of each gate in the time before that fall began with its drift in the rest of the run.
+// Finds the largest fall of a logged curve, such as the price or the equity of a backtest, from its highest point so
+// far. Then compares the drift of each gate before the fall began with its drift in the rest of the run.
 //
 // param run: string                     which run
 // param curve: string = equity          the logged metric that falls
-// param before: duration > 0 = 30d      how long before the fall began
+// param before: duration > 0 = 30d      length of the time before the fall
 // param phase: string = backtest        train, validation, backtest or live
 // param start: time = 1970-01-01        from when
 // param stop: time = now                until when

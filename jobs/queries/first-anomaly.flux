@@ -1,7 +1,7 @@
-// When each run had its first anomaly
+// The first anomaly of each run
 //
-// Of each run and phase the first capture with a consensus above 1: when, at which step, how long after the first
-// capture, and in which layer. Runs without one are not listed.
+// For each run and phase the first capture with a consensus score above 1: its time and step, how long after the first
+// capture it was, and its layer. Runs without an anomaly are not listed.
 //
 // param runs: strings                   only these runs
 // param start: time = -30d              from when

@@ -1,6 +1,6 @@
 // The gates of a run over time
 //
-// One statistic of each gate, averaged over windows of `every`. A forget gate of 0.73 is what a fresh Keras LSTM has.
+// One statistic of each gate, averaged over windows of `every`. The forget gate of a new Keras LSTM is at 0.73.
 //
 // param run: string                     which run
 // param statistic: string of gate_stats = mean  mean, std, p05, p50, p95, saturated_low, entropy, dead_units…

@@ -1,7 +1,7 @@
-// The best epoch of each run, and the gap since
+// The best epoch of each run and the generalisation gap
 //
-// Where the validation loss was lowest, what it is now, and how far it is above the training loss: a gap of 1 is as
-// much as the loss itself or all its movement. Gates can look healthy while this grows.
+// The epoch with the lowest validation loss, the newest validation loss, and how far it is above the training loss. The gap
+// is relative: 1 is the size of the loss, or of its whole range where that is larger. Gates can look healthy while it grows.
 //
 // param runs: strings                   only these runs
 // param start: time = -30d              from when

@@ -1,7 +1,7 @@
-// Gradients that vanish or explode
+// Vanishing and exploding gradients
 //
-// In how many captures the gradient of a parameter had vanished (a norm below 1e-7) or exploded (ten times its usual),
-// and how small and large it was.
+// The number of captures in which the gradient of a parameter had vanished (norm below 1e-7) or exploded (ten times its
+// usual norm), and its smallest and largest norm.
 //
 // param run: string                     which run
 // param start: time = 1970-01-01        from when

@@ -1,6 +1,6 @@
-// How the jobs fare
+// Health of the jobs
 //
-// Of each job its last turn: how long it took, how late it is, and what it has counted since the service began.
+// The last run of each job: its duration, how far it lags behind, and its counters since the service started.
 //
 // param start: time = -30d              from when
 // param stop: time = now                until when

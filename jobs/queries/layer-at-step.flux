@@ -1,6 +1,6 @@
 // The gates of a layer at a step
 //
-// Every statistic of the last capture at or before the step: what the layer was like there.
+// Every statistic of each gate of the layer, at the last capture at or before the step.
 //
 // param run: string                     which run
 // param layer: string                   which layer

@@ -1,7 +1,7 @@
 // How long each layer remembers
 //
-// The memory timescale in steps of the sequence, from the mean of the forget gate (of a GRU the update gate): 3.2 is
-// a fresh Keras LSTM, and 0 one that forgets everything at once.
+// The memory timescale in steps of the sequence, from the mean of the forget gate (in a GRU: the update gate). A new Keras
+// LSTM has 3.2; a layer that forgets everything at every step has 0.
 //
 // param run: string                     which run
 // param start: time = 1970-01-01        from when

@@ -1,7 +1,7 @@
-// Which gates answer to the market's volatility
+// Which gates respond to the volatility of the market
 //
-// The rank correlation of a gate's mean activation with the volatility of the logged `price`: 1 where it opens as the
-// market gets wilder, −1 where it shuts, 0 where the market hardly reaches it.
+// The rank correlation of a gate's mean activation with the volatility of the logged `price`: 1 for a gate that opens
+// when volatility rises, −1 for one that closes, 0 for one that does not respond.
 //
 // param run: string                     which run
 // param start: time = 1970-01-01        from when

@@ -1,7 +1,7 @@
-// Every run: how it stands and where it has come to
+// Every run: its state and progress
 //
-// The state is a run's last event. One that told no end and has said nothing for two minutes before `stop` has died,
-// or cannot reach the store. The score is the last of the consensus over its layers, the worst of them.
+// The state is the run's last event. A run without an end event and without any event in the two minutes before `stop`
+// has died, or cannot reach the store. The score is the newest consensus score of its worst layer.
 //
 // param start: time = -30d              from when
 // param stop: time = now                until when

@@ -1,6 +1,6 @@
 // Saturation by symbol, or by another tag
 //
-// The share of activations that are fully open or shut, for each value of a tag that you gave your runs.
+// The share of saturated activations (fully open or shut) for each value of one of your own tags.
 //
 // param tag: string = symbol            which of your tags
 // param runs: strings                   only these runs

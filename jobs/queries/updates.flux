@@ -1,7 +1,7 @@
-// Updates outside of their healthy band
+// Updates outside their healthy range
 //
-// The update ratio is how far a step moves the weights of a parameter, as a share of their size: about 1e-3 where
-// training goes well. In how many captures it was below or above the band, and what it was.
+// The update ratio is the norm of a step divided by the norm of the weights: about 1e-3 in a healthy training. The number
+// of captures in which it was below or above the range, its median and its last value.
 //
 // param run: string                     which run
 // param slow: float = 1e-5              below it hardly learns

@@ -1,7 +1,7 @@
 // The worst layers of the last month
 //
-// The gates and parameters with the highest anomaly score of the consensus, in all runs, when that was, and in how many
-// of their scored captures they were anomalous. Above 1 is anomalous.
+// The gates and parameters with the highest consensus scores of all runs: the score, its time, and how many of their
+// scored captures were anomalous (above 1).
 //
 // param top: int > 0 = 10               how many
 // param start: time = -30d              from when
