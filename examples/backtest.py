@@ -1,8 +1,8 @@
 """Walk an LSTM trading policy bar by bar over prices that it has never seen: a backtest, then live.
 
-The policy is trained on windows. A twin of it takes one bar at a time, and its LSTM is stateful: what it remembers is
-carried from bar to bar, as in trading. Three lines are Gatewatch's, marked 1 to 3. The points have the market's time,
-so gates, price, position and equity can be laid over each other.
+The policy is trained on windows. A copy of it takes one bar at a time with a stateful LSTM, which keeps its state from
+bar to bar, as in trading. Three lines are for Gatewatch, marked 1 to 3. The points have the time of the market, so
+gates, price, position and equity can be drawn over the same axis.
 
     python examples/backtest.py --symbol EURUSD
 """
@@ -29,29 +29,29 @@ from gatewatch.collector.errors import GatewatchError
 
 WINDOW = 24
 COST = 0.01  # percent of what is bought or sold
-KNOWN = ["change_1", "change_5", "change_20"]
+FEATURES = ["change_1", "change_5", "change_20"]
 
 
 def market(symbol: str) -> pd.DataFrame:
-    """Bars with the price at the close, its change in percent, and what the policy then knows."""
+    """Return bars: the price at the close, its change in percent, and the features of the policy."""
     price = getattr(prices, symbol)["Close"]
     change = 100 * price.pct_change()
     scaled = change / change.ewm(halflife=20).std()
-    known = {name: scaled.ewm(span=int(name.split("_")[1])).mean() for name in KNOWN}
-    return pd.DataFrame({"price": price, "change": change, **known}).dropna()
+    features = {name: scaled.ewm(span=int(name.split("_")[1])).mean() for name in FEATURES}
+    return pd.DataFrame({"price": price, "change": change, **features}).dropna()
 
 
 def negative_profit(following, position):
-    """What a bar loses: the position, −1 to 1, times the change that follows, less the cost of having changed it."""
+    """Return the loss of each bar: minus the position (−1 to 1) times the next change, plus the cost of trading."""
     traded = position - keras.ops.pad(position[:, :-1], [[0, 0], [1, 0], [0, 0]])
     return -keras.ops.mean(position * following - COST * keras.ops.abs(traded))
 
 
 def policy(units: int, bars: int, batch_size: int | None = None) -> keras.Model:
-    """An LSTM and a position for each bar; with a fixed batch size it remembers from call to call."""
+    """Build an LSTM with a position for each bar; with a batch size it keeps its state from call to call."""
     return keras.Sequential(
         [
-            keras.Input((bars, len(KNOWN)), batch_size=batch_size),
+            keras.Input((bars, len(FEATURES)), batch_size=batch_size),
             keras.layers.LSTM(units, return_sequences=True, stateful=batch_size is not None, name="memory"),
             keras.layers.Dense(1, activation="tanh", name="position"),
         ],
@@ -60,42 +60,44 @@ def policy(units: int, bars: int, batch_size: int | None = None) -> keras.Model:
 
 
 def trained(bars: pd.DataFrame, units: int, epochs: int) -> keras.Model:
-    """The policy of one bar at a time, trained on these bars."""
-    known = sliding_window_view(bars[KNOWN].to_numpy("float32")[:-1], WINDOW, axis=0).swapaxes(1, 2)
+    """Return the policy that takes one bar at a time, trained on these bars."""
+    features = sliding_window_view(bars[FEATURES].to_numpy("float32")[:-1], WINDOW, axis=0).swapaxes(1, 2)
     change = bars["change"] - bars["change"].mean()  # without the drift, which being always long would earn
     following = sliding_window_view(change.to_numpy("float32")[1:], WINDOW)[..., None]
     of_windows, of_bars = policy(units, WINDOW), policy(units, 1, batch_size=1)
     of_windows.compile(keras.optimizers.Adam(3e-3), loss=negative_profit)
-    of_windows.fit(known, following, batch_size=32, epochs=epochs, verbose=0)
+    of_windows.fit(features, following, batch_size=32, epochs=epochs, verbose=0)
     of_bars.set_weights(of_windows.get_weights())
     return of_bars
 
 
 def walk(model: keras.Model, bars: pd.DataFrame, position: float, equity: float, **watch) -> tuple[float, float, str]:
-    """Trade these bars, beginning with a position and an equity; the same at the end, and the run."""
+    """Trade these bars from a position and an equity; return the last of both, and the name of the run."""
     memory = model.get_layer("memory")
     with GateMonitor(model, log_dir=None, **watch) as monitor:  # <-- 1
         for moment, bar in bars.iterrows():
-            known = bar[KNOWN].to_numpy("float32")[None, None]
+            features = bar[FEATURES].to_numpy("float32")[None, None]
             state = [keras.ops.copy(part) for part in memory.states]  # <-- 2: the next line moves it on
-            target = float(model(known)[0, 0, 0])
+            target = float(model(features)[0, 0, 0])
             equity *= 1 + (position * bar["change"] - COST * abs(target - position)) / 100
             position = target
-            told = {"price": bar["price"], "position": position, "equity": equity}
-            monitor.step(known, state=state, time=moment, metrics=told)  # <-- 3
+            metrics = {"price": bar["price"], "position": position, "equity": equity}
+            monitor.step(features, state=state, time=moment, metrics=metrics)  # <-- 3
     return position, equity, monitor.run
 
 
 def main() -> int:
-    """Train, walk as the arguments say, and say what to type next."""
+    """Train and walk by the arguments, and print what to type next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="the run's name (made up where none is given)")
-    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    parser.add_argument("--run", help="name of the run (default: a new one)")
+    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="prices to trade")
     parser.add_argument("--store", help="where the points go: sqlite:///file.db or http://host:8086")
-    parser.add_argument("--units", type=int, default=16, help="of the LSTM (default: 16)")
-    parser.add_argument("--epochs", type=int, default=3, help="of the training (default: 3)")
-    parser.add_argument("--bars", type=int, default=250, help="to walk, the last; at most two thirds (default: 250)")
-    parser.add_argument("--live", type=int, default=50, help="how many of them, the last, are live (default: 50)")
+    parser.add_argument("--units", type=int, default=16, help="units of the LSTM (default: 16)")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs to train (default: 3)")
+    parser.add_argument(
+        "--bars", type=int, default=250, help="bars to walk, the newest; at most two thirds (default: 250)"
+    )
+    parser.add_argument("--live", type=int, default=50, help="how many of these, at the end, are live (default: 50)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(arguments.seed)

@@ -1,8 +1,8 @@
-"""Train an LSTM trading policy in a loop of one's own, and watch its gates on known and on held-out prices.
+"""Train an LSTM trading policy in a custom loop, and watch its gates on training prices and on held-out prices.
 
 The loop never calls `fit`: it takes the gradient of the profit with `tf.GradientTape`. Three lines of it are
-Gatewatch's, marked 1 to 3. A second monitor of the same run looks at the same network with prices that it is not
-trained on, as the phase `validation`: where the two part, the network has learnt its past by heart.
+for Gatewatch, marked 1 to 3. A second monitor of the same run captures the same network on prices that it is not
+trained on, as the phase `validation`: where the two diverge, the network overfits.
 
     python examples/custom_loop.py --symbol EURUSD
 """
@@ -35,7 +35,7 @@ SPANS = (1, 5, 20)
 
 
 def market(symbol: str) -> tuple[np.ndarray, np.ndarray]:
-    """Windows (samples, WINDOW, 3) of what is known at each close, and the change that follows it, in percent."""
+    """Return windows (samples, WINDOW, 3) of features at each close, and the next change of the price in percent."""
     change = 100 * getattr(prices, symbol)["Close"].pct_change()
     scaled = change / change.ewm(halflife=20).std()
     known = pd.concat([scaled.ewm(span=span).mean() for span in SPANS], axis=1)
@@ -44,13 +44,13 @@ def market(symbol: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def negative_profit(position, following):
-    """What a bar loses: the position, −1 to 1, times the change that follows, less the cost of having changed it."""
+    """Return the loss of each bar: minus the position (−1 to 1) times the next change, plus the cost of trading."""
     traded = position - tf.pad(position[:, :-1], [[0, 0], [1, 0], [0, 0]])
     return -tf.reduce_mean(position * following - COST * tf.abs(traded))
 
 
 def train(arguments: argparse.Namespace) -> str:
-    """Train the policy and return its run."""
+    """Train the policy and return the name of its run."""
     keras.utils.set_random_seed(arguments.seed)
     policy = keras.Sequential(
         [
@@ -91,15 +91,15 @@ def train(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    """Train as the arguments say, and say what to type next."""
+    """Train by the arguments, and print what to type next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="the run's name (made up where none is given)")
-    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    parser.add_argument("--run", help="name of the run (default: a new one)")
+    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="prices to trade")
     parser.add_argument("--store", help="where the points go: sqlite:///file.db or http://host:8086")
-    parser.add_argument("--units", type=int, default=16, help="of the LSTM (default: 16)")
-    parser.add_argument("--epochs", type=int, default=8, help="(default: 8)")
-    parser.add_argument("--batches", type=int, default=25, help="of an epoch (default: 25)")
-    parser.add_argument("--every", type=int, default=2, help="capture every so many batches (default: 2)")
+    parser.add_argument("--units", type=int, default=16, help="units of the LSTM (default: 16)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs to train (default: 8)")
+    parser.add_argument("--batches", type=int, default=25, help="batches in an epoch (default: 25)")
+    parser.add_argument("--every", type=int, default=2, help="batches between two captures (default: 2)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     try:

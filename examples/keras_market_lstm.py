@@ -3,7 +3,7 @@
 The policy holds a position between −1 (short) and 1 (long) in one asset. It is trained by direct reinforcement (Moody
 and Saffell 2001): the loss is the negative profit after costs, so no labels are needed. `--fault forget-shut` drives
 the forget gates of its first layer shut for the last third of the training, as a bad initialisation or a runaway
-bias would; the monitor is not told.
+bias would; the monitor does not know about it.
 
     python examples/keras_market_lstm.py --run goog-1
     gatewatch jobs --once && gatewatch report goog-1
@@ -35,7 +35,7 @@ CAPTURES = 160  # of a training, about: enough to learn what is normal and to se
 
 
 def market(symbol: str) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of features (samples, WINDOW, 4) and the return that follows each, in units of its volatility."""
+    """Return windows of features (samples, WINDOW, 4) and the next return of each, in units of its volatility."""
     frame = getattr(prices, symbol)
     close = frame["Close"].to_numpy()
     returns = np.diff(np.log(close))
@@ -56,12 +56,12 @@ def market(symbol: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def negative_profit(following_return, position):
-    """What the position loses on the return that follows, costs included."""
+    """Return the loss of the position on the next return, costs included."""
     return -keras.ops.mean(position * following_return - COST * keras.ops.abs(position))
 
 
 def policy(seed: int) -> keras.Model:
-    """Two LSTM layers and a position between −1 and 1."""
+    """Build two LSTM layers with a position between −1 and 1."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
@@ -77,7 +77,7 @@ def policy(seed: int) -> keras.Model:
 
 
 class ForgetGatesShut(keras.callbacks.Callback):
-    """The fault: from an epoch on, the forget gates of a layer are driven shut and held there."""
+    """Put in the fault: from an epoch on, drive the forget gates of a layer shut and hold them there."""
 
     def __init__(self, layer: str, from_epoch: int) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ class ForgetGatesShut(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """One line of progress on a terminal, nothing in a pipe."""
+    """Print one line of progress on a terminal, and nothing in a pipe."""
 
     def __init__(self, run: str, epochs: int) -> None:
         super().__init__()
         self.run, self.epochs = run, epochs
 
     def on_epoch_end(self, epoch, logs=None):
-        """Draw the bar anew."""
+        """Redraw the bar."""
         if sys.stderr.isatty():
             done = (epoch + 1) * 30 // self.epochs
             end = "\n" if epoch + 1 == self.epochs else ""
@@ -118,7 +118,7 @@ class Progress(keras.callbacks.Callback):
 
 
 def train(arguments: argparse.Namespace, run: str | None, fault: str) -> str:
-    """Train one policy and return its run."""
+    """Train one policy and return the name of its run."""
     windows, following = market(arguments.symbol)
     split = int(len(windows) * 0.8)
     batch_size = min(64, max(8, split // 25))
@@ -149,16 +149,18 @@ def train(arguments: argparse.Namespace, run: str | None, fault: str) -> str:
 
 
 def main() -> int:
-    """Train, once or twice, as the arguments say."""
+    """Train once or twice, by the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="the run's name (made up where none is given)")
-    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    parser.add_argument("--run", help="name of the run (default: a new one)")
+    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="prices to trade")
     parser.add_argument(
         "--store", help="where the points go: sqlite:///file.db or http://host:8086 (default: as configured)"
     )
     parser.add_argument("--log-dir", default="gate_logs", help="folder of the gate_epoch files; empty for none")
-    parser.add_argument("--epochs", type=int, help=f"(default: so many that they make about {BATCHES} batches)")
-    parser.add_argument("--every", type=int, help=f"capture every so many batches (default: about {CAPTURES} captures)")
+    parser.add_argument("--epochs", type=int, help=f"epochs to train (default: about {BATCHES} batches in all)")
+    parser.add_argument(
+        "--every", type=int, help=f"batches between two captures (default: about {CAPTURES} captures in all)"
+    )
     parser.add_argument("--fault", choices=["none", "forget-shut", "both"], default="none", help="both: a run of each")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

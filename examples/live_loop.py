@@ -1,8 +1,8 @@
 """Train an LSTM on real prices and watch it in the same script: sample, analyse, detect, alert, draw, wait.
 
-The training goes on in a thread of its own. Meanwhile `watch_run` derives and scores what is captured, sends a mail
-where a metric begins to lie beyond its threshold, and writes the report anew, which a browser shows as it grows. For
-many runs at once, and for machines that restart, there is the service, `gatewatch jobs`.
+The training runs in its own thread. Meanwhile `watch_run` scores each new capture, sends a mail when a metric crosses
+its threshold, and rewrites the report, which a browser reloads. For many runs at once, or on machines that restart, use
+the service, `gatewatch jobs`.
 
     python examples/live_loop.py --symbol GOOG --mail you@example.org
 """
@@ -35,7 +35,7 @@ THRESHOLDS = {"anomaly_score": 1.5, "saturation": 0.9, "gradient_norm": 10.0, "n
 
 
 def market(symbol: str) -> tuple[np.ndarray, np.ndarray]:
-    """Windows (samples, WINDOW, 2) of scaled changes and their size, and the change that follows each."""
+    """Return windows (samples, WINDOW, 2) of scaled changes and their size, and the next change of each."""
     change = getattr(prices, symbol)["Close"].pct_change()
     scaled = (change / change.ewm(halflife=20).std())[2:].to_numpy("float32")
     windows = sliding_window_view(scaled[:-1], WINDOW)
@@ -43,7 +43,7 @@ def market(symbol: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def policy(seed: int) -> keras.Model:
-    """An LSTM and a position between −1 and 1, trained for profit."""
+    """Build an LSTM with a position between −1 and 1, to be trained for profit."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
@@ -90,16 +90,16 @@ def train_and_watch(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Train and watch as the arguments say."""
+    """Train and watch by the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="the run's name (made up where none is given)")
-    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    parser.add_argument("--run", help="name of the run (default: a new one)")
+    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="prices to trade")
     parser.add_argument("--store", help="where the points go: sqlite:///file.db or http://host:8086")
-    parser.add_argument("--epochs", type=int, default=20, help="(default: 20)")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs to train (default: 20)")
     parser.add_argument("--capture-every", type=int, default=4, help="batches between captures (default: 4)")
-    parser.add_argument("--every", type=float, default=3, help="seconds between two looks (default: 3)")
-    parser.add_argument("--report", default="live.html", help="(default: live.html)")
-    parser.add_argument("--mail", help="who gets mails, by the server in [mail] of gatewatch.toml (default: nobody)")
+    parser.add_argument("--every", type=float, default=3, help="seconds between two passes of scoring (default: 3)")
+    parser.add_argument("--report", default="live.html", help="file of the report (default: live.html)")
+    parser.add_argument("--mail", help="address to mail alerts to, over the server in [mail] of gatewatch.toml")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     try:

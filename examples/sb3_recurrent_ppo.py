@@ -1,7 +1,7 @@
 """Train a recurrent trading policy on real prices with sb3-contrib's RecurrentPPO, and watch its gates.
 
-The environment is gym-anytrading's `stocks-v0` on nine years of Alphabet's daily prices. Each of a few environments
-trades its own stretch of them, again and again; observations and rewards are normalised as they come.
+The environment is gym-anytrading's `stocks-v0` on nine years of Alphabet's daily prices. Each of four environments
+trades its own part of them, again and again; observations and rewards are normalised by running statistics.
 
     python examples/sb3_recurrent_ppo.py --run googl-1
 
@@ -35,7 +35,7 @@ WINDOW = 10  # days that an observation shows; what was before them the policy h
 
 
 def stretch(number: int, of: int) -> Callable[[], gymnasium.Env]:
-    """A maker of the environment that trades one of several stretches of the prices, one after the other."""
+    """Return a function that makes the environment of one of several consecutive parts of the prices."""
     days = (len(STOCKS_GOOGL) - WINDOW) // of
     start = WINDOW + number * days
 
@@ -53,7 +53,7 @@ def stretch(number: int, of: int) -> Callable[[], gymnasium.Env]:
 
 
 def train(arguments: argparse.Namespace) -> str:
-    """Train one policy and return its run."""
+    """Train one policy and return the name of its run."""
     torch.set_num_threads(1)  # networks as small as this one gain nothing from more
     environment = VecNormalize(DummyVecEnv([stretch(n, arguments.envs) for n in range(arguments.envs)]))
     model = RecurrentPPO(
@@ -78,13 +78,17 @@ def train(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    """Train as the arguments say, and tell what to do next."""
+    """Train by the arguments, and print what to do next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="the run's name (made up where none is given)")
-    parser.add_argument("--timesteps", type=int, default=51_200, help="of the whole training (default: %(default)s)")
-    parser.add_argument("--n-steps", type=int, default=128, help="of a rollout, per environment (default: %(default)s)")
-    parser.add_argument("--envs", type=int, default=4, help="stretches of the prices, side by side (default: 4)")
-    parser.add_argument("--units", type=int, default=32, help="of each LSTM (default: %(default)s)")
+    parser.add_argument("--run", help="name of the run (default: a new one)")
+    parser.add_argument("--timesteps", type=int, default=51_200, help="timesteps to train (default: %(default)s)")
+    parser.add_argument(
+        "--n-steps", type=int, default=128, help="steps of a rollout in each environment (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--envs", type=int, default=4, help="environments, each with its own part of the prices (default: 4)"
+    )
+    parser.add_argument("--units", type=int, default=32, help="units of each LSTM (default: %(default)s)")
     parser.add_argument(
         "--store", help="where the points go: sqlite:///file.db or http://host:8086 (default: as configured)"
     )

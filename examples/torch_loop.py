@@ -1,7 +1,7 @@
 """Train an LSTM trading policy with PyTorch, and watch its gates and its gradients before and after clipping.
 
-Three lines of the loop are Gatewatch's, marked 1 to 3. Nothing else of it changes: the module, the optimizer and
-`clip_grad_norm_` are torch's own.
+Three lines of the loop are for Gatewatch, marked 1 to 3. Nothing else changes: the module, the optimizer and
+`clip_grad_norm_` are those of torch.
 
     python examples/torch_loop.py --symbol BTCUSD
 """
@@ -29,7 +29,7 @@ SPANS = (1, 5, 20)
 
 
 def market(symbol: str) -> tuple[Tensor, Tensor]:
-    """Windows (samples, WINDOW, 3) of what is known at each close, and the change that follows it, in percent."""
+    """Return windows (samples, WINDOW, 3) of features at each close, and the next change of the price in percent."""
     change = 100 * getattr(prices, symbol)["Close"].pct_change()
     scaled = change / change.ewm(halflife=20).std()
     known = pd.concat([scaled.ewm(span=span).mean() for span in SPANS], axis=1)
@@ -38,7 +38,7 @@ def market(symbol: str) -> tuple[Tensor, Tensor]:
 
 
 class Policy(nn.Module):
-    """An LSTM and a position between −1 and 1 for each bar."""
+    """Map features to a position between −1 and 1 for each bar, with an LSTM."""
 
     def __init__(self, units: int) -> None:
         super().__init__()
@@ -46,18 +46,18 @@ class Policy(nn.Module):
         self.position = nn.Linear(units, 1)
 
     def forward(self, known: Tensor) -> Tensor:
-        """(batch, bars, features) to (batch, bars)."""
+        """Map (batch, bars, features) to (batch, bars)."""
         return torch.tanh(self.position(self.memory(known)[0])).squeeze(-1)
 
 
 def negative_profit(position: Tensor, following: Tensor) -> Tensor:
-    """What a bar loses: the position times the change that follows, less the cost of having changed it."""
+    """Return the loss of each bar: minus the position times the next change, plus the cost of trading."""
     traded = position - nn.functional.pad(position[:, :-1], (1, 0))
     return -(position * following - COST * traded.abs()).mean()
 
 
 def train(arguments: argparse.Namespace) -> str:
-    """Train the policy and return its run."""
+    """Train the policy and return the name of its run."""
     torch.manual_seed(arguments.seed)
     x, y = market(arguments.symbol)
     split = int(len(x) * 0.75)
@@ -89,15 +89,15 @@ def train(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    """Train as the arguments say, and say what to type next."""
+    """Train by the arguments, and print what to type next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="the run's name (made up where none is given)")
-    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    parser.add_argument("--run", help="name of the run (default: a new one)")
+    parser.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="prices to trade")
     parser.add_argument("--store", help="where the points go: sqlite:///file.db or http://host:8086")
-    parser.add_argument("--units", type=int, default=16, help="of the LSTM (default: 16)")
-    parser.add_argument("--epochs", type=int, default=8, help="(default: 8)")
-    parser.add_argument("--batches", type=int, default=25, help="of an epoch (default: 25)")
-    parser.add_argument("--every", type=int, default=2, help="capture every so many batches (default: 2)")
+    parser.add_argument("--units", type=int, default=16, help="units of the LSTM (default: 16)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs to train (default: 8)")
+    parser.add_argument("--batches", type=int, default=25, help="batches in an epoch (default: 25)")
+    parser.add_argument("--every", type=int, default=2, help="batches between two captures (default: 2)")
     parser.add_argument("--clip", type=float, default=0.1, help="the largest norm of all gradients (default: 0.1)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -191,7 +191,7 @@ class TestBacktest:
 
         unbroken = script.policy(5, len(walked))
         unbroken.set_weights(model.get_weights())
-        known = walked[script.KNOWN].to_numpy("float32")[None]
+        known = walked[script.FEATURES].to_numpy("float32")[None]
         stats = open_store(url).read(GATE_STATS, run="a")
         for gate, values in gates(unbroken, known)["memory"].items():
             rows = stats[stats["gate"] == gate]
@@ -217,7 +217,7 @@ def test_nothing_is_known_before_its_time(monkeypatch, name):
 
     def known():
         market = script.market("GOOG")
-        return market[script.KNOWN].to_numpy() if name == "backtest" else np.asarray(market[0])
+        return market[script.FEATURES].to_numpy() if name == "backtest" else np.asarray(market[0])
 
     whole = known()
     monkeypatch.setattr(script.prices, "GOOG", GOOG[:200])
