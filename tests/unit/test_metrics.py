@@ -14,6 +14,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
+from gatewatch.collector.schema import GATE_DERIVED
+from gatewatch.collector.schema.measurements import SCHEMA
 from gatewatch.jobs.scoring.metrics import METRICS, gates, learning, units
 from gatewatch.jobs.scoring.metrics.gates import (
     DRIFT_CAPTURES,
@@ -109,6 +111,13 @@ def test_the_fields_and_how_far_they_look_back():
         "gradient_ratio": 32,
         "update_band": 0,
         "gradient_state": 32,
+    }
+
+
+def test_every_metric_is_declared_in_the_schema_with_its_unit_and_type():
+    rows = {row.name: (row.unit, row.type) for row in SCHEMA[GATE_DERIVED]}
+    assert {metric.field: (metric.unit, int if metric.whole else float) for metric in METRICS} == {
+        name: row for name, row in rows.items() if name != "generalisation_gap"
     }
 
 

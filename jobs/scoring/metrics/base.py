@@ -45,7 +45,7 @@ class Metric:
 
     Attributes:
         field: its name.
-        unit: of its values.
+        unit: of its values, as its row in the schema has it.
         of: what it is of: each gate, or each parameter.
         compute: of a series: (n,), NaN where a new capture has no value; None where the series has no such metric.
         look_back: how many captures before the one of the value it is computed from. It is given no more, so what it
