@@ -1,4 +1,4 @@
-"""How Grafana mails: to whom, what together and how often, and what a mail says. For a Grafana of 9.3 and later."""
+"""How Grafana mails: to whom, which alerts together, how often, and what a mail says."""
 
 from __future__ import annotations
 
