@@ -1,4 +1,4 @@
-"""What the `gatewatch` command does.
+"""Parse the command line, run the command and turn its errors into one line.
 
 Exit status: 0 done, 1 the work failed, 2 the arguments or the configuration are wrong, 130 interrupted. An error is one
 line.
@@ -15,13 +15,18 @@ from typing import Any
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.commands import COMMANDS
+from gatewatch.jobs.commands import COMMANDS, Command
 from gatewatch.jobs.console import fail
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    parsed = parser().parse_args(arguments)
+def run(arguments: Sequence[str] | None = None, commands: Sequence[Command] = COMMANDS) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: what was typed after `gatewatch`; those of this process where None.
+        commands: the commands there are, in the order of the help.
+    """
+    parsed = parser(commands).parse_args(arguments)
     try:
         status: int = parsed.run_command(parsed)
     except ConfigError as error:
@@ -41,13 +46,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
+def parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, with a subparser for each command."""
     whole = argparse.ArgumentParser(
         prog="gatewatch", description="Watch the inside of recurrent networks while they train."
     )
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    subparsers = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     with_store = argparse.ArgumentParser(add_help=False)
     with_store.add_argument(
         "--store",
@@ -55,13 +60,13 @@ def parser() -> argparse.ArgumentParser:
         help="sqlite:///file.db or http://host:8086 (default: GATEWATCH_STORE, else gatewatch.toml, else "
         "sqlite:///gatewatch.db)",
     )
-    for command in COMMANDS:
-        command.add(commands, with_store)
+    for command in commands:
+        command.add(subparsers, with_store)
     return whole
 
 
 class _Version(argparse.Action):
-    """The version, looked up only where it is asked for: that reads the installed packages."""
+    """Print the version and exit; it is looked up only here, since that reads the installed packages."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         print(f"gatewatch {metadata.version('gatewatch')}")

@@ -15,7 +15,8 @@ import numpy as np
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.store.influxdb.annotated_csv import Column, QueryFailed, annotated_rows
 from gatewatch.collector.store.influxdb.client import Client
-from gatewatch.collector.store.influxdb.http_errors import Refused, one_line
+from gatewatch.collector.store.influxdb.http_errors import Refused
+from gatewatch.collector.text import one_line
 
 MAX_SERIES: Final = 1000
 """Tables that Grafana takes of one answer; it cuts off what is more, and says so."""
@@ -159,7 +160,7 @@ def frames_of(text: str, max_points: int | None = None, max_series: int = MAX_SE
                 raise FluxError(f"max data points limit exceeded: {len(rows)} rows of a table, at most {max_points}")
             frames.append(_frame(rows[0][0].columns, [cells for _, cells in rows]))
     except QueryFailed as failed:
-        raise FluxError(one_line(failed)) from None
+        raise FluxError(one_line(failed, 300)) from None
     return frames
 
 

@@ -1,8 +1,8 @@
 """The commands of `gatewatch`, a module each.
 
-A module has `add(commands, with_store)`: it adds its parser, with `with_store` as a parent where it takes `--store`,
-and sets `run_command`, which is given the parsed arguments and returns the exit status. What is heavy is imported
-there, so that `gatewatch --help` is quick and needs none of it.
+A module has a function `add(commands, with_store)`, which adds the command's parser and sets its `run_command`. That
+function takes the parsed arguments and returns the exit status. It imports what is heavy, so that `gatewatch --help`
+is quick and needs none of it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ class Command(Protocol):
     """A module of a command."""
 
     def add(self, commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
-        """Add its parser."""
+        """Add the command's parser.
+
+        Args:
+            commands: the subparsers of `gatewatch`.
+            with_store: a parent parser with the option `--store`, for commands that read or write a store.
+        """
         ...
 
 
 COMMANDS: Final[Sequence[Command]] = (demo, jobs, runs, report, query, baseline, backfill, grafana, copy, check, spool)
-"""In the order of the help."""
+"""The commands, in the order of the help."""

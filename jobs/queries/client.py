@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from gatewatch.collector.store.influxdb.annotated_csv import QueryFailed
-from gatewatch.collector.store.influxdb.http_errors import Refused, one_line
+from gatewatch.collector.store.influxdb.http_errors import Refused
+from gatewatch.collector.text import one_line
 from gatewatch.jobs.queries.answer import Row, rows
 from gatewatch.jobs.queries.flux_values import Value, extern
 
@@ -69,11 +70,11 @@ def placed(source: str, message: str) -> str:
     """
     places = list(_PLACED.finditer(message))
     if not places:
-        return f"{source}: {one_line(_PREFIXES.sub('', message))}"
+        return f"{source}: {one_line(_PREFIXES.sub('', message), 300)}"
     first, *others = places
     text = message[first.end() : others[0].start() if others else len(message)]
     more = f" (and {len(others)} more)" if others else ""
-    return f"{source}:{first[1]}:{first[2]}: {one_line(text)}{more}"
+    return f"{source}:{first[1]}:{first[2]}: {one_line(text, 300)}{more}"
 
 
 def _error(refused: Refused, client: Client, source: str) -> GatewatchError:

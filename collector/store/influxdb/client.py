@@ -14,7 +14,8 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.store.influxdb.http_errors import Names, Refused, no_answer, not_influxdb, one_line, refusal
+from gatewatch.collector.store.influxdb.http_errors import Names, Refused, no_answer, not_influxdb, refusal
+from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -210,7 +211,7 @@ class Client:
                 f"{self.url}: bucket {self.bucket!r} cannot be read: it is missing, or the token may only write;"
                 f" see {self.names.bucket} and {self.names.token}"
             )
-        return WriteUnavailable(f"{self.url}: the query failed: {one_line(problem)}")
+        return WriteUnavailable(f"{self.url}: the query failed: {one_line(problem, 300)}")
 
     def _pieces(self, response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[bytes]:
         try:

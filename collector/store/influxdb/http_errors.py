@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import urllib3
 
 from gatewatch.collector.errors import GatewatchError, WriteUnavailable
+from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +83,9 @@ def refusal(url: str, error: ApiException, names: Names | None) -> Refused:
     headers: Mapping[str, str] = error.headers or {}
     if not status:
         return Refused(
-            status, "TLS failed", f"{url}: TLS failed ({one_line(error.reason)}); see its certificate and the address"
+            status,
+            "TLS failed",
+            f"{url}: TLS failed ({one_line(error.reason, 300)}); see its certificate and the address",
         )
     try:
         answer = json.loads(error.body or b"")
@@ -96,7 +99,7 @@ def refusal(url: str, error: ApiException, names: Names | None) -> Refused:
     if points:
         return _refused_points(url, status, message)
     remedies = {} if names is None else _remedies(names)
-    reason = one_line(message)
+    reason = one_line(message, 300)
     text = f"{url}: {reason}; {remedies[status]}" if status in remedies else f"{url}: {reason}"
     return Refused(status, reason, text, retry_after=_retry_after(headers.get("Retry-After")))
 
@@ -116,7 +119,7 @@ def _refused_points(url: str, status: int, message: str) -> Refused:
         message, dropped = partial[1].partition(" - oldest point ")[0], int(partial[2])
     elif unparsed := _UNPARSED.search(message):
         message = f"the line cannot be parsed: {unparsed[1]}"  # without the line itself, which may be long
-    reason = one_line(message)
+    reason = one_line(message, 300)
     return Refused(status, reason, f"{url}: {reason}", points=True, dropped=dropped)
 
 
@@ -128,7 +131,7 @@ def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:
         status: HTTP status.
         location: where it redirects to, if it does.
     """
-    leads = f" and leads to {one_line(location.partition('?')[0])}" if location else ""
+    leads = f" and leads to {one_line(location.partition('?')[0], 300)}" if location else ""
     reason = f"answers {status}{leads}, which is not InfluxDB 2; see the address"
     return Refused(status, reason, f"{url}: {reason}")
 
@@ -148,12 +151,6 @@ def no_answer(url: str, error: Exception, seconds: float) -> WriteUnavailable:
     else:
         problem = f"the connection broke ({type(error).__name__})"
     return WriteUnavailable(f"{url}: {problem}; see that InfluxDB runs there")
-
-
-def one_line(text: object) -> str:
-    """Return foreign text as one line of at most 301 characters."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= 300 else f"{line[:300]}…"
 
 
 def _retry_after(header: str | None) -> float | None:
