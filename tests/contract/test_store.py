@@ -433,6 +433,16 @@ def test_many_lines_are_written_at_once(store: Store) -> None:
     assert store.read("m")["n"].tolist() == list(range(12_001))
 
 
+def test_a_store_is_either_a_file_or_in_an_influxdb(store: Store, tmp_path: Path) -> None:
+    if isinstance(store, SqliteStore):
+        assert (store.path, store.influxdb) == (tmp_path / "points.db", None)
+    else:
+        assert store.path is None
+        assert store.influxdb is not None
+        assert store.influxdb.url == store.url
+        store.influxdb.ping()
+
+
 def test_a_store_is_opened_again_by_its_destination(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
