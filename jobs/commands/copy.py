@@ -81,8 +81,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
     from gatewatch.jobs.copying.copier import Check, Copier  # noqa: PLC0415 - as above
     from gatewatch.jobs.copying.plan import Selection  # noqa: PLC0415 - as above
-    from gatewatch.jobs.copying.retry import Retry  # noqa: PLC0415 - as above
     from gatewatch.jobs.copying.statistics import problems  # noqa: PLC0415 - as above
+    from gatewatch.jobs.retry import Retry  # noqa: PLC0415 - as above
 
     source = _open_source(arguments)
     destination = open_store(arguments.destination)

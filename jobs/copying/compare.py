@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gatewatch.collector.store import Store
     from gatewatch.collector.store.history import History
     from gatewatch.jobs.copying.plan import Part
-    from gatewatch.jobs.copying.retry import Retry
+    from gatewatch.jobs.retry import Retry
 
 T = TypeVar("T")
 Counts = dict[Series, "Mapping[str, int]"]

@@ -29,7 +29,7 @@ from gatewatch.jobs.copying.writer import Writer
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store
     from gatewatch.collector.store.history import History
-    from gatewatch.jobs.copying.retry import Retry
+    from gatewatch.jobs.retry import Retry
 
 UNVERIFIED: Final = 50_000
 """Points that may be written before they are counted in the destination: what is written must have arrived before that,

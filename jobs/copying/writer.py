@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gatewatch.collector.schema import Point
     from gatewatch.collector.store import Store
-    from gatewatch.jobs.copying.retry import Retry
+    from gatewatch.jobs.retry import Retry
 
 BATCH: Final = 5_000
 """Points of a write: see `gatewatch.collector.store.influxdb.store.BATCH`."""

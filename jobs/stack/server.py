@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.http_errors import Refused, not_influxdb
 from gatewatch.jobs.stack.plan import Bucket, Grant, Permissions, Task
@@ -41,20 +40,25 @@ class Server:
         self._nobody.close()
 
     def is_new(self) -> bool:
-        """Return whether nobody has set the server up yet."""
-        return bool(self._ask("GET", "/api/v2/setup", client=self._nobody, take="allowed"))
+        """Return whether nobody has set the server up yet.
+
+        Raises:
+            WriteUnavailable: it does not answer, or is starting.
+        """
+        try:
+            answer = self._nobody.json("GET", "/api/v2/setup")
+        except Refused as refused:  # 503 while it opens its files
+            raise refused.unavailable() if refused.transient else refused from None
+        if not isinstance(answer, dict) or "allowed" not in answer:
+            raise not_influxdb(self._desired.url, 200)
+        return bool(answer["allowed"])
 
     def onboard(self) -> None:
         """Make the owner, the organisation and the bucket, as only the first may who comes."""
         desired = self._desired
         names = {"username": desired.user, "password": desired.password, "org": desired.org, "bucket": desired.bucket}
         # The token of the answer may do everything. Nobody needs it: it is not kept.
-        self._ask(
-            "POST",
-            "/api/v2/setup",
-            {**names, "retentionPeriodSeconds": desired.retention_s},
-            client=self._nobody,
-        )
+        self._nobody.json("POST", "/api/v2/setup", {**names, "retentionPeriodSeconds": desired.retention_s})
 
     def organisation(self) -> str:
         """Return the organisation's id.
@@ -64,7 +68,7 @@ class Server:
         """
         desired = self._desired
         try:
-            there = {org["name"]: org["id"] for org in self._ask("GET", "/api/v2/orgs", take="orgs", limit=_PAGE)}
+            there = {org["name"]: org["id"] for org in self._owner.json("GET", "/api/v2/orgs", limit=_PAGE)["orgs"]}
         except Refused as refused:
             if refused.status not in (401, 403):
                 raise
@@ -85,7 +89,7 @@ class Server:
         found = {}
         for name in self._desired.retentions:
             try:
-                buckets = self._ask("GET", "/api/v2/buckets", take="buckets", orgID=org, name=name)
+                buckets = self._owner.json("GET", "/api/v2/buckets", orgID=org, name=name)["buckets"]
             except Refused as refused:
                 if refused.status == 404:
                     continue
@@ -97,29 +101,29 @@ class Server:
 
     def make_bucket(self, org: str, name: str, retention_s: int) -> None:
         """Make a bucket that keeps points for so many seconds; 0: for ever."""
-        self._ask("POST", "/api/v2/buckets", {"orgID": org, "name": name, "retentionRules": _rules(retention_s)})
+        self._owner.json("POST", "/api/v2/buckets", {"orgID": org, "name": name, "retentionRules": _rules(retention_s)})
 
     def keep_for(self, bucket: str, retention_s: int) -> None:
         """Change how long the bucket of an id keeps points."""
-        self._ask("PATCH", f"/api/v2/buckets/{bucket}", {"retentionRules": _rules(retention_s)})
+        self._owner.json("PATCH", f"/api/v2/buckets/{bucket}", {"retentionRules": _rules(retention_s)})
 
     def tasks(self, org: str, name: str) -> list[Task]:
         """Return the tasks of a name."""
-        tasks = self._ask("GET", "/api/v2/tasks", take="tasks", orgID=org, name=name, limit=_PAGE)
+        tasks = self._owner.json("GET", "/api/v2/tasks", orgID=org, name=name, limit=_PAGE)["tasks"]
         return [Task(task["id"], task["flux"]) for task in tasks or ()]
 
     def make_task(self, org: str, flux: str, description: str) -> None:
         """Make a task."""
-        self._ask("POST", "/api/v2/tasks", {"orgID": org, "flux": flux, "description": description})
+        self._owner.json("POST", "/api/v2/tasks", {"orgID": org, "flux": flux, "description": description})
 
     def change_task(self, task: str, flux: str) -> None:
         """Give the task of an id other Flux."""
-        self._ask("PATCH", f"/api/v2/tasks/{task}", {"flux": flux})
+        self._owner.json("PATCH", f"/api/v2/tasks/{task}", {"flux": flux})
 
     def grants(self, org: str) -> dict[str, list[Grant]]:
         """Return the authorizations that a set-up has made: name of the token → each."""
         found: dict[str, list[Grant]] = defaultdict(list)
-        for each in self._ask("GET", "/api/v2/authorizations", take="authorizations", orgID=org):
+        for each in self._owner.json("GET", "/api/v2/authorizations", orgID=org)["authorizations"]:
             name = str(each.get("description", ""))
             if name.startswith(_DESCRIPTION):
                 permissions = frozenset((p["action"], _resource(p["resource"])) for p in each["permissions"])
@@ -135,17 +139,17 @@ class Server:
             for action, bucket in sorted(permissions)
         ]
         about = {"orgID": org, "description": f"{_DESCRIPTION}{name}", "permissions": allowed}
-        return str(self._ask("POST", "/api/v2/authorizations", about, take="token"))
+        return str(self._owner.json("POST", "/api/v2/authorizations", about)["token"])
 
     def drop_grant(self, grant: str) -> None:
         """Delete the authorization of an id, and its token with it."""
-        self._ask("DELETE", f"/api/v2/authorizations/{grant}")
+        self._owner.json("DELETE", f"/api/v2/authorizations/{grant}")
 
     def accepts(self, token: str) -> bool:
         """Return whether a token is one of the server's, whatever it may do."""
         client = Client(self._desired.url, token=token, timeout=TIMEOUT_S)
         try:
-            self._ask("GET", "/api/v2/buckets", client=client, limit=1)
+            client.json("GET", "/api/v2/buckets", limit=1)
         except Refused as refused:
             if refused.status != 401:
                 raise
@@ -153,47 +157,6 @@ class Server:
         finally:
             client.close()
         return True
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        client: Client | None = None,
-        take: str | None = None,
-        **query: object,
-    ) -> Any:
-        """Return the decoded answer, or what it has under the name `take`."""
-        answer = (client or self._owner).json(method, path, body, **query)
-        try:
-            return answer if take is None else answer[take]
-        except (KeyError, TypeError):
-            raise not_influxdb(self._desired.url, 200) from None
-
-
-def wait_until_it_answers(
-    server: Server,
-    seconds: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Wait for the server; whether nobody has set it up yet.
-
-    Raises:
-        WriteUnavailable: it did not answer in so many seconds.
-    """
-    deadline = clock() + seconds
-    while True:
-        try:
-            return server.is_new()
-        except WriteUnavailable:
-            if clock() >= deadline:
-                raise
-        except Refused as refused:  # 503 while it opens its files
-            if refused.status != 503 or clock() >= deadline:
-                raise
-        sleep(0.5)
 
 
 def _rules(retention_s: int) -> list[Mapping[str, object]]:

@@ -15,13 +15,15 @@ from typing import Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.jobs.console import fail
+from gatewatch.jobs.retry import Retry
 from gatewatch.jobs.stack.desired_state import DesiredState, desired_state
 from gatewatch.jobs.stack.downsampling import TASK, hourly_task
 from gatewatch.jobs.stack.plan import KeepFor, bucket_steps, task_steps, token_permissions, token_steps
-from gatewatch.jobs.stack.server import Server, wait_until_it_answers
+from gatewatch.jobs.stack.server import Server
 from gatewatch.jobs.stack.token_files import check_folders, read_token, token_path, write_token
 
 WAIT_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 1.0
 _ABOUT_TASK: Final = "Hourly aggregates, for histories that outlive the points. Gatewatch's set-up keeps it."
 
 
@@ -73,7 +75,7 @@ def set_up(desired: DesiredState, folder: Path, say: Callable[[str], None]) -> N
     """
     check_folders(folder, token_permissions("", ""))
     with closing(Server(desired)) as server:
-        if wait_until_it_answers(server, WAIT_SECONDS):
+        if Retry(WAIT_SECONDS, longest=_POLL_SECONDS)(server.is_new):
             server.onboard()
             say(f"made the user {desired.user!r}, the organisation {desired.org!r} and the bucket {desired.bucket!r}")
         org = server.organisation()

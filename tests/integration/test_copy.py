@@ -25,8 +25,8 @@ from gatewatch.collector.store.sqlite.store import SqliteStore
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.copying.copier import Check, Copier
 from gatewatch.jobs.copying.plan import Selection
-from gatewatch.jobs.copying.retry import Retry
 from gatewatch.jobs.copying.statistics import problems
+from gatewatch.jobs.retry import Retry
 from tests.conftest import ROOT, free_port
 from tests.contract.test_store import values
 from tests.servers import Front, holding, passing_on, replying

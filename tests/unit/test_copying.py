@@ -12,8 +12,8 @@ from gatewatch.collector.store.sqlite.store import SqliteStore
 from gatewatch.jobs.copying.batches import LISTS, batches
 from gatewatch.jobs.copying.compare import matching
 from gatewatch.jobs.copying.plan import Part, Selection, parts
-from gatewatch.jobs.copying.retry import Retry
 from gatewatch.jobs.copying.statistics import Copied, problems
+from gatewatch.jobs.retry import Retry
 
 
 def point(time, series="a", **fields):

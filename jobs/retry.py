@@ -22,6 +22,7 @@ class Retry:
         seconds: after which a call is given up.
         on_wait: is called with the problem before each pause.
         clock: monotonic, in seconds.
+        longest: pause in seconds, where the store asks for none.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class Retry:
         seconds: float,
         on_wait: Callable[[str], None] = lambda problem: None,
         clock: Callable[[], float] = time.monotonic,
+        longest: float = LONGEST_S,
     ) -> None:
         self.seconds = seconds
         self._on_wait = on_wait
         self._clock = clock
+        self._longest = longest
         self._ended = threading.Event()
 
     def __call__(self, function: Callable[[], T]) -> T:
@@ -52,7 +55,7 @@ class Retry:
                     raise
                 self._on_wait(str(error))
                 self._ended.wait(asked)
-                pause = min(2 * pause, LONGEST_S)
+                pause = min(2 * pause, self._longest)
 
     def end(self) -> None:
         """Retry no more, in no thread."""
