@@ -84,8 +84,8 @@ def _open(
             )
         from gatewatch.collector.store.influxdb.client import Client  # noqa: PLC0415 - as above
         from gatewatch.collector.store.influxdb.http_errors import Names  # noqa: PLC0415 - as above
+        from gatewatch.collector.store.influxdb.settings import read_setting, read_token  # noqa: PLC0415 - as above
         from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - as above
-        from gatewatch.collector.store.influxdb.token import read_setting, read_token  # noqa: PLC0415 - as above
 
         client = Client(
             address.rstrip("/"),

@@ -130,7 +130,7 @@ def _in_spool(source: Store) -> int:
 
 def _open_source(arguments: argparse.Namespace) -> Store:
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
-    from gatewatch.collector.store.influxdb.token import read_token_file  # noqa: PLC0415 - as above
+    from gatewatch.collector.store.influxdb.settings import read_token_file  # noqa: PLC0415 - as above
 
     file = arguments.from_token_file
     token = None if file is None else read_token_file(file, "--from-token-file")

@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 from gatewatch.collector.environment import read_password, read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.influxdb.permissions import HISTORY_SUFFIX
+from gatewatch.collector.store.influxdb.settings import checked
 
+_PURPOSE: Final = "the set-up of InfluxDB"
+_PASSWORD: Final = "GATEWATCH_INFLUXDB_PASSWORD"  # noqa: S105 - the name of a variable
 _PASSWORD_BYTES: Final = range(8, 73)
 """What InfluxDB takes: bcrypt, which it is kept by, holds no more."""
 _SECONDS: Final[Mapping[str, int]] = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
@@ -65,9 +68,9 @@ def desired_state(environment: Mapping[str, str]) -> DesiredState:
         usable = False
     if not usable:
         raise ConfigError("INFLUXDB_V2_URL is not the address of an InfluxDB; write it as http://host:8086")
-    password = _usable("GATEWATCH_INFLUXDB_PASSWORD", read_password("GATEWATCH_INFLUXDB_PASSWORD", environment))
+    password = checked(_PASSWORD, read_password(_PASSWORD, environment), _PURPOSE)
     if len(password.encode(errors="replace")) not in _PASSWORD_BYTES:
-        raise ConfigError("GATEWATCH_INFLUXDB_PASSWORD must be 8 to 72 bytes long; choose another")
+        raise ConfigError(f"{_PASSWORD} must be 8 to 72 bytes long; choose another")
     return DesiredState(
         url=url,
         user=_text(environment, "GATEWATCH_INFLUXDB_USER", "gatewatch"),
@@ -80,15 +83,7 @@ def desired_state(environment: Mapping[str, str]) -> DesiredState:
 
 
 def _text(environment: Mapping[str, str], name: str, default: str = "") -> str:
-    return _usable(name, read_variable(name, environment) or default)
-
-
-def _usable(name: str, value: str) -> str:
-    if not value:
-        raise ConfigError(f"{name} is not set; the set-up of InfluxDB needs it in the environment")
-    if not value.isprintable():
-        raise ConfigError(f"{name} has a character that cannot be part of it; set it again")
-    return value
+    return checked(name, read_variable(name, environment) or default, _PURPOSE)
 
 
 def _bucket(name: str) -> str:

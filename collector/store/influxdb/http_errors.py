@@ -7,6 +7,7 @@ import json
 import math
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import urllib3
@@ -28,33 +29,28 @@ class Names(NamedTuple):
     token: str = "INFLUXDB_V2_TOKEN"  # noqa: S105 - the name of a variable
 
 
+@dataclass(eq=False)
 class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
     """InfluxDB did not carry out a request.
 
     Attributes:
         status: HTTP status; 0 where TLS failed.
         reason: one line, without the address.
+        text: one line for people, with the address and what to do.
         points: whether the points are wrong, or the query.
         dropped: how many points the server says it left out while it stored the others; None where it stored none.
         retry_after: seconds, where the server asked for a pause.
     """
 
-    def __init__(
-        self,
-        status: int,
-        reason: str,
-        text: str,
-        *,
-        points: bool = False,
-        dropped: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.reason = reason
-        self.points = points
-        self.dropped = dropped
-        self.retry_after = retry_after
+    status: int
+    reason: str
+    text: str
+    points: bool = False
+    dropped: int | None = None
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def transient(self) -> bool:

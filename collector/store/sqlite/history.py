@@ -52,10 +52,7 @@ class SqliteHistory:
     def runs(self, measurement: str) -> list[str]:
         """See `History.runs`."""
         with self._errors():
-            rows = self._ask(
-                "SELECT DISTINCT run FROM series WHERE measurement = ? ORDER BY run = '', run", measurement
-            )
-            return [run for (run,) in rows]
+            return [run for (run,) in self._ask(_RUNS, measurement)]
 
     def points(
         self,

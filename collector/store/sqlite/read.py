@@ -24,7 +24,8 @@ Series = tuple[int, dict[str, str]]
 Counted = dict[int, tuple[int, int, int | None]]
 """Series → how often it was `written`, how many of its points have a field, and the newest one's time."""
 
-_KINDS: Final[Mapping[str, type]] = {"float": float, "int": int, "bool": bool, "str": str}
+TYPES: Final[Mapping[str, type]] = {"float": float, "int": int, "bool": bool, "str": str}
+"""Name of a type, as the file holds it → type."""
 WITHIN: Final = "FROM points WHERE series_id = ? AND time >= ? AND time < ?"
 
 
@@ -41,7 +42,7 @@ def span(start: Time | None, stop: Time | None) -> tuple[int, int]:
 def field_types(connection: sqlite3.Connection, measurement: str) -> dict[str, type]:
     """Return field name → type."""
     rows = connection.execute("SELECT name, type FROM fields WHERE measurement = ?", (measurement,))
-    return {name: _KINDS[kind] for name, kind in rows}
+    return {name: TYPES[kind] for name, kind in rows}
 
 
 def series(

@@ -37,7 +37,6 @@ FORK_WAIT_S: Final = 0.2
 _UPSERT: Final = (
     "INSERT INTO points VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET fields = json_patch(fields, excluded.fields)"
 )
-_TYPES: Final[Mapping[str, type]] = {"float": float, "int": int, "bool": bool, "str": str}
 
 
 class SqliteStore:
@@ -302,7 +301,7 @@ def _series_id(connection: sqlite3.Connection, measurement: str, run: str, tags:
 
 
 def _type_name(value: FieldValue) -> str:
-    return next(name for name in ("bool", "int", "float", "str") if isinstance(value, _TYPES[name]))
+    return next(name for name in ("bool", "int", "float", "str") if isinstance(value, sqlite_read.TYPES[name]))
 
 
 def _fields_text(fields: Mapping[str, FieldValue]) -> str:

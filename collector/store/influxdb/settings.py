@@ -1,4 +1,4 @@
-"""The token of an InfluxDB: from the environment, or from a file."""
+"""Settings of an InfluxDB: from the environment, and the token from a file too."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ def read_setting(name: str) -> str:
         ConfigError: it is not set, or has a character that cannot be part of it; names it.
     """
     variable = f"INFLUXDB_V2_{name}"
-    value = read_variable(variable)
-    if not value:
-        raise ConfigError(f"{variable} is not set; an InfluxDB store needs it in the environment")
-    return _printable(value, variable)
+    return checked(variable, read_variable(variable), "an InfluxDB store")
 
 
 def read_token() -> str:
@@ -52,10 +49,22 @@ def read_token_file(file: str, source: str, otherwise: str = "name another file"
         raise ConfigError(f"{where} cannot be read: {reason}; name the file that holds the token") from None
     if not token:
         raise ConfigError(f"{where} is empty; put the token into it, or {otherwise}")
-    return _printable(token, where)
+    return checked(where, token, "an InfluxDB store")
 
 
-def _printable(value: str, where: str) -> str:
+def checked(source: str, value: str, purpose: str) -> str:
+    """Return a value from the environment or a file.
+
+    Args:
+        source: variable or file, for errors.
+        value: what it holds.
+        purpose: what needs it, for errors.
+
+    Raises:
+        ConfigError: it is empty, or has a character that cannot be part of it.
+    """
+    if not value:
+        raise ConfigError(f"{source} is not set; {purpose} needs it in the environment")
     if not value.isprintable():
-        raise ConfigError(f"{where} has a character that cannot be part of it; set it again")
+        raise ConfigError(f"{source} has a character that cannot be part of it; set it again")
     return value
