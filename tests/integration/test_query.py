@@ -490,7 +490,7 @@ class TestFailing:
 
     def test_one_that_does_not_answer_in_time(self, capsys, front):
         front.answer = holding
-        self.fails(capsys, 1, r"\S+: no answer in time; .*", "runs", "--store", front.url, "--timeout", "1")
+        self.fails(capsys, 1, r"\S+: no answer within 1 s; .*", "runs", "--store", front.url, "--timeout", "1")
 
     @pytest.mark.parametrize(
         "body", [b"<html>hello</html>\n", b'#datatype,long\n,x\n,1,"', b"#datatype,long\n,x\n,\xff"]
