@@ -100,9 +100,10 @@ class TestPermissions:
         finally:
             front.close()
 
-    def test_something_else_is_there(self):
+    @pytest.mark.parametrize("body", [b"<html>hello</html>", b"[]", b""])
+    def test_something_else_is_there(self, body):
         front = Front()
-        front.answer = replying(200, b"<html>hello</html>")
+        front.answer = replying(200, body)
         try:
             with pytest.raises(GatewatchError, match="not InfluxDB 2"):
                 allowed(front.url, "o", "b", "s3cret")

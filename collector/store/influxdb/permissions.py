@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.store.influxdb.http_errors import Refused
+from gatewatch.collector.store.influxdb.http_errors import Refused, not_influxdb
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.influxdb.client import Client
@@ -77,13 +77,16 @@ def _readable(client: Client, **query: object) -> list[str]:
 def _get(client: Client, path: str, **query: object) -> dict[str, Any]:
     """Return an answer; an empty one where the token may not ask."""
     try:
-        return dict(client.json("GET", path, **query))
+        answer = client.json("GET", path, **query)
     except Refused as refused:
         if refused.status == 401:
             raise ConfigError(str(refused)) from None
         if refused.status not in (403, 404):
             raise
         return {}
+    if not isinstance(answer, dict):
+        raise not_influxdb(client.url, 200)
+    return answer
 
 
 def _writes(client: Client, bucket: str) -> bool:
