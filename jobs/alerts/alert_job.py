@@ -1,4 +1,4 @@
-"""The job: evaluates the rules, tells what fires, and keeps what it must not forget."""
+"""The job that evaluates the rules, records the events, and mails."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from gatewatch.jobs.alerts.files import owned
 from gatewatch.jobs.alerts.lifecycle import Alert, Event, advance, due
 from gatewatch.jobs.alerts.mail import alert_mail
 from gatewatch.jobs.alerts.outbox import Outbox
-from gatewatch.jobs.alerts.reader import Observed, Observer
+from gatewatch.jobs.alerts.reader import Reader, ReadResult
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.rules import BUILT_IN, active_rules
-from gatewatch.jobs.alerts.series_state import hold
-from gatewatch.jobs.alerts.silence import Silence
+from gatewatch.jobs.alerts.series_state import Silence, update_silence
 from gatewatch.jobs.alerts.smtp import sender_of
-from gatewatch.jobs.alerts.state import Memory
+from gatewatch.jobs.alerts.state import StateFiles
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import Settings
@@ -40,13 +39,13 @@ class Outcome:
     Attributes:
         busy: another process was at it; nothing was done.
         rows_read, points_written: of the store.
-        failures: runs that could not be judged, and a store or a mail server that does not answer.
+        failures: runs that could not be evaluated, and a store or a mail server that does not answer.
         firing: alerts that fire now.
         written: mails that were put into the outbox.
         sent: mails that the server accepted.
         waiting, refused: mails that wait for it, and that it has refused for good, in all.
         problem: why no mails can be sent now; None where they can.
-        failed: run → why it could not be judged.
+        failed: run → why it could not be evaluated.
     """
 
     busy: bool = False
@@ -63,15 +62,15 @@ class Outcome:
 
 
 def evaluate(store: Store, settings: Settings, folder: Path, now: Time, *, rules: Sequence[Rule] = BUILT_IN) -> Outcome:
-    """Read what is new, judge it, tell what is to be told, and send what waits.
+    """Read the new points, evaluate the rules, record and mail what changed, and send the mails that wait.
 
-    Any number of processes may do so with one folder: one at a time does, the others do nothing. What is written down
-    survives whatever ends the process; a mail is sent at least once.
+    Any number of processes may call it with one folder: one at a time works, the others do nothing. The state survives
+    whatever ends the process; a mail is sent at least once.
 
     Args:
         store: with the points; `alert_events` are written to it.
         settings: `[alerts]`, `[mail]` and the interval of the jobs.
-        folder: for state. Here it is kept what is known of each run, what was told, and the mails that wait.
+        folder: for the state: how far each run was read, which alerts fire, and the mails that wait.
         now: the time.
         rules: the declared ones, to which the configuration adds its own.
 
@@ -90,62 +89,62 @@ class _Evaluation:
     def __init__(self, store: Store, settings: Settings, folder: Path, rules: Sequence[Rule], now: int) -> None:
         self._store, self._settings, self._now = store, settings, now
         self._rules = {rule.name: rule for rule in rules}
-        self._memory = Memory(folder)
+        self._files = StateFiles(folder)
         self._outbox = Outbox(folder)
         self._outcome = Outcome()
-        self._state = self._memory.state()
+        self._state = self._files.state()
 
     def run(self) -> Outcome:
         state, problem = self._state, None
         try:
-            observed = Observer(
-                self._store, list(self._rules.values()), self._settings, self._memory, state, self._now
-            ).observe()
+            result = Reader(
+                self._store, list(self._rules.values()), self._settings, self._files, state, self._now
+            ).read()
         except (WriteUnavailable, ConfigError) as error:
-            observed, problem = Observed(), error
-        self._advance(observed, away=problem is not None)
+            result, problem = ReadResult(), error
+        self._advance(result, away=problem is not None)
         self._post()
         state.evaluated = state.evaluated if problem else self._now
-        # Mails first, then what was told, then what was read: whoever is killed in between does it again.
-        self._memory.save(state)
-        for memory in observed.memories:
-            self._memory.save_run(memory)
-        for run in observed.forgotten:
-            self._memory.forget_run(run)
+        # Mails first, then the alerts, then what was read: a process that is killed in between does it again.
+        self._files.save(state)
+        for progress in result.progress:
+            self._files.save_run(progress)
+        for run in result.forgotten:
+            self._files.forget_run(run)
         self._send()
         if problem is None and state.events:
             self._write()
-        self._memory.save(state)
+        self._files.save(state)
         if problem is not None:
             raise problem
         return self._outcome
 
-    def _advance(self, observed: Observed, away: bool) -> None:
+    def _advance(self, result: ReadResult, away: bool) -> None:
         state = self._state
-        alerts = observed.alerts + self._of_the_store(away)
+        alerts = result.alerts + self._store_alert(away)
         state.events += advance(state.entries, alerts, self._now)
         for key, entry in list(state.entries.items()):
-            if entry.rule not in self._rules or entry.run in observed.forgotten:
+            if entry.rule not in self._rules or entry.run in result.forgotten:
                 del state.entries[key]
             elif entry.run and entry.rule != "run_died":
-                entry.live = observed.live.get((entry.run, entry.tags.get("phase", "")), entry.live)
-        for run in observed.forgotten:
+                entry.live = result.live.get((entry.run, entry.tags.get("phase", "")), entry.live)
+        for run in result.forgotten:
             state.mailed.pop(run, None)
-        for run, reason in observed.failed.items():
-            log.warning("gatewatch: the alerts of run %r cannot be judged: %s", run, reason)
-        self._outcome.rows_read, self._outcome.failed = observed.rows, observed.failed
-        self._outcome.failures = len(observed.failed)
-        self._outcome.firing = sum(entry.episode.until is None for entry in state.entries.values())
+        for run, reason in result.failed.items():
+            log.warning("gatewatch: the alerts of run %r cannot be evaluated: %s", run, reason)
+        self._outcome.rows_read, self._outcome.failed = result.rows, result.failed
+        self._outcome.failures = len(result.failed)
+        self._outcome.firing = sum(entry.firing.until is None for entry in state.entries.values())
 
-    def _of_the_store(self, away: bool) -> list[Alert]:
+    def _store_alert(self, away: bool) -> list[Alert]:
         state, rule = self._state, self._rules.get("store_away")
         state.away = (self._now if state.away is None else state.away) if away else None
         if rule is None:
             return []
         since = self._now if state.away is None else state.away
         silence = Silence(rule.measure, (self._now - since) / 1e9, since, None)
-        episode = hold(rule, state.store, silence, self._now)
-        return [] if episode is None else [Alert(rule, {}, episode)]
+        firing = update_silence(rule, state.store, silence, self._now)
+        return [] if firing is None else [Alert(rule, {}, firing)]
 
     def _post(self) -> None:
         """Write the mails that are due, where anybody is to get mails."""
@@ -170,8 +169,8 @@ class _Evaluation:
         outcome, state = self._outcome, self._state
         if self._settings.mail.to:
             before, dropped = state.problem, self._outbox.dropped
-            outcome.sent, told = self._outbox.send(self._settings.mail, state, self._now)
-            state.events += [replace(event, delivered=True) for event in told]
+            outcome.sent, delivered = self._outbox.send(self._settings.mail, state, self._now)
+            state.events += [replace(event, delivered=True) for event in delivered]
             outcome.problem = state.problem
             outcome.failures += state.problem is not None
             if state.problem is not None and state.problem != before:

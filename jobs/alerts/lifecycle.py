@@ -1,4 +1,4 @@
-"""The life of an alert: it fires, is told, told again while it lasts, and told to be over. Pure: the clock comes in."""
+"""The lifecycle of an alert: firing, repeated, resolved. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import orjson
 
 from gatewatch.collector.schema import ALERT_EVENTS, FieldValue, Point
-from gatewatch.jobs.alerts.series_state import Episode
+from gatewatch.jobs.alerts.series_state import Firing
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import AlertSettings
@@ -23,28 +23,28 @@ Kind = Literal["firing", "repeated", "recovered", "passed"]
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A rule that fires for a series, or has ceased to.
+    """A rule that fires for a series, or was resolved.
 
     Attributes:
         rule: which.
         tags: of the series.
-        episode: since when, how bad, why; until when, where it is over.
+        firing: since when, how bad, why; until when, where it is resolved.
         live: whether the run goes on.
     """
 
     rule: Rule
     tags: Mapping[str, str]
-    episode: Episode
+    firing: Firing
     live: bool = True
 
     @property
     def key(self) -> str:
-        """What names the alert, whenever it fires."""
+        """The key of the alert, the same whenever it fires."""
         return alert_key(self.rule.name, self.tags)
 
 
 def alert_key(rule: str, tags: Mapping[str, str]) -> str:
-    """What names the alert of a rule and a series, whenever it fires."""
+    """Return the key of the alert of a rule and a series."""
     return orjson.dumps([rule, sorted(tags.items())]).decode()
 
 
@@ -69,7 +69,7 @@ class Event:
     delivered: bool = False
 
     def point(self) -> Point:
-        """As a store takes it."""
+        """Return the point that a store takes."""
         fields: dict[str, FieldValue] = {
             "value": self.value,
             "threshold": self.threshold,
@@ -80,40 +80,40 @@ class Event:
 
 
 @dataclass(slots=True)
-class Entry:
-    """What is known and told of an alert.
+class AlertState:
+    """The state of an alert, and what was mailed about it.
 
     Attributes:
-        rule, tags, episode, live: as of an `Alert`, newest.
-        threshold: that the episode's worst value lies beyond.
-        pending: since when there is something to tell: that it fires, or that it is over; None for nothing.
-        told: when it was last told to fire; None where it was not.
-        tellings: how often it was.
-        untold: events that no mail has told.
+        rule, tags, firing, live: as of an `Alert`, newest.
+        threshold: that the firing's worst value lies beyond.
+        pending: since when a mail is due: that it fires, or that it is resolved; None for none.
+        notified: when a mail last said that it fires; None where none did.
+        notifications: how many mails did.
+        unsent: events that no mail has mentioned.
     """
 
     rule: str
     tags: dict[str, str]
-    episode: Episode
+    firing: Firing
     threshold: float
     live: bool = True
     pending: int | None = None
-    told: int | None = None
-    tellings: int = 0
-    untold: list[Event] = field(default_factory=list)
+    notified: int | None = None
+    notifications: int = 0
+    unsent: list[Event] = field(default_factory=list)
 
     @property
     def run(self) -> str:
-        """Whose alert it is; empty for one of the jobs or the store."""
+        """The run that it is about; empty for the jobs or the store."""
         return self.tags.get("run", "")
 
     def event(self, state: str, now: int) -> Event:
-        """A point of it, later than those before."""
-        time = max(now, self.untold[-1].time + 1) if self.untold else now
+        """Record an event, later than those before, and return it."""
+        time = max(now, self.unsent[-1].time + 1) if self.unsent else now
         tags = {**self.tags, "rule": self.rule}
-        value = self.episode.worst if state == FIRING else self.episode.value
-        self.untold.append(Event(tags, time, state, value, self.threshold))
-        return replace(self.untold[-1])
+        value = self.firing.worst if state == FIRING else self.firing.value
+        self.unsent.append(Event(tags, time, state, value, self.threshold))
+        return replace(self.unsent[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,34 +121,34 @@ class Item:
     """What a mail says of an alert.
 
     Attributes:
-        kind: that it fires, still fires, is over; or was over before it was first told, which is `passed`.
+        kind: firing, repeated, recovered; or resolved before it was first mailed, which is `passed`.
         key: of the alert.
-        entry: what is known of it.
-        events: that the mail tells of.
+        entry: its state.
+        events: that the mail mentions.
     """
 
     kind: Kind
     key: str
-    entry: Entry
+    entry: AlertState
     events: Sequence[Event]
 
 
-def advance(entries: dict[str, Entry], alerts: Sequence[Alert], now: int) -> list[Event]:
-    """Take in what an evaluation found; the points of what has begun or is over."""
+def advance(entries: dict[str, AlertState], alerts: Sequence[Alert], now: int) -> list[Event]:
+    """Take in the alerts of an evaluation, and return the events of those that began or were resolved."""
     events = []
     for alert in alerts:
-        entry, episode = entries.get(alert.key), replace(alert.episode)
-        threshold, over = alert.rule.threshold(episode.worst), episode.until is not None
+        entry, firing = entries.get(alert.key), replace(alert.firing)
+        threshold, over = alert.rule.threshold(firing.worst), firing.until is not None
         if entry is None:
-            entry = entries[alert.key] = Entry(alert.rule.name, dict(alert.tags), episode, threshold, pending=now)
+            entry = entries[alert.key] = AlertState(alert.rule.name, dict(alert.tags), firing, threshold, pending=now)
             began, was_over = True, False
         else:
-            was_over = entry.episode.until is not None
-            began = was_over and episode.since != entry.episode.since
-        entry.episode, entry.threshold, entry.live = episode, threshold, alert.live
+            was_over = entry.firing.until is not None
+            began = was_over and firing.since != entry.firing.since
+        entry.firing, entry.threshold, entry.live = firing, threshold, alert.live
         if began:
             events.append(entry.event(FIRING, now))
-            if entry.told is not None:  # to those who were told nothing has changed
+            if entry.notified is not None:  # the mail that says that it fires is still true
                 entry.pending = None
         if over and (began or not was_over):
             events.append(entry.event(RECOVERED, now))
@@ -157,42 +157,42 @@ def advance(entries: dict[str, Entry], alerts: Sequence[Alert], now: int) -> lis
 
 
 def due(
-    entries: dict[str, Entry], mailed: dict[str, int], settings: AlertSettings, now: int
+    entries: dict[str, AlertState], mailed: dict[str, int], settings: AlertSettings, now: int
 ) -> dict[str, tuple[list[Item], list[Event]]]:
-    """What is to be mailed now: run → what its one mail says, and the points of what is told again.
+    """Return what is to be mailed now: run → the items of its one mail, and the events of alerts that are repeated.
 
-    What is told is taken note of: asked again, it is not due. What is over and told is forgotten.
+    The alerts are marked as mailed; those that are resolved are forgotten.
     """
     groups: dict[str, list[str]] = {}
     for key, entry in entries.items():
         groups.setdefault(entry.run, []).append(key)
-    found: dict[str, tuple[list[Item], list[Event]]] = {}
+    due_mails: dict[str, tuple[list[Item], list[Event]]] = {}
     for run, keys in groups.items():
         waited = min((pending for key in keys if (pending := entries[key].pending) is not None), default=None)
         rests = now - mailed[run] < settings.group_interval_seconds * 1e9 if run in mailed else False
         gathered = waited is not None and now - waited >= settings.group_wait_seconds * 1e9
-        told_again = [key for key in keys if _again(entries[key], settings, now)]
-        if rests or not (gathered or told_again):
+        repeated = [key for key in keys if _again(entries[key], settings, now)]
+        if rests or not (gathered or repeated):
             continue
-        events = [entries[key].event(REPEATED, now) for key in told_again]
-        telling = [key for key in keys if key in told_again or entries[key].pending is not None]
-        found[run] = [_tell(entries, key, now) for key in telling], events
+        events = [entries[key].event(REPEATED, now) for key in repeated]
+        mailed_keys = [key for key in keys if key in repeated or entries[key].pending is not None]
+        due_mails[run] = [_mail_item(entries, key, now) for key in mailed_keys], events
         mailed[run] = now
-    return found
+    return due_mails
 
 
-def _again(entry: Entry, settings: AlertSettings, now: int) -> bool:
-    lasts = entry.episode.until is None and entry.pending is None and entry.live
-    return lasts and entry.told is not None and now - entry.told >= settings.repeat_hours * 3600e9
+def _again(entry: AlertState, settings: AlertSettings, now: int) -> bool:
+    lasts = entry.firing.until is None and entry.pending is None and entry.live
+    return lasts and entry.notified is not None and now - entry.notified >= settings.repeat_hours * 3600e9
 
 
-def _tell(entries: dict[str, Entry], key: str, now: int) -> Item:
+def _mail_item(entries: dict[str, AlertState], key: str, now: int) -> Item:
     entry = entries[key]
-    events, entry.untold = entry.untold, []
-    over, new = entry.episode.until is not None, entry.told is None
+    events, entry.unsent = entry.unsent, []
+    over, new = entry.firing.until is not None, entry.notified is None
     kind: Kind = ("passed" if new else "recovered") if over else ("firing" if new else "repeated")
-    entry.tellings += 1
-    entry.told, entry.pending = now, None
+    entry.notifications += 1
+    entry.notified, entry.pending = now, None
     if over:
         del entries[key]
     return Item(kind, key, entry, events)

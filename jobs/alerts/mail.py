@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gatewatch.jobs.alerts.lifecycle import Entry, Item, Kind
+from gatewatch.jobs.alerts.lifecycle import AlertState, Item, Kind
 from gatewatch.jobs.findings.explanations import in_words
 from gatewatch.jobs.text import moment, number, printable, shorten
 
@@ -58,12 +58,12 @@ def alert_mail(
 
     Args:
         run: its name; empty for the jobs.
-        items: what is told.
+        items: the alerts that it mentions.
         rules: by their names.
         sender, to: addresses.
         now: nanoseconds.
         runbook: where the runbook is.
-        repeat_hours: after which it is told again.
+        repeat_hours: after which it is repeated.
     """
     kinds = list(_TITLES)
     ordered = sorted(items, key=lambda item: (kinds.index(item.kind), rules[item.entry.rule].severity, item.key))
@@ -72,15 +72,15 @@ def alert_mail(
     whose, place = _short(run or "jobs"), _short(_place(ordered[0].entry))
     subject = f"[gatewatch] {about}: {' '.join(filter(None, (whose, place)))}"
     cards = [_Card(item, rules[item.entry.rule], runbook) for item in ordered[:MOST]]
-    lasting = any(item.entry.episode.until is None for item in ordered)
-    foot = f"Told again every {number(repeat_hours)} h while it lasts. " if lasting else ""
+    lasting = any(item.entry.firing.until is None for item in ordered)
+    foot = f"Repeated every {number(repeat_hours)} h while it lasts. " if lasting else ""
     if more := ordered[MOST:]:
         foot = f"And {len(more)} more: {', '.join(map(_named, more[:MOST]))}{' …' if len(more) > MOST else ''}. {foot}"
-    foot += "What is told, and to whom: [alerts] and [mail] in gatewatch.toml."
+    foot += "Rules and recipients: [alerts] and [mail] in gatewatch.toml."
     head = f"{shorten(printable(run), _LONG) if run else 'The jobs and the store'}: {about.lower()}"
     text = "\n\n".join([head, *(card.text() for card in cards), foot]) + "\n"
     html = _PAGE.format(head=escape(head), cards="".join(card.html() for card in cards), foot=escape(foot))
-    identity = hashlib.sha256(repr(sorted(_telling(item) for item in items)).encode()).hexdigest()[:32]
+    identity = hashlib.sha256(repr(sorted(_identity(item) for item in items)).encode()).hexdigest()[:32]
     return message(subject, text, html, sender=sender, to=to, now=now, identity=identity, thread=run or "jobs")
 
 
@@ -127,22 +127,22 @@ class _Card:
     """What is said of one alert."""
 
     def __init__(self, item: Item, rule: Rule, runbook: str) -> None:
-        entry, episode = item.entry, item.entry.episode
+        entry, firing = item.entry, item.entry.firing
         self.kind = item.kind
         self.title = f"{_TITLES[item.kind]}: {rule.name} ({rule.severity})"
         self.where = _where(entry)
         side = "below" if rule.above is None or entry.threshold == rule.below else "above"
         value, threshold, worst = (
             f"{number(value)} {rule.unit if rule.unit in ('s', 'B') else ''}".strip()
-            for value in (episode.value, entry.threshold, episode.worst)
+            for value in (firing.value, entry.threshold, firing.worst)
         )
         lines = [rule.summary, f"{rule.quantity} {value}, alerts {side} {threshold}"]
-        if episode.worst != episode.value:
+        if firing.worst != firing.value:
             lines[-1] += f", at worst {worst}"
-        lines.append(f"since {_when(episode.since, episode.since_step)}")
-        if episode.until is not None:
-            lines.append(f"over at {_when(episode.until, episode.until_step)}")
-        lines += [f"why: {cause}" for cause in in_words(episode.why)]
+        lines.append(f"since {_when(firing.since, firing.since_step)}")
+        if firing.until is not None:
+            lines.append(f"over at {_when(firing.until, firing.until_step)}")
+        lines += [f"why: {cause}" for cause in in_words(firing.why)]
         self.link = printable(f"{runbook}#{rule.name}" if rule.runbook is None else rule.runbook)
         if item.kind != "recovered":
             lines += [f"do: {rule.remedy}"] if rule.remedy else []
@@ -179,21 +179,21 @@ _CARD: Final = """\
 """
 
 
-def _telling(item: Item) -> tuple[object, ...]:
-    return item.kind, item.key, item.entry.episode.since, item.entry.episode.until, item.entry.tellings
+def _identity(item: Item) -> tuple[object, ...]:
+    return item.kind, item.key, item.entry.firing.since, item.entry.firing.until, item.entry.notifications
 
 
 def _named(item: Item) -> str:
     return " ".join(filter(None, (item.entry.rule, _short(_place(item.entry)))))
 
 
-def _place(entry: Entry) -> str:
+def _place(entry: AlertState) -> str:
     return "/".join(entry.tags[name] for name in _PLACE if entry.tags.get(name))
 
 
-def _where(entry: Entry) -> str:
-    told = [_place(entry), *(f"{name} {value}" for name, value in entry.tags.items() if name not in (*_PLACE, "run"))]
-    return ", ".join(shorten(printable(part), _LONG) for part in told if part)
+def _where(entry: AlertState) -> str:
+    parts = [_place(entry), *(f"{name} {value}" for name, value in entry.tags.items() if name not in (*_PLACE, "run"))]
+    return ", ".join(shorten(printable(part), _LONG) for part in parts if part)
 
 
 def _short(name: str) -> str:

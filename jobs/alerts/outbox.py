@@ -34,7 +34,7 @@ class Mail:
     Attributes:
         sender, to: of the envelope; who has it already is no more in `to`.
         content: the message.
-        events: that it tells of.
+        events: that it mentions.
         tries, not_before: attempts in a row at which the server put it off, and when to try again; nanoseconds.
         problem: why it was put off or refused.
     """
@@ -92,18 +92,18 @@ class Outbox:
 
         Args:
             settings: of the server.
-            state: says when to try again, and is told so.
+            state: says when to try again; brought up to date.
             now: nanoseconds.
 
         Returns:
-            Mails accepted, and the events that they tell of.
+            Mails accepted, and the events that they mention.
 
         Raises:
             OSError: a file cannot be written or removed.
         """
-        sent, told = 0, list[Event]()
+        sent, delivered = 0, list[Event]()
         if now < state.not_before:
-            return sent, told
+            return sent, delivered
         for path in self.waiting:
             mail = load(path, Mail)
             if mail is None or now < mail.not_before:
@@ -113,14 +113,14 @@ class Outbox:
             except ServerAway as error:
                 state.tries += 1
                 state.not_before, state.problem = now + _pause(state.tries), str(error)
-                return sent, told
+                return sent, delivered
             except MailRefused as error:
                 done = Delivered(refused=dict.fromkeys(mail.to, str(error)))
             state.tries, state.not_before, state.problem = 0, 0, None
             if self._settle(path, mail, done, now):
                 sent += 1
-                told += mail.events
-        return sent, told
+                delivered += mail.events
+        return sent, delivered
 
     def _settle(self, path: Path, mail: Mail, done: Delivered, now: int) -> bool:
         """Do with a mail what became of it; whether somebody has it, and nobody is still to get it."""

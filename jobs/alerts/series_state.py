@@ -1,20 +1,17 @@
-"""A rule and one series: whether it fires, since when, and how bad it is. Pure: captures in, episodes out."""
+"""The state of a rule for one series: whether it fires, since when, and how bad it is. Pure functions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.schema import HEARTBEAT_SECONDS
-from gatewatch.jobs.alerts.rule import Rule
-
-if TYPE_CHECKING:
-    from gatewatch.jobs.alerts.silence import Silence
+from gatewatch.jobs.alerts.rule import Measure, Rule
 
 Array = NDArray[np.floating[Any]]
 
@@ -37,8 +34,8 @@ class Values:
         tags: of the series.
         time: (n,), nanoseconds, ascending.
         step: (n,), NaN where a capture has none.
-        value: (n,), NaN where nothing is known.
-        why: feature → (n,), by how many usual deviations it went up or down; NaN where it is no cause.
+        value: (n,), NaN where there is no value.
+        why: feature → (n,), by how many usual deviations it went up or down; NaN where it is no reason.
     """
 
     tags: Mapping[str, str]
@@ -48,9 +45,25 @@ class Values:
     why: Mapping[str, Array] = field(default_factory=dict)
 
 
+class Silence(NamedTuple):
+    """How long nothing came, for the rules about silence.
+
+    Attributes:
+        measure: of the rules that compare it.
+        value: how long, in the unit of those rules.
+        since: when it began; nanoseconds.
+        step: the training's step at that time.
+    """
+
+    measure: Measure
+    value: float
+    since: int
+    step: float | None
+
+
 @dataclass(slots=True)
-class Episode:
-    """A time for which a rule fires for a series.
+class Firing:
+    """A period in which a rule fires for a series.
 
     Attributes:
         since, since_step: its first capture.
@@ -70,108 +83,108 @@ class Episode:
 
 
 @dataclass(slots=True)
-class Track:
-    """What must be remembered of a series from one evaluation to the next.
+class SeriesState:
+    """The state of a rule for a series, kept from one evaluation to the next.
 
     Attributes:
         last: time of the newest capture.
-        recent: of the newest captures that were judged: time, step, value.
-        history: values that a measure compares with.
+        recent: time, step and value of the newest captures that were evaluated.
+        history: earlier values that the measure compares with.
         inside: whether it has been within the thresholds.
-        episode: the newest.
+        firing: the newest.
     """
 
     last: int | None = None
     recent: list[tuple[int, float | None, float]] = field(default_factory=list)
     history: list[float] = field(default_factory=list)
     inside: bool = False
-    episode: Episode | None = None
+    firing: Firing | None = None
 
 
-def follow(rule: Rule, track: Track, values: Values) -> Episode | None:
-    """Judge the captures that are newer than the track, and remember them in it.
+def update_series(rule: Rule, state: SeriesState, values: Values) -> Firing | None:
+    """Evaluate the captures that are newer than the state, and bring it up to date.
 
     Returns:
-        The episode that goes on, or that ended with one of these captures; None where there is none.
+        The firing that continues, or that was resolved with one of these captures; None where there is none.
     """
-    if track.episode is not None and track.episode.until is not None:
-        track.episode = None
-    known = track.episode is not None
+    if state.firing is not None and state.firing.until is not None:
+        state.firing = None
+    known = state.firing is not None
     new = np.isfinite(values.value)
-    new &= values.time > (track.last if track.last is not None else np.iinfo(np.int64).min)
+    new &= values.time > (state.last if state.last is not None else np.iinfo(np.int64).min)
     chosen = np.flatnonzero(new)
-    if chosen.size and not _uneventful(rule, track, values, chosen):
+    if chosen.size and not _uneventful(rule, state, values, chosen):
         for i in chosen:
-            _judge(rule, track, values, int(i))
+            _evaluate(rule, state, values, int(i))
     if len(values.time):
         newest = int(values.time[-1])
-        track.last = newest if track.last is None else max(track.last, newest)
-    if rule.lasting and not known and track.episode is not None and track.episode.until is not None:
+        state.last = newest if state.last is None else max(state.last, newest)
+    if rule.lasting and not known and state.firing is not None and state.firing.until is not None:
         return None
-    return track.episode
+    return state.firing
 
 
-def hold(rule: Rule, track: Track, silence: Silence, now: int) -> Episode | None:
-    """Judge a silence, which has no captures, as `follow` does captures."""
-    if track.episode is not None and track.episode.until is not None:
-        track.episode = None
+def update_silence(rule: Rule, state: SeriesState, silence: Silence, now: int) -> Firing | None:
+    """Evaluate a silence as `update_series` does captures; `now` is in nanoseconds."""
+    if state.firing is not None and state.firing.until is not None:
+        state.firing = None
     if rule.beyond(silence.value):
-        if track.episode is None:
-            track.episode = Episode(silence.since, silence.step, silence.value, silence.value)
-        _worsen(track.episode, silence.value, {}, rule)
-    elif track.episode is not None:
-        track.episode.until, track.episode.value = now, silence.value
-    return track.episode
+        if state.firing is None:
+            state.firing = Firing(silence.since, silence.step, silence.value, silence.value)
+        _worsen(state.firing, silence.value, {}, rule)
+    elif state.firing is not None:
+        state.firing.until, state.firing.value = now, silence.value
+    return state.firing
 
 
-def _uneventful(rule: Rule, track: Track, values: Values, chosen: NDArray[np.intp]) -> bool:
+def _uneventful(rule: Rule, state: SeriesState, values: Values, chosen: NDArray[np.intp]) -> bool:
     """Whether none of the captures can begin or end anything; then they are remembered, without a look at each."""
-    if rule.measure not in _PLAIN or track.episode is not None or any(rule.beyond(one[2]) for one in track.recent):
+    if rule.measure not in _PLAIN or state.firing is not None or any(rule.beyond(one[2]) for one in state.recent):
         return False
     found = values.value[chosen]
     if (rule.above is not None and (found > rule.above).any()) or (
         rule.below is not None and (found < rule.below).any()
     ):
         return False
-    track.inside = rule.after_inside
-    track.recent += [_seen(values, int(i), float(values.value[i])) for i in chosen[-rule.within :]]
-    del track.recent[: -rule.within]
+    state.inside = rule.after_inside
+    state.recent += [_seen(values, int(i), float(values.value[i])) for i in chosen[-rule.within :]]
+    del state.recent[: -rule.within]
     return True
 
 
-def _judge(rule: Rule, track: Track, values: Values, i: int) -> None:
-    value = _measured(rule, track, int(values.time[i]), float(values.value[i]))
+def _evaluate(rule: Rule, state: SeriesState, values: Values, i: int) -> None:
+    value = _measured(rule, state, int(values.time[i]), float(values.value[i]))
     if not math.isfinite(value):
         return
-    if rule.after_inside and not track.inside:
-        track.inside = not rule.beyond(value)
-        if not track.inside:
+    if rule.after_inside and not state.inside:
+        state.inside = not rule.beyond(value)
+        if not state.inside:
             return
-    track.recent.append(_seen(values, i, value))
-    del track.recent[: -rule.within]
-    beyond = [one for one in track.recent if rule.beyond(one[2])]
-    episode = track.episode
+    state.recent.append(_seen(values, i, value))
+    del state.recent[: -rule.within]
+    beyond = [one for one in state.recent if rule.beyond(one[2])]
+    firing = state.firing
     why = {name: float(part[i]) for name, part in values.why.items() if np.isfinite(part[i])}
-    if episode is None or episode.until is not None:
+    if firing is None or firing.until is not None:
         if not rule.beyond(value) or len(beyond) < rule.for_captures:
             return
-        if episode is None:
+        if firing is None:
             worst = _worst(rule, [one[2] for one in beyond])
-            episode = track.episode = Episode(*beyond[0][:2], value, worst, why)
-        episode.until = episode.until_step = None  # one that was over among the same captures is not over
-        _worsen(episode, value, why, rule)
-    elif any(rule.beyond(one[2], recovering=True) for one in track.recent):
-        _worsen(episode, value, why, rule)
+            firing = state.firing = Firing(*beyond[0][:2], value, worst, why)
+        firing.until = firing.until_step = None  # one that was over among the same captures is not over
+        _worsen(firing, value, why, rule)
+    elif any(rule.beyond(one[2], recovering=True) for one in state.recent):
+        _worsen(firing, value, why, rule)
     else:
-        episode.value = value
-        episode.until, episode.until_step, _ = track.recent[-1]
+        firing.value = value
+        firing.until, firing.until_step, _ = state.recent[-1]
 
 
-def _worsen(episode: Episode, value: float, why: dict[str, float], rule: Rule) -> None:
-    episode.value = value
-    if _worst(rule, [episode.worst, value]) == value:
-        episode.worst = value
-        episode.why = why or episode.why
+def _worsen(firing: Firing, value: float, why: dict[str, float], rule: Rule) -> None:
+    firing.value = value
+    if _worst(rule, [firing.worst, value]) == value:
+        firing.worst = value
+        firing.why = why or firing.why
 
 
 def _worst(rule: Rule, values: Sequence[float]) -> float:
@@ -184,22 +197,22 @@ def _seen(values: Values, i: int, value: float) -> tuple[int, float | None, floa
     return int(values.time[i]), step if math.isfinite(step) else None, value
 
 
-def _measured(rule: Rule, track: Track, time: int, value: float) -> float:
+def _measured(rule: Rule, state: SeriesState, time: int, value: float) -> float:
     """What of a value is compared; NaN where it cannot be."""
     if rule.measure == "rise":
-        before = max(track.history, default=0.0)
-        track.history = [*track.history, value][-RISE_POINTS:]
+        before = max(state.history, default=0.0)
+        state.history = [*state.history, value][-RISE_POINTS:]
         return max(0.0, value - before)
     if rule.measure == "growth":
-        if track.recent and time - track.recent[-1][0] < HEARTBEAT_SECONDS * 0.9e9:
+        if state.recent and time - state.recent[-1][0] < HEARTBEAT_SECONDS * 0.9e9:
             return math.nan
-        before = track.history[-1] if track.history else value
-        track.history = [value]
+        before = state.history[-1] if state.history else value
+        state.history = [value]
         return value - before
     if rule.measure == "times_median":
-        usual = float(np.median(track.history)) if len(track.history) >= FEWEST_CAPTURES else 0.0
+        usual = float(np.median(state.history)) if len(state.history) >= FEWEST_CAPTURES else 0.0
         multiple = min(value / usual, _LARGEST) if usual > 0 else math.nan
         if not rule.beyond(multiple):  # what explodes is not learned from
-            track.history = [*track.history, value][-MEDIAN_CAPTURES:]
+            state.history = [*state.history, value][-MEDIAN_CAPTURES:]
         return multiple
     return value

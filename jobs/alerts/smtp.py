@@ -104,14 +104,14 @@ def deliver(mail: MailSettings, sender: str, to: Sequence[str], content: bytes) 
             client.close()
             watchdog.cancel()
     except smtplib.SMTPAuthenticationError as error:
-        raise ServerAway(f"{where} refuses [mail] user or {PASSWORD}: {_said(error)}; mend them") from None
+        raise ServerAway(f"{where} refuses [mail] user or {PASSWORD}: {_answer(error)}; mend them") from None
     except ssl.SSLCertVerificationError as error:
         reason = error.verify_message or "it cannot be verified"
         raise ServerAway(
             f"{where}: the server's certificate is not trusted: {reason}; name its authority in SSL_CERT_FILE"
         ) from None
     except smtplib.SMTPResponseException as error:
-        raise ServerAway(f"{where} does not take mails now: {_said(error)}; see the server's log") from None
+        raise ServerAway(f"{where} does not take mails now: {_answer(error)}; see the server's log") from None
     except (smtplib.SMTPException, OSError) as error:
         reason = printable(str(error) or type(error).__name__)[:200]
         raise ServerAway(f"{where}: {reason}; see that the mail server runs there, and [mail] security") from None
@@ -147,16 +147,16 @@ def _hand_over(client: smtplib.SMTP, sender: str, to: Sequence[str], content: by
         if any(code == _CLOSING for code, _ in refused.values()):
             raise smtplib.SMTPResponseException(*next(r for r in refused.values() if r[0] == _CLOSING)) from None
         if all(code >= 500 for code, _ in refused.values()):
-            raise MailRefused(_told(next(iter(refused.values())))) from None
+            raise MailRefused(_reply(next(iter(refused.values())))) from None
     except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
         if error.smtp_code == _CLOSING:
             raise
         if error.smtp_code >= 500:
-            raise MailRefused(_said(error)) from None
-        return Delivered(later=dict.fromkeys(to, _said(error)))
+            raise MailRefused(_answer(error)) from None
+        return Delivered(later=dict.fromkeys(to, _answer(error)))
     return Delivered(
-        later={name: _told(reply) for name, reply in refused.items() if reply[0] < 500},
-        refused={name: _told(reply) for name, reply in refused.items() if reply[0] >= 500},
+        later={name: _reply(reply) for name, reply in refused.items() if reply[0] < 500},
+        refused={name: _reply(reply) for name, reply in refused.items() if reply[0] >= 500},
     )
 
 
@@ -183,10 +183,10 @@ def _break_off(client: smtplib.SMTP) -> Callable[[], None]:
     return break_off
 
 
-def _said(error: smtplib.SMTPResponseException) -> str:
+def _answer(error: smtplib.SMTPResponseException) -> str:
     text = error.smtp_error
-    return _told((error.smtp_code, text if isinstance(text, bytes) else str(text).encode()))
+    return _reply((error.smtp_code, text if isinstance(text, bytes) else str(text).encode()))
 
 
-def _told(reply: tuple[int, bytes]) -> str:
+def _reply(reply: tuple[int, bytes]) -> str:
     return printable(f"{reply[0]} {' '.join(reply[1].decode(errors='replace').split())}")[:200]

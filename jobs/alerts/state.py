@@ -1,4 +1,4 @@
-"""What alerting remembers from one evaluation to the next, in files that survive whatever ends the process."""
+"""The state of alerting between two evaluations, in files that survive whatever ends the process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import orjson
 
 from gatewatch.collector.schema import path_name
 from gatewatch.jobs.alerts.files import load, write_whole
-from gatewatch.jobs.alerts.lifecycle import Entry, Event
-from gatewatch.jobs.alerts.series_state import Track
+from gatewatch.jobs.alerts.lifecycle import AlertState, Event
+from gatewatch.jobs.alerts.series_state import SeriesState
 from gatewatch.jobs.alerts.silence import Phase, Rhythm
 
 _STATE: Final = "alerts.json"
@@ -23,21 +23,21 @@ Cursor = tuple[int | None, int | None]
 
 
 @dataclass(slots=True)
-class RunMemory:
-    """Of one run; or of the jobs, which are not of a run.
+class RunProgress:
+    """How far a run was read, and the state of its series; or that of the jobs, with an empty name.
 
     Attributes:
         run: its name.
         cursors: measurement and phase → how far it was read.
-        tracks: rule and series → what is remembered of it.
-        phases: phase → what is known of it.
-        jobs: job → its turns.
+        series: rule and series → its state.
+        phases: phase → its signs of life.
+        jobs: job → the ends of its turns.
         units: layer → how many units it has.
     """
 
     run: str = ""
     cursors: dict[str, Cursor] = field(default_factory=dict)
-    tracks: dict[str, Track] = field(default_factory=dict)
+    series: dict[str, SeriesState] = field(default_factory=dict)
     phases: dict[str, Phase] = field(default_factory=dict)
     jobs: dict[str, Rhythm] = field(default_factory=dict)
     units: dict[str, int] = field(default_factory=dict)
@@ -60,24 +60,24 @@ class Watched:
 
 @dataclass(slots=True)
 class State:
-    """Of all runs.
+    """The state of all alerts.
 
     Attributes:
         evaluated: when the rules were last evaluated; nanoseconds, as all here.
         watched: run → whether it is still read.
-        entries: alert → what is known and told of it.
+        entries: alert → its state.
         mailed: run → when a mail about it was last written.
         events: points of `alert_events` that are not in the store yet.
         tries, not_before: attempts at the mail server that failed in a row, and when to try again.
         problem: why the last one failed.
         refused: mails that a server has refused for good.
         away: since when the store does not answer; None where it does.
-        store: what is remembered of its silence.
+        store: the state of the rule about its silence.
     """
 
     evaluated: int = 0
     watched: dict[str, Watched] = field(default_factory=dict)
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, AlertState] = field(default_factory=dict)
     mailed: dict[str, int] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     tries: int = 0
@@ -85,11 +85,11 @@ class State:
     problem: str | None = None
     refused: int = 0
     away: int | None = None
-    store: Track = field(default_factory=Track)
+    store: SeriesState = field(default_factory=SeriesState)
 
 
-class Memory:
-    """The files of a folder. For one process at a time: see `owned`.
+class StateFiles:
+    """The files in a folder that keep the state. For one process at a time: see `owned`.
 
     Args:
         folder: of the alerts of one store; made where missing.
@@ -100,11 +100,11 @@ class Memory:
         self._saved = b""
 
     def state(self) -> State:
-        """What was saved last; a new one where there is none, or where it cannot be read."""
+        """Return the state that was saved last; a new one where there is none, or where it is damaged."""
         return load(self.folder / _STATE, State) or State()
 
     def save(self, state: State) -> None:
-        """Keep it.
+        """Save it.
 
         Raises:
             OSError: it cannot be written.
@@ -114,17 +114,17 @@ class Memory:
             write_whole(self.folder / _STATE, content)
             self._saved = content
 
-    def run(self, name: str) -> RunMemory:
-        """What was saved last of a run; a new one as in `state`."""
-        return load(self._file(name), RunMemory) or RunMemory(name)
+    def run(self, name: str) -> RunProgress:
+        """Return what was saved last of a run; a new one as in `state`."""
+        return load(self._file(name), RunProgress) or RunProgress(name)
 
-    def save_run(self, memory: RunMemory) -> None:
-        """Keep it.
+    def save_run(self, progress: RunProgress) -> None:
+        """Save it.
 
         Raises:
             OSError: it cannot be written.
         """
-        write_whole(self._file(memory.run), orjson.dumps(memory), durable=False)  # what is lost is read again
+        write_whole(self._file(progress.run), orjson.dumps(progress), durable=False)  # what is lost is read again
 
     def forget_run(self, name: str) -> None:
         """Remove what was saved of a run."""

@@ -64,20 +64,20 @@ def series_values(rule: Rule, series: Sequence[Series], units: Mapping[str, int]
 
 def units_of(layer: str, units: Mapping[str, int]) -> int | None:
     """How many units a layer has: its own entry, else that of the longest path that it lies below."""
-    known = [path for path in units if layer == path or layer.startswith(f"{path}/")]
-    return units[max(known, key=len)] if known else None
+    paths = [path for path in units if layer == path or layer.startswith(f"{path}/")]
+    return units[max(paths, key=len)] if paths else None
 
 
 def units_by_layer(config: Mapping[str, Any]) -> dict[str, int]:
-    """Layer → units, from the configuration that a run tells of itself."""
+    """Return layer → units, from the configuration that a run records."""
     layers = config.get("layers")
-    found = {}
+    units = {}
     for path, about in layers.items() if isinstance(layers, Mapping) else ():
-        told = about if isinstance(about, Mapping) else {}
-        size = told.get("units") or told.get("proj_size") or told.get("hidden_size")
+        entry = about if isinstance(about, Mapping) else {}
+        size = entry.get("units") or entry.get("proj_size") or entry.get("hidden_size")
         if isinstance(size, int) and size > 0:
-            found[str(path)] = size
-    return found
+            units[str(path)] = size
+    return units
 
 
 def _frozen(rule: Rule, series: Sequence[Series]) -> Iterator[Values]:

@@ -29,10 +29,10 @@ from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import BUILT_IN, AlertManager, evaluate, send_test
-from gatewatch.jobs.alerts.lifecycle import Entry, Item
+from gatewatch.jobs.alerts.lifecycle import AlertState, Item
 from gatewatch.jobs.alerts.mail import MOST, alert_mail
 from gatewatch.jobs.alerts.outbox import Outbox
-from gatewatch.jobs.alerts.series_state import Episode
+from gatewatch.jobs.alerts.series_state import Firing
 from gatewatch.jobs.alerts.state import State
 from tests.conftest import ROOT, free_port
 
@@ -664,7 +664,7 @@ HEADERS = {
 
 def mail_about(run, layer="memory", why=None):
     tags = {"run": run, "phase": "train", "layer": layer, "gate": "forget", "detector": "consensus"}
-    entry = Entry("anomaly", tags, Episode(at(0), 10.0, 1.5, 2.0, why or {}), 1.0)
+    entry = AlertState("anomaly", tags, Firing(at(0), 10.0, 1.5, 2.0, why or {}), 1.0)
     return alert_mail(
         run,
         [Item("firing", run, entry, [])],

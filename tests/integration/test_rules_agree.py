@@ -127,7 +127,7 @@ def found(rule, make, series, spacing, influxd, folder):
     evaluate(jobs, Settings(), state, end * SECOND, rules=[rule])
     jobs.close()
     entries = json.loads((state / "alerts/alerts.json").read_bytes())["entries"].values()
-    firing = {e["tags"].get("run") or e["tags"]["job"] for e in entries if e["episode"]["until"] is None}
+    firing = {e["tags"].get("run") or e["tags"]["job"] for e in entries if e["firing"]["until"] is None}
     grafana = Grafana(grafana_rule(rule, lambda uid, title: 1), source)
     grafana.evaluate(end + 120)  # an alert goes on for up to 90 seconds after it is resolved
     alerting = {dict(labels).get("run") or dict(labels)["job"] for labels in grafana.alerting}

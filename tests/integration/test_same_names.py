@@ -24,9 +24,9 @@ from gatewatch.collector.schema import (
     check_tags,
 )
 from gatewatch.collector.store.columns import TAG
-from gatewatch.jobs.alerts.reader import Observer
+from gatewatch.jobs.alerts.reader import Reader
 from gatewatch.jobs.alerts.rules import BUILT_IN
-from gatewatch.jobs.alerts.state import Memory, State
+from gatewatch.jobs.alerts.state import State, StateFiles
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.loop import newest_metrics
 from gatewatch.jobs.queries.client import ask
@@ -138,8 +138,8 @@ def test_alerts_are_the_same_but_for_their_tags(stores, tmp_path):
     found = []
     for store, name in zip(stores, ("tagged", "plain"), strict=True):
         now = moment(80)
-        memory = Memory(tmp_path / name)
-        observed = Observer(store, BUILT_IN, Settings(), memory, State(), now).observe()
+        memory = StateFiles(tmp_path / name)
+        observed = Reader(store, BUILT_IN, Settings(), memory, State(), now).read()
         assert observed.failed == {}
         found.append(
             sorted(

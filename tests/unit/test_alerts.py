@@ -20,7 +20,7 @@ from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import BUILT_IN, AlertManager, Rule, evaluate
 from gatewatch.jobs.alerts.lifecycle import Alert, advance, due
 from gatewatch.jobs.alerts.rules import active_rules
-from gatewatch.jobs.alerts.series_state import Episode, Track, Values, follow
+from gatewatch.jobs.alerts.series_state import Firing, SeriesState, Values, update_series
 from gatewatch.jobs.findings.explanations import BROKEN, PHRASES, in_words
 from gatewatch.jobs.scoring.detectors.rules import PHRASES as RULES
 from gatewatch.jobs.scoring.signals import SIGNALS
@@ -74,7 +74,7 @@ class Watch:
     @property
     def firing(self):
         state = json.loads((self.folder / "alerts/alerts.json").read_bytes())
-        return {entry["rule"] for entry in state["entries"].values() if entry["episode"]["until"] is None}
+        return {entry["rule"] for entry in state["entries"].values() if entry["firing"]["until"] is None}
 
     def events(self, rule=None):
         frame = self.store.read("alert_events", tags={"rule": rule} if rule else None)
@@ -172,9 +172,9 @@ def test_an_episode_tells_since_when_how_bad_and_why(watch):
     points = series("gate_scores", SCORE, anomaly_score=[0.5] * 20 + [1.9, 0.9, 1.3], why_mean_activation=why)
     watch.sees([*lived(300), *points], 301)
     (entry,) = json.loads((watch.folder / "alerts/alerts.json").read_bytes())["entries"].values()
-    episode = entry["episode"]
-    assert (episode["since"], episode["since_step"]) == (at(20), 20)
-    assert (episode["value"], episode["worst"]) == (1.3, 1.9)
+    firing = entry["firing"]
+    assert (firing["since"], firing["since_step"]) == (at(20), 20)
+    assert (firing["value"], firing["worst"]) == (1.3, 1.9)
     assert entry["tags"] == SCORE
 
 
@@ -426,18 +426,18 @@ def test_the_parts_in_which_captures_come_make_no_difference(values, parts, time
         within=times + more,
         after_inside=inside,
     )
-    whole, split = Track(), Track()
-    follow(rule, whole, _values(values, 0, len(values)))
+    whole, split = SeriesState(), SeriesState()
+    update_series(rule, whole, _values(values, 0, len(values)))
     begin = 0
     for end in [*sorted(parts), len(values)]:
-        follow(rule, split, _values(values, max(0, begin - 2), end))  # with some that were there before
+        update_series(rule, split, _values(values, max(0, begin - 2), end))  # with some that were there before
         begin = end
-    for track in (whole, split):
-        if track.episode is not None and track.episode.until is not None:
-            track.episode = None  # whether one that is over is still there depends on when it was looked at
-    if whole.episode is not None and split.episode is not None:
-        split.episode.since = whole.episode.since  # one that came back among captures that came together is one
-        split.episode.since_step, split.episode.worst = whole.episode.since_step, whole.episode.worst
+    for state in (whole, split):
+        if state.firing is not None and state.firing.until is not None:
+            state.firing = None  # whether one that is over is still there depends on when it was looked at
+    if whole.firing is not None and split.firing is not None:
+        split.firing.since = whole.firing.since  # one that came back among captures that came together is one
+        split.firing.since_step, split.firing.worst = whole.firing.since_step, whole.firing.worst
     assert split == whole
 
 
@@ -454,14 +454,14 @@ def test_it_fires_where_so_many_of_so_many_captures_lie_beyond(values, times, mo
             expected, since = True, beyond[0]
         elif expected and not beyond:
             expected = False
-    track = Track()
+    state = SeriesState()
     for k in range(len(values)):
-        follow(rule, track, _values(values, k, k + 1))
-    firing = track.episode is not None and track.episode.until is None
+        update_series(rule, state, _values(values, k, k + 1))
+    firing = state.firing is not None and state.firing.until is None
     assert firing == expected
     if firing:
-        assert track.episode.since_step == since
-        assert track.episode.worst == max(value for number, value in finite if number >= since)
+        assert state.firing.since_step == since
+        assert state.firing.worst == max(value for number, value in finite if number >= since)
 
 
 def _values(values, begin, end):
@@ -469,11 +469,11 @@ def _values(values, begin, end):
     return Values({}, chosen, chosen.astype(float), np.array(values, dtype=float)[chosen])
 
 
-class TestTelling:
+class TestLifecycle:
     RULE = Rule("r", "m", "f", "s", above=1.0)
     SETTINGS = AlertSettings()
 
-    def told(self, happenings, until, settings=SETTINGS):
+    def mails(self, happenings, until, settings=SETTINGS):
         """What is mailed: second → the kinds, where a series fires and ends at such moments (key, second, firing)."""
         entries, mailed, told = {}, {}, {}
         for second in range(0, until, 15):
@@ -481,19 +481,19 @@ class TestTelling:
             for key, when, firing in happenings:
                 if second - 15 < when <= second:
                     begun = max(w for k, w, f in happenings if k == key and f and w <= when)
-                    episode = Episode(begun, None, 2.0, 2.0, until=None if firing else when)
-                    alerts.append(Alert(self.RULE, {"run": key.partition("/")[0], "layer": key}, episode))
+                    state = Firing(begun, None, 2.0, 2.0, until=None if firing else when)
+                    alerts.append(Alert(self.RULE, {"run": key.partition("/")[0], "layer": key}, state))
             advance(entries, alerts, at(second))
             for run, (items, _) in due(entries, mailed, settings, at(second)).items():
                 told.setdefault(second, {})[run] = sorted((item.entry.tags["layer"], item.kind) for item in items)
         return told
 
     def test_what_comes_together_is_one_mail_a_run(self):
-        told = self.told([("a/1", 0, True), ("a/2", 20, True), ("b/1", 15, True)], 300)
+        told = self.mails([("a/1", 0, True), ("a/2", 20, True), ("b/1", 15, True)], 300)
         assert told == {30: {"a": [("a/1", "firing"), ("a/2", "firing")]}, 45: {"b": [("b/1", "firing")]}}
 
     def test_what_fires_still_is_told_again_and_then_that_it_is_over(self):
-        told = self.told([("a/1", 0, True), ("a/1", 9 * 3600, False)], 12 * 3600)
+        told = self.mails([("a/1", 0, True), ("a/1", 9 * 3600, False)], 12 * 3600)
         assert told == {
             30: {"a": [("a/1", "firing")]},
             30 + 4 * 3600: {"a": [("a/1", "repeated")]},
@@ -503,21 +503,21 @@ class TestTelling:
 
     def test_flapping_is_told_in_pieces(self):
         flaps = [("a/1", 60 * k, k % 2 == 0) for k in range(40)]
-        told = self.told(flaps, 3000)
+        told = self.mails(flaps, 3000)
         moments = sorted(told)
         assert min(np.diff(moments)) >= 300
         assert len(moments) <= 9
 
     def test_what_was_over_before_it_was_told_is_told_once(self):
-        assert self.told([("a/1", 0, True), ("a/1", 15, False)], 9000) == {30: {"a": [("a/1", "passed")]}}
+        assert self.mails([("a/1", 0, True), ("a/1", 15, False)], 9000) == {30: {"a": [("a/1", "passed")]}}
 
     def test_what_came_back_before_its_end_was_told_is_no_news(self):
-        told = self.told([("a/1", 0, True), ("a/1", 60, False), ("a/1", 90, True)], 3600)
+        told = self.mails([("a/1", 0, True), ("a/1", 60, False), ("a/1", 90, True)], 3600)
         assert told == {30: {"a": [("a/1", "firing")]}}
 
     def test_a_run_that_has_ended_is_not_told_of_again(self):
         entries, mailed = {}, {}
-        alert = Alert(self.RULE, {"run": "a"}, Episode(0, None, 2.0, 2.0), live=False)
+        alert = Alert(self.RULE, {"run": "a"}, Firing(0, None, 2.0, 2.0), live=False)
         advance(entries, [alert], at(0))
         told = [second for second in range(0, 10 * 3600, 60) if due(entries, mailed, self.SETTINGS, at(second))]
         assert told == [60]
@@ -529,7 +529,7 @@ class TestTelling:
         for key, when in sorted(set(flips), key=lambda flip: flip[1]):
             firing[key] = not firing.get(key, False)
             happenings.append((key, when, firing[key]))
-        told = self.told(happenings, 40_000)
+        told = self.mails(happenings, 40_000)
         for key in ("a/1", "a/2", "b/1"):
             kinds = [
                 kind for _, runs in sorted(told.items()) for items in runs.values() for k, kind in items if k == key
