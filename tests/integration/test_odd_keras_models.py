@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import traceback
+from functools import cache
 
 import keras
 import numpy as np
@@ -149,6 +150,11 @@ def trained(kind, *callbacks, loop=None):
     return [*model.memory.get_weights(), *model.head.get_weights()]
 
 
+@cache
+def trained_without_a_monitor(kind):
+    return trained(kind)
+
+
 def lines(caplog):
     return [record.message for record in caplog.records if record.name == "gatewatch"]
 
@@ -174,7 +180,7 @@ def test_a_model_that_raises_when_it_is_asked_trains_as_without_a_monitor(kind, 
     def monitor(*model):
         return GateMonitor(*model, None, run="odd", probe=X[:4], every=2, store=f"sqlite:///{tmp_path}/gates.db")
 
-    wanted = trained(kind)
+    wanted = trained_without_a_monitor(kind)
     with caplog.at_level(logging.WARNING, "gatewatch"):
         found = trained(kind, monitor(None)) if how == "fit" else trained(kind, loop=monitor)
     for ours, theirs in zip(found, wanted, strict=True):

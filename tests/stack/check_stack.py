@@ -88,7 +88,7 @@ def scored(stack: Stack, run: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["GATEWATCH_INFLUXDB_PASSWORD", "GATEWATCH_GRAFANA_PASSWORD"])
-def test_it_does_not_start_without_a_password(stack: Stack, missing: str) -> None:
+def test_the_stack_does_not_start_without_a_password(stack: Stack, missing: str) -> None:
     others = {"GATEWATCH_INFLUXDB_PASSWORD", "GATEWATCH_GRAFANA_PASSWORD"} - {missing}
     done = stack.compose("up", "--detach", check=False, env=stack.fill_in("env", **dict.fromkeys(others, PASSWORD)))
     assert done.returncode
@@ -98,7 +98,7 @@ def test_it_does_not_start_without_a_password(stack: Stack, missing: str) -> Non
     assert not stack.engine.docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}")
 
 
-def test_from_nothing_to_healthy(stack: Stack) -> None:
+def test_up_from_nothing_makes_every_service_healthy(stack: Stack) -> None:
     stack.compose("build", "setup", "jobs")
     stack.up()
     for service in stack.services:
@@ -109,13 +109,13 @@ def test_from_nothing_to_healthy(stack: Stack) -> None:
         assert service == "setup" or state["Health"]["Status"] == "healthy"
 
 
-def test_nothing_listens_but_on_the_loopback_address(stack: Stack) -> None:
+def test_ports_are_open_on_the_loopback_address_only(stack: Stack) -> None:
     for service in stack.services:
         for bindings in stack.container(service)["HostConfig"]["PortBindings"].values():
             assert {each["HostIp"] for each in bindings} == {"127.0.0.1"}
 
 
-def test_the_jobs_are_nobody_and_can_change_nothing(stack: Stack) -> None:
+def test_the_jobs_run_without_rights_on_a_read_only_file_system_with_gatewatch_alone(stack: Stack) -> None:
     assert stack.execute("jobs", "id", "-u").stdout.strip() == "10001"
     for path in ("/x", "/opt/gatewatch/x", "/run/gatewatch/x"):
         assert "Read-only file system" in stack.execute("jobs", "touch", path, check=False).stderr
@@ -151,7 +151,7 @@ def test_a_training_on_the_host_is_scored(stack: Stack) -> None:
     assert list(zip(runs["run"], runs["state"], strict=True)) == [("first", "completed")]
 
 
-def test_the_tokens_allow_what_they_are_for(stack: Stack) -> None:
+def test_each_token_allows_only_what_its_service_does(stack: Stack) -> None:
     with pytest.raises(ConfigError, match="the token may only write"):
         stack.store("collector").count(GATE_STATS, "mean")
     grafana = stack.store("grafana")
@@ -161,7 +161,7 @@ def test_the_tokens_allow_what_they_are_for(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("service", ["influxdb", "jobs"])
-def test_what_crashes_comes_back_by_itself(stack: Stack, service: str) -> None:
+def test_a_crashed_service_is_restarted(stack: Stack, service: str) -> None:
     before, restarts = counts(stack), stack.container(service)["RestartCount"]
     crash(stack, service)
     about = {"log": lambda: stack.compose("logs", "--tail", "20", service).stdout}
@@ -170,7 +170,7 @@ def test_what_crashes_comes_back_by_itself(stack: Stack, service: str) -> None:
     assert counts(stack) == before
 
 
-def test_what_was_killed_comes_back_with_up(stack: Stack) -> None:
+def test_killed_services_start_again_with_up(stack: Stack) -> None:
     before = counts(stack)
     stack.compose("kill", *stack.services)
     assert status(stack, "influxdb") == "exited"
@@ -180,13 +180,13 @@ def test_what_was_killed_comes_back_with_up(stack: Stack) -> None:
     scored(stack, "second")
 
 
-def test_the_jobs_end_in_order(stack: Stack) -> None:
+def test_the_jobs_stop_cleanly(stack: Stack) -> None:
     stack.compose("stop", "jobs")
     assert stack.container("jobs")["State"]["ExitCode"] == 0
     assert stack.compose("logs", "jobs").stdout.rstrip().endswith(" stopped")
 
 
-def test_down_and_up_lose_nothing_and_make_nothing_anew(stack: Stack) -> None:
+def test_down_and_up_keep_points_and_tokens(stack: Stack) -> None:
     before, tokens = counts(stack), {name: stack.token(name) for name in ("collector", "jobs", "grafana")}
     assert all(before.values())
     stack.down()
@@ -197,7 +197,7 @@ def test_down_and_up_lose_nothing_and_make_nothing_anew(stack: Stack) -> None:
     assert said == "http://influxdb:8086 is set up; the tokens are in /tokens"
 
 
-def test_another_password_is_said_in_one_line(stack: Stack, tmp_path: Path) -> None:
+def test_a_wrong_password_is_an_error_of_one_line(stack: Stack, tmp_path: Path) -> None:
     other = stack.fill_in("env", GATEWATCH_INFLUXDB_PASSWORD="another", GATEWATCH_GRAFANA_PASSWORD="another")
     short = stack.compose("run", "--rm", "--no-deps", "setup", check=False, env=other)
     assert short.returncode == 2

@@ -20,7 +20,7 @@ def requirements(name: str) -> set[tuple[str, str]]:
     return set(PINNED.findall((ROOT / f"requirements/{name}.txt").read_text()))
 
 
-def test_every_variable_that_is_read_is_in_the_sample_and_the_reverse():
+def test_the_sample_lists_exactly_the_variables_that_are_read():
     code = "".join(path.read_text() for part in ("collector", "jobs") for path in (ROOT / part).rglob("*.py"))
     names = r"(?:GATEWATCH|INFLUXDB|GRAFANA)_\w+"
     read = set(re.findall(rf'read_(?:variable|password)\("({names})"', code))
@@ -31,7 +31,7 @@ def test_every_variable_that_is_read_is_in_the_sample_and_the_reverse():
     assert sample == read
 
 
-def test_the_sample_sets_what_the_stack_would_do_without():
+def test_the_sample_has_the_defaults_of_the_compose_file():
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]+)\}", COMPOSE))
     values = {name: value for name, value in re.findall(r"^(\w+)=(.*)$", SAMPLE, re.M) if value}
     apart = {"INFLUXDB_V2_URL", "INFLUXDB_V2_TOKEN_FILE"}  # where the host finds it; the stack has its own names
@@ -60,7 +60,7 @@ def test_the_server_is_the_one_that_the_tests_run():
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_watched_bounded_and_closed(name):
+def test_every_service_has_a_health_check_bounded_logs_and_local_ports(name):
     service = SERVICES[name]
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["logging"]["options"]["max-size"]
@@ -74,12 +74,12 @@ def test_every_service_is_watched_bounded_and_closed(name):
 
 
 @pytest.mark.parametrize("name", ["jobs", "grafana"])
-def test_what_needs_a_token_waits_for_the_set_up(name):
+def test_services_that_read_a_token_start_after_the_set_up(name):
     assert SERVICES[name]["depends_on"]["setup"] == {"condition": "service_completed_successfully"}
     assert SERVICES[name]["depends_on"]["influxdb"] == {"condition": "service_healthy"}
 
 
-def test_grafana_is_given_what_its_files_ask_for():
+def test_grafana_has_every_variable_that_its_files_name():
     given = set(SERVICES["grafana"]["environment"])
     for path in (ROOT / "grafana/provisioning").rglob("*.*"):
         asked = set(re.findall(r"(?<!\$)\$\{?([A-Z][A-Z0-9_]{2,})", path.read_text()))
@@ -113,7 +113,7 @@ def test_the_image_has_the_versions_that_are_tested_and_no_framework():
     assert {re.split(r"[><=\[; ]", each)[0] for each in wanted} - {"gatewatch"} <= names
 
 
-def test_all_that_the_image_is_made_of_gets_into_the_build():
+def test_the_build_of_the_image_has_every_file_that_the_wheel_is_made_of():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     let_in = {line[1:] for line in lines if line.startswith("!")}
