@@ -10,7 +10,7 @@ import numpy as np
 
 from gatewatch.collector.cells import TANH, gate_scale
 from gatewatch.collector.statistics import Array, gate_statistics
-from gatewatch.collector.tree import arrays
+from gatewatch.collector.tree import iter_arrays
 from gatewatch.collector.updates import tally, update_fields
 
 _KEYS: Final = ("activations", "gradients", "before", "after")
@@ -141,7 +141,7 @@ class StateAnalyzer:
             olds, news = zip(*_pairs(batch["before"], batch["after"]), strict=True)
             fields = update_fields(olds, news)
             metrics |= {name: float(fields[name]) for name in ("update_frequency", "update_ratio") if name in fields}
-        given = [tally([array for _, array in arrays(values, key)]) for key, values in batch.items()]
+        given = [tally([array for _, array in iter_arrays(values, key)]) for key, values in batch.items()]
         return {name: value for name, value in metrics.items() if math.isfinite(value)} | {
             "nan_count": float(sum(one.nan for one in given)),
             "inf_count": float(sum(one.inf for one in given)),
@@ -211,14 +211,14 @@ def _some(values: Any, what: str) -> list[Array]:
 
 
 def _named(values: Any, what: str) -> list[tuple[str, Array]]:
-    found = [(name, array) for name, array in arrays(values, what) if array.size]
+    found = [(name, array) for name, array in iter_arrays(values, what) if array.size]
     if not found:
         raise ValueError(f"{what}: there are none")
     return found
 
 
 def _pairs(before: Any, after: Any) -> list[tuple[Array, Array]]:
-    olds, news = list(arrays(before, "before")), list(arrays(after, "after"))
+    olds, news = list(iter_arrays(before, "before")), list(iter_arrays(after, "after"))
     shapes = [[(name, array.shape) for name, array in side] for side in (olds, news)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"before and after differ in shape: {_told(shapes[0])} and {_told(shapes[1])}")

@@ -15,7 +15,7 @@ GRACE_SECONDS: Final = 0.3
 Every = int | Literal["auto"]
 
 
-class Cadence:
+class CaptureSchedule:
     """Decides at which steps to capture, and keeps account of what captures cost.
 
     A capture is known of one step before, by `prepare`: what the step changes can only be seen by who looks before it.

@@ -108,7 +108,7 @@ class Monitor(ABC):
                 return
             raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
         session.step += 1
-        due = session.cadence.due(session.step)
+        due = session.schedule.due(session.step)
         with session.guarded("reading step(time=...)"):
             moment = None if time is None else _market_time(time)
             if due:
@@ -147,7 +147,7 @@ class Monitor(ABC):
         with session.guarded("the epoch's metrics"):
             session.metrics(metrics)
         with session.guarded("the epoch's file"):
-            if self._latest is None or (self._latest[0] != session.step and session.cadence.affordable(0.0)):
+            if self._latest is None or (self._latest[0] != session.step and session.schedule.affordable(0.0)):
                 with session.guarded("a capture"):
                     self._capture()
             if self._latest is not None and self._latest[0] == session.step:

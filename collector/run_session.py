@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gatewatch.collector.capture import Gates, gate_points, metrics_point, no_numbers
-from gatewatch.collector.capture_schedule import Cadence, Every
+from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
@@ -52,7 +52,7 @@ log = logging.getLogger("gatewatch")
 
 
 class RunSession(ErrorGuard):
-    """The run behind a monitor: its name, its store, its cadence and its points.
+    """The run behind a monitor: its name, its store, its schedule and its points.
 
     Construction checks every argument and touches nothing; `start()` touches the store and the folder. After that
     nothing is raised: what goes wrong is logged once and counted.
@@ -101,7 +101,7 @@ class RunSession(ErrorGuard):
                 f"store={safe_repr(store)}: must be a URL, such as sqlite:///gatewatch.db, or an open store"
             )
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
-        self.cadence = Cadence(every, overhead, clock)
+        self.schedule = CaptureSchedule(every, overhead, clock)
         self._own_store = store is None or isinstance(store, str)
         self.store = open_store(store) if store is None or isinstance(store, str) else store
         self.step = self.epoch = self.captured = 0
@@ -187,13 +187,13 @@ class RunSession(ErrorGuard):
         self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
         self._shipping_seconds = 0.0
         self._updates = updates
-        self.cadence.begin(self.step)
+        self.schedule.begin(self.step)
         register(self)
         about = {
             **config,
             "log_dir": None if self.log_dir is None else str(self.log_dir),
-            "every": self.cadence.every,
-            "overhead": self.cadence.overhead,
+            "every": self.schedule.every,
+            "overhead": self.schedule.overhead,
             "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
             "versions": versions(),
             "host": platform.node(),
@@ -267,7 +267,7 @@ class RunSession(ErrorGuard):
         Args:
             upcoming: the number of the next step, where it is known.
         """
-        if self.cadence.prepare(self.step, upcoming) and self._updates is not None:
+        if self.schedule.prepare(self.step, upcoming) and self._updates is not None:
             with self.looking("prepare"):
                 self._updates.keep()
                 self._prepared_step = self.step
@@ -286,7 +286,7 @@ class RunSession(ErrorGuard):
 
     def save_epoch(self, layers: Mapping[str, Gates]) -> None:
         """Write the epoch's file, where there is a folder for it and the budget allows."""
-        if self.log_dir is not None and self.cadence.affordable(save_seconds(layers)):
+        if self.log_dir is not None and self.schedule.affordable(save_seconds(layers)):
             with self.charged("save"):
                 save_epoch(self.log_dir, layers, run=self.run, phase=self.phase, epoch=self.epoch, step=self.step)
 
@@ -295,7 +295,7 @@ class RunSession(ErrorGuard):
         shipper = self._shipper
         if shipper is None:
             return
-        self.cadence.charge("ship", shipper.busy_seconds - self._shipping_seconds)
+        self.schedule.charge("ship", shipper.busy_seconds - self._shipping_seconds)
         self._shipping_seconds = shipper.busy_seconds
         fields: dict[str, FieldValue] = {
             "captured": self.captured,
@@ -304,9 +304,9 @@ class RunSession(ErrorGuard):
             "rejected": shipper.rejected,
             "dropped": shipper.dropped,
             "failures": sum(list(self.failures.values())),
-            "capture_ms": self.cadence.capture_seconds * 1e3,
-            "overhead_ratio": self.cadence.overhead_ratio,
-            "every": self._every if self.cadence.every == "auto" else self.cadence.every,
+            "capture_ms": self.schedule.capture_seconds * 1e3,
+            "overhead_ratio": self.schedule.overhead_ratio,
+            "every": self._every if self.schedule.every == "auto" else self.schedule.every,
             "unreplayed_layers": len(self.unreplayed),
         }
         if self.replay_error is not None:
@@ -338,7 +338,7 @@ class RunSession(ErrorGuard):
         try:
             yield
         finally:
-            self.cadence.charge(kind, self._clock() - begin)
+            self.schedule.charge(kind, self._clock() - begin)
 
     def record_end(self, status: str, error: BaseException | None = None) -> None:
         """Write how the run ends; only the first time."""

@@ -97,7 +97,7 @@ def difference(ours: Array, theirs: Array) -> float | None:
         return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
-def told(history: Mapping[str, Any], as_array: Callable[[Any], Any]) -> LayerGates:
+def read_history(history: Mapping[str, Any], as_array: Callable[[Any], Any]) -> LayerGates:
     """What a layer says of itself through `get_gate_history()`.
 
     Args:

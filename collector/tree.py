@@ -10,7 +10,7 @@ import numpy as np
 from gatewatch.collector.statistics import Array
 
 
-def arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, Array]]:
+def iter_arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, Array]]:
     """Every array of a nest, with the key under which it lies, or no name.
 
     Args:
@@ -26,10 +26,10 @@ def arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, Array]
         return
     if isinstance(values, Mapping):
         for key, value in values.items():
-            yield from arrays(value, what, str(key))
+            yield from iter_arrays(value, what, str(key))
     elif isinstance(values, list | tuple) and (array := _plain(values)) is None:
         for value in values:
-            yield from arrays(value, what, name)
+            yield from iter_arrays(value, what, name)
     else:
         yield name, _array(values if array is None else array, what)
 

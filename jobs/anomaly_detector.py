@@ -17,7 +17,7 @@ from sklearn.ensemble import IsolationForest
 from gatewatch.collector.cells import GATES
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.statistics import gate_statistics
-from gatewatch.collector.tree import arrays
+from gatewatch.collector.tree import iter_arrays
 
 Array = NDArray[np.floating[Any]]
 Sample = Mapping[str, Any] | Array
@@ -79,7 +79,7 @@ class AnomalyDetector:
         found = gate_statistics(_by_time(_one(given["activations"])), GATES["hidden"].scale)
         if "mean" not in found:
             raise ValueError("the sample's activations hold no finite value")
-        parts = [np.ravel(part) for _, part in arrays(given.get("gradients"), "gradients")]
+        parts = [np.ravel(part) for _, part in iter_arrays(given.get("gradients"), "gradients")]
         gradient = np.concatenate([np.empty(0), *parts])
         gradient = gradient[np.isfinite(gradient)]
         values = (
@@ -176,7 +176,7 @@ class AnomalyDetector:
 
 def _one(values: Any) -> Array:
     """Activations as one array."""
-    parts = [part for _, part in arrays(values, "activations")]
+    parts = [part for _, part in iter_arrays(values, "activations")]
     if len({part.shape for part in parts}) > 1:
         raise ValueError("activations must be one array; those of several layers are several samples")
     return np.concatenate([part[None] for part in parts]) if parts else np.empty(0)

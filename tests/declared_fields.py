@@ -10,7 +10,7 @@ import pytest
 
 from gatewatch.collector.schema import SCHEMA, Field, Point, undeclared
 
-COPIERS = ("gatewatch.collector.store.", "gatewatch.collector.line_", "gatewatch.jobs.copying.")
+COPIERS = ("gatewatch.collector.store.", "gatewatch.collector.line_protocol.", "gatewatch.jobs.copying.")
 """Modules that read points back, whoever wrote them."""
 
 _problems: list[str] = []

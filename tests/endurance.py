@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gatewatch.collector.line_parser import decode
+from gatewatch.collector.line_protocol import decode
 from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
     GATE_STATS,

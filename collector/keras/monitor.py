@@ -14,7 +14,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
 from gatewatch.collector.keras.mismatch import call_once, input_mismatch_error
 from gatewatch.collector.keras.probe import as_probe, shapes
-from gatewatch.collector.keras.trace import trace, undisturbed
+from gatewatch.collector.keras.trace import preserve_state, trace
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State, check_layers
 from gatewatch.collector.run_metadata import fingerprint
@@ -156,7 +156,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         session.step = self._epoch_start + int(batch) + 1
         if not session.started:
             return
-        if session.cadence.due(session.step):
+        if session.schedule.due(session.step):
             with session.guarded("a capture"):
                 self._capture()
                 session.metrics(logs)
@@ -262,7 +262,7 @@ def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded of a model with its run. What it does not say, or raises when it is asked, is None."""
     for named in (model, *layers.values()):
         safe_get(named, "name")  # the walks go on without a name; that it raises is said here
-    with undisturbed(model, layers.values()):
+    with preserve_state(model, layers.values()):
         return {
             "layers": {path: _describe_layer(layer) for path, layer in layers.items()},
             "parameters": safe_get(model, "count_params()", lambda: int(model.count_params())) if model.built else None,

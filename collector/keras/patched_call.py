@@ -22,7 +22,7 @@ _VERIFIED_CALLS: Final = 8
 
 
 @contextmanager
-def intercepted(layer: Any, path: str, recorder: Recorder, states: Any, verify: bool, cells: Cells) -> Iterator[None]:
+def patched_call(layer: Any, path: str, recorder: Recorder, states: Any, verify: bool, cells: Cells) -> Iterator[None]:
     """While open, a call of the layer is its replay; where that cannot be, its own call, and the reason is kept.
 
     Args:
@@ -90,7 +90,7 @@ def _drops(cell: Any) -> bool:
 
 
 @contextmanager
-def joined(layer: Any, recorder: Recorder) -> Iterator[None]:
+def recorded_as_one_batch(layer: Any, recorder: Recorder) -> Iterator[None]:
     """While open, the slices of time that a TimeDistributed layer hands on are recorded as one batch."""
     own_call = layer.call
     thread = threading.get_ident()

@@ -24,11 +24,11 @@ from gatewatch.collector.keras.layers import (
     why_not_replayed,
 )
 from gatewatch.collector.keras.mismatch import whole_tracebacks
-from gatewatch.collector.keras.patched_call import intercepted, joined
+from gatewatch.collector.keras.patched_call import patched_call, recorded_as_one_batch
 from gatewatch.collector.keras.probe import first_line
 from gatewatch.collector.keras.record_calls import Recorder
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
-from gatewatch.collector.trace import Trace, told
+from gatewatch.collector.trace import Trace, read_history
 
 _LARGEST_STATE: Final = 65_536
 
@@ -62,11 +62,11 @@ def trace(
     replayed = _replayed(layers, result, cells)
     if replayed:
         with defer_sigint(), ExitStack() as stack:
-            stack.enter_context(undisturbed(model, present.values()))
+            stack.enter_context(preserve_state(model, present.values()))
             for layer in time_distributed_layers(model):
-                stack.enter_context(joined(layer, recorder))
+                stack.enter_context(recorded_as_one_batch(layer, recorder))
             for path, layer in replayed.items():
-                stack.enter_context(intercepted(layer, path, recorder, (states or {}).get(path), verify, cells))
+                stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), verify, cells))
             try:
                 with whole_tracebacks(), allow_sigint():
                     model(x, training=False)
@@ -104,13 +104,13 @@ def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[st
 
 def _ask(layer: Any, path: str, result: Trace) -> None:
     try:
-        result.layers[path] = told(layer.get_gate_history(), keras.ops.convert_to_numpy)
+        result.layers[path] = read_history(layer.get_gate_history(), keras.ops.convert_to_numpy)
     except Exception as error:
         result.unreplayed[path] = f"its get_gate_history() failed: {first_line(error)}"
 
 
 @contextmanager
-def undisturbed(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
+def preserve_state(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
     """Put back what asking something of a model moves on, and record no gradients.
 
     Args:

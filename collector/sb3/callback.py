@@ -175,7 +175,7 @@ class GateMonitorCallback(BaseCallback):
             return
         self._collected = False
         session.step = self._offset + self.model.num_timesteps
-        if session.cadence.due(session.step):
+        if session.schedule.due(session.step):
             with session.guarded("a capture"):
                 layers = session.capture(self._look)
                 with session.guarded("the epoch's file"):

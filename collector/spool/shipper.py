@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gatewatch.collector.errors import WriteRejected, WriteUnavailable
-from gatewatch.collector.line_parser import decode, split_lines
-from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.line_protocol import decode, encode, split_lines
 from gatewatch.collector.schema import Point, point_problem
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.store.protocol import Store

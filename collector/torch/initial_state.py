@@ -19,7 +19,7 @@ from gatewatch.collector.torch.members import parameters
 
 
 @contextmanager
-def begun(layers: Mapping[str, RecurrentLayer], states: Any) -> Iterator[None]:
+def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Iterator[None]:
     """Let the recurrent modules that this thread calls without an initial state begin with these.
 
     Args:

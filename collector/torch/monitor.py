@@ -21,7 +21,7 @@ from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, recurrent_layers
 from gatewatch.collector.torch.mismatch import input_mismatch_error
-from gatewatch.collector.torch.preserve_state import undisturbed
+from gatewatch.collector.torch.preserve_state import preserve_state
 from gatewatch.collector.torch.probe import arrays, as_inputs, as_probe, shapes
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
@@ -171,7 +171,7 @@ def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS)
 
 def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:
     """What is recorded of a module with its run. What it raises when it is asked for is None."""
-    with undisturbed(module):
+    with preserve_state(module):
         return {
             "layers": {name: _describe_layer(layer.module) for name, layer in layers.items()},
             "parameters": safe_get(

@@ -16,7 +16,7 @@ _LARGEST_STATE: Final = 65_536
 
 
 @contextmanager
-def undisturbed(module: nn.Module) -> Iterator[None]:
+def preserve_state(module: nn.Module) -> Iterator[None]:
     """Inference without gradients for as long as it lasts; what a call moves on is put back afterwards.
 
     That is the mode of every submodule, the random state of CPU and CUDA, attributes that were set anew (a hidden

@@ -20,12 +20,12 @@ from gatewatch.collector.cells import Cell
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.torch.calls import Call, as_array, read_call, read_weights, replay
-from gatewatch.collector.torch.initial_state import begun
+from gatewatch.collector.torch.initial_state import with_initial_state
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
 from gatewatch.collector.torch.members import parameters
-from gatewatch.collector.torch.preserve_state import undisturbed
+from gatewatch.collector.torch.preserve_state import preserve_state
 from gatewatch.collector.torch.probe import first_line
-from gatewatch.collector.trace import Trace, told
+from gatewatch.collector.trace import Trace, read_history
 
 _MOST_RUNS: Final = 8
 """So many calls of a module are recorded; the steps of a loop over time are one."""
@@ -36,14 +36,14 @@ def trace(
 ) -> Trace:
     """Call a module, without training, and keep what its recurrent layers do.
 
-    The module is left as it was: see `undisturbed`. Ctrl-C interrupts the call and the replay, and waits while the
+    The module is left as it was: see `preserve_state`. Ctrl-C interrupts the call and the replay, and waits while the
     module is changed and put back.
 
     Args:
         module: the module.
         call: calls it, or a method of it: `lambda: module(x)`.
         layers: name → layer, as `recurrent_layers` gives them; the others are left alone.
-        states: what the recurrent modules begin with that are given no state: see `begun`.
+        states: what the recurrent modules begin with that are given no state: see `with_initial_state`.
 
     Raises:
         ConfigError: the module has yet to be called for the first time, which makes its parameters; the states are
@@ -54,13 +54,19 @@ def trace(
         raise ConfigError(
             f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
         )
-    with defer_sigint(), undisturbed(module), begun(layers, states), watched(layers) as result, allow_sigint():
+    with (
+        defer_sigint(),
+        preserve_state(module),
+        with_initial_state(layers, states),
+        record_calls(layers) as result,
+        allow_sigint(),
+    ):
         call()
     return result
 
 
 @contextmanager
-def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
+def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
     """Keep what recurrent layers do with whatever this thread calls them with. The calls are not changed in any way.
 
     The trace is filled when the context is left.
@@ -72,7 +78,7 @@ def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
         layers: name → layer, as `recurrent_layers` gives them.
     """
     result = Trace()
-    watches: dict[nn.Module, _Watch] = {}
+    recorders: dict[nn.Module, _CallRecorder] = {}
     runs: list[_Run] = []
     for name, layer in layers.items():
         if offers_history(layer.module):
@@ -80,21 +86,24 @@ def watched(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
         if layer.cell is None:
             result.unreplayed[name] = why_not_replayed(layer.module)
         else:
-            watches.setdefault(layer.module, _Watch(layer.cell, result, runs)).names[layer.suffix] = name
+            recorders.setdefault(layer.module, _CallRecorder(layer.cell, result, runs)).names[layer.suffix] = name
     handles: list[RemovableHandle] = []
     try:
-        for one, watch in watches.items():
-            handles.append(nn.Module.register_forward_hook(one, watch, with_kwargs=True, prepend=True))
+        for one, recorder in recorders.items():
+            handles.append(nn.Module.register_forward_hook(one, recorder, with_kwargs=True, prepend=True))
         yield result
     finally:
         for handle in handles:
             handle.remove()
     with allow_sigint():
-        _fill(result, layers, watches, runs)
+        _fill(result, layers, recorders, runs)
 
 
 def _fill(
-    result: Trace, layers: Mapping[str, RecurrentLayer], watches: Mapping[nn.Module, _Watch], runs: Sequence[_Run]
+    result: Trace,
+    layers: Mapping[str, RecurrentLayer],
+    recorders: Mapping[nn.Module, _CallRecorder],
+    runs: Sequence[_Run],
 ) -> None:
     for run in runs:
         _record(run, result)
@@ -102,10 +111,10 @@ def _fill(
         module: Any = layer.module
         if offers_history(module):
             try:
-                result.layers[name] = told(module.get_gate_history(), as_array)
+                result.layers[name] = read_history(module.get_gate_history(), as_array)
             except Exception as error:
                 result.unreplayed[name] = f"its get_gate_history() failed: {first_line(error)}"
-        elif module in watches and not watches[module].calls:
+        elif module in recorders and not recorders[module].calls:
             result.unreplayed[name] = "the module did not call it"
 
 
@@ -132,7 +141,7 @@ class _Run:
         return last.is_step and call.is_step and last.x.shape == call.x.shape
 
 
-class _Watch:
+class _CallRecorder:
     """The hook of one module: it notes the calls of the thread that made it."""
 
     def __init__(self, cell: Cell, result: Trace, runs: list[_Run]) -> None:

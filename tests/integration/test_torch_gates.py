@@ -21,7 +21,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import open_store
 from gatewatch.collector.torch import GateMonitor, gates
 from gatewatch.collector.torch.layers import recurrent_layers, trainable_parameters
-from gatewatch.collector.torch.trace import trace, watched
+from gatewatch.collector.torch.trace import record_calls, trace
 from tests import reference
 
 pytestmark = pytest.mark.filterwarnings("error:left out", "ignore:LSTM with projections is not supported with oneDNN")
@@ -335,7 +335,7 @@ def test_a_module_called_again_has_each_call_up_to_eight():
 def test_single_steps_of_other_batches_are_other_calls():
     cell = nn.GRUCell(FEATURES, UNITS)
     layers = recurrent_layers(cell)
-    with watched(layers) as traced:
+    with record_calls(layers) as traced:
         for batch in (2, 2, 3, 3, 3, 2):
             cell(torch.randn(batch, FEATURES))
     assert {name: layer.gates["hidden"].shape for name, layer in traced.layers.items()} == {
@@ -539,7 +539,7 @@ def test_a_layer_that_cannot_be_replayed_is_named_and_has_no_numbers(bad, call, 
 
 def test_weights_that_change_between_the_steps_are_not_replayed_wrongly():
     cell = nn.GRUCell(FEATURES, UNITS)
-    with watched(recurrent_layers(cell)) as traced:
+    with record_calls(recurrent_layers(cell)) as traced:
         for _ in range(3):
             cell(torch.randn(BATCH, FEATURES))
             with torch.no_grad():

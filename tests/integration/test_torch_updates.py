@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import open_store
-from gatewatch.collector.torch.initial_state import begun
+from gatewatch.collector.torch.initial_state import with_initial_state
 from gatewatch.collector.torch.layers import recurrent_layers
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.torch import GateMonitor
@@ -359,7 +359,7 @@ def test_hostile_names_of_layers_are_one_printable_line(tmp_path):
         pass
     said = [chosen]
     for states, reason in ((torch.zeros(1), "several"), ({"\x1b": torch.zeros(1)}, "no recurrent layer")):
-        with pytest.raises(ConfigError, match=reason) as caught, begun(recurrent_layers(module), states):
+        with pytest.raises(ConfigError, match=reason) as caught, with_initial_state(recurrent_layers(module), states):
             pass
         said.append(caught)
     assert all(str(one.value).isprintable() for one in said)

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gatewatch.collector.line_parser import decode, parse, split_lines
-from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.line_protocol import decode, encode, parse, split_lines
 from gatewatch.collector.schema import GATE_STATS_FIELDS, FieldValue, Point, point_problem
 
 HOSTILE = "abé%,= \"\\'{}:;/.0e5🙂"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gatewatch.collector.errors import ConfigError, WriteRejected
-from gatewatch.collector.line_parser import split_lines
-from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.line_protocol import encode, split_lines
 from gatewatch.collector.schema import RUNS, FieldValue, Point, point_problem
 from gatewatch.collector.store.frame import frame
 from gatewatch.collector.store.influxdb.history import InfluxHistory

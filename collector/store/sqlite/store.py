@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from gatewatch.collector.errors import ConfigError, WriteRejected, WriteUnavailable
-from gatewatch.collector.line_parser import parse, split_lines
-from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.line_protocol import encode, parse, split_lines
 from gatewatch.collector.schema import FieldValue, Point, point_problem
 from gatewatch.collector.store.frame import Block, frame
 from gatewatch.collector.store.protocol import Tally
