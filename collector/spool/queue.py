@@ -7,7 +7,6 @@ over by the next one that ships to the same store, or by `gatewatch spool flush`
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import secrets
@@ -20,11 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import replace_file
 from gatewatch.collector.spool.segment import SUFFIX, Batch
 from gatewatch.collector.spool.writer_dir import LOCK, WriterDir
+from gatewatch.collector.user_folders import folder_of_store, state_folder
 
 SEGMENT_BYTES: Final = 4 * 2**20
 _REJECTED_BYTES: Final = 8 * 2**20
@@ -56,7 +55,7 @@ class Spool:
         max_bytes: int,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
-        self.folder = root / _folder_name(destination)
+        self.folder = root / folder_of_store(destination)
         self.destination = dict(destination)
         self._max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max(1, max_bytes // 4))
@@ -220,23 +219,12 @@ class Spool:
 
 
 def spool_root(path: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the spools: GATEWATCH_SPOOL, else as configured, else the user's folder for state."""
-    named = read_variable("GATEWATCH_SPOOL") or path
-    if named:
-        try:
-            return Path(named).expanduser().absolute()
-        except RuntimeError:
-            raise ConfigError(f"GATEWATCH_SPOOL or [spool] path, {str(named)!r}: there is no such user") from None
-    state = read_variable("XDG_STATE_HOME")
-    try:
-        home = Path(state) if state else Path.home() / ".local" / "state"
-    except RuntimeError:
-        raise ConfigError("there is no home directory for the spool; name a folder in GATEWATCH_SPOOL") from None
-    return home.absolute() / "gatewatch" / "spool"
+    """Return the folder of the spools: GATEWATCH_SPOOL, else the configured path, else the user's folder for state.
 
-
-def _folder_name(destination: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(dict(destination), sort_keys=True).encode()).hexdigest()[:16]
+    Raises:
+        ConfigError: as of `state_folder`.
+    """
+    return state_folder("GATEWATCH_SPOOL", path, "[spool] path", "spool")
 
 
 def list_paths(folder: Path, pattern: str) -> list[Path]:

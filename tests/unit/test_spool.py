@@ -421,6 +421,14 @@ def test_a_home_that_is_nobodys_is_said(monkeypatch):
         spool_root()
 
 
+def test_without_a_home_directory_a_folder_has_to_be_named(monkeypatch):
+    for name in ("GATEWATCH_SPOOL", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what Python gives where there is none
+    with pytest.raises(ConfigError, match="no home directory; name a folder in GATEWATCH_SPOOL"):
+        spool_root()
+
+
 def test_the_destination_is_told_for_the_command_that_ships_later(tmp_path):
     spool = open_spool(tmp_path, url="http://host:8086")
     put(spool, 1)
