@@ -36,7 +36,7 @@ from gatewatch.collector.schema import (
     TRAIN_METRICS,
 )
 from gatewatch.collector.spool.flush import flush
-from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.store import open_store
 from gatewatch.torch import GateMonitor
@@ -132,7 +132,7 @@ def kill(url: str, kills: int, seed: int) -> bool:
                     return False
             if number >= kills and not running:
                 break
-        left = sum(entry.points for entry in waiting(spool_root()))
+        left = sum(entry.points for entry in pending(spool_root()))
         for done in flush(spool_root(), 60):
             if done.problem or done.left or done.rejected:
                 print(f"not flushed: {done}")

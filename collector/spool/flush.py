@@ -1,4 +1,4 @@
-"""What `gatewatch spool` does: shows what waits for the stores, and ships it."""
+"""Ship what processes that have ended left in the spool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from gatewatch.collector.errors import GatewatchError
-from gatewatch.collector.spool.inspect import Waiting, waiting
+from gatewatch.collector.spool.inspect import Pending, pending
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.store import reopen_store
@@ -19,14 +19,14 @@ _UNBOUNDED: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class Flushed:
-    """What became of what waited for one store.
+class FlushResult:
+    """The outcome for one store.
 
     Attributes:
         url: of the store.
         shipped: points that are in the store now.
         rejected: points that it refused.
-        left: points that could not be shipped; what a running process holds is its own to ship, and not counted.
+        left: points that could not be shipped; those of a running process, which ships them itself, are not counted.
         problem: why they could not be shipped; None where they could.
     """
 
@@ -37,40 +37,26 @@ class Flushed:
     problem: str | None = None
 
 
-def shown(entry: Waiting) -> dict[str, object]:
-    """What waits for one store, as JSON can hold it."""
-    return {
-        **entry.destination,
-        "points": entry.points,
-        "bytes": entry.bytes,
-        "damaged": entry.damaged,
-        "rejected": entry.rejected,
-        "reason": entry.reason,
-        "rejected_file": str(entry.rejected_file) if entry.rejected else None,
-        "folder": str(entry.folder),
-    }
-
-
-def flush(root: Path, seconds: float, progress: Callable[[str, int], None] | None = None) -> Iterator[Flushed]:
-    """Ship what dead processes have left, store by store.
+def flush(root: Path, seconds: float, progress: Callable[[str, int], None] | None = None) -> Iterator[FlushResult]:
+    """Ship what processes that have ended left behind, store by store.
 
     Args:
-        root: of the spools.
-        seconds: for which a store that does not answer is waited for, each.
-        progress: told the store and how many points still wait, about twice a second.
+        root: the folder of the spools.
+        seconds: how long to wait for a store that takes nothing, for each store.
+        progress: called about twice a second with the URL of the store and the points that still wait.
     """
-    for entry in list(waiting(root)):
+    for entry in list(pending(root)):
         if entry.points:
             yield _flush_one(root, entry, seconds, progress)
 
 
-def _flush_one(root: Path, entry: Waiting, seconds: float, progress: Callable[[str, int], None] | None) -> Flushed:
+def _flush_one(root: Path, entry: Pending, seconds: float, progress: Callable[[str, int], None] | None) -> FlushResult:
     url = entry.destination.get("url", "")
     try:
         store = reopen_store(entry.destination)
         store.check()
     except GatewatchError as error:
-        return Flushed(url, 0, 0, entry.points, str(error))
+        return FlushResult(url, 0, 0, entry.points, str(error))
     spool = Spool(root, entry.destination, _UNBOUNDED)
     spool.adopt()
     shipper = Shipper(store, spool)
@@ -86,4 +72,4 @@ def _flush_one(root: Path, entry: Waiting, seconds: float, progress: Callable[[s
     left = shipper.waiting
     shipper.close(0)
     store.close()
-    return Flushed(url, shipper.shipped, shipper.rejected, left, shipper.problem if left else None)
+    return FlushResult(url, shipper.shipped, shipper.rejected, left, shipper.problem if left else None)

@@ -1,4 +1,4 @@
-"""What waits on this machine for which store, whoever left it: for people, who ask with a command."""
+"""Read from the disk what waits for each store, for `gatewatch spool status`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from gatewatch.collector.spool.queue import ABOUT, DESTINATION, REJECTED, list_p
 from gatewatch.collector.spool.segment import SUFFIX, Segment, read_segment
 
 
-class Waiting:
-    """What waits for a store, as `gatewatch spool status` shows it.
+class Pending:
+    """What waits for one store.
 
     Attributes:
-        destination: url, and org and bucket of an InfluxDB.
-        points, bytes: that wait.
+        destination: `url`, and `org` and `bucket` of an InfluxDB.
+        folder: where it waits.
+        points: that wait.
+        bytes: that they take.
         damaged: records that cannot be read.
-        rejected: lines that the store has refused.
+        rejected: lines that the store refused.
         reason: why it refused the last of them.
-        rejected_file: where they are.
+        rejected_file: where the refused lines are.
     """
 
     def __init__(self, folder: Path, destination: Mapping[str, str]) -> None:
@@ -32,16 +34,29 @@ class Waiting:
         self.rejected_file = folder / REJECTED
         self.rejected, self.reason = _rejections(self.rejected_file)
 
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON can hold it."""
+        return {
+            **self.destination,
+            "points": self.points,
+            "bytes": self.bytes,
+            "damaged": self.damaged,
+            "rejected": self.rejected,
+            "reason": self.reason,
+            "rejected_file": str(self.rejected_file) if self.rejected else None,
+            "folder": str(self.folder),
+        }
 
-def waiting(root: Path) -> Iterator[Waiting]:
-    """What waits for each store that has a folder in a spool."""
-    for about in list_paths(root, f"*/{DESTINATION}"):
+
+def pending(root: Path) -> Iterator[Pending]:
+    """Read what waits for each store that has a folder below `root`."""
+    for file in list_paths(root, f"*/{DESTINATION}"):
         try:
-            destination = json.loads(about.read_text())
+            destination = json.loads(file.read_text())
         except (OSError, ValueError):
             continue
         if isinstance(destination, dict) and all(isinstance(value, str) for value in destination.values()):
-            yield Waiting(about.parent, destination)
+            yield Pending(file.parent, destination)
 
 
 def _segments(folder: Path) -> Iterator[Segment]:

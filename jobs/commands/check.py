@@ -188,7 +188,7 @@ def _grafana(store_url: str | None) -> str:
 
 
 def _spool(settings: Settings, store: Store | None) -> str:
-    from gatewatch.collector.spool.inspect import waiting  # noqa: PLC0415 - as above
+    from gatewatch.collector.spool.inspect import pending  # noqa: PLC0415 - as above
     from gatewatch.collector.spool.queue import Spool, spool_root  # noqa: PLC0415 - `--help` needs none of it
 
     root = spool_root(settings.spool.path)
@@ -196,7 +196,7 @@ def _spool(settings: Settings, store: Store | None) -> str:
         spool = Spool(root, store.destination, settings.spool.max_mb * 2**20)
         spool.check()
         spool.close()
-    entries = list(waiting(root))
+    entries = list(pending(root))
     points, refused, damaged = (sum(getattr(e, name) for e in entries) for name in ("points", "rejected", "damaged"))
     more = [f"{points:,} points wait"] if points else []
     more += [f"{refused:,} were refused"] if refused else []

@@ -121,11 +121,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _in_spool(source: Store) -> int:
     """Return how many points wait on this machine to be written to the source."""
     from gatewatch.collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and `--help` needs none
-    from gatewatch.collector.spool.inspect import waiting  # noqa: PLC0415 - as above
+    from gatewatch.collector.spool.inspect import pending  # noqa: PLC0415 - as above
     from gatewatch.collector.spool.queue import spool_root  # noqa: PLC0415 - as above
 
     root = spool_root(load_settings().spool.path)
-    return sum(entry.points for entry in waiting(root) if entry.destination == source.destination)
+    return sum(entry.points for entry in pending(root) if entry.destination == source.destination)
 
 
 def _open_source(arguments: argparse.Namespace) -> Store:

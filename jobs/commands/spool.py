@@ -38,13 +38,12 @@ def _root() -> Path:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from gatewatch.collector.spool.flush import shown  # noqa: PLC0415 - as above
-    from gatewatch.collector.spool.inspect import waiting  # noqa: PLC0415 - only this command needs it
+    from gatewatch.collector.spool.inspect import pending  # noqa: PLC0415 - only this command needs it
 
     root = _root()
-    entries = [entry for entry in waiting(root) if entry.points or entry.rejected or entry.damaged]
+    entries = [entry for entry in pending(root) if entry.points or entry.rejected or entry.damaged]
     if arguments.json:
-        print_json([shown(entry) for entry in entries])
+        print_json([entry.as_json() for entry in entries])
     elif not entries:
         print(f"nothing waits in {root}")
     else:

@@ -41,7 +41,7 @@ from gatewatch.collector.schema import (
     TRAIN_METRICS,
     Point,
 )
-from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.spool.queue import spool_root
 from gatewatch.collector.spool.segment import SUFFIX
 from gatewatch.collector.spool.shipper import MEMORY_BYTES, SLOW_WAIT
@@ -128,7 +128,7 @@ def until(condition, seconds=30):
 
 
 def nothing_waits():
-    return not any(entry.points for entry in waiting(spool_root())) and not files_of_the_spool()
+    return not any(entry.points for entry in pending(spool_root())) and not files_of_the_spool()
 
 
 @pytest.fixture(autouse=True)
@@ -596,7 +596,7 @@ def test_points_past_the_retention(influxd, stored, monkeypatch, said):
             monitor.step(time=bars.get(step))
     assert steps_of(influxd.store(bucket)) == [1, 2, 5, 6, 7, 8]
     assert len(said("retention")) == 1
-    (entry,) = waiting(spool_root())
+    (entry,) = pending(spool_root())
     assert entry.rejected == 2 * 3 * len(LSTM.gate_names)
 
 
@@ -744,7 +744,7 @@ def test_the_end_of_a_process_whose_server_never_answers(front, tmp_path):
         assert int(process.stdout.readline()) == -signal.SIGTERM
         assert process.wait(30) == 0
         assert time.monotonic() - begin < 6.0
-    assert sum(entry.points for entry in waiting(spool_root())) >= 2 * 50 * 3 * len(LSTM.gate_names)
+    assert sum(entry.points for entry in pending(spool_root())) >= 2 * 50 * 3 * len(LSTM.gate_names)
 
 
 def refused_at_first(url, match):

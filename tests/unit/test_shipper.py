@@ -13,7 +13,7 @@ import pytest
 
 from gatewatch.collector.errors import WriteRejected, WriteUnavailable
 from gatewatch.collector.schema import Point
-from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.spool.shipper import BATCH_POINTS, Shipper
 from gatewatch.collector.store.sqlite.store import SqliteStore
@@ -260,7 +260,7 @@ def test_what_disk_and_store_do_not_take_goes_to_the_disk_when_it_has_room_again
     root.unlink()
     shipper.close(0)
     assert not said("are lost")
-    assert sum(entry.points for entry in waiting(root)) == 1
+    assert sum(entry.points for entry in pending(root)) == 1
 
 
 def test_a_flush_gives_up_at_its_deadline_and_loses_nothing(ship):
@@ -355,7 +355,7 @@ def test_refused_lines_are_kept_with_their_reason(root, ship):
     shipper = ship(store)
     shipper.put(points(1, 2))
     assert shipper.flush(20)
-    (entry,) = waiting(root)
+    (entry,) = pending(root)
     assert (entry.rejected, entry.reason, shipper.rejected, shipper.shipped) == (1, "too old", 1, 1)
     assert b"\nm,run=r f=1 1\n" in entry.rejected_file.read_bytes()
 

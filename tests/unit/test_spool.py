@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.spool.inspect import waiting
+from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.spool.segment import MAGIC, SUFFIX
 from gatewatch.collector.spool.writer_dir import LOCK
@@ -133,7 +133,7 @@ def test_stores_have_spools_of_their_own(tmp_path):
     put(one, 1)
     after_a_kill(one)
     assert other.adopt() == 0
-    assert {entry.destination["url"]: entry.points for entry in waiting(tmp_path)} == {"http://a": 1}
+    assert {entry.destination["url"]: entry.points for entry in pending(tmp_path)} == {"http://a": 1}
 
 
 @pytest.mark.parametrize("cut", range(1, 20))
@@ -337,7 +337,7 @@ def test_the_status_says_what_waits_and_what_was_refused(tmp_path):
     put(spool, 1, 2, 3)
     spool.done(spool.next_batch(1))
     spool.reject([(b'm f="x" 1', "field type\nconflict"), (b"m f=2 2", "too old")])
-    (entry,) = waiting(tmp_path)
+    (entry,) = pending(tmp_path)
     assert (entry.destination, entry.points, entry.rejected, entry.reason) == (
         {"url": "sqlite:////g.db"},
         2,
@@ -352,7 +352,7 @@ def test_the_status_says_what_waits_and_what_was_refused(tmp_path):
 def test_a_folder_without_a_destination_is_none_of_ours(tmp_path, text):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "destination.json").write_text(text)
-    assert list(waiting(tmp_path)) == []
+    assert list(pending(tmp_path)) == []
 
 
 def test_many_threads_may_append_while_one_takes(tmp_path):
