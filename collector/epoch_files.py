@@ -96,7 +96,7 @@ def _move_other(target: Path, owner: tuple[str, str]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that share the folder waiting, for as long as two renames take."""
+    """Lock the folder itself, so that no lock file is left among a user's files; wait for others that hold it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
