@@ -65,9 +65,9 @@ class StateAnalyzer:
         low, high = _limits(threshold, gate)
         saturated = finite = 0
         for array in _some(activations, "activations"):
-            known = array[np.isfinite(array)]
-            finite += known.size
-            saturated += int(np.count_nonzero((known > high) | (known < low)))
+            kept = array[np.isfinite(array)]
+            finite += kept.size
+            saturated += int(np.count_nonzero((kept > high) | (kept < low)))
         if not finite:
             raise ValueError("activations: none of them is finite")
         return saturated / finite
@@ -92,8 +92,8 @@ class StateAnalyzer:
             raise ValueError(f"tolerance={tolerance!r}: must be a number from 0 up")
         moved = finite = 0
         for old, new in _pairs(before, after):
-            known = np.isfinite(old) & np.isfinite(new)
-            change = np.abs(new[known].astype(np.float64) - old[known].astype(np.float64))
+            finite_in_both = np.isfinite(old) & np.isfinite(new)
+            change = np.abs(new[finite_in_both].astype(np.float64) - old[finite_in_both].astype(np.float64))
             finite += change.size
             moved += int(np.count_nonzero(change > tolerance))
         if not finite:
@@ -141,23 +141,25 @@ class StateAnalyzer:
             olds, news = zip(*_pairs(batch["before"], batch["after"]), strict=True)
             fields = update_fields(olds, news)
             metrics |= {name: float(fields[name]) for name in ("update_frequency", "update_ratio") if name in fields}
-        given = [tally([array for _, array in iter_arrays(values, key)]) for key, values in batch.items()]
+        tallies = [tally([array for _, array in iter_arrays(values, key)]) for key, values in batch.items()]
         return {name: value for name, value in metrics.items() if math.isfinite(value)} | {
-            "nan_count": float(sum(one.nan for one in given)),
-            "inf_count": float(sum(one.inf for one in given)),
+            "nan_count": float(sum(one.nan for one in tallies)),
+            "inf_count": float(sum(one.inf for one in tallies)),
         }
 
 
 def _of_activations(activations: Any) -> dict[str, float]:
     weights, means, variances, rest = [], [], [], []
     for name, array in _named(activations, "activations"):
-        found = gate_statistics(_in_time(array), gate_scale(name))
-        if "mean" not in found:
+        fields = gate_statistics(_in_time(array), gate_scale(name))
+        if "mean" not in fields:
             continue
         weights.append(int(np.isfinite(array).sum()))
-        means.append(found["mean"])
-        variances.append(found["std"] ** 2)
-        rest.append([found["saturated_low"] + found["saturated_high"], found["zero_crossing_rate"], found["entropy"]])
+        means.append(fields["mean"])
+        variances.append(fields["std"] ** 2)
+        rest.append(
+            [fields["saturated_low"] + fields["saturated_high"], fields["zero_crossing_rate"], fields["entropy"]]
+        )
     if not weights:
         return {}
     mean, variance = _pooled(weights, means, variances)
@@ -167,15 +169,15 @@ def _of_activations(activations: Any) -> dict[str, float]:
 
 
 def _of_gradients(gradients: Any) -> dict[str, float]:
-    given = _some(gradients, "gradients")
-    finite = [array[np.isfinite(array)].astype(np.float64) for array in given]
+    arrays = _some(gradients, "gradients")
+    finite = [array[np.isfinite(array)].astype(np.float64) for array in arrays]
     finite = [array for array in finite if array.size]
     if not finite:
         return {}
     sizes = [array.size for array in finite]
     mean, variance = _pooled(sizes, [float(array.mean()) for array in finite], [float(array.var()) for array in finite])
     return {
-        "gradient_magnitude": StateAnalyzer.calculate_gradient_magnitude(given),
+        "gradient_magnitude": StateAnalyzer.calculate_gradient_magnitude(arrays),
         "mean_gradient": mean,
         "var_gradient": variance,
     }
@@ -211,22 +213,22 @@ def _some(values: Any, what: str) -> list[Array]:
 
 
 def _named(values: Any, what: str) -> list[tuple[str, Array]]:
-    found = [(name, array) for name, array in iter_arrays(values, what) if array.size]
-    if not found:
+    named = [(name, array) for name, array in iter_arrays(values, what) if array.size]
+    if not named:
         raise ValueError(f"{what}: there are none")
-    return found
+    return named
 
 
 def _pairs(before: Any, after: Any) -> list[tuple[Array, Array]]:
     olds, news = list(iter_arrays(before, "before")), list(iter_arrays(after, "after"))
     shapes = [[(name, array.shape) for name, array in side] for side in (olds, news)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"before and after differ in shape: {_told(shapes[0])} and {_told(shapes[1])}")
+        raise ValueError(f"before and after differ in shape: {_describe(shapes[0])} and {_describe(shapes[1])}")
     pairs = [(old, new) for (_, old), (_, new) in zip(olds, news, strict=True) if old.size]
     if not pairs:
         raise ValueError("before and after: there are no weights")
     return pairs
 
 
-def _told(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
+def _describe(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
     return ", ".join(f"{name} {shape}".lstrip() for name, shape in shapes) or "nothing"

@@ -84,8 +84,8 @@ def metrics_point(
     fields: dict[str, FieldValue] = {}
     nan_count = inf_count = 0
     taken = {"nan_count", "inf_count", "step", "epoch", *tags}
-    for given, value in metrics.items():
-        name, number = clean_name(given), _number(value)
+    for logged, value in metrics.items():
+        name, number = clean_name(logged), _number(value)
         if number is None:
             continue
         if math.isnan(number):

@@ -18,7 +18,7 @@ Every = int | Literal["auto"]
 class CaptureSchedule:
     """Decides at which steps to capture, and keeps account of what captures cost.
 
-    A capture is known of one step before, by `prepare`: what the step changes can only be seen by who looks before it.
+    `prepare` says one step before whether a capture will be due: a change is measured from before the step to after it.
 
     Args:
         every: capture at each step whose number it divides; or "auto": at the step after the one at which the cost
@@ -57,7 +57,7 @@ class CaptureSchedule:
             step: this one.
             upcoming: the next; where None, as far from this one as this one was from the last.
         """
-        if self.every != "auto":  # steps may be passed over: Keras counts several as one where it is told to
+        if self.every != "auto":  # steps may be passed over: Keras counts several as one where the user says so
             upcoming = step + max(1, step - self._prepared) if upcoming is None else upcoming
             self._prepared = step
             return upcoming // self.every > step // self.every
@@ -78,7 +78,7 @@ class CaptureSchedule:
         return self.every != "auto" or self.spent + seconds <= self.overhead * self.elapsed + GRACE_SECONDS
 
     def charge(self, kind: str, seconds: float) -> None:
-        """Say what work of a kind has cost; "prepare" and "capture" together are what the next capture will."""
+        """Add what work of a kind has cost; "prepare" and "capture" together are the estimate for the next capture."""
         self.spent += seconds
         self._cost[kind] = seconds
 

@@ -1,4 +1,4 @@
-"""What is told of a run beside its points: its name, what it ran on, what ended it, what it was looked at with."""
+"""The metadata of a run: its id, the versions of the packages, and the fingerprint of its probe."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def new_run() -> str:
 
 def versions() -> dict[str, str]:
     """Python's and the packages' that matter, of those that are there."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:

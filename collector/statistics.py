@@ -1,4 +1,4 @@
-"""What is said of one gate at one capture: pure functions, arrays in, numbers out.
+"""Statistics of one gate at one capture: pure functions, arrays in, numbers out.
 
 Notation: B sequences of T steps and U units. Masked steps are left out of everything; values that are not finite are
 counted, and everything else is taken over the finite rest.
@@ -198,10 +198,10 @@ def unit_means(values: Array, valid: Mask | None = None) -> Array:
 
 def dormant_units(activity: Array) -> Mask:
     """Which units are dormant, (U,), by their mean absolute activation (U,); one without a value is not."""
-    known = activity[np.isfinite(activity)]
-    if known.size == 0:
+    finite = activity[np.isfinite(activity)]
+    if finite.size == 0:
         return np.zeros(activity.shape, dtype=bool)
-    dormant: Mask = activity <= DORMANT * _means(known, (0,), None)
+    dormant: Mask = activity <= DORMANT * _means(finite, (0,), None)
     return dormant
 
 
@@ -210,10 +210,10 @@ def grouped(values: Array, most: int = MAX_PROFILE) -> Array:
     if values.size <= most:
         return values
     starts = np.arange(most) * values.size // most
-    known = np.isfinite(values)
-    count = np.add.reduceat(known.astype(np.intp), starts)
-    peak = _peak(values[known])
-    total = np.add.reduceat(np.where(known, values / peak, 0), starts)
+    finite = np.isfinite(values)
+    count = np.add.reduceat(finite.astype(np.intp), starts)
+    peak = _peak(values[finite])
+    total = np.add.reduceat(np.where(finite, values / peak, 0), starts)
     means: Array = np.divide(total, count, out=np.full(most, np.nan), where=count > 0) * peak
     return means
 
@@ -230,14 +230,14 @@ def _means(values: Array, axes: tuple[int, ...], valid: Mask | None) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         if valid is None:
             means = values.mean(axis=axes, dtype=np.float64)
-            known = np.True_
+            counted = np.True_
         else:
             count = valid.sum(axis=axes)
-            known = count > 0
+            counted = count > 0
             values = np.where(valid, values, 0)
             total = values.sum(axis=axes, dtype=np.float64)
-            means = np.divide(total, count, out=np.full(count.shape, np.nan), where=known)
-    if np.isfinite(means[known]).all() or not np.isfinite(peak := _peak(values)):
+            means = np.divide(total, count, out=np.full(count.shape, np.nan), where=counted)
+    if np.isfinite(means[counted]).all() or not np.isfinite(peak := _peak(values)):
         return means
     # The values are finite and so large that their sum is not.
     return _means(values / peak, axes, valid) * peak

@@ -1,4 +1,4 @@
-"""What a look at a model gives, whatever framework the model is in."""
+"""The gates of all layers from one call of a model, whatever its framework."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def difference(ours: Array, theirs: Array) -> float | None:
 
 
 def read_history(history: Mapping[str, Any], as_array: Callable[[Any], Any]) -> LayerGates:
-    """What a layer says of itself through `get_gate_history()`.
+    """Return the gates that a layer itself gives by `get_gate_history()`.
 
     Args:
         history: gate → (batch, time, units), or (time, units) of one sequence.

@@ -1,4 +1,4 @@
-"""Arrays out of whatever holds them: lists, mappings, tensors of any framework."""
+"""Flatten nested lists and mappings of tensors of any framework into NumPy arrays."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gatewatch.collector.statistics import Array
 
 
 def iter_arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, Array]]:
-    """Every array of a nest, with the key under which it lies, or no name.
+    """Yield every array of nested lists and mappings, with the key under which it lies, or no name.
 
     Args:
         values: an array, a tensor of any framework, a number, or lists and mappings of such. None is passed over.
-        what: the nest's name in an error.
+        what: the name of `values` in an error.
         name: of arrays that lie under no key.
 
     Raises:
@@ -55,8 +55,8 @@ def _dense(slices: Any, what: str) -> Array:
     """TensorFlow's gradient of an embedding: rows, which may come more than once, and where they belong."""
     values, indices = _array(slices.values, what), np.asarray(slices.indices)
     if slices.dense_shape is None:
-        known, indices = np.unique(indices, return_inverse=True)
-        rows = len(known)
+        present, indices = np.unique(indices, return_inverse=True)
+        rows = len(present)
     else:
         rows = int(slices.dense_shape[0])
     dense = np.zeros((rows, *values.shape[1:]), values.dtype)

@@ -1,4 +1,4 @@
-"""What is said of one parameter and its step: pure functions, arrays in, numbers out; and who measures them.
+"""Statistics of one parameter and its step: pure functions, arrays in, numbers out; and the protocol of what measures.
 
 Values that are not finite are counted, and everything else is taken over the finite rest.
 """
@@ -121,12 +121,12 @@ def update_fields(
         raise ValueError(f"before and after differ in shape: {_shapes(befores)} and {_shapes(afters)}")
     old, new = tally(befores), tally(afters)
     change = _tally(_differences(befores, afters), zeros=True)
-    given = None if gradient is None else tally(gradient, zeros=True)
-    used = given if clipped is gradient else None if clipped is None else tally(clipped, zeros=True)
-    seen = given or used
+    unclipped = None if gradient is None else tally(gradient, zeros=True)
+    used = unclipped if clipped is gradient else None if clipped is None else tally(clipped, zeros=True)
+    seen = unclipped or used
 
-    found: dict[str, float | None] = {
-        "gradient_norm": given.norm if given else None,
+    fields: dict[str, float | None] = {
+        "gradient_norm": unclipped.norm if unclipped else None,
         "gradient_norm_clipped": used.norm if used else None,
         "weight_norm": new.norm,
         "update_norm": change.norm,
@@ -136,7 +136,7 @@ def update_fields(
         "nan_count": new.nan + (seen.nan if seen else 0),
         "inf_count": new.inf + (seen.inf if seen else 0),
     }
-    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+    return {name: value for name, value in fields.items() if value is not None and math.isfinite(value)}
 
 
 def steady(before: float | None, after: float | None) -> float | None:
@@ -151,9 +151,9 @@ def steady(before: float | None, after: float | None) -> float | None:
 
 def largest(rates: Iterable[float | None]) -> float | None:
     """The largest of some learning rates; None where one of them is not known, or where there are none."""
-    found = list(rates)
-    known = [rate for rate in found if rate is not None]
-    return max(known, default=None) if len(known) == len(found) else None
+    all_rates = list(rates)
+    present = [rate for rate in all_rates if rate is not None]
+    return max(present, default=None) if len(present) == len(all_rates) else None
 
 
 def update_points(updates: Iterable[Update], tags: Mapping[str, str], time: int, step: int) -> list[Point]:
@@ -202,17 +202,17 @@ def _differences(befores: Sequence[Array], afters: Sequence[Array]) -> Iterator[
 @np.errstate(over="ignore", invalid="ignore", under="ignore")
 def _tally(arrays: Iterable[Array], zeros: bool) -> Tally:
     result = Tally()
-    for given in arrays:
-        values = _wide(given)
+    for array in arrays:
+        values = _wide(array)
         if zeros:
             result.zeros += int(np.count_nonzero(values == 0))
         squares = float(np.dot(values, values))
         if not _FAINT < squares < math.inf:
-            known = values[np.isfinite(values)]
+            finite = values[np.isfinite(values)]
             nan = int(np.count_nonzero(np.isnan(values)))
             result.nan += nan
-            result.inf += values.size - known.size - nan
-            values, squares = known, -1.0
+            result.inf += values.size - finite.size - nan
+            values, squares = finite, -1.0
         if values.size:
             result.finite += values.size
             result.norm = math.hypot(result.norm or 0.0, math.sqrt(squares) if squares > 0 else _scaled_norm(values))

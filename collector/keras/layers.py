@@ -31,19 +31,19 @@ def recurrent_layers(model: Any) -> dict[str, Any]:
     steps itself, without a layer around it, is among them, so that it can be named where it is not recorded. The second
     of two layers that have one name, as a subclassed model allows, is `lstm_1`.
     """
-    found: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     for path, layer in _layers(model):
         if _is_recurrent(layer):
             name, others = path, 0
-            while name in found:
+            while name in by_path:
                 others += 1
                 name = f"{path}_{others}"
-            found[name] = layer
-    return found
+            by_path[name] = layer
+    return by_path
 
 
 def offers_history(layer: Any) -> bool:
-    """Whether a layer tells its gates itself."""
+    """Return whether a layer gives its gates itself, by `get_gate_history()`."""
     return has_attribute(layer, "get_gate_history")
 
 
@@ -57,12 +57,12 @@ def name_of(layer: Any) -> str:
 
 def all_variables(model: Any) -> list[Any]:
     """What Keras's `variables` are, though a class of the user's may have that property do something else."""
-    found: dict[int, Any] = {}
+    by_id: dict[int, Any] = {}
     for layer in model._flatten_layers():
         seeds = [generator.state for generator in layer._seed_generators]
         for variable in [*layer._trainable_variables, *layer._non_trainable_variables, *seeds]:
-            found.setdefault(id(variable), variable)
-    return list(found.values())
+            by_id.setdefault(id(variable), variable)
+    return list(by_id.values())
 
 
 def time_distributed_layers(model: Any) -> list[Any]:

@@ -20,9 +20,9 @@ from gatewatch.collector.updates import Array, parts, steady, tally
 
 _BELOW: Final = 0.99
 """A gradient below this share of the limit was not clipped; nearer to it, rounding could hide that it was."""
-_HIDDEN: Final = 0.01
-"""A norm that is read from a mean of squares is told where rounding accounts for no more of it."""
-_TOLD: Final = {np.dtype(np.float32), np.dtype(np.float64)}
+_MOST_ROUNDING: Final = 0.01
+"""A norm that is read from a mean of squares is given where rounding accounts for no more of it."""
+_READABLE: Final = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 @dataclass(slots=True)
@@ -88,21 +88,21 @@ class OptimizerState:
 
     def gradients(self, variables: Iterable[Any]) -> dict[int, Gradient]:
         """`id` of the variable → its gradient in the one step made since; what cannot be told is left out."""
-        found: dict[int, Gradient] = {}
+        by_index: dict[int, Gradient] = {}
         needs_rate = any(slot.gain is None for slot, _ in self._slots.values())
         old_rate, new_rate = self._rates() if needs_rate else (None, None)
         rate = new_rate if old_rate == new_rate else None
         for index, (slot, before) in self._slots.items():
             after = numpy_of(slot.variable)
             gain = -(rate or 0.0) if slot.gain is None else slot.gain
-            if gain == 0 or after.shape != before.shape or {after.dtype, before.dtype} - _TOLD:
+            if gain == 0 or after.shape != before.shape or {after.dtype, before.dtype} - _READABLE:
                 continue
             values = slot.read(before.reshape(-1), after.reshape(-1), slot.decay, gain)
             if values is not None:
-                found[index] = Gradient(values.reshape(before.shape), exact=slot.read is _from_mean)
-        self._judge(found)
+                by_index[index] = Gradient(values.reshape(before.shape), exact=slot.read is _from_mean)
+        self._judge(by_index)
         indices = {id(variable): _index(self._inner, variable) for variable in variables}
-        return {key: found[index] for key, index in indices.items() if index in found}
+        return {key: by_index[index] for key, index in indices.items() if index in by_index}
 
     def rate(self) -> float | None:
         """The learning rate of the latest step, right to 1 %; None where it jumped meanwhile, or is not known.
@@ -124,23 +124,23 @@ class OptimizerState:
             return rate, rate
         return self._rate, _number(source) if isinstance(source, keras.Variable) else None
 
-    def _judge(self, found: dict[int, Gradient]) -> None:
+    def _judge(self, gradients: dict[int, Gradient]) -> None:
         """Say which gradients are known to be whole."""
         inner, limit = self._inner, _global_limit(self._inner)
         if inner.clipnorm and inner.clipnorm > 0:
-            for gradient in found.values():
+            for gradient in gradients.values():
                 gradient.whole = _norm(gradient) < _BELOW * inner.clipnorm
         elif limit:
-            complete = len(found) == len(inner._trainable_variables)
-            whole = complete and math.hypot(*map(_norm, found.values())) < _BELOW * limit
-            for gradient in found.values():
+            complete = len(gradients) == len(inner._trainable_variables)
+            whole = complete and math.hypot(*map(_norm, gradients.values())) < _BELOW * limit
+            for gradient in gradients.values():
                 gradient.whole = whole
         elif inner.clipvalue and inner.clipvalue > 0:
-            for gradient in found.values():
+            for gradient in gradients.values():
                 peak = float(np.abs(gradient.values).max(initial=0))
                 gradient.whole = gradient.exact and peak < _BELOW * inner.clipvalue
         else:
-            for gradient in found.values():
+            for gradient in gradients.values():
                 gradient.whole = True
 
 
@@ -205,8 +205,8 @@ def _from_squares(before: Array, after: Array, decay: float, gain: float) -> Arr
         squares = (after - decay * before.astype(np.float64)) / gain
         finite = np.isfinite(squares)
         hidden = float(before.sum(where=finite, dtype=np.float64)) * 2 * float(np.finfo(before.dtype).eps) / gain
-        told = hidden <= 2 * _HIDDEN * float(squares.sum(where=finite))
-        return np.sqrt(np.maximum(squares, 0)) if told else None
+        readable = hidden <= 2 * _MOST_ROUNDING * float(squares.sum(where=finite))
+        return np.sqrt(np.maximum(squares, 0)) if readable else None
 
 
 def _untouched(before: Array, after: Array) -> bool:
@@ -220,8 +220,8 @@ def _untouched(before: Array, after: Array) -> bool:
 
 def _norm(gradient: Gradient) -> float:
     """Infinite where not every value is finite."""
-    found = tally(gradient.values)
-    return math.inf if found.nan or found.inf else found.norm or 0.0
+    counts = tally(gradient.values)
+    return math.inf if counts.nan or counts.inf else counts.norm or 0.0
 
 
 def _global_limit(optimizer: Any) -> float | None:

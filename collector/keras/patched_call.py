@@ -60,8 +60,8 @@ def patched_call(layer: Any, path: str, recorder: Recorder, states: Any, verify:
         except Exception:
             return own("it runs inside tf.function or vectorized_map, where there are no values to replay it with")
         try:
-            given = states if initial_state is None and not (layer.stateful and calls > 1) else initial_state
-            begin = begins_with(layer, given, len(x))
+            initial = states if initial_state is None and not (layer.stateful and calls > 1) else initial_state
+            begin = begins_with(layer, initial, len(x))
             numpy_mask = as_mask(mask, x.shape[:2])
             replay = replay_layer(layer, x, begin, numpy_mask, cells)
             error = None

@@ -52,5 +52,5 @@ def first_line(error: BaseException) -> str:
     except Exception:  # of whoever wrote its class
         return type(error).__name__
     lines = [one_line(_ESCAPE.sub("", part)) for part in text.splitlines()]
-    telling = [told for told in lines if told and not told.startswith("Exception encountered when calling")]
+    telling = [text for text in lines if text and not text.startswith("Exception encountered when calling")]
     return telling[0] if telling else type(error).__name__

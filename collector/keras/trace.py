@@ -91,15 +91,15 @@ def trace(
 
 def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[str, Any]:
     """Those of the layers that can be replayed; of the others that do not tell, the reason is kept."""
-    found = {}
+    replayed = {}
     for path, layer in layers.items():
         if offers_history(layer):
             continue
         if reason := why_not_replayed(layer, cells):
             result.unreplayed[path] = reason
         else:
-            found[path] = layer
-    return found
+            replayed[path] = layer
+    return replayed
 
 
 def _ask(layer: Any, path: str, result: Trace) -> None:

@@ -26,7 +26,7 @@ def parameters(model: Any) -> dict[Name, Any]:
     """
     recurrent = {id(layer): path for path, layer in recurrent_layers(model).items()}
     trainable = {id(variable) for variable in _trainable(model)}
-    found: dict[Name, Any] = {}
+    by_name: dict[Name, Any] = {}
     seen: set[int] = set()
 
     def walk(layer: Any, path: str) -> None:
@@ -38,13 +38,13 @@ def parameters(model: Any) -> dict[Name, Any]:
             for param, attribute in _PARAMS.items():
                 variable: Any = getattr(layer, attribute, None)
                 if id(variable) in trainable and keras.backend.is_float_dtype(variable.dtype):
-                    found[path or name_of(layer), param] = variable
+                    by_name[path or name_of(layer), param] = variable
         for child in layer._flatten_layers(include_self=False, recursive=False):
             own_cell = isinstance(layer, keras.layers.RNN) and child is layer.cell
             walk(child, path if own_cell else f"{path}/{name_of(child)}" if path else name_of(child))
 
     walk(model, "")
-    return found
+    return by_name
 
 
 def _trainable(model: Any) -> list[Any]:
@@ -73,11 +73,11 @@ class KerasUpdates:
 
     def keep(self) -> None:
         """Copy the weights and what the optimizer holds for them."""
-        found = parameters(self._model)
-        self._weights = {name: (variable, numpy_of(variable, copy=True)) for name, variable in found.items()}
+        by_name = parameters(self._model)
+        self._weights = {name: (variable, numpy_of(variable, copy=True)) for name, variable in by_name.items()}
         optimizer = self._optimizer()
-        known = isinstance(optimizer, keras.optimizers.Optimizer)
-        self._state = OptimizerState(optimizer, found.values()) if known else None
+        is_keras = isinstance(optimizer, keras.optimizers.Optimizer)
+        self._state = OptimizerState(optimizer, by_name.values()) if is_keras else None
 
     @property
     def kept(self) -> bool:

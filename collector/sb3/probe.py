@@ -130,9 +130,9 @@ def fitted(given: Probe, model: OnPolicyAlgorithm) -> Probe:
     shapes = _observation_shapes(model)
     steps, envs = given.episode_starts.shape
     expected = {name: (steps, envs, *shape) for name, shape in shapes.items()}
-    found = {name: array.shape for name, array in given.observations.items()}
-    if found.keys() != expected.keys() or any(
-        found[name] != expected[name] and found[name] + (1,) != expected[name] for name in expected
+    shapes_given = {name: array.shape for name, array in given.observations.items()}
+    if shapes_given.keys() != expected.keys() or any(
+        shapes_given[name] != expected[name] and shapes_given[name] + (1,) != expected[name] for name in expected
     ):
         wanted = ", ".join(f"{name} (time, environments, {', '.join(map(str, s))})" for name, s in shapes.items())
         raise ConfigError(f"the probe of shape {given.shape} does not fit the policy, which takes {wanted.strip()}")

@@ -1,4 +1,4 @@
-"""What is told of an algorithm with its run."""
+"""The metadata of an algorithm: its name and its hyperparameters."""
 
 from __future__ import annotations
 

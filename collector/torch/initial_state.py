@@ -62,14 +62,14 @@ def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Mod
             paths = ", ".join(map(repr, modules.values()))
             raise ConfigError(f"state: there are several recurrent modules, {paths}; give a mapping path → state")
         return dict.fromkeys(modules, states)
-    found = {}
+    by_module = {}
     for name, state in states.items():
         owner = next((layer.module for path, layer in layers.items() if name in (path, layer.path)), None)
         if owner is None:
             has = ", ".join(map(repr, layers))
             raise ConfigError(f"state: {name!r} is no recurrent layer of the module; it has {has}")
-        found[owner] = state
-    return found
+        by_module[owner] = state
+    return by_module
 
 
 def _fitted(module: nn.Module, x: Any, state: Any, several: bool) -> Any:

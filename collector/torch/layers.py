@@ -72,7 +72,7 @@ def layer_name(path: str, module: nn.Module, suffix: str) -> str:
 
 
 def offers_history(module: nn.Module) -> bool:
-    """Whether a module tells its gates itself."""
+    """Return whether a module gives its gates itself, by `get_gate_history()`."""
     return has_attribute(module, "get_gate_history")
 
 
@@ -100,7 +100,7 @@ def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Par
     both of torch's) and projection. Where a weight is normalised, pruned or parametrized, the parameters are those
     that it is made of.
     """
-    found: dict[tuple[str, str], list[nn.Parameter]] = {}
+    by_name: dict[tuple[str, str], list[nn.Parameter]] = {}
     for path, child in _modules(module):
         if not isinstance(child, (nn.RNNBase, nn.RNNCellBase, nn.Linear)):
             continue
@@ -109,8 +109,8 @@ def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Par
             if match and parameter.requires_grad:
                 suffix = match["suffix"] if match["suffix"] in suffixes(child) else ""
                 layer = layer_name(path, child, suffix)
-                found.setdefault((layer, _PARAMS[match["param"]]), []).append(parameter)
-    return found
+                by_name.setdefault((layer, _PARAMS[match["param"]]), []).append(parameter)
+    return by_name
 
 
 def _modules(module: nn.Module, leaves: Callable[[nn.Module], bool] | None = None) -> Iterator[tuple[str, nn.Module]]:

@@ -14,16 +14,16 @@ def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def modules(module: nn.Module) -> list[nn.Module]:
     """The module and all below it, each once."""
-    found: dict[int, nn.Module] = {}
+    by_id: dict[int, nn.Module] = {}
 
     def walk(one: nn.Module) -> None:
-        if id(one) not in found:
-            found[id(one)] = one
+        if id(one) not in by_id:
+            by_id[id(one)] = one
             for _, child in children(one):
                 walk(child)
 
     walk(module)
-    return list(found.values())
+    return list(by_id.values())
 
 
 def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -51,5 +51,5 @@ def parameters(module: nn.Module) -> list[nn.Parameter]:
 
 def buffers(module: nn.Module) -> list[Tensor]:
     """The buffers of the module and all below it, each once."""
-    found = {id(buffer): buffer for one in modules(module) for buffer in one._buffers.values() if buffer is not None}
-    return list(found.values())
+    by_id = {id(buffer): buffer for one in modules(module) for buffer in one._buffers.values() if buffer is not None}
+    return list(by_id.values())

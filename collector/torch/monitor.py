@@ -163,10 +163,10 @@ def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS)
     if names is None:
         return layers
     for name in names:
-        if not any(name in (found, layer.path) for found, layer in layers.items()):
+        if not any(name in (path, layer.path) for path, layer in layers.items()):
             has = ", ".join(map(repr, layers))
             raise ConfigError(f"layers: {name!r} is no recurrent layer of the module; it has {has}")
-    return {found: layer for found, layer in layers.items() if {found, layer.path} & set(names)}
+    return {path: layer for path, layer in layers.items() if {path, layer.path} & set(names)}
 
 
 def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:

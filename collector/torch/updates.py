@@ -60,8 +60,8 @@ class TorchUpdates:
         """Watch the next step."""
         with defer_sigint():
             self.release()
-            found = trainable_parameters(self._module)
-            self._found = {name: some for name, some in found.items() if all(map(_has_values, some))}
+            by_name = trainable_parameters(self._module)
+            self._found = {name: some for name, some in by_name.items() if all(map(_has_values, some))}
             for parameters in self._found.values():
                 for parameter in parameters:
                     if parameter.is_leaf:
@@ -160,10 +160,10 @@ class _Step:
 
 def _rates(optimizer: torch.optim.Optimizer) -> dict[int, float | None]:
     """`id` of a parameter → the learning rate of its group."""
-    found: dict[int, float | None] = {}
+    by_id: dict[int, float | None] = {}
     for group in optimizer.param_groups:
-        found |= dict.fromkeys(map(id, group["params"]), _number(group.get("lr")))
-    return found
+        by_id |= dict.fromkeys(map(id, group["params"]), _number(group.get("lr")))
+    return by_id
 
 
 def _number(rate: Any) -> float | None:
@@ -208,9 +208,9 @@ def _has_closure(arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
 
 
 def _is_skipped(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer is told by a scaler that a gradient is not finite, and makes no step itself."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
+    """Return whether a scaler has marked a gradient as not finite, so that the optimizer makes no step."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)
 
 
 def _is_one_of_several() -> bool:
