@@ -1,4 +1,4 @@
-"""An isolation forest for samples in hand: activations, and gradients where there are some."""
+"""AnomalyDetector: an isolation forest over samples of activations and gradients."""
 
 from __future__ import annotations
 
@@ -37,18 +37,22 @@ _TRUSTED: Final = ["sklearn.tree._tree.Tree"]
 
 
 class AnomalyDetector:
-    """Learns what is normal from samples, and says of others whether they are.
+    """Learns normal behaviour from samples, and scores how anomalous others are.
 
     A sample is a mapping with `activations` (an array; the last axis is units, the one before it time, where there are
     as many) and perhaps `gradients` (an array, or several); an array alone is taken as activations. Arrays may be
     tensors of any framework, and lists.
 
-    It looks at levels, which is right for a network that stands still: a policy in a backtest, or copies of one.
-    A network that learns moves away from whatever it was trained on; `gatewatch jobs` scores how far each gate is from
-    where it was going instead (docs/decisions/0003).
+    It compares levels, which suits a network that does not learn: a policy in a backtest, or copies of one. The levels
+    of a network that learns change anyway, so `gatewatch jobs` scores how far each gate is from its forecast instead
+    (docs/decisions/0003).
+
+    Example:
+        detector = AnomalyDetector().train({"activations": values} for values in healthy)
+        detector.predict({"activations": new})  # True where it is anomalous
 
     Args:
-        contamination: the share of the normal samples that scores above 1.
+        contamination: the share of the normal samples that scores above 1; above 0 and at most 0.5.
 
     Raises:
         ValueError: contamination is no number above 0 and at most 0.5.
@@ -62,10 +66,10 @@ class AnomalyDetector:
         self._forest: IsolationForest | None = None
 
     def extract_features(self, sample: Sample) -> dict[str, float]:
-        """The numbers that are compared: name → value, those of `FEATURES`.
+        """Return the numbers that are compared: name → value, those of `FEATURES`.
 
         Mean, standard deviation, entropy, zero crossings and saturation are those of `gate_stats` on the scale of tanh
-        (see `collector/schema`). Values that are not finite are left out; a gradient that is not there counts as 0.
+        (see `collector/schema`). Values that are not finite are left out; a missing gradient counts as 0.
 
         Raises:
             ValueError: the sample has no activations, or none that is finite.
@@ -94,7 +98,7 @@ class AnomalyDetector:
         return dict(zip(FEATURES, map(float, values), strict=True))
 
     def train(self, normal_samples: Iterable[Sample]) -> Self:
-        """Learn what is normal. The same samples make the same detector.
+        """Learn from normal samples, and return the detector. Deterministic: the same samples give the same scores.
 
         Raises:
             ValueError: there are fewer than two samples, or one has no features.
@@ -113,7 +117,7 @@ class AnomalyDetector:
         return self
 
     def score(self, sample: Sample) -> float:
-        """`score_samples / offset_` of the forest: 0 to 1 is normal, above 1 anomalous.
+        """Return `score_samples / offset_` of the forest: 0 to 1 is normal, above 1 anomalous.
 
         Raises:
             ValueError: it was not trained, or the sample has no features.
@@ -122,7 +126,7 @@ class AnomalyDetector:
         return float(forest.score_samples([self._row(sample)])[0] / forest.offset_)
 
     def predict(self, sample: Sample) -> bool:
-        """Whether a sample is anomalous: its score is above 1.
+        """Return whether a sample is anomalous: its score is above 1.
 
         Raises:
             ValueError: it was not trained, or the sample has no features.
@@ -130,7 +134,7 @@ class AnomalyDetector:
         return self.score(sample) > 1
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Keep the detector in a file of skops, which holds no code.
+        """Write the detector to a skops file, which contains no code.
 
         Raises:
             ValueError: it was not trained.
@@ -142,10 +146,10 @@ class AnomalyDetector:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """The detector of a file.
+        """Read a detector from a file that `save` wrote.
 
         Raises:
-            ConfigError: the file is missing, damaged, of something else, or of other features.
+            ConfigError: the file is missing or damaged, or holds something else or a detector with other features.
         """
         import skops.io  # noqa: PLC0415 - as above
 
@@ -175,7 +179,7 @@ class AnomalyDetector:
 
 
 def _one(values: Any) -> Array:
-    """Activations as one array."""
+    """Return activations as one array."""
     parts = [part for _, part in iter_arrays(values, "activations")]
     if len({part.shape for part in parts}) > 1:
         raise ValueError("activations must be one array; those of several layers are several samples")

@@ -1,4 +1,4 @@
-"""Normal templates: past runs that are known to be healthy, for others of the same network to be compared with."""
+"""Baselines: past runs that the user declared healthy, with which others of the same network are compared."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 
 MOST: Final = 8
-"""The newest so many baselines are compared with."""
+"""The most baselines that a run is compared with: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """What is normal of one phase of a network.
+    """The normal behaviour of a network in one phase.
 
     Attributes:
         rows: (rows, F), residuals of the baselines, as `isolation_forest.forest_rows` arranges them.
@@ -49,18 +49,19 @@ class Normal:
     profiles: Mapping[Pair, tuple[tuple[Array, Array], ...]]
 
     def histograms(self, series: Pair, step: Array) -> Array | None:
-        """(n, bins), the mean of the baselines at the same steps: of each the newest capture until then, its first
-        before that. None where no baseline has such a gate.
+        """Return (n, bins), the mean histogram of the baselines at the same steps; None where none has such a gate.
+
+        Of each baseline, the newest capture until a step counts, and before its first capture the first.
         """
-        found = [
+        histograms_of = [
             histograms[np.maximum(np.searchsorted(steps, step, side="right") - 1, 0)]
             for steps, histograms in self.profiles.get(series, ())
         ]
-        return np.mean(found, axis=0) if found else None
+        return np.mean(histograms_of, axis=0) if histograms_of else None
 
 
 def add(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None:
-    """Take a run as healthy.
+    """Declare a run healthy: make it a baseline.
 
     Raises:
         ConfigError: the store holds no captures of such a run.
@@ -72,7 +73,7 @@ def add(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None
 
 
 def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None:
-    """Take that back.
+    """Make a run a baseline no longer.
 
     Raises:
         ConfigError: the run is no baseline.
@@ -84,7 +85,7 @@ def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> N
 
 
 def listed(store: Store) -> list[str]:
-    """The runs that are taken as healthy, the one that was added last first."""
+    """Return the names of the baselines, the one that was added last first."""
     frame = store.read(BASELINES, prefix_tags=True)
     if frame.empty:
         return []
@@ -93,7 +94,7 @@ def listed(store: Store) -> list[str]:
 
 
 class Baselines:
-    """The baselines of a store, read when they are first asked for.
+    """The baselines of a store, read on first use.
 
     Args:
         store: where they are.
@@ -106,9 +107,12 @@ class Baselines:
         self._normal: dict[tuple[str, tuple[Pair, ...], str], Normal | None] = {}
 
     def normal(self, run: str, phase: str, series: tuple[Pair, ...]) -> Normal | None:
-        """What is normal of the network that has these layers and gates, in this phase; None where no other run says.
+        """Return the normal behaviour of a network in a phase; None where no baseline has the same layers and gates.
 
-        A baseline whose points are gone says nothing.
+        Args:
+            run: which is not its own baseline.
+            phase: of the run.
+            series: layers and gates of the network.
         """
         if self._runs is None:
             self._runs = listed(self._store)
@@ -150,4 +154,4 @@ def _normal(alike: list[Captures]) -> Normal:
             known = np.isfinite(table[:, bins]).all(axis=1)
             if known.any():
                 profiles.setdefault(series, []).append((each.step[known], table[known][:, bins]))
-    return Normal(np.concatenate(rows), {series: tuple(found) for series, found in profiles.items()})
+    return Normal(np.concatenate(rows), {series: tuple(each) for series, each in profiles.items()})

@@ -1,4 +1,4 @@
-"""Whether a run lives, has ended or has died, by what was last heard of it."""
+"""The state of a run, from its last event and how long ago that was."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Final
 from gatewatch.collector.schema import HEARTBEAT_SECONDS
 
 DIED_SECONDS: Final = 4 * HEARTBEAT_SECONDS
-"""A run that was not heard of for longer, and has not said how it ended, is dead, or cannot reach the store."""
+"""A run without an event for longer, and without a final one, has died or cannot reach the store."""
 _GOING: Final = ("started", "heartbeat")
 
 
 def life(state: str, silent_seconds: float) -> str:
-    """live, died, or how it ended: completed, failed, interrupted.
+    """Return `live`, `died`, or how the run ended: `completed`, `failed`, `interrupted`.
 
     Args:
         state: the last event of the run.
-        silent_seconds: since then.
+        silent_seconds: seconds since that event.
     """
     if state not in _GOING:
         return state

@@ -26,16 +26,16 @@ _NOT_METRICS: Final = frozenset({"step", "epoch"})
 
 @dataclass(frozen=True, slots=True)
 class Captures:
-    """What was captured of one run, phase and the user's own tags. n captures; NaN where a capture has no value.
+    """The n captures of one run, phase and combination of the user's tags; NaN where a capture has no value.
 
     Attributes:
         tags: run, phase and the user's own, without layer and gate.
         time: (n,), nanoseconds, ascending.
         step: (n,), of the training.
         gates: (layer, gate) → (n, fields), in the order of `GATE_STATS_FIELDS`.
-        units: (layer, gate) → (n, units), mean activations; without those that hold nothing.
+        units: (layer, gate) → (n, units), mean activations; units without any value are left out.
         updates: (layer, param) → (n, fields), in the order of `LAYER_UPDATES_FIELDS`.
-        metrics: name → (n,), as first logged at the capture's step once it was taken.
+        metrics: name → (n,), the value logged first at the capture's step and not before the capture.
     """
 
     tags: Mapping[str, str]
@@ -47,17 +47,17 @@ class Captures:
     metrics: Mapping[str, Array]
 
     def statistic(self, series: Pair, name: str) -> Array:
-        """(n,), a field of `gate_stats` of a layer's gate."""
+        """Return (n,), a field of `gate_stats` of a layer's gate."""
         column: Array = self.gates[series][:, GATE_STATS_FIELDS.index(name)]
         return column
 
     def update(self, series: Pair, name: str) -> Array:
-        """(n,), a field of `layer_updates` of a layer's parameter."""
+        """Return (n,), a field of `layer_updates` of a layer's parameter."""
         column: Array = self.updates[series][:, LAYER_UPDATES_FIELDS.index(name)]
         return column
 
     def part(self, first: int, stop: int | None = None) -> Captures:
-        """Those from one number on, before another."""
+        """Return the captures from index `first` up to, not including, `stop`."""
         chosen = slice(first, stop)
         gates, units, updates = (
             {series: values[chosen] for series, values in table.items()}
@@ -67,14 +67,14 @@ class Captures:
         return Captures(self.tags, self.time[chosen], self.step[chosen], gates, units, updates, metrics)
 
     def captured(self, series: Pair) -> NDArray[np.bool_]:
-        """(n,), whether a capture has a point of this layer's gate."""
+        """Return (n,), whether a capture has a point of this layer's gate."""
         return np.isfinite(self.statistic(series, "step"))
 
 
 def captures(
     stats: pd.DataFrame, units: pd.DataFrame, updates: pd.DataFrame, metrics: pd.DataFrame
 ) -> Iterator[Captures]:
-    """The captures of a run, one phase (and combination of the user's tags) after the other.
+    """Yield the captures of a run, for each phase and combination of the user's tags.
 
     Args:
         stats, units, updates, metrics: points of `gate_stats`, `gate_units`, `layer_updates` and `train_metrics` of
@@ -93,7 +93,7 @@ def captures(
         moments = times(rows)
         time = np.unique(moments)
         gates = _pivoted(rows, time, "gate", GATE_STATS_FIELDS)
-        found = _pivoted(parts["units"].get(key), time, "gate", by_unit)
+        units_of = _pivoted(parts["units"].get(key), time, "gate", by_unit)
         steps = np.stack([values[:, GATE_STATS_FIELDS.index("step")] for values in gates.values()])
         step = np.max(np.where(np.isfinite(steps), steps, -np.inf), axis=0)
         yield Captures(
@@ -102,9 +102,9 @@ def captures(
             step=step,
             gates=gates,
             units={
-                series: values[:, known]
-                for series, values in found.items()
-                if (known := np.isfinite(values).any(axis=0)).any()
+                series: values[:, present]
+                for series, values in units_of.items()
+                if (present := np.isfinite(values).any(axis=0)).any()
             },
             updates=_pivoted(parts["updates"].get(key), time, "param", LAYER_UPDATES_FIELDS),
             metrics=_metrics(parts["metrics"].get(key), time, step),
@@ -119,12 +119,12 @@ def _order(shared: Sequence[str], key: tuple[str, ...]) -> tuple[object, ...]:
 def _groups(frame: pd.DataFrame, shared: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     if frame.empty:
         return
-    known = [name for name in shared if name in frame.columns]
-    if not known:
+    present = [name for name in shared if name in frame.columns]
+    if not present:
         yield ("",) * len(shared), frame
         return
-    for values, rows in frame.groupby(known, dropna=False, sort=False):
-        named = {name: value if isinstance(value, str) else "" for name, value in zip(known, values, strict=True)}
+    for values, rows in frame.groupby(present, dropna=False, sort=False):
+        named = {name: value if isinstance(value, str) else "" for name, value in zip(present, values, strict=True)}
         yield tuple(named.get(name, "") for name in shared), rows
 
 
@@ -135,39 +135,39 @@ def _pivoted(frame: pd.DataFrame | None, time: Times, part: str, names: Sequence
     moments = times(frame)
     at = np.minimum(np.searchsorted(time, moments), len(time) - 1)
     of_capture = time[at] == moments
-    found: dict[Pair, Array] = {}
+    tables: dict[Pair, Array] = {}
     for (layer, name), rows in frame.assign(row=np.arange(len(frame))).groupby(["layer", part], sort=True)["row"]:
         chosen = rows.to_numpy()[of_capture[rows.to_numpy()]]
         table = np.full((len(time), len(names)), np.nan)
         table[at[chosen]] = values[chosen]
-        found[str(layer), str(name)] = table
-    return found
+        tables[str(layer), str(name)] = table
+    return tables
 
 
 def _metrics(frame: pd.DataFrame | None, time: Times, step: Array) -> dict[str, Array]:
     if frame is None or frame.empty or "step" not in frame:
         return {}
-    found: dict[str, Array] = {}
+    metrics: dict[str, Array] = {}
     at, moments = numbers(frame, "step"), times(frame)
     for column, name in field_columns(frame.columns).items():
         if name in _NOT_METRICS:
             continue
         values = numbers(frame, column)
-        known = np.isfinite(values) & np.isfinite(at)
-        if known.any():
+        finite = np.isfinite(values) & np.isfinite(at)
+        if finite.any():
             logged: dict[float, list[tuple[int, float]]] = {}
             for of, moment, value in zip(
-                at[known].tolist(), moments[known].tolist(), values[known].tolist(), strict=True
+                at[finite].tolist(), moments[finite].tolist(), values[finite].tolist(), strict=True
             ):
                 logged.setdefault(of, []).append((moment, value))
             taken = zip(step.tolist(), time.tolist(), strict=True)
-            found[name] = np.array([_logged(logged.get(of, []), moment) for of, moment in taken])
-    return found
+            metrics[name] = np.array([_logged(logged.get(of, []), moment) for of, moment in taken])
+    return metrics
 
 
 def _logged(values: Sequence[tuple[int, float]], time: int) -> float:
-    """The first value since a time, oldest first; where there is none, the last before it.
+    """Return the first value that was logged at a time or later; where there is none, the last before it.
 
-    What is logged of the same step later, such as at the end of an epoch, may not be there when a capture is scored.
+    A later value of the same step, such as at the end of an epoch, may not be there yet when a capture is scored.
     """
     return next((value for moment, value in values if moment >= time), values[-1][1] if values else np.nan)

@@ -1,4 +1,4 @@
-"""What the activations of a gate say: how long it remembers, where they went, and what they answer to."""
+"""Metrics of the activations of a gate: memory, drift, saturation, entropy, coupling, sensitivity to the market."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STILL: Final = 1e-7
 
 
 def memory_timescale(kept: ArrayLike) -> Array:
-    """How many steps a unit remembers: τ = −1 / ln(mean share of the state that is kept).
+    """Return how many steps a unit remembers: τ = −1 / ln(mean share of the state that is kept).
 
     A fresh Keras LSTM has a mean forget gate near 0.73, so τ ≈ 3.2 steps (Mahto et al. 2021, "Multi-timescale
     Representation Learning in LSTM Language Models").
@@ -43,7 +43,7 @@ def memory_timescale(kept: ArrayLike) -> Array:
 
 
 def drift(histograms: Array, captures: int = DRIFT_CAPTURES, newest: int | None = None) -> Array:
-    """How far each capture's distribution is from the mean of those before it, as `drift_from` measures it.
+    """Return how far each capture's distribution is from the mean of those before it, as `drift_from` measures it.
 
     Args:
         histograms: (..., n, bins), shares; a capture with NaN has no drift, and is left out of the means.
@@ -66,7 +66,7 @@ def drift(histograms: Array, captures: int = DRIFT_CAPTURES, newest: int | None 
 
 
 def drift_from(histograms: Array, reference: Array) -> Array:
-    """How far each distribution is from another, such as that of a baseline at the same phase.
+    """Return how far each distribution is from another, such as that of a baseline in the same phase.
 
     The Jensen-Shannon distance in bits (Endres and Schindelin 2003, "A new metric for probability distributions"): 0
     for the same, 1 for no overlap.
@@ -88,7 +88,7 @@ def drift_from(histograms: Array, reference: Array) -> Array:
 
 
 def saturation(low: Array, high: Array) -> Array:
-    """The share of activations at either end (Karpathy, Johnson and Fei-Fei 2015): (..., n), 0 to 1.
+    """Return the share of activations at either end (Karpathy, Johnson and Fei-Fei 2015): (..., n), 0 to 1.
 
     Args:
         low, high: (..., n), saturated_low and saturated_high.
@@ -97,7 +97,7 @@ def saturation(low: Array, high: Array) -> Array:
 
 
 def saturation_change(low: Array, high: Array, captures: int = SATURATION_CAPTURES, newest: int | None = None) -> Array:
-    """How far the share at one end has moved from its median over the captures before, at the end where that is more.
+    """Return how far the saturated share moved from its median over the captures before, at the end that moved more.
 
     A forget gate that is mostly open remembers long, which is no fault (Karpathy, Johnson and Fei-Fei 2015,
     "Visualizing and Understanding Recurrent Networks"): what counts is that it changes.
@@ -108,14 +108,14 @@ def saturation_change(low: Array, high: Array, captures: int = SATURATION_CAPTUR
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), −1 to 1, above 0 where more are saturated; NaN where fewer than four captures before are known.
+        (..., n), −1 to 1, above 0 where more are saturated; NaN where fewer than four captures before have a value.
     """
     moved = [of_newest(end, newest) - median(before(end, captures, newest)) for end in (low, high)]
     return np.where(np.abs(moved[0]) > np.abs(moved[1]), *moved)
 
 
 def entropy_trend(entropy: Array, captures: int = TREND_CAPTURES, newest: int | None = None) -> Array:
-    """How fast the entropy of a gate falls or rises: the slope of a robust line, see `windows.slope`.
+    """Return how fast the entropy of a gate falls or rises: the slope of a robust line, see `windows.slope`.
 
     Args:
         entropy: (..., n), bits.
@@ -123,13 +123,13 @@ def entropy_trend(entropy: Array, captures: int = TREND_CAPTURES, newest: int | 
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), bits a capture; NaN where fewer than four captures are known.
+        (..., n), bits a capture; NaN where fewer than four captures have a value.
     """
     return slope(latest(entropy, captures, newest))
 
 
 def input_forget_coupling(input_units: Array, forget_units: Array) -> Array:
-    """Whether the units that forget are those that take in: the correlation of i and 1 − f over the units of a layer.
+    """Return whether units that forget are those that take in: the correlation of i and 1 − f over a layer's units.
 
     1 is what a cell with coupled gates does by construction, f = 1 − i, at little cost (Greff et al. 2017, "LSTM: A
     Search Space Odyssey"). At 0 a unit's memory is written and cleared independently.
@@ -138,7 +138,7 @@ def input_forget_coupling(input_units: Array, forget_units: Array) -> Array:
         input_units, forget_units: (..., n, units), mean activations of the input and the forget gate.
 
     Returns:
-        (..., n), −1 to 1; NaN where fewer than four units are known, or they are all alike.
+        (..., n), −1 to 1; NaN where fewer than four units have a value, or they are all alike.
     """
     both = np.isfinite(input_units) & np.isfinite(forget_units)
     count = np.maximum(both.sum(axis=-1), 1)
@@ -158,7 +158,7 @@ def input_forget_coupling(input_units: Array, forget_units: Array) -> Array:
 
 
 def volatility(price: Array, steps: int = VOLATILITY_STEPS, newest: int | None = None) -> Array:
-    """The standard deviation of the logarithmic returns of the last steps, at each step; not annualised.
+    """Return the standard deviation of the logarithmic returns of the last steps, at each step; not annualised.
 
     Args:
         price: (..., n), one a step; NaN or 0 and less where there is none.
@@ -166,7 +166,7 @@ def volatility(price: Array, steps: int = VOLATILITY_STEPS, newest: int | None =
         newest: only of the newest so many steps.
 
     Returns:
-        (..., n), NaN where fewer than four returns are known.
+        (..., n), NaN where fewer than four returns have a value.
     """
     logarithm = np.log(np.where(price > 0, price, np.nan))
     returns = np.full(logarithm.shape, np.nan)
@@ -182,7 +182,7 @@ def volatility(price: Array, steps: int = VOLATILITY_STEPS, newest: int | None =
 def regime_sensitivity(
     mean: Array, volatility: Array, captures: int = REGIME_CAPTURES, newest: int | None = None
 ) -> Array:
-    """Whether a gate answers to how wild the market is: the rank correlation of its mean activation and volatility.
+    """Return whether a gate follows volatility: the rank correlation of its mean activation and the volatility.
 
     Ranks, since neither moves in proportion to the other; see `windows.rank_correlation`.
 
@@ -193,6 +193,6 @@ def regime_sensitivity(
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), −1 (it shuts as volatility rises) to 1 (it opens); NaN where fewer than four captures are known.
+        (..., n), −1 (it shuts as volatility rises) to 1 (it opens); NaN where fewer than four captures have a value.
     """
     return rank_correlation(latest(mean, captures, newest), latest(volatility, captures, newest))

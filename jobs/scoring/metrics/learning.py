@@ -1,4 +1,4 @@
-"""What the training says: the size of its steps and gradients, and whether what is learned holds elsewhere."""
+"""Metrics of the training: the size of its updates and gradients, and the generalisation gap."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ GAP_POINTS: Final = 64
 
 
 def update_band(ratio: Array) -> Array:
-    """Whether the steps are of a size that learns: −1 below `UPDATE_SLOW`, 1 above `UPDATE_FAST`, 0 between.
+    """Return whether updates have a size that learns: −1 below `UPDATE_SLOW`, 1 above `UPDATE_FAST`, 0 between.
 
     Args:
         ratio: (..., n), norm of the update / norm of the weights.
 
     Returns:
-        (..., n), NaN where the ratio is not known.
+        (..., n), NaN where there is no ratio.
     """
     return _banded(ratio, ratio < UPDATE_SLOW, ratio > UPDATE_FAST)
 
 
 def gradient_ratio(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int | None = None) -> Array:
-    """The norm of the gradient as a multiple of its median over the captures before.
+    """Return the norm of the gradient as a multiple of its median over the captures before.
 
     Args:
         norm: (..., n), of the gradient before it is clipped.
@@ -37,7 +37,7 @@ def gradient_ratio(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int |
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), NaN where fewer than four captures before are known, or their median is 0.
+        (..., n), NaN where fewer than four captures before have a value, or their median is 0.
     """
     usual = median(before(norm, captures, newest))
     return quotient(of_newest(norm, newest), usual, usual > 0)
@@ -54,14 +54,14 @@ def gradient_state(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int |
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), NaN where the norm is not known.
+        (..., n), NaN where there is no norm.
     """
     ratio, norm = gradient_ratio(norm, captures, newest), of_newest(norm, newest)
     return _banded(norm, norm < GRADIENT_VANISHED, ratio > GRADIENT_EXPLODES)
 
 
 def generalisation_gap(loss: Array, val_loss: Array, points: int = GAP_POINTS, newest: int | None = None) -> Array:
-    """How much worse the loss is on data that was not learned from: (val_loss − loss) / scale.
+    """Return how much worse the loss is on data that was not learned from: (val_loss − loss) / scale.
 
     A ratio val_loss / loss has no meaning for losses that may be negative or pass through zero, as a negative profit
     does. So the difference is measured in the larger of two sizes, both of the training: that of the loss, and how far
@@ -75,7 +75,7 @@ def generalisation_gap(loss: Array, val_loss: Array, points: int = GAP_POINTS, n
 
     Returns:
         (..., n), 0 for none, 1 where it is worse by as much as the loss itself or all its movement; NaN where one of
-        them is not known, or the loss is 0 and never moved.
+        them is missing, or the loss is 0 and never moved.
     """
     windows = latest(loss, points, newest)
     loss, val_loss = of_newest(loss, newest), of_newest(val_loss, newest)

@@ -1,4 +1,4 @@
-"""What the units of a layer say: which are dead, which stand still, and in how many directions they move."""
+"""Metrics of the units of a layer: dead and frozen ones, and in how many directions they move."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ FROZEN_RANGE: Final = 1e-6
 
 
 def dead_share(dead_units: Array, units: ArrayLike) -> Array:
-    """The share of a layer's units that are dormant: their activity is below 0.025 of the layer's mean (Sokar et al.
-    2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning").
+    """Return the share of a layer's units that are dormant: their activity is below 0.025 of the layer's mean.
+
+    Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning".
 
     Args:
         dead_units: (..., n), the field of `gate_stats`.
-        units: how many the layer has. `gate_units` tells fewer than 64 one by one; past that it holds groups.
+        units: how many the layer has; 0 where that is unknown.
 
     Returns:
-        (..., n), 0 to 1; NaN where the layer's size is not known.
+        (..., n), 0 to 1; NaN where the layer's size is unknown.
     """
     units = np.asarray(units, dtype=np.float64)
     return dead_units / np.where(units > 0, units, np.nan)
 
 
 def frozen_share(units: Array, width: float = 1.0, captures: int = FROZEN_CAPTURES, newest: int | None = None) -> Array:
-    """The share of a layer's units whose mean activation did not move over the last captures.
+    """Return the share of a layer's units whose mean activation did not move over the last captures.
 
     The inputs are the same at each capture, so what does not move does not learn, nor does anything before it.
 
@@ -44,7 +45,7 @@ def frozen_share(units: Array, width: float = 1.0, captures: int = FROZEN_CAPTUR
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), 0 to 1, over the units that are known in all of these captures; NaN where none is.
+        (..., n), 0 to 1, over the units that have a value in all of these captures; NaN where none is.
     """
     windows = latest(units, captures, newest, axis=-2)
     moved = windows.max(axis=-1) - windows.min(axis=-1)  # NaN where one of them is
@@ -54,20 +55,20 @@ def frozen_share(units: Array, width: float = 1.0, captures: int = FROZEN_CAPTUR
 
 
 def effective_ranks(units: Array, captures: int = RANK_CAPTURES, newest: int | None = None) -> Array:
-    """In how many directions the units moved over the last captures.
+    """Return in how many directions the units moved over the last captures.
 
     e to the entropy of the normalised singular values (Roy and Vetterli 2007, "The effective rank: a measure of
     effective dimensionality"). The mean of each unit is taken off first, so units that stand still, or all move as
     one, count as few.
 
     Args:
-        units: (..., n, units), mean activations. Captures that know no unit are passed over, and of the others units
-            that are not known in all.
+        units: (..., n, units), mean activations. Captures without any unit are left out, and of the others units
+            without a value in one of them.
         captures: how many, the newest included.
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), 1 to min(captures, units); NaN where nothing moved or fewer than two captures or units are known.
+        (..., n), 1 to min(captures, units); NaN where nothing moved or fewer than two captures or units have a value.
     """
     return piecewise(_effective_rank, latest(units, captures, newest, axis=-2), within=2)
 

@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 FEWEST: Final = 4
-"""A median, slope or correlation of fewer known values than this is none."""
+"""A median, slope or correlation of fewer finite values than this is NaN."""
 _AT_ONCE: Final = 2**22
-"""Numbers that are worked on at once: 32 MB of them."""
+"""The most numbers in memory at once: 32 MB."""
 
 
 def of_newest(values: Array, newest: int | None, axis: int = -1) -> Array:
-    """What is of the newest captures alone, which lie along an axis; all of it for None."""
+    """Return the values of the newest captures along an axis; all values for None."""
     if newest is None or newest >= values.shape[axis]:
         return values
     return values[(*[slice(None)] * (axis % values.ndim), slice(values.shape[axis] - newest, None))]
 
 
 def latest(values: Array, captures: int, newest: int | None = None, axis: int = -1) -> Array:
-    """Of each capture the last `captures` up to it: (..., captures), oldest first, NaN before the first capture.
+    """Return the last `captures` up to each capture: (..., captures), oldest first, NaN before the first capture.
 
     Args:
         values: any shape.
@@ -43,7 +43,7 @@ def latest(values: Array, captures: int, newest: int | None = None, axis: int = 
 
 
 def before(values: Array, captures: int, newest: int | None = None) -> Array:
-    """Of each capture the `captures` before it: (..., n, captures), oldest first, NaN before the first capture."""
+    """Return the `captures` before each capture: (..., n, captures), oldest first, NaN before the first capture."""
     return _windows(values, captures, newest, -1)[..., :-1, :]
 
 
@@ -59,7 +59,7 @@ def _windows(values: Array, captures: int, newest: int | None, axis: int) -> Arr
 
 
 def median(values: Array, fewest: int = FEWEST) -> Array:
-    """The median of the known values along the last axis; NaN where fewer than `fewest` are known."""
+    """Return the median of the finite values along the last axis; NaN where fewer than `fewest` are finite."""
     ordered = np.sort(values, axis=-1)  # NaN comes last
     known = np.isfinite(ordered).sum(axis=-1, keepdims=True)
     low = np.take_along_axis(ordered, np.maximum(known - 1, 0) // 2, axis=-1)
@@ -68,11 +68,13 @@ def median(values: Array, fewest: int = FEWEST) -> Array:
 
 
 def slope(windows: Array) -> Array:
-    """The slope of the robust line through the values along the last axis, a capture: the median of the slopes between
-    any two of them (Theil 1950, "A rank-invariant method of linear and polynomial regression analysis"; Sen 1968).
+    """Return the slope per capture of the robust line through the values along the last axis.
+
+    The median of the slopes between any two of them (Theil 1950, "A rank-invariant method of linear and polynomial
+    regression analysis"; Sen 1968).
 
     Returns:
-        (...), NaN where fewer than `FEWEST` are known.
+        (...), NaN where fewer than `FEWEST` have a value.
     """
 
     def work(values: Array) -> Array:
@@ -84,13 +86,15 @@ def slope(windows: Array) -> Array:
 
 
 def rank_correlation(x: Array, y: Array) -> Array:
-    """Kendall's τ-b of the values along the last axis (Kendall 1945, "The treatment of ties in ranking problems").
+    """Return Kendall's τ-b of the values along the last axis.
+
+    Kendall 1945, "The treatment of ties in ranking problems".
 
     Args:
-        x, y: (..., captures); only captures of which both are known count.
+        x, y: (..., captures); only captures in which both have a value count.
 
     Returns:
-        (...), −1 to 1; NaN where fewer than `FEWEST` are known, or all are the same.
+        (...), −1 to 1; NaN where fewer than `FEWEST` have a value, or all are the same.
     """
 
     def work(x: Array, y: Array) -> Array:
@@ -107,7 +111,7 @@ def rank_correlation(x: Array, y: Array) -> Array:
 
 
 def quotient(dividend: Array, divisor: Array, where: NDArray[np.bool_]) -> Array:
-    """dividend / divisor, NaN where it is not asked for."""
+    """Return dividend / divisor, and NaN where `where` is false."""
     with np.errstate(over="ignore", invalid="ignore"):  # inf / inf
         result: Array = np.divide(dividend, divisor, out=np.full(dividend.shape, np.nan), where=where)
     return result
