@@ -1,1 +1,1 @@
-"""What can be said of a run: whether it lives, and why a score is high."""
+"""Findings about a run: its state, its table of gates, the causes of its scores, problems of its learning."""

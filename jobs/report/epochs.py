@@ -52,7 +52,7 @@ def read_epochs(folders: Sequence[str], run: str, *, frames: int, layers: int) -
     epochs = Epochs()
     if not folders:
         epochs.notes.append(
-            "No epoch files were looked for, since the run was given log_dir=None; the pictures are of its points."
+            "There are no epoch files, since the run has log_dir=None: the heatmaps are drawn from its points."
         )
         return epochs
     files: dict[str, dict[int, Path]] = {}
@@ -60,8 +60,8 @@ def read_epochs(folders: Sequence[str], run: str, *, frames: int, layers: int) -
         _find(Path(folder), run, files, epochs.notes)
     if not files:
         epochs.notes.append(
-            f"No epoch file of this run was found in {join_words(list(folders))} on this machine. Keras's fit makes "
-            "one at the end of each epoch; a loop of your own does where it calls end_epoch()."
+            f"There is no epoch file of this run in {join_words(list(folders))} on this machine. Keras's fit writes "
+            "one at the end of each epoch; a loop of your own does so when it calls end_epoch()."
         )
     for phase, by_epoch in files.items():
         numbers = sorted(by_epoch)

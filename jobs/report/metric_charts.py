@@ -54,9 +54,8 @@ def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[
         axes: the axes of the run.
     """
     own = {phase: _fields(_phase(metrics, phase)) for axis in axes for phase in axis.phases}
-    ends = {
-        axis: {p: _epoch_ends(own[p], _phase(captures, p)) for p in axis.phases if not axis.market} for axis in axes
-    }
+    counted = [phase for axis in axes if not axis.market for phase in axis.phases]
+    ends = {phase: _epoch_ends(own[phase], _phase(captures, phase)) for phase in counted}
     charts = []
     for axis in axes:
         for titles in _together(_reach(_fields(metrics), [own[phase] for phase in axis.phases])):
@@ -71,7 +70,7 @@ def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[
             chart = figure(230, market=axis.market)
             alone = all(name == titles[0] for _, name in drawn)  # the caption and the phases beside it say all
             by_batch = [
-                _draw(chart, name, _label(name, phase, phases, alone), axis, own[phase], ends[axis].get(phase))
+                _draw(chart, name, _label(name, phase, phases, alone), axis, own[phase], ends.get(phase))
                 for phase, name in drawn
             ]
             _colour(chart, drawn, by_batch)
@@ -127,13 +126,11 @@ def _epoch_ends(metrics: pd.DataFrame, captures: pd.DataFrame) -> NDArray[np.boo
     ends = np.zeros(len(metrics), dtype=bool)
     if captures.empty or "epoch" not in metrics or "step" not in captures:
         return ends
-    first = captures.groupby("step")["time"].min()
-    epoch, step, at = numbers(metrics, "epoch"), steps(metrics), moments(metrics)
-    for i in range(1, len(metrics)):
-        if epoch[i] == epoch[i - 1] and (i + 1 == len(metrics) or epoch[i + 1] != epoch[i]):
-            captured = first.get(step[i])
-            before = captured is not None and np.datetime64(captured.to_datetime64()) <= at[i]
-            ends[i] = step[i] == step[i - 1] or not before
+    epoch, step = numbers(metrics, "epoch"), steps(metrics)
+    captured = captures.groupby("step")["time"].min().reindex(step).to_numpy(dtype="datetime64[ns]")
+    last = np.append(epoch[1:] != epoch[:-1], True)
+    follows = (step[1:] == step[:-1]) | ~(captured <= moments(metrics))[1:]
+    ends[1:] = (epoch[1:] == epoch[:-1]) & last[1:] & follows
     return ends
 
 

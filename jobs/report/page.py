@@ -85,10 +85,10 @@ def _find(store: Store, run: str | None) -> Mapping[str, Any]:
         run = names[0]
     if run not in names:
         near = difflib.get_close_matches(run, names, n=3, cutoff=0.5)
-        known = ", ".join(map(repr, near or names[:5]))
+        listed = ", ".join(map(repr, near or names[:5]))
         more = "" if near or len(names) <= 5 else f" and {len(names) - 5} more (`gatewatch runs` lists them)"
         raise ConfigError(
-            f"no run {run!r} in {store.url}: {'did you mean' if near else 'there is'} {known}{more}{'?' * bool(near)}"
+            f"no run {run!r} in {store.url}: {'did you mean' if near else 'there is'} {listed}{more}{'?' * bool(near)}"
         )
     row = runs.iloc[names.index(run)]
     return {str(name): value for name, value in row.astype(object).where(row.notna(), None).items()}

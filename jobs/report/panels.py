@@ -79,8 +79,8 @@ def labelled_frames(gate_data: Any, where: str) -> tuple[list[str] | None, list[
             for i, item in enumerate(gate_data)
         ]
     else:
-        given = "an empty sequence" if isinstance(gate_data, list | tuple) else type(gate_data).__name__
-        raise ConfigError(f"{where} is {given}: give a mapping of gate to array, or frames of such mappings")
+        kind = "an empty sequence" if isinstance(gate_data, list | tuple) else type(gate_data).__name__
+        raise ConfigError(f"{where} is {kind}: give a mapping of gate to array, or frames of such mappings")
     for label, frame in frames:
         if not isinstance(frame, Mapping):
             raise ConfigError(f"{where}: frame {label!r} is {type(frame).__name__}, not a mapping of gate to array")
@@ -103,7 +103,7 @@ def picture(values: ArrayLike, gate: str, metric: str, where: str) -> Picture:
     """
     array = _numbers(values, where)
     infinite = int(np.isinf(array).sum())
-    known = np.isfinite(array)
+    finite = np.isfinite(array)
     if metric == "saturation":
         scale = gate_scale(gate)
         array = np.where((array < scale.saturated_low) | (array > scale.saturated_high), 1.0, 0.0)
@@ -113,9 +113,9 @@ def picture(values: ArrayLike, gate: str, metric: str, where: str) -> Picture:
                 f"{where}: metric_type='variability' needs a batch of at least two sequences; "
                 "give an array of shape (batch, time, units), or use metric_type='activation'"
             )
-        cells = np.sqrt(_mean((array - _mean(array, known)) ** 2, known))
+        cells = np.sqrt(_mean((array - _mean(array, finite)) ** 2, finite))
     else:
-        cells = _mean(array, known)
+        cells = _mean(array, finite)
     binned = np.round(_bin(_bin(cells, 0), 1), 3) + 0.0
     return Picture(binned.T.astype(np.float32), array.shape[2], array.shape[1], infinite)
 
@@ -150,16 +150,16 @@ def _numbers(values: ArrayLike, where: str) -> NDArray[np.float64]:
     return (array if array.ndim == 3 else array[None]).astype(np.float64)
 
 
-def _mean(array: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the mean of the known values over the first axis; NaN where there are none."""
-    return _divide(np.where(known, array, 0.0).sum(axis=0), known.sum(axis=0))
+def _mean(array: NDArray[np.float64], finite: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the mean of the finite values over the first axis; NaN where there are none."""
+    return _divide(np.where(finite, array, 0.0).sum(axis=0), finite.sum(axis=0))
 
 
 def _bin(cells: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """Average neighbours along an axis into at most 64 bins, without NaN."""
-    starts, known = _edges(cells.shape[axis])[:-1], np.isfinite(cells)
-    count = np.add.reduceat(known, starts, axis=axis, dtype=np.int64)
-    return _divide(np.add.reduceat(np.where(known, cells, 0.0), starts, axis=axis), count)
+    starts, finite = _edges(cells.shape[axis])[:-1], np.isfinite(cells)
+    count = np.add.reduceat(finite, starts, axis=axis, dtype=np.int64)
+    return _divide(np.add.reduceat(np.where(finite, cells, 0.0), starts, axis=axis), count)
 
 
 def _divide(total: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:

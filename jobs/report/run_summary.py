@@ -46,7 +46,7 @@ def ending(about: Mapping[str, Any], state: str) -> str | None:
     """Explain in a sentence why a run died or failed; None for any other state."""
     if state == "died":
         return (
-            f"Nothing was heard of the run after {_moment(about.get('last_seen'))}, and it has not said how it ended: "
+            f"The run has sent nothing since {_moment(about.get('last_seen'))}, and no event says how it ended: "
             "its process was killed, or cannot reach the store."
         )
     error = _text(about.get("error"))
@@ -106,7 +106,7 @@ def run_summary(
     facts = [
         Fact("State", _STATES.get(state, state)),
         Fact("Started", _moment(started)),
-        Fact("Last heard of", _moment(seen)),
+        Fact("Last event", _moment(seen)),
         Fact("Duration", f"{took} by the clock" if market and took else took),
         Fact("Steps", _steps(steps)),
         Fact("Phases", _phases(about, rows)),

@@ -92,7 +92,7 @@ def learning_section(
 
 
 def _ends(axis: Axis, frames: Sequence[pd.DataFrame]) -> tuple[Any, Any] | None:
-    """Return the common range of an axis whose phases are drawn in charts of their own; None for a single phase."""
+    """Return the common range of an axis whose phases have a chart each; None for a single phase."""
     own = [axis.x(frame) for frame in frames]
     if len(axis.phases) == 1 or not own:
         return None

@@ -25,7 +25,7 @@ class TemporalGraph:
 
     Each call of `update_edge_weights` adds one time step; `animate_time_step` draws any of them, so that
     `FuncAnimation(figure, graph.animate_time_step, frames=len(graph))` plays them all. Widths and colours are on one
-    fixed scale, so steps can be compared: width grows with the size of the weight, colour tells its sign.
+    fixed scale, so steps can be compared: width grows with the size of the weight, colour shows its sign.
 
     Args:
         ax: where to draw.
@@ -89,8 +89,8 @@ class TemporalGraph:
                 raise ConfigError(f"edge {edge!r}: must be a pair, (from, to)")
             for node in edge:
                 if node not in self._nodes:
-                    known = ", ".join(map(repr, self._nodes)) or "none yet"
-                    raise ConfigError(f"edge {edge!r}: there is no node {node!r}; add it first (nodes: {known})")
+                    names = ", ".join(map(repr, self._nodes)) or "none yet"
+                    raise ConfigError(f"edge {edge!r}: there is no node {node!r}; add it first (nodes: {names})")
             try:
                 checked[edge] = float(weight)
             except (TypeError, ValueError):
@@ -126,7 +126,7 @@ class TemporalGraph:
             reach = 0.04 * abs(right - left)
             start, end = (start[0] - reach, start[1]), (start[0] + reach, start[1])
             arrow = FancyArrowPatch(start, end, connectionstyle="arc3,rad=-2.2", mutation_scale=12, zorder=2)
-        else:  # ends at the boxes of its nodes, whose size is known once they are drawn: so it is drawn after them
+        else:  # ends at the boxes of its nodes, which have a size once they are drawn: so it is drawn after them
             arrow = FancyArrowPatch(start, end, connectionstyle="arc3,rad=0.15", mutation_scale=12, zorder=4)
             for node, stop_at in zip(edge, (arrow.set_patchA, arrow.set_patchB), strict=True):
                 if (box := self._labels[node].get_bbox_patch()) is not None:
@@ -138,8 +138,8 @@ class TemporalGraph:
     def _style(self, arrow: FancyArrowPatch, weight: float) -> None:
         from matplotlib import colormaps  # noqa: PLC0415 - as above
 
-        known = math.isfinite(weight)
-        part = max(-1.0, min(1.0, weight / self.limit)) if known else 0.0
+        finite = math.isfinite(weight)
+        part = max(-1.0, min(1.0, weight / self.limit)) if finite else 0.0
         arrow.set_linewidth(_WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * abs(part))
-        arrow.set_color(colormaps["RdBu"](0.5 + part / 2) if known else _UNKNOWN)
-        arrow.set_linestyle("-" if known else ":")
+        arrow.set_color(colormaps["RdBu"](0.5 + part / 2) if finite else _UNKNOWN)
+        arrow.set_linestyle("-" if finite else ":")

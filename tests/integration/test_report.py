@@ -83,22 +83,22 @@ def report(store, tmp_path, run=None):
 
 
 def figures(page):
-    """Every figure that lies in the file, as plotly will read it."""
-    found = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
-    return [json.loads(text) for text in found]
+    """Return every figure of the page, as plotly reads it."""
+    texts = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    return [json.loads(text) for text in texts]
 
 
 def charts(page, label):
-    """The figures whose label begins so."""
-    found = re.findall(r'aria-label="([^"]*)"[^>]*><script type="application/json">(.*?)</script>', page, re.DOTALL)
-    return [json.loads(text) for name, text in found if name.startswith(label)]
+    """Return the figures with a label that begins so."""
+    labelled = re.findall(r'aria-label="([^"]*)"[^>]*><script type="application/json">(.*?)</script>', page, re.DOTALL)
+    return [json.loads(text) for name, text in labelled if name.startswith(label)]
 
 
 def heatmaps(page):
     return [figure for figure in figures(page) if figure.get("frames")]
 
 
-def test_it_says_what_stands_out_since_when_and_why(store, tmp_path):
+def test_the_verdict_names_the_worst_gate_the_onset_and_the_causes(store, tmp_path):
     seed(store, layers=("lstm", "lstm_1"))
     page = report(store, tmp_path).read_text()
     verdict = re.search(r'<p class="verdict">(.*?)</p>', page, re.DOTALL)[1]
@@ -131,7 +131,7 @@ def test_values_that_are_not_finite_come_first(store, tmp_path):
     )
 
 
-def test_without_scores_it_says_how_to_get_them(store, tmp_path):
+def test_without_scores_the_report_explains_how_to_get_them(store, tmp_path):
     seed(store, scored=False)
     assert "made by gatewatch jobs --once" in report(store, tmp_path).read_text()
 
@@ -190,13 +190,13 @@ def test_files_that_cannot_be_read_are_named_and_survived(store, tmp_path):
 def test_without_epoch_files_the_units_points_are_drawn(store, tmp_path):
     seed(store, log_dir=tmp_path / "gone")
     page = report(store, tmp_path).read_text()
-    assert f"No epoch file of this run was found in {tmp_path / 'gone'}" in page
+    assert f"There is no epoch file of this run in {tmp_path / 'gone'}" in page
     (heatmap,) = heatmaps(page)
     assert len(heatmap["frames"]) == 40
     assert heatmap["layout"]["sliders"][0]["steps"][-1]["label"] == "390"
 
 
-def test_phases_are_told_apart(store, tmp_path):
+def test_each_phase_has_its_own_chips_and_charts(store, tmp_path):
     seed(store, phases=("train", "backtest"))
     page = report(store, tmp_path).read_text()
     assert "<th>Phase</th>" in page
@@ -224,8 +224,8 @@ def seed_market(store, run="bt", *, backtest=60, live=40, step=3600 * SECOND, li
         points.append(Point("runs", tags, {"event": "started", "step": 0, **about}, START + 1))
         points.append(Point("runs", tags, {"event": "completed", "step": count}, START + 1 + 10 * SECOND))
         for i in range(count):
-            at, told = begin + i * step, {"price": 1.2 + i / 1000, "position": 0.5, "equity": 100.0 + i}
-            points.append(Point("train_metrics", tags, {**told, "step": i + 1, "epoch": 0}, at))
+            at, logged = begin + i * step, {"price": 1.2 + i / 1000, "position": 0.5, "equity": 100.0 + i}
+            points.append(Point("train_metrics", tags, {**logged, "step": i + 1, "epoch": 0}, at))
             for gate in LSTM.gate_names:
                 place = {**tags, "layer": "memory", "gate": gate}
                 stats = {"mean": 0.5, "p05": 0.4, "p95": 0.6, "nan_count": 0, "step": i + 1}
@@ -265,14 +265,14 @@ def facts(page):
 
 def test_the_facts_of_a_backtest_say_when_in_the_market_and_how_many_steps_of_each_phase(store, tmp_path):
     seed_market(store)
-    told = facts(report(store, tmp_path).read_text())
-    assert told["Market time"] == (
+    summary = facts(report(store, tmp_path).read_text())
+    assert summary["Market time"] == (
         "from 2018-01-01 to 2018-01-05 03:00 (4 d 3 h); "
         "backtest from 2018-01-01 to 2018-01-03 11:00, live from 2018-01-03 12:00 to 2018-01-05 03:00"
     )
-    assert told["Duration"] == "10 s by the clock"
-    assert told["Steps"] == "backtest 60, live 40"
-    assert told["Recorded"] == "1 layer, 6 gates"
+    assert summary["Duration"] == "10 s by the clock"
+    assert summary["Steps"] == "backtest 60, live 40"
+    assert summary["Recorded"] == "1 layer, 6 gates"
 
 
 def test_phases_that_overlap_in_the_market_are_drawn_side_by_side_over_the_same_time(store, tmp_path):
@@ -289,7 +289,7 @@ def test_live_by_the_clock_goes_on_where_the_backtest_ended(store, tmp_path):
     assert price["data"][1]["x"][0].startswith("2026-05-28")
 
 
-def test_what_the_end_of_an_epoch_writes_lies_at_the_bar_of_its_step(store, tmp_path):
+def test_a_point_from_the_end_of_an_epoch_is_drawn_at_the_bar_of_its_step(store, tmp_path):
     seed_market(store, stray=True)
     (sharpe,) = charts(report(store, tmp_path).read_text(), "sharpe over")
     assert sharpe["data"][0]["x"] == ["2018-01-03 11:00"]
@@ -342,7 +342,7 @@ def seed_training(store, *, epochs=6, batches=10, metrics=None, val=None, params
     store.write(points)
 
 
-def test_the_batches_of_a_loss_stand_faintly_behind_its_epochs(store, tmp_path):
+def test_losses_by_batch_are_drawn_faintly_behind_losses_by_epoch(store, tmp_path):
     seed_training(store)
     page = report(store, tmp_path).read_text()
     assert "<h2>Losses</h2>" in page
@@ -388,7 +388,7 @@ def test_learning_is_drawn_before_and_after_clipping_with_the_usual_ratio(store,
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "sentence"),
     [
         ({"nan_count": [0] * 30 + [3] * 30}, "Values that are not finite in the kernel, first at step 31."),
         ({"update_frequency": [1.0] * 50 + [0.0] * 10}, "The kernel did not move at all in the last 5 captures."),
@@ -396,12 +396,12 @@ def test_learning_is_drawn_before_and_after_clipping_with_the_usual_ratio(store,
         ({"gradient_norm": [1e-3] * 50 + [20.0] * 10}, "The gradient of the kernel has exploded, to 20,000 times"),
     ],
 )
-def test_what_is_plainly_wrong_with_learning_is_said_in_words_and_at_the_top(store, tmp_path, fields, said):
+def test_a_problem_of_learning_is_a_sentence_in_its_section_and_at_the_top(store, tmp_path, fields, sentence):
     sound = {"gradient_norm": 1e-3, "update_frequency": 1.0, "update_ratio": 1e-3}
     seed_training(store, params={"kernel": {**sound, **fields}, "bias": sound})
     page = report(store, tmp_path).read_text()
-    assert said in page[page.index('id="learning"') :]
-    assert f"Learning went wrong in lstm: {said}" in page[: page.index("<dl")]
+    assert sentence in page[page.index('id="learning"') :]
+    assert f"Learning went wrong in lstm: {sentence}" in page[: page.index("<dl")]
 
 
 def test_sound_learning_is_not_commented_on_and_a_run_without_has_no_panel(store, tmp_path):
@@ -428,7 +428,7 @@ def test_layers_stand_in_the_order_of_the_network(store, tmp_path):
     assert re.findall(r"<summary>(.*?)</summary>", page[page.index('id="ranges"') :])[:3] == list(layers)
 
 
-def test_a_failure_is_told(store, tmp_path):
+def test_a_failed_run_shows_its_error(store, tmp_path):
     seed(store)
     failed = {"event": "failed", "error": "ValueError: loss is <nan>", "step": 400}
     store.write([Point("runs", {"run": "goog-1", "phase": "train"}, failed, START + 60 * SECOND)])
@@ -444,9 +444,9 @@ def test_a_run_that_was_not_heard_of_for_long_has_died(store, tmp_path):
         store.write([Point("runs", {"run": run, "phase": "train"}, event, now - silent * SECOND)])
     dead, alive = (report(store, tmp_path, run).read_text() for run in ("dead", "alive"))
     assert facts(dead)["State"] == "died, or cut off from the store"
-    assert "Nothing was heard of the run after" in dead
+    assert "The run has sent nothing since" in dead
     assert facts(alive)["State"] == "running when this was written"
-    assert "Nothing was heard" not in alive
+    assert "The run has sent nothing" not in alive
 
 
 def test_epoch_files_of_each_phase_are_found_and_shown_apart(store, tmp_path):
@@ -464,11 +464,11 @@ def test_epoch_files_of_each_phase_are_found_and_shown_apart(store, tmp_path):
     assert [re.findall(r'">(\w+)</span>', caption) for caption in captions] == [["train"], ["validation"], ["live"]]
 
 
-def test_a_loop_without_epoch_files_is_told_how_to_get_them(store, tmp_path):
+def test_the_notes_explain_how_to_get_epoch_files(store, tmp_path):
     seed(store, log_dir=tmp_path)
-    assert "a loop of your own does where it calls end_epoch()" in report(store, tmp_path).read_text()
+    assert "a loop of your own does so when it calls end_epoch()" in report(store, tmp_path).read_text()
     seed_market(store)
-    assert "the run was given log_dir=None" in report(store, tmp_path, "bt").read_text()
+    assert "since the run has log_dir=None" in report(store, tmp_path, "bt").read_text()
 
 
 def test_many_layers_are_drawn_worst_first_and_all_are_in_the_table(store, tmp_path):
@@ -524,12 +524,12 @@ def test_an_output_that_cannot_be_written_is_named_and_leaves_nothing(store, tmp
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_progress_is_told(store, tmp_path):
+def test_progress_is_reported_line_by_line(store, tmp_path):
     seed(store, captures=2)
-    said = []
-    write_report(store, None, tmp_path / "r.html", progress=said.append)
-    assert said[0] == "reading run goog-1"
-    assert said[-1].startswith("writing ")
+    lines = []
+    write_report(store, None, tmp_path / "r.html", progress=lines.append)
+    assert lines[0] == "reading run goog-1"
+    assert lines[-1].startswith("writing ")
 
 
 def shown_frame(page):

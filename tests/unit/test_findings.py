@@ -19,9 +19,9 @@ def scores(**gates):
     return by_series(pd.DataFrame(rows))
 
 
-def said(**gates):
-    found = scores(**gates)
-    return " ".join(run_findings(table({}, {}, found), {}, found, pd.DataFrame()))
+def findings(**gates):
+    by_gate = scores(**gates)
+    return " ".join(run_findings(table({}, {}, by_gate), {}, by_gate, pd.DataFrame()))
 
 
 def test_a_jump_is_found_where_it_is():
@@ -40,13 +40,13 @@ def test_calm_falling_lone_low_or_short_series_have_no_onset(values):
 
 
 def test_a_few_lone_spikes_do_not_stand_out():
-    assert said(forget=[0.7] * 50 + [1.2] + [0.7] * 49).startswith("Nothing stands out: at most 1 %")
+    assert findings(forget=[0.7] * 50 + [1.2] + [0.7] * 49).startswith("Nothing stands out: at most 1 %")
 
 
 def test_scores_above_one_everywhere_send_the_reader_to_the_jump():
-    everywhere = said(input=[0.7] * 9 + [1.5] * 30, forget=[0.7] * 9 + [1.6] * 30)
+    everywhere = findings(input=[0.7] * 9 + [1.5] * 30, forget=[0.7] * 9 + [1.6] * 30)
     assert "look for the jump" in everywhere
-    assert "look for the jump" not in said(input=[0.7] * 39, output=[0.7] * 39, forget=[0.7] * 9 + [1.6] * 30)
+    assert "look for the jump" not in findings(input=[0.7] * 39, output=[0.7] * 39, forget=[0.7] * 9 + [1.6] * 30)
 
 
 def test_the_largest_causes_over_the_captures_above_one_come_first():
@@ -81,8 +81,8 @@ RISING_AGAIN = np.concatenate([np.linspace(1.0, 0.4, 10), np.linspace(0.42, 0.9,
 @pytest.mark.parametrize("shift", [0.0, -0.5, -1.0, -100.0, 100.0])
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
 def test_a_validation_loss_that_rises_for_good_is_overfitting_whatever_its_sign_and_size(shift, scale):
-    (said,) = overfit(losses(scale * (FALLING + shift), scale * (RISING_AGAIN + shift)))
-    assert "the network overfits" in said
+    (sentence,) = overfit(losses(scale * (FALLING + shift), scale * (RISING_AGAIN + shift)))
+    assert "the network overfits" in sentence
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
@@ -93,7 +93,7 @@ def test_a_validation_loss_that_rises_for_good_is_overfitting_whatever_its_sign_
         (FALLING, np.linspace(1.0, 0.3, 20) + 0.02 * np.tile([1, -1], 10)),  # noise
         (FALLING, np.append(np.linspace(1.0, 0.3, 20), 0.9)),  # one bad epoch, the last
         (FALLING[::-1], RISING_AGAIN),  # training rises too: it diverges
-        (FALLING, [0.5, 0.4, 0.9]),  # too few to tell
+        (FALLING, [0.5, 0.4, 0.9]),  # too few
         (FALLING, []),
     ],
 )
