@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    backfill = commands.add_parser("backfill", parents=[with_store], help="score a past run as if it were live")
-    backfill.add_argument("run", metavar="RUN", help="which run")
+    backfill = commands.add_parser("backfill", parents=[with_store], help="score a past run from its beginning")
+    backfill.add_argument("run", metavar="RUN", help="name of the run")
     backfill.add_argument(
         "--from-scratch",
         action="store_true",
-        help="also where every capture has its points: write them again, such as with other baselines",
+        help="score all captures again, for example after the baselines have changed",
     )
     backfill.add_argument("--json", action="store_true", help="print JSON")
     backfill.set_defaults(run_command=_run)

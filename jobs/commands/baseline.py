@@ -10,13 +10,16 @@ from gatewatch.jobs.text import table
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    baseline = commands.add_parser("baseline", help="say which past runs are healthy, for others to be compared with")
+    baseline = commands.add_parser("baseline", help="choose healthy runs as baselines of the scores")
     actions = baseline.add_subparsers(title="actions", required=True, metavar="ACTION")
-    for name, run_command, text in (("add", _add, "take a run as healthy"), ("remove", _remove, "take it back")):
+    for name, run_command, text in (
+        ("add", _add, "make a healthy run a baseline"),
+        ("remove", _remove, "make a run no longer a baseline"),
+    ):
         action = actions.add_parser(name, parents=[with_store], help=text)
-        action.add_argument("run", metavar="RUN", help="which run")
+        action.add_argument("run", metavar="RUN", help="name of the run")
         action.set_defaults(run_command=run_command)
-    listing = actions.add_parser("list", parents=[with_store], help="list the healthy runs")
+    listing = actions.add_parser("list", parents=[with_store], help="list the baselines")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run_command=_list)
 

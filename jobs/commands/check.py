@@ -46,12 +46,12 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
     check = commands.add_parser(
         "check",
         parents=[with_store],
-        help="see whether everything that is configured works",
-        description="Looks at the configuration, the store and its token, the spool, the state folder, the mail server"
-        " and, where GRAFANA_URL names one, the Grafana: a line for each, with the remedy where something does not"
-        " work. Changes nothing, and sends a mail only with --mail.",
+        help="check the configuration and every service that it names",
+        description="Check the configuration, the store and its token, the spool, the state folder, the mail server"
+        " and, where GRAFANA_URL is set, Grafana. Print a line for each, and what to do where something does not work."
+        " Nothing is changed, and a mail is sent only with --mail.",
     )
-    check.add_argument("--mail", action="store_true", help="send a mail to the recipients, to see that it arrives")
+    check.add_argument("--mail", action="store_true", help="also send a test mail to the recipients")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run_command=_run)
 

@@ -10,15 +10,19 @@ from gatewatch.jobs.commands.common import Commands, need, positive
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command; its store is its own."""
-    demo = commands.add_parser("demo", help="train on real prices with a fault put in, score it, write the report")
-    demo.add_argument("--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="whose prices")
+    demo = commands.add_parser(
+        "demo", help="train on real prices, healthy and with a fault, score both, write a report"
+    )
+    demo.add_argument(
+        "--symbol", choices=["GOOG", "EURUSD", "BTCUSD"], default="GOOG", help="prices to train on (default: GOOG)"
+    )
     demo.add_argument(
         "--epochs",
         type=positive,
-        help="of each of the two trainings (default: so many that they make about 650 batches)",
+        help="epochs of each of the two trainings (default: about 650 batches in all)",
     )
     demo.add_argument(
-        "--folder", type=Path, default=Path("gatewatch-demo"), help="where all of it goes (default: gatewatch-demo)"
+        "--folder", type=Path, default=Path("gatewatch-demo"), help="folder for all files (default: gatewatch-demo)"
     )
     demo.set_defaults(run_command=_run)
 

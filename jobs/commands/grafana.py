@@ -25,24 +25,24 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
     """Add the command."""
     grafana = commands.add_parser(
         "grafana",
-        help="push dashboards and alert rules to a Grafana of yours",
-        description="The dashboards and alert rules for a Grafana of yours.",
+        help="push dashboards and alert rules to your Grafana",
+        description="Push Gatewatch's dashboards and alert rules to your Grafana.",
     )
     actions = grafana.add_subparsers(title="actions", required=True, metavar="ACTION")
     push = actions.add_parser(
         "push",
         parents=[with_store],
-        help="make dashboards and alert rules in a Grafana of yours, or bring them up to date",
+        help="create or update the dashboards and alert rules",
         description="Makes the datasource, dashboards, alert rules, contact point and policy in the Grafana of"
         " GRAFANA_URL, with the token of GRAFANA_TOKEN. All stay editable there. What you change is left as you made"
         " it. Mails go to GATEWATCH_ALERT_TO, else to [mail] to of the configuration.",
     )
-    push.add_argument("--url", metavar="URL", help="of the Grafana (default: GRAFANA_URL)")
+    push.add_argument("--url", metavar="URL", help="address of Grafana (default: GRAFANA_URL)")
     push.add_argument(
         "--influxdb-url", metavar="URL", help="the store's address as Grafana reaches it (default: that of the store)"
     )
-    push.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
-    push.add_argument("--overwrite", action="store_true", help="replace what you changed, too")
+    push.add_argument("--dry-run", action="store_true", help="show the changes without making them")
+    push.add_argument("--overwrite", action="store_true", help="also replace what users changed in Grafana")
     push.add_argument("--json", action="store_true", help="print JSON")
     push.set_defaults(run_command=_push)
 

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    jobs = commands.add_parser("jobs", parents=[with_store], help="derive metrics and anomaly scores, as a service")
-    jobs.add_argument("--once", action="store_true", help="one pass over what is new, then stop")
-    jobs.add_argument("--run", help="only this run (with --once)")
+    jobs = commands.add_parser(
+        "jobs", parents=[with_store], help="run the service that computes metrics and anomaly scores and sends alerts"
+    )
+    jobs.add_argument("--once", action="store_true", help="score all new captures once, then stop")
+    jobs.add_argument("--run", help="score only this run (with --once)")
     jobs.add_argument("--json", action="store_true", help="print JSON (with --once)")
-    jobs.add_argument("--interval", type=float, metavar="SECONDS", help="between two passes (default: 15)")
+    jobs.add_argument("--interval", type=float, metavar="SECONDS", help="time between two passes (default: 15)")
     jobs.add_argument("--executor", help="local, dask (a cluster of this machine) or dask://host:port (default: local)")
-    jobs.add_argument("--workers", type=int, help="how many share the runs (default: 1)")
-    jobs.add_argument("--verbose", action="store_true", help="say what was done also where there is no terminal")
+    jobs.add_argument("--workers", type=int, help="number of workers that share the runs (default: 1)")
+    jobs.add_argument("--verbose", action="store_true", help="log each pass even if the output is not a terminal")
     jobs.set_defaults(run_command=_run)
 
 

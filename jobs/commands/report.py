@@ -21,17 +21,17 @@ _EVERY: Final = 10
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    report = commands.add_parser("report", parents=[with_store], help="write one run as one HTML file")
-    report.add_argument("run", nargs="?", metavar="RUN", help="which run (default: the newest)")
-    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: gatewatch-RUN.html)")
+    report = commands.add_parser("report", parents=[with_store], help="write the report of a run as one HTML file")
+    report.add_argument("run", nargs="?", metavar="RUN", help="name of the run (default: the newest run)")
+    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write (default: gatewatch-RUN.html)")
     report.add_argument(
         "--watch",
         nargs="?",
         type=_seconds,
         const=_EVERY,
         metavar="SECONDS",
-        help=f"write it again every so often (default: {_EVERY}) until the run has ended and is scored, or Ctrl-C; a "
-        "browser that shows the page keeps up",
+        help=f"rewrite the report at this interval (default: {_EVERY}) until the run has ended and is scored, or until "
+        "Ctrl-C; a browser that shows the page reloads it",
     )
     report.set_defaults(run_command=_run)
 

@@ -28,7 +28,7 @@ _COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    runs = commands.add_parser("runs", parents=[with_store], help="list the runs")
+    runs = commands.add_parser("runs", parents=[with_store], help="list the runs and their states")
     runs.add_argument("--json", action="store_true", help="print JSON")
     runs.set_defaults(run_command=_run)
 

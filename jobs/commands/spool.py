@@ -13,19 +13,19 @@ from gatewatch.jobs.text import printable, table
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command; it is about whatever store something waits for."""
-    spool = commands.add_parser("spool", help="show or ship the points that wait on this machine for a store")
+    spool = commands.add_parser("spool", help="show or ship the points that wait on this machine")
     actions = spool.add_subparsers(title="actions", required=True, metavar="ACTION")
-    status = actions.add_parser("status", help="what waits for which store, and what a store has refused")
+    status = actions.add_parser("status", help="show waiting and rejected points by store")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run_command=_status)
-    flush = actions.add_parser("flush", help="ship what processes that have ended left behind")
+    flush = actions.add_parser("flush", help="ship the points that ended processes left behind")
     flush.add_argument("--json", action="store_true", help="print JSON")
     flush.add_argument(
         "--timeout",
         type=positive,
         default=30,
         metavar="SECONDS",
-        help="how long to wait for a store that takes nothing (default: 30)",
+        help="how long to wait for a store that does not answer (default: 30)",
     )
     flush.set_defaults(run_command=_flush)
 
