@@ -15,7 +15,6 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MA
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
-from gatewatch.collector.text import describe_exception, one_line
 from gatewatch.jobs.service.executors import DaskExecutor, executor
 from gatewatch.jobs.service.health import Health
 from gatewatch.jobs.service.problem_log import ProblemLog
@@ -153,7 +152,8 @@ class Service:
         elif event.code == EVENT_JOB_ERROR:
             self.health.failed(job, now, time.time_ns())
             error = event.exception
-            text = one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)
+            what = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
+            text = printable(" ".join(what.split()))
             self._problems.raise_problem(job, f"{job} failed: {text}", f"{job} works again")
         else:
             done: Turn = event.retval
