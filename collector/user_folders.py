@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from platformdirs import user_state_path
+
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 
@@ -19,7 +21,8 @@ def state_folder(variable: str, configured: str | os.PathLike[str] | None, optio
         variable: environment variable that names the folder; it comes before the configuration.
         configured: the folder of the configuration; None where it names none.
         option: where the configuration names it, for the error.
-        default: name of the folder below `$XDG_STATE_HOME/gatewatch` (by default `~/.local/state/gatewatch`).
+        default: name of the folder below the user's folder for state: on Linux `$XDG_STATE_HOME/gatewatch`, by default
+            `~/.local/state/gatewatch`; elsewhere as platformdirs has it.
 
     Returns:
         An absolute path; nothing is made there.
@@ -32,11 +35,11 @@ def state_folder(variable: str, configured: str | os.PathLike[str] | None, optio
     try:
         if named:
             return Path(named).expanduser().absolute()
-        home = Path(base) if base else Path.home() / ".local" / "state"
+        home = Path(base).absolute() / "gatewatch" if base else user_state_path("gatewatch", appauthor=False)
     except RuntimeError:
         problem = f"{variable} or {option}, {str(named)!r}: there is no such user"
         raise ConfigError(problem if named else f"there is no home directory; name a folder in {variable}") from None
-    return home.absolute() / "gatewatch" / default
+    return home / default
 
 
 def folder_of_store(destination: Mapping[str, str]) -> str:
