@@ -81,9 +81,9 @@ class Cell:
         pictured: the gates of which `render_gate_heatmap` draws pictures, at most four.
         states: how many states a step hands to the next.
         replay: (inputs, weights, states to begin with, mask, reverse) → the gates; see `replay_lstm`.
-        keras: dotted names of the Keras cells that are replayed so, which their subclasses are not.
+        keras: dotted names of the Keras cells that are replayed by it; their subclasses are not.
         from_keras: reads the weights of such a cell, for `replay`.
-        torch: dotted names of the torch modules that are replayed so, and subclasses of them.
+        torch: dotted names of the torch modules that are replayed by it; their subclasses are too.
         from_torch: reads the weights of one layer of such a module, for `replay`.
     """
 
@@ -163,6 +163,6 @@ def types_of(dotted_names: tuple[str, ...]) -> tuple[type, ...]:
 
 
 def gate_scale(gate: str, cells: Cells = CELLS) -> GateScale:
-    """Return the scale of a gate; that of tanh for one that a layer named itself."""
+    """Return the scale of a gate; for a name that is not in `cells`, as `get_gate_history` may give, that of tanh."""
     gates = gates_by_name(cells)
     return gates[gate].scale if gate in gates else TANH

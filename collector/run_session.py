@@ -1,4 +1,4 @@
-"""One run as the collector sees it, whatever the framework: what was captured becomes points, and its life is told."""
+"""One run, for any framework: turn captures into points, and write its start, heartbeats and end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from gatewatch.collector.updates import Update, Updates, update_points
 CLOSE_SECONDS: Final = 10.0
 """How long the end of a run waits for a slow store."""
 _STORE: Final = ("url", "check", "write", "read")
-"""What of `Store` is asked of a store of a user's own."""
+"""The members of `Store` that a user's own store must have, to be written to."""
 ENDINGS: Final = ("completed", "failed", "interrupted")
 _RATE: Final = "learning_rate"
 
@@ -130,7 +130,7 @@ class RunSession(ErrorGuard):
     def ended(self) -> bool:
         """Whether the run has begun and ended, or could not begin: the loop may go on, and nothing is recorded.
 
-        That a run has ended is said once: a loop may go on after a signal.
+        It warns once, since a loop may go on after SIGTERM has ended the run.
         """
         if self._unrecorded:
             return True
@@ -141,7 +141,7 @@ class RunSession(ErrorGuard):
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Let nothing but a ConfigError out of the start of a run. Where it fails otherwise nothing is recorded."""
+        """Let only a ConfigError out of the start of a run. After any other error the training goes on unrecorded."""
         self._unrecorded = False
         try:
             yield
@@ -224,9 +224,9 @@ class RunSession(ErrorGuard):
         return self.phase in ("train", "live")
 
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
-        """Write what the framework logs, where it logs anything; what is no number is said once.
+        """Write the metrics that the framework logged, if any; warn once about each that is not a number.
 
-        The first time after a capture the step's learning rate is added, where it is known and not logged.
+        The first call after a capture also writes the learning rate, if it is known and the metrics do not have it.
         """
         found = dict(metrics or {})
         for name in no_numbers(found):
@@ -241,7 +241,7 @@ class RunSession(ErrorGuard):
     def capture(self, look: Callable[[], Mapping[str, Gates]], time: int | None = None) -> Mapping[str, Gates]:
         """Look at the gates and write their points; the cost is charged to the budget.
 
-        `metrics` of the same step, called next, writes the learning rate.
+        Call `metrics()` for the same step next: it also writes the learning rate.
 
         Args:
             look: gives layer → gates; called in `single_threaded_blas`.
@@ -262,18 +262,18 @@ class RunSession(ErrorGuard):
         return layers
 
     def prepare(self, upcoming: int | None = None) -> None:
-        """At the end of a step: keep what the next capture compares with, where the next step will have one.
+        """At the end of a step: if the next step is due for a capture, save the parameters to compare with.
 
         Args:
             upcoming: the number of the next step, where it is known.
         """
         if self.schedule.prepare(self.step, upcoming) and self._updates is not None:
-            with self.looking("prepare"):
+            with self.guarded_and_charged("prepare"):
                 self._updates.keep()
                 self._prepared_step = self.step
 
     def _measured(self) -> Sequence[Update]:
-        """What the parameters have done since they were kept; nothing where that was not before this step."""
+        """Return the updates since `prepare` saved the parameters; none where they were not saved before this step."""
         self._rate = None
         if self._updates is None or self._prepared_step is None or self._prepared_step >= self.step:
             return ()
@@ -326,14 +326,14 @@ class RunSession(ErrorGuard):
                     self.event("heartbeat")
 
     @contextmanager
-    def looking(self, kind: str) -> Iterator[None]:
-        """ErrorGuard what runs inside, and charge it to the budget."""
+    def guarded_and_charged(self, kind: str) -> Iterator[None]:
+        """Keep errors of what runs inside from the training, and charge its time to the budget."""
         with self.guarded("a look at the parameters"), self.charged(kind):
             yield
 
     @contextmanager
     def charged(self, kind: str) -> Iterator[None]:
-        """Charge what runs inside to the budget."""
+        """Charge the time of what runs inside to the budget."""
         begin = self._clock()
         try:
             yield
@@ -341,7 +341,7 @@ class RunSession(ErrorGuard):
             self.schedule.charge(kind, self._clock() - begin)
 
     def record_end(self, status: str, error: BaseException | None = None) -> None:
-        """Write how the run ends; only the first time."""
+        """Write the end of the run; only the first call does."""
         with self._ending:
             if self.started and not self._told_end and os.getpid() == self._process:
                 self._told_end = True
@@ -352,14 +352,15 @@ class RunSession(ErrorGuard):
     def close(
         self, status: str = "completed", error: BaseException | None = None, seconds: float | None = None
     ) -> None:
-        """End the run: tell how, ship what is left for a while; the rest waits in the spool.
+        """End the run: write its end, and ship for some seconds what is left; the rest waits in the spool.
 
-        Calling it again does nothing. In a forked child it ships what the child has put, and leaves the run alone.
+        Calling it again does nothing. In a forked child it ships the points that the child queued, and does not end the
+        run.
 
         Args:
             status: completed, failed or interrupted.
-            error: what has ended it.
-            seconds: for which it may ship; `CLOSE_SECONDS` where None.
+            error: the exception that ended the run.
+            seconds: how long it may ship; None: `CLOSE_SECONDS`.
 
         Raises:
             ConfigError: there is no such status.
@@ -387,7 +388,7 @@ class RunSession(ErrorGuard):
             threading.Thread(target=self.close, args=("interrupted",), name="gatewatch-end").start()
 
     def after_fork_in_child(self) -> None:
-        """In a forked child: nobody holds here what another thread held there."""
+        """In a forked child: replace the locks, since threads of the parent that hold them do not exist here."""
         self._ending = threading.RLock()
         self._time.after_fork_in_child()
         self._shipping_seconds = 0.0

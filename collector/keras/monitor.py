@@ -147,7 +147,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the learning rate of a step that will be captured, which a callback may have changed."""
         if self._updates is not None and self._updates.kept and self._session.started:
-            with self._session.looking("rate"):
+            with self._session.guarded_and_charged("rate"):
                 self._updates.note_rate()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:

@@ -120,7 +120,7 @@ class GateMonitorCallback(BaseCallback):
             session.close("interrupted")
         self._layers = self._choose()
         traced = self._first_look()
-        updates = TorchUpdates(model.policy, session.looking)
+        updates = TorchUpdates(model.policy, session.guarded_and_charged)
         config = {
             **model_config(model),
             **describe(model.policy, self._layers),
@@ -191,7 +191,7 @@ class GateMonitorCallback(BaseCallback):
         if not isinstance(self.model, OnPolicyAlgorithm):
             raise ConfigError(
                 f"GateMonitorCallback watches on-policy algorithms, sb3-contrib's RecurrentPPO above all, "
-                f"not {type(self.model).__name__}; gatewatch.collector.torch.GateMonitor watches any torch module"
+                f"not {type(self.model).__name__}; gatewatch.torch.GateMonitor watches any torch module"
             )
         return self.model
 

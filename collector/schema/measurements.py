@@ -1,4 +1,4 @@
-"""Every measurement and every field, once: its type, its unit, and what an hour of it becomes.
+"""Every measurement and every field, once: its type, its unit, and how it is downsampled to an hour.
 
 A point that any part of Gatewatch makes has only fields that a row here declares: the tests hold every writer to it.
 """
@@ -134,14 +134,14 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
         BASELINES: (Field("state", str),),
     }
 )
-"""Measurement → its fields. The first row that a field's name matches is the field's."""
+"""Measurement → its fields. Where several rows match a field's name, the first one applies."""
 
 GATE_STATS_FIELDS: Final = tuple(field.name for field in SCHEMA[GATE_STATS])
 LAYER_UPDATES_FIELDS: Final = tuple(field.name for field in SCHEMA[LAYER_UPDATES])
 
 
 def undeclared(point: Point, schema: Mapping[str, tuple[Field, ...]] = SCHEMA) -> str | None:
-    """Return which field of a point no row declares, or declares with another type; None where all are declared.
+    """Return a message about the first field of a point that is undeclared or of another type, or None.
 
     Args:
         point: that a part of Gatewatch has made.

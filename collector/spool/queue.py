@@ -39,7 +39,7 @@ class Spool:
 
     Args:
         root: the folder of the spools of all stores.
-        destination: what the store is opened by again, without secrets.
+        destination: the arguments that `reopen_store` needs, without secrets.
         max_bytes: what all lanes of the store may hold on disk; past it the oldest segments go.
         segment_bytes: how large a file grows before the next is begun.
 
@@ -93,7 +93,7 @@ class Spool:
                 self._make_room()
 
     def next_batch(self, most: int) -> Batch | None:
-        """The oldest points, up to so many or one record; those that others left come first.
+        """Return the oldest points, at most `most` or one record; those of writers that have ended come first.
 
         Raises:
             OSError: they cannot be read now.

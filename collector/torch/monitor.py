@@ -112,7 +112,7 @@ class GateMonitor(Monitor):
             framework="torch",
             model=type(module).__name__,
             config=config,
-            updates=TorchUpdates(module, session.looking) if session.learns else None,
+            updates=TorchUpdates(module, session.guarded_and_charged) if session.learns else None,
         )
         if traced is not None:
             session.report_unreplayed(traced.unreplayed)

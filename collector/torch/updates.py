@@ -44,13 +44,13 @@ class TorchUpdates:
 
     Args:
         module: whose parameters.
-        looking: the context in which the hooks do their work: nothing that goes wrong leaves it, and its cost is
+        guarded_and_charged: the context in which the hooks do their work: no error leaves it, and its cost is
             accounted for.
     """
 
-    def __init__(self, module: nn.Module, looking: Callable[[str], AbstractContextManager[None]]) -> None:
+    def __init__(self, module: nn.Module, guarded_and_charged: Callable[[str], AbstractContextManager[None]]) -> None:
         self._module = module
-        self._looking = looking
+        self._guarded_and_charged = guarded_and_charged
         self._handles: list[RemovableHandle] = []
         self._found: dict[Name, list[nn.Parameter]] = {}
         self._whole: dict[int, torch.Tensor] = {}
@@ -105,14 +105,14 @@ class TorchUpdates:
         """The last of several backward passes before a step leaves the sum of all."""
         if _recorded():
             return
-        with self._looking("hooks"):
+        with self._guarded_and_charged("hooks"):
             if parameter.grad is not None:
                 self._whole[id(parameter)] = parameter.grad.detach().clone()
 
     def _before(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         if _recorded():
             return
-        with self._looking("hooks"):
+        with self._guarded_and_charged("hooks"):
             if _is_skipped(optimizer):
                 return
             found_within = _has_closure(arguments, options)
@@ -133,7 +133,7 @@ class TorchUpdates:
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         if _recorded():
             return
-        with self._looking("hooks"):
+        with self._guarded_and_charged("hooks"):
             begun = {name for name, step in self._steps.items() if step.after is None}
             ended = {name: some for name, some in self._of(optimizer).items() if name in begun}
             rates = _rates(optimizer) if ended else {}

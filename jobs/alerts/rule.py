@@ -47,16 +47,22 @@ class Rule:
         summary: what is wrong, in a few words.
         remedy: what to do first, in a sentence.
         where: tag → the values of it that count; a tag that is not named may have any.
-        measure: what is compared: the field's `value`; of gates and parameters the number of values that are
-            `not_finite`; of `dead_units` the `share_of_units`; of `update_norm` that of a whole layer while some layer
-            of the run moves (`frozen`); by how much a counter `rise`s; its `growth` from heartbeat to heartbeat; a
-            multiple of its own median (`times_median`); the `last_event` of an alert (1 while it fires); or a silence.
+        measure: what is compared.
+            `value`: the field.
+            `not_finite`: how many values of a gate or parameter are NaN or infinite.
+            `share_of_units`: `dead_units` over the number of units.
+            `frozen`: the `update_norm` of a whole layer, while some layer of the run moves.
+            `rise`: by how much a counter rose.
+            `growth`: by how much the field grew from heartbeat to heartbeat.
+            `times_median`: the field over its own median.
+            `last_event`: 1 while an alert fires.
+            The others: seconds of silence.
         quantity, unit: what is compared, in words, and its unit.
         above, below: the thresholds.
         recovery: how far a value must come back; None: the threshold.
         for_captures, within: how many captures of how many.
-        after_inside: only for a series that has been within the thresholds before.
-        lasting: alert only where it still fires when it is first seen.
+        after_inside: fire only for a series that was within the thresholds before.
+        lasting: do not alert about a firing that was already over when it was first read.
         severity: critical, or warning.
         series: the tags that tell the series apart in Grafana, whose rules keep no others.
         panel: the dashboard and the title of the panel that shows it; needed for a rule that Grafana evaluates.
@@ -96,7 +102,7 @@ class Rule:
         return self.measure.endswith(("_silence", "_delay"))
 
     def beyond(self, value: float, *, recovering: bool = False) -> bool:
-        """Return whether a value lies past a threshold; `recovering`: past the one that it must come back over."""
+        """Return whether a value lies past a threshold; `recovering`: past `recovery` instead, where there is one."""
         above, below = self.above, self.below
         if recovering and self.recovery is not None:
             above, below = above if above is None else self.recovery, below if below is None else self.recovery

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    backfill = commands.add_parser("backfill", parents=[with_store], help="score a past run from its beginning")
+    backfill = commands.add_parser(
+        "backfill",
+        parents=[with_store],
+        help="score a past run as if it were live",
+        description="Score the captures of a past run as if it were live. A run that is scored already is left alone,"
+        " unless --from-scratch is given.",
+    )
     backfill.add_argument("run", metavar="RUN", help="name of the run")
     backfill.add_argument(
         "--from-scratch",

@@ -35,7 +35,7 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
         help="create or update the dashboards and alert rules",
         description="Makes the datasource, dashboards, alert rules, contact point and policy in the Grafana of"
         " GRAFANA_URL, with the token of GRAFANA_TOKEN. All stay editable there. What you change is left as you made"
-        " it. Mails go to GATEWATCH_ALERT_TO, else to [mail] to of the configuration.",
+        " it. Mails go to GATEWATCH_ALERT_TO, else to `to` in [mail] of gatewatch.toml.",
     )
     push.add_argument("--url", metavar="URL", help="address of Grafana (default: GRAFANA_URL)")
     push.add_argument(

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
     jobs = commands.add_parser(
-        "jobs", parents=[with_store], help="run the service that computes metrics and anomaly scores and sends alerts"
+        "jobs",
+        parents=[with_store],
+        help="run the service that computes metrics and anomaly scores and sends alerts",
+        description="Score the new captures of all runs and send alerts, every 15 seconds until it is stopped. With"
+        " --once, make one pass.",
     )
     jobs.add_argument("--once", action="store_true", help="score all new captures once, then stop")
     jobs.add_argument("--run", help="score only this run (with --once)")

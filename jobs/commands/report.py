@@ -21,7 +21,12 @@ _EVERY: Final = 10
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    report = commands.add_parser("report", parents=[with_store], help="write the report of a run as one HTML file")
+    report = commands.add_parser(
+        "report",
+        parents=[with_store],
+        help="write the report of a run as one HTML file",
+        description="Write the report of a run, by default of the newest, as one HTML file that works offline.",
+    )
     report.add_argument("run", nargs="?", metavar="RUN", help="name of the run (default: the newest run)")
     report.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write (default: gatewatch-RUN.html)")
     report.add_argument(

@@ -28,7 +28,12 @@ _COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
     """Add the command."""
-    runs = commands.add_parser("runs", parents=[with_store], help="list the runs and their states")
+    runs = commands.add_parser(
+        "runs",
+        parents=[with_store],
+        help="list the runs and their states",
+        description="List the runs, newest first: live, completed, failed, interrupted or died.",
+    )
     runs.add_argument("--json", action="store_true", help="print JSON")
     runs.set_defaults(run_command=_run)
 

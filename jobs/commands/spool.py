@@ -15,10 +15,19 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
     """Add the command; it is about whatever store something waits for."""
     spool = commands.add_parser("spool", help="show or ship the points that wait on this machine")
     actions = spool.add_subparsers(title="actions", required=True, metavar="ACTION")
-    status = actions.add_parser("status", help="show waiting and rejected points by store")
+    status = actions.add_parser(
+        "status",
+        help="show waiting and rejected points by store",
+        description="Show the points that wait in the spool, a folder on this machine, until their store has them, and"
+        " those that a store has rejected.",
+    )
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run_command=_status)
-    flush = actions.add_parser("flush", help="ship the points that ended processes left behind")
+    flush = actions.add_parser(
+        "flush",
+        help="ship the points that ended processes left behind",
+        description="Ship the points that ended processes left in the spool, a folder on this machine, to their store.",
+    )
     flush.add_argument("--json", action="store_true", help="print JSON")
     flush.add_argument(
         "--timeout",

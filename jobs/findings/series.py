@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-DETECTORS: Final = ("consensus", "isolation_forest", "robust", "rules")
+DETECTOR_PREFERENCE: Final = ("consensus", "isolation_forest", "robust", "rules")
 """The order in which a detector is chosen: the scores of the first one that wrote any are shown."""
 MAX_POINTS: Final = 400
 _REDUCE: Final[Mapping[str, Callable[[NDArray[np.float64]], float]]] = {"mean": np.mean, "min": np.min, "max": np.max}
@@ -101,7 +101,11 @@ def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     if "detector" not in scores:
         return "detector", scores
     names = [name for name in scores["detector"].dropna().unique() if isinstance(name, str)]
-    name = min(names, key=lambda n: (DETECTORS.index(n) if n in DETECTORS else len(DETECTORS), n), default="")
+    name = min(
+        names,
+        key=lambda n: (DETECTOR_PREFERENCE.index(n) if n in DETECTOR_PREFERENCE else len(DETECTOR_PREFERENCE), n),
+        default="",
+    )
     return name, scores[scores["detector"] == name] if name else scores.iloc[:0]
 
 

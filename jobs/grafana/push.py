@@ -1,4 +1,4 @@
-"""Read what a Grafana has of what is wanted, and do what a plan says."""
+"""Look up the wanted resources in a Grafana, and carry out a plan."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Target:
 
     Args:
         grafana: the connection.
-        bucket: what the datasource should read; None where any token of it will do and it is not written.
+        bucket: the bucket for the datasource to read; None: the datasource is left as it is, with its token.
 
     Raises:
         ConfigError: a name of ours is taken by something else; names it.

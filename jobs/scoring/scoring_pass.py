@@ -40,7 +40,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
     detectors: Sequence[type[Detector]] = DETECTORS,
     metrics: Sequence[Metric] = METRICS,
 ) -> list[Pass]:
-    """Write derived metrics and scores for the runs of a store; runs whose captures all have theirs are left alone.
+    """Write derived metrics and scores for the runs of a store; runs whose captures are all scored are skipped.
 
     Args:
         store: holds the captures, and gets the points.
@@ -48,9 +48,9 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
         progress: called before each run with its name, its number and the number of runs.
         state: folder of checkpoints; None: every run is scored from its beginning.
         shard: only the runs of this shard: its number, and how many there are.
-        finish: score also the newest capture of a run that has not ended. Otherwise it waits until a newer one is
-            there, or until it did not change from one pass to the next, so that no incomplete capture is scored.
-        limit: the most captures of each group of a run's series; the others are left for the next pass.
+        finish: whether to score the newest capture of a live run at once. If not, it is scored when a newer capture
+            exists, or when it did not change between two passes, so that no incomplete capture is scored.
+        limit: the maximum number of captures scored for each group of a run's series; the next pass scores the others.
         again: score every run from its beginning, and write its points again.
         detectors: classes of the detectors, in the order in which they score.
         metrics: the derived metrics.

@@ -13,7 +13,7 @@ from gatewatch.collector.schema import GATE_SCORES, FieldValue, Point
 from gatewatch.jobs.scoring.captures import Captures, Pair
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Batch, Scores
-from gatewatch.jobs.scoring.detectors.isolation_forest import USUAL
+from gatewatch.jobs.scoring.detectors.isolation_forest import RESIDUAL_FLOOR
 from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
 from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
 
@@ -112,7 +112,7 @@ def largest_causes(
     """
     fields: dict[str, FieldValue] = {f"why_{cause}": size for cause, size in causes.items() if size > 1}
     for i in sorted(own, key=lambda i: -abs(np.nan_to_num(z[i]))):
-        if len(fields) < MOST_CAUSES and abs(z[i]) >= USUAL:
+        if len(fields) < MOST_CAUSES and abs(z[i]) >= RESIDUAL_FLOOR:
             fields.setdefault(f"why_{keys[i].signal}", float(z[i]))
     return fields
 

@@ -26,14 +26,14 @@ LOSS: Final = "loss"
 _LOSSES: Final = ("loss", "train/loss")
 _RATES: Final = ("learning_rate", "lr", "train/learning_rate")
 MAX_STEP_CAPTURES: Final = 12
-"""Captures whose largest step is taken: enough to span the beginning of an episode, where the state is reset."""
+"""Number of captures over which the largest step is taken: they span the start of an episode, where state is reset."""
 LEVEL_CAPTURES: Final = 5
-"""Captures whose mean is a level."""
+"""Number of captures averaged to get a `*_level` signal."""
 NOISE_CAPTURES: Final = 6
-"""Steps from capture to capture whose mean size is a noise."""
+"""Number of differences from capture to capture averaged to get a `*_noise` signal."""
 _STILL: Final = 1e-6
-NONE: Final = 1e-12
-"""What is smaller counts as 0 where a logarithm is taken."""
+LOG_FLOOR: Final = 1e-12
+"""Smaller values count as 0 where a logarithm is taken."""
 _NO_NOISE: Final = 1e-9
 
 
@@ -81,11 +81,11 @@ class Signal:
     Attributes:
         name: stored as `why_<name>` where it causes a score above 1.
         compute: of a series: (n,), NaN where a capture has no value; None where the series has no such signal.
-        floor: the least usual distance from the forecast, however still the signal was before.
+        floor: the lower bound of the usual distance from the forecast, which residuals are divided by.
         rises, falls: what a residual above, or below, 0 means, for people.
-        kind: `level`: it moves with learning, faster when the weights do. `rate`: it says how fast the network learns
-            or its input moves, which schedules and markets raise and lower: within its range so far it has no residual.
-        look_back: how many captures before the one of the value it is computed from.
+        kind: `level`: it moves with learning, faster when the weights do. `rate`: the speed of learning or of the
+            input; schedules and markets change it, so it has a residual only outside its range so far.
+        look_back: how many earlier captures a value depends on.
         relative: the floor is a share of the signal's recent size, not a distance.
     """
 
@@ -148,13 +148,13 @@ def step_size(of: Series) -> Array | None:
 
 
 def max_step(of: Series) -> Array | None:
-    """Return the largest `step_size` of the newest captures; None where there is none."""
+    """Return the largest value of the signal `movement` over the newest captures; None where there is none."""
     sizes = of.signals.get("movement")
     return None if sizes is None else _rolling(sizes, MAX_STEP_CAPTURES, np.max)
 
 
 def _over_units(values: Array, reduce: Callable[[Array], Array]) -> Array:
-    """Reduce the units that each capture has, whatever others have: (n,), NaN where it has none."""
+    """Reduce each capture over the units that it has: (n,), NaN where it has none."""
     present = np.isfinite(values)
     result = np.full(len(values), np.nan)
     for units in np.unique(present, axis=0):
@@ -165,7 +165,7 @@ def _over_units(values: Array, reduce: Callable[[Array], Array]) -> Array:
 
 
 def _rolling(values: Array, captures: int, reduce: Callable[..., Array]) -> Array:
-    """Reduce the newest captures at each: (n,), NaN where one of them is NaN or there are fewer."""
+    """Reduce a trailing window of captures: (n,), NaN where one of them is NaN or there are fewer."""
     result = np.full(len(values), np.nan)
     if len(values) >= captures:
         result[captures - 1 :] = reduce(np.lib.stride_tricks.sliding_window_view(values, captures), axis=1)
@@ -202,7 +202,7 @@ def _level(values: Array) -> Array:
 
 
 def _log10(values: Array) -> Array:
-    result: Array = np.log10(np.maximum(values, NONE))
+    result: Array = np.log10(np.maximum(values, LOG_FLOOR))
     return result
 
 

@@ -233,7 +233,7 @@ def test_nothing_leaves_a_hook(net, loss):
     failures = []
 
     @contextmanager
-    def looking(kind):
+    def guarded_and_charged(kind):
         try:
             yield
         except Exception as error:
@@ -247,7 +247,7 @@ def test_nothing_leaves_a_hook(net, loss):
             for parameter in net.parameters():
                 parameter.sub_(0.1 * parameter.grad)
 
-    updates = TorchUpdates(net, looking)
+    updates = TorchUpdates(net, guarded_and_charged)
     updates.keep()
     optimizer = Odd(net.parameters(), {})
     optimizer.param_groups = None

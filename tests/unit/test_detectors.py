@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
 from gatewatch.jobs.scoring.captures import Captures
 from gatewatch.jobs.scoring.detectors.base import Batch
-from gatewatch.jobs.scoring.detectors.consensus import NEARLY, consensus
+from gatewatch.jobs.scoring.detectors.consensus import FOREST_DECIDES_FROM, consensus
 from gatewatch.jobs.scoring.detectors.isolation_forest import CONTAMINATION, Forest
-from gatewatch.jobs.scoring.detectors.robust import LIMITS, OWN, Robust, evidence
+from gatewatch.jobs.scoring.detectors.robust import LIMITS, MIN_OWN_RESIDUAL, Robust, evidence
 from gatewatch.jobs.scoring.detectors.rules import (
     CERTAIN,
     COLLAPSE,
@@ -338,9 +338,12 @@ class TestRobustOfSeries:
 
     def test_a_series_has_the_evidence_of_its_layer_as_far_as_it_has_a_part_in_it(self):
         far = {SignalKey("l", "forget", feature): [20.0] for feature in ("mean_activation", "spread")}
-        usual = far | {SignalKey("l", "input", "spread"): [OWN / 2], SignalKey("l", "kernel", "gradient_norm"): [NAN]}
+        usual = far | {
+            SignalKey("l", "input", "spread"): [MIN_OWN_RESIDUAL / 2],
+            SignalKey("l", "kernel", "gradient_norm"): [NAN],
+        }
         found = self.scores(usual)
-        assert found["l", "forget"] == evidence(np.array([[20.0, 20.0, OWN / 2]]))
+        assert found["l", "forget"] == evidence(np.array([[20.0, 20.0, MIN_OWN_RESIDUAL / 2]]))
         assert found["l", "input"] == 0.5
         assert np.isnan(found[KERNEL])
 
@@ -349,7 +352,7 @@ class TestRobustOfSeries:
         alone = self.scores(usual, ("l", "m"))
         with_head = self.scores(usual | {SignalKey("head", "kernel", "gradient_norm"): [20.0]}, ("l", "m"))
         assert alone["l", "forget"] == alone["m", "forget"] == evidence(np.array([[4.0]]), 2)
-        assert with_head["l", "forget"] == with_head["m", "forget"] == 4.0 / OWN
+        assert with_head["l", "forget"] == with_head["m", "forget"] == 4.0 / MIN_OWN_RESIDUAL
         one = self.scores(usual | {SignalKey("m", "input", "spread"): [20.0]}, ("l", "m"))
         assert one["l", "forget"] == alone["l", "forget"] < one["m", "forget"]
 
@@ -371,12 +374,12 @@ class TestConsensus:
             (0.0, 1.5, 0.5, 1.5),  # the robust detector alone is enough
             (2.0, 0.5, 0.5, 2.0),  # and so is a rule
             (2.0, 3.0, 0.5, 3.0),
-            (0.0, 0.9, 1.2, 0.9 / NEARLY),  # short of that the forest decides
+            (0.0, 0.9, 1.2, 0.9 / FOREST_DECIDES_FROM),  # short of that the forest decides
             (0.0, 0.9, 0.99, 0.99),
             (0.0, 0.9, 0.5, 0.9),
             (0.0, 0.9, NAN, 0.9),
-            (0.0, 0.7, 1.9, 0.7 / NEARLY),  # which is below 1
-            (0.0, 0.1, 1.9, 0.1 / NEARLY),  # the forest alone proves nothing
+            (0.0, 0.7, 1.9, 0.7 / FOREST_DECIDES_FROM),  # which is below 1
+            (0.0, 0.1, 1.9, 0.1 / FOREST_DECIDES_FROM),  # the forest alone proves nothing
             (2.0, NAN, NAN, 2.0),  # not a number: the rule is all that is left
             (0.5, NAN, NAN, NAN),
             (0.0, NAN, 1.9, NAN),

@@ -81,7 +81,7 @@ class Detector(ABC):
     """The tag `detector` of its scores."""
     scores_warm_up: ClassVar[bool] = False
     look_back: ClassVar[int] = 0
-    """How many captures before the one that it scores it reads from `Batch.captures`."""
+    """How many earlier captures it needs in `Batch.captures` to score one."""
     phrases: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Cause → what it means, for people."""
     model_types: ClassVar[tuple[str, ...]] = ()

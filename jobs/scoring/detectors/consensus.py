@@ -11,8 +11,8 @@ from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 
 Array = NDArray[np.floating[Any]]
 
-NEARLY: Final = 0.8
-"""A robust score from which on the isolation forest decides."""
+FOREST_DECIDES_FROM: Final = 0.8
+"""From this robust score up to 1 the isolation forest may raise the score above 1."""
 
 
 class Consensus(Detector):
@@ -41,7 +41,8 @@ class Consensus(Detector):
 def consensus(rules: Array, robust: Array, forest: Array | None) -> Array:
     """Return the score of all detectors together.
 
-    A broken rule is enough, and so is the robust detector. Below 1 the isolation forest must agree with it.
+    A broken rule is enough, and so is a robust score above 1. A robust score from `FOREST_DECIDES_FROM` to 1 needs the
+    isolation forest to agree.
 
     Args:
         rules, robust: (n,), scores.
@@ -50,5 +51,7 @@ def consensus(rules: Array, robust: Array, forest: Array | None) -> Array:
     Returns:
         (n,), NaN where no rule is broken and the robust detector has no score.
     """
-    agreed = robust if forest is None else np.fmax(robust, np.minimum(robust / NEARLY, np.nan_to_num(forest)))
+    agreed = (
+        robust if forest is None else np.fmax(robust, np.minimum(robust / FOREST_DECIDES_FROM, np.nan_to_num(forest)))
+    )
     return np.where(np.isfinite(agreed), np.fmax(rules, agreed), np.where(rules > 1, rules, np.nan))

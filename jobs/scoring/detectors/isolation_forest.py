@@ -18,12 +18,12 @@ from gatewatch.jobs.scoring.signals import LEVEL_SIGNALS, SignalKey
 Array = NDArray[np.floating[Any]]
 
 FEATURES: Final = (*LEVEL_SIGNALS, "gradient_norm", "update_ratio")
-"""The signals whose residuals it scores together: those of a gate, and the largest of its layer's parameters."""
+"""The signals whose residuals make a row: a gate's level signals, and the largest gradient and update of its layer."""
 _OF_UPDATES: Final = FEATURES[len(LEVEL_SIGNALS) :]
 CONTAMINATION: Final = 0.05
 """The share of the rows it learned from that scores above 1."""
 TREES: Final = 100
-USUAL: Final = 2.0
+RESIDUAL_FLOOR: Final = 2.0
 """Residuals below this are all the same to the forest, and are no cause of a score."""
 DILATION: Final = 8.0
 """A warm-up is the calm beginning of a run. So that an ordinary later stretch is not anomalous, its residuals are
@@ -48,7 +48,7 @@ class ForestDetector(Detector):
         self._learned: list[Array] = []
 
     def learn(self, batch: Batch) -> None:
-        """Collect the rows of the warm-up, and train a forest on them, or on baselines, where it ends."""
+        """Collect rows during the warm-up; at its end train on the baselines, or on these rows if there are none."""
         if not batch.warm_up:
             return
         residuals = batch.residuals.z[: batch.warm_up]
@@ -122,7 +122,7 @@ class Forest:
         self._forest = IsolationForest(n_estimators=TREES, contamination=contamination, random_state=0)
         self._forest.fit(_compressed(copies))
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
-        digest.update(f"{contamination} {TREES} {USUAL} {DILATION} {_versions()['scikit-learn']}".encode())
+        digest.update(f"{contamination} {TREES} {RESIDUAL_FLOOR} {DILATION} {_versions()['scikit-learn']}".encode())
         self.model_id = f"isolation_forest-{digest.hexdigest()[:12]}"
         self.provenance = {**(about or {}), "rows": len(rows), "versions": _versions()}
 
@@ -163,7 +163,7 @@ def forest_rows(residuals: Array, keys: Sequence[SignalKey], gates: Iterable[Pai
 
 
 def _compressed(residuals: Array) -> Array:
-    logarithms: Array = np.log(np.maximum(residuals, USUAL))
+    logarithms: Array = np.log(np.maximum(residuals, RESIDUAL_FLOOR))
     return logarithms
 
 

@@ -21,15 +21,15 @@ Array = NDArray[np.floating[Any]]
 LIMITS: Final[Mapping[int, float]] = MappingProxyType({1: 10.0, 2: 6.6, 3: 5.5, 4: 5.0, 6: 4.2, 10: 3.3})
 """Rank → what the residual of that rank, largest first, must exceed. Chosen on healthy runs of `bench.faults`'
 develop split with room to spare, and never on those that it is judged on."""
-OWN: Final = 3.0
+MIN_OWN_RESIDUAL: Final = 3.0
 """The residual from which a series takes part in its layer's evidence."""
 
 
 class Robust(Detector):
     """Scores each series by its layer's evidence, as far as the series itself takes part in it.
 
-    Series are the gates, the parameters of all layers, and (`_model`, `loss`). A signal of no layer whose gates were
-    captured counts as evidence in each layer.
+    Series are the gates, the parameters of all layers, and (`_model`, `loss`). Signals of layers without captured
+    gates, such as dense layers, and of the loss count as evidence in every layer.
     """
 
     name = "robust"
@@ -55,12 +55,12 @@ class Robust(Detector):
             own = np.abs(z[:, columns])
             largest = np.where(np.isfinite(own).any(axis=1), np.max(np.nan_to_num(own), axis=1), np.nan)
             of_own = np.where(layers.get(series[0], none), by_layer.get(series[0], anywhere), anywhere)
-            scores[series] = np.minimum(of_own, largest / OWN)
+            scores[series] = np.minimum(of_own, largest / MIN_OWN_RESIDUAL)
         return Scores(scores)
 
 
 def evidence(residuals: Array, layers: int | NDArray[np.integer[Any]] = 1) -> Array:
-    """Return how far the residuals of a layer exceed their limits, at the rank where they do most.
+    """Return the largest ratio of the k-th largest residual of a layer to the limit of rank k.
 
     Args:
         residuals: (n, C), of the layer's signals, signed; NaN counts as 0.

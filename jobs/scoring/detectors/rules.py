@@ -16,7 +16,7 @@ from gatewatch.jobs.scoring.captures import Captures, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.metrics.windows import median
 from gatewatch.jobs.scoring.residuals import Residuals
-from gatewatch.jobs.scoring.signals import NONE, SignalKey
+from gatewatch.jobs.scoring.signals import LOG_FLOOR, SignalKey
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
 
 Array = NDArray[np.floating[Any]]
@@ -29,8 +29,8 @@ EXPLODED_DECADES: Final = math.log10(GRADIENT_EXPLODED_ALARM)
 UPDATE_SPIKE: Final = 1.0
 """Decades by which an update may exceed the largest before it in the run."""
 UPDATE_RATE_EXCESS: Final = 0.25
-"""Decades by which the updates of half of the parameters together may exceed the largest that the learning rate has
-explained so far: half as much again as the most of any healthy run of `bench.faults`' develop split."""
+"""Limit, in decades, on how far the updates of half of the parameters may exceed the largest that the learning rate has
+explained so far. It is 1.5 times the largest excess in a healthy run of `bench.faults`' develop split."""
 SHUT: Final = 0.02
 OPEN: Final = 0.98
 """A gate that keeps the state has collapsed where its mean over batch, time and units is beyond these."""
@@ -116,7 +116,9 @@ def rule_scores(captures: Captures, residuals: Residuals, keys: Sequence[SignalK
             value, before, _ = _of(residuals, i)
             yield series, "saturated", persists_two_captures(_finite((value - before) / SATURATION))
     updates = {key: i for key, i in column.items() if key.signal == "update_ratio"}
-    moving = [np.isfinite(residuals.value[:, i]) & (residuals.value[:, i] > np.log10(NONE)) for i in updates.values()]
+    moving = [
+        np.isfinite(residuals.value[:, i]) & (residuals.value[:, i] > np.log10(LOG_FLOOR)) for i in updates.values()
+    ]
     for key, i in updates.items():
         value, before, high = _of(residuals, i)
         yield key[:2], "leap", update_spike(value, high)
@@ -132,8 +134,10 @@ def rule_scores(captures: Captures, residuals: Residuals, keys: Sequence[SignalK
 
 
 def update_rate_excess(residuals: Residuals, column: Mapping[SignalKey, int]) -> Iterator[RuleScore]:
-    """Yield, as rule `hasty`, how far each parameter's update is above what the learning rate explains, where those of
-    at least half of the parameters are."""
+    """Yield rule `hasty`: how far each parameter's update exceeds what the learning rate explains.
+
+    It is above 1 only where the updates of at least half of the parameters exceed it.
+    """
     if not column:
         return
     chosen = list(column.values())
@@ -181,7 +185,7 @@ def _frozen(value: Array, before: Array, high: Array, others: NDArray[np.bool_])
     A schedule that has come to its end is no such case, nor a run whose updates are no longer recorded.
     """
     was_moving = before > high - EXPLODED_DECADES
-    nothing = value <= np.log10(NONE)
+    nothing = value <= np.log10(LOG_FLOOR)
     gone = np.isnan(value) & others
     return persists_two_captures(np.where((nothing | gone) & was_moving, CERTAIN, 0.0))
 
