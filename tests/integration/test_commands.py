@@ -18,7 +18,7 @@ from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, RUNS, Point
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.store import open_store
-from gatewatch.collector.store.influxdb import permissions
+from gatewatch.collector.store.influxdb import client
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import ROOT, free_port
@@ -105,12 +105,12 @@ def test_runs_of_a_store_that_does_not_answer(capsys, monkeypatch):
     front.answer = holding
     for name, value in (("ORG", "o"), ("BUCKET", "b"), ("TOKEN", "t")):
         monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
-    monkeypatch.setattr(permissions, "ANSWER_S", 0.3)
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.3)
     try:
         assert said(capsys, "runs", "--store", front.url) == (
             1,
             "",
-            f"gatewatch: {front.url}: no answer within 0.3 s; see that InfluxDB runs there and is well\n",
+            f"gatewatch: {front.url}: no answer within 0.3 s; see that InfluxDB runs there\n",
         )
     finally:
         front.close()

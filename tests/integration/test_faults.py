@@ -46,7 +46,7 @@ from gatewatch.collector.spool.queue import spool_root
 from gatewatch.collector.spool.segment import SUFFIX
 from gatewatch.collector.spool.shipper import MEMORY_BYTES, SLOW_WAIT
 from gatewatch.collector.store import open_store
-from gatewatch.collector.store.influxdb.store import WRITE_TIMEOUT_S
+from gatewatch.collector.store.influxdb.client import WRITE_TIMEOUT_S
 from gatewatch.jobs.cli import main
 from gatewatch.torch import GateMonitor
 from tests.conftest import free_port
@@ -842,7 +842,7 @@ def test_an_outage(own_influxd, monkeypatch, said):
 
 
 def test_a_server_that_does_not_answer_at_first(front, stored, monkeypatch, said):
-    monkeypatch.setattr("gatewatch.collector.store.influxdb.store.WRITE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("gatewatch.collector.store.influxdb.client.WRITE_TIMEOUT_S", 0.3)
     front.answer = holding
     train(front.url, meanwhile=at(5, comes_back, front))
     assert_whole(stored)

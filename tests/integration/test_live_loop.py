@@ -91,7 +91,7 @@ def test_a_store_that_is_away_is_waited_for(influxd, monkeypatch):
     fill(there, 36)
     end(there, 36)
     away = influxd.store(there.destination["bucket"])
-    monkeypatch.setattr(away, "_url", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(away.influxdb, "url", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(WriteUnavailable):
         away.runs()
 

@@ -25,7 +25,9 @@ from gatewatch.collector.schema import (
     TRAIN_METRICS,
     Point,
 )
+from gatewatch.jobs.cli import main
 from gatewatch.jobs.scoring.residuals import WARM_UP
+from gatewatch.jobs.scoring.run_scorer import RunScorer
 from gatewatch.jobs.scoring.scoring_pass import run_pass
 
 HEALTHY, FAULT = "demo-1-healthy", "demo-1-fault"
@@ -249,15 +251,26 @@ class TestCommand:
         assert done.returncode == 1
         assert done.stderr == "gatewatch: the output: No space left on device\n"
 
-    def test_one_odd_run_does_not_keep_the_others_from_their_scores(self, store, tmp_path):
-        odd = {"run": "odd", "phase": "train", "layer": "l", "gate": "forget", "mean": "a tag of this name"}
+    def test_one_run_that_cannot_be_scored_does_not_keep_the_others_from_their_scores(
+        self, store, tmp_path, monkeypatch, capsys
+    ):
+        odd = {"run": "odd", "phase": "train", "layer": "l", "gate": "forget"}
         store.write([Point(GATE_STATS, odd, {"entropy": 1.0, "step": 1}, 10**18)])
         store.write([Point("runs", {"run": "odd", "phase": "train"}, {"event": "started", "step": 1}, 2 * 10**18)])
-        done = gatewatch("jobs", "--once", cwd=tmp_path)
-        assert done.returncode == 1
-        assert done.stderr.startswith("gatewatch: run odd: ")
-        assert done.stderr.count("\n") == 1
-        assert done.stdout.count("no new captures") == 2
+        process_new = RunScorer.process_new
+
+        def fails_for_one(scorer, *arguments):  # a stand-in for a bug: no points are known that scoring cannot take
+            if scorer._result.run == "odd":
+                raise KeyError("entropy")
+            process_new(scorer, *arguments)
+
+        monkeypatch.setattr(RunScorer, "process_new", fails_for_one)
+        monkeypatch.chdir(tmp_path)
+        assert main(["jobs", "--once"]) == 1
+        printed = capsys.readouterr()
+        assert printed.err.startswith("gatewatch: run odd: ")
+        assert printed.err.count("\n") == 1
+        assert printed.out.count("no new captures") == 2
 
     def test_a_hostile_name_cannot_speak_to_the_terminal(self, tmp_path):
         store = open_store(f"sqlite:///{tmp_path}/gatewatch.db")

@@ -569,9 +569,7 @@ def test_steps_that_are_passed_over_do_not_pass_over_captures(place):
     "options",
     [
         {"tags": 5},
-        {"tags": {"mean": "x"}},
-        {"tags": {"hist_03": "x"}},
-        {"tags": {"u001": "x"}},
+        {"tags": {"layer": "x"}},
         {"tags": {"symbol": 5}},
         {"layers": 5},
         {"layers": []},

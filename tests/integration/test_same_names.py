@@ -144,7 +144,7 @@ def test_alerts_are_the_same_but_for_their_tags(stores, tmp_path):
         assert observed.failed == {}
         found.append(
             sorted(
-                (alert.rule.name, alert.tags.get("layer", ""), alert.tags.get("gate", ""), alert.episode.value)
+                (alert.rule.name, alert.tags.get("layer", ""), alert.tags.get("gate", ""), alert.firing.value)
                 for alert in observed.alerts
             )
         )

@@ -23,7 +23,7 @@ def requirements(name: str) -> set[tuple[str, str]]:
 def test_the_sample_lists_exactly_the_variables_that_are_read():
     code = "".join(path.read_text() for part in ("collector", "jobs") for path in (ROOT / part).rglob("*.py"))
     names = r"(?:GATEWATCH|INFLUXDB|GRAFANA)_\w+"
-    read = set(re.findall(rf'read_(?:variable|password)\("({names})"', code))
+    read = set(re.findall(rf'(?:read_variable|read_password|state_folder)\("({names})"', code))
     read |= {f"INFLUXDB_V2_{name}" for name in re.findall(r'(?<!\w)_variable\("(\w+)"\)', code)}
     read |= set(re.findall(rf'\((?:environ|environment), "({names})"', code))
     read |= set(re.findall(rf"\$\{{({names})", COMPOSE))
