@@ -160,7 +160,7 @@ class RunSession(ErrorGuard):
         Args:
             framework: such as keras/tensorflow.
             model: its type and name.
-            config: what else is told of the run, in JSON.
+            config: further facts about the run, stored as JSON.
             updates: sees what a step does to the parameters.
 
         Raises:

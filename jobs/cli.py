@@ -1,4 +1,4 @@
-"""The `gatewatch` command. It may be interrupted while it loads, so what it needs is loaded where that is told."""
+"""The `gatewatch` command. Its imports are inside `main`, so that Ctrl-C while they load ends in one line too."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def watch_run(
     from gatewatch.jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
     from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
-    watched, told = Watched(), set[str]()
+    watched, alerted = Watched(), set[str]()
     with TemporaryDirectory(prefix="gatewatch-") as checkpoints:
         while True:
             last, done = until is not None and until(), False
@@ -91,7 +91,7 @@ def watch_run(
                     watched.anomalous += turn.anomalous
                     watched.failed = turn.failed
                     if alerts is not None:
-                        told = _alert(alerts, newest_metrics(store, run), told)
+                        alerted = _alert(alerts, newest_metrics(store, run), alerted)
                     done = ended and (turn.failed is not None or is_scored(store, run))
                     if report is not None:
                         write_report(store, run, report, refresh=None if done or last else max(1, round(every)))
@@ -101,15 +101,15 @@ def watch_run(
             sleep(every)
 
 
-def _alert(alerts: AlertManager, metrics: Mapping[str, float], told: set[str]) -> set[str]:
-    """Tell of the metrics that lie beyond their thresholds and did not before; those that need not be told again."""
+def _alert(alerts: AlertManager, metrics: Mapping[str, float], alerted: set[str]) -> set[str]:
+    """Send an alert about metrics newly beyond their thresholds; return those that need no further alert."""
     beyond = alerts.check_metrics(metrics)
     try:
-        alerts.send_alert([exceeded for exceeded in beyond if exceeded.metric not in told])
+        alerts.send_alert([exceeded for exceeded in beyond if exceeded.metric not in alerted])
     except ConfigError:
         raise
     except GatewatchError:
-        return told & {exceeded.metric for exceeded in beyond}
+        return alerted & {exceeded.metric for exceeded in beyond}
     return {exceeded.metric for exceeded in beyond}
 
 

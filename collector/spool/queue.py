@@ -1,7 +1,7 @@
 """The durable queue on disk between a training and a store: bounded, for any number of processes, safe to kill.
 
-Each process writes a lane of its own below the folder of the store; what a process that died has left there is taken
-over by the next one that ships to the same store, or by `gatewatch spool flush`.
+Each process writes a folder of its own below the folder of the store. What a process that died left there is adopted by
+the next one that ships to the same store, or by `gatewatch spool flush`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ ABOUT: Final = "# "
 class Spool:
     """The queue of one store.
 
-    For any number of threads, and for a process that forks: the child begins a lane of its own.
+    It is safe for any number of threads, and for a process that forks: the child begins a folder of its own.
 
     Args:
         root: the folder of the spools of all stores.
         destination: the arguments that `reopen_store` needs, without secrets.
-        max_bytes: what all lanes of the store may hold on disk; past it the oldest segments go.
-        segment_bytes: how large a file grows before the next is begun.
+        max_bytes: how many bytes may wait on disk for the store; beyond that the oldest segments are dropped.
+        segment_bytes: the size at which a file is followed by the next.
 
     Attributes:
-        dropped: points that are lost: they went for want of room, or with a record that was damaged or deleted.
-        damaged: records that were found damaged, torn or deleted, and passed over.
+        dropped: points that are lost, for want of room, or in a record that was damaged or deleted.
+        damaged: records that were damaged, torn or deleted, and skipped.
     """
 
     def __init__(
@@ -100,51 +100,51 @@ class Spool:
         """
         with self._lock:
             self._in_flight, problem = None, None
-            for lane in self._writer_dirs():
+            for writer in self._writer_dirs():
                 try:
-                    self._in_flight = lane.next_batch(most)
+                    self._in_flight = writer.next_batch(most)
                 except OSError as error:  # a part that cannot be read does not hold up the others
                     problem = error
                     continue
                 if self._in_flight is not None:
                     return self._in_flight
-                if lane is not self._own:
-                    self._adopted.remove(lane)
-                    lane.close()
+                if writer is not self._own:
+                    self._adopted.remove(writer)
+                    writer.close()
             if problem is not None:
                 raise problem
             return None
 
     def done(self, batch: Batch) -> None:
-        """The points of a batch are in the store, or refused: they will not come again."""
+        """Mark the points of a batch as stored or rejected: they are not returned again."""
         with self._lock:
             self._in_flight = None
-            for lane in self._writer_dirs():
-                if batch.segment in lane.segments:
+            for writer in self._writer_dirs():
+                if batch.segment in writer.segments:
                     self.damaged += batch.damaged
                     self.dropped += batch.lost
-                    lane.done(batch)
+                    writer.done(batch)
 
     def adopt(self) -> int:
-        """Take over what dead processes have left for this store; how many points that is."""
+        """Adopt what dead processes left for this store; return the number of points."""
         with self._lock:
-            mine = {lane.folder for lane in self._writer_dirs()}
-        # Without the lock: to read what was left takes a while, and a training may want to append.
+            mine = {writer.folder for writer in self._writer_dirs()}
+        # Without the lock: reading what was left takes a while, and a training may want to append.
         others = [folder for folder in _list_writer_dirs(self.folder) if folder not in mine]
         adopted = list(filter(None, map(WriterDir.adopt, others)))
         points = 0
         with self._lock:
-            for lane in adopted:
+            for writer in adopted:
                 if self._closed:
-                    lane.close()
+                    writer.close()
                 else:
-                    self._adopted.append(lane)
-                    self.damaged += sum(segment.torn for segment in lane.segments)
-                    points += lane.points
+                    self._adopted.append(writer)
+                    self.damaged += sum(segment.torn for segment in writer.segments)
+                    points += writer.points
         return points
 
     def reject(self, lines: Sequence[tuple[bytes, str]]) -> None:
-        """Keep lines that the store refused, each after a comment that says when and why. Never raises."""
+        """Quarantine lines that the store rejected, each after a comment that says when and why. Never raises."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = b"".join(f"{ABOUT}{now} {' '.join(why.split())}\n".encode() + line + b"\n" for line, why in lines)
         file = self.folder / REJECTED
@@ -157,22 +157,22 @@ class Spool:
 
     @property
     def waiting(self) -> int:
-        """Points that wait here for this process to ship them."""
+        """The number of points that wait for this process to ship them."""
         with self._lock:
-            return sum(lane.points for lane in self._writer_dirs())
+            return sum(writer.points for writer in self._writer_dirs())
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes on disk of what waits here for this process to ship it."""
+        """The bytes on disk that wait for this process to ship them."""
         with self._lock:
-            return sum(segment.size - segment.shipped for lane in self._writer_dirs() for segment in lane.segments)
+            return sum(segment.size - segment.shipped for writer in self._writer_dirs() for segment in writer.segments)
 
     def close(self) -> None:
-        """Let go of everything; what is left is there for the next."""
+        """Close the files; what is left can be adopted by the next process."""
         with self._lock:
             self._closed = True
-            for lane in self._writer_dirs():
-                lane.close()
+            for writer in self._writer_dirs():
+                writer.close()
             self._own, self._adopted = None, []
 
     def _writer_dirs(self) -> list[WriterDir]:
@@ -198,22 +198,22 @@ class Spool:
 
     def _make_room(self) -> None:
         mine = self._writer_dirs()
-        others = set(_list_writer_dirs(self.folder)) - {lane.folder for lane in mine}
-        size = sum(_size(folder) for folder in others) + sum(lane.size for lane in mine)
+        others = set(_list_writer_dirs(self.folder)) - {writer.folder for writer in mine}
+        size = sum(_size(folder) for folder in others) + sum(writer.size for writer in mine)
         flying = None if self._in_flight is None else self._in_flight.segment
-        for lane in mine:
-            for segment in list(lane.segments)[: None if lane is not self._own else -1]:
+        for writer in mine:
+            for segment in list(writer.segments)[: None if writer is not self._own else -1]:
                 if size <= self._max_bytes:
                     return
                 if segment is not flying:
                     size -= segment.size
                     self.dropped += segment.points
-                    lane.remove(segment)
+                    writer.remove(segment)
 
     def _reset_after_fork(self) -> None:
         self._lock = threading.Lock()
-        for lane in self._writer_dirs():
-            lane.forget()
+        for writer in self._writer_dirs():
+            writer.forget()
         self._own, self._adopted, self._in_flight = None, [], None
         self.dropped = self.damaged = 0
 

@@ -40,9 +40,9 @@ log = logging.getLogger("gatewatch")
 class Shipper:
     """The queue of a run and the thread that writes it to a store.
 
-    What the store refuses is put aside, counted and said once; while the store is away the points wait in the spool,
-    which is said once too, and so is its return. In a forked child a thread and a lane of its own begin with the first
-    points that are put there.
+    What the store rejects is quarantined, counted and logged once. While the store is away the points wait in the
+    spool; its absence and its return are logged once. A forked child begins a thread and a folder of its own with the
+    first points that are put there.
 
     Args:
         store: where the points go; one without `write_lines` is given points. Only the thread writes to it.

@@ -1,4 +1,4 @@
-"""One writer's part of the spool: its files on disk, oldest first, and the lock that says that it lives.
+"""The folder of one writer in the spool: its files, oldest first, and the lock that shows that it is alive.
 
 A record is written with one call of the operating system, so that it survives the death of the process.
 """
@@ -18,12 +18,12 @@ LOCK: Final = "lock"
 
 
 class WriterDir:
-    """A folder of segments that one process writes, or that another has taken over from one that died.
+    """A folder of segments that one process writes, or that another adopted from a process that died.
 
     Not for several threads at once: the spool holds a lock of its own.
 
     Args:
-        folder: of the lane.
+        folder: its path.
         lock: the descriptor of its lock file, which is locked.
     """
 
@@ -36,7 +36,7 @@ class WriterDir:
 
     @classmethod
     def create(cls, folder: Path) -> Self:
-        """A new lane. Nobody can take it over before it is locked: until then it has another name.
+        """Make a new folder. No process can adopt it before it is locked: until then it has another name.
 
         Raises:
             OSError: it cannot be made.
@@ -51,19 +51,19 @@ class WriterDir:
 
     @classmethod
     def adopt(cls, folder: Path) -> Self | None:
-        """The lane of a process that is no more, with what it left; None where it lives or the lane is gone."""
+        """Adopt the folder of a process that ended, with what it left; None where it is alive or the folder is gone."""
         try:
             lock = os.open(folder / LOCK, os.O_RDWR)
         except OSError:
             return None
-        lane = cls(folder, lock)
+        writer = cls(folder, lock)
         try:
             if _try_lock(lock) and folder.exists():
-                lane.segments.extend(map(read_segment, sorted(folder.glob(f"*{SUFFIX}"))))
-                return lane
+                writer.segments.extend(map(read_segment, sorted(folder.glob(f"*{SUFFIX}"))))
+                return writer
         except OSError:  # it cannot be read now: another time
             pass
-        lane.forget()
+        writer.forget()
         return None
 
     @property
@@ -77,7 +77,7 @@ class WriterDir:
         return sum(segment.points for segment in self.segments)
 
     def append(self, lines: bytes, points: int, segment_bytes: int) -> bool:
-        """Write a record at the end; whether that began a new segment.
+        """Write a record at the end; return whether that began a new segment.
 
         Raises:
             OSError: nothing was written: the disk is full, the folder is gone.
@@ -106,7 +106,7 @@ class WriterDir:
         return not self.segments or os.fstat(self._write).st_size != self.segments[-1].size
 
     def next_batch(self, most: int) -> Batch | None:
-        """The oldest records, of one segment, up to so many points, but at least one record; None for none.
+        """Return the oldest records of one segment, at most `most` points but at least one; None where none wait.
 
         Raises:
             OSError: they cannot be read now.
@@ -122,7 +122,7 @@ class WriterDir:
         return None
 
     def done(self, batch: Batch) -> None:
-        """A batch of this lane is in the store: it will not be read again, by whoever comes after either."""
+        """Mark a batch as stored: neither this process nor one that adopts the folder reads it again."""
         segment = batch.segment
         segment.pass_over(batch.end)
         if segment.points == 0 and not (segment is self.segments[-1] and self._write >= 0):
@@ -139,7 +139,7 @@ class WriterDir:
             segment.path.unlink()
 
     def close(self) -> None:
-        """Let go: an empty lane is deleted, another may take over what one still holds."""
+        """Close the files: an empty folder is deleted, another process may adopt one that is not."""
         self._end_segment()
         if not self.points:
             for segment in list(self.segments):

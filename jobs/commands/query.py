@@ -117,8 +117,8 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
         return 0
     source = f"query {query.name!r}"
     rows = ask(client, query.text, values, source=source, timeout=arguments.timeout)
-    told = with_explanations(rows, query.words) if query.words else rows
-    return _print(arguments, in_order(told, query.columns), source, values)
+    explained = with_explanations(rows, query.words) if query.words else rows
+    return _print(arguments, in_order(explained, query.columns), source, values)
 
 
 def _own(arguments: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ class ThreadExecutor(BaseExecutor):  # type: ignore[misc]  # APScheduler ships w
     The threads are daemons: one that hangs in a call keeps no process alive.
 
     Args:
-        begun: told the job before each turn.
+        begun: called with the job before each turn.
     """
 
     def __init__(self, begun: Callable[[str], None]) -> None:
@@ -66,7 +66,7 @@ class DaskExecutor(ThreadExecutor):
     Jobs are functions of a module that the workers can import, their arguments can be pickled.
 
     Args:
-        begun: told the job before each turn.
+        begun: called with the job before each turn.
         address: of the scheduler, `host:port`; None: a cluster of this machine, in processes of one thread each.
         workers: how many, where the cluster is this machine's.
 

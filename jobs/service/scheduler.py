@@ -32,7 +32,7 @@ DRAIN_SECONDS: Final = 20.0
 """How long what is going on may take to end, once it is asked to."""
 STUCK_INTERVALS: Final = 4
 STUCK_SECONDS: Final = 60.0
-"""A turn that has not come further for so many intervals, and so long, is told of."""
+"""A turn without progress for this many intervals, and this many seconds, is logged."""
 _LOOK_SECONDS: Final = 0.2
 _HEARD: Final = EVENT_JOB_EXECUTED | EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES
 
@@ -109,7 +109,7 @@ class Service:
         add = partial(scheduler.add_job, trigger="interval", next_run_time=now, seconds=interval)
         for job, shard in self._shards.items():
             arguments = (self._destination, shard, str(self._folder), self._settings.captures_per_pass)
-            # What goes to another process can be pickled; this process is told how far it has come.
+            # What goes to another process must be picklable; progress is reported in this process.
             progress = {} if isinstance(self._scorer, DaskExecutor) else {"progress": partial(self._progress, job)}
             add(score, args=arguments, kwargs=progress, id=job, executor="score")
         if self._evaluate is not None:

@@ -133,7 +133,7 @@ class Server:
         return dict(found)
 
     def make_token(self, org: str, name: str, permissions: Permissions) -> str:
-        """Make a token; it is told this once."""
+        """Make a token and return it; the server does not show it again."""
         allowed = [
             {"action": action, "resource": {"type": "buckets", "id": bucket, "orgID": org}}
             for action, bucket in sorted(permissions)

@@ -173,9 +173,9 @@ def test_damage_anywhere_is_never_fatal_and_what_comes_out_is_what_went_in(tmp_p
 def test_rubbish_in_place_of_a_segment_is_passed_over(tmp_path, content):
     dead = open_spool(tmp_path)
     put(dead, 1)
-    lane = segments(tmp_path)[0].parent
+    folder = segments(tmp_path)[0].parent
     after_a_kill(dead)
-    (lane / f"00000000{SUFFIX}").write_bytes(content)
+    (folder / f"00000000{SUFFIX}").write_bytes(content)
     heir = open_spool(tmp_path)
     heir.adopt()
     assert take(heir) == [1]
@@ -224,8 +224,8 @@ def test_a_folder_that_is_cleared_under_it_is_made_again(tmp_path):
     put(spool, 1)
     for file in tmp_path.glob("*/*/*"):
         file.unlink()
-    for lane in tmp_path.glob("*/[0-9]*"):
-        lane.rmdir()
+    for folder in tmp_path.glob("*/[0-9]*"):
+        folder.rmdir()
     put(spool, 2)
     assert take(spool) == [2]
 
@@ -323,7 +323,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
         open_spool(tmp_path / "file").check()
 
 
-def test_an_empty_queue_leaves_no_lane_behind(tmp_path):
+def test_an_empty_queue_leaves_no_folder_behind(tmp_path):
     spool = open_spool(tmp_path)
     spool.check()
     put(spool, 1)
