@@ -1,4 +1,4 @@
-"""`StateAnalyzer`: for those who have gradients, activations or weights in hand, of whatever framework."""
+"""`StateAnalyzer`: statistics of gradients, activations or weights in hand, from any framework."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ MEMORY_BYTES: Final = 64 * 2**20
 FIRST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 30.0
 SLOW_WAIT: Final = 60.0
-"""Between tries where somebody has to mend something first: a token, a bucket, an address."""
+"""Seconds between tries where a person has to mend something first: a token, a bucket, an address."""
 LONGEST_RETRY_AFTER: Final = 600.0
 _UNKNOWN_TRIES: Final = 5
-"""So often a batch is tried whose failure is none that a store should give; then it is put aside."""
+"""Attempts for a batch that fails with an unexpected exception, before it is quarantined."""
 
 log = logging.getLogger("gatewatch")
 
@@ -252,7 +252,7 @@ class Shipper:
         """Write what waits; None where nothing is left, or the seconds to wait before the next try."""
         while not self._closed:
             with self._changed:
-                self._hurry.clear()  # before the write: who flushes or closes during it does not wait for the pause
+                self._hurry.clear()  # before the write: a flush or close during it does not wait for the pause
                 self._fresh = False
                 self._writing = True
             try:

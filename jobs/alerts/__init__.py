@@ -1,4 +1,4 @@
-"""Mail for those who run without Grafana: rules over the points, what they found, and mails about it."""
+"""Alerting: rules over the points, their evaluation, and mail for runs without Grafana."""
 
 from gatewatch.jobs.alerts.alert_job import Outcome, evaluate
 from gatewatch.jobs.alerts.alert_manager import AlertManager, Exceeded, send_test

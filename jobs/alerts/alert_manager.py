@@ -125,10 +125,10 @@ class AlertManager:
 
 
 def send_test(settings: Settings, now: Callable[[], int] = time.time_ns) -> None:
-    """Send a mail that says that mails arrive to those who are to get the alerts.
+    """Send a test mail to the recipients of the alerts.
 
     Raises:
-        ConfigError: nobody is to get them, or no server is named.
+        ConfigError: there are no recipients, or no server is named.
         GatewatchError: the server is away or refuses the mail; names host and port, what happened and the remedy.
     """
     if not settings.mail.to:

@@ -57,7 +57,7 @@ class Turn:
 
 @contextmanager
 def opened(destination: Mapping[str, str]) -> Iterator[Store]:
-    """The store, which is there already: one that is a file is made by who writes captures, and by no job.
+    """Open the store, which must exist: a store that is a file is made by a collector, never by a job.
 
     Raises:
         ConfigError: it cannot be opened.

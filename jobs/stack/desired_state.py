@@ -28,7 +28,7 @@ class DesiredState:
 
     Attributes:
         url: where it is.
-        user, password: who owns it, made at its first start.
+        user, password: the owner's, who is made at the first start.
         org: the organisation.
         bucket: that points are written to.
         retention_s: seconds that it keeps them; 0: for ever.

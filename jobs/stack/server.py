@@ -1,4 +1,4 @@
-"""InfluxDB's API for what a set-up does: an owner who signs in, and JSON."""
+"""InfluxDB's API for the set-up: signing in as the owner, and JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Server:
         return bool(answer["allowed"])
 
     def onboard(self) -> None:
-        """Make the owner, the organisation and the bucket, as only the first may who comes."""
+        """Make the owner, the organisation and the bucket; the server allows that once."""
         desired = self._desired
         names = {"username": desired.user, "password": desired.password, "org": desired.org, "bucket": desired.bucket}
         # The token of the answer may do everything. Nobody needs it: it is not kept.

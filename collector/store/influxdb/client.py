@@ -45,7 +45,7 @@ class Client:
         org: name of the organisation.
         bucket: name of the bucket that is read and written.
         token: secret of an authorization; empty for none.
-        user, password: who signs in, where there is no token.
+        user, password: used to sign in where there is no token.
         timeout: seconds that any request may take; None: the constants of this module.
         names: what errors call the settings.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class InfluxHistory:
-    """What the bucket holds at each moment: a server keeps no past state for who reads long.
+    """Read what the bucket holds at each moment: a server keeps no snapshot for a long read.
 
     A field that has floats in some shards and integers in others comes as floats, as InfluxDB gives it.
 
@@ -28,7 +28,7 @@ class InfluxHistory:
 
     def measurements(self) -> list[str]:
         """See `History.measurements`."""
-        # SHOW MEASUREMENTS gives none, and no error, to who may not read.
+        # SHOW MEASUREMENTS gives none, and no error, for a token that may not read.
         return list(dict.fromkeys(part["name"] for part in self._query("SHOW FIELD KEYS", None)))
 
     def runs(self, measurement: str) -> list[str]:

@@ -30,7 +30,7 @@ _SERIES: Final = "SELECT id, tags FROM series WHERE measurement = ? AND run = ? 
 
 
 class SqliteHistory:
-    """What the file held when it was first asked, over a connection of its own: who writes meanwhile is not waited for
+    """Read a snapshot of the file over a connection of its own: writers do not wait for it, nor it for them
     and not seen.
 
     Args:
