@@ -30,8 +30,8 @@ _SERIES: Final = "SELECT id, tags FROM series WHERE measurement = ? AND run = ? 
 
 
 class SqliteHistory:
-    """Read a snapshot of the file over a connection of its own: writers do not wait for it, nor it for them
-    and not seen.
+    """Read a snapshot of the file over a connection of its own: writers do not wait for it, and what they write
+    meanwhile is not in it.
 
     Args:
         path: the file, from the root; where there is none it holds nothing, and none is made.
