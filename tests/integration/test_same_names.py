@@ -252,9 +252,9 @@ def test_the_queries_about_single_runs_do_answer(buckets, influxd):
 
 
 def shown(asked):
-    """What a query gave, without the user's tags, as what can be compared."""
+    """What a query gave, without the user's tags, as what can be compared: InfluxDB gives columns in any order."""
     return sorted(
-        repr([(field.name, field.kind, [*field.values]) for field in frame.fields if field.name not in UNSHOWN])
+        repr(sorted((field.name, field.kind, [*field.values]) for field in frame.fields if field.name not in UNSHOWN))
         for frame in asked.frames
     )
 
