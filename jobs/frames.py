@@ -21,3 +21,8 @@ def numbers(frame: pd.DataFrame, field: str) -> NDArray[np.float64]:
     if field not in frame or frame[field].dtype == object:
         return np.full(len(frame), np.nan)
     return np.asarray(frame[field].to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+
+
+def not_finite(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Return how many values of each point were NaN or infinite, shape (points,); 0 where it does not say."""
+    return np.nan_to_num(numbers(frame, "nan_count")) + np.nan_to_num(numbers(frame, "inf_count"))

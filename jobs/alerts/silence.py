@@ -15,7 +15,7 @@ import numpy as np
 from gatewatch.collector.schema import HEARTBEAT_SECONDS
 from gatewatch.jobs.alerts.series_state import Silence
 from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
-from gatewatch.jobs.frames import numbers, times
+from gatewatch.jobs.frames import not_finite, numbers, times
 from gatewatch.jobs.scoring.residuals import WARM_UP
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def hear_health(phase: Phase, health: pd.DataFrame, now: int) -> None:
 
 def hear_captures(phase: Phase, stats: pd.DataFrame) -> None:
     """Take in points of `gate_stats`."""
-    finite = np.nan_to_num(numbers(stats, "nan_count")) + np.nan_to_num(numbers(stats, "inf_count")) == 0
+    finite = not_finite(stats) == 0
     captures = np.unique(times(stats)[finite])
     new = captures if phase.newest is None else captures[captures > phase.newest]
     if new.size:

@@ -10,7 +10,7 @@ import numpy as np
 from gatewatch.collector.store.columns import field_columns, tag_columns
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.series_state import Values
-from gatewatch.jobs.frames import numbers, times
+from gatewatch.jobs.frames import not_finite, numbers, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def series_values(rule: Rule, series: Sequence[Series], units: Mapping[str, int]
         return
     for tags, part in concerned:
         if rule.measure == "not_finite":
-            value = np.nan_to_num(numbers(part, "nan_count")) + np.nan_to_num(numbers(part, "inf_count"))
+            value = not_finite(part)
         elif rule.measure == "share_of_units":
             value = numbers(part, rule.field) / (units_of(tags.get("layer", ""), units) or np.nan)
         else:

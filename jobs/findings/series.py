@@ -11,7 +11,7 @@ import numpy as np
 
 from gatewatch.collector.cells import CELLS, GATES
 from gatewatch.collector.schema import PHASES, clean_name
-from gatewatch.jobs.frames import numbers
+from gatewatch.jobs.frames import not_finite, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +111,7 @@ def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 def first_broken(frame: pd.DataFrame) -> int | None:
     """Return the index of the first point that counts NaN or infinite values; None where none does."""
-    broken = np.nan_to_num(numbers(frame, "nan_count")) + np.nan_to_num(numbers(frame, "inf_count")) > 0
+    broken = not_finite(frame) > 0
     return int(np.argmax(broken)) if broken.any() else None
 
 
