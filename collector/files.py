@@ -20,14 +20,13 @@ def replace_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Ite
     Args:
         path: the file; its folder must exist.
         mode: permissions of the new file, less the process's umask.
-        durable: whether the file must survive a failure of the machine. One of the process takes nothing either way.
+        durable: whether the file must survive a failure of the machine; it survives the end of the process in any case.
 
     Raises:
         OSError: the file cannot be written.
     """
-    temporary = path.with_name(
-        f".{secrets.token_hex(8)}.tmp"
-    )  # a short name: that of the file may be as long as can be
+    # A short name of its own: the file's name may have the greatest length that there is.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
