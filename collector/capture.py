@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from gatewatch.collector.cells import CELLS, Cells, gate_scale
-from gatewatch.collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point, clean_name
+from gatewatch.collector.names import clean_name
+from gatewatch.collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point
 from gatewatch.collector.statistics import (
     STATISTICS,
     Array,

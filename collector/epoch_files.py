@@ -16,7 +16,7 @@ import numpy as np
 from gatewatch.collector.capture import Gates
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import check_writable, replace_file
-from gatewatch.collector.schema import clean_name, path_name
+from gatewatch.collector.names import clean_name, path_name
 
 # Activations are noise to a compressor: the fastest level gives nearly the size of the slowest, in a fifth of the time.
 _LEVEL = 1

@@ -19,20 +19,12 @@ from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.names import check_phase, check_run, check_tags
 from gatewatch.collector.run_metadata import new_run, versions
 from gatewatch.collector.runtime.error_guard import ErrorGuard
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.runtime.shutdown import register, unregister
-from gatewatch.collector.schema import (
-    COLLECTOR_HEALTH,
-    HEARTBEAT_SECONDS,
-    RUNS,
-    FieldValue,
-    Point,
-    check_phase,
-    check_run,
-    check_tags,
-)
+from gatewatch.collector.schema import COLLECTOR_HEALTH, HEARTBEAT_SECONDS, RUNS, FieldValue, Point
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.statistics import STATISTICS, Statistic

@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.schema import LAYER_UPDATES, FieldValue, Point, clean_name
+from gatewatch.collector.names import clean_name
+from gatewatch.collector.schema import LAYER_UPDATES, FieldValue, Point
 
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Sequence[Array]

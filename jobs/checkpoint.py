@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from gatewatch.collector.files import replace_file
-from gatewatch.collector.schema import path_name
+from gatewatch.collector.names import path_name
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Model
 from gatewatch.jobs.scoring.residuals import RollingState

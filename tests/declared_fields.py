@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 
 import pytest
 
-from gatewatch.collector.schema import SCHEMA, Field, Point, undeclared
+from gatewatch.collector.schema import SCHEMA, Field, Point
 
 COPIERS = ("gatewatch.collector.store.", "gatewatch.collector.line_protocol.", "gatewatch.jobs.copying.")
 """Modules that read points back, whoever wrote them."""
@@ -48,3 +49,22 @@ def take_problems() -> list[str]:
     problems = list(dict.fromkeys(_problems))
     _problems.clear()
     return problems
+
+
+def undeclared(point: Point, schema: Mapping[str, tuple[Field, ...]] = SCHEMA) -> str | None:
+    """Return a message about the first field of a point that is undeclared or of another type, or None.
+
+    Args:
+        point: that a part of Gatewatch has made.
+        schema: measurement → its fields.
+    """
+    rows = schema.get(point.measurement)
+    if rows is None:
+        return f"no row declares the measurement {point.measurement!r}"
+    for name, value in point.fields.items():
+        row = next((row for row in rows if fnmatchcase(name, row.name)), None)
+        if row is None:
+            return f"no row of {point.measurement} declares the field {name!r}"
+        if type(value) is not row.type:
+            return f"{point.measurement}.{name} is declared as {row.type.__name__}, not as {type(value).__name__}"
+    return None

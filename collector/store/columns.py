@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.schema import OWN_TAGS
+from gatewatch.collector.names import OWN_TAGS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -8,7 +8,8 @@ from grafana_foundation_sdk.builders.dashboard import QueryVariable
 from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
 
 from gatewatch.collector.cells import CELLS, GATES, MEMORY_GATES
-from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, OWN_TAGS, RUNS
+from gatewatch.collector.names import OWN_TAGS
+from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS
 from grafana.source.flux import DATASOURCE, chosen, flux, keep, pattern, pipe, points, text, values
 from grafana.source.queries import CONSENSUS
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from gatewatch.collector.schema import path_name
+from gatewatch.collector.names import path_name
 from gatewatch.jobs.alerts.files import load, write_whole
 from gatewatch.jobs.alerts.lifecycle import AlertState, Event
 from gatewatch.jobs.alerts.series_state import SeriesState

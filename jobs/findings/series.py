@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from gatewatch.collector.cells import CELLS, GATES
-from gatewatch.collector.schema import PHASES, clean_name
+from gatewatch.collector.names import PHASES, clean_name
 from gatewatch.jobs.frames import not_finite, numbers
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gatewatch.collector.cells import CELLS
-from gatewatch.collector.schema import PHASES, clean_name, path_name
+from gatewatch.collector.names import PHASES, clean_name, path_name
 from gatewatch.jobs.report.panels import batch_mean, thin
 from gatewatch.jobs.text import join_words
 

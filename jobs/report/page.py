@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import replace_file
-from gatewatch.collector.schema import path_name
+from gatewatch.collector.names import path_name
 from gatewatch.jobs.report.content import content
 from gatewatch.jobs.report.html import render
 

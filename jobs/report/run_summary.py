@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from gatewatch.collector.schema import OWN_TAGS
+from gatewatch.collector.names import OWN_TAGS
 from gatewatch.collector.store.columns import tag_columns
 from gatewatch.jobs.findings.run_state import life
 from gatewatch.jobs.findings.series import Row

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, PHASES
+from gatewatch.collector.names import PHASES
+from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
 from gatewatch.collector.store.columns import field_columns, tag_columns
 from gatewatch.jobs.frames import numbers, times
 

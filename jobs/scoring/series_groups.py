@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gatewatch.collector.schema import GATE_STATS, PHASES
+from gatewatch.collector.names import PHASES
+from gatewatch.collector.schema import GATE_STATS
 from gatewatch.collector.store import Store
 from gatewatch.jobs.scoring.captures import Pair
 

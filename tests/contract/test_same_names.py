@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from gatewatch.collector.line_protocol import encode
-from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, OWN_TAGS, Point
+from gatewatch.collector.names import OWN_TAGS
+from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS, Point
 from gatewatch.collector.store.columns import field_columns, tag_columns
 
 if TYPE_CHECKING:

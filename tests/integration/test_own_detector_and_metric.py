@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gatewatch import open_store
-from gatewatch.collector.schema import GATE_DERIVED
-from gatewatch.collector.schema.measurements import Field
+from gatewatch.collector.schema import GATE_DERIVED, Field
 from gatewatch.jobs.checkpoint import load
 from gatewatch.jobs.findings.explanations import in_words
 from gatewatch.jobs.report.page import write_report

@@ -13,7 +13,8 @@ import pytest
 
 from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import Point, path_name
+from gatewatch.collector.names import path_name
+from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.report.page import write_report
 from tests.integration.conftest import Visit

@@ -12,6 +12,7 @@ from pandas.testing import assert_frame_equal
 
 from gatewatch import open_store
 from gatewatch.collector.config import Settings
+from gatewatch.collector.names import check_tags
 from gatewatch.collector.schema import (
     ALERT_EVENTS,
     GATE_DERIVED,
@@ -21,7 +22,6 @@ from gatewatch.collector.schema import (
     RUNS,
     TRAIN_METRICS,
     Point,
-    check_tags,
 )
 from gatewatch.collector.store.columns import TAG
 from gatewatch.jobs.alerts.reader import Reader

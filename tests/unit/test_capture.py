@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
 from gatewatch.collector.cells import gate_scale
-from gatewatch.collector.schema import GATE_STATS, GATE_STATS_FIELDS, clean_name, point_problem
+from gatewatch.collector.names import clean_name
+from gatewatch.collector.schema import GATE_STATS, GATE_STATS_FIELDS, point_problem
 from gatewatch.collector.statistics import gate_statistics, time_profile, unit_profile
 
 pytestmark = pytest.mark.filterwarnings("error")

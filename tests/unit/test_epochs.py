@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gatewatch.collector.epoch_files import epoch_owner, save_epoch, save_seconds
-from gatewatch.collector.schema import clean_name
+from gatewatch.collector.names import clean_name
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewatch.collector.schema import name_problem
+from gatewatch.collector.names import name_problem
 from grafana.emulator.interpolate import (
     ALL,
     Moment,

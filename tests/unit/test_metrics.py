@@ -14,8 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from gatewatch.collector.schema import GATE_DERIVED
-from gatewatch.collector.schema.measurements import SCHEMA
+from gatewatch.collector.schema import GATE_DERIVED, SCHEMA
 from gatewatch.jobs.scoring.metrics import METRICS, gates, learning, units
 from gatewatch.jobs.scoring.metrics.gates import (
     DRIFT_CAPTURES,

@@ -11,21 +11,18 @@ from hypothesis import strategies as st
 
 from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import (
+from gatewatch.collector.names import (
     MAX_USER_TAGS,
     RESERVED_NAMES,
-    FieldValue,
-    Point,
     check_phase,
     check_run,
     check_tags,
     clean_name,
-    hourly_fields,
     name_problem,
     path_name,
-    point_problem,
-    undeclared,
 )
+from gatewatch.collector.schema import FieldValue, Point, hourly_fields, point_problem
+from tests.declared_fields import undeclared
 
 text = st.text() | st.text(st.characters())
 

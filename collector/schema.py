@@ -1,17 +1,17 @@
-"""Every measurement and every field, once: its type, its unit, and how it is downsampled to an hour.
+"""What a point may be: every measurement and every field, once, with its type, its unit and its hourly aggregate.
 
 A point that any part of Gatewatch makes has only fields that a row here declares: the tests hold every writer to it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Final, Literal
 
-from gatewatch.collector.schema.point import Point
+from gatewatch.collector.names import RESERVED_NAMES, backslash_problem, name_problem
 
 GATE_STATS: Final = "gate_stats"
 GATE_UNITS: Final = "gate_units"
@@ -32,6 +32,29 @@ HISTOGRAM_BINS: Final = 20
 HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))
 MAX_PROFILE: Final = 64
 """The most fields of `gate_units` (units or groups of units) and of `gate_time` (positions or bins of them)."""
+
+MAX_TEXT_BYTES: Final = 2**20
+"""The longest text that InfluxDB takes as a field."""
+
+FieldValue = float | int | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One row of the store. Measurement, tags and time identify it.
+
+    Attributes:
+        measurement: one of the names above.
+        tags: tag name → value. An empty value is no tag.
+        fields: field name → value, at least one. Python's own types only: a numpy scalar is converted first.
+        time: nanoseconds since the Unix epoch.
+    """
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Mapping[str, FieldValue]
+    time: int
+
 
 Hourly = Literal["mean", "max", "last"]
 
@@ -140,25 +163,44 @@ GATE_STATS_FIELDS: Final = tuple(field.name for field in SCHEMA[GATE_STATS])
 LAYER_UPDATES_FIELDS: Final = tuple(field.name for field in SCHEMA[LAYER_UPDATES])
 
 
-def undeclared(point: Point, schema: Mapping[str, tuple[Field, ...]] = SCHEMA) -> str | None:
-    """Return a message about the first field of a point that is undeclared or of another type, or None.
+def hourly_fields(how: Hourly) -> list[str]:
+    """Return the names of the fields of which the hourly aggregates keep the mean, the largest or the last value."""
+    return list(dict.fromkeys(row.name for rows in SCHEMA.values() for row in rows if row.hourly == how))
 
-    Args:
-        point: that a part of Gatewatch has made.
-        schema: measurement → its fields.
-    """
-    rows = schema.get(point.measurement)
-    if rows is None:
-        return f"no row declares the measurement {point.measurement!r}"
-    for name, value in point.fields.items():
-        row = next((row for row in rows if fnmatchcase(name, row.name)), None)
-        if row is None:
-            return f"no row of {point.measurement} declares the field {name!r}"
-        if type(value) is not row.type:
-            return f"{point.measurement}.{name} is declared as {row.type.__name__}, not as {type(value).__name__}"
+
+def point_problem(point: Point) -> str | None:
+    """Why no store can hold a point as it is; None where every store can."""
+    if problem := name_problem(point.measurement) or backslash_problem(point.measurement):
+        return f"measurement {point.measurement!r} {problem}"
+    if point.measurement.startswith("#"):
+        return f"measurement {point.measurement!r} must not start with #, which InfluxDB takes for a comment"
+    for key, text in point.tags.items():
+        if text != "" and (problem := _key_problem(key) or name_problem(text)):
+            return f"{point.measurement}: tag {key!r}={text!r} {problem}"
+    if not point.fields:
+        return f"{point.measurement}: a point needs at least one field"
+    for key, value in point.fields.items():
+        if problem := _key_problem(key) or backslash_problem(key) or _value_problem(value):
+            return f"{point.measurement}: field {key!r} {problem}"
+    if not -(2**63) + 2 <= point.time < 2**63 - 1:
+        return f"{point.measurement}: time {point.time} is beyond nanoseconds in 64 bits"
     return None
 
 
-def hourly_fields(how: Hourly, schema: Mapping[str, tuple[Field, ...]] = SCHEMA) -> list[str]:
-    """Return the names of the fields of which the hourly aggregates keep the mean, the largest or the last value."""
-    return list(dict.fromkeys(row.name for rows in schema.values() for row in rows if row.hourly == how))
+def _key_problem(key: str) -> str | None:
+    return "is a name that InfluxDB keeps for itself" if key in RESERVED_NAMES else name_problem(key)
+
+
+def _value_problem(value: object) -> str | None:
+    if isinstance(value, float):
+        finite = math.isfinite(value)
+        return None if finite else f"is {value}; count it in nan_count or inf_count instead"
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else f"is {value}, beyond 64 bits"
+    if not isinstance(value, str):
+        return f"is of type {type(value).__name__}; use float, int, bool or str"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "has a lone surrogate, which is no text"
+    return None if size <= MAX_TEXT_BYTES else f"is text of {size} bytes, at most {MAX_TEXT_BYTES} can be stored"
