@@ -67,7 +67,7 @@ def rules_file(panel_id: PanelId, rules: Sequence[Rule] = BUILT_IN) -> dict[str,
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for rule in rules:
-        if rule.evaluated_by != "jobs":
+        if rule.grafana is not None:
             groups.setdefault(_group(rule), []).append(grafana_rule(rule, panel_id))
     return {
         "apiVersion": 1,
@@ -82,36 +82,36 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
     """Return one rule as a provisioning file has it.
 
     Args:
-        rule: its declaration; must name a panel.
+        rule: its declaration; must say how Grafana shows it.
         panel_id: gives the number of a panel of a dashboard, by its title.
 
     Raises:
-        ValueError: the rule names no panel.
+        ValueError: the rule is for the jobs alone.
     """
-    if rule.panel is None:
-        raise ValueError(f"the rule {rule.name} names no panel; give it one, or evaluated_by='jobs'")
-    dashboard, title = f"gatewatch-{rule.panel[0]}", rule.panel[1]
+    if rule.grafana is None:
+        raise ValueError(f"the rule {rule.name} is for the jobs alone; say with grafana= how Grafana shows it")
+    dashboard = f"gatewatch-{rule.grafana.dashboard}"
     query = alerting.Query("A").datasource_uid(DATASOURCE_UID)
     built = (
         alerting.Rule(rule.name)
         .uid(f"gatewatch-{rule.name.replace('_', '-')}")
         .condition("C")
-        .with_query(query.relative_time_range(RelativeTimeRange(from_val=rule.lookback_seconds, to=0)))
+        .with_query(query.relative_time_range(RelativeTimeRange(from_val=rule.grafana.lookback_seconds, to=0)))
         .with_query(_expression("B", expr.TypeReduce().expression("A").reducer("last")))
         .with_query(_expression("C", expr.TypeThreshold().expression("B").conditions([_condition(rule)])))
-        .for_val(_duration(rule.wait_seconds))
-        .no_data_state("Alerting" if rule.measure == "write_silence" else "OK")
-        .exec_err_state("Alerting" if rule.measure == "store_silence" else "Error")
+        .for_val(_duration(rule.grafana.wait_seconds))
+        .no_data_state("Alerting" if rule.quantity.measure == "write_silence" else "OK")
+        .exec_err_state("Alerting" if rule.quantity.measure == "store_silence" else "Error")
         .labels({"service": SERVICE, "severity": rule.severity})
         .annotations(
             {
-                "summary": f"{_subject(rule.series)}{rule.summary}"
-                f"{{{{ with $values.B }}}}; {rule.quantity} {_SHOWN[rule.unit]}{{{{ end }}}}",
+                "summary": f"{_subject(rule.quantity.series)}{rule.summary}"
+                f"{{{{ with $values.B }}}}; {rule.quantity.text} {_SHOWN[rule.quantity.unit]}{{{{ end }}}}",
                 "description": f"Alerts {_when(rule)}. {rule.remedy}",
                 # No slash before it: pages of Grafana know where they lie, and mails put the rest in front.
                 "runbook_url": f"d/{RUNBOOK}?viewPanel={panel_id(RUNBOOK, rule.name)}",
                 "__dashboardUid__": dashboard,
-                "__panelId__": str(panel_id(dashboard, title)),
+                "__panelId__": str(panel_id(dashboard, rule.grafana.panel)),
             }
         )
     )
@@ -119,7 +119,7 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
     content["data"][0]["model"] = {
         "refId": "A",
         "datasource": {"type": DATASOURCE_TYPE, "uid": DATASOURCE_UID},
-        "query": MEASURES[rule.measure](rule),
+        "query": MEASURES[rule.quantity.measure](rule),
         "intervalMs": 1000,
         "maxDataPoints": MOST_POINTS,
     }
@@ -129,27 +129,27 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
 def _group(rule: Rule) -> str:
     if rule not in SERVICE_RULES:
         return "network"
-    return "runs" if "run" in rule.series else "jobs"
+    return "runs" if "run" in rule.quantity.series else "jobs"
 
 
 def _condition(rule: Rule) -> expr.ExprTypeThresholdConditions:
     """The threshold alone: how far a value must come back, and for how many captures, is counted in Flux."""
-    kind, threshold = ("gt", rule.above) if rule.above is not None else ("lt", rule.below or 0.0)
-    evaluator = expr.ExprTypeThresholdConditionsEvaluator().type(kind).params([threshold])  # type: ignore[arg-type]
+    kind = "gt" if rule.condition.is_upper else "lt"
+    evaluator = expr.ExprTypeThresholdConditionsEvaluator().type(kind).params([rule.condition.threshold()])  # type: ignore[arg-type]
     return expr.ExprTypeThresholdConditions().evaluator(evaluator)
 
 
 def _when(rule: Rule) -> str:
-    side, threshold = ("above", rule.above) if rule.above is not None else ("below", rule.below)
-    unit = f" {rule.unit}" if rule.unit in ("s", "B") else ""
+    condition, side = rule.condition, "above" if rule.condition.is_upper else "below"
+    unit = f" {rule.quantity.unit}" if rule.quantity.unit in ("s", "B") else ""
     points = "reports" if rule in SERVICE_RULES else "captures"
-    if rule.within == 1:
+    if condition.within == 1:
         count = ""
-    elif rule.for_captures == rule.within:
-        count = f" in {rule.within} {points} in a row"
+    elif condition.for_captures == condition.within:
+        count = f" in {condition.within} {points} in a row"
     else:
-        count = f" in {rule.for_captures} of the last {rule.within} {points}"
-    return f"{side} {number(threshold)}{unit}{count}"
+        count = f" in {condition.for_captures} of the last {condition.within} {points}"
+    return f"{side} {number(condition.threshold())}{unit}{count}"
 
 
 def _subject(labels: Sequence[str]) -> str:

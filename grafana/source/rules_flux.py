@@ -48,8 +48,8 @@ class Counter:
 
 def field_of(rule: Rule, *fields: str, start: str = START) -> str:
     """Return the points that a rule reads; `fields` in place of the rule's own."""
-    conditions = [one_of(tag, *values) for tag, values in rule.where.items()]
-    return points(rule.measurement, fields or (rule.field,), *conditions, start=start)
+    conditions = [one_of(tag, *values) for tag, values in rule.quantity.where.items()]
+    return points(rule.quantity.measurement, fields or (rule.quantity.field,), *conditions, start=start)
 
 
 def ago(seconds: int) -> str:
@@ -67,7 +67,7 @@ def by(labels: Sequence[str]) -> str:
 def captures(rule: Rule, *fields: str, most: int = MOST_CAPTURES) -> str:
     """Return one row a capture, newest first: the largest of its values, where it has several."""
     return f"""{field_of(rule, *fields)}
-  |> toFloat(){by(rule.series)}
+  |> toFloat(){by(rule.quantity.series)}
   |> sort(columns: ["_time", "_value"], desc: true)
   |> unique(column: "_time")
   |> limit(n: {most})"""
@@ -115,11 +115,11 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
         )
     else:
         first, position = "0", "a.position + 1"
-    worse = "value > a.worst" if rule.above is not None else "value < a.worst"
-    newest = [f"newest{k}" for k in range(1, rule.for_captures + 1)]
+    worse = "value > a.worst" if rule.condition.is_upper else "value < a.worst"
+    newest = [f"newest{k}" for k in range(1, rule.condition.for_captures + 1)]
     fields = {
         "captures": ("0", "a.captures + (if known then 1 else 0)"),
-        "inside": (literal(not rule.after_inside), "inside"),
+        "inside": (literal(not rule.condition.after_inside), "inside"),
         "position": (first, "if counts then position else a.position"),
         "calm": ("0", "if counts then calm else a.calm"),
         "firing": ("false", "if counts then firing else a.firing"),
@@ -131,7 +131,7 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
         fields[name] = (_NEVER, f"if counts and beyond then {before} else a.{name}")
     fields |= counter.fields
     oldest = fields[newest[-1]][1]
-    recent = f" or int(v: r.at) > int(v: {NOW}) - {SEEN_SECONDS}000000000" if not rule.lasting else ""
+    recent = f" or int(v: r.at) > int(v: {NOW}) - {SEEN_SECONDS}000000000" if not rule.condition.lasting else ""
     return f"""{rows}
   |> sort(columns: ["_time"])
   |> reduce(
@@ -145,22 +145,22 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
       ill = {_past(rule, "value", _recovery(rule))}
       inside = a.inside or (known and not beyond)
       counts = known and inside
-      lasts = a.firing and a.calm + position - a.position - 1 < {rule.within}
+      lasts = a.firing and a.calm + position - a.position - 1 < {rule.condition.within}
       calm = if ill then 0 else a.calm + position - a.position
-      fires = beyond and position - ({oldest}) < {rule.within}
-      firing = fires or (lasts and calm < {rule.within})
+      fires = beyond and position - ({oldest}) < {rule.condition.within}
+      firing = fires or (lasts and calm < {rule.condition.within})
 
       return {{
 {"".join(f"        {name}: {following},{chr(10)}" for name, (_, following) in fields.items())}      }}
     }},
   )
-  |> filter(fn: (r) => r.captures > {int(rule.after_inside)})\
+  |> filter(fn: (r) => r.captures > {int(rule.condition.after_inside)})\
 {compared(rule, f"if r.firing{recent} then r.worst else {_within(rule, 'r.value')}")}"""
 
 
 def _with_inside(rule: Rule, rows: str) -> str:
     """Add the first capture within the thresholds, which may lie further back, where the rule asks for one."""
-    if not rule.after_inside:
+    if not rule.condition.after_inside:
         return rows
     inside = f"not {_past(rule, 'r._value', _threshold(rule))}"
     return f"""union(tables: [
@@ -168,12 +168,12 @@ def _with_inside(rule: Rule, rows: str) -> str:
   {field_of(rule, start=ago(INSIDE_SECONDS))}
   |> filter(fn: (r) => {inside})
   |> first()
-  |> toFloat(){by(rule.series)}
+  |> toFloat(){by(rule.quantity.series)}
   |> sort(columns: ["_time"])
   |> limit(n: 1)
   |> map(fn: (r) => ({{r with rank: {MOST_CAPTURES + 1}}})),
 ])
-  |> group(columns: {texts(rule.series)})"""
+  |> group(columns: {texts(rule.quantity.series)})"""
 
 
 INSIDE_SECONDS: Final = 6 * 3600
@@ -181,15 +181,15 @@ INSIDE_SECONDS: Final = 6 * 3600
 
 
 def _threshold(rule: Rule) -> float:
-    return rule.above if rule.above is not None else rule.below or 0.0
+    return rule.condition.threshold()
 
 
 def _recovery(rule: Rule) -> float:
-    return _threshold(rule) if rule.recovery is None else rule.recovery
+    return _threshold(rule) if rule.condition.recovery is None else rule.condition.recovery
 
 
 def _past(rule: Rule, value: str, threshold: float) -> str:
-    return f"({value} {'>' if rule.above is not None else '<'} {literal(threshold)})"
+    return f"({value} {'>' if rule.condition.is_upper else '<'} {literal(threshold)})"
 
 
 def _within(rule: Rule, value: str) -> str:
@@ -224,6 +224,6 @@ def compared(rule: Rule, value: str | None = None) -> str:
     mapped = f"\n  |> map(fn: (r) => ({{r with _time: {NOW}, _value: {value}}}))" if value else ""
     return f"""{mapped}
   |> group()
-  |> sort(columns: ["_value"], desc: {literal(rule.above is not None)})
-  |> limit(n: {MOST_SERIES}){by(rule.series)}
+  |> sort(columns: ["_value"], desc: {literal(rule.condition.is_upper)})
+  |> limit(n: {MOST_SERIES}){by(rule.quantity.series)}
 """

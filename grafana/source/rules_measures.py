@@ -36,7 +36,7 @@ _EVERY: Final = 1_000_000
 
 def value(rule: Rule) -> str:
     """Compare the field itself."""
-    imports = 'import "date"\n\n' if rule.after_inside else ""
+    imports = 'import "date"\n\n' if rule.condition.after_inside else ""
     return imports + firing(rule, captures(rule))
 
 
@@ -53,7 +53,7 @@ def times_median(rule: Rule) -> str:
   |> tail(n: {MOST_CAPTURES})"""
     return f"""all = {captures(rule, most=_EVERY)}
 
-{firing(rule, scaled(rows, 'all |> median(method: "exact_mean")', rule.series))}"""
+{firing(rule, scaled(rows, 'all |> median(method: "exact_mean")', rule.quantity.series))}"""
 
 
 def frozen(rule: Rule) -> str:
@@ -72,7 +72,7 @@ def frozen(rule: Rule) -> str:
   |> group(columns: {texts(RUN)})
   |> sort(columns: ["_time", "part"], desc: true)
   |> fill(column: "moving", usePrevious: true)
-  |> filter(fn: (r) => r.part == "layer" and r.moving >= {literal(rule.below or 0.0)})
+  |> filter(fn: (r) => r.part == "layer" and r.moving >= {literal(rule.condition.below or 0.0)})
   |> group(columns: {texts(LAYER)})
   |> sort(columns: ["_time"], desc: true)"""
     return f"""norms = {field_of(rule)}
@@ -95,7 +95,7 @@ def share_of_units(rule: Rule) -> str:
     }},
     on: {texts(RUN)},
   )
-  |> map(fn: (r) => ({{r with _value: units(config: r.config, layer: r.layer)}})){by(rule.series)}"""
+  |> map(fn: (r) => ({{r with _value: units(config: r.config, layer: r.layer)}})){by(rule.quantity.series)}"""
     return f"""import "date"
 import "regexp"
 import "strings"
@@ -103,7 +103,7 @@ import "strings"
 {_UNITS}
 counted = {captures(rule)}
 
-{firing(rule, scaled("counted", sizes, rule.series))}"""
+{firing(rule, scaled("counted", sizes, rule.quantity.series))}"""
 
 
 def rise(rule: Rule) -> str:
@@ -124,13 +124,13 @@ def rise(rule: Rule) -> str:
   {captures(rule, most=_EVERY)},
   {field_of(rule)}
   |> first()
-  |> toFloat(){by(rule.series)}
+  |> toFloat(){by(rule.quantity.series)}
   |> sort(columns: ["_time"])
   |> limit(n: 1)
   |> filter(fn: (r) => {begun})
   |> map(fn: (r) => ({{r with _time: {START}, _value: -1.0}})),
 ])
-  |> group(columns: {texts(rule.series)})"""
+  |> group(columns: {texts(rule.quantity.series)})"""
     return firing(rule, rows, counter)
 
 
@@ -151,7 +151,7 @@ def last_event(rule: Rule) -> str:
     """Compare 1 for an alert whose last event is not that it recovered, else 0."""
     return f"""{field_of(rule)}
   |> last()
-  |> map(fn: (r) => ({{r with _value: if r._value == "recovered" then 0.0 else 1.0}})){by(rule.series)}
+  |> map(fn: (r) => ({{r with _value: if r._value == "recovered" then 0.0 else 1.0}})){by(rule.quantity.series)}
   |> max(){compared(rule)}"""
 
 

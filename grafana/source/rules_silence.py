@@ -74,7 +74,7 @@ def score_delay(rule: Rule) -> str:
 {SINCE}
 
 due = {due}{one}{_AGE}{part("due", RUN)}
-scored = {points(GATE_SCORES, (rule.field,), 'r.detector == "consensus"')}{one}{_AGE}{part("scored", RUN)}
+scored = {points(GATE_SCORES, (rule.quantity.field,), 'r.detector == "consensus"')}{one}{_AGE}{part("scored", RUN)}
 newest = {points(COLLECTOR_HEALTH, ("captured",))}{one}
 captured = newest{part("captured", RUN)}
 heard = newest{_AGE}{part("heard", RUN)}

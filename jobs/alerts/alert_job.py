@@ -142,7 +142,7 @@ class _Evaluation:
         if rule is None:
             return []
         since = self._now if state.away is None else state.away
-        silence = Silence(rule.measure, (self._now - since) / 1e9, since, None)
+        silence = Silence(rule.quantity.measure, (self._now - since) / 1e9, since, None)
         firing = update_silence(rule, state.store, silence, self._now)
         return [] if firing is None else [Alert(rule, {}, firing)]
 

@@ -35,7 +35,7 @@ class Evaluator:
 
     def points(self, measurement: str, frame: pd.DataFrame) -> None:
         """Evaluate points of a measurement, ordered by time; those that were evaluated before change nothing."""
-        rules = [rule for rule in self._rules if rule.measurement == measurement and not rule.about_silence]
+        rules = [rule for rule in self._rules if rule.quantity.measurement == measurement and not rule.about_silence]
         series = series_of(frame) if rules else []
         for rule in rules:
             for values in series_values(rule, series, self._progress.units):
@@ -44,7 +44,7 @@ class Evaluator:
     def silence(self, silence: Silence, tags: Mapping[str, str]) -> None:
         """Evaluate how long nothing came."""
         for rule in self._rules:
-            if rule.measure == silence.measure:
+            if rule.quantity.measure == silence.measure:
                 self._note(rule, tags, update_silence(rule, self._series_state(rule, tags), silence, self._now))
 
     def _series_state(self, rule: Rule, tags: Mapping[str, str]) -> SeriesState:

@@ -138,7 +138,7 @@ def advance(entries: dict[str, AlertState], alerts: Sequence[Alert], now: int) -
     events = []
     for alert in alerts:
         entry, firing = entries.get(alert.key), replace(alert.firing)
-        threshold, over = alert.rule.threshold(firing.worst), firing.until is not None
+        threshold, over = alert.rule.condition.threshold(firing.worst), firing.until is not None
         if entry is None:
             entry = entries[alert.key] = AlertState(alert.rule.name, dict(alert.tags), firing, threshold, pending=now)
             began, was_over = True, False

@@ -131,12 +131,12 @@ class _Card:
         self.kind = item.kind
         self.title = f"{_TITLES[item.kind]}: {rule.name} ({rule.severity})"
         self.where = _where(entry)
-        side = "below" if rule.above is None or entry.threshold == rule.below else "above"
+        side = "below" if rule.condition.above is None or entry.threshold == rule.condition.below else "above"
         value, threshold, worst = (
-            f"{number(value)} {rule.unit if rule.unit in ('s', 'B') else ''}".strip()
+            f"{number(value)} {rule.quantity.unit if rule.quantity.unit in ('s', 'B') else ''}".strip()
             for value in (firing.value, entry.threshold, firing.worst)
         )
-        lines = [rule.summary, f"{rule.quantity} {value}, alerts {side} {threshold}"]
+        lines = [rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}"]
         if firing.worst != firing.value:
             lines[-1] += f", at worst {worst}"
         lines.append(f"since {_when(firing.since, firing.since_step)}")

@@ -71,7 +71,9 @@ class Reader:
         self._store, self._rules, self._files, self._state, self._now = store, rules, files, state, now
         self._lookback = int(settings.alerts.lookback_hours * 3600e9)
         self._interval = settings.jobs.interval_seconds
-        others = dict.fromkeys(rule.measurement for rule in rules if rule.measurement not in (*_FIRST, JOBS_HEALTH))
+        others = dict.fromkeys(
+            rule.quantity.measurement for rule in rules if rule.quantity.measurement not in (*_FIRST, JOBS_HEALTH)
+        )
         self._measurements = (*_FIRST, *others)
         deaf = now - state.evaluated if state.evaluated else 0
         self._deaf = deaf if deaf > watch.LISTENING_SECONDS * 1e9 else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
@@ -34,18 +35,13 @@ JOB: Final = ("job",)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
-    """When to alert, about what, and what to do then.
-
-    A rule fires for a series (the points of a measurement that share their tags) once `for_captures` of its last
-    `within` captures lie beyond `above` or `below`. It is resolved once none of the last `within` lies beyond
-    `recovery`. A rule about silence compares the silence at the time of the evaluation instead.
+class Quantity:
+    """What a rule reads and compares.
 
     Attributes:
-        name: of the rule, and of its section in docs/runbook.md.
         measurement, field: what is read.
-        summary: what is wrong, in a few words.
-        remedy: what to do first, in a sentence.
+        text: what is compared, in words.
+        series: the tags that tell the series apart in Grafana, whose rules keep no others.
         where: tag → the values of it that count; a tag that is not named may have any.
         measure: what is compared.
             `value`: the field.
@@ -57,49 +53,40 @@ class Rule:
             `times_median`: the field over its own median.
             `last_event`: 1 while an alert fires.
             The others: seconds of silence.
-        quantity, unit: what is compared, in words, and its unit.
-        above, below: the thresholds.
-        recovery: how far a value must come back; None: the threshold.
-        for_captures, within: how many captures of how many.
-        after_inside: fire only for a series that was within the thresholds before.
-        lasting: do not alert about a firing that was already over when it was first read.
-        severity: critical, or warning.
-        series: the tags that tell the series apart in Grafana, whose rules keep no others.
-        panel: the dashboard and the title of the panel that shows it; needed for a rule that Grafana evaluates.
-        lookback_seconds: how far back Grafana reads.
-        wait_seconds: for how long the condition must hold in Grafana before it fires.
-        evaluated_by: `both`, or the only one that can evaluate it: `jobs` (the evaluator) or `grafana`.
-        runbook: the address of its section, where that is not Gatewatch's own runbook.
+        unit: of what is compared.
     """
 
-    name: str
     measurement: str
     field: str
-    summary: str
-    remedy: str = ""
+    text: str = ""
+    series: Sequence[str] = RUN
     where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     measure: Measure = "value"
-    quantity: str = ""
     unit: Unit = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """When a rule fires for a series.
+
+    Attributes:
+        above, below: the thresholds.
+        recovery: how far a value must come back; None: the threshold.
+        for_captures, within: how many captures of how many; `within` 0: of as many.
+        after_inside: fire only for a series that was within the thresholds before.
+        lasting: do not alert about a firing that was already over when it was first read.
+    """
+
     above: float | None = None
     below: float | None = None
     recovery: float | None = None
     for_captures: int = 1
-    within: int = 1
+    within: int = 0
     after_inside: bool = False
     lasting: bool = False
-    severity: Severity = "warning"
-    series: Sequence[str] = RUN
-    panel: tuple[str, str] | None = None
-    lookback_seconds: int = 900
-    wait_seconds: int = 0
-    evaluated_by: Literal["both", "jobs", "grafana"] = "both"
-    runbook: str | None = None
 
-    @property
-    def about_silence(self) -> bool:
-        """Whether it compares how long nothing came, instead of captures."""
-        return self.measure.endswith(("_silence", "_delay"))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "within", self.within or self.for_captures)
 
     def beyond(self, value: float, *, recovering: bool = False) -> bool:
         """Return whether a value lies past a threshold; `recovering`: past `recovery` instead, where there is one."""
@@ -108,12 +95,69 @@ class Rule:
             above, below = above if above is None else self.recovery, below if below is None else self.recovery
         return (above is not None and value > above) or (below is not None and value < below)
 
-    def threshold(self, value: float) -> float:
+    @property
+    def is_upper(self) -> bool:
+        """Whether it has a threshold that values must not exceed."""
+        return self.above is not None
+
+    def threshold(self, value: float = math.nan) -> float:
         """Return the threshold that a value is compared with: the one that it lies beyond, or the only one."""
         if self.above is None or (self.below is not None and value < self.below):
             return self.below if self.below is not None else 0.0
         return self.above
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InGrafana:
+    """How Grafana evaluates and shows a rule.
+
+    Attributes:
+        dashboard, panel: the panel that shows it, by its title.
+        lookback_seconds: how far back Grafana reads.
+        wait_seconds: for how long the condition must hold in Grafana before it fires.
+        alone: whether only Grafana can evaluate it, not the evaluator of the jobs.
+    """
+
+    dashboard: str
+    panel: str
+    lookback_seconds: int = 900
+    wait_seconds: int = 0
+    alone: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """When to alert, about what, and what to do then.
+
+    A rule fires for a series (the points of a measurement that share their tags) once `for_captures` of its last
+    `within` captures lie beyond `above` or `below`. It is resolved once none of the last `within` lies beyond
+    `recovery`. A rule about silence compares the silence at the time of the evaluation instead.
+
+    Attributes:
+        name: of the rule, and of its section in docs/runbook.md.
+        summary: what is wrong, in a few words.
+        remedy: what to do first, in a sentence.
+        quantity: what is compared.
+        condition: when it fires.
+        grafana: how Grafana evaluates it; None: only the jobs do.
+        severity: critical, or warning.
+        runbook: the address of its section, where that is not Gatewatch's own runbook.
+    """
+
+    name: str
+    summary: str
+    remedy: str
+    quantity: Quantity
+    condition: Condition
+    grafana: InGrafana | None = None
+    severity: Severity = "warning"
+    runbook: str | None = None
+
+    @property
+    def about_silence(self) -> bool:
+        """Whether it compares how long nothing came, instead of captures."""
+        return self.quantity.measure.endswith(("_silence", "_delay"))
+
     def concerns(self, tags: Mapping[str, str]) -> bool:
         """Return whether a series with these tags is looked at."""
-        return all(tags.get(name) in values for name, values in self.where.items())
+        return all(tags.get(name) in values for name, values in self.quantity.where.items())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.alerts.network_rules import NETWORK_RULES
-from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.rule import Condition, Quantity, Rule
 from gatewatch.jobs.alerts.service_rules import SERVICE_RULES
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BUILT_IN: Final = (*NETWORK_RULES, *SERVICE_RULES)
 """The rules that need no configuration."""
+_CONDITION: Final = {"above", "below", "recovery", "for_captures"}
 
 
 def active_rules(settings: AlertSettings, rules: Sequence[Rule] = BUILT_IN) -> tuple[Rule, ...]:
@@ -27,33 +28,26 @@ def active_rules(settings: AlertSettings, rules: Sequence[Rule] = BUILT_IN) -> t
     Raises:
         ConfigError: an own rule has the name of another, or one is disabled that does not exist.
     """
-    known = {rule.name for rule in rules}
+    names = {rule.name for rule in rules}
     own = []
     for given in settings.rules:
-        if given.name in known:
+        if given.name in names:
             raise ConfigError(f"[[alerts.rules]] name = {given.name!r}: there is a rule of this name; choose another")
-        known.add(given.name)
+        names.add(given.name)
+        where = {tag: (value,) if isinstance(value, str) else tuple(value) for tag, value in given.where.items()}
         own.append(
             Rule(
                 given.name,
-                given.measurement,
-                given.field,
                 given.summary or f"{given.field} of {given.measurement} is out of bounds",
-                where={tag: (value,) if isinstance(value, str) else tuple(value) for tag, value in given.where.items()},
-                measure=given.measure,
-                quantity=given.field,
-                above=given.above,
-                below=given.below,
-                recovery=given.recovery,
-                for_captures=given.for_captures,
-                within=given.within or given.for_captures,
+                "",
+                Quantity(given.measurement, given.field, given.field, where=where, measure=given.measure),
+                Condition(**given.model_dump(include=_CONDITION), within=given.within or 0),
                 severity=given.severity,
-                evaluated_by="jobs",
                 runbook=given.runbook,
             )
         )
     for name in settings.disable:
-        if name not in known:
-            raise ConfigError(f"[alerts] disable: there is no rule {name!r}; there are {', '.join(sorted(known))}")
-    ours = [rule for rule in rules if rule.evaluated_by != "grafana"]
+        if name not in names:
+            raise ConfigError(f"[alerts] disable: there is no rule {name!r}; there are {', '.join(sorted(names))}")
+    ours = [rule for rule in rules if rule.grafana is None or not rule.grafana.alone]
     return tuple(rule for rule in (*ours, *own) if rule.name not in settings.disable)

@@ -119,7 +119,7 @@ def update_series(rule: Rule, state: SeriesState, values: Values) -> Firing | No
     if len(values.time):
         newest = int(values.time[-1])
         state.last = newest if state.last is None else max(state.last, newest)
-    if rule.lasting and not known and state.firing is not None and state.firing.until is not None:
+    if rule.condition.lasting and not known and state.firing is not None and state.firing.until is not None:
         return None
     return state.firing
 
@@ -128,7 +128,7 @@ def update_silence(rule: Rule, state: SeriesState, silence: Silence, now: int) -
     """Evaluate a silence as `update_series` does captures; `now` is in nanoseconds."""
     if state.firing is not None and state.firing.until is not None:
         state.firing = None
-    if rule.beyond(silence.value):
+    if rule.condition.beyond(silence.value):
         if state.firing is None:
             state.firing = Firing(silence.since, silence.step, silence.value, silence.value)
         _worsen(state.firing, silence.value, {}, rule)
@@ -139,16 +139,20 @@ def update_silence(rule: Rule, state: SeriesState, silence: Silence, now: int) -
 
 def _uneventful(rule: Rule, state: SeriesState, values: Values, chosen: NDArray[np.intp]) -> bool:
     """Whether none of the captures can begin or end anything; then they are remembered, without a look at each."""
-    if rule.measure not in _PLAIN or state.firing is not None or any(rule.beyond(one[2]) for one in state.recent):
-        return False
-    found = values.value[chosen]
-    if (rule.above is not None and (found > rule.above).any()) or (
-        rule.below is not None and (found < rule.below).any()
+    if (
+        rule.quantity.measure not in _PLAIN
+        or state.firing is not None
+        or any(rule.condition.beyond(one[2]) for one in state.recent)
     ):
         return False
-    state.inside = rule.after_inside
-    state.recent += [_seen(values, int(i), float(values.value[i])) for i in chosen[-rule.within :]]
-    del state.recent[: -rule.within]
+    found = values.value[chosen]
+    if (rule.condition.above is not None and (found > rule.condition.above).any()) or (
+        rule.condition.below is not None and (found < rule.condition.below).any()
+    ):
+        return False
+    state.inside = rule.condition.after_inside
+    state.recent += [_seen(values, int(i), float(values.value[i])) for i in chosen[-rule.condition.within :]]
+    del state.recent[: -rule.condition.within]
     return True
 
 
@@ -156,24 +160,24 @@ def _evaluate(rule: Rule, state: SeriesState, values: Values, i: int) -> None:
     value = _measured(rule, state, int(values.time[i]), float(values.value[i]))
     if not math.isfinite(value):
         return
-    if rule.after_inside and not state.inside:
-        state.inside = not rule.beyond(value)
+    if rule.condition.after_inside and not state.inside:
+        state.inside = not rule.condition.beyond(value)
         if not state.inside:
             return
     state.recent.append(_seen(values, i, value))
-    del state.recent[: -rule.within]
-    beyond = [one for one in state.recent if rule.beyond(one[2])]
+    del state.recent[: -rule.condition.within]
+    beyond = [one for one in state.recent if rule.condition.beyond(one[2])]
     firing = state.firing
     why = {name: float(part[i]) for name, part in values.why.items() if np.isfinite(part[i])}
     if firing is None or firing.until is not None:
-        if not rule.beyond(value) or len(beyond) < rule.for_captures:
+        if not rule.condition.beyond(value) or len(beyond) < rule.condition.for_captures:
             return
         if firing is None:
             worst = _worst(rule, [one[2] for one in beyond])
             firing = state.firing = Firing(*beyond[0][:2], value, worst, why)
         firing.until = firing.until_step = None  # one that was over among the same captures is not over
         _worsen(firing, value, why, rule)
-    elif any(rule.beyond(one[2], recovering=True) for one in state.recent):
+    elif any(rule.condition.beyond(one[2], recovering=True) for one in state.recent):
         _worsen(firing, value, why, rule)
     else:
         firing.value = value
@@ -189,7 +193,11 @@ def _worsen(firing: Firing, value: float, why: dict[str, float], rule: Rule) -> 
 
 def _worst(rule: Rule, values: Sequence[float]) -> float:
     """The value furthest beyond the threshold; of a rule with two, beyond the one that the first lies beyond."""
-    return min(values) if rule.above is None or (rule.below is not None and values[0] < rule.below) else max(values)
+    return (
+        min(values)
+        if rule.condition.above is None or (rule.condition.below is not None and values[0] < rule.condition.below)
+        else max(values)
+    )
 
 
 def _seen(values: Values, i: int, value: float) -> tuple[int, float | None, float]:
@@ -199,20 +207,20 @@ def _seen(values: Values, i: int, value: float) -> tuple[int, float | None, floa
 
 def _measured(rule: Rule, state: SeriesState, time: int, value: float) -> float:
     """What of a value is compared; NaN where it cannot be."""
-    if rule.measure == "rise":
+    if rule.quantity.measure == "rise":
         before = max(state.history, default=0.0)
         state.history = [*state.history, value][-RISE_POINTS:]
         return max(0.0, value - before)
-    if rule.measure == "growth":
+    if rule.quantity.measure == "growth":
         if state.recent and time - state.recent[-1][0] < HEARTBEAT_SECONDS * 0.9e9:
             return math.nan
         before = state.history[-1] if state.history else value
         state.history = [value]
         return value - before
-    if rule.measure == "times_median":
+    if rule.quantity.measure == "times_median":
         usual = float(np.median(state.history)) if len(state.history) >= FEWEST_CAPTURES else 0.0
         multiple = min(value / usual, _LARGEST) if usual > 0 else math.nan
-        if not rule.beyond(multiple):  # what explodes is not learned from
+        if not rule.condition.beyond(multiple):  # what explodes is not learned from
             state.history = [*state.history, value][-MEDIAN_CAPTURES:]
         return multiple
     return value

@@ -46,16 +46,16 @@ def series_values(rule: Rule, series: Sequence[Series], units: Mapping[str, int]
         units: layer → how many it has, as far as is known.
     """
     concerned = [(tags, part) for tags, part in series if rule.concerns(tags)]
-    if rule.measure == "frozen":
+    if rule.quantity.measure == "frozen":
         yield from _frozen(rule, concerned)
         return
     for tags, part in concerned:
-        if rule.measure == "not_finite":
+        if rule.quantity.measure == "not_finite":
             value = not_finite(part)
-        elif rule.measure == "share_of_units":
-            value = numbers(part, rule.field) / (units_of(tags.get("layer", ""), units) or np.nan)
+        elif rule.quantity.measure == "share_of_units":
+            value = numbers(part, rule.quantity.field) / (units_of(tags.get("layer", ""), units) or np.nan)
         else:
-            value = numbers(part, rule.field)
+            value = numbers(part, rule.quantity.field)
         causes = [name for name in field_columns(part.columns) if name.startswith(_WHY)]
         named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
         why = {name: found for name, found in named.items() if np.isfinite(found).any()}
@@ -91,7 +91,7 @@ def _frozen(rule: Rule, series: Sequence[Series]) -> Iterator[Values]:
         for time, norm in zip(moments, numbers(part, "update_norm").tolist(), strict=True):
             if norm == norm:  # noqa: PLR0124 - NaN is not itself
                 layer[time] = max(layer.get(time, 0.0), norm)
-    moving = {time for layer in norms.values() for time, norm in layer.items() if not rule.beyond(norm)}
+    moving = {time for layer in norms.values() for time, norm in layer.items() if not rule.condition.beyond(norm)}
     for key, layer in norms.items():
         time = np.array(sorted(layer), dtype=np.int64)
         value = [layer[at] if at in moving else np.nan for at in time.tolist()]

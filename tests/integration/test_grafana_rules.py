@@ -136,7 +136,7 @@ class TestValues:
     """Rules that compare a value: just below, just above, on the way back, and when the series is gone."""
 
     def test_every_rule_about_values_is_here(self):
-        others = {r.name for r in BUILT_IN if r.about_silence or r.measure in ("rise", "growth", "last_event")}
+        others = {r.name for r in BUILT_IN if r.about_silence or r.quantity.measure in ("rise", "growth", "last_event")}
         assert set(CASES) | others == {rule.name for rule in BUILT_IN}
 
     @pytest.mark.parametrize("name", CASES)

@@ -13,7 +13,7 @@ from gatewatch.collector.config import Settings
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import BUILT_IN, evaluate
-from gatewatch.jobs.alerts.rule import GATE, Rule
+from gatewatch.jobs.alerts.rule import GATE, Condition, InGrafana, Quantity, Rule
 from grafana.emulator.frames import FluxSource
 from grafana.source.rules import grafana_rule
 from tests.grafana_alerts import SECOND
@@ -27,17 +27,11 @@ GATES = {"layer": "memory", "gate": "forget"}
 PARAM = {"layer": "memory", "param": "kernel"}
 TOY = Rule(
     "entropy_low",
-    "gate_stats",
-    "entropy",
     "a gate's activations have become alike",
     "Look at the inputs.",
-    quantity="entropy",
-    below=0.5,
-    recovery=0.6,
-    for_captures=2,
-    within=3,
-    series=GATE,
-    panel=("gates", "Memory timescale"),
+    Quantity("gate_stats", "entropy", "entropy", GATE),
+    Condition(below=0.5, recovery=0.6, for_captures=2, within=3),
+    InGrafana("gates", "Memory timescale"),
 )
 _numbers = itertools.count()
 
@@ -113,7 +107,7 @@ def found(rule, make, series, spacing, influxd, folder):
     names = {f"run-{next(_numbers)}": values for values in series}
     points, end = [], BEGUN
     for name, values in names.items():
-        run = {"job": name} if rule.measurement == "jobs_health" else {"run": name, "phase": "train"}
+        run = {"job": name} if rule.quantity.measurement == "jobs_health" else {"run": name, "phase": "train"}
         points += [] if "job" in run else [started(run)]
         for k, value in enumerate(values):
             at = BEGUN + 400 + k * spacing
@@ -141,7 +135,7 @@ def test_both_find_the_same_series_firing(name, data, influxd, tmp_path):
     rule = RULES.get(name, TOY)
     make, values = CASES[name]
     series = data.draw(st.lists(values, min_size=12, max_size=12))
-    spacing = 30.0 if rule.measure in ("rise", "growth") else data.draw(SPACING)
+    spacing = 30.0 if rule.quantity.measure in ("rise", "growth") else data.draw(SPACING)
     firing, alerting = found(rule, make, series, spacing, influxd, tmp_path)
     assert alerting == firing
 
@@ -165,9 +159,9 @@ def test_every_rule_about_captures_is_compared_and_the_others_say_who_evaluates_
     same = {"points_rejected": "points_dropped", "captures_failing": "points_dropped", "jobs_missed": "jobs_failing"}
     for rule, twin in same.items():
         assert RULES[rule].measure == RULES[twin].measure
-    counted = {rule.name for rule in BUILT_IN if rule.evaluated_by == "both" and not rule.about_silence}
+    counted = {rule.name for rule in BUILT_IN if not rule.grafana.alone and not rule.about_silence}
     assert counted == {*CASES, "gradient_exploding", *same} - {TOY.name}
-    assert {rule.name for rule in BUILT_IN if rule.evaluated_by == "grafana"} == {
+    assert {rule.name for rule in BUILT_IN if rule.grafana.alone} == {
         "jobs_silent",
         "nothing_written",
         "backtest_alert",

@@ -19,6 +19,7 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import BUILT_IN, AlertManager, Rule, evaluate
 from gatewatch.jobs.alerts.lifecycle import Alert, advance, due
+from gatewatch.jobs.alerts.rule import Condition, Quantity
 from gatewatch.jobs.alerts.rules import active_rules
 from gatewatch.jobs.alerts.series_state import Firing, SeriesState, Values, update_series
 from gatewatch.jobs.findings.explanations import BROKEN, PHRASES, in_words
@@ -150,7 +151,7 @@ def test_what_is_no_fault(watch, case):
 
 
 def test_every_built_in_rule_is_tested_here_or_is_a_silence():
-    assert {r.name for r in BUILT_IN if not r.about_silence and r.evaluated_by == "both"} == set(FAULTS)
+    assert {r.name for r in BUILT_IN if not r.about_silence and not r.grafana.alone} == set(FAULTS)
 
 
 @pytest.mark.parametrize("rule", FAULTS)
@@ -414,18 +415,8 @@ VALUE = st.floats(0, 4).map(lambda value: round(value, 1)) | st.just(float("nan"
     inside=st.booleans(),
 )
 def test_the_parts_in_which_captures_come_make_no_difference(values, parts, times, more, measure, inside):
-    rule = Rule(
-        "r",
-        "m",
-        "f",
-        "",
-        measure=measure,
-        above=2.0,
-        recovery=1.0,
-        for_captures=times,
-        within=times + more,
-        after_inside=inside,
-    )
+    condition = Condition(above=2.0, recovery=1.0, for_captures=times, within=times + more, after_inside=inside)
+    rule = Rule("r", "", "", Quantity("m", "f", measure=measure), condition)
     whole, split = SeriesState(), SeriesState()
     update_series(rule, whole, _values(values, 0, len(values)))
     begin = 0
@@ -444,11 +435,11 @@ def test_the_parts_in_which_captures_come_make_no_difference(values, parts, time
 @settings(deadline=None, max_examples=200)
 @given(values=st.lists(VALUE, max_size=30), times=st.integers(1, 3), more=st.integers(0, 3))
 def test_it_fires_where_so_many_of_so_many_captures_lie_beyond(values, times, more):
-    rule = Rule("r", "m", "f", "", above=2.0, for_captures=times, within=times + more)
+    rule = Rule("r", "", "", Quantity("m", "f"), Condition(above=2.0, for_captures=times, within=times + more))
     finite = [(k, value) for k, value in enumerate(values) if np.isfinite(value)]
     expected, since = False, None
     for k in range(1, len(finite) + 1):
-        window = finite[max(0, k - rule.within) : k]
+        window = finite[max(0, k - rule.condition.within) : k]
         beyond = [number for number, value in window if value > 2]
         if not expected and len(beyond) >= times and window[-1][1] > 2:
             expected, since = True, beyond[0]
@@ -470,7 +461,7 @@ def _values(values, begin, end):
 
 
 class TestLifecycle:
-    RULE = Rule("r", "m", "f", "s", above=1.0)
+    RULE = Rule("r", "s", "", Quantity("m", "f"), Condition(above=1.0))
     SETTINGS = AlertSettings()
 
     def mails(self, happenings, until, settings=SETTINGS):
@@ -569,12 +560,12 @@ class TestRunbook:
         section = self.SECTIONS[rule.name]
         for part in ("**Means.**", "**Fires**", "**Causes.**", "**Look at.**", "**Do.**"):
             assert part in section
-        assert f"`{rule.measurement}`" in section
-        for threshold in (rule.above, rule.below):
+        assert f"`{rule.quantity.measurement}`" in section
+        for threshold in (rule.condition.above, rule.condition.below):
             if threshold:
                 assert f"{threshold:g}" in section.replace(",", ""), threshold
-        if rule.within > 1:
-            assert re.search(rf"\b{rule.within}\b", section)
+        if rule.condition.within > 1:
+            assert re.search(rf"\b{rule.condition.within}\b", section)
 
 
 class TestAlertManager:
