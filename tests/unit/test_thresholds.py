@@ -21,5 +21,5 @@ def test_the_rules_detector_compares_exact_decades():
 
 def test_the_alerts_about_gradients_use_the_thresholds_of_the_rules_detector():
     by_name = {rule.name: rule for rule in NETWORK_RULES}
-    assert by_name["gradient_vanishing"].below == 1e-7
-    assert by_name["gradient_exploding"].above == 100
+    assert by_name["gradient_vanishing"].condition.below == 1e-7
+    assert by_name["gradient_exploding"].condition.above == 100
