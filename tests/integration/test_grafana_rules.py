@@ -172,7 +172,7 @@ class TestValues:
         stage.lasting(case.make, case.fires, 20, 30)
         rule = stage.rule(name)
         assert len(rule.until(when(10), when(30))) == 1
-        minutes = RULES[name].lookback_seconds // 60
+        minutes = RULES[name].grafana.lookback_seconds // 60
         rule.until(when(30 + minutes - 1), when(30 + minutes + 4))
         assert {labels: state.state for labels, state in rule.states.items()} == {(): "Normal"}
         assert [kind for _, kind, _ in rule.mailed] == ["firing", "resolved"]
@@ -288,7 +288,7 @@ class TestCounters:
 
     @pytest.mark.parametrize("name", ["points_dropped", "points_rejected", "captures_failing"])
     def test_a_rise_fires_until_ten_points_without_one(self, stage, name):
-        make = field("collector_health", RUN, RULES[name].field)
+        make = field("collector_health", RUN, RULES[name].quantity.field)
         stage.lasting(make, 3, 0, 20)
         stage.lasting(make, 4, 20, 40)
         rule = stage.rule(name)
@@ -298,7 +298,7 @@ class TestCounters:
 
     @pytest.mark.parametrize("name", ["points_dropped", "points_rejected", "captures_failing"])
     def test_what_was_there_when_a_run_began_has_risen(self, stage, name):
-        make = field("collector_health", RUN, RULES[name].field)
+        make = field("collector_health", RUN, RULES[name].quantity.field)
         stage.lasting(make, 7, 0, 20)
         rule = stage.rule(name)
         assert rule.until(when(1), when(5)) == {LIVE}
@@ -333,7 +333,7 @@ class TestCounters:
         def stairs(first, steps):
             for minute in range(20):
                 value = first + min(max(0, minute - 4), steps)
-                yield from field("jobs_health", job, RULES[name].field)(value, 60 * minute + 10)
+                yield from field("jobs_health", job, RULES[name].quantity.field)(value, 60 * minute + 10)
 
         stage.write(stairs(5, quiet))
         rule = stage.rule(name)

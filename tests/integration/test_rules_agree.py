@@ -158,7 +158,7 @@ def test_both_find_the_same_gradients_exploding(usual, ends, spacing, influxd, t
 def test_every_rule_about_captures_is_compared_and_the_others_say_who_evaluates_them():
     same = {"points_rejected": "points_dropped", "captures_failing": "points_dropped", "jobs_missed": "jobs_failing"}
     for rule, twin in same.items():
-        assert RULES[rule].measure == RULES[twin].measure
+        assert RULES[rule].quantity.measure == RULES[twin].quantity.measure
     counted = {rule.name for rule in BUILT_IN if not rule.grafana.alone and not rule.about_silence}
     assert counted == {*CASES, "gradient_exploding", *same} - {TOY.name}
     assert {rule.name for rule in BUILT_IN if rule.grafana.alone} == {

@@ -80,9 +80,9 @@ class TestRules:
     def test_threshold_and_severity_are_those_of_the_declaration(self, name):
         declared, rule = DECLARED[name], RULES[name]
         (condition,) = rule["data"][2]["model"]["conditions"]
-        expected = {"type": "lt", "params": [declared.below]}
-        if declared.above is not None:
-            expected = {"type": "gt", "params": [declared.above]}
+        expected = {"type": "lt", "params": [declared.condition.below]}
+        if declared.condition.above is not None:
+            expected = {"type": "gt", "params": [declared.condition.above]}
         assert condition["evaluator"] == expected
         assert "unloadEvaluator" not in condition, "the query counts how long it takes to be resolved"
         assert rule["labels"] == {"service": "gatewatch", "severity": declared.severity}
@@ -139,7 +139,7 @@ class TestRules:
     @each_rule
     def test_what_is_said_names_whom_it_is_about_and_the_value(self, name):
         summary = RULES[name]["annotations"]["summary"]
-        assert all(f"$labels.{label}" in summary for label in DECLARED[name].series)
+        assert all(f"$labels.{label}" in summary for label in DECLARED[name].quantity.series)
         assert "$values.B" in summary
         assert DECLARED[name].summary in summary
         assert summary.count("{{ with ") == summary.count("{{ end }}")
