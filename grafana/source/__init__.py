@@ -8,19 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from grafana.source import anomalies, backtest, compare, gates, health, learning, runbook, runs
-from grafana.source.alerting import alerting_files
 from grafana.source.board import panel_id
+from grafana.source.mail import contact_points_file, policies_file, templates_file
+from grafana.source.rules import rules_file
 
-DASHBOARDS: Final = {
-    "runs": runs.dashboard,
-    "gates": gates.dashboard,
-    "learning": learning.dashboard,
-    "anomalies": anomalies.dashboard,
-    "compare": compare.dashboard,
-    "backtest": backtest.dashboard,
-    "health": health.dashboard,
-    "runbook": runbook.dashboard,
-}
+_MODULES: Final = (runs, gates, learning, anomalies, compare, backtest, health, runbook)
+DASHBOARDS: Final = {module.__name__.rpartition(".")[2]: module.dashboard for module in _MODULES}
 """Name of the file → the function that builds the dashboard."""
 
 
@@ -29,12 +22,25 @@ def dashboards() -> dict[str, dict[str, Any]]:
     return {board["uid"]: board for board in (make() for make in DASHBOARDS.values())}
 
 
+def alerting_files(boards: Mapping[str, dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return what Grafana's alerting is provisioned with: name of the file → content.
+
+    Args:
+        boards: by uid; the rules lead to their panels.
+    """
+    return {
+        "rules.json": rules_file(lambda uid, title: panel_id(boards[uid], title)),
+        "contact-points.json": contact_points_file(),
+        "policies.json": policies_file(),
+        "templates.json": templates_file(),
+    }
+
+
 def files() -> dict[str, Mapping[str, Any]]:
     """Return everything that is generated: path below `grafana/` → content."""
     boards = dashboards()
     pictures = {f"dashboards/{name}.json": board for name, board in zip(DASHBOARDS, boards.values(), strict=True)}
-    alerting = {f"provisioning/alerting/{name}": content for name, content in alerting_files(boards).items()}
-    return pictures | alerting
+    return pictures | {f"provisioning/alerting/{name}": content for name, content in alerting_files(boards).items()}
 
 
 def build(folder: Path) -> list[Path]:
@@ -46,27 +52,27 @@ def build(folder: Path) -> list[Path]:
     Returns:
         Their paths, sorted.
     """
-    rendered = _rendered()
-    for name, text in rendered.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text)
-    return [folder / name for name in rendered]
+    rendered = _rendered(folder)
+    for path, content in rendered.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return [*rendered]
 
 
 def differing(folder: Path) -> list[str]:
     """Return the names of the files in a folder that are missing or are not what `build` would write."""
     return [
-        name
-        for name, text in _rendered().items()
-        if not (folder / name).exists() or (folder / name).read_bytes() != text
+        path.relative_to(folder).as_posix()
+        for path, content in _rendered(folder).items()
+        if not path.exists() or path.read_bytes() != content
     ]
 
 
-def _rendered() -> dict[str, bytes]:
+def _rendered(folder: Path) -> dict[Path, bytes]:
     return {
-        name: (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        folder / name: (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
         for name, content in sorted(files().items())
     }
 
 
-__all__ = ["DASHBOARDS", "build", "dashboards", "differing", "files", "panel_id"]
+__all__ = ["DASHBOARDS", "alerting_files", "build", "dashboards", "differing", "files", "panel_id"]

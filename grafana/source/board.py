@@ -1,74 +1,72 @@
-"""Put panels and variables together to a dashboard, as Grafana reads it."""
+"""Put panels, variables, links and annotations together to a dashboard, as Grafana reads it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, QueryVariable, Row
-from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.builders.dashboard import (
+    AnnotationQuery,
+    Dashboard,
+    DashboardLink,
+    Panel,
+    QueryVariable,
+    Row,
+)
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, Panel
+from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType
 
-from grafana.source.annotations import annotation_queries
-from grafana.source.links import TAG, link_to_others
+from gatewatch.collector.schema import ALERT_EVENTS, RUNS
+from grafana.source.flux import DATASOURCE, Flux, chosen, keep_where, pipe, points
+from grafana.source.flux_steps import map_to, newest
+from grafana.source.links import uid
 
 SCHEMA_VERSION: Final = 37
 """Every supported Grafana brings it up to its own."""
+TAG: Final = "gatewatch"
+"""The tag that all our dashboards have; links between them go by it."""
+MOST_ANNOTATIONS: Final = 100
+"""Annotations of a kind: the newest."""
 _WIDTH: Final = 24
 
 
-@dataclass(frozen=True)
-class Section:
-    """Panels under a heading."""
-
-    title: str
-    panels: Sequence[Builder[Panel]]
-
-
 def board(
-    uid: str,
     title: str,
     description: str,
     variables: Sequence[QueryVariable],
-    sections: Sequence[Section],
+    panels: Sequence[Panel | str],
     *,
     since: str = "now-6h",
     refresh: str = "30s",
-    timezone: str = "browser",
 ) -> dict[str, Any]:
     """Return a dashboard.
 
     Args:
-        uid: a part of its address.
-        title, description: what it is, and what question it answers.
+        title: what it is. In small letters it is the dashboard's name, for links.
+        description: what question it answers.
         variables: in the order in which each depends on those before it.
-        sections: from top to bottom; one without a title has no heading.
+        panels: from top to bottom; a text is the heading of those below it.
         since: the beginning of its time range, until now.
         refresh: how often Grafana refreshes it; empty for never.
-        timezone: of what it shows.
     """
     of_run = any(variable.build().name == "run" for variable in variables)
+    to_others = DashboardLink("Gatewatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
     dashboard = (
         Dashboard(title)
-        .uid(uid)
+        .uid(uid(title.lower()))
         .description(description)
         .tags([TAG])
-        .timezone(timezone)
+        .timezone("browser")
         .time(since, "now")
         .refresh(refresh)
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .link(link_to_others())
-        .annotations([*annotation_queries(of_run)])
+        .link(to_others.include_vars(True).keep_time(True))
+        .annotations([*_annotations(of_run)])
         .variables([*variables])
     )
-    for section in sections:
-        if section.title:
-            dashboard = dashboard.with_row(Row(section.title))
-        for panel in section.panels:
-            dashboard = dashboard.with_panel(panel)
+    for panel in panels:
+        dashboard = dashboard.with_row(Row(panel)) if isinstance(panel, str) else dashboard.with_panel(panel)
     content: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
     content["schemaVersion"] = SCHEMA_VERSION
     for variable in content["templating"]["list"] if variables else ():
@@ -93,3 +91,31 @@ def panel_id(dashboard: dict[str, Any], title: str) -> int:
     if len(ids) != 1:
         raise KeyError(f"{dashboard['uid']} has {len(ids)} panels called {title!r}")
     return int(ids[0])
+
+
+def _annotations(of_run: bool) -> list[AnnotationQuery]:
+    """Return the events of runs and the alerts, marked in every panel with a time axis.
+
+    Args:
+        of_run: whether they are only those of the chosen run. Those of all runs are many: they are off at first.
+    """
+    where = [chosen("run")] if of_run else []
+    event = 'time: r._time, title: r._value, text: r.run + " (" + r.phase + ")", tags: "run"'
+    events = points(RUNS, ["event"], *where) + pipe(
+        keep_where('r._value != "heartbeat"'), "group()", newest(MOST_ANNOTATIONS), map_to(event)
+    )
+    alerts = points(ALERT_EVENTS, ["state"], *where) + pipe("group()", newest(MOST_ANNOTATIONS), map_to(_ALERT))
+    return [
+        # The SDK knows only the targets of Grafana's own annotations; those of a datasource are its queries.
+        AnnotationQuery().name(name).datasource(DATASOURCE).enable(shown).icon_color(colour).target(Flux(query, "Anno"))  # type: ignore[arg-type]
+        for name, query, colour, shown in (("Run events", events, "blue", of_run), ("Alerts", alerts, "red", True))
+    ]
+
+
+_ALERT: Final = """
+      time: r._time,
+      title: r.rule + " " + r._value,
+      text: (if exists r.run then r.run else "jobs") + (if exists r.layer then " " + r.layer else "")
+        + (if exists r.gate then " " + r.gate else ""),
+      tags: "alert",
+    """

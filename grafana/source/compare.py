@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from grafana_foundation_sdk.builders.dashboard import Panel
+
 from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 from grafana.source import variables
-from grafana.source.board import Section, board
-from grafana.source.flux import chosen, flux, keep, one_of, pipe, points, values
-from grafana.source.links import COMPARE
-from grafana.source.panels import over
+from grafana.source.board import board
+from grafana.source.flux import chosen, flux, keep_where, one_of, pipe, points
+from grafana.source.flux_steps import aggregate_window, column_values, group, keep, map_to
+from grafana.source.panels import xy_chart
 
 POINTS: Final = 200
 """Of a line: the steps are taken together in so many equal parts."""
@@ -20,16 +22,15 @@ def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
     runs = [variables.run(), variables.run("other", "With", besides="run")]
     return board(
-        COMPARE,
         "Compare",
         "Two runs at the same step. Each is looked at from its beginning to its end, whatever the time range is.",
-        [variables.tag(), variables.value(), *runs, variables.phase(), variables.layer(), variables.gate()],
-        [Section("", _panels())],
+        [*variables.tag_and_value(), *runs, variables.phase(), variables.layer(), variables.gate()],
+        _panels(),
         refresh="",
     )
 
 
-def _panels() -> list[Any]:
+def _panels() -> list[Panel]:
     step = " Over the step, not over time."
     same = f"{step} Healthy: the same course. Where they part, look at what differs there."
     loss, gate = (chosen("phase"),), (chosen("phase"), chosen("layer"), chosen("gate"))
@@ -48,7 +49,10 @@ def _panels() -> list[Any]:
         ("Gradient norm", norm, LAYER_UPDATES, "gradient_norm", param),
         ("Update ratio", ratio, LAYER_UPDATES, "update_ratio", param),
     )
-    return [over(title, text, by_step(source, field, *where), "step") for title, text, source, field, where in panels]
+    return [
+        xy_chart(title, by_step(source, field, *where), "step").description(text)
+        for title, text, source, field, where in panels
+    ]
 
 
 def by_step(measurement: str, field: str, *where: str) -> str:
@@ -61,12 +65,12 @@ def by_step(measurement: str, field: str, *where: str) -> str:
         where: conditions on tags other than the run.
     """
     return flux(
-        *(_ends(variable, number, measurement, field, where) for variable, number in _RUNS),
+        *(_ends(number, measurement, field, chosen("run", variable), *where) for variable, number in _RUNS),
         f"width = (if last1 > last2 then last1 else last2) / {POINTS} + 1",
-        *(_side(variable, number, measurement, field, where) for variable, number in _RUNS),
-        "union(tables: [side1, side2])",
-        pipe(
-            'group(columns: ["series", "step"])',
+        *(_side(number, measurement, field, chosen("run", variable), *where) for variable, number in _RUNS),
+        "union(tables: [side1, side2])"
+        + pipe(
+            group("series", "step"),
             'mean(column: "value")',
             "group()",
             'pivot(rowKey: ["step"], columnKey: ["series"], valueColumn: "value")',
@@ -75,19 +79,16 @@ def by_step(measurement: str, field: str, *where: str) -> str:
     )
 
 
-def _ends(variable: str, number: str, measurement: str, field: str, where: tuple[str, ...]) -> str:
+def _ends(number: str, measurement: str, field: str, *where: str) -> str:
     """Return the lines that find when the run began and ended, how wide its windows are, and its last step."""
-    one = points(measurement, [field], chosen("run", variable), *where, start="0", stop="")
-    steps = points(measurement, ["step"], chosen("run", variable), *where, start="0", stop="")
+    one = points(measurement, [field], *where, start="0", stop="")
+    steps = points(measurement, ["step"], *where, start="0", stop="")
     return flux(
-        f"first{number} = {one}",
-        pipe("first()"),
-        f"newest{number} = {one}",
-        pipe("last()"),
-        f"times{number} = union(tables: [first{number}, newest{number}])",
-        pipe(keep("_time"), 'sort(columns: ["_time"])', values("_time")),
-        f"steps{number} = {steps}",
-        pipe("last()", "group()", "max()", values("_value")),
+        f"first{number} = {one}" + pipe("first()"),
+        f"newest{number} = {one}" + pipe("last()"),
+        f"times{number} = union(tables: [first{number}, newest{number}])"
+        + pipe(keep("_time"), 'sort(columns: ["_time"])', column_values("_time")),
+        f"steps{number} = {steps}" + pipe("last()", "group()", "max()", column_values("_value")),
         f"known{number} = length(arr: times{number}) > 0 and length(arr: steps{number}) > 0",
         f"begin{number} = if known{number} then int(v: times{number}[0]) else 0",
         f"end{number} = if known{number} then int(v: times{number}[length(arr: times{number}) - 1]) else 0",
@@ -96,22 +97,21 @@ def _ends(variable: str, number: str, measurement: str, field: str, where: tuple
     )
 
 
-def _side(variable: str, number: str, measurement: str, field: str, where: tuple[str, ...]) -> str:
+def _side(number: str, measurement: str, field: str, *where: str) -> str:
     """Return the lines that read the means of a run's windows, each at its step."""
     start, stop = f"time(v: begin{number})", f"time(v: end{number} + 1)"
-    return flux(
-        f"side{number} = "
-        + points(measurement, [field, "step"], chosen("run", variable), *where, start=start, stop=stop),
-        pipe(
-            f"aggregateWindow(every: duration(v: every{number}), fn: mean, createEmpty: false)",
-            keep("_time", "_value", "_field", "run"),
-            'group(columns: ["_field", "run"])',
-            'pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
-            f"filter(fn: (r) => exists r.step and exists r.{field})",
-            "map(fn: (r) => ({",
+    read = points(measurement, [field, "step"], *where, start=start, stop=stop)
+    return f"side{number} = {read}" + pipe(
+        aggregate_window("mean", f"duration(v: every{number})"),
+        keep("_time", "_value", "_field", "run"),
+        group("_field", "run"),
+        'pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
+        keep_where(f"exists r.step and exists r.{field}"),
+        map_to(
+            f"""
+      series: "{number}: " + r.run,
+      step: int(v: r.step) / width * width,
+      value: r.{field},
+    """
         ),
-        f'      series: "{number}: " + r.run,',
-        "      step: int(v: r.step) / width * width,",
-        f"      value: r.{field},",
-        "    }))",
     )

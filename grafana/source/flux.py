@@ -1,4 +1,4 @@
-"""Flux for dashboards and rules: the target of a panel, and the pieces that queries are made of.
+"""Flux for dashboards and rules: the target of a panel, what is read, and how a query is put together.
 
 Only the dashboard's own names are put into a query as they are. What a user chose goes through a variable's `regex`
 format, which escapes everything: in a string literal `${...}` would interpolate.
@@ -6,7 +6,7 @@ format, which escapes everything: in a string literal `${...}` would interpolate
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -14,7 +14,6 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
-from gatewatch.collector.store.columns import TAG
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.emulator.interpolate import regex_escaped
 
@@ -44,14 +43,23 @@ class Flux(Dataquery, Builder[Dataquery]):
         return {"refId": self.ref_id, "datasource": DATASOURCE, "query": self.query}
 
 
-def text(value: str) -> str:
-    """Return a string literal."""
-    return literal(value)
+@dataclass(frozen=True)
+class Series:
+    """A query whose tables are series over time.
 
+    Attributes:
+        query: in Flux.
+        labels: the tags that tell the series apart, and `_field` where their fields do. They are their name in a panel.
+    """
 
-def texts(values: Iterable[str]) -> str:
-    """Return a list of string literals."""
-    return literal([*values])
+    query: str
+    labels: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of a series in terms of Grafana's labels; empty where there are none."""
+        labels = ["name" if label == "_field" else f"labels.{label}" for label in self.labels]
+        return " ".join(f"${{__field.{label}}}" for label in labels)
 
 
 def pattern(*values: str) -> str:
@@ -67,12 +75,12 @@ def chosen(tag: str, variable: str | None = None) -> str:
 
 def one_of(column: str, *values: str) -> str:
     """Return the condition that a column has one of these values."""
-    return "(" + " or ".join(f"r.{column} == {text(value)}" for value in values) + ")"
+    return "(" + " or ".join(f"r.{column} == {literal(value)}" for value in values) + ")"
 
 
 def points(
     measurement: str,
-    fields: Iterable[str] = (),
+    fields: Sequence[str] = (),
     *where: str,
     start: str = "v.timeRangeStart",
     stop: str = "v.timeRangeStop",
@@ -85,47 +93,9 @@ def points(
         where: conditions on tags, each in terms of `r`.
         start, stop: of the time range; a rule gives its own.
     """
-    lines = [
-        "from(bucket: v.defaultBucket)",
-        f"  |> range(start: {start}{f', stop: {stop}' if stop else ''})",
-        f"  |> filter(fn: (r) => r._measurement == {text(measurement)})",
-    ]
-    if named := tuple(fields):
-        lines.append(f"  |> filter(fn: (r) => {one_of('_field', *named)})")
-    lines += [f"  |> filter(fn: (r) => {condition})" for condition in where]
-    return "\n".join(lines)
-
-
-def prefix_user_tags(*columns: str) -> str:
-    """Return the step that puts `tag:` before each of a user's tags that is named like one of these later columns."""
-    return (
-        f"  |> rename(fn: (column) => if column =~ /^{TAG}/ or column =~ {pattern(*columns)} "
-        f"then {text(TAG)} + column else column)"
-    )
-
-
-def window(fn: str = "mean", *tags: str, every: str = "v.windowPeriod") -> str:
-    """Return the steps that make one value for each window and series, with these tags (or `_field`) alone.
-
-    Series that do not differ in these tags become one, with one point for each of them. Without `createEmpty: false` a
-    window without points would give a null at the end.
-
-    Args:
-        fn: makes one value of a window.
-        tags: the columns that tell series apart.
-        every: the width of a window.
-    """
-    columns = ["_time", "_value", *tags]
-    return (
-        f"  |> aggregateWindow(every: {every}, fn: {fn}, createEmpty: false)\n"
-        f"  |> keep(columns: {texts(columns)})\n"
-        f"  |> group(columns: {texts(tags)})"
-    )
-
-
-def combined(fn: str, *tags: str) -> str:
-    """Return the steps that make one value for each window of all series that share these tags."""
-    return flux(window(fn, *tags), window(fn, *tags))
+    conditions = [f"r._measurement == {literal(measurement)}", *([one_of("_field", *fields)] if fields else []), *where]
+    times = f"start: {start}{f', stop: {stop}' if stop else ''}"
+    return "from(bucket: v.defaultBucket)" + pipe(f"range({times})", *map(keep_where, conditions))
 
 
 def flux(*lines: str) -> str:
@@ -133,21 +103,27 @@ def flux(*lines: str) -> str:
     return "\n".join(lines)
 
 
+def union(**tables: str) -> str:
+    """Return named tables as one."""
+    named = [f"{name} = {query}" for name, query in tables.items()]
+    return flux(*named, f"union(tables: [{', '.join(tables)}])")
+
+
+def inline_union(*tables: str) -> str:
+    """Return tables as one, each in lines of its own."""
+    return "".join(["union(tables: [\n", *(f"  {table},\n" for table in tables), "])"])
+
+
+def dictionary(pairs: Mapping[str, str]) -> str:
+    """Return pairs of texts as the list that `dict.get` reads; the query must import `dict`."""
+    return f"[{', '.join(f'{literal(name)}: {literal(value)}' for name, value in pairs.items())}]"
+
+
 def pipe(*steps: str) -> str:
-    """Return steps of a query, one a line, such as `group()` and `max()`: each takes what the one before gives."""
-    return "\n".join(f"  |> {step}" for step in steps)
+    """Return steps of a query, each on a line of its own, such as `group()` and `max()`: each takes the one before."""
+    return "".join(f"\n  |> {step}" for step in steps)
 
 
-def keep(*columns: str) -> str:
-    """Return the step that drops all other columns."""
-    return f"keep(columns: {texts(columns)})"
-
-
-def newest(rows: int, column: str = "_time") -> str:
-    """Return the steps that keep the newest rows of one table, the newest first."""
-    return f"sort(columns: {texts([column])}, desc: true)\n  |> limit(n: {rows})"
-
-
-def values(column: str) -> str:
-    """Return the step that makes a list of the values of a column of the first table."""
-    return f"findColumn(fn: (key) => true, column: {text(column)})"
+def keep_where(condition: str) -> str:
+    """Return the step that keeps the rows for which a condition holds, in terms of `r`."""
+    return f"filter(fn: (r) => {condition})"

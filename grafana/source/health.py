@@ -4,82 +4,64 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from grafana_foundation_sdk.builders.dashboard import Panel
+
 from gatewatch.collector.schema import COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
-from grafana.source.board import Section, board
-from grafana.source.flux import flux, keep, pipe, points, window
-from grafana.source.links import HEALTH
-from grafana.source.panels import graded, limit, lines, number
+from grafana.source.alert_table import alert_table
+from grafana.source.board import board
+from grafana.source.flux import Series, pipe, points
+from grafana.source.flux_steps import keep, map_to
+from grafana.source.panels import stat, time_series
 from grafana.source.queries import only_largest, series
-from grafana.source.tables import alerts, ordered
+from grafana.source.values import GREEN, RED, Values, graded, limit
 
 MOST_RUNS: Final = 20
 """Lines of a panel: of more runs, those with the largest values."""
+_OF_MANY: Final = f"Of many runs the {MOST_RUNS} with the largest."
 
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
+    table = alert_table(
+        "Alerts found by the jobs",
+        fields=["state", "value", "threshold", "delivered"],
+        columns=["_time", "rule", "state", "delivered", "value", "threshold", "run", "phase", "layer", "gate", "job"],
+        no_value="No alert in this time range",
+    ).description("What the jobs found, and whether a mail server took the mail. Healthy: delivered.")
     return board(
-        HEALTH,
         "Health",
         "Whether the watching itself works: collectors, spools, jobs, mails.",
         [],
-        [
-            Section("", _summary()),
-            Section("Collectors", _collectors()),
-            Section("Jobs and mails", _jobs()),
-        ],
+        [*_summary(), "Collectors", *_collectors(), "Jobs and mails", *_jobs(), table],
     )
 
 
-def _summary() -> list[Any]:
-    ago = "map(fn: (r) => ({_value: float(v: int(v: now()) - int(v: r._time)) / 1000000000.0}))"
-    heard = pipe("last()", "group()", 'max(column: "_time")', ago)
-    lag = pipe("last()", "group()", "max()", keep("_value"))
-    lost = ((None, "green"), (1, "red"))
+def _summary() -> list[Panel]:
+    ago = map_to("_value: float(v: int(v: now()) - int(v: r._time)) / 1000000000.0")
+    last_sign = points(RUNS, ["event"], start="-30d", stop="") + pipe("last()", "group()", 'max(column: "_time")', ago)
+    lag = points(JOBS_HEALTH, ["lag_s"]) + pipe("last()", "group()", "max()", keep("_value"))
+    waiting = points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop="") + pipe("last()", "group()", "sum()")
+    losses = Values("none", bands=((None, GREEN), (1, RED)))
     return [
-        number(
-            "Last sign of a run",
-            "How long ago any run was heard of. Healthy: under two minutes while something trains.",
-            flux(points(RUNS, ["event"], start="-30d", stop=""), heard),
-            "s",
-            graded(120, 3600),
+        stat("Last sign of a run", last_sign, Values("s", bands=graded(120, 3600))).description(
+            "How long ago any run was heard of. Healthy: under two minutes while something trains."
         ),
-        number(
-            "Points lost",
+        stat("Points lost", _increase(COLLECTOR_HEALTH, "dropped", "rejected"), losses).description(
             "Points that collectors had to drop or the store refused, in the time range. Healthy: 0. `gatewatch spool "
-            "status` on that machine says why.",
-            _increase(COLLECTOR_HEALTH, "dropped", "rejected"),
-            "none",
-            lost,
+            "status` on that machine says why."
         ),
-        number(
-            "Captures failed",
-            "In the time range. Healthy: 0. The log of the training names the reason once.",
-            _increase(COLLECTOR_HEALTH, "failures"),
-            "none",
-            lost,
+        stat("Captures failed", _increase(COLLECTOR_HEALTH, "failures"), losses).description(
+            "In the time range. Healthy: 0. The log of the training names the reason once."
         ),
-        number(
-            "Scores lag",
+        stat("Scores lag", lag, Values("s", bands=graded(120, 300))).description(
             "How long a capture may wait for its score at the most. Healthy: about the jobs' interval; above 5 minutes "
-            "they do not keep up.",
-            flux(points(JOBS_HEALTH, ["lag_s"]), lag),
-            "s",
-            graded(120, 300),
+            "they do not keep up."
         ),
-        number(
-            "Jobs failed",
-            "Turns and runs that failed in the time range. Healthy: 0.",
-            _increase(JOBS_HEALTH, "failures"),
-            "none",
-            graded(1, 10),
+        stat("Jobs failed", _increase(JOBS_HEALTH, "failures"), Values("none", bands=graded(1, 10))).description(
+            "Turns and runs that failed in the time range. Healthy: 0."
         ),
-        number(
-            "Waiting in spools",
-            "Bytes that wait on the trainings' machines, all together. Healthy: near 0; growing: the store is away.",
-            flux(points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop=""), pipe("last()", "group()", "sum()")),
-            "bytes",
-            graded(1e6, 1e8),
+        stat("Waiting in spools", waiting, Values("bytes", bands=graded(1e6, 1e8))).description(
+            "Bytes that wait on the trainings' machines, all together. Healthy: near 0; growing: the store is away."
         ),
     ]
 
@@ -89,100 +71,57 @@ def _increase(measurement: str, *fields: str) -> str:
 
     It reads all points: with the last of each window, what was counted before a process ended would be lost.
     """
-    return flux(points(measurement, fields), pipe("increase()", "last()", "group()", "sum()"))
+    return points(measurement, fields) + pipe("increase()", "last()", "group()", "sum()")
 
 
-def _collectors() -> list[Any]:
+def _collectors() -> list[Panel]:
+    share = Values("percentunit", low=0, bands=limit(0.05))
+    error = Values("sci", bands=limit(1e-4), logarithmic=True)
     return [
-        _by_run(
-            "Cost of watching",
-            "Share of the training's time that captures take. Healthy: up to the budget, 1 % where none was set.",
-            "overhead_ratio",
-            "percentunit",
-            low=0,
-            bands=limit(0.05),
+        time_series("Cost of watching", _by_run("overhead_ratio"), share).description(
+            "Share of the training's time that captures take. Healthy: up to the budget, 1 % where none was set. "
+            f"{_OF_MANY}"
         ),
-        _by_run(
-            "Time of a capture",
-            "Healthy: steady. It sets how often a run can be looked at within its budget.",
-            "capture_ms",
-            "ms",
-            low=0,
+        time_series("Time of a capture", _by_run("capture_ms"), Values("ms", low=0)).description(
+            f"Healthy: steady. It sets how often a run can be looked at within its budget. {_OF_MANY}"
         ),
-        _by_run(
-            "Waiting in the spool",
-            "What the store has not taken yet. Healthy: near 0, short peaks. Growing: the store is away.",
-            "spooled_bytes",
-            "bytes",
-            low=0,
+        time_series("Waiting in the spool", _by_run("spooled_bytes"), Values("bytes", low=0)).description(
+            f"What the store has not taken yet. Healthy: near 0, short peaks. Growing: the store is away. {_OF_MANY}"
         ),
-        _by_run(
-            "Steps from capture to capture",
-            "Healthy: steady. Growing: captures have become dear, or steps quick.",
-            "every",
-            low=0,
+        time_series("Steps from capture to capture", _by_run("every"), Values(low=0)).description(
+            f"Healthy: steady. Growing: captures have become dear, or steps quick. {_OF_MANY}"
         ),
-        _by_run(
-            "Error of the replay",
-            "How far the gates that were computed are from what the network itself said. Healthy: below 1e-4.",
-            "replay_error",
-            "sci",
-            bands=limit(1e-4),
-            logarithmic=True,
+        time_series("Error of the replay", _by_run("replay_error"), error).description(
+            "How far the gates that were computed are from what the network itself said. Healthy: below 1e-4. "
+            f"{_OF_MANY}"
         ),
-        _by_run(
-            "Points dropped",
-            "Points dropped for want of room, counted since the run began. Healthy: 0.",
-            "dropped",
-            "none",
-            low=0,
+        time_series("Points dropped", _by_run("dropped"), Values("none", low=0)).description(
+            f"Points dropped for want of room, counted since the run began. Healthy: 0. {_OF_MANY}"
         ),
     ]
 
 
-def _by_run(title: str, description: str, field: str, unit: str = "short", **options: Any) -> Any:
-    key = 'r.run + "\\n" + r.phase'
-    query = only_largest(
-        "most", MOST_RUNS, "last()", key, points(COLLECTOR_HEALTH, [field]), window("mean", "run", "phase")
-    )
-    description = f"{description} Of many runs the {MOST_RUNS} with the largest."
-    return lines(title, description, query, "${__field.labels.run} ${__field.labels.phase}", unit, **options)
+def _by_run(field: str) -> Series:
+    """Return a field of the collectors' health over time, a series for each run and phase."""
+    return only_largest("most", MOST_RUNS, "last()", points(COLLECTOR_HEALTH, [field]), "mean", ("run", "phase"))
 
 
-def _jobs() -> list[Any]:
-    table = alerts(
-        "Alerts found by the jobs",
-        "What the jobs found, and whether a mail server took the mail. Healthy: delivered.",
-        "No alert in this time range",
-        ["state", "value", "threshold", "delivered"],
-        [],
-    )
-    columns = ("_time", "rule", "state", "delivered", "value", "threshold", "run", "phase", "layer", "gate", "job")
+def _jobs() -> list[Panel]:
     return [
-        _by_job(
-            "Lag",
-            "How long a capture may have waited for it. Healthy: about the jobs' interval; 5 minutes are late.",
-            "lag_s",
-            "s",
-            bands=limit(300),
+        time_series("Lag", _by_job("lag_s"), Values("s", low=0, bands=limit(300))).description(
+            "How long a capture may have waited for it. Healthy: about the jobs' interval; 5 minutes are late."
         ),
-        _by_job("Duration of a turn", "Healthy: well below the jobs' interval, and steady.", "duration_s", "s"),
-        _by_job(
-            "Failures",
-            "Since the service began. Healthy: 0, or flat. A stair: a run that fails each time.",
-            "failures",
-            "none",
+        time_series("Duration of a turn", _by_job("duration_s"), Values("s", low=0)).description(
+            "Healthy: well below the jobs' interval, and steady."
         ),
-        _by_job(
-            "Turns missed",
-            "Since the service began. Healthy: 0. Rising: turns take longer than their interval.",
-            "missed",
-            "none",
+        time_series("Failures", _by_job("failures"), Values("none", low=0)).description(
+            "Since the service began. Healthy: 0, or flat. A stair: a run that fails each time."
         ),
-        ordered(table, *columns),
+        time_series("Turns missed", _by_job("missed"), Values("none", low=0)).description(
+            "Since the service began. Healthy: 0. Rising: turns take longer than their interval."
+        ),
     ]
 
 
-def _by_job(title: str, description: str, field: str, unit: str, **options: Any) -> Any:
-    query = series(JOBS_HEALTH, [field], fn="max", by=["job"])
-    return lines(title, description, query, "${__field.labels.job}", unit, low=0, **options)
+def _by_job(field: str) -> Series:
+    return series(JOBS_HEALTH, [field], fn="max", by=["job"])

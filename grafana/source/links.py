@@ -1,44 +1,28 @@
-"""The dashboards' addresses, and the links between them."""
+"""The dashboards' addresses, and links to them."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from grafana_foundation_sdk.builders.dashboard import DashboardLink
-from grafana_foundation_sdk.models.dashboard import DashboardLinkType
-
-RUNS: Final = "gatewatch-runs"
-GATES: Final = "gatewatch-gates"
-LEARNING: Final = "gatewatch-learning"
-ANOMALIES: Final = "gatewatch-anomalies"
-COMPARE: Final = "gatewatch-compare"
-BACKTEST: Final = "gatewatch-backtest"
-HEALTH: Final = "gatewatch-health"
-RUNBOOK: Final = "gatewatch-runbook"
-
-TAG: Final = "gatewatch"
-"""The tag that all our dashboards have; links between them go by it."""
+THIS_RUN: Final = {"run": "${__value.raw:percentencode}", "phase": "${__data.fields.phase:percentencode}"}
+"""The variables that choose the run of a table's row, for links in its column `run`."""
+THIS_TIME: Final = "from=${__data.fields.from}&to=${__data.fields.to}"
+"""The time range that a table's row holds in its columns `from` and `to`."""
 
 
-def link_to_others() -> DashboardLink:
-    """Return the link to every other dashboard, with the variables and the time range of this one."""
-    return (
-        DashboardLink("Gatewatch")
-        .type(DashboardLinkType.DASHBOARDS)
-        .tags([TAG])
-        .as_dropdown(False)
-        .include_vars(True)
-        .keep_time(True)
-    )
+def uid(dashboard: str) -> str:
+    """Return the uid of a dashboard, of which we call the title in small letters its name."""
+    return f"gatewatch-{dashboard}"
 
 
-def dashboard_url(uid: str, *, time: str = "${__url_time_range}", **variables: str) -> str:
-    """Return the address of a dashboard.
+def link(title: str, dashboard: str, time: str = "${__url_time_range}", **variables: str) -> dict[str, object]:
+    """Return a link of a value to a dashboard.
 
     Args:
-        uid: of the dashboard.
+        title: what it says.
+        dashboard: its name.
         time: the time range, as parameters.
         variables: name → value, both as an address has them.
     """
-    parameters = "&".join(f"var-{name}={value}" for name, value in variables.items())
-    return f"/d/{uid}?{time}{'&' if parameters else ''}{parameters}"
+    parameters = [time, *(f"var-{name}={value}" for name, value in variables.items())]
+    return {"title": title, "url": f"/d/{uid(dashboard)}?{'&'.join(parameters)}", "targetBlank": False}

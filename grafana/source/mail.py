@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gatewatch.collector.config import AlertSettings
 from grafana.source.mail_templates import SUBJECT, TEMPLATES, TEXT
-from grafana.source.rules import SERVICE
+from grafana.source.rules import SERVICE, duration
 
 CONTACT_POINT: Final = "Gatewatch mail"
 RECIPIENTS: Final = "$GATEWATCH_ALERT_TO"
@@ -45,9 +45,9 @@ def route() -> dict[str, Any]:
         "receiver": CONTACT_POINT,
         "object_matchers": [["service", "=", SERVICE]],
         "group_by": ["run"],
-        "group_wait": _duration(usual.group_wait_seconds),
-        "group_interval": _duration(usual.group_interval_seconds),
-        "repeat_interval": _duration(usual.repeat_hours * 3600),
+        "group_wait": duration(usual.group_wait_seconds),
+        "group_interval": duration(usual.group_interval_seconds),
+        "repeat_interval": duration(usual.repeat_hours * 3600),
         "routes": [
             {
                 "receiver": CONTACT_POINT,
@@ -68,9 +68,3 @@ def route() -> dict[str, Any]:
 def templates_file() -> dict[str, Any]:
     """The provisioning file of what mails say. Grafana fills nothing into it: its dollars are single."""
     return {"apiVersion": 1, "templates": [{"orgId": 1, "name": SERVICE, "template": TEMPLATES}]}
-
-
-def _duration(seconds: float) -> str:
-    """As Grafana shows it: in the largest unit that is whole."""
-    unit, size = next((unit, size) for unit, size in (("h", 3600), ("m", 60), ("s", 1)) if seconds % size == 0)
-    return f"{seconds / size:.0f}{unit}"

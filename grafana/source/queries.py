@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
-from gatewatch.collector.cells import GATES
+from gatewatch.collector.cells import GATES, MEMORY_GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_BINS, HISTOGRAM_FIELDS, RUNS
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
-from grafana.source.flux import chosen, flux, keep, pipe, points, text, values, window
+from gatewatch.jobs.queries.flux_values import literal
+from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pattern, pipe, points
+from grafana.source.flux_steps import aggregate_window, column_values, extend, group, keep, largest, map_to, window
 
-_THROUGH_TANH: Final = " or ".join(f"r.gate == {text(name)}" for name, gate in GATES.items() if gate.scale.through_tanh)
-OF_LAYER: Final = (chosen("run"), chosen("phase"), chosen("layer"))
+OF_RUN: Final = (chosen("run"), chosen("phase"))
+OF_LAYER: Final = (*OF_RUN, chosen("layer"))
 CONSENSUS: Final = 'r.detector == "consensus"'
-STATES: Final = {
-    "live": "green",
-    "completed": "blue",
-    "interrupted": "yellow",
-    "died": "red",
-    "failed": "red",
-}
+KEEPS_MEMORY: Final = f"r.gate =~ {pattern(*sorted(MEMORY_GATES))}"
+STATES: Final = {"live": "green", "completed": "blue", "interrupted": "yellow", "died": "red", "failed": "red"}
 """What a run may be, and its colour."""
+_THROUGH_TANH: Final = " or ".join(
+    f"r.gate == {literal(name)}" for name, gate in GATES.items() if gate.scale.through_tanh
+)
 
 
 def life() -> str:
@@ -32,53 +32,60 @@ def life() -> str:
 
 def state() -> str:
     """Return the state of the chosen run."""
-    return flux(
-        points(RUNS, ["event"], chosen("run"), chosen("phase"), start="0", stop=""),
-        pipe("last()", "group()", 'sort(columns: ["_time"])', "last()", f"map(fn: (r) => ({{_value: {life()}}}))"),
-    )
+    read = points(RUNS, ["event"], *OF_RUN, start="0", stop="")
+    return read + pipe("last()", "group()", 'sort(columns: ["_time"])', "last()", map_to(f"_value: {life()}"))
 
 
 def series(
-    measurement: str, fields: Iterable[str], *where: str, fn: str = "mean", by: Iterable[str] = ("layer", "gate")
-) -> str:
+    measurement: str, fields: Sequence[str], *where: str, fn: str = "mean", by: Sequence[str] = ("layer", "gate")
+) -> Series:
     """Return fields over time, a value for each window and series; `by` are the tags that tell series apart."""
-    return flux(points(measurement, fields, *where), window(fn, *by))
+    return Series(points(measurement, fields, *where) + window(fn, *by), by)
 
 
-def derived(field: str, *where: str, by: Iterable[str] = ("layer", "gate")) -> str:
-    """Return a derived metric over time."""
-    return series(GATE_DERIVED, [field], *where, by=by)
+def derived(field: str, *where: str, by: Sequence[str] = ("gate",)) -> Series:
+    """Return a derived metric of the chosen layers over time."""
+    return series(GATE_DERIVED, [field], *OF_LAYER, *where, by=by)
 
 
 def last_value(measurement: str, field: str, *where: str) -> str:
-    """Return one number: the newest value, of the series where it is largest."""
-    return flux(points(measurement, [field], *where), pipe("last()", "group()", "max()", keep("_time", "_value")))
+    """Return one number: the newest value in the chosen layer, of the series where it is largest."""
+    read = points(measurement, [field], *OF_LAYER, *where)
+    return read + pipe("last()", "group()", "max()", keep("_time", "_value"))
 
 
-def worst_score(*where: str, columns: Iterable[str] = ("_time", "_value"), **times: str) -> str:
+def scores(*where: str, **times: str) -> str:
+    """Return the anomaly scores of the consensus; for `times` see `points`."""
+    return points(GATE_SCORES, ["anomaly_score"], CONSENSUS, *where, **times)
+
+
+def worst_score(*where: str, columns: Sequence[str] = ("_time", "_value"), **times: str) -> str:
     """Return the largest score in a time range; for `times` see `points`."""
-    read = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, *where, **times)
-    return flux(read, pipe("max()", "group()", "max()", keep(*columns)))
+    return scores(*where, **times) + pipe("max()", "group()", "max()", keep(*columns))
 
 
-def only_largest(name: str, most: int, fn: str, key: str, read: str, windows: str) -> str:
+def worst_by(read: str, *tags: str) -> str:
+    """Return the largest value of each window of all series that share these tags."""
+    return read + window("max", *tags) + window("max", *tags)
+
+
+def only_largest(name: str, most: int, peak: str, read: str, fn: str, labels: tuple[str, str]) -> Series:
     """Return series over time, of many those with the largest values.
 
     Args:
         name: of the list of their keys in the query.
         most: how many.
-        fn: the step that makes one value of a series.
-        key: the expression for a series' key.
+        peak: the step that makes one value of a series.
         read: the points.
-        windows: the steps that make values over time of them.
+        fn: makes one value of a window.
+        labels: the two tags that tell the series apart.
     """
-    top = f'top(n: {most}, columns: ["_value"])'
-    largest = pipe(fn, "group()", top, f"map(fn: (r) => ({{name: {key}}}))", values("name"))
-    shown = pipe(f"filter(fn: (r) => contains(set: {name}, value: {key}))")
-    return flux(f"{name} = {read}", largest, read, windows, shown)
-
-
-_WINDOWS: Final = "aggregateWindow(every: every, fn: mean, createEmpty: false)"
+    key = ' + "\\n" + '.join(f"r.{label}" for label in labels)
+    query = flux(
+        f"{name} = {read}" + pipe(peak, "group()", largest(most), map_to(f"name: {key}"), column_values("name")),
+        read + window(fn, *labels) + pipe(keep_where(f"contains(set: {name}, value: {key})")),
+    )
+    return Series(query, labels)
 
 
 def units(measurement: str, letter: str, gate: str) -> str:
@@ -89,54 +96,43 @@ def units(measurement: str, letter: str, gate: str) -> str:
         letter: with which its fields begin.
         gate: the condition that leaves one gate.
     """
-    return flux(
+    return _rows(
         'import "math"',
-        _every(gate),
+        gate,
         points(measurement, (), f"r._field =~ /^{letter}[0-9]/", *OF_LAYER, gate),
-        pipe(
-            _WINDOWS,
-            f"map(fn: (r) => ({{r with _value: if {_THROUGH_TANH} then math.tanh(x: r._value) else r._value}}))",
-            keep("_time", "_value", "_field"),
-            'group(columns: ["_field"])',
-        ),
+        extend(f"_value: if {_THROUGH_TANH} then math.tanh(x: r._value) else r._value"),
+        keep("_time", "_value", "_field"),
     )
 
 
 def histogram(gate: str) -> str:
     """Return the rows of a heatmap: a twentieth of the gate's scale each, named by its lower end in percent of it."""
-    names = ", ".join(
-        f"{text(name)}: {text(f'{i * 100 // HISTOGRAM_BINS:02d} %')}" for i, name in enumerate(HISTOGRAM_FIELDS)
-    )
-    return flux(
-        'import "dict"',
-        f"names = [{names}]",
-        _every(gate),
+    names = dictionary({name: f"{i * 100 // HISTOGRAM_BINS:02d} %" for i, name in enumerate(HISTOGRAM_FIELDS)})
+    return _rows(
+        f'import "dict"\nnames = {names}',
+        gate,
         points(GATE_STATS, (), "r._field =~ /^hist_/", *OF_LAYER, gate),
-        pipe(
-            _WINDOWS,
-            keep("_time", "_value", "_field"),
-            'map(fn: (r) => ({r with _field: dict.get(dict: names, key: r._field, default: "")}))',
-            'group(columns: ["_field"])',
-        ),
+        keep("_time", "_value", "_field"),
+        extend('_field: dict.get(dict: names, key: r._field, default: "")'),
     )
 
 
-def _every(gate: str) -> str:
-    """Return the lines that set `every`, the width of a heatmap's windows.
+def _rows(begin: str, gate: str, read: str, *steps: str) -> str:
+    """Return a query for the rows of a heatmap, each a field.
 
-    It is the panel's, but at least 1.5 times the mean distance of captures: a window without one would be a gap.
+    The windows are as wide as the panel's, but at least 1.5 times the mean distance of captures: a window without one
+    would be a gap.
     """
-    taken = points(GATE_STATS, ["step"], *OF_LAYER, gate)
     return flux(
-        f"taken = {taken}",
+        begin,
+        f"taken = {points(GATE_STATS, ['step'], *OF_LAYER, gate)}",
         "first = taken |> first()",
         "last = taken |> last()",
-        'ends = union(tables: [first, last]) |> group() |> sort(columns: ["_time"])',
-        pipe(values("_time")),
-        "counts = taken |> count() |> group() |> max()",
-        pipe(values("_value")),
+        'ends = union(tables: [first, last]) |> group() |> sort(columns: ["_time"])' + pipe(column_values("_time")),
+        "counts = taken |> count() |> group() |> max()" + pipe(column_values("_value")),
         "many = length(arr: counts) > 0 and length(arr: ends) > 1 and counts[0] > 1",
         "apart = if many then (int(v: ends[length(arr: ends) - 1]) - int(v: ends[0])) / (counts[0] - 1) else 0",
         "least = apart + apart / 2",
         "every = if least > int(v: v.windowPeriod) then duration(v: least) else v.windowPeriod",
+        read + pipe(aggregate_window("mean", "every"), *steps, group("_field")),
     )

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from grafana_foundation_sdk.builders import alerting, expr
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.alerting import RelativeTimeRange
-
-from gatewatch.jobs.alerts.rule import Measure, Rule
+from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.rules import BUILT_IN
 from gatewatch.jobs.alerts.service_rules import SERVICE_RULES
 from gatewatch.jobs.text import number
 from grafana.source import rules_measures as measures
 from grafana.source import rules_silence as silence
-from grafana.source.flux import DATASOURCE_TYPE, DATASOURCE_UID
-from grafana.source.links import RUNBOOK
+from grafana.source.flux import DATASOURCE, DATASOURCE_UID
+from grafana.source.links import uid
 
 FOLDER: Final = "Gatewatch alerts"
 INTERVAL: Final = "1m"
@@ -29,31 +24,12 @@ SERVICE: Final = "gatewatch"
 MOST_POINTS: Final = 43_200
 """More rows than any series of a rule has."""
 
-MEASURES: Final[Mapping[Measure, Callable[[Rule], str]]] = {
-    "value": measures.value,
-    "not_finite": measures.not_finite,
-    "share_of_units": measures.share_of_units,
-    "frozen": measures.frozen,
-    "rise": measures.rise,
-    "growth": measures.growth,
-    "times_median": measures.times_median,
-    "last_event": measures.last_event,
-    "run_silence": silence.run_silence,
-    "capture_silence": silence.capture_silence,
-    "score_delay": silence.score_delay,
-    "store_silence": silence.store_silence,
-    "turn_silence": silence.turn_silence,
-    "jobs_silence": silence.jobs_silence,
-    "write_silence": silence.write_silence,
-}
-"""Measure → the query of a rule that compares it."""
 _SHOWN: Final = {
     "": '{{ printf "%.4g" .Value }}',
     "s": "{{ humanizeDuration .Value }}",
     "share": "{{ humanizePercentage .Value }}",
     "B": "{{ humanize1024 .Value }}B",
 }
-_KEYS: Final = ("uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels")
 PanelId = Callable[[str, str], int]
 """Gives the number of a panel, from the uid of its dashboard and its title."""
 
@@ -90,40 +66,48 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
     """
     if rule.grafana is None:
         raise ValueError(f"the rule {rule.name} is for the jobs alone; say with grafana= how Grafana shows it")
-    dashboard = f"gatewatch-{rule.grafana.dashboard}"
-    query = alerting.Query("A").datasource_uid(DATASOURCE_UID)
-    built = (
-        alerting.Rule(rule.name)
-        .uid(f"gatewatch-{rule.name.replace('_', '-')}")
-        .condition("C")
-        .with_query(query.relative_time_range(RelativeTimeRange(from_val=rule.grafana.lookback_seconds, to=0)))
-        .with_query(_expression("B", expr.TypeReduce().expression("A").reducer("last")))
-        .with_query(_expression("C", expr.TypeThreshold().expression("B").conditions([_condition(rule)])))
-        .for_val(_duration(rule.grafana.wait_seconds))
-        .no_data_state("Alerting" if rule.quantity.measure == "write_silence" else "OK")
-        .exec_err_state("Alerting" if rule.quantity.measure == "store_silence" else "Error")
-        .labels({"service": SERVICE, "severity": rule.severity})
-        .annotations(
+    dashboard, runbook = uid(rule.grafana.dashboard), uid("runbook")
+    # The threshold alone: how far a value must come back, and for how many captures, is counted in Flux.
+    evaluator = {"type": "gt" if rule.condition.is_upper else "lt", "params": [rule.condition.threshold()]}
+    return {
+        "uid": f"gatewatch-{rule.name.replace('_', '-')}",
+        "title": rule.name,
+        "condition": "C",
+        "data": [
             {
-                "summary": f"{_subject(rule.quantity.series)}{rule.summary}"
-                f"{{{{ with $values.B }}}}; {rule.quantity.text} {_SHOWN[rule.quantity.unit]}{{{{ end }}}}",
-                "description": f"Alerts {_when(rule)}. {rule.remedy}",
-                # No slash before it: pages of Grafana know where they lie, and mails put the rest in front.
-                "runbook_url": f"d/{RUNBOOK}?viewPanel={panel_id(RUNBOOK, rule.name)}",
-                "__dashboardUid__": dashboard,
-                "__panelId__": str(panel_id(dashboard, rule.grafana.panel)),
-            }
-        )
-    )
-    content: dict[str, Any] = json.loads(json.dumps(built.build(), cls=JSONEncoder))
-    content["data"][0]["model"] = {
-        "refId": "A",
-        "datasource": {"type": DATASOURCE_TYPE, "uid": DATASOURCE_UID},
-        "query": MEASURES[rule.quantity.measure](rule),
-        "intervalMs": 1000,
-        "maxDataPoints": MOST_POINTS,
+                "refId": "A",
+                "datasourceUid": DATASOURCE_UID,
+                "relativeTimeRange": {"from": rule.grafana.lookback_seconds, "to": 0},
+                "model": {
+                    "refId": "A",
+                    "datasource": DATASOURCE.to_json(),
+                    "query": query(rule),
+                    "intervalMs": 1000,
+                    "maxDataPoints": MOST_POINTS,
+                },
+            },
+            _expression("B", type="reduce", expression="A", reducer="last"),
+            _expression("C", type="threshold", expression="B", conditions=[{"evaluator": evaluator}]),
+        ],
+        "for": duration(rule.grafana.wait_seconds),
+        "noDataState": "Alerting" if rule.quantity.measure == "write_silence" else "OK",
+        "execErrState": "Alerting" if rule.quantity.measure == "store_silence" else "Error",
+        "labels": {"service": SERVICE, "severity": rule.severity},
+        "annotations": {
+            "summary": f"{_subject(rule.quantity.series)}{rule.summary}"
+            f"{{{{ with $values.B }}}}; {rule.quantity.text} {_SHOWN[rule.quantity.unit]}{{{{ end }}}}",
+            "description": f"Alerts {_when(rule)}. {rule.remedy}",
+            # No slash before it: pages of Grafana know where they lie, and mails put the rest in front.
+            "runbook_url": f"d/{runbook}?viewPanel={panel_id(runbook, rule.name)}",
+            "__dashboardUid__": dashboard,
+            "__panelId__": str(panel_id(dashboard, rule.grafana.panel)),
+        },
     }
-    return {name: content[name] for name in _KEYS}
+
+
+def query(rule: Rule) -> str:
+    """Return the query of a rule, in Flux. What it compares is a function that has the name of the measure."""
+    return str(getattr(silence if rule.about_silence else measures, rule.quantity.measure)(rule))
 
 
 def _group(rule: Rule) -> str:
@@ -132,24 +116,17 @@ def _group(rule: Rule) -> str:
     return "runs" if "run" in rule.quantity.series else "jobs"
 
 
-def _condition(rule: Rule) -> expr.ExprTypeThresholdConditions:
-    """The threshold alone: how far a value must come back, and for how many captures, is counted in Flux."""
-    kind = "gt" if rule.condition.is_upper else "lt"
-    evaluator = expr.ExprTypeThresholdConditionsEvaluator().type(kind).params([rule.condition.threshold()])  # type: ignore[arg-type]
-    return expr.ExprTypeThresholdConditions().evaluator(evaluator)
-
-
 def _when(rule: Rule) -> str:
-    condition, side = rule.condition, "above" if rule.condition.is_upper else "below"
+    side = "above" if rule.condition.is_upper else "below"
     unit = f" {rule.quantity.unit}" if rule.quantity.unit in ("s", "B") else ""
     points = "reports" if rule in SERVICE_RULES else "captures"
-    if condition.within == 1:
+    if rule.condition.within == 1:
         count = ""
-    elif condition.for_captures == condition.within:
-        count = f" in {condition.within} {points} in a row"
+    elif rule.condition.for_captures == rule.condition.within:
+        count = f" in {rule.condition.within} {points} in a row"
     else:
-        count = f" in {condition.for_captures} of the last {condition.within} {points}"
-    return f"{side} {number(condition.threshold())}{unit}{count}"
+        count = f" in {rule.condition.for_captures} of the last {rule.condition.within} {points}"
+    return f"{side} {number(rule.condition.threshold())}{unit}{count}"
 
 
 def _subject(labels: Sequence[str]) -> str:
@@ -160,9 +137,12 @@ def _subject(labels: Sequence[str]) -> str:
     return "".join(f"{name} {{{{ $labels.{name} }}}}: " for name in labels)
 
 
-def _expression(ref: str, model: expr.TypeReduce | expr.TypeThreshold) -> alerting.Query:
-    return alerting.Query(ref).datasource_uid(EXPRESSIONS).model(model.ref_id(ref))
+def _expression(ref: str, **model: object) -> dict[str, Any]:
+    return {"refId": ref, "datasourceUid": EXPRESSIONS, "model": {"refId": ref, **model}}
 
 
-def _duration(seconds: int) -> str:
-    return f"{seconds // 60}m" if seconds and seconds % 60 == 0 else f"{seconds}s"
+def duration(seconds: float) -> str:
+    """Return a time as Grafana shows it: in the largest unit that is whole."""
+    whole = ((unit, size) for unit, size in (("h", 3600), ("m", 60)) if seconds and not seconds % size)
+    unit, size = next(whole, ("s", 1))
+    return f"{seconds / size:.0f}{unit}"

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gatewatch.jobs.alerts.rule import Rule
+from gatewatch.jobs.alerts.rule import Condition, Rule
 from gatewatch.jobs.queries.flux_values import literal
-from grafana.source.flux import one_of, points, text, texts
+from grafana.source.flux import inline_union, keep_where, one_of, pipe, points
+from grafana.source.flux_steps import OLDEST_FIRST, extend, group, keep
 
 MOST_SERIES: Final = 900
 """The worst so many series are compared: of more than 1,000 Grafana's datasource makes an error."""
@@ -21,12 +22,13 @@ MOST_CAPTURES: Final = 300
 """The newest captures of a series that are looked at."""
 SEEN_SECONDS: Final = 90
 """What fired within this time fires: an evaluation a minute misses nothing that was over before it."""
+INSIDE_SECONDS: Final = 6 * 3600
+"""How far back a series may have been within its thresholds, for a rule that asks whether it was."""
 NOW: Final = "v.timeRangeStop"
 START: Final = "v.timeRangeStart"
-SINCE: Final = f"since = (time) => float(v: int(v: {NOW}) - int(v: time)) / 1000000000.0"
+SINCE: Final = f"since = (time) => float(v: int(v: {NOW}) - int(v: time)) / 1000000000.0\n"
 """A function in Flux: the seconds since a time."""
 _NEVER: Final = f"{-(10**9)}"
-_AFTER_ALL: Final = "2200-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,45 +54,20 @@ def field_of(rule: Rule, *fields: str, start: str = START) -> str:
     return points(rule.quantity.measurement, fields or (rule.quantity.field,), *conditions, start=start)
 
 
-def ago(seconds: int) -> str:
-    """Return the time so many seconds before now; the query must import `date`."""
-    return f"date.sub(d: {seconds}s, from: {NOW})"
+def ago(duration: str) -> str:
+    """Return the time so long before now, such as `90d`; the query must import `date`."""
+    return f"date.sub(d: {duration}, from: {NOW})"
 
 
 def by(labels: Sequence[str]) -> str:
-    """Make one table a series, of times and values only."""
-    return f"""
-  |> keep(columns: {texts(["_time", "_value", *labels])})
-  |> group(columns: {texts(labels)})"""
+    """Return the steps that make one table a series, of times and values only."""
+    return pipe(keep("_time", "_value", *labels), group(*labels))
 
 
 def captures(rule: Rule, *fields: str, most: int = MOST_CAPTURES) -> str:
     """Return one row a capture, newest first: the largest of its values, where it has several."""
-    return f"""{field_of(rule, *fields)}
-  |> toFloat(){by(rule.quantity.series)}
-  |> sort(columns: ["_time", "_value"], desc: true)
-  |> unique(column: "_time")
-  |> limit(n: {most})"""
-
-
-def scaled(rows: str, scales: str, labels: Sequence[str]) -> str:
-    """Divide captures by a number of their series; a series without one is left out.
-
-    Args:
-        rows: the captures.
-        scales: a row a series, with the number in `_value`.
-        labels: of the series.
-    """
-    return f"""union(tables: [
-  {rows},
-  {scales}
-    |> map(fn: (r) => ({{r with _time: {_AFTER_ALL}, scale: r._value}})),
-])
-  |> group(columns: {texts(labels)})
-  |> sort(columns: ["_time"], desc: true)
-  |> fill(column: "scale", usePrevious: true)
-  |> filter(fn: (r) => r._time < {_AFTER_ALL} and r.scale > 0.0)
-  |> map(fn: (r) => ({{r with _value: r._value / r.scale}}))"""
+    newest = pipe('sort(columns: ["_time", "_value"], desc: true)', 'unique(column: "_time")', f"limit(n: {most})")
+    return field_of(rule, *fields) + pipe("toFloat()") + by(rule.quantity.series) + newest
 
 
 def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
@@ -104,22 +81,20 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
         rows: the captures, newest first, with `_time` and `_value`.
         counter: how a value is taken from `_value` and the captures before; None: it is `_value`.
     """
+    condition = rule.condition
     if counter is None:
         counter, first, position = Counter("r._value", "true", {}), _NEVER, "-r.rank"
-        rows = _with_inside(
-            rule,
-            f"""{rows}
-  |> map(fn: (r) => ({{r with rank: 1}}))
-  |> cumulativeSum(columns: ["rank"])
-  |> filter(fn: (r) => r.rank == 1 or {_past(rule, "r._value", _recovery(rule))})""",
-        )
+        ranked = pipe(extend("rank: 1"), 'cumulativeSum(columns: ["rank"])')
+        rows += ranked + pipe(keep_where(f"r.rank == 1 or {_past(condition, 'r._value', recovering=True)}"))
+        if condition.after_inside:
+            rows = inline_union(rows, _first_inside(rule)) + pipe(group(*rule.quantity.series))
     else:
         first, position = "0", "a.position + 1"
-    worse = "value > a.worst" if rule.condition.is_upper else "value < a.worst"
-    newest = [f"newest{k}" for k in range(1, rule.condition.for_captures + 1)]
+    worse = "value > a.worst" if condition.is_upper else "value < a.worst"
+    newest = [f"newest{k}" for k in range(1, condition.for_captures + 1)]
     fields = {
         "captures": ("0", "a.captures + (if known then 1 else 0)"),
-        "inside": (literal(not rule.condition.after_inside), "inside"),
+        "inside": (literal(not condition.after_inside), "inside"),
         "position": (first, "if counts then position else a.position"),
         "calm": ("0", "if counts then calm else a.calm"),
         "firing": ("false", "if counts then firing else a.firing"),
@@ -131,87 +106,65 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
         fields[name] = (_NEVER, f"if counts and beyond then {before} else a.{name}")
     fields |= counter.fields
     oldest = fields[newest[-1]][1]
-    recent = f" or int(v: r.at) > int(v: {NOW}) - {SEEN_SECONDS}000000000" if not rule.condition.lasting else ""
-    return f"""{rows}
-  |> sort(columns: ["_time"])
-  |> reduce(
+    recent = f" or int(v: r.at) > int(v: {NOW}) - {SEEN_SECONDS}000000000" if not condition.lasting else ""
+    reduced = f"""reduce(
     identity: {{{", ".join(f"{name}: {initial}" for name, (initial, _) in fields.items())}}},
     fn: (r, accumulator) => {{
       a = accumulator
       known = {counter.known}
       value = {counter.value}
       position = {position}
-      beyond = {_past(rule, "value", _threshold(rule))}
-      ill = {_past(rule, "value", _recovery(rule))}
+      beyond = {_past(condition, "value")}
+      ill = {_past(condition, "value", recovering=True)}
       inside = a.inside or (known and not beyond)
       counts = known and inside
-      lasts = a.firing and a.calm + position - a.position - 1 < {rule.condition.within}
+      lasts = a.firing and a.calm + position - a.position - 1 < {condition.within}
       calm = if ill then 0 else a.calm + position - a.position
-      fires = beyond and position - ({oldest}) < {rule.condition.within}
-      firing = fires or (lasts and calm < {rule.condition.within})
+      fires = beyond and position - ({oldest}) < {condition.within}
+      firing = fires or (lasts and calm < {condition.within})
 
       return {{
 {"".join(f"        {name}: {following},{chr(10)}" for name, (_, following) in fields.items())}      }}
     }},
-  )
-  |> filter(fn: (r) => r.captures > {int(rule.condition.after_inside)})\
-{compared(rule, f"if r.firing{recent} then r.worst else {_within(rule, 'r.value')}")}"""
+  )"""
+    counted = pipe(OLDEST_FIRST, reduced, keep_where(f"r.captures > {int(condition.after_inside)}"))
+    # A value beyond the threshold of a series that does not fire is brought back to it: Grafana is to take it for well.
+    limit = literal(condition.threshold())
+    calm = f"(if {_past(condition, 'r.value')} then {limit} else r.value)"
+    return rows + counted + compared(rule, f"if r.firing{recent} then r.worst else {calm}")
 
 
-def _with_inside(rule: Rule, rows: str) -> str:
-    """Add the first capture within the thresholds, which may lie further back, where the rule asks for one."""
-    if not rule.condition.after_inside:
-        return rows
-    inside = f"not {_past(rule, 'r._value', _threshold(rule))}"
-    return f"""union(tables: [
-  {rows},
-  {field_of(rule, start=ago(INSIDE_SECONDS))}
-  |> filter(fn: (r) => {inside})
-  |> first()
-  |> toFloat(){by(rule.quantity.series)}
-  |> sort(columns: ["_time"])
-  |> limit(n: 1)
-  |> map(fn: (r) => ({{r with rank: {MOST_CAPTURES + 1}}})),
-])
-  |> group(columns: {texts(rule.quantity.series)})"""
+def _first_inside(rule: Rule) -> str:
+    """Return the first capture within the thresholds, which may lie further back than the others."""
+    inside = keep_where(f"not {_past(rule.condition, 'r._value')}")
+    read = (
+        field_of(rule, start=ago(f"{INSIDE_SECONDS}s"))
+        + pipe(inside, "first()", "toFloat()")
+        + by(rule.quantity.series)
+    )
+    return read + pipe(OLDEST_FIRST, "limit(n: 1)", extend(f"rank: {MOST_CAPTURES + 1}"))
 
 
-INSIDE_SECONDS: Final = 6 * 3600
-"""How far back a series may have been within its thresholds, for a rule that asks whether it was."""
+def _past(condition: Condition, value: str, *, recovering: bool = False) -> str:
+    """Return the expression for whether a value lies past the threshold; `recovering`: past the one for recovery."""
+    at_recovery = recovering and condition.recovery is not None
+    threshold = literal(condition.recovery if at_recovery else condition.threshold())
+    return f"({value} {'>' if condition.is_upper else '<'} {threshold})"
 
 
-def _threshold(rule: Rule) -> float:
-    return rule.condition.threshold()
+def parts(labels: Sequence[str], **tables: str) -> str:
+    """Return a line for each table that gives its values a name, so that `beside` can put them side by side."""
+    return "\n".join(
+        f"{name} = {table}"
+        + pipe(f'set(key: "part", value: "{name}")', keep("part", "_value", *labels), group(*labels))
+        for name, table in tables.items()
+    )
 
 
-def _recovery(rule: Rule) -> float:
-    return _threshold(rule) if rule.condition.recovery is None else rule.condition.recovery
-
-
-def _past(rule: Rule, value: str, threshold: float) -> str:
-    return f"({value} {'>' if rule.condition.is_upper else '<'} {literal(threshold)})"
-
-
-def _within(rule: Rule, value: str) -> str:
-    """Bring a value that lies beyond the threshold back to it: Grafana is to take it for well."""
-    limit = literal(_threshold(rule))
-    return f"(if {_past(rule, value, _threshold(rule))} then {limit} else {value})"
-
-
-def part(name: str, labels: Sequence[str]) -> str:
-    """Name the value of each series, so that it can be put beside another of the same series."""
-    return f"""
-  |> set(key: "part", value: {text(name)})
-  |> keep(columns: {texts(["part", "_value", *labels])})
-  |> group(columns: {texts(labels)})"""
-
-
-def beside(parts: Sequence[str], labels: Sequence[str]) -> str:
-    """Make one row a series, with a column for each of its parts."""
-    return f"""
-union(tables: [{", ".join(parts)}])
-  |> group()
-  |> pivot(rowKey: {texts(labels)}, columnKey: ["part"], valueColumn: "_value")"""
+def beside(names: Sequence[str], labels: Sequence[str]) -> str:
+    """Return one row a series, with a column for each of its parts."""
+    pivot = f'pivot(rowKey: {literal([*labels])}, columnKey: ["part"], valueColumn: "_value")'
+    return f"\nunion(tables: [{', '.join(names)}])" + pipe("group()", pivot)
 
 
 def compared(rule: Rule, value: str | None = None) -> str:
@@ -221,9 +174,6 @@ def compared(rule: Rule, value: str | None = None) -> str:
         rule: says whether more is worse.
         value: what is compared, in terms of `r`; None: `_value`, at its own time.
     """
-    mapped = f"\n  |> map(fn: (r) => ({{r with _time: {NOW}, _value: {value}}}))" if value else ""
-    return f"""{mapped}
-  |> group()
-  |> sort(columns: ["_value"], desc: {literal(rule.condition.is_upper)})
-  |> limit(n: {MOST_SERIES}){by(rule.quantity.series)}
-"""
+    worst_first = f'sort(columns: ["_value"], desc: {literal(rule.condition.is_upper)})'
+    now = [extend(f"_time: {NOW}, _value: {value}")] if value else []
+    return pipe(*now, "group()", worst_first, f"limit(n: {MOST_SERIES})") + by(rule.quantity.series) + "\n"

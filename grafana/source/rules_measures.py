@@ -6,25 +6,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Final
 
 from gatewatch.collector.schema import HEARTBEAT_SECONDS, RUNS
 from gatewatch.jobs.alerts.rule import LAYER, RUN, Rule
 from gatewatch.jobs.alerts.series_state import FEWEST_CAPTURES, RISE_POINTS
 from gatewatch.jobs.queries.flux_values import literal
-from grafana.source.flux import points, texts
-from grafana.source.rules_flux import (
-    MOST_CAPTURES,
-    NOW,
-    START,
-    Counter,
-    by,
-    captures,
-    compared,
-    field_of,
-    firing,
-    scaled,
-)
+from grafana.source.flux import flux, inline_union, keep_where, pipe, points
+from grafana.source.flux_steps import NEWEST_FIRST, OLDEST_FIRST, extend, group
+from grafana.source.rules_flux import MOST_CAPTURES, START, Counter, ago, by, captures, compared, field_of, firing
 
 RUN_DAYS: Final = 90
 """How far back a run may have started, which says how large its layers are."""
@@ -47,63 +38,50 @@ def not_finite(rule: Rule) -> str:
 
 def times_median(rule: Rule) -> str:
     """Compare the field as a multiple of its median over all that is read, once there are some captures."""
-    rows = f"""all
-  |> sort(columns: ["_time"])
-  |> limit(n: {_EVERY}, offset: {FEWEST_CAPTURES})
-  |> tail(n: {MOST_CAPTURES})"""
-    return f"""all = {captures(rule, most=_EVERY)}
-
-{firing(rule, scaled(rows, 'all |> median(method: "exact_mean")', rule.quantity.series))}"""
+    rows = "all" + pipe(OLDEST_FIRST, f"limit(n: {_EVERY}, offset: {FEWEST_CAPTURES})", f"tail(n: {MOST_CAPTURES})")
+    medians = 'all |> median(method: "exact_mean")'
+    return f"all = {captures(rule, most=_EVERY)}\n\n{firing(rule, _scaled(rows, medians, rule.quantity.series))}"
 
 
 def frozen(rule: Rule) -> str:
     """Compare the largest update of a layer's parameters, at the captures at which some layer of the run moves."""
-    newest = """
-  |> sort(columns: ["_time", "_value"], desc: true)
-  |> unique(column: "_time")"""
-    rows = f"""union(tables: [
-  norms{by(LAYER)}{newest}
-  |> limit(n: {MOST_CAPTURES})
-  |> set(key: "part", value: "layer"),
-  norms{by(RUN)}{newest}
-  |> duplicate(column: "_value", as: "moving")
-  |> set(key: "part", value: "run"),
-])
-  |> group(columns: {texts(RUN)})
-  |> sort(columns: ["_time", "part"], desc: true)
-  |> fill(column: "moving", usePrevious: true)
-  |> filter(fn: (r) => r.part == "layer" and r.moving >= {literal(rule.condition.below or 0.0)})
-  |> group(columns: {texts(LAYER)})
-  |> sort(columns: ["_time"], desc: true)"""
-    return f"""norms = {field_of(rule)}
-  |> toFloat()
-
-{firing(rule, rows)}"""
+    newest = pipe('sort(columns: ["_time", "_value"], desc: true)', 'unique(column: "_time")')
+    of_layer = pipe(f"limit(n: {MOST_CAPTURES})", 'set(key: "part", value: "layer")')
+    of_run = pipe('duplicate(column: "_value", as: "moving")', 'set(key: "part", value: "run")')
+    rows = inline_union(f"norms{by(LAYER)}{newest}{of_layer}", f"norms{by(RUN)}{newest}{of_run}") + pipe(
+        group(*RUN),
+        'sort(columns: ["_time", "part"], desc: true)',
+        'fill(column: "moving", usePrevious: true)',
+        keep_where(f'r.part == "layer" and r.moving >= {literal(rule.condition.below or 0.0)}'),
+        group(*LAYER),
+        NEWEST_FIRST,
+    )
+    return f"norms = {field_of(rule)}{pipe('toFloat()')}\n\n{firing(rule, rows)}"
 
 
 def share_of_units(rule: Rule) -> str:
     """Compare a count of units as a share of the layer's, whose size the run records when it starts."""
-    sizes = f"""join(
+    config = points(RUNS, ("config",), start=ago(f"{RUN_DAYS}d")) + pipe("last()") + by(RUN)
+    config += pipe('rename(columns: {_value: "config"})', OLDEST_FIRST, "tail(n: 1)", 'drop(columns: ["_time"])')
+    sizes = (
+        f"""join(
     tables: {{
       layer: counted |> limit(n: 1),
-      run: {points(RUNS, ("config",), start=f"date.sub(d: {RUN_DAYS}d, from: {NOW})")}
-  |> last(){by(RUN)}
-  |> rename(columns: {{_value: "config"}})
-  |> sort(columns: ["_time"])
-  |> tail(n: 1)
-  |> drop(columns: ["_time"]),
+      run: {config},
     }},
-    on: {texts(RUN)},
-  )
-  |> map(fn: (r) => ({{r with _value: units(config: r.config, layer: r.layer)}})){by(rule.quantity.series)}"""
-    return f"""import "date"
-import "regexp"
-import "strings"
-
-{_UNITS}
-counted = {captures(rule)}
-
-{firing(rule, scaled("counted", sizes, rule.quantity.series))}"""
+    on: {literal([*RUN])},
+  )"""
+        + pipe(extend("_value: units(config: r.config, layer: r.layer)"))
+        + by(rule.quantity.series)
+    )
+    return flux(
+        'import "date"',
+        'import "regexp"',
+        'import "strings"',
+        f"\n{_UNITS}",
+        f"counted = {captures(rule)}\n",
+        firing(rule, _scaled("counted", sizes, rule.quantity.series)),
+    )
 
 
 def rise(rule: Rule) -> str:
@@ -119,19 +97,10 @@ def rise(rule: Rule) -> str:
         known=f"r._value >= 0.0 and (a.begun or a.points >= {RISE_POINTS})",
         fields=fields | {"begun": ("false", "a.begun or r._value < 0.0"), "points": ("0", "a.points + 1")},
     )
-    begun = f"int(v: r._time) - int(v: {START}) > {BEGUN_SECONDS}000000000"
-    rows = f"""union(tables: [
-  {captures(rule, most=_EVERY)},
-  {field_of(rule)}
-  |> first()
-  |> toFloat(){by(rule.quantity.series)}
-  |> sort(columns: ["_time"])
-  |> limit(n: 1)
-  |> filter(fn: (r) => {begun})
-  |> map(fn: (r) => ({{r with _time: {START}, _value: -1.0}})),
-])
-  |> group(columns: {texts(rule.quantity.series)})"""
-    return firing(rule, rows, counter)
+    begun = keep_where(f"int(v: r._time) - int(v: {START}) > {BEGUN_SECONDS}000000000")
+    first = field_of(rule) + pipe("first()", "toFloat()") + by(rule.quantity.series)
+    first += pipe(OLDEST_FIRST, "limit(n: 1)", begun, extend(f"_time: {START}, _value: -1.0"))
+    return firing(rule, inline_union(captures(rule, most=_EVERY), first) + pipe(group(*rule.quantity.series)), counter)
 
 
 def growth(rule: Rule) -> str:
@@ -149,12 +118,29 @@ def growth(rule: Rule) -> str:
 
 def last_event(rule: Rule) -> str:
     """Compare 1 for an alert whose last event is not that it recovered, else 0."""
-    return f"""{field_of(rule)}
-  |> last()
-  |> map(fn: (r) => ({{r with _value: if r._value == "recovered" then 0.0 else 1.0}})){by(rule.quantity.series)}
-  |> max(){compared(rule)}"""
+    fires = extend('_value: if r._value == "recovered" then 0.0 else 1.0')
+    return field_of(rule) + pipe("last()", fires) + by(rule.quantity.series) + pipe("max()") + compared(rule)
 
 
+def _scaled(rows: str, scales: str, labels: Sequence[str]) -> str:
+    """Divide captures by a number of their series; a series without one is left out.
+
+    Args:
+        rows: the captures.
+        scales: a row a series, with the number in `_value`.
+        labels: of the series.
+    """
+    last = extend(f"_time: {_AFTER_ALL}, scale: r._value")
+    return inline_union(rows, f"{scales}\n    |> {last}") + pipe(
+        group(*labels),
+        NEWEST_FIRST,
+        'fill(column: "scale", usePrevious: true)',
+        keep_where(f"r._time < {_AFTER_ALL} and r.scale > 0.0"),
+        extend("_value: r._value / r.scale"),
+    )
+
+
+_AFTER_ALL: Final = "2200-01-01T00:00:00Z"
 # As `values.units_of` in the evaluator: the layer's own entry, else that of the path that it lies below. A run records
 # its configuration as JSON, in which a name is escaped; what is not ASCII matches any such character.
 _UNITS: Final = r"""json = (v) => regexp.replaceAllString(

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from grafana_foundation_sdk.models.dashboard import DataTransformerConfig
+from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
+from gatewatch.collector.schema import GATE_STATS, RUNS, TRAIN_METRICS
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from grafana.source import variables
-from grafana.source.board import Section, board
-from grafana.source.flux import combined, flux, newest, pattern, pipe, points, prefix_user_tags, values
-from grafana.source.links import ANOMALIES, BACKTEST, COMPARE, GATES, LEARNING, dashboard_url
-from grafana.source.links import RUNS as UID
-from grafana.source.panels import GREEN, GREY, RED, SCORES, by_text, column, limit, lines, number, rows
-from grafana.source.queries import CONSENSUS, STATES, life, worst_score
-from grafana.source.tables import HIDDEN, link, linked, ordered
+from grafana.source.board import board
+from grafana.source.flux import Series, flux, keep_where, pattern, pipe, points, union
+from grafana.source.flux_steps import column_values, extend, group, largest, map_to, newest, prefix_user_tags
+from grafana.source.links import THIS_RUN, THIS_TIME, link
+from grafana.source.panels import stat, table, time_series
+from grafana.source.queries import STATES, life, scores, worst_by, worst_score
+from grafana.source.values import GREEN, GREY, HIDDEN, RED, SCORE, SCORE_BANDS, Values, by_text, override, thresholds
 
 MOST_RUNS: Final = 500
 """Rows of the list: the runs heard of last."""
 MOST_LINES: Final = 20
-_TAGGED: Final = 'filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/)'
-_KEY: Final = 'group(columns: ["run", "phase"])'
+_BY_RUN: Final = group("run", "phase")
 _LOSS: Final = ("val_loss", "loss", "train/loss")
 _REWARD: Final = ("reward", "rollout/ep_rew_mean", "equity")
 _LOSSES: Final = f"r._field =~ {pattern(*_LOSS)}"
@@ -32,67 +31,71 @@ _COLUMNS: Final = (
     *(f"{prefix}{name}" for prefix in ("", _BEST) for name in (*_LOSS, *_REWARD)),
 )
 """The columns of the table beside the tags."""
+_WIDTHS: Final = {
+    **{"run": 210, "phase": 85, "state": 100, "worst score": 105, "step": 80, "epoch": 70},
+    **{"loss": 85, "val_loss": 85, "best val_loss": 110, "best loss": 90, "seen": 160},
+}
+"""The columns that come first, and how wide they are."""
+_NAMES: Final = {"seen": "last heard of"}
+_ARE_LISTED: Final = keep_where("contains(set: listed, value: r.run)")
+_WIDE: Final = ("group()", _ARE_LISTED, 'pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")')
+"""Steps that give rows of fields, all of one type, a column each; run and phase are the row."""
+_EXTENT: Final = """reduce(identity: {from: 9223372036854, to: 0}, fn: (r, accumulator) => ({
+      from: if r.at < accumulator.from then r.at else accumulator.from,
+      to: if r.at > accumulator.to then r.at else accumulator.to,
+    }))"""
 
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
     return board(
-        UID,
         "Runs",
         "Every run that was heard of in the time range: whether it lives, how far it is, how well it does.",
-        [variables.tag(), variables.value()],
-        [Section("", [*_counts(), _table(), _scores()])],
+        variables.tag_and_value(),
+        [
+            _count("Live", "Runs that were heard of within two minutes.", "live", GREEN),
+            _count("Died", "Silent for two minutes without having said how they ended. Healthy: 0.", "died", RED),
+            _count("Failed", "Ended by an error. Healthy: 0; the list below names the error.", "failed", RED),
+            _count("Completed", "Ended as they should.", "completed", GREY),
+            stat(
+                "Worst score, last hour",
+                worst_score(columns=["_value"], start="-1h", stop=""),
+                Values(decimals=2, bands=SCORE_BANDS),
+            )
+            .description("Largest anomaly score of any run in the last hour. Healthy: up to 1.")
+            .span(8),
+            _table(),
+            _scores(),
+        ],
         since="now-30d",
         refresh="1m",
     )
 
 
-def _heard() -> str:
+def _last_events() -> str:
     """Return the last event of every run and phase in the time range."""
-    return flux(points(RUNS, ["event"]), pipe("last()", _TAGGED))
+    return points(RUNS, ["event"]) + pipe("last()", variables.OF_CHOSEN_TAG)
 
 
-def _counts() -> list[Any]:
-    return [
-        _count("Live", "Runs that were heard of within two minutes.", "live", GREEN),
-        _count("Died", "Silent for two minutes without having said how they ended. Healthy: 0.", "died", RED),
-        _count("Failed", "Ended by an error. Healthy: 0; the list below names the error.", "failed", RED),
-        _count("Completed", "Ended as they should.", "completed", GREY),
-        number(
-            "Worst score, last hour",
-            "Largest anomaly score of any run in the last hour. Healthy: up to 1.",
-            worst_score(columns=["_value"], start="-1h", stop=""),
-            "short",
-            SCORES,
-            decimals=2,
-        ).span(8),
-    ]
+def _count(title: str, description: str, state: str, colour: str) -> Panel:
+    named = map_to(f"_value: {life()}")
+    query = _last_events() + pipe("group()", named, keep_where(f'r._value == "{state}"'), "count()")
+    values = Values("none", bands=((None, GREY), (1, colour)))
+    return stat(title, query, values).description(description).no_value("0")
 
 
-def _count(title: str, description: str, state: str, colour: str) -> Any:
-    named = f"map(fn: (r) => ({{_value: {life()}}}))"
-    query = flux(_heard(), pipe("group()", named, f'filter(fn: (r) => r._value == "{state}")', "count()"))
-    return number(title, description, query, "none", ((None, GREY), (1, colour))).no_value("0")
-
-
-def _table() -> Any:
-    run, phase = "${__value.raw:percentencode}", "${__data.fields.phase:percentencode}"
+def _table() -> Panel:
     ways = [
-        link(title, dashboard_url(uid, time="from=${__data.fields.from}&to=${__data.fields.to}", run=run, phase=phase))
-        for title, uid in (
-            ("Gates: what its memory does", GATES),
-            ("Learning: losses and gradients", LEARNING),
-            ("Anomalies: what is odd, and why", ANOMALIES),
-            ("Backtest: gates against the market", BACKTEST),
-        )
+        link("Gates: what its memory does", "gates", THIS_TIME, **THIS_RUN),
+        link("Learning: losses and gradients", "learning", THIS_TIME, **THIS_RUN),
+        link("Anomalies: what is odd, and why", "anomalies", THIS_TIME, **THIS_RUN),
+        link("Backtest: gates against the market", "backtest", THIS_TIME, **THIS_RUN),
+        link("Compare it with another", "compare", run=THIS_RUN["run"]),
     ]
-    score = {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in SCORES]}
-    coloured = column(thresholds=score, custom__displayMode="color-text", decimals=2)
+    coloured = override(thresholds=thresholds(SCORE_BANDS), custom__displayMode="color-text", decimals=2)
     panel = (
-        rows(
+        table(
             "Runs",
-            f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a run to look "
-            "into it, in its own time: the market's for a backtest. Healthy: live or completed, a worst score up to 1.",
             _states(),
             _progress(),
             _of_listed(points(RUNS, ["model", "error"]), "last()", *_WIDE),
@@ -101,56 +104,41 @@ def _table() -> Any:
             _best(_REWARDS, "max"),
             _worst(),
             _span(),
+            columns=[*_WIDTHS],
+            names=_NAMES,
             height=14,
         )
-        .with_transformation(DataTransformerConfig(id_val="merge", options={}))
-        .override_by_name("run", linked(*ways, link("Compare it with another", dashboard_url(COMPARE, run=run))))
-        .override_by_name("state", column(mappings=[by_text(STATES).to_json()], custom__displayMode="color-text"))
+        .description(
+            f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a run to look "
+            "into it, in its own time: the market's for a backtest. Healthy: live or completed, a worst score up to 1."
+        )
+        .override_by_name("run", override(links=ways))
+        .override_by_name("state", override(mappings=[by_text(STATES)], custom__displayMode="color-text"))
         .override_by_name("worst score", coloured)
-        .override_by_regexp("^(best )?(.*loss|.*rew.*|equity)$", column(decimals=4))
-        .override_by_name("error", column(custom__width=300))
+        .override_by_regexp("^(best )?(.*loss|.*rew.*|equity)$", override(decimals=4))
+        .override_by_name("error", override(custom__width=300))
         .override_by_name("from", HIDDEN)
         .override_by_name("to", HIDDEN)
     )
     for name, width in _WIDTHS.items():
-        panel = panel.override_by_name(_NAMES.get(name, name), column(custom__width=width))
-    return ordered(panel, *_WIDTHS, names=_NAMES)
-
-
-_WIDTHS: Final = {
-    **{"run": 210, "phase": 85, "state": 100, "worst score": 105, "step": 80, "epoch": 70},
-    **{"loss": 85, "val_loss": 85, "best val_loss": 110, "best loss": 90, "seen": 160},
-}
-"""The columns that come first, and how wide they are."""
-_NAMES: Final = {"seen": "last heard of"}
+        panel = panel.override_by_name(_NAMES.get(name, name), override(custom__width=width))
+    return panel
 
 
 def _states() -> str:
-    return flux(
-        _heard(),
+    return _last_events() + pipe(
         prefix_user_tags(*_COLUMNS),
-        pipe(
-            "group()",
-            f"map(fn: (r) => ({{r with state: {life()}, seen: r._time}}))",
-            'drop(columns: ["_time", "_start", "_stop", "_value", "_field", "_measurement"])',
-            newest(MOST_RUNS, "seen"),
-        ),
+        "group()",
+        extend(f"state: {life()}, seen: r._time"),
+        'drop(columns: ["_time", "_start", "_stop", "_value", "_field", "_measurement"])',
+        newest(MOST_RUNS, "seen"),
     )
-
-
-_ARE_LISTED: Final = "filter(fn: (r) => contains(set: listed, value: r.run))"
-_WIDE: Final = (
-    "group()",
-    _ARE_LISTED,
-    'pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")',
-)
-"""Steps that give rows of fields, all of one type, a column each; run and phase are the row."""
 
 
 def _of_listed(read: str, *steps: str) -> str:
     """Return a query about the runs in the list, whenever they were."""
-    listed = pipe("group()", newest(MOST_RUNS), values("run"))
-    return flux(f"listed = {_heard()}", listed, read, pipe(*steps))
+    listed = _last_events() + pipe("group()", newest(MOST_RUNS), column_values("run"))
+    return flux(f"listed = {listed}", read + pipe(*steps))
 
 
 def _metrics(which: str) -> str:
@@ -159,29 +147,20 @@ def _metrics(which: str) -> str:
 
 def _progress() -> str:
     """Return the last step and the epoch of each run."""
-    return _of_listed(
-        flux(
-            f"steps = {points(RUNS, ['step'])}",
-            pipe("last()"),
-            f"epochs = {points(TRAIN_METRICS, ['epoch'], start='0', stop='')}",
-            pipe("last()"),
-            "union(tables: [steps, epochs])",
-        ),
-        *_WIDE,
-    )
+    epochs = points(TRAIN_METRICS, ["epoch"], start="0", stop="")
+    return _of_listed(union(steps=points(RUNS, ["step"]) + pipe("last()"), epochs=epochs + pipe("last()")), *_WIDE)
 
 
 def _best(which: str, fn: str) -> str:
-    named = f'map(fn: (r) => ({{r with _field: "{_BEST}" + r._field}}))'
-    return _of_listed(_metrics(which), f"{fn}()", "group()", named, *_WIDE)
+    return _of_listed(_metrics(which), f"{fn}()", "group()", extend(f'_field: "{_BEST}" + r._field'), *_WIDE)
 
 
 def _worst() -> str:
     """Return the largest scores: of a backtest, which is in market time, those of all times; else of the time range."""
-    live = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, 'r.phase != "backtest"')
-    market = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, 'r.phase == "backtest"', start="0", stop="")
-    named = 'map(fn: (r) => ({run: r.run, phase: r.phase, "worst score": r._value}))'
-    return _of_listed(_union("live", live, "max()", "market", market, "max()"), "group()", _ARE_LISTED, named)
+    live, market = scores('r.phase != "backtest"'), scores('r.phase == "backtest"', start="0", stop="")
+    largest_by_run = pipe(_BY_RUN, "max()")
+    named = map_to('run: r.run, phase: r.phase, "worst score": r._value')
+    return _of_listed(union(live=live + largest_by_run, market=market + largest_by_run), "group()", _ARE_LISTED, named)
 
 
 def _span() -> str:
@@ -191,50 +170,28 @@ def _span() -> str:
     """
     steps = points(GATE_STATS, ["step"], start="0", stop="")
     return _of_listed(
-        _union("begun", steps, "first()", "ended", steps, "last()"),
-        "map(fn: (r) => ({run: r.run, phase: r.phase, at: int(v: r._time) / 1000000}))",
-        _KEY,
+        union(begun=steps + pipe(_BY_RUN, "first()"), ended=steps + pipe(_BY_RUN, "last()")),
+        map_to("run: r.run, phase: r.phase, at: int(v: r._time) / 1000000"),
+        _BY_RUN,
         _EXTENT,
         "group()",
         _ARE_LISTED,
-        f"map(fn: (r) => ({{r with lives: int(v: now()) / 1000000 - r.to < {int(DIED_SECONDS * 1000)}}}))",
-        'map(fn: (r) => ({r with to: if r.lives then "now" else string(v: r.to + 60000)}))',
-        "map(fn: (r) => ({run: r.run, phase: r.phase, to: r.to, from: string(v: r.from - 1000)}))",
+        extend(f"lives: int(v: now()) / 1000000 - r.to < {int(DIED_SECONDS * 1000)}"),
+        extend('to: if r.lives then "now" else string(v: r.to + 60000)'),
+        map_to("run: r.run, phase: r.phase, to: r.to, from: string(v: r.from - 1000)"),
     )
 
 
-_EXTENT: Final = """reduce(identity: {from: 9223372036854, to: 0}, fn: (r, accumulator) => ({
-      from: if r.at < accumulator.from then r.at else accumulator.from,
-      to: if r.at > accumulator.to then r.at else accumulator.to,
-    }))"""
-
-
-def _union(name: str, read: str, fn: str, other: str, read_other: str, fn_other: str) -> str:
-    """Return two tables as one, each with one value for a run and phase."""
-    return flux(
-        *(f"{name} = {read}", pipe(_KEY, fn)),
-        *(f"{other} = {read_other}", pipe(_KEY, fn_other)),
-        f"union(tables: [{name}, {other}])",
-    )
-
-
-def _scores() -> Any:
-    scores = points(GATE_SCORES, ["anomaly_score"], CONSENSUS)
-    top = f'top(n: {MOST_LINES}, columns: ["_value"])'
+def _scores() -> Panel:
     query = flux(
-        f"worst = {scores}",
-        pipe("max()", 'group(columns: ["run"])', "max()", "group()", top, values("run")),
-        scores,
-        combined("max", "run"),
-        pipe("filter(fn: (r) => contains(set: worst, value: r.run))"),
+        f"worst = {scores()}"
+        + pipe("max()", group("run"), "max()", "group()", largest(MOST_LINES), column_values("run")),
+        worst_by(scores(), "run") + pipe(keep_where("contains(set: worst, value: r.run)")),
     )
-    panel = lines(
-        "Worst score by run, last day",
-        f"The largest anomaly score of each run, of the {MOST_LINES} runs where it is largest. Healthy: up to 1.",
-        query,
-        "${__field.labels.run}",
-        low=0,
-        decimals=2,
-        bands=limit(1),
+    return (
+        time_series("Worst score by run, last day", Series(query, ["run"]), SCORE, size=(24, 8))
+        .description(
+            f"The largest anomaly score of each run, of the {MOST_LINES} runs where it is largest. Healthy: up to 1."
+        )
+        .time_from("24h")
     )
-    return panel.span(24).time_from("24h")

@@ -10,44 +10,38 @@ from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefr
 from gatewatch.collector.cells import CELLS, GATES, MEMORY_GATES
 from gatewatch.collector.names import OWN_TAGS
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS
-from grafana.source.flux import DATASOURCE, chosen, flux, keep, pattern, pipe, points, text, values
-from grafana.source.queries import CONSENSUS
+from gatewatch.jobs.queries.flux_values import literal
+from grafana.source.flux import DATASOURCE, chosen, dictionary, flux, keep_where, pattern, pipe
+from grafana.source.flux_steps import column_values, extend, keep, largest, map_to
+from grafana.source.queries import OF_LAYER, OF_RUN, scores
 
 SIGMOID: Final = tuple(name for name, gate in GATES.items() if gate.scale.low == 0)
 """The gates between 0 and 1; what a layer has beside them lies between −1 and 1, or, as the cell state, beyond."""
 TITLES: Final = {name: GATES[name].title for cell in CELLS for name in cell.pictured}
 """Gate → what its pictures are called; in this order they are shown."""
+OF_CHOSEN_TAG: Final = keep_where('"" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/')
+"""The step that keeps the runs whose tag has one of the chosen values."""
 _TITLED: Final = r"/^\d\d (?<text>.*)\|(?<value>[^|]*)$/"
 _SCHEMA: Final = 'import "influxdata/influxdb/schema"'
 
 
-_LAYER: Final = (chosen("run"), chosen("phase"), chosen("layer"))
+def tag_and_value() -> list[QueryVariable]:
+    """Return the variables for one of a user's own tags and for its values.
 
-
-def tag() -> QueryVariable:
-    """Return the variable for one of a user's own tags; of those names only that a query can hold as they are."""
-    query = flux(
-        _SCHEMA,
-        f"schema.tagKeys(bucket: v.defaultBucket, predicate: (r) => r._measurement == {text(RUNS)}, start: 0)",
-        pipe(
-            f"filter(fn: (r) => r._value !~ {pattern(*sorted(OWN_TAGS))} and r._value !~ /^_/)",
-            r'filter(fn: (r) => r._value !~ /["\\$]/)',
-        ),
+    The names are only those that a query can hold as they are.
+    """
+    of_runs = f"predicate: (r) => r._measurement == {literal(RUNS)}, start: 0)"
+    names = f"schema.tagKeys(bucket: v.defaultBucket, {of_runs}" + pipe(
+        keep_where(f"r._value !~ {pattern(*sorted(OWN_TAGS))} and r._value !~ /^_/"),
+        keep_where(r'r._value !~ /["\\$]/'),
     )
-    return _variable("tag", "Tag", query, "Choose one of your own tags; its values are in the next list.")
+    tag_values = f'schema.tagValues(bucket: v.defaultBucket, tag: "${{tag}}", {of_runs}'
+    value = _several("value", "has value", flux(_SCHEMA, tag_values), "Only runs whose tag has one of these.")
+    hint = "Choose one of your own tags; its values are in the next list."
+    return [_variable("tag", "Tag", flux(_SCHEMA, names), hint), value.all_value(".*")]
 
 
-def value() -> QueryVariable:
-    """Return the variable for the values of that tag."""
-    query = flux(
-        _SCHEMA,
-        'schema.tagValues(bucket: v.defaultBucket, tag: "${tag}", '
-        f"predicate: (r) => r._measurement == {text(RUNS)}, start: 0)",
-    )
-    return _several(_variable("value", "has value", query, "Only runs whose tag has one of these.")).all_value(".*")
-
-
-def run(name: str = "run", label: str = "Run", phase: str = "", besides: str = "") -> QueryVariable:
+def run(name: str = "run", label: str = "Run", *, phase: str = "", besides: str = "") -> QueryVariable:
     """Return the variable for the runs that have these tags, the one heard of last first.
 
     Args:
@@ -55,28 +49,29 @@ def run(name: str = "run", label: str = "Run", phase: str = "", besides: str = "
         phase: a condition on the phase.
         besides: another variable, whose run is left out.
     """
-    query = flux(
-        "from(bucket: v.defaultBucket)",
-        pipe(
-            "range(start: 0)",
-            f'filter(fn: (r) => r._measurement == {text(RUNS)} and r._field == "event")',
-            *([f"filter(fn: (r) => {phase})"] if phase else []),
-            *([f"filter(fn: (r) => r.run !~ /^${{{besides}:regex}}$/)"] if besides else []),
-            "last()",
-            'filter(fn: (r) => "" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/)',
-            keep("_time", "run"),
-            "group()",
-            'sort(columns: ["_time"], desc: true)',
-            'unique(column: "run")',
-            "map(fn: (r) => ({_value: r.run}))",
-        ),
+    conditions = [
+        f'r._measurement == {literal(RUNS)} and r._field == "event"',
+        *([phase] if phase else []),
+        *([f"r.run !~ /^${{{besides}:regex}}$/"] if besides else []),
+    ]
+    query = "from(bucket: v.defaultBucket)" + pipe(
+        "range(start: 0)",
+        *map(keep_where, conditions),
+        "last()",
+        OF_CHOSEN_TAG,
+        keep("_time", "run"),
+        "group()",
+        'sort(columns: ["_time"], desc: true)',
+        'unique(column: "run")',
+        map_to("_value: r.run"),
     )
     return _variable(name, label, query, "The run heard of last comes first.")
 
 
 def phase() -> QueryVariable:
     """Return the variable for the phases of the run."""
-    return _variable("phase", "Phase", _values("phase", RUNS, chosen("run")), "train, validation, backtest or live.")
+    query = _tag_values("phase", RUNS, chosen("run"))
+    return _variable("phase", "Phase", query, "train, validation, backtest or live.")
 
 
 def layer() -> QueryVariable:
@@ -85,37 +80,36 @@ def layer() -> QueryVariable:
     The scores are those of the time range, which is quick; where it has none, those of all times, so that a run of
     long ago opens well too. Scores of what has no gates, such as the loss, do not count.
     """
-    scores = points(GATE_SCORES, ["anomaly_score"], CONSENSUS, *_LAYER[:2], start="start", stop="stop")
-    in_layers, worst = "filter(fn: (r) => contains(set: named, value: r.layer))", 'top(n: 1, columns: ["_value"])'
+    in_layers = keep_where("contains(set: named, value: r.layer)")
     query = flux(
         _SCHEMA,
-        f"layers = {_index('layer', GATE_STATS, *_LAYER[:2])}",
-        f"named = layers |> {values('_value')}",
-        f"worst = (start, stop) => {scores}",
-        pipe("max()", "group()", in_layers, worst, values("layer")),
+        f"layers = {_in_index('layer', GATE_STATS, *OF_RUN)}",
+        f"named = layers |> {column_values('_value')}",
+        f"worst = (start, stop) => {scores(*OF_RUN, start='start', stop='stop')}"
+        + pipe("max()", "group()", in_layers, largest(1), column_values("layer")),
         "shown = worst(start: v.timeRangeStart, stop: v.timeRangeStop)",
         "first = if length(arr: shown) > 0 then shown else worst(start: time(v: 0), stop: now())",
-        "layers",
-        _first("contains(set: first, value: r._value)"),
+        "layers" + _first("contains(set: first, value: r._value)"),
     )
     return _variable("layer", "Layer", query, "Of this run; the one with the worst anomaly score comes first.")
 
 
 def layers(measurement: str = GATE_STATS) -> QueryVariable:
     """Return the variable for any layers of the run that have points in a measurement."""
-    return _several(_variable("layer", "Layer", _values("layer", measurement, *_LAYER[:2]), "Of this run."))
+    return _several("layer", "Layer", _tag_values("layer", measurement, *OF_RUN), "Of this run.")
 
 
 def gate() -> QueryVariable:
     """Return the variable for one gate of the layer; the one that keeps the memory comes first."""
-    keeps = f"r._value =~ {pattern(*sorted(MEMORY_GATES))}"
-    return _variable("gate", "Gate", flux(_values("gate", GATE_STATS, *_LAYER), _first(keeps)), "Of this layer.")
+    keeps_memory = f"r._value =~ {pattern(*sorted(MEMORY_GATES))}"
+    query = _tag_values("gate", GATE_STATS, *OF_LAYER) + _first(keeps_memory)
+    return _variable("gate", "Gate", query, "Of this layer.")
 
 
 def scored() -> QueryVariable:
     """Return the variable for all gates, parameters and losses of the layers that have scores."""
-    query = _values("gate", GATE_SCORES, *_LAYER)
-    return _several(_variable("gate", "Gate", query, "Gates, parameters, and the loss of the whole model."))
+    query = _tag_values("gate", GATE_SCORES, *OF_LAYER)
+    return _several("gate", "Gate", query, "Gates, parameters, and the loss of the whole model.")
 
 
 def sigmoid_gates() -> QueryVariable:
@@ -129,52 +123,44 @@ def states() -> QueryVariable:
 
 
 def _titled(name: str, label: str, matches: str, description: str) -> QueryVariable:
-    titles = ", ".join(
-        f"{text(gate)}: {text(f'{number:02d} {title}|{gate}')}" for number, (gate, title) in enumerate(TITLES.items())
-    )
+    titles = dictionary({gate: f"{i:02d} {title}|{gate}" for i, (gate, title) in enumerate(TITLES.items())})
     query = flux(
         'import "dict"',
         _SCHEMA,
-        f"titles = [{titles}]",
-        _index("gate", GATE_STATS, *_LAYER),
-        pipe(
-            f"filter(fn: (r) => r._value {matches} {pattern(*SIGMOID)})",
-            'map(fn: (r) => ({r with own: "99 " + r._value + "|" + r._value}))',
-            "map(fn: (r) => ({_value: dict.get(dict: titles, key: r._value, default: r.own)}))",
+        f"titles = {titles}",
+        _in_index("gate", GATE_STATS, *OF_LAYER)
+        + pipe(
+            keep_where(f"r._value {matches} {pattern(*SIGMOID)}"),
+            extend('own: "99 " + r._value + "|" + r._value'),
+            map_to("_value: dict.get(dict: titles, key: r._value, default: r.own)"),
             'sort(columns: ["_value"])',
         ),
     )
-    return _several(_variable(name, label, query, description)).regex(_TITLED)
+    return _several(name, label, query, description).regex(_TITLED)
 
 
 def _first(condition: str) -> str:
     """Return the steps that put the values first for which a condition holds."""
-    later = f"map(fn: (r) => ({{r with later: if {condition} then 0 else 1}}))"
+    later = extend(f"later: if {condition} then 0 else 1")
     return pipe(later, 'sort(columns: ["later", "_value"])', keep("_value"))
 
 
-def _values(tag: str, measurement: str, *where: str) -> str:
+def _tag_values(tag: str, measurement: str, *where: str) -> str:
     """Return the query for the values of a tag, which InfluxDB reads from its index."""
-    return flux(_SCHEMA, _index(tag, measurement, *where))
+    return flux(_SCHEMA, _in_index(tag, measurement, *where))
 
 
-def _index(tag: str, measurement: str, *where: str) -> str:
-    conditions = " and ".join((f"r._measurement == {text(measurement)}", *where))
-    return f"schema.tagValues(bucket: v.defaultBucket, tag: {text(tag)}, predicate: (r) => {conditions}, start: 0)"
+def _in_index(tag: str, measurement: str, *where: str) -> str:
+    conditions = " and ".join((f"r._measurement == {literal(measurement)}", *where))
+    return f"schema.tagValues(bucket: v.defaultBucket, tag: {literal(tag)}, predicate: (r) => {conditions}, start: 0)"
 
 
 def _variable(name: str, label: str, query: str, description: str) -> QueryVariable:
-    return (
-        QueryVariable(name)
-        .label(label)
-        .description(description)
-        .datasource(DATASOURCE)
-        .query(query)
-        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(VariableSort.DISABLED)
-    )
+    variable = QueryVariable(name).label(label).description(description).datasource(DATASOURCE).query(query)
+    return variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.DISABLED)
 
 
-def _several(variable: QueryVariable) -> QueryVariable:
+def _several(name: str, label: str, query: str, description: str) -> QueryVariable:
+    """Return a variable of which any values can be chosen; all are at first."""
     everything = VariableOption(selected=True, text=["All"], value=["$__all"])
-    return variable.multi(True).include_all(True).current(everything)
+    return _variable(name, label, query, description).multi(True).include_all(True).current(everything)

@@ -12,11 +12,12 @@ import yaml
 from grafana_foundation_sdk.models import units
 
 from gatewatch.collector.cells import GATES
+from gatewatch.jobs.queries.flux_values import literal
 from grafana.emulator.check import panels, time_range
 from grafana.emulator.references import problems
 from grafana.source import DASHBOARDS, build, dashboards, differing, files, panel_id
 from grafana.source.__main__ import main
-from grafana.source.flux import DATASOURCE_UID, pattern, text
+from grafana.source.flux import DATASOURCE_UID, pattern
 from grafana.source.variables import SIGMOID, TITLES
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +225,7 @@ class TestText:
         [("a", '"a"'), ('a"b\\c', '"a\\"b\\\\c"'), ("${x}", '"\\${x}"'), ("$x{", '"$x{"')],
     )
     def test_a_string(self, value, expected):
-        assert text(value) == expected
+        assert literal(value) == expected
 
     def test_a_pattern_matches_its_values_alone(self):
         values = ["a.b", "a/b", "x(y", "${z}"]

@@ -13,8 +13,7 @@ from gatewatch.jobs.alerts.rules import BUILT_IN
 from gatewatch.jobs.findings.run_state import life
 from gatewatch.jobs.grafana.artifacts import ALERT_FOLDER, DASHBOARD_FOLDER, FOLDERS, MATCHER
 from grafana.emulator.interpolate import references
-from grafana.source import build, dashboards
-from grafana.source.alerting import alerting_files
+from grafana.source import alerting_files, build, dashboards
 from grafana.source.flux import DATASOURCE_UID
 from grafana.source.rules import FOLDER
 from grafana.source.rules_flux import MOST_SERIES

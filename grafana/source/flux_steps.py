@@ -1,0 +1,73 @@
+"""The steps of a query in Flux: each takes what the one before gives; `flux.pipe` writes one on a line."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gatewatch.collector.store.columns import TAG
+from gatewatch.jobs.queries.flux_values import literal
+from grafana.source.flux import pattern, pipe
+
+OLDEST_FIRST: Final = 'sort(columns: ["_time"])'
+NEWEST_FIRST: Final = 'sort(columns: ["_time"], desc: true)'
+
+
+def extend(columns: str) -> str:
+    """Return the step that adds columns to each row, or replaces them; they are written as in a record of Flux."""
+    return f"map(fn: (r) => ({{r with {columns}}}))"
+
+
+def map_to(columns: str) -> str:
+    """Return the step that makes each row anew, of these columns alone; they are written as in a record of Flux."""
+    return f"map(fn: (r) => ({{{columns}}}))"
+
+
+def keep(*columns: str) -> str:
+    """Return the step that drops all other columns."""
+    return f"keep(columns: {literal([*columns])})"
+
+
+def group(*columns: str) -> str:
+    """Return the step that makes a table for each value of these columns."""
+    return f"group(columns: {literal([*columns])})"
+
+
+def newest(rows: int, column: str = "_time") -> str:
+    """Return the steps that keep the newest rows of one table, the newest first."""
+    return f"sort(columns: {literal([column])}, desc: true)\n  |> limit(n: {rows})"
+
+
+def largest(rows: int) -> str:
+    """Return the step that keeps the rows of one table with the largest values."""
+    return f'top(n: {rows}, columns: ["_value"])'
+
+
+def column_values(column: str) -> str:
+    """Return the step that makes a list of the values of a column of the first table."""
+    return f"findColumn(fn: (key) => true, column: {literal(column)})"
+
+
+def aggregate_window(fn: str = "mean", every: str = "v.windowPeriod") -> str:
+    """Return the step that makes one value for each window and series.
+
+    Without `createEmpty: false` a window without points would give a null at the end.
+    """
+    return f"aggregateWindow(every: {every}, fn: {fn}, createEmpty: false)"
+
+
+def window(fn: str, *tags: str) -> str:
+    """Return the steps that make one value for each window and series, with these tags (or `_field`) alone.
+
+    Series that do not differ in these tags become one, with one point for each of them.
+
+    Args:
+        fn: makes one value of a window.
+        tags: the columns that tell series apart.
+    """
+    return pipe(aggregate_window(fn), keep("_time", "_value", *tags), group(*tags))
+
+
+def prefix_user_tags(*columns: str) -> str:
+    """Return the step that puts `tag:` before each of a user's tags that is named like one of these later columns."""
+    named = f"column =~ /^{TAG}/ or column =~ {pattern(*columns)}"
+    return f"rename(fn: (column) => if {named} then {literal(TAG)} + column else column)"

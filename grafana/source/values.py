@@ -1,0 +1,91 @@
+"""How values are shown in panels: their units, axes and colours, and what one series or column has of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from grafana_foundation_sdk.models import dashboard as model
+
+GREEN: Final = "green"
+YELLOW: Final = "yellow"
+RED: Final = "red"
+BLUE: Final = "blue"
+GREY: Final = "text"
+CLEAR: Final = "transparent"
+Bands = Sequence[tuple[float | None, str]]
+"""From which value on (None: from the lowest), and the colour."""
+
+
+def limit(value: float) -> Bands:
+    """Return the bands of something that should stay below a value: a red line there."""
+    return ((None, CLEAR), (value, RED))
+
+
+def graded(yellow: float, red: float) -> Bands:
+    """Return the bands of something that gets worse as it grows: green, yellow from a value on, then red."""
+    return ((None, GREEN), (yellow, YELLOW), (red, RED))
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """How the values of a panel are shown.
+
+    Attributes:
+        unit: a name of Grafana's.
+        low, high: the ends of the axis; Grafana's choice where None.
+        decimals: Grafana's choice where None.
+        bands: areas coloured by value, with lines at their ends; lines alone where the lowest is clear.
+        logarithmic: whether the axis is.
+    """
+
+    unit: str = "short"
+    low: float | None = None
+    high: float | None = None
+    decimals: int | None = None
+    bands: Bands = ()
+    logarithmic: bool = False
+
+    def config(self, **more: Any) -> model.FieldConfig:
+        """Return it as Grafana's configuration of fields, with `more` of that."""
+        return model.FieldConfig(
+            unit=self.unit,
+            min_val=self.low,
+            max_val=self.high,
+            decimals=self.decimals,
+            thresholds=thresholds(self.bands) if self.bands else None,
+            **more,
+        )
+
+
+PLAIN: Final = Values()
+SCORE_BANDS: Final = graded(0.8, 1)
+SCORE: Final = Values(low=0, decimals=2, bands=limit(1))
+SHARE: Final = Values("percentunit", low=0, high=1)
+
+
+def thresholds(bands: Bands) -> model.ThresholdsConfig:
+    """Return colours by value."""
+    return model.ThresholdsConfig(model.ThresholdsMode.ABSOLUTE, [model.Threshold(*band) for band in bands])
+
+
+def by_text(colours: Mapping[str, str]) -> model.ValueMap:
+    """Return colours by text."""
+    results = {
+        name: model.ValueMappingResult(color=colour, index=i) for i, (name, colour) in enumerate(colours.items())
+    }
+    return model.ValueMap(results)
+
+
+def fixed(colour: str) -> dict[str, str]:
+    """Return a colour that does not depend on the value, for `override`."""
+    return {"mode": "fixed", "fixedColor": colour}
+
+
+def override(**properties: object) -> list[model.DynamicConfigValue]:
+    """Return what one series or column has of its own; in names `__` stands for a dot."""
+    return [model.DynamicConfigValue(name.replace("__", "."), value) for name, value in properties.items()]
+
+
+HIDDEN: Final = override(custom__hidden=True)
