@@ -147,9 +147,9 @@ def _first_inside(rule: Rule) -> str:
 
 def _past(condition: Condition, value: str, *, recovering: bool = False) -> str:
     """Return the expression for whether a value lies past the threshold; `recovering`: past the one for recovery."""
-    at_recovery = recovering and condition.recovery is not None
-    threshold = literal(condition.recovery if at_recovery else condition.threshold())
-    return f"({value} {'>' if condition.is_upper else '<'} {threshold})"
+    recovery = condition.recovery if recovering else None
+    threshold = condition.threshold() if recovery is None else recovery
+    return f"({value} {'>' if condition.is_upper else '<'} {literal(threshold)})"
 
 
 def parts(labels: Sequence[str], **tables: str) -> str:
