@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
+from gatewatch.collector.address import server_url
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.protocol import Store
@@ -65,38 +65,26 @@ def _open(
     arguments: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Store:
     """Open a store; `arguments` are those settings that errors must not call by their variables."""
-    try:
-        parts = urlsplit(address)
-        scheme, host, _ = parts.scheme.lower(), parts.hostname, parts.port
-    except ValueError:
-        raise ConfigError(f"{source}: not a URL; {_FORMS}") from None
     if address.lower().startswith(_FILE) and address[len(_FILE) :].strip("/"):
         if org or bucket or token:
             raise ConfigError(f"{source}: {address} is a file, which has no organisation, bucket or token")
         from gatewatch.collector.store.sqlite.store import SqliteStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
         return SqliteStore(address[len(_FILE) :])
-    if scheme in ("http", "https") and host:
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ConfigError(
-                f"{source}: {scheme}://{host} must come without user, password, query or fragment;"
-                " the token is INFLUXDB_V2_TOKEN"
-            )
-        from gatewatch.collector.store.influxdb.client import Client  # noqa: PLC0415 - as above
-        from gatewatch.collector.store.influxdb.http_errors import Names  # noqa: PLC0415 - as above
-        from gatewatch.collector.store.influxdb.settings import read_setting, read_token  # noqa: PLC0415 - as above
-        from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - as above
+    server = server_url(address, source, what="the address of a store", forms=_FORMS)
+    from gatewatch.collector.store.influxdb.client import Client  # noqa: PLC0415 - as above
+    from gatewatch.collector.store.influxdb.http_errors import Names  # noqa: PLC0415 - as above
+    from gatewatch.collector.store.influxdb.settings import read_setting, read_token  # noqa: PLC0415 - as above
+    from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - as above
 
-        client = Client(
-            address.rstrip("/"),
-            org=org or read_setting("ORG"),
-            bucket=bucket or read_setting("BUCKET"),
-            token=token or read_token(),
-            names=Names(**{name: f"the {name} that was given" for name, value in arguments.items() if value}),
-        )
-        return InfluxStore(client)
-    shown = address.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
-    raise ConfigError(f"{source}: {shown!r} is not the address of a store; {_FORMS}")
+    client = Client(
+        server,
+        org=org or read_setting("ORG"),
+        bucket=bucket or read_setting("BUCKET"),
+        token=token or read_token(),
+        names=Names(**{name: f"the {name} that was given" for name, value in arguments.items() if value}),
+    )
+    return InfluxStore(client)
 
 
 def _resolve(url: str | None) -> tuple[str, str]:

@@ -11,9 +11,9 @@ import requests
 from grafana_client import GrafanaApi  # type: ignore[import-untyped]  # it ships without types
 from grafana_client.client import GrafanaException  # type: ignore[import-untyped]  # as above
 
+from gatewatch.collector.address import server_url
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.text import one_line
-from gatewatch.jobs.grafana.address import server_url
 
 OLDEST: Final = 11
 """The major version from which on everything that a push makes was seen to work and to stay editable."""
@@ -60,7 +60,7 @@ class Grafana:
 
     def __init__(self, url: str, token: str, source: str = "GRAFANA_URL") -> None:
         self._source = source
-        self.url = server_url(url, source, "GRAFANA_TOKEN")
+        self.url = server_url(url, source, credential="GRAFANA_TOKEN")
         if not token.isprintable():
             raise ConfigError(f"GRAFANA_TOKEN holds a character that no token has; {ROLE}")
         parts = urlsplit(self.url)

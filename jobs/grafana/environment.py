@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from gatewatch.collector.address import server_url
 from gatewatch.collector.config import load_settings, mail_address
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import open_store
-from gatewatch.jobs.grafana.address import server_url
 from gatewatch.jobs.grafana.artifacts import RECIPIENTS, Bucket
 from gatewatch.jobs.grafana.connection import ROLE, Grafana
 
@@ -64,7 +64,7 @@ def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> B
     Raises:
         ConfigError: it is needed, and the store is not an InfluxDB or lacks a variable; or an address is wrong.
     """
-    seen = seen_as and server_url(seen_as, "--influxdb-url", "INFLUXDB_V2_TOKEN")
+    seen = seen_as and server_url(seen_as, "--influxdb-url")
     store = open_store(store_url)
     if client := store.influxdb:
         return Bucket(client, seen or client.url)

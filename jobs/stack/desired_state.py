@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
+from gatewatch.collector.address import server_url
 from gatewatch.collector.environment import read_password, read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.influxdb.permissions import HISTORY_SUFFIX
@@ -60,14 +60,11 @@ def desired_state(environment: Mapping[str, str]) -> DesiredState:
     Raises:
         ConfigError: a variable is missing or cannot be used; names it.
     """
-    url = _text(environment, "INFLUXDB_V2_URL").rstrip("/")
+    address = _text(environment, "INFLUXDB_V2_URL")
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError("INFLUXDB_V2_URL is not the address of an InfluxDB; write it as http://host:8086")
+        url = server_url(address, "INFLUXDB_V2_URL")
+    except ConfigError:
+        raise ConfigError("INFLUXDB_V2_URL is not the address of an InfluxDB; write it as http://host:8086") from None
     password = checked(_PASSWORD, read_password(_PASSWORD, environment), _PURPOSE)
     if len(password.encode(errors="replace")) not in _PASSWORD_BYTES:
         raise ConfigError(f"{_PASSWORD} must be 8 to 72 bytes long; choose another")
