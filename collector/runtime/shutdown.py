@@ -34,6 +34,8 @@ END_SECONDS: Final = 10.0
 _open: Final[list[Run]] = []
 _registered: Final[list[object]] = []
 _in_this_cell: Final[list[Run]] = []
+_forking: Final = threading.local()
+"""The signal mask from before a fork, for the thread that forks."""
 
 
 def register(run: Run) -> None:
@@ -120,13 +122,26 @@ def _after_cell(result: Any) -> None:
             run.close(final_status(error), error)
 
 
+def _before_fork() -> None:
+    """Block SIGTERM: one that reached the child before its handler is reset would be lost, and the child live on."""
+    if signal.getsignal(signal.SIGTERM) is _at_sigterm:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _after_fork() -> None:
+    """Restore the thread's signal mask; a SIGTERM that arrived meanwhile is delivered now."""
+    if (mask := _forking.__dict__.pop("mask", None)) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _after_fork_in_child() -> None:
     _in_this_cell.clear()
     for run in _open:
         run.after_fork_in_child()
-    if _open and signal.getsignal(signal.SIGTERM) is _at_sigterm:  # the child's end is not the end of the run
+    if signal.getsignal(signal.SIGTERM) is _at_sigterm:  # the child's end is not the end of the run
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class _DeferSigint(AbstractContextManager[None]):
     def __init__(self) -> None:
         self._handler: Callable[[int, FrameType | None], Any] | None = None
         self._pending = False
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
         self.defer()
@@ -69,6 +71,12 @@ class _DeferSigint(AbstractContextManager[None]):
             self._pending = False
             signal.raise_signal(signal.SIGINT)
 
+    def after_fork_in_child(self) -> None:
+        """Restore the handler where another thread forked: the block that would do it does not go on in the child."""
+        if self._thread != threading.get_ident():
+            self._pending = False  # that one was the parent's
+            self.restore()
+
 
 class _AllowSigint(AbstractContextManager[None]):
     def __init__(self) -> None:
@@ -90,3 +98,14 @@ class _AllowSigint(AbstractContextManager[None]):
 def _sigint_handler() -> Any:
     """Return the handler of SIGINT; None outside the main thread."""
     return signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+
+
+def _after_fork_in_child() -> None:
+    handler = None
+    while isinstance(latest := _sigint_handler(), _DeferSigint) and latest is not handler:
+        handler = latest
+        handler.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

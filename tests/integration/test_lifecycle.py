@@ -88,6 +88,45 @@ def test_a_second_sigterm_ends_it_at_once(place):
     assert process.wait(10) == -signal.SIGTERM
 
 
+def test_children_that_are_terminated_right_after_the_fork_die(place):
+    """A child that is sent SIGTERM before its first line of Python has run still ends by it."""
+    script = """
+from multiprocessing import get_context
+with monitor:
+    monitor.step()
+    print("training", flush=True)
+    children = [get_context("fork").Process(target=time.sleep, args=(60,)) for _ in range(40)]
+    for child in children:
+        child.start()
+        child.terminate()
+    for child in children:
+        child.join(10)
+    codes = [child.exitcode for child in children]
+    for child in children:
+        child.kill()
+print({code: codes.count(code) for code in set(codes)})
+print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+    out, error = start(script).communicate(timeout=300)
+    assert out.splitlines() == ["{-15: 40}", "True set()"], error
+    assert the_run()["state"] == "completed"
+
+
+def test_a_signal_mask_of_the_users_own_survives_a_fork(place):
+    script = """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+with monitor:
+    monitor.step()
+    print("training", flush=True)
+    child = os.fork()
+    if child == 0:
+        os._exit(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+    out, error = start(script).communicate(timeout=300)
+    assert out.splitlines() == ["1 {<Signals.SIGTERM: 15>}"], error
+
+
 def test_a_handler_of_the_users_own_is_left_alone(place):
     process = start("signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))" + LOOP)
     process.terminate()

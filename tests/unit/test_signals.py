@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -154,3 +155,33 @@ def test_at_whatever_moment_it_comes_what_was_changed_is_put_back():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 100
+
+
+def exit_code_of_a_fork(check):
+    child = os.fork()
+    if child == 0:
+        os._exit(1 if check() else 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_child_that_another_thread_forks_meanwhile_can_be_interrupted():
+    def is_default():
+        return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    codes = []
+    with defer_sigint(), defer_sigint():
+        thread = threading.Thread(target=lambda: codes.append(exit_code_of_a_fork(is_default)))
+        thread.start()
+        thread.join()
+        assert not is_default()
+    assert codes == [1]
+
+
+def test_a_child_that_is_forked_inside_still_defers():
+    def defers_and_restores():
+        deferred = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        signal.raise_signal(signal.SIGINT)
+        return deferred
+
+    with defer_sigint():
+        assert exit_code_of_a_fork(defers_and_restores) == 1
