@@ -110,12 +110,10 @@ def _number(value: Any) -> float | None:
     if isinstance(value, str | bytes) or value is None:
         return None
     try:
-        if hasattr(value, "detach"):  # torch makes no array of a tensor with a gradient
-            value = value.item()
-        if isinstance(value, int):
-            return float(value)
-        array = np.asarray(value)
-        return float(array.reshape(())) if array.size == 1 and array.dtype.kind in "fiub" else None
+        one = value if hasattr(value, "item") else np.asarray(value)
+        number = one.item()
+        is_time = getattr(getattr(one, "dtype", None), "kind", "f") in "mM"  # its item is a whole number of nanoseconds
+        return None if is_time or isinstance(number, str | bytes) else float(number)
     except OverflowError:
         return math.inf
     except Exception:  # of whatever library the value is

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fractions
 import math
+from decimal import Decimal
 from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -111,10 +113,15 @@ def test_a_loss_of_nan_alone_is_still_a_point():
         np.array([1.5], np.float32),
         np.array([[[1.5]]]),
         np.ma.masked_array([1.5]),
+        np.array(1.5, object),
+        ml_dtypes.bfloat16(1.5),
+        np.array([1.5], ml_dtypes.float8_e4m3fn),
+        Decimal("1.5"),
+        fractions.Fraction(3, 2),
     ],
     ids=repr,
 )
-def test_numpys_numbers_are_numbers(number):
+def test_numbers_of_numpy_and_of_the_standard_library_are_numbers(number):
     value = metrics_point({"x": number}, {}, 0, 0, 0).fields["x"]
     assert (value, type(value)) == (1.5, float)
 
@@ -137,6 +144,7 @@ def test_tensors_of_torch_are_numbers_with_a_gradient_or_without():
         "kept": loss.detach(),
         "one": torch.tensor([[1.5]]),
         "half": torch.tensor(1.5, dtype=torch.bfloat16),
+        "quarter": torch.tensor(1.5, dtype=torch.float8_e4m3fn),
     }
     point = metrics_point({**logs, "many": torch.ones(2), "none": torch.ones(0), "z": torch.tensor(1j)}, {}, 0, 0, 0)
     assert {name: value for name, value in point.fields.items() if type(value) is float} == dict.fromkeys(logs, 1.5)
@@ -154,7 +162,7 @@ class Moody:
     "value",
     [
         None, "1.5", b"1.5", [], [1.0, 2.0], [[1], [1, 2]], {}, {"a": 1}, 1j, np.array("1.5"), np.ones(2), np.ones(0),
-        np.datetime64("2020-01-01T00:00", "ns"), np.timedelta64(1, "s"), object(), Moody(), len,
+        np.datetime64("2020-01-01T00:00", "ns"), np.timedelta64(1, "s"), object(), Moody(), len, np.array("1.5", object),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
