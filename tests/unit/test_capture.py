@@ -162,7 +162,8 @@ class Moody:
     "value",
     [
         None, "1.5", b"1.5", [], [1.0, 2.0], [[1], [1, 2]], {}, {"a": 1}, 1j, np.array("1.5"), np.ones(2), np.ones(0),
-        np.datetime64("2020-01-01T00:00", "ns"), np.timedelta64(1, "s"), object(), Moody(), len, np.array("1.5", object),
+        np.datetime64("2020-01-01T00:00", "ns"), np.timedelta64(1, "s"), object(), Moody(), len,
+        np.array("1.5", object),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
