@@ -158,27 +158,25 @@ def _token(client: Client) -> str:
 
 def _grafana(store_url: str | None) -> str:
     need("jobs", "grafana_client")
-    from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - only where there is a Grafana
-    from gatewatch.jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.connection import Grafana  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.environment import alert_environment, bucket_for, connect, token  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.artifacts import alert_environment, bucket_for, wanted  # noqa: PLC0415 - only where there is a Grafana
+    from gatewatch.jobs.grafana.connection import Grafana, connect, token  # noqa: PLC0415 - as above
     from gatewatch.jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.push import Target  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.push import Target, datasource_exists, unreachable  # noqa: PLC0415 - as above
 
     if not token():
         grafana = Grafana(read_variable("GRAFANA_URL"), "")
         grafana.health()
         return f"{grafana.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
     grafana = connect()
-    there = datasource.exists(grafana)
+    there = datasource_exists(grafana)
     resources = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
     about = f"{grafana.url}, Grafana {grafana.version}"
-    if there and (problem := datasource.unreachable(grafana)):
+    if there and (problem := unreachable(grafana)):
         raise GatewatchError(
             f"{about}: its datasource does not answer ({problem}); see `gatewatch grafana push --help`"
         )
     # Grafana's token is another than that of the jobs, and need not be the one that is set here.
-    steps = plan(resources, Target(grafana).existing(resources))
+    steps = plan(resources, Target(grafana, compare_token=False).existing(resources))
     counts = {verb: sum(step.verb == verb for step in steps) for verb in ("create", "update", "kept", "blocked")}
     named = {"create": "missing", "update": "out of date", "blocked": "blocked"}
     if late := [f"{counts[verb]} {word}" for verb, word in named.items() if counts[verb]]:

@@ -49,18 +49,17 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 def _push(arguments: argparse.Namespace) -> int:
     need("jobs", "grafana_client")
-    from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
-    from gatewatch.jobs.grafana.artifacts import wanted  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.environment import alert_environment, bucket_for, connect  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.artifacts import alert_environment, bucket_for, wanted  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana.connection import connect  # noqa: PLC0415 - as above
     from gatewatch.jobs.grafana.plan import plan  # noqa: PLC0415 - as above
-    from gatewatch.jobs.grafana.push import Target  # noqa: PLC0415 - as above
+    from gatewatch.jobs.grafana.push import Target, datasource_exists  # noqa: PLC0415 - as above
 
     grafana = connect(arguments.url)
     environment = alert_environment(os.environ)
-    bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not datasource.exists(grafana))
+    bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not datasource_exists(grafana))
     for warning in _warnings(bucket, environment):
         print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
-    target, resources = Target(grafana, bucket), wanted(bucket, environment)
+    target, resources = Target(grafana), wanted(bucket, environment)
     steps = plan(resources, target.existing(resources), overwrite=arguments.overwrite)
     problems = {} if arguments.dry_run else _carry_out(target, steps)
     rows = [[step.resource.kind, step.resource.name, *_result(step, problems)] for step in steps]
@@ -104,11 +103,11 @@ def _result(step: Step, problems: Mapping[tuple[str, str], str]) -> tuple[str, s
 
 def _unreachable(grafana: Grafana, steps: Sequence[Step]) -> bool:
     """Return whether the store does not answer Grafana; print why."""
-    from gatewatch.jobs.grafana import datasource  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.grafana import push  # noqa: PLC0415 - `--help` needs none of it
 
     if any(step.resource.kind == "datasource" and step.verb == "update" for step in steps):
-        time.sleep(datasource.CACHE_S)
-    problem = datasource.unreachable(grafana)
+        time.sleep(push.CACHE_S)
+    problem = push.unreachable(grafana)
     if problem:
         fail(
             f"Grafana cannot read the store: {printable(problem)}; give the address under which Grafana reaches it with"

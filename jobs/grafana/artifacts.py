@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from gatewatch.collector.address import server_url
+from gatewatch.collector.config import load_settings, mail_address
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.grafana.resources import (
-    CONTACT_POINT,
-    DASHBOARD,
-    DATASOURCE,
-    FOLDER,
-    POLICY,
-    RULE,
-    TEMPLATE,
-    Resource,
-    normalize,
-    seconds,
-)
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.grafana.content import TOKEN_MARK, Content, Kind, content_of, token_mark, without
+from gatewatch.jobs.grafana.plan import Resource
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.influxdb.client import Client
@@ -35,11 +28,7 @@ FOLDERS: Final[Mapping[str, str]] = {DASHBOARD_FOLDER: "Gatewatch", ALERT_FOLDER
 MATCHER: Final = ["service", "=", "gatewatch"]
 """The label that every rule of ours has, by which the policy's route takes its alerts."""
 RECIPIENTS: Final = "GATEWATCH_ALERT_TO"
-
-DURATIONS: Final = ("group_wait", "group_interval", "repeat_interval")
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
-_QUERY_DEFAULTS: Final = {"intervalMs": 1000, "maxDataPoints": 43200}
-"""What Grafana adds to the query of a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +44,54 @@ class Bucket:
     url: str
 
 
-def dashboards_folder() -> Path:
-    """Return the folder of the dashboards.
+def bucket_for(store_url: str | None, seen_as: str | None, *, needed: bool) -> Bucket | None:
+    """Return what Grafana is to read; None where no InfluxDB is named and there is a datasource already.
+
+    Args:
+        store_url: the store's address; see `open_store`.
+        seen_as: the address under which Grafana reaches the store; the store's own where None.
+        needed: whether there is no datasource yet.
 
     Raises:
-        GatewatchError: there are none.
+        ConfigError: it is needed, and the store is not an InfluxDB or lacks a variable; or an address is wrong.
     """
-    return _folder("dashboards")
+    seen = seen_as and server_url(seen_as, "--influxdb-url")
+    store = open_store(store_url)
+    if client := store.influxdb:
+        return Bucket(client, seen or client.url)
+    if needed or store_url or seen_as:
+        raise ConfigError(
+            f"Grafana reads an InfluxDB, and the store is {store.destination['url']}: name one with --store or"
+            " INFLUXDB_V2_URL; `gatewatch copy` takes what there is along"
+        )
+    return None
 
 
-def alerting_folder() -> Path:
-    """Return the folder of the alerting files.
+def alert_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment to fill the alerting files with; recipients come from the configuration where it has none.
 
     Raises:
-        GatewatchError: there are none.
+        ConfigError: one of the recipients is not a mail address.
     """
-    return _folder("provisioning/alerting")
+    named = filter(None, map(str.strip, re.split("[;,\n]", read_variable(RECIPIENTS, environment))))
+    try:
+        recipients = [mail_address(one) for one in named]
+    except ValueError as error:
+        raise ConfigError(f"{RECIPIENTS}: {error}") from None
+    return {**environment, RECIPIENTS: ";".join(recipients or load_settings().mail.to)}
+
+
+def folder(name: str) -> Path:
+    """Return a folder of what is pushed: `dashboards` or `provisioning/alerting`.
+
+    Raises:
+        GatewatchError: it is empty.
+    """
+    here = Path(__file__).resolve().parent
+    for place in (here / name, here.parents[1] / "grafana" / name):  # installed, or in a checkout
+        if any(place.glob("*.json")):
+            return place
+    raise GatewatchError(f"{here / name}: there is nothing to push; install gatewatch again")
 
 
 def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Resource]:
@@ -82,103 +103,36 @@ def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Resour
             nor a policy.
 
     Raises:
-        GatewatchError: a file is missing.
-        ConfigError: a file is not JSON.
+        GatewatchError: there are no files.
     """
-    alerting = alerting_folder()
-    resources = [] if bucket is None else [datasource(bucket)]
-    resources += [Resource(FOLDER, uid, title, {"title": title}) for uid, title in FOLDERS.items()]
-    resources += dashboards(dashboards_folder())
-    resources += templates(_load(alerting / "templates.json"))
+    files = {path.stem: json.loads(path.read_bytes()) for path in folder("provisioning/alerting").glob("*.json")}
+    resources = [] if bucket is None else [_datasource(bucket)]
+    resources += [_resource("folder", uid, title, {"uid": uid, "title": title}) for uid, title in FOLDERS.items()]
+    resources += dashboards(folder("dashboards"))
+    for one in files["templates"]["templates"]:  # Grafana expands no variables in them
+        resources.append(_resource("template", one["name"], one["name"], {"template": one["template"].strip()}))
     if read_variable(RECIPIENTS, environment):
-        resources += contact_points(_load(alerting / "contact-points.json"), environment)
-        resources += policies(_load(alerting / "policies.json"), environment)
-    return resources + rules(_load(alerting / "rules.json"), environment)
-
-
-def datasource(bucket: Bucket) -> Resource:
-    """Return the datasource of a bucket, without its token."""
-    content = {
-        "name": DATASOURCE_NAME,
-        "type": "influxdb",
-        "access": "proxy",
-        "url": bucket.url,
-        "jsonData": {"version": "Flux", "organization": bucket.client.org, "defaultBucket": bucket.client.bucket},
-    }
-    return Resource(DATASOURCE, DATASOURCE_UID, DATASOURCE_NAME, content)
-
-
-def dashboards(folder: Path) -> list[Resource]:
-    """Return the dashboards of a folder, by the names of their files."""
-    boards = [_load(path) for path in sorted(folder.glob("*.json"))]
-    return [
-        Resource(
-            DASHBOARD,
-            board["uid"],
-            board["title"],
-            {name: value for name, value in board.items() if name not in ("id", "version")},
-        )
-        for board in boards
-    ]
-
-
-def templates(file: Mapping[str, Any]) -> list[Resource]:
-    """Return the message templates of a file. Grafana expands no variables in them."""
-    return [
-        Resource(TEMPLATE, one["name"], one["name"], {"template": one["template"].strip()}) for one in file["templates"]
-    ]
-
-
-def contact_points(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Resource]:
-    """Return the contact points of a file."""
-    return [
-        Resource(CONTACT_POINT, point["name"], point["name"], contact_content({"name": point["name"], **receiver}))
-        for point in expand(file["contactPoints"], environment)
-        for receiver in point["receivers"][:1]
-    ]
-
-
-def contact_content(point: Mapping[str, Any]) -> Any:
-    """Return a contact point in the form in which two are compared."""
-    return normalize({name: point.get(name) for name in ("name", "type", "settings", "disableResolveMessage")})
-
-
-def policies(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Resource]:
-    """Return the route for our alerts from the tree of a file; the rest of the tree is for a Grafana without others."""
-    trees = expand(file["policies"], environment)
-    routes = [route for tree in trees for route in tree.get("routes", ()) if MATCHER in route["object_matchers"]]
-    return [Resource(POLICY, "=".join(MATCHER[::2]), route["receiver"], route_content(route)) for route in routes[:1]]
-
-
-def route_content(route: Mapping[str, Any]) -> Any:
-    """Return a route and those below it in the form in which two are compared: durations in seconds."""
-    durations = {name: seconds(route[name]) for name in DURATIONS if route.get(name)}
-    below = [route_content(one) for one in route.get("routes") or ()]
-    return normalize({**route, **durations, "routes": below, "provenance": None})
-
-
-def rules(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Resource]:
-    """Return the alert rules of a file. Grafana expands variables in all of a rule but its annotations and queries."""
-    resources = []
-    for group in file["groups"]:
-        place = {"group": group["name"], "interval": group["interval"], "folder": ALERT_FOLDER}
+        for point in expand(files["contact-points"]["contactPoints"], environment):
+            body = {"disableResolveMessage": False, **without(point["receivers"][0], "uid"), "name": point["name"]}
+            resources.append(_resource("contact point", point["name"], point["name"], body))
+        # The rest of the tree is for a Grafana without other routes.
+        for route in expand(files["policies"]["policies"][0]["routes"], environment):
+            if MATCHER in route["object_matchers"]:
+                resources.append(_resource("policy", "=".join(MATCHER[::2]), route["receiver"], route))
+    for group in files["rules"]["groups"]:
+        place = {"orgID": 1, "folderUID": ALERT_FOLDER, "ruleGroup": group["name"], "interval": group["interval"]}
         for rule in group["rules"]:
-            expanded = {name: value for name, value in rule.items() if name not in ("annotations", "data")}
-            content = rule_content(rule | expand(expanded, environment) | place)
-            uid = content.pop("uid")
-            resources.append(Resource(RULE, uid, content["title"], content))
+            # Grafana expands variables in all of a rule but these.
+            body = {**expand(without(rule, "annotations", "data"), environment), **place}
+            body |= {name: rule[name] for name in ("annotations", "data")}
+            resources.append(_resource("rule", rule["uid"], rule["title"], body))
     return resources
 
 
-def rule_content(rule: Mapping[str, Any]) -> Any:
-    """Return a rule in the form in which two are compared: durations in seconds.
-
-    Args:
-        rule: with the names of the alerting files, and `group`, `interval` and `folder`.
-    """
-    durations = {name: seconds(rule.get(name) or 0) for name in ("for", "interval", "keepFiringFor")}
-    data = [{**query, "model": _QUERY_DEFAULTS | query["model"]} for query in rule["data"]]
-    return normalize({**rule, **durations, "data": data})
+def dashboards(place: Path) -> list[Resource]:
+    """Return the dashboards of a folder, by the names of their files."""
+    boards = [json.loads(path.read_bytes()) for path in sorted(place.glob("*.json"))]
+    return [_resource("dashboard", board["uid"], board["title"], board) for board in boards]
 
 
 def expand(value: Any, environment: Mapping[str, str]) -> Any:
@@ -188,23 +142,27 @@ def expand(value: Any, environment: Mapping[str, str]) -> Any:
         return "$".join(_VARIABLE.sub(lambda m: environment.get(m[1] or m[2], ""), part) for part in parts)
     if isinstance(value, Mapping):
         return {name: expand(one, environment) for name, one in value.items()}
-    if isinstance(value, Sequence):
-        return [expand(one, environment) for one in value]
-    return value
+    return [expand(one, environment) for one in value] if isinstance(value, list) else value
 
 
-def _folder(name: str) -> Path:
-    here = Path(__file__).resolve().parent
-    for place in (here / name, here.parents[1] / "grafana" / name):  # installed, or in a checkout
-        if any(place.glob("*.json")):
-            return place
-    raise GatewatchError(f"{here / name}: there is nothing to push; install gatewatch again")
+def _resource(kind: Kind, uid: str, name: str, body: Content) -> Resource:
+    return Resource(kind, uid, name, content_of(kind, body), body)
 
 
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise GatewatchError(f"{path}: missing; install gatewatch again") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+def _datasource(bucket: Bucket) -> Resource:
+    client = bucket.client
+    body = {
+        "uid": DATASOURCE_UID,
+        "name": DATASOURCE_NAME,
+        "type": "influxdb",
+        "access": "proxy",
+        "url": bucket.url,
+        "jsonData": {
+            "version": "Flux",
+            "organization": client.org,
+            "defaultBucket": client.bucket,
+            TOKEN_MARK: token_mark(client.token),
+        },
+        "secureJsonData": {"token": client.token},
+    }
+    return _resource("datasource", DATASOURCE_UID, DATASOURCE_NAME, body)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import requests
 from grafana_client import GrafanaApi  # type: ignore[import-untyped]  # it ships without types
 from grafana_client.client import GrafanaException  # type: ignore[import-untyped]  # as above
 
 from gatewatch.collector.address import server_url
+from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.text import one_line
+from gatewatch.jobs.grafana.content import Content
 
 OLDEST: Final = 11
 """The major version from which on everything that a push makes was seen to work and to stay editable."""
-PROVISIONING: Final = "/v1/provisioning"
-TIMEOUT_S: Final = (5.0, 30.0)
+CONNECT_S: Final = 5.0
 PERMISSIONS: Final = (
     *("datasources:read", "datasources:create", "datasources:write"),
     *("folders:read", "folders:create", "dashboards:read", "dashboards:create", "dashboards:write"),
@@ -63,13 +63,8 @@ class Grafana:
         self.url = server_url(url, source, credential="GRAFANA_TOKEN")
         if not token.isprintable():
             raise ConfigError(f"GRAFANA_TOKEN holds a character that no token has; {ROLE}")
-        parts = urlsplit(self.url)
-        self._client = GrafanaApi(
-            token or None,
-            protocol=parts.scheme,
-            host=parts.netloc,
-            url_path_prefix=f"{parts.path.lstrip('/')}/" if parts.path else "",
-        ).client
+        self._client = GrafanaApi(token or None).client
+        self._client.url = f"{self.url}/api"
         self._client.s.max_redirects = 0  # a redirect would make a GET of a POST, and nothing would be written
 
     @cached_property
@@ -106,19 +101,20 @@ class Grafana:
             ConfigError: it may not; names what it lacks.
         """
         try:
-            allowed = self.find("/access-control/user/permissions")
+            allowed = self.get("/access-control/user/permissions")
         except Refused:
             return
         missing = [name for name in PERMISSIONS if name not in allowed] if isinstance(allowed, dict) else []
         if missing:
             raise ConfigError(f"{self.url}: the token lacks {', '.join(missing)}; {ROLE}")
 
-    def get(self, path: str, timeout_s: float | None = None) -> Any:
+    def get(self, path: str, *, timeout_s: float = 30.0, missing_ok: bool = False) -> Any:
         """Return what is at a path under `/api`.
 
         Args:
             path: with its query.
-            timeout_s: seconds to wait for the answer; 30 where None.
+            timeout_s: seconds to wait for the answer.
+            missing_ok: whether to return None where nothing is.
 
         Raises:
             Refused: Grafana does not give it.
@@ -126,62 +122,77 @@ class Grafana:
             ConfigError: the address or the token is wrong.
             GatewatchError: nothing answers.
         """
-        return self._request("GET", path, timeout_s=timeout_s)
-
-    def find(self, path: str) -> Any | None:
-        """Return what is at a path, or None where nothing is. Raises what `get` raises."""
         try:
-            return self.get(path)
+            return self._request("GET", path, timeout_s)
         except Refused as refused:
-            if refused.status == 404:
+            if missing_ok and refused.status == 404:
                 return None
             raise
 
-    def post(self, path: str, body: Any) -> Any:
-        """Make something that can be edited in Grafana. Raises what `get` raises."""
-        return self._request("POST", path, body)
+    def write(self, method: str, path: str, body: Content) -> Any:
+        """Make (POST) or replace (PUT) something that can be edited in Grafana. Raises what `get` raises."""
+        return self._request(method, path, json=body, headers={"X-Disable-Provenance": "true"})
 
-    def put(self, path: str, body: Any) -> Any:
-        """Replace something; it can be edited in Grafana. Raises what `get` raises."""
-        return self._request("PUT", path, body)
-
-    def _request(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> Any:
-        self._client.timeout = TIMEOUT_S if timeout_s is None else (min(TIMEOUT_S[0], timeout_s), timeout_s)
-        headers = {"X-Disable-Provenance": "true"} if method != "GET" else None
+    def _request(self, method: str, path: str, timeout_s: float = 30.0, **arguments: Any) -> Any:
+        self._client.timeout = (min(CONNECT_S, timeout_s), timeout_s)
         try:
-            return getattr(self._client, method)(path, json=body, headers=headers)
+            return getattr(self._client, method)(path, **arguments)
         except GrafanaException as error:
-            raise self._refusal(method, path, error) from None
-        except requests.exceptions.SSLError as error:
-            reason = one_line(getattr(error.args[0], "reason", error) if error.args else error, 300)
-            raise ConfigError(
-                f"{self.url}: TLS failed ({reason}); see its certificate, and name its authority in REQUESTS_CA_BUNDLE"
-            ) from None
-        except requests.exceptions.TooManyRedirects as error:
-            location = "" if error.response is None else str(error.response.headers.get("Location")).partition("?")[0]
-            raise ConfigError(f"{self.url} leads to {one_line(location, 300)}; name that in {self._source}") from None
-        except requests.exceptions.Timeout:
-            raise NoAnswer(f"{self.url}: no answer in time; see that Grafana runs there") from None
-        except requests.exceptions.ConnectionError:
-            raise GatewatchError(
-                f"{self.url}: no connection; see that Grafana runs there, and {self._source}"
-            ) from None
-        except (requests.exceptions.RequestException, ValueError):
-            raise self._not_grafana() from None
+            raise self._refusal(f"{method} {path.partition('?')[0]}", error.status_code, error.response) from None
+        except (requests.RequestException, ValueError) as error:
+            raise self._failure(error) from None
 
-    def _refusal(self, method: str, path: str, error: Any) -> GatewatchError:
-        status, answer = int(error.status_code), error.response
+    def _failure(self, error: Exception) -> GatewatchError:
+        match error:
+            case requests.exceptions.SSLError():
+                reason = one_line(getattr(error.args[0], "reason", error) if error.args else error, 300)
+                remedy = "see its certificate, and name its authority in REQUESTS_CA_BUNDLE"
+                return ConfigError(f"{self.url}: TLS failed ({reason}); {remedy}")
+            case requests.TooManyRedirects():
+                location = "" if error.response is None else str(error.response.headers.get("Location"))
+                leads_to = one_line(location.partition("?")[0], 300)
+                return ConfigError(f"{self.url} leads to {leads_to}; name that in {self._source}")
+            case requests.Timeout():
+                return NoAnswer(f"{self.url}: no answer in time; see that Grafana runs there")
+            case requests.ConnectionError():
+                return GatewatchError(f"{self.url}: no connection; see that Grafana runs there, and {self._source}")
+        return self._not_grafana()
+
+    def _refusal(self, request: str, status: int, answer: Any) -> GatewatchError:
         if answer is not None and not isinstance(answer, dict | list):
-            if status < 500:
-                return self._not_grafana(f" {status}")
-            return Refused(status, one_line(answer, 300) or "no answer", self.url)
+            page = Refused(status, one_line(answer, 300) or "no answer", self.url)
+            return page if status >= 500 else self._not_grafana(f" {status}")
         message = answer.get("message") if isinstance(answer, dict) else None
         reason = one_line(message or answer or "there is nothing", 300)
-        if status == 401:
-            return ConfigError(f"{self.url}: the token is refused ({reason}); {ROLE}")
-        if status == 403:
-            return ConfigError(f"{self.url}: the token may not do this ({reason}); {ROLE}")
-        return Refused(status, reason, f"{self.url}: {method} {path.partition('?')[0]}")
+        denials = {401: "the token is refused", 403: "the token may not do this"}
+        if denial := denials.get(status):
+            return ConfigError(f"{self.url}: {denial} ({reason}); {ROLE}")
+        return Refused(status, reason, f"{self.url}: {request}")
 
     def _not_grafana(self, status: str = "") -> ConfigError:
         return ConfigError(f"{self.url} answers{status}, and is no Grafana; see {self._source}")
+
+
+def connect(url: str | None = None) -> Grafana:
+    """Return the Grafana to push to, after a check of its version and of what the token may do.
+
+    Args:
+        url: its address; that of GRAFANA_URL where None.
+
+    Raises:
+        ConfigError: no address or token is given, the token may not push, or the Grafana is too old.
+    """
+    address = url or read_variable("GRAFANA_URL")
+    if not address:
+        raise ConfigError("GRAFANA_URL is not set: name the Grafana there or with --url, such as http://host:3000")
+    grafana = Grafana(address, token(), "--url" if url else "GRAFANA_URL")
+    if not token():
+        raise ConfigError(f"GRAFANA_TOKEN is not set; {ROLE}")
+    _ = grafana.version
+    grafana.check_permissions()
+    return grafana
+
+
+def token() -> str:
+    """Return Grafana's token of the environment; empty where there is none."""
+    return read_variable("GRAFANA_TOKEN")

@@ -23,7 +23,7 @@ from aiosmtpd.controller import Controller
 
 from gatewatch.collector.schema import Point
 from gatewatch.jobs.cli import main
-from gatewatch.jobs.grafana.artifacts import dashboards, dashboards_folder
+from gatewatch.jobs.grafana.artifacts import dashboards, folder
 from gatewatch.jobs.grafana.connection import Grafana
 from grafana.emulator.interpolate import Variable, fill_variables
 from tests.seeded import COLLAPSED, LAYERS, seed
@@ -110,7 +110,7 @@ def test_every_query_of_every_panel_is_answered(pushed, grafana):
         **{"run": COLLAPSED, "phase": "train", "layer": [*LAYERS], "gate": ["forget", "input"]},
     }
     failed, asked, answered = [], 0, 0
-    for resource in dashboards(dashboards_folder()):
+    for resource in dashboards(folder("dashboards")):
         variables = {
             one["name"]: Variable(chosen.get(one["name"], "$__all"), all_value=one.get("allValue") or ".*")
             for one in resource.content.get("templating", {}).get("list", ())

@@ -13,7 +13,8 @@ import pytest
 
 from gatewatch.collector.store.influxdb import client
 from gatewatch.jobs.cli import main
-from gatewatch.jobs.grafana import artifacts, datasource
+from gatewatch.jobs.grafana import artifacts
+from gatewatch.jobs.grafana import push as grafana_push
 from tests.conftest import free_port
 from tests.fake_grafana import EMAIL, TOKEN, FakeGrafana, Refusal
 from tests.servers import Front, holding
@@ -113,8 +114,7 @@ def folder(tmp_path, monkeypatch):
     """What is pushed: small, and changed by tests as another version of Gatewatch would."""
     for name in ("dashboards", "alerting"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(artifacts, "dashboards_folder", lambda: tmp_path / "dashboards")
-    monkeypatch.setattr(artifacts, "alerting_folder", lambda: tmp_path / "alerting")
+    monkeypatch.setattr(artifacts, "folder", lambda name: tmp_path / name.removeprefix("provisioning/"))
     lay(tmp_path)
     return tmp_path
 
@@ -141,7 +141,7 @@ def grafana_of(version, monkeypatch, store):
     monkeypatch.setenv("GRAFANA_URL", server.url)
     monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
     monkeypatch.setenv("GATEWATCH_ALERT_TO", "a@example.org;b@example.org")
-    monkeypatch.setattr(datasource, "CACHE_S", 0.3)
+    monkeypatch.setattr(grafana_push, "CACHE_S", 0.3)
     monkeypatch.chdir("/")
     return server
 
@@ -572,7 +572,7 @@ class TestTheDatasource:
 
     def test_a_store_that_hangs_for_grafana_fails_the_push(self, latest, capsys, monkeypatch):
         push(capsys)
-        monkeypatch.setattr(datasource, "ANSWER_S", 0.3)
+        monkeypatch.setattr(grafana_push, "ANSWER_S", 0.3)
         latest.asks = lambda source: time.sleep(1) or ""
         found, err = push(capsys, status=1)
         assert found["datasource Gatewatch"][1].startswith("it does not answer (no answer within 0.3 s): ")

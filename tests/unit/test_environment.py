@@ -14,8 +14,9 @@ from gatewatch.collector.spool.queue import spool_root
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import smtp
 from gatewatch.jobs.cli import main
+from gatewatch.jobs.grafana.artifacts import alert_environment
 from gatewatch.jobs.grafana.artifacts import wanted as wanted_in_grafana
-from gatewatch.jobs.grafana.environment import alert_environment, connect, token
+from gatewatch.jobs.grafana.connection import connect, token
 from gatewatch.jobs.service.state_folder import state_folder
 from gatewatch.jobs.stack.desired_state import desired_state
 from tests.conftest import ROOT

@@ -9,11 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewatch.jobs.grafana import provenance
-from gatewatch.jobs.grafana.artifacts import expand, route_content, rule_content
-from gatewatch.jobs.grafana.notifications import with_route
-from gatewatch.jobs.grafana.plan import FILES, plan
-from gatewatch.jobs.grafana.resources import Existing, Resource, covers, fingerprint, normalize, seconds
+from gatewatch.jobs.grafana import content as grafana_content
+from gatewatch.jobs.grafana.artifacts import expand
+from gatewatch.jobs.grafana.content import (
+    MARK,
+    covers,
+    fingerprint,
+    marked,
+    normalize,
+    pushed_in,
+    route_content,
+    rule_content,
+    seconds,
+    unmarked,
+)
+from gatewatch.jobs.grafana.plan import FILES, Existing, Resource, as_existing, plan
+from gatewatch.jobs.grafana.push import with_route
 
 TEXT = st.text(max_size=20)
 VALUES = st.recursive(
@@ -80,15 +91,15 @@ class TestTokenMark:
     @settings(max_examples=10)
     @given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
     def test_it_matches_its_own_token_alone_and_is_salted(self, token, other):
-        mark = provenance.token_mark(token)
-        assert provenance.is_token(token, mark)
-        assert provenance.is_token(other, mark) == (token == other)
+        mark = grafana_content.token_mark(token)
+        assert grafana_content.is_token(token, mark)
+        assert grafana_content.is_token(other, mark) == (token == other)
         assert len(mark) == 33
-        assert mark != provenance.token_mark(token)
+        assert mark != grafana_content.token_mark(token)
 
     @pytest.mark.parametrize("mark", [None, "", ".", 3, "é.", {}])
     def test_garbage_matches_no_token(self, mark):
-        assert not provenance.is_token("t", mark)
+        assert not grafana_content.is_token("t", mark)
 
 
 class TestContent:
@@ -125,7 +136,7 @@ class TestContent:
         query = {"refId": "A", "datasourceUid": "gatewatch", "relativeTimeRange": {"from": 60, "to": 0}}
         sent = {"title": "t", "for": "120s", "interval": "60s", "data": [{**query, "model": {"query": "f"}}]}
         given_back = {
-            **{"title": "t", "for": "2m", "interval": "1m", "isPaused": False, "labels": {}, "keepFiringFor": "0s"},
+            **{"title": "t", "for": "2m", "interval": "1m", "isPaused": False, "labels": {}, "keep_firing_for": "0s"},
             "data": [{**query, "queryType": "", "model": {"query": "f", "intervalMs": 1000, "maxDataPoints": 43200}}],
         }
         assert rule_content(sent) == rule_content(given_back)
@@ -135,20 +146,21 @@ class TestContent:
 class TestMarks:
     @given(TEXT.map(str.strip), CONTENTS)
     def test_the_mark_in_a_template_is_read_back(self, text, content):
-        assert provenance.uncommented(provenance.commented(text, fingerprint(content))) == (text, fingerprint(content))
+        pushed = marked("template", {"template": text}, fingerprint(content))
+        assert unmarked("template", pushed) == ({"template": text}, fingerprint(content), None)
 
     @given(TEXT)
     def test_a_template_without_a_mark(self, text):
-        assert provenance.uncommented(text) == (text.strip(), None)
+        assert unmarked("template", {"template": text}) == ({"template": text.strip()}, None, None)
 
     def test_the_mark_in_a_message_is_read_back(self):
-        assert provenance.pushed_in(provenance.message("0123456789abcdef")) == "0123456789abcdef"
-        assert provenance.pushed_in("Restored from version 3") is None
-        assert provenance.pushed_in(None) is None
+        assert pushed_in(MARK.format("0123456789abcdef")) == "0123456789abcdef"
+        assert pushed_in("Restored from version 3") is None
+        assert pushed_in(None) is None
 
-    @pytest.mark.parametrize(("pushed", "stored"), [(None, ""), ("x", ""), ("a", "b.c"), (None, "b")])
-    def test_a_mark_that_is_gone_or_garbage_counts_as_a_change_of_the_user(self, pushed, stored):
-        assert provenance.existing({"a": 1}, pushed, stored=stored).changed
+    @pytest.mark.parametrize("mark", [None, "", "x", "a.b.c", ".b", MARK.format("0123456789abcdef")])
+    def test_a_mark_that_is_gone_or_garbage_counts_as_a_change_of_the_user(self, mark):
+        assert as_existing("datasource", {"name": "x", "jsonData": {"gatewatchPush": mark}}).changed
 
 
 class TestExpand:
