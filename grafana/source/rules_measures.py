@@ -1,6 +1,6 @@
 """What a rule about captures compares, as Flux: one function a measure.
 
-`gatewatch.jobs.alerts.values` and `series_state` are the same measures for the evaluator.
+`gatewatch.jobs.alerts.evaluator` and `series_state` are the same measures for the evaluator.
 """
 
 from __future__ import annotations

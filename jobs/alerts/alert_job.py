@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
 from gatewatch.collector.times import Time, nanoseconds
-from gatewatch.jobs.alerts.files import owned
 from gatewatch.jobs.alerts.lifecycle import Alert, Event, advance, due
 from gatewatch.jobs.alerts.mail import alert_mail
 from gatewatch.jobs.alerts.outbox import Outbox
@@ -18,8 +17,7 @@ from gatewatch.jobs.alerts.reader import Reader, ReadResult
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.rules import BUILT_IN, active_rules
 from gatewatch.jobs.alerts.series_state import Silence, update_silence
-from gatewatch.jobs.alerts.smtp import sender_of
-from gatewatch.jobs.alerts.state import StateFiles
+from gatewatch.jobs.alerts.state import StateFiles, owned
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import Settings
@@ -152,16 +150,7 @@ class _Evaluation:
         for run, (items, again) in due(state.entries, state.mailed, alerts, self._now).items():
             state.events += again
             if mail.to:
-                message = alert_mail(
-                    run,
-                    items,
-                    self._rules,
-                    sender=sender_of(mail),
-                    to=mail.to,
-                    now=self._now,
-                    runbook=alerts.runbook,
-                    repeat_hours=alerts.repeat_hours,
-                )
+                message = alert_mail(run, items, self._rules, self._settings, self._now)
                 self._outbox.put(message, mail.to, [event for item in items for event in item.events], self._now)
                 self._outcome.written += 1
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.jobs.alerts.mail import message
-from gatewatch.jobs.alerts.smtp import MailRefused, ServerAway, deliver, port_of, sender_of
-from gatewatch.jobs.text import printable
+from gatewatch.jobs.alerts.smtp import deliver, sender_of, server_of
+from gatewatch.jobs.text import printable, shorten
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import MailSettings, Settings
@@ -112,16 +112,11 @@ class AlertManager:
             ConfigError: no mail server is configured.
             GatewatchError: the server is away or refuses the mail; names it, and what to do.
         """
-        lines = [message] if isinstance(message, str) else [str(exceeded) for exceeded in message]
-        if lines:
-            _send(self._settings(), self.recipients, "\n".join(lines), self._now())
-
-    def _settings(self) -> MailSettings:
-        if self._mail is not None:
-            return self._mail
         from gatewatch.collector.config import load_settings  # noqa: PLC0415 - as above
 
-        return load_settings().mail
+        lines = [message] if isinstance(message, str) else [str(exceeded) for exceeded in message]
+        if lines:
+            _send(self._mail or load_settings().mail, self.recipients, "\n".join(lines), self._now())
 
 
 def send_test(settings: Settings, now: Callable[[], int] = time.time_ns) -> None:
@@ -138,23 +133,16 @@ def send_test(settings: Settings, now: Callable[[], int] = time.time_ns) -> None
 
 def _send(settings: MailSettings, to: Sequence[str], text: str, now: int) -> None:
     sender = sender_of(settings)
-    subject = printable(next(iter(text.splitlines()), ""))
-    mail = message(
-        f"[gatewatch] {subject if len(subject) <= 100 else f'{subject[:99]}…'}",
-        f"{text}\n",
-        sender=sender,
-        to=to,
-        now=now,
-        identity=secrets.token_hex(16),
-    )
-    try:
-        done = deliver(settings, sender, to, mail.as_bytes())
-    except MailRefused as error:
-        raise MailRefused(f"{_where(settings)} refuses the mail: {error}; see [mail] sender and who gets it") from None
+    subject = f"[gatewatch] {shorten(printable(next(iter(text.splitlines()), '')), 100)}"
+    mail = message(subject, f"{text}\n", sender, to, now, secrets.token_hex(16))
+    done = deliver(settings, sender, to, mail.as_bytes())
     for recipient, reason in done.refused.items():
-        raise MailRefused(f"{_where(settings)} refuses the mail for {recipient}: {reason}; see that it is right")
+        whom, remedy = f" for {recipient}", "see that it is right"
+        if len(done.refused) == len(to):
+            whom, remedy = "", "see [mail] sender and who gets it"
+        raise GatewatchError(f"{server_of(settings)} refuses the mail{whom}: {reason}; {remedy}")
     for recipient, reason in done.later.items():
-        raise ServerAway(f"{_where(settings)} puts off the mail for {recipient}: {reason}; send it again later")
+        raise GatewatchError(f"{server_of(settings)} puts off the mail for {recipient}: {reason}; send it again later")
 
 
 def _bounds(name: object, threshold: object) -> dict[str, float]:
@@ -177,7 +165,3 @@ def _as_number(value: object) -> float | None:
         return math.inf
     except Exception:  # of whatever library the value is
         return None
-
-
-def _where(settings: MailSettings) -> str:
-    return f"{settings.host}:{port_of(settings)}"

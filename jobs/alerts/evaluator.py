@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from gatewatch.collector.store.columns import field_columns, tag_columns
 from gatewatch.jobs.alerts.lifecycle import Alert, alert_key
 from gatewatch.jobs.alerts.rule import Rule
-from gatewatch.jobs.alerts.series_state import Firing, SeriesState, update_series, update_silence
+from gatewatch.jobs.alerts.series_state import Firing, SeriesState, Silence, Values, update_series, update_silence
 from gatewatch.jobs.alerts.state import RunProgress
-from gatewatch.jobs.alerts.values import series_of, series_values
+from gatewatch.jobs.frames import not_finite, numbers, times
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gatewatch.jobs.alerts.series_state import Silence
+_WHY: Final = "why_"
+_PARAM: Final = "param"
+
+SeriesPoints = tuple[dict[str, str], "pd.DataFrame"]
+"""The tags of a series, and its points."""
 
 
 class Evaluator:
@@ -39,17 +47,91 @@ class Evaluator:
         series = series_of(frame) if rules else []
         for rule in rules:
             for values in series_values(rule, series, self._progress.units):
-                self._note(rule, values.tags, update_series(rule, self._series_state(rule, values.tags), values))
+                self._update(rule, values.tags, partial(update_series, rule, values=values))
 
     def silence(self, silence: Silence, tags: Mapping[str, str]) -> None:
         """Evaluate how long nothing came."""
         for rule in self._rules:
             if rule.quantity.measure == silence.measure:
-                self._note(rule, tags, update_silence(rule, self._series_state(rule, tags), silence, self._now))
+                self._update(rule, tags, partial(update_silence, rule, silence=silence, now=self._now))
 
-    def _series_state(self, rule: Rule, tags: Mapping[str, str]) -> SeriesState:
-        return self._progress.series.setdefault(alert_key(rule.name, tags), SeriesState())
+    def _update(self, rule: Rule, tags: Mapping[str, str], update: Callable[[SeriesState], Firing | None]) -> None:
+        key = alert_key(rule.name, tags)
+        if (firing := update(self._progress.series.setdefault(key, SeriesState()))) is not None:
+            self.alerts[key] = Alert(rule, tags, firing)
 
-    def _note(self, rule: Rule, tags: Mapping[str, str], firing: Firing | None) -> None:
-        if firing is not None:
-            self.alerts[alert_key(rule.name, tags)] = Alert(rule, tags, firing)
+
+def series_of(frame: pd.DataFrame) -> list[SeriesPoints]:
+    """Return a measurement's points series by series, each in the order in which they are.
+
+    Args:
+        frame: read with `prefix_tags`.
+    """
+    tags = tag_columns(frame.columns)
+    if not tags or frame.empty:
+        return [({}, frame)]
+    return [
+        ({name: text for name, text in zip(tags.values(), key, strict=True) if isinstance(text, str)}, part)
+        for key, part in frame.groupby([*tags], dropna=False, sort=True)
+    ]
+
+
+def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str, int]) -> Iterator[Values]:
+    """Give what a rule compares of each series that it concerns.
+
+    Args:
+        rule: says which series, which field, and what of it.
+        series: of the rule's measurement, each ordered by time.
+        units: layer → how many it has, as far as is known.
+    """
+    concerned = [(tags, part) for tags, part in series if rule.concerns(tags)]
+    if rule.quantity.measure == "frozen":
+        yield from _frozen(rule, concerned)
+        return
+    for tags, part in concerned:
+        if rule.quantity.measure == "not_finite":
+            value = not_finite(part)
+        elif rule.quantity.measure == "share_of_units":
+            value = numbers(part, rule.quantity.field) / (units_of(tags.get("layer", ""), units) or np.nan)
+        else:
+            value = numbers(part, rule.quantity.field)
+        causes = [name for name in field_columns(part.columns) if name.startswith(_WHY)]
+        named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
+        why = {name: deviations for name, deviations in named.items() if np.isfinite(deviations).any()}
+        yield Values(tags, times(part), numbers(part, "step"), value, why)
+
+
+def units_of(layer: str, units: Mapping[str, int]) -> int | None:
+    """Return how many units a layer has: its own entry, else that of the longest path that it lies below."""
+    paths = [path for path in units if layer == path or layer.startswith(f"{path}/")]
+    return units[max(paths, key=len)] if paths else None
+
+
+def units_by_layer(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return layer → units, from the configuration that a run records."""
+    layers = config.get("layers")
+    units = {}
+    for path, about in layers.items() if isinstance(layers, Mapping) else ():
+        entry = about if isinstance(about, Mapping) else {}
+        size = entry.get("units") or entry.get("proj_size") or entry.get("hidden_size")
+        if isinstance(size, int) and size > 0:
+            units[str(path)] = size
+    return units
+
+
+def _frozen(rule: Rule, series: Sequence[SeriesPoints]) -> Iterator[Values]:
+    """Give the largest update of each layer's parameters at each capture; NaN at one at which no layer moves."""
+    norms: dict[tuple[tuple[str, str], ...], dict[int, float]] = {}
+    steps: dict[int, float] = {}
+    for tags, part in series:
+        layer = norms.setdefault(tuple((name, text) for name, text in tags.items() if name != _PARAM), {})
+        moments = times(part).tolist()
+        steps.update(zip(moments, numbers(part, "step").tolist(), strict=True))
+        for time, norm in zip(moments, numbers(part, "update_norm").tolist(), strict=True):
+            if norm == norm:  # noqa: PLR0124 - NaN is not itself
+                layer[time] = max(layer.get(time, 0.0), norm)
+    moving = {time for layer in norms.values() for time, norm in layer.items() if not rule.condition.beyond(norm)}
+    for key, layer in norms.items():
+        time = np.array(sorted(layer), dtype=np.int64)
+        value = [layer[at] if at in moving else np.nan for at in time.tolist()]
+        yield Values(dict(key), time, np.array([steps[at] for at in time.tolist()]), np.array(value))

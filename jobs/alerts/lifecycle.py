@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIRING: Final = "firing"
 REPEATED: Final = "repeated"
 RECOVERED: Final = "recovered"
-Kind = Literal["firing", "repeated", "recovered", "passed"]
+MailKind = Literal["firing", "repeated", "recovered", "passed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Item:
         events: that the mail mentions.
     """
 
-    kind: Kind
+    kind: MailKind
     key: str
     entry: AlertState
     events: Sequence[Event]
@@ -190,7 +190,7 @@ def _mail_item(entries: dict[str, AlertState], key: str, now: int) -> Item:
     entry = entries[key]
     events, entry.unsent = entry.unsent, []
     over, new = entry.firing.until is not None, entry.notified is None
-    kind: Kind = ("passed" if new else "recovered") if over else ("firing" if new else "repeated")
+    kind: MailKind = ("passed" if new else "recovered") if over else ("firing" if new else "repeated")
     entry.notifications += 1
     entry.notified, entry.pending = now, None
     if over:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -13,21 +14,22 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gatewatch.jobs.alerts.lifecycle import AlertState, Item, Kind
+from gatewatch.jobs.alerts.lifecycle import AlertState, Item, MailKind
+from gatewatch.jobs.alerts.smtp import sender_of
 from gatewatch.jobs.findings.explanations import in_words
 from gatewatch.jobs.text import moment, number, printable, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from gatewatch.collector.config import Settings
     from gatewatch.jobs.alerts.rule import Rule
 
-_TITLES: Final[Mapping[Kind, str]] = {
-    "firing": "FIRING",
-    "repeated": "STILL FIRING",
-    "passed": "FIRED AND OVER",
-    "recovered": "RECOVERED",
+_STYLES: Final[Mapping[MailKind, tuple[str, str]]] = {
+    "firing": ("FIRING", "#b3261e"),
+    "repeated": ("STILL FIRING", "#b3261e"),
+    "passed": ("FIRED AND OVER", "#8a5a00"),
+    "recovered": ("RECOVERED", "#1b6e3c"),
 }
+"""Kind → title and colour, in the order in which a mail has them."""
 MOST: Final = 12
 """Alerts that a mail says everything of; of more it has the names."""
 _NAME: Final = 60
@@ -35,71 +37,59 @@ _NAME: Final = 60
 _LONG: Final = 200
 """Characters of a name in the text."""
 _PLACE: Final = ("layer", "gate", "param", "job")
-_COLOURS: Final[Mapping[Kind, str]] = {
-    "firing": "#b3261e",
-    "repeated": "#b3261e",
-    "passed": "#8a5a00",
-    "recovered": "#1b6e3c",
-}
 
 
 def alert_mail(
-    run: str,
-    items: Sequence[Item],
-    rules: Mapping[str, Rule],
-    *,
-    sender: str,
-    to: Sequence[str],
-    now: int,
-    runbook: str,
-    repeat_hours: float,
+    run: str, items: Sequence[Item], rules: Mapping[str, Rule], settings: Settings, now: int
 ) -> EmailMessage:
-    """The one mail about a run, or about the jobs.
+    """Return the one mail about a run, or about the jobs.
 
     Args:
         run: its name; empty for the jobs.
         items: the alerts that it mentions.
         rules: by their names.
-        sender, to: addresses.
+        settings: the sender, the recipients, the runbook, and how often a mail is repeated.
         now: nanoseconds.
-        runbook: where the runbook is.
-        repeat_hours: after which it is repeated.
+
+    Raises:
+        ConfigError: there is no server, or no sender.
     """
-    kinds = list(_TITLES)
+    kinds = list(_STYLES)
     ordered = sorted(items, key=lambda item: (kinds.index(item.kind), rules[item.entry.rule].severity, item.key))
-    counted = [(kind, sum(item.kind == kind for item in ordered)) for kind in kinds]
-    about = ", ".join(f"{_TITLES[kind]} {count}" for kind, count in counted if count)
-    whose, place = _short(run or "jobs"), _short(_place(ordered[0].entry))
-    subject = f"[gatewatch] {about}: {' '.join(filter(None, (whose, place)))}"
-    cards = [_Card(item, rules[item.entry.rule], runbook) for item in ordered[:MOST]]
+    counts = Counter(item.kind for item in ordered)
+    about = ", ".join(f"{title} {counts[kind]}" for kind, (title, _) in _STYLES.items() if counts[kind])
+    place = _short(_place(ordered[0].entry))
+    subject = f"[gatewatch] {about}: {' '.join(filter(None, (_short(run or 'jobs'), place)))}"
+    cards = [_card(item, rules[item.entry.rule], settings.alerts.runbook) for item in ordered[:MOST]]
     lasting = any(item.entry.firing.until is None for item in ordered)
-    foot = f"Repeated every {number(repeat_hours)} h while it lasts. " if lasting else ""
+    foot = f"Repeated every {number(settings.alerts.repeat_hours)} h while it lasts. " if lasting else ""
     if more := ordered[MOST:]:
         foot = f"And {len(more)} more: {', '.join(map(_named, more[:MOST]))}{' …' if len(more) > MOST else ''}. {foot}"
     foot += "Rules and recipients: [alerts] and [mail] in gatewatch.toml."
     head = f"{shorten(printable(run), _LONG) if run else 'The jobs and the store'}: {about.lower()}"
-    text = "\n\n".join([head, *(card.text() for card in cards), foot]) + "\n"
-    html = _PAGE.format(head=escape(head), cards="".join(card.html() for card in cards), foot=escape(foot))
+    text = "\n\n".join([head, *(text for text, _ in cards), foot]) + "\n"
+    html = _PAGE.format(head=escape(head), cards="".join(html for _, html in cards), foot=escape(foot))
     identity = hashlib.sha256(repr(sorted(_identity(item) for item in items)).encode()).hexdigest()[:32]
-    return message(subject, text, html, sender=sender, to=to, now=now, identity=identity, thread=run or "jobs")
+    mail = settings.mail
+    return message(subject, text, sender_of(mail), mail.to, now, identity, html=html, thread=run or "jobs")
 
 
 def message(
     subject: str,
     text: str,
-    html: str | None = None,
-    *,
     sender: str,
     to: Sequence[str],
     now: int,
     identity: str,
+    *,
+    html: str | None = None,
     thread: str | None = None,
 ) -> EmailMessage:
-    """A mail whose headers hold nothing but what they are meant to.
+    """Return a mail whose headers hold nothing but what they are meant to.
 
     Args:
         subject: of any text; what cannot be printed is shown as an escape.
-        text, html: of the body.
+        text, html: of the body; html None: plain text alone.
         sender, to: addresses, as `gatewatch.collector.config.mail_address` lets them pass.
         now: nanoseconds.
         identity: the same for what is sent twice; becomes the Message-ID.
@@ -123,44 +113,33 @@ def message(
     return mail
 
 
-class _Card:
-    """What is said of one alert."""
-
-    def __init__(self, item: Item, rule: Rule, runbook: str) -> None:
-        entry, firing = item.entry, item.entry.firing
-        self.kind = item.kind
-        self.title = f"{_TITLES[item.kind]}: {rule.name} ({rule.severity})"
-        self.where = _where(entry)
-        side = "below" if rule.condition.above is None or entry.threshold == rule.condition.below else "above"
-        value, threshold, worst = (
-            f"{number(value)} {rule.quantity.unit if rule.quantity.unit in ('s', 'B') else ''}".strip()
-            for value in (firing.value, entry.threshold, firing.worst)
-        )
-        lines = [rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}"]
-        if firing.worst != firing.value:
-            lines[-1] += f", at worst {worst}"
-        lines.append(f"since {_when(firing.since, firing.since_step)}")
-        if firing.until is not None:
-            lines.append(f"over at {_when(firing.until, firing.until_step)}")
-        lines += [f"why: {cause}" for cause in in_words(firing.why)]
-        self.link = printable(f"{runbook}#{rule.name}" if rule.runbook is None else rule.runbook)
-        if item.kind != "recovered":
-            lines += [f"do: {rule.remedy}"] if rule.remedy else []
-        else:
-            self.link = ""
-        self.lines = [printable(line) for line in lines]
-
-    def text(self) -> str:
-        return "\n".join(filter(None, [self.title, self.where, *self.lines, self.link and f"more: {self.link}"]))
-
-    def html(self) -> str:
-        link = escape(self.link)
-        if self.link.startswith(("https://", "http://")):
-            link = f'<a href="{link}">{link}</a>'
-        lines = [*map(escape, self.lines), *([link] if link else [])]
-        return _CARD.format(
-            colour=_COLOURS[self.kind], title=escape(self.title), where=escape(self.where), lines="<br>".join(lines)
-        )
+def _card(item: Item, rule: Rule, runbook: str) -> tuple[str, str]:
+    """Return what a mail says of one alert, as plain text and as HTML."""
+    entry, firing, unit = item.entry, item.entry.firing, rule.quantity.unit
+    kind, colour = _STYLES[item.kind]
+    title, where = f"{kind}: {rule.name} ({rule.severity})", _where(entry)
+    side = "below" if not rule.condition.is_upper or entry.threshold == rule.condition.below else "above"
+    value, threshold, worst = (
+        f"{number(value)} {unit}" if unit in ("s", "B") else number(value)
+        for value in (firing.value, entry.threshold, firing.worst)
+    )
+    at_worst = f", at worst {worst}" if firing.worst != firing.value else ""
+    lines = [rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}{at_worst}"]
+    lines.append(f"since {_when(firing.since, firing.since_step)}")
+    if firing.until is not None:
+        lines.append(f"over at {_when(firing.until, firing.until_step)}")
+    lines += [f"why: {cause}" for cause in in_words(firing.why)]
+    link = ""
+    if item.kind != "recovered":
+        lines += [f"do: {rule.remedy}"] if rule.remedy else []
+        link = printable(f"{runbook}#{rule.name}" if rule.runbook is None else rule.runbook)
+    lines = [printable(line) for line in lines]
+    text = "\n".join(filter(None, [title, where, *lines, link and f"more: {link}"]))
+    anchor = (
+        f'<a href="{escape(link)}">{escape(link)}</a>' if link.startswith(("https://", "http://")) else escape(link)
+    )
+    body = "<br>".join([*map(escape, lines), *([anchor] if anchor else [])])
+    return text, _CARD.format(colour=colour, title=escape(title), where=escape(where), lines=body)
 
 
 _PAGE: Final = """\
@@ -201,5 +180,5 @@ def _short(name: str) -> str:
 
 
 def _when(time: int, step: float | None) -> str:
-    moment_ = moment(np.datetime64(time, "ns").astype("M8[s]"))
-    return f"{moment_} UTC" + (f", step {number(step)}" if step is not None else "")
+    at_step = f", step {number(step)}" if step is not None else ""
+    return f"{moment(np.datetime64(time, 'ns').astype('M8[s]'))} UTC{at_step}"

@@ -9,15 +9,12 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
-from gatewatch.jobs.alerts.files import load, write_whole
 from gatewatch.jobs.alerts.lifecycle import Event
-from gatewatch.jobs.alerts.smtp import Delivered, MailRefused, ServerAway, deliver
+from gatewatch.jobs.alerts.smtp import Delivered, ServerAway, deliver
+from gatewatch.jobs.alerts.state import State, load, save
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import MailSettings
-    from gatewatch.jobs.alerts.state import State
 
 FIRST_PAUSE_SECONDS: Final = 15.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
@@ -82,7 +79,7 @@ class Outbox:
         identity = str(message["Message-ID"]).strip("<>").partition("@")[0]
         if not any(path.stem.endswith(identity) for path in self.waiting):
             mail = Mail(str(message["From"]), list(to), message.as_bytes().decode("ascii"), list(events))
-            write_whole(self._folder / _WAITING / f"{now:020d}-{identity}.json", orjson.dumps(mail))
+            save(self._folder / _WAITING / f"{now:020d}-{identity}.json", mail)
             for path in self.waiting[: -self._most]:
                 path.unlink(missing_ok=True)
                 self.dropped += 1
@@ -114,8 +111,6 @@ class Outbox:
                 state.tries += 1
                 state.not_before, state.problem = now + _pause(state.tries), str(error)
                 return sent, delivered
-            except MailRefused as error:
-                done = Delivered(refused=dict.fromkeys(mail.to, str(error)))
             state.tries, state.not_before, state.problem = 0, 0, None
             if self._settle(path, mail, done, now):
                 sent += 1
@@ -126,13 +121,13 @@ class Outbox:
         """Do with a mail what became of it; whether somebody has it, and nobody is still to get it."""
         if done.refused:
             refused = replace(mail, to=list(done.refused), problem=_reasons(done.refused))
-            write_whole(self._folder / _REFUSED / path.name, orjson.dumps(refused))
+            save(self._folder / _REFUSED / path.name, refused)
             for old in self.refused[: -self._most]:
                 old.unlink(missing_ok=True)
         if done.later:
             mail.tries += 1
             mail.not_before, mail.problem = now + _pause(mail.tries), _reasons(done.later)
-            write_whole(path, orjson.dumps(replace(mail, to=list(done.later))))
+            save(path, replace(mail, to=list(done.later)))
             return False
         with suppress(FileNotFoundError):
             path.unlink()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, JOBS_HEALTH, RUNS
+from gatewatch.collector.schema import JOBS_HEALTH
 from gatewatch.collector.times import nanoseconds
-from gatewatch.jobs.alerts import silence as watch
-from gatewatch.jobs.alerts.evaluator import Evaluator
+from gatewatch.jobs.alerts.evaluator import Evaluator, units_by_layer
 from gatewatch.jobs.alerts.lifecycle import Alert
 from gatewatch.jobs.alerts.rule import Rule
-from gatewatch.jobs.alerts.state import Cursor, RunProgress, State, StateFiles, Watched
-from gatewatch.jobs.alerts.values import units_by_layer
+from gatewatch.jobs.alerts.silence import HEARD, LISTENING_SECONDS, Phase, hear_turns, silences, turn_silence
+from gatewatch.jobs.alerts.state import Cursor, RunProgress, State, StateFiles, WatchedRun
+from gatewatch.jobs.findings.series import config_of
 from gatewatch.jobs.frames import times
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ SETTLED_SECONDS: Final = 3600.0
 """A run that has ended, and of which nothing new came for so long, is not read until something new comes."""
 _SPAN: Final = 3600 * 10**9
 """A long run is read in pieces of so many nanoseconds: an hour."""
-_FIRST: Final = (RUNS, COLLECTOR_HEALTH, GATE_STATS, GATE_SCORES)
-"""The measurements that show silences, in the order in which they are read."""
 
 
 @dataclass(slots=True)
@@ -71,12 +68,10 @@ class Reader:
         self._store, self._rules, self._files, self._state, self._now = store, rules, files, state, now
         self._lookback = int(settings.alerts.lookback_hours * 3600e9)
         self._interval = settings.jobs.interval_seconds
-        others = dict.fromkeys(
-            rule.quantity.measurement for rule in rules if rule.quantity.measurement not in (*_FIRST, JOBS_HEALTH)
-        )
-        self._measurements = (*_FIRST, *others)
+        measurements = dict.fromkeys((*HEARD, *(rule.quantity.measurement for rule in rules)))
+        self._measurements = [measurement for measurement in measurements if measurement != JOBS_HEALTH]
         deaf = now - state.evaluated if state.evaluated else 0
-        self._deaf = deaf if deaf > watch.LISTENING_SECONDS * 1e9 else 0
+        self._deaf = deaf if deaf > LISTENING_SECONDS * 1e9 else 0
         self._result = ReadResult()
 
     def read(self) -> ReadResult:
@@ -90,7 +85,7 @@ class Reader:
             name, last_seen = str(row["run"]), nanoseconds(row["last_seen"])
             if self._now - last_seen > self._lookback:
                 continue
-            watched = self._state.watched.setdefault(name, Watched(heard=self._now))
+            watched = self._state.watched.setdefault(name, WatchedRun(heard=self._now))
             if watched.last_seen != last_seen:
                 watched.last_seen, watched.heard = last_seen, self._now
             elif not watched.live and self._now - watched.heard > SETTLED_SECONDS * 1e9:
@@ -108,33 +103,33 @@ class Reader:
         self._jobs()
         return self._result
 
-    def _run(self, name: str, row: Mapping[Any, Any], watched: Watched) -> None:
+    def _run(self, name: str, row: Mapping[Any, Any], watched: WatchedRun) -> None:
         progress = self._files.run(name)
-        progress.units = progress.units or units_by_layer(_config(row["config"]))
+        progress.units = progress.units or units_by_layer(config_of(row["config"]))
         begun = _moment(row["started"], watched.last_seen)
         evaluator = Evaluator(self._rules, progress, self._now)
         live = {}
         for phase_name in str(row["phases"] or "").split(","):
             tags = {"phase": phase_name} if phase_name else {}
-            phase = progress.phases.setdefault(phase_name, watch.Phase())
+            phase = progress.phases.setdefault(phase_name, Phase())
             phase.shift(self._deaf)
             for measurement in self._measurements:
-                cursor = f"{measurement}\n{phase_name}"
-                before = progress.cursors.get(cursor)
-                for frame in self._new(measurement, name, tags, before, begun):
-                    _hear(phase, measurement, frame, self._now)
+                key = f"{measurement}\n{phase_name}"
+                cursor = progress.cursors.get(key)
+                newest = None if cursor is None else cursor[1]
+                for frame in self._new(measurement, name, tags, cursor, begun):
+                    if measurement in HEARD:
+                        HEARD[measurement](phase, frame, self._now)
                     evaluator.points(measurement, frame)
-                    progress.cursors[cursor] = _moved(progress.cursors.get(cursor), before, int(times(frame)[-1]))
-                    watched.heard = self._now
-                progress.cursors.setdefault(cursor, (None, None))
-            for silence in watch.silences(phase, self._now):
+                    newest, watched.heard = int(times(frame)[-1]), self._now
+                progress.cursors[key] = (newest if cursor is None else cursor[1], newest)
+            for silence in silences(phase, self._now):
                 evaluator.silence(silence, {"run": name, **tags})
-            live[phase_name] = phase.life(self._now) == "live"
+            live[phase_name] = phase.state(self._now) == "live"
         watched.live = any(live.values())
         self._result.live |= {(name, phase): lives for phase, lives in live.items()}
-        for alert in (
-            evaluator.alerts.values()
-        ):  # a death is repeated while it lasts, the other alerts of a run that has ended are not
+        # A death is repeated while it lasts, the other alerts of a run that has ended are not.
+        for alert in evaluator.alerts.values():
             lives = live.get(alert.tags.get("phase", ""), watched.live) or alert.rule.name == "run_died"
             self._result.alerts.append(replace(alert, live=lives))
         self._result.progress.append(progress)
@@ -169,24 +164,13 @@ class Reader:
         for rhythm in progress.jobs.values():
             rhythm.heard += self._deaf
         if len(frame):
-            watch.hear_turns(progress.jobs, frame, self._now)
+            hear_turns(progress.jobs, frame, self._now)
             evaluator.points(JOBS_HEALTH, frame)
             progress.cursors[JOBS_HEALTH] = (last, int(times(frame)[-1]))
         for job, rhythm in progress.jobs.items():
-            evaluator.silence(watch.turn_silence(rhythm, self._now, self._interval), {"job": job})
+            evaluator.silence(turn_silence(rhythm, self._now, self._interval), {"job": job})
         self._result.alerts += evaluator.alerts.values()
         self._result.progress.append(progress)
-
-
-def _hear(phase: watch.Phase, measurement: str, frame: pd.DataFrame, now: int) -> None:
-    if measurement == RUNS:
-        watch.hear_events(phase, frame, now)
-    elif measurement == COLLECTOR_HEALTH:
-        watch.hear_health(phase, frame, now)
-    elif measurement == GATE_STATS:
-        watch.hear_captures(phase, frame)
-    elif measurement == GATE_SCORES:
-        watch.hear_scores(phase, frame)
 
 
 def _hours(start: int, now: int) -> Iterator[tuple[int, int | None]]:
@@ -196,19 +180,5 @@ def _hours(start: int, now: int) -> Iterator[tuple[int, int | None]]:
     yield start, None
 
 
-def _moved(cursor: Cursor | None, before: Cursor | None, newest: int) -> Cursor:
-    """Where to read from the next time, and the newest point, which may be one of several parts that were read."""
-    last = newest if cursor is None or cursor[1] is None else max(cursor[1], newest)
-    return (last if before is None else before[1], last)
-
-
 def _moment(time: Any, otherwise: int) -> int:
     return otherwise if time != time else nanoseconds(time)  # noqa: PLR0124 - NaT is not itself
-
-
-def _config(text: object) -> Mapping[str, Any]:
-    try:
-        config = json.loads(str(text))
-    except ValueError:
-        return {}
-    return config if isinstance(config, Mapping) else {}

@@ -6,13 +6,13 @@ nor points that come late, nor a pause of the jobs look like death.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gatewatch.collector.schema import HEARTBEAT_SECONDS
+from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, RUNS
 from gatewatch.jobs.alerts.series_state import Silence
 from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
 from gatewatch.jobs.frames import not_finite, numbers, times
@@ -35,7 +35,7 @@ _REPORT_SECONDS: Final = 300.0
 
 @dataclass(slots=True)
 class Rhythm:
-    """An event that repeats, such as a capture or the end of a turn.
+    """An event that repeats, such as a capture or the end of a turn, as reports tell of it.
 
     Attributes:
         count: a number that changes with each event.
@@ -52,11 +52,23 @@ class Rhythm:
     reported: int = 0
     spacings: list[float] = field(default_factory=list)
 
-    def hear(self, time: int, count: float, now: int, happened: float = 1.0) -> None:
-        """Take in a report at `time`, since the last of which there were `happened` events."""
-        if self.count is not None and time > self.at:
-            self.spacings = [*self.spacings, (time - self.at) / 1e9 / max(happened, 1.0)][-_SPACINGS:]
-        self.count, self.at, self.heard = count, time, now
+    def hear(self, time: int, count: float, now: int, *, counts_events: bool) -> None:
+        """Take in a report at `time`; one that is not newer than those before changes nothing.
+
+        Args:
+            time: by the sender's clock.
+            count: of the report; not finite where it has none.
+            now: by this machine's clock.
+            counts_events: whether `count` rises by 1 with each event.
+        """
+        if time <= self.newest or not np.isfinite(count):
+            return
+        self.newest, self.reported = time, now
+        if count != self.count:
+            if self.count is not None:
+                events = max(abs(count - self.count), 1.0) if counts_events else 1.0
+                self.spacings = [*self.spacings, (time - self.at) / 1e9 / events][-_SPACINGS:]
+            self.count, self.at, self.heard = count, time, now
 
     def silence(self, now: int, least: float) -> float:
         """Return the time since the newest event in usual spacings, each of at least `least` seconds."""
@@ -88,7 +100,7 @@ class Phase:
     scored: int | None = None
     waits: tuple[int, int] | None = None
 
-    def life(self, now: int) -> str:
+    def state(self, now: int) -> str:
         """Return live, died, or how it ended."""
         return life(self.event, self.silent(now))
 
@@ -104,39 +116,39 @@ class Phase:
             self.waits = (self.waits[0], self.waits[1] + nanoseconds)
 
 
-def hear_events(phase: Phase, events: pd.DataFrame, now: int) -> None:
-    """Take in points of `runs`."""
-    if events.empty or "event" not in events:
-        return
+def _hear_events(phase: Phase, events: pd.DataFrame, now: int) -> None:
     newest = int(times(events)[-1])
-    if newest > phase.at:
+    if newest > phase.at and "event" in events:
         phase.event, phase.at, phase.heard = str(events["event"].iloc[-1]), newest, now
         step = numbers(events, "step")[-1]
         phase.step = float(step) if np.isfinite(step) else phase.step
 
 
-def hear_health(phase: Phase, health: pd.DataFrame, now: int) -> None:
-    """Take in points of `collector_health`."""
+def _hear_health(phase: Phase, health: pd.DataFrame, now: int) -> None:
     for time, count in zip(times(health).tolist(), numbers(health, "captured").tolist(), strict=True):
-        before = phase.captures.count
-        if time > phase.captures.at and np.isfinite(count) and count != before:
-            phase.captures.hear(time, count, now, abs(count - (before or 0.0)))
+        phase.captures.hear(time, count, now, counts_events=True)
 
 
-def hear_captures(phase: Phase, stats: pd.DataFrame) -> None:
-    """Take in points of `gate_stats`."""
-    finite = not_finite(stats) == 0
-    captures = np.unique(times(stats)[finite])
+def _hear_captures(phase: Phase, stats: pd.DataFrame, now: int) -> None:
+    captures = np.unique(times(stats)[not_finite(stats) == 0])
     new = captures if phase.newest is None else captures[captures > phase.newest]
     if new.size:
         phase.seen += int(new.size)
         phase.newest = int(new[-1])
 
 
-def hear_scores(phase: Phase, scores: pd.DataFrame) -> None:
-    """Take in points of `gate_scores`."""
+def _hear_scores(phase: Phase, scores: pd.DataFrame, now: int) -> None:
     newest = int(times(scores)[-1])
     phase.scored = newest if phase.scored is None else max(phase.scored, newest)
+
+
+HEARD: Final[Mapping[str, Callable[[Phase, pd.DataFrame, int], None]]] = {
+    RUNS: _hear_events,
+    COLLECTOR_HEALTH: _hear_health,
+    GATE_STATS: _hear_captures,
+    GATE_SCORES: _hear_scores,
+}
+"""The measurements that show silences, in the order in which they are read, and what takes in their points."""
 
 
 def silences(phase: Phase, now: int) -> Iterator[Silence]:
@@ -148,7 +160,7 @@ def silences(phase: Phase, now: int) -> Iterator[Silence]:
         phase.waits = (phase.newest, now)
     if not phase.event:
         return
-    state = phase.life(now)
+    state = phase.state(now)
     # A run that has ended is not silent: its earlier silences are resolved with its end.
     yield Silence("run_silence", phase.silent(now) if state in ("live", "died") else 0.0, phase.at, phase.step)
     if state == "live":
@@ -161,16 +173,11 @@ def silences(phase: Phase, now: int) -> Iterator[Silence]:
 
 def hear_turns(jobs: dict[str, Rhythm], health: pd.DataFrame, now: int) -> None:
     """Take in points of `jobs_health`: a job whose `duration_s` has changed has ended a turn."""
-    if "job" not in health:
-        return
-    durations = numbers(health, "duration_s").tolist()
-    for job, time, took in zip(health["job"], times(health).tolist(), durations, strict=True):
-        if isinstance(job, str) and np.isfinite(took):
-            rhythm = jobs.setdefault(job, Rhythm())
-            if time > rhythm.newest:
-                rhythm.newest, rhythm.reported = time, now
-                if took != rhythm.count:
-                    rhythm.hear(time, took, now)
+    if "job" in health:
+        durations = numbers(health, "duration_s").tolist()
+        for job, time, took in zip(health["job"], times(health).tolist(), durations, strict=True):
+            if isinstance(job, str) and np.isfinite(took):
+                jobs.setdefault(job, Rhythm()).hear(time, took, now, counts_events=False)
 
 
 def turn_silence(rhythm: Rhythm, now: int, interval: float) -> Silence:
@@ -182,6 +189,5 @@ def turn_silence(rhythm: Rhythm, now: int, interval: float) -> Silence:
         interval: at which its turns are due, seconds.
     """
     reports = (now - rhythm.reported) / 1e9 < _REPORT_SECONDS  # a job that does not was configured away
-    return Silence(
-        "turn_silence", rhythm.silence(now, max(_TURN_SECONDS, interval)) if reports else 0.0, rhythm.at, None
-    )
+    silence = rhythm.silence(now, max(_TURN_SECONDS, interval)) if reports else 0.0
+    return Silence("turn_silence", silence, rhythm.at, None)

@@ -7,9 +7,10 @@ import re
 import smtplib
 import ssl
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.environment import read_password
@@ -31,21 +32,17 @@ class ServerAway(GatewatchError):  # noqa: N818 - as the store's WriteUnavailabl
     """No mail can be sent now: the server is away, or wants something else first. Its text names the remedy."""
 
 
-class MailRefused(GatewatchError):  # noqa: N818 - as the store's WriteRejected
-    """The server will never take this mail."""
-
-
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What became of a mail that was accepted for some or for nobody yet.
+    """What became of a mail; the recipients that neither names have it.
 
     Attributes:
         later: recipient → why it is to be tried again for them.
         refused: recipient → why it never will be delivered to them.
     """
 
-    later: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
+    later: Mapping[str, str]
+    refused: Mapping[str, str]
 
 
 def sender_of(mail: MailSettings) -> str:
@@ -62,9 +59,9 @@ def sender_of(mail: MailSettings) -> str:
     return sender
 
 
-def port_of(mail: MailSettings) -> int:
-    """The port of the server."""
-    return mail.port or _PORTS[mail.security]
+def server_of(mail: MailSettings) -> str:
+    """Return host and port of the server, for messages."""
+    return f"{mail.host}:{_port(mail)}"
 
 
 def deliver(mail: MailSettings, sender: str, to: Sequence[str], content: bytes) -> Delivered:
@@ -80,19 +77,15 @@ def deliver(mail: MailSettings, sender: str, to: Sequence[str], content: bytes) 
 
     Raises:
         ServerAway: try again later.
-        MailRefused: nobody gets it.
     """
-    where = f"{mail.host}:{port_of(mail)}"
+    where = server_of(mail)
     try:
         context = ssl.create_default_context()
-        tls = mail.security == "tls" or (mail.security == "auto" and port_of(mail) == _TLS_PORT)
-        client = (
-            smtplib.SMTP_SSL(local_hostname=_own_name(), timeout=mail.timeout_seconds, context=context)
-            if tls
-            else smtplib.SMTP(local_hostname=_own_name(), timeout=mail.timeout_seconds)
-        )
+        tls = mail.security == "tls" or (mail.security == "auto" and _port(mail) == _TLS_PORT)
+        connect = partial(smtplib.SMTP_SSL, context=context) if tls else smtplib.SMTP
+        client = connect(local_hostname=_own_name(), timeout=mail.timeout_seconds)
         client._host = mail.host  # type: ignore[attr-defined]  # what a certificate is checked for: see `connect` below
-        watchdog = threading.Timer(_DIALOGUE * mail.timeout_seconds, _break_off(client))
+        watchdog = threading.Timer(_DIALOGUE * mail.timeout_seconds, _break_off, [client])
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -104,36 +97,38 @@ def deliver(mail: MailSettings, sender: str, to: Sequence[str], content: bytes) 
             client.close()
             watchdog.cancel()
     except smtplib.SMTPAuthenticationError as error:
-        raise ServerAway(f"{where} refuses [mail] user or {PASSWORD}: {_answer(error)}; mend them") from None
+        raise ServerAway(
+            f"{where} refuses [mail] user or {PASSWORD}: {_reply(error.smtp_code, error.smtp_error)}; mend them"
+        ) from None
     except ssl.SSLCertVerificationError as error:
         reason = error.verify_message or "it cannot be verified"
         raise ServerAway(
             f"{where}: the server's certificate is not trusted: {reason}; name its authority in SSL_CERT_FILE"
         ) from None
     except smtplib.SMTPResponseException as error:
-        raise ServerAway(f"{where} does not take mails now: {_answer(error)}; see the server's log") from None
+        raise ServerAway(
+            f"{where} does not take mails now: {_reply(error.smtp_code, error.smtp_error)}; see the server's log"
+        ) from None
     except (smtplib.SMTPException, OSError) as error:
         reason = printable(str(error) or type(error).__name__)[:200]
         raise ServerAway(f"{where}: {reason}; see that the mail server runs there, and [mail] security") from None
 
 
 def _greet(client: smtplib.SMTP, mail: MailSettings, tls: bool, context: ssl.SSLContext) -> None:
-    code, text = client.connect(mail.host or "", port_of(mail))
+    code, text = client.connect(mail.host or "", _port(mail))
     if code != 220:
         raise smtplib.SMTPConnectError(code, text)
     client.ehlo_or_helo_if_needed()
     offered = client.has_extn("starttls")
     if mail.security == "starttls" and not offered:
-        raise ServerAway(f"{mail.host}:{port_of(mail)} offers no STARTTLS, which [mail] security asks for")
-    encrypted = tls
+        raise ServerAway(f"{server_of(mail)} offers no STARTTLS, which [mail] security asks for")
     if not tls and offered and mail.security != "none":
         client.starttls(context=context)
         client.ehlo_or_helo_if_needed()
-        encrypted = True
     if mail.user is not None:
-        if not encrypted and mail.security != "none":
+        if not (tls or offered or mail.security == "none"):
             raise ServerAway(
-                f"{mail.host}:{port_of(mail)} offers no STARTTLS, and a password is not sent in the clear; "
+                f"{server_of(mail)} offers no STARTTLS, and a password is not sent in the clear; "
                 'use another port, or allow it with [mail] security = "none"'
             )
         client.login(mail.user, _password())
@@ -141,27 +136,23 @@ def _greet(client: smtplib.SMTP, mail: MailSettings, tls: bool, context: ssl.SSL
 
 def _hand_over(client: smtplib.SMTP, sender: str, to: Sequence[str], content: bytes) -> Delivered:
     try:
-        refused = client.sendmail(sender, list(to), content)
+        replies = client.sendmail(sender, list(to), content)
     except smtplib.SMTPRecipientsRefused as error:
-        refused = error.recipients
-        if any(code == _CLOSING for code, _ in refused.values()):
-            raise smtplib.SMTPResponseException(*next(r for r in refused.values() if r[0] == _CLOSING)) from None
-        if all(code >= 500 for code, _ in refused.values()):
-            raise MailRefused(_reply(next(iter(refused.values())))) from None
+        replies = error.recipients
     except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
-        if error.smtp_code == _CLOSING:
-            raise
-        if error.smtp_code >= 500:
-            raise MailRefused(_answer(error)) from None
-        return Delivered(later=dict.fromkeys(to, _answer(error)))
+        replies = dict.fromkeys(to, (error.smtp_code, error.smtp_error))
+    for code, text in replies.values():
+        if code == _CLOSING:
+            raise smtplib.SMTPResponseException(code, text)
+    reasons = {name: _reply(code, text) for name, (code, text) in replies.items()}
     return Delivered(
-        later={name: _reply(reply) for name, reply in refused.items() if reply[0] < 500},
-        refused={name: _reply(reply) for name, reply in refused.items() if reply[0] >= 500},
+        later={name: reason for name, reason in reasons.items() if replies[name][0] < 500},
+        refused={name: reason for name, reason in reasons.items() if replies[name][0] >= 500},
     )
 
 
 def _password() -> str:
-    password = read_password("GATEWATCH_SMTP_PASSWORD")
+    password = read_password(PASSWORD)
     if not password:
         raise ServerAway(f"{PASSWORD} is not set; [mail] user needs it in the environment")
     if not password.isascii() or not password.isprintable():
@@ -175,18 +166,15 @@ def _own_name() -> str:
     return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name) else "[127.0.0.1]"
 
 
-def _break_off(client: smtplib.SMTP) -> Callable[[], None]:
-    def break_off() -> None:
-        with suppress(OSError, AttributeError):
-            client.sock.shutdown(2)  # type: ignore[union-attr]  # None before there is a connection
-
-    return break_off
+def _break_off(client: smtplib.SMTP) -> None:
+    with suppress(OSError, AttributeError):
+        client.sock.shutdown(2)  # type: ignore[union-attr]  # None before there is a connection
 
 
-def _answer(error: smtplib.SMTPResponseException) -> str:
-    text = error.smtp_error
-    return _reply((error.smtp_code, text if isinstance(text, bytes) else str(text).encode()))
+def _port(mail: MailSettings) -> int:
+    return mail.port or _PORTS[mail.security]
 
 
-def _reply(reply: tuple[int, bytes]) -> str:
-    return printable(f"{reply[0]} {' '.join(reply[1].decode(errors='replace').split())}")[:200]
+def _reply(code: int, text: bytes | str) -> str:
+    shown = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return printable(f"{code} {' '.join(shown.split())}")[:200]

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
+from gatewatch.collector.files import replace_file
 from gatewatch.collector.names import path_name
-from gatewatch.jobs.alerts.files import load, write_whole
 from gatewatch.jobs.alerts.lifecycle import AlertState, Event
 from gatewatch.jobs.alerts.series_state import SeriesState
 from gatewatch.jobs.alerts.silence import Phase, Rhythm
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_LOCK: Final = "lock"
 _STATE: Final = "alerts.json"
 _RUNS: Final = "runs"
 
+T = TypeVar("T")
 Cursor = tuple[int | None, int | None]
 """The newest point's time, as of the evaluation before the last and as of the last; None where there was none."""
+log = logging.getLogger("gatewatch")
 
 
 @dataclass(slots=True)
@@ -44,7 +55,7 @@ class RunProgress:
 
 
 @dataclass(slots=True)
-class Watched:
+class WatchedRun:
     """Whether a run is still read.
 
     Attributes:
@@ -70,22 +81,84 @@ class State:
         events: points of `alert_events` that are not in the store yet.
         tries, not_before: attempts at the mail server that failed in a row, and when to try again.
         problem: why the last one failed.
-        refused: mails that a server has refused for good.
         away: since when the store does not answer; None where it does.
         store: the state of the rule about its silence.
     """
 
     evaluated: int = 0
-    watched: dict[str, Watched] = field(default_factory=dict)
+    watched: dict[str, WatchedRun] = field(default_factory=dict)
     entries: dict[str, AlertState] = field(default_factory=dict)
     mailed: dict[str, int] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     tries: int = 0
     not_before: int = 0
     problem: str | None = None
-    refused: int = 0
     away: int | None = None
     store: SeriesState = field(default_factory=SeriesState)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[bool]:
+    """Lock a folder for this process; give whether it is its own, which it is not while another process has it.
+
+    Raises:
+        OSError: the folder cannot be made or locked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(lock)
+
+
+def save(path: Path, value: object, *, durable: bool = True) -> None:
+    """Write a dataclass, or bytes, to a file whole or not at all, and make its folder where it is missing.
+
+    Args:
+        path: of the file.
+        value: all of it.
+        durable: whether it must survive a failure of the machine.
+
+    Raises:
+        OSError: it cannot be written; the old file is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path, durable=durable) as file:
+        file.write(value if isinstance(value, bytes) else orjson.dumps(value))
+
+
+def load(path: Path, kind: type[T]) -> T | None:
+    """Return what a file holds as JSON of a dataclass; None where there is none.
+
+    One that is damaged is put aside, and logged.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        value: T = _adapter(kind).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        aside = path.with_suffix(".damaged")
+        log.warning("gatewatch: %s is damaged; it is put aside as %s, and what it said is not known", path, aside.name)
+        with suppress(OSError):
+            path.replace(aside)
+        return None
+    return value
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - loads slowly
+
+    return TypeAdapter(kind)
 
 
 class StateFiles:
@@ -96,22 +169,22 @@ class StateFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._folder = folder
         self._saved = b""
 
     def state(self) -> State:
         """Return the state that was saved last; a new one where there is none, or where it is damaged."""
-        return load(self.folder / _STATE, State) or State()
+        return load(self._folder / _STATE, State) or State()
 
     def save(self, state: State) -> None:
-        """Save it.
+        """Save the state.
 
         Raises:
             OSError: it cannot be written.
         """
         content = orjson.dumps(state)
         if content != self._saved:
-            write_whole(self.folder / _STATE, content)
+            save(self._folder / _STATE, content)
             self._saved = content
 
     def run(self, name: str) -> RunProgress:
@@ -119,12 +192,12 @@ class StateFiles:
         return load(self._file(name), RunProgress) or RunProgress(name)
 
     def save_run(self, progress: RunProgress) -> None:
-        """Save it.
+        """Save how far a run was read.
 
         Raises:
             OSError: it cannot be written.
         """
-        write_whole(self._file(progress.run), orjson.dumps(progress), durable=False)  # what is lost is read again
+        save(self._file(progress.run), progress, durable=False)  # what is lost is read again
 
     def forget_run(self, name: str) -> None:
         """Remove what was saved of a run."""
@@ -132,4 +205,4 @@ class StateFiles:
             self._file(name).unlink(missing_ok=True)
 
     def _file(self, run: str) -> Path:
-        return self.folder / _RUNS / f"{path_name(run)}.json" if run else self.folder / "jobs.json"
+        return self._folder / _RUNS / f"{path_name(run)}.json" if run else self._folder / "jobs.json"

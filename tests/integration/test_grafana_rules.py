@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gatewatch.collector.schema import Point
+from gatewatch.jobs.alerts.evaluator import units_by_layer, units_of
 from gatewatch.jobs.alerts.rules import BUILT_IN
-from gatewatch.jobs.alerts.values import units_by_layer, units_of
 from grafana.emulator.frames import FluxSource
 from grafana.source.rules import grafana_rule
 from grafana.source.rules_flux import MOST_SERIES
@@ -255,7 +255,7 @@ class TestWhatIsNoFault:
 
 
 class TestSizes:
-    """What a run tells of its layers, as `gatewatch.jobs.alerts.values.units_of` reads it."""
+    """What a run tells of its layers, as `gatewatch.jobs.alerts.evaluator.units_of` reads it."""
 
     @pytest.mark.parametrize(
         ("told", "layer", "units"),

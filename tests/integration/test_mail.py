@@ -665,16 +665,8 @@ HEADERS = {
 def mail_about(run, layer="memory", why=None):
     tags = {"run": run, "phase": "train", "layer": layer, "gate": "forget", "detector": "consensus"}
     entry = AlertState("anomaly", tags, Firing(at(0), 10.0, 1.5, 2.0, why or {}), 1.0)
-    return alert_mail(
-        run,
-        [Item("firing", run, entry, [])],
-        RULES,
-        sender="gatewatch@example.com",
-        to=["me@example.com"],
-        now=at(0),
-        runbook="docs/runbook.md",
-        repeat_hours=4.0,
-    )
+    mail = MailSettings(host="127.0.0.1", sender="gatewatch@example.com", to=["me@example.com"])
+    return alert_mail(run, [Item("firing", run, entry, [])], RULES, Settings(mail=mail), at(0))
 
 
 class TestHostileNames:

@@ -242,7 +242,7 @@ def test_odd_points_of_one_run_do_not_hold_up_the_others(watch, monkeypatch):
     watch.sees(FAULTS["anomaly"], 0)
     monkeypatch.setattr("gatewatch.jobs.alerts.reader.units_by_layer", lambda config: 1 / config["ok"])
     odd = [replace(p, tags=RUN | {"run": "odd"}) for p in lived(60, ok=0)]
-    monkeypatch.setattr("gatewatch.jobs.alerts.reader._config", lambda text: {"ok": json.loads(text)["ok"]})
+    monkeypatch.setattr("gatewatch.jobs.alerts.reader.config_of", lambda text: {"ok": json.loads(text)["ok"]})
     assert watch.sees([*lived(60, ok=1), *odd], 61) == {"anomaly"}
     assert watch.outcome.failures == 1
     assert watch.outcome.failed["odd"].startswith("ZeroDivisionError")
