@@ -48,7 +48,7 @@ def alert_key(rule: str, tags: Mapping[str, str]) -> str:
     return orjson.dumps([rule, sorted(tags.items())]).decode()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """A point of `alert_events`.
 
@@ -113,7 +113,7 @@ class AlertState:
         tags = {**self.tags, "rule": self.rule}
         value = self.firing.worst if state == FIRING else self.firing.value
         self.unsent.append(Event(tags, time, state, value, self.threshold))
-        return replace(self.unsent[-1])
+        return self.unsent[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,9 +102,14 @@ class Condition:
 
     def threshold(self, value: float = math.nan) -> float:
         """Return the threshold that a value is compared with: the one that it lies beyond, or the only one."""
-        if self.above is None or (self.below is not None and value < self.below):
-            return self.below if self.below is not None else 0.0
-        return self.above
+        return (self.below if self._is_low(value) else self.above) or 0.0
+
+    def worst(self, values: Sequence[float]) -> float:
+        """Return the value furthest beyond the threshold; with two, beyond the one that the first lies beyond."""
+        return min(values) if self._is_low(values[0]) else max(values)
+
+    def _is_low(self, value: float) -> bool:
+        return self.above is None or (self.below is not None and value < self.below)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -109,7 +109,7 @@ def update_series(rule: Rule, state: SeriesState, values: Values) -> Firing | No
     """
     if state.firing is not None and state.firing.until is not None:
         state.firing = None
-    known = state.firing is not None
+    was_firing = state.firing is not None
     new = np.isfinite(values.value)
     new &= values.time > (state.last if state.last is not None else np.iinfo(np.int64).min)
     chosen = np.flatnonzero(new)
@@ -119,7 +119,7 @@ def update_series(rule: Rule, state: SeriesState, values: Values) -> Firing | No
     if len(values.time):
         newest = int(values.time[-1])
         state.last = newest if state.last is None else max(state.last, newest)
-    if rule.condition.lasting and not known and state.firing is not None and state.firing.until is not None:
+    if rule.condition.lasting and not was_firing and state.firing is not None and state.firing.until is not None:
         return None
     return state.firing
 
@@ -139,20 +139,13 @@ def update_silence(rule: Rule, state: SeriesState, silence: Silence, now: int) -
 
 def _uneventful(rule: Rule, state: SeriesState, values: Values, chosen: NDArray[np.intp]) -> bool:
     """Whether none of the captures can begin or end anything; then they are remembered, without a look at each."""
-    if (
-        rule.quantity.measure not in _PLAIN
-        or state.firing is not None
-        or any(rule.condition.beyond(one[2]) for one in state.recent)
-    ):
+    new, condition = values.value[chosen], rule.condition
+    extremes = (*(value for _, _, value in state.recent), float(new.min()), float(new.max()))
+    if rule.quantity.measure not in _PLAIN or state.firing is not None or any(map(condition.beyond, extremes)):
         return False
-    found = values.value[chosen]
-    if (rule.condition.above is not None and (found > rule.condition.above).any()) or (
-        rule.condition.below is not None and (found < rule.condition.below).any()
-    ):
-        return False
-    state.inside = rule.condition.after_inside
-    state.recent += [_seen(values, int(i), float(values.value[i])) for i in chosen[-rule.condition.within :]]
-    del state.recent[: -rule.condition.within]
+    state.inside = condition.after_inside
+    state.recent += [_seen(values, int(i), float(values.value[i])) for i in chosen[-condition.within :]]
+    del state.recent[: -condition.within]
     return True
 
 
@@ -160,24 +153,23 @@ def _evaluate(rule: Rule, state: SeriesState, values: Values, i: int) -> None:
     value = _measured(rule, state, int(values.time[i]), float(values.value[i]))
     if not math.isfinite(value):
         return
-    if rule.condition.after_inside and not state.inside:
-        state.inside = not rule.condition.beyond(value)
-        if not state.inside:
-            return
+    condition, firing = rule.condition, state.firing
+    state.inside = state.inside or (condition.after_inside and not condition.beyond(value))
+    if condition.after_inside and not state.inside:
+        return
     state.recent.append(_seen(values, i, value))
-    del state.recent[: -rule.condition.within]
-    beyond = [one for one in state.recent if rule.condition.beyond(one[2])]
-    firing = state.firing
+    del state.recent[: -condition.within]
+    beyond = [capture for capture in state.recent if condition.beyond(capture[2])]
     why = {name: float(part[i]) for name, part in values.why.items() if np.isfinite(part[i])}
     if firing is None or firing.until is not None:
-        if not rule.condition.beyond(value) or len(beyond) < rule.condition.for_captures:
+        if not condition.beyond(value) or len(beyond) < condition.for_captures:
             return
         if firing is None:
-            worst = _worst(rule, [one[2] for one in beyond])
+            worst = condition.worst([capture[2] for capture in beyond])
             firing = state.firing = Firing(*beyond[0][:2], value, worst, why)
         firing.until = firing.until_step = None  # one that was over among the same captures is not over
         _worsen(firing, value, why, rule)
-    elif any(rule.condition.beyond(one[2], recovering=True) for one in state.recent):
+    elif any(condition.beyond(capture[2], recovering=True) for capture in state.recent):
         _worsen(firing, value, why, rule)
     else:
         firing.value = value
@@ -186,18 +178,9 @@ def _evaluate(rule: Rule, state: SeriesState, values: Values, i: int) -> None:
 
 def _worsen(firing: Firing, value: float, why: dict[str, float], rule: Rule) -> None:
     firing.value = value
-    if _worst(rule, [firing.worst, value]) == value:
+    if rule.condition.worst([firing.worst, value]) == value:
         firing.worst = value
         firing.why = why or firing.why
-
-
-def _worst(rule: Rule, values: Sequence[float]) -> float:
-    """The value furthest beyond the threshold; of a rule with two, beyond the one that the first lies beyond."""
-    return (
-        min(values)
-        if rule.condition.above is None or (rule.condition.below is not None and values[0] < rule.condition.below)
-        else max(values)
-    )
 
 
 def _seen(values: Values, i: int, value: float) -> tuple[int, float | None, float]:

@@ -135,6 +135,7 @@ def _greet(client: smtplib.SMTP, mail: MailSettings, tls: bool, context: ssl.SSL
 
 
 def _hand_over(client: smtplib.SMTP, sender: str, to: Sequence[str], content: bytes) -> Delivered:
+    replies: Mapping[str, tuple[int, bytes | str]]
     try:
         replies = client.sendmail(sender, list(to), content)
     except smtplib.SMTPRecipientsRefused as error:

@@ -142,7 +142,8 @@ def load(path: Path, kind: type[T]) -> T | None:
         OSError: it cannot be read.
     """
     try:
-        value: T = _adapter(kind).validate_json(path.read_bytes())
+        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a type is hashable
+        value = adapter.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:

@@ -8,12 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import util
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED, JobExecutionEvent
-from apscheduler.executors.base import BaseExecutor
+from apscheduler.executors.base import BaseExecutor, run_job
 
 from gatewatch.collector.errors import ConfigError, GatewatchError
 
@@ -21,97 +20,70 @@ if TYPE_CHECKING:
     from apscheduler.job import Job
 
 CONNECT_SECONDS: Final = 5.0
-_DASK: Final = "dask"
 _ADDRESS: Final = "dask://"
 
+T = TypeVar("T")
 
-class ThreadExecutor(BaseExecutor):  # type: ignore[misc]  # APScheduler ships without types
-    """A thread for each turn of a job.
 
-    The threads are daemons: one that hangs in a call keeps no process alive.
-
-    Args:
-        begun: called with the job before each turn.
-    """
-
-    def __init__(self, begun: Callable[[str], None]) -> None:
-        super().__init__()
-        self._begun = begun
-
-    def call(self, job: Job) -> Any:
-        """What the job gives."""
-        return job.func(*job.args, **job.kwargs)
+class DaemonThreads(BaseExecutor):  # type: ignore[misc]  # APScheduler ships without types
+    """A daemon thread for each turn of a job: one that hangs in a call keeps no process alive."""
 
     def _do_submit_job(self, job: Job, run_times: list[datetime]) -> None:
-        threading.Thread(target=self._work, args=(job, run_times[-1]), name=job.id, daemon=True).start()
+        threading.Thread(target=self._work, args=(job, run_times), name=job.id, daemon=True).start()
 
-    def _work(self, job: Job, due: datetime) -> None:
-        late = (datetime.now(UTC) - due).total_seconds()
-        about = {"job_id": job.id, "jobstore": job._jobstore_alias, "scheduled_run_time": due}
-        if job.misfire_grace_time is not None and late > job.misfire_grace_time:
-            self._run_job_success(job.id, [JobExecutionEvent(EVENT_JOB_MISSED, **about)])
-            return
-        self._begun(job.id)
-        try:
-            event = JobExecutionEvent(EVENT_JOB_EXECUTED, **about, retval=self.call(job))
-        except BaseException as error:
-            event = JobExecutionEvent(EVENT_JOB_ERROR, **about, exception=error)
-        # Not _run_job_error, which tells the log and no listener.
-        self._run_job_success(job.id, [event])
+    def _work(self, job: Job, run_times: list[datetime]) -> None:
+        self._run_job_success(job.id, run_job(job, job._jobstore_alias, run_times, self._logger.name))
 
 
-class DaskExecutor(ThreadExecutor):
-    """The workers of a Dask cluster; a turn whose worker dies is begun again on another.
-
-    Jobs are functions of a module that the workers can import, their arguments can be pickled.
+class DaskCluster:
+    """The workers of a Dask cluster; a call whose worker dies is begun again on another.
 
     Args:
-        begun: called with the job before each turn.
-        address: of the scheduler, `host:port`; None: a cluster of this machine, in processes of one thread each.
+        name: of the executor, `dask` for a cluster of this machine, in processes of one thread each, or
+            `dask://host:port` of a scheduler.
         workers: how many, where the cluster is this machine's.
 
     Raises:
-        ConfigError: no scheduler answers at the address.
+        ConfigError: distributed is not installed; no scheduler answers at the address.
     """
 
-    def __init__(self, begun: Callable[[str], None], address: str | None, workers: int) -> None:
-        super().__init__(begun)
+    def __init__(self, name: str, workers: int) -> None:
+        self._name = f"executor {name}"
+        if util.find_spec("distributed") is None:
+            raise ConfigError(f"{self._name}: it needs distributed: pip install 'gatewatch[dask]'")
         self._connecting = threading.Lock()
         self._refused: tuple[float, ConfigError] | None = None
-        self._cluster = None if address is not None else _local_cluster(workers)
-        self._address = address
+        self._cluster = None if name.startswith(_ADDRESS) else _local_cluster(workers)
+        self._target = self._cluster or f"tcp://{name.removeprefix(_ADDRESS)}"
         self._client = self._connected()
 
-    def call(self, job: Job) -> Any:
-        """What the job gives, on a worker.
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function of a module that the workers can import, with arguments that can be pickled, on a worker.
 
         Raises:
-            GatewatchError: the scheduler went away, or each worker that began the turn died.
+            GatewatchError: the scheduler went away, or each worker that began the call died.
         """
         from distributed import KilledWorker  # noqa: PLC0415 - an extra, and slow to load
 
         with self._connecting:
             if self._client.status != "running":
                 self._client = self._connected()
-            future = self._client.submit(job.func, *job.args, **job.kwargs, pure=False)
+            future = self._client.submit(function, *args, pure=False)
         try:
-            return future.result()
+            value: T = future.result()
         except CancelledError:
-            raise GatewatchError(f"{self._named}: the connection to the Dask scheduler was lost") from None
+            raise GatewatchError(f"{self._name}: the connection to the Dask scheduler was lost") from None
         except KilledWorker:
             raise GatewatchError(
-                f"{self._named}: every worker that began the turn died: has it enough memory?"
+                f"{self._name}: every worker that began the turn died: has it enough memory?"
             ) from None
+        return value
 
-    def shutdown(self, wait: bool = True) -> None:
+    def close(self) -> None:
         """Leave the cluster; one of this machine ends."""
         self._client.close(timeout=1)
         if self._cluster is not None:
             self._cluster.close(timeout=5)
-
-    @property
-    def _named(self) -> str:
-        return f"executor {_DASK if self._address is None else f'{_ADDRESS}{self._address}'}"
 
     def _connected(self) -> Any:
         from distributed import Client  # noqa: PLC0415 - an extra, and slow to load
@@ -119,29 +91,15 @@ class DaskExecutor(ThreadExecutor):
         _silence()
         if self._refused is not None and time.monotonic() - self._refused[0] < CONNECT_SECONDS:
             raise self._refused[1]  # of several turns that find it gone only one waits for it
-        target = self._cluster if self._address is None else f"tcp://{self._address}"
         try:
-            return Client(target, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]  # Dask is typed in part
+            return Client(self._target, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]  # Dask is typed in part
         except (OSError, ValueError) as error:
             problem = ConfigError(
-                f"{self._named}: no Dask scheduler answers ({' '.join(str(error).split())}); start one with `dask "
+                f"{self._name}: no Dask scheduler answers ({' '.join(str(error).split())}); start one with `dask "
                 "scheduler`, or name another in [jobs] executor or --executor"
             )
             self._refused = time.monotonic(), problem
             raise problem from None
-
-
-def executor(named: str, workers: int, begun: Callable[[str], None]) -> ThreadExecutor:
-    """The executor of a name: `local`, `dask` or `dask://host:port`.
-
-    Raises:
-        ConfigError: distributed is not installed; no scheduler answers at the address.
-    """
-    if named == "local":
-        return ThreadExecutor(begun)
-    if util.find_spec("distributed") is None:
-        raise ConfigError(f"executor {named}: it needs distributed: pip install 'gatewatch[dask]'")
-    return DaskExecutor(begun, named.removeprefix(_ADDRESS) if named != _DASK else None, workers)
 
 
 def _silence() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from gatewatch.collector.schema import JOBS_HEALTH, Point
 from gatewatch.jobs.service.tasks import Turn
@@ -17,35 +17,31 @@ _KEPT: Final = 10_000
 """Points that wait while the store is away; past it the oldest go."""
 
 
+_COUNTS: Final = ("windows", "rows_read", "points_written", "failures", "missed")
+
+
 @dataclass(slots=True)
 class _Job:
     covered: float  # the beginning of the last turn that left nothing for the next
-    told: float
+    reported: float
     began: float | None = None
     heard: float = 0.0
     at: str = ""
     duration_s: float = 0.0
-    windows: int = 0
-    rows_read: int = 0
-    points_written: int = 0
-    failures: int = 0
-    missed: int = 0
+    counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_COUNTS, 0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """A turn of a job that is going on.
 
     Attributes:
         job: whose.
-        at: the run that it is at, as far as is known.
-        seconds: since it began.
+        at: the run that it is at; empty before the first.
         silent: seconds since it was last heard of.
     """
 
     job: str
     at: str
-    seconds: float
     silent: float
 
 
@@ -64,14 +60,14 @@ class Health:
 
     def __init__(self, jobs: Iterable[str], now: float) -> None:
         self._lock = threading.Lock()
-        self._jobs = {name: _Job(covered=now, told=now) for name in jobs}
+        self._jobs = {name: _Job(covered=now, reported=now) for name in jobs}
         self._points: deque[Point] = deque(maxlen=_KEPT)
 
     def begun(self, job: str, now: float) -> None:
         """A turn begins."""
         with self._lock:
-            counts = self._jobs[job]
-            counts.began, counts.heard, counts.at = now, now, ""
+            state = self._jobs[job]
+            state.began, state.heard, state.at = now, now, ""
 
     def heard(self, job: str, at: str, now: float) -> None:
         """The turn goes on; which run it is at."""
@@ -81,50 +77,51 @@ class Health:
     def done(self, job: str, turn: Turn, now: float, time: int) -> None:
         """A turn has ended by itself, at a time in nanoseconds since the Unix epoch."""
         with self._lock:
-            counts = self._jobs[job]
-            began, counts.began = counts.began, None
-            counts.duration_s = turn.seconds
-            counts.windows += sum(done.scored for done in turn.passes)
-            counts.rows_read += sum(done.rows_read for done in turn.passes)
-            counts.points_written += sum(done.written for done in turn.passes)
-            counts.failures += sum(done.failed is not None for done in turn.passes) + (turn.problem is not None)
-            if turn.alerts is not None:
-                counts.rows_read += turn.alerts.rows_read
-                counts.points_written += turn.alerts.points_written
-                counts.failures += turn.alerts.failures
+            state, alerts = self._jobs[job], turn.alerts
+            began, state.began = state.began, None
+            state.duration_s = turn.seconds
+            state.counts["failures"] += turn.problem is not None
+            for done in turn.passes:
+                written, failed = done.written, done.failed is not None
+                state.counts.update(
+                    windows=done.scored, rows_read=done.rows_read, points_written=written, failures=failed
+                )
+            if alerts is not None:
+                read, written = alerts.rows_read, alerts.points_written
+                state.counts.update(rows_read=read, points_written=written, failures=alerts.failures)
             if began is not None and turn.problem is None and not turn.behind:
-                counts.covered = began
-            self._tell(job, now, time)
+                state.covered = began
+            self._add_point(job, now, time)
 
     def failed(self, job: str, now: float, time: int) -> None:
         """A turn has ended in an exception."""
         with self._lock:
-            counts = self._jobs[job]
-            if counts.began is not None:
-                counts.duration_s, counts.began = now - counts.began, None
-            counts.failures += 1
-            self._tell(job, now, time)
+            state = self._jobs[job]
+            if state.began is not None:
+                state.duration_s, state.began = now - state.began, None
+            state.counts["failures"] += 1
+            self._add_point(job, now, time)
 
     def missed(self, job: str) -> None:
         """A turn was due and did not begin."""
         with self._lock:
-            self._jobs[job].missed += 1
+            self._jobs[job].counts["missed"] += 1
 
     def running(self, now: float) -> list[Running]:
         """The turns that are going on."""
         with self._lock:
             return [
-                Running(name, counts.at, now - counts.began, now - counts.heard)
-                for name, counts in self._jobs.items()
-                if counts.began is not None
+                Running(job, state.at, now - state.heard)
+                for job, state in self._jobs.items()
+                if state.began is not None
             ]
 
     def take(self, now: float, time: int) -> list[Point]:
         """The points that wait to be written, one of each job that has had none for a while among them."""
         with self._lock:
-            for job, counts in self._jobs.items():
-                if now - counts.told >= TOLD_SECONDS:
-                    self._tell(job, now, time)
+            for job, state in self._jobs.items():
+                if now - state.reported >= TOLD_SECONDS:
+                    self._add_point(job, now, time)
             points = list(self._points)
             self._points.clear()
             return points
@@ -135,10 +132,8 @@ class Health:
             room = _KEPT - len(self._points)
             self._points.extendleft(reversed(points[max(0, len(points) - room) :]))
 
-    def _tell(self, job: str, now: float, time: int) -> None:
-        counts = self._jobs[job]
-        counts.told = now
-        lag = max(0.0, now - counts.covered)
-        names = ("windows", "rows_read", "points_written", "failures", "missed")
-        fields = {"duration_s": counts.duration_s, "lag_s": lag} | {name: getattr(counts, name) for name in names}
+    def _add_point(self, job: str, now: float, time: int) -> None:
+        state = self._jobs[job]
+        state.reported = now
+        fields = {"duration_s": state.duration_s, "lag_s": max(0.0, now - state.covered), **state.counts}
         self._points.append(Point(JOBS_HEALTH, {"job": job}, fields, time))

@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
-from gatewatch.jobs.service.executors import DaskExecutor, executor
+from gatewatch.jobs.service.executors import DaemonThreads, DaskCluster
 from gatewatch.jobs.service.health import Health
 from gatewatch.jobs.service.problem_log import ProblemLog
-from gatewatch.jobs.service.tasks import Evaluated, Stopping, Turn, opened, score, turn
+from gatewatch.jobs.service.tasks import Stopping, Turn, opened, score, turn
 from gatewatch.jobs.text import duration, first_few, printable
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import Settings
     from gatewatch.collector.store import Store
-    from gatewatch.jobs.scoring.scoring_pass import Pass
+    from gatewatch.jobs.alerts import Outcome
 
 ALERTS: Final = "alerts"
 HEALTH: Final = "health"
@@ -34,9 +34,6 @@ STUCK_INTERVALS: Final = 4
 STUCK_SECONDS: Final = 60.0
 """A turn without progress for this many intervals, and this many seconds, is logged."""
 _LOOK_SECONDS: Final = 0.2
-_HEARD: Final = EVENT_JOB_EXECUTED | EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES
-
-Evaluate = Callable[["Store"], Evaluated | None]
 
 
 class Service:
@@ -63,23 +60,29 @@ class Service:
         settings: Settings,
         folder: Path,
         *,
-        evaluate: Evaluate | None = None,
+        evaluate: Callable[[Store], Outcome | None] | None = None,
         tell: Callable[[str], None] = lambda line: None,
         warn: Callable[[str], None],
     ) -> None:
         self._destination = dict(destination)
         self._settings = settings.jobs
-        self._folder = folder
-        self._evaluate = evaluate
         self._tell = tell
         self._problems = ProblemLog(warn)
         self._stopping = False
-        shards = self._settings.workers
-        self._shards = {"score" if shards == 1 else f"score-{k + 1}": (k, shards) for k in range(shards)}
-        self.health = Health([*self._shards, *([ALERTS] if evaluate else [])], time.monotonic())
-        logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # the listener below says it in a line
-        self._scorer = executor(self._settings.executor, shards, self._begun)
-        self._scheduler = self._scheduled()
+        workers, name = self._settings.workers, self._settings.executor
+        self._cluster = None if name == "local" else DaskCluster(name, workers)
+        jobs: dict[str, Callable[[], Turn]] = {}
+        for k in range(workers):
+            job = "score" if workers == 1 else f"score-{k + 1}"
+            arguments = (self._destination, (k, workers), str(folder), self._settings.captures_per_pass)
+            if self._cluster is None:
+                jobs[job] = partial(score, *arguments, partial(self._progress, job))
+            else:  # workers cannot report to this process how far they are
+                jobs[job] = partial(self._cluster.call, score, *arguments)
+        if evaluate is not None:
+            jobs[ALERTS] = partial(turn, lambda store: Turn(alerts=evaluate(store)), self._destination)
+        self.health = Health(jobs, time.monotonic())
+        self._scheduler = self._scheduled(jobs)
 
     def run(self) -> bool:
         """Work until `stop` is called; whether everything had ended when it returned."""
@@ -96,29 +99,18 @@ class Service:
         """Begin nothing new, and end. From any thread, or from a signal's handler."""
         self._stopping = True
 
-    def _scheduled(self) -> BackgroundScheduler:
+    def _scheduled(self, jobs: Mapping[str, Callable[[], Turn]]) -> BackgroundScheduler:
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # `_turn` says it in a line
         interval = self._settings.interval_seconds
-        local = executor("local", 1, self._begun)
         # What is late is not skipped but done once: a turn does all that has come up by then.
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": max(1, round(interval))}
-        scheduler = BackgroundScheduler(
-            executors={"default": local, "score": self._scorer}, job_defaults=defaults, timezone=UTC
-        )
-        scheduler.add_listener(self._heard, _HEARD)
+        scheduler = BackgroundScheduler(executors={"default": DaemonThreads()}, job_defaults=defaults, timezone=UTC)
+        scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
         now = datetime.now(UTC)
-        add = partial(scheduler.add_job, trigger="interval", next_run_time=now, seconds=interval)
-        for job, shard in self._shards.items():
-            arguments = (self._destination, shard, str(self._folder), self._settings.captures_per_pass)
-            # What goes to another process must be picklable; progress is reported in this process.
-            progress = {} if isinstance(self._scorer, DaskExecutor) else {"progress": partial(self._progress, job)}
-            add(score, args=arguments, kwargs=progress, id=job, executor="score")
-        if self._evaluate is not None:
-            add(self._alerts, args=(self._evaluate,), id=ALERTS)
+        for job in jobs.items():
+            scheduler.add_job(self._turn, trigger="interval", args=job, id=job[0], seconds=interval, next_run_time=now)
         scheduler.add_job(self._flush, trigger="interval", seconds=min(interval, 15), id=HEALTH)
         return scheduler
-
-    def _alerts(self, evaluate: Evaluate) -> Turn:
-        return turn(lambda store: Turn(alerts=evaluate(store)), self._destination)
 
     def _flush(self) -> None:
         points = self.health.take(time.monotonic(), time.time_ns())
@@ -134,34 +126,29 @@ class Service:
         else:
             self._problems.clear(HEALTH)
 
-    def _begun(self, job: str) -> None:
-        if job != HEALTH:
-            self.health.begun(job, time.monotonic())
-
     def _progress(self, job: str, run: str, number: int, total: int) -> None:
         if self._stopping:
             raise Stopping
         self.health.heard(job, f" with run {printable(run)!r}, {number + 1} of {total}", time.monotonic())
 
-    def _heard(self, event: Any) -> None:
-        job, now = event.job_id, time.monotonic()
-        if job == HEALTH:
-            return
-        if event.code in (EVENT_JOB_MISSED, EVENT_JOB_MAX_INSTANCES):
-            self.health.missed(job)
-        elif event.code == EVENT_JOB_ERROR:
-            self.health.failed(job, now, time.time_ns())
-            error = event.exception
+    def _turn(self, job: str, work: Callable[[], Turn]) -> None:
+        self.health.begun(job, time.monotonic())
+        try:
+            done = work()
+        except BaseException as error:
+            self.health.failed(job, time.monotonic(), time.time_ns())
             what = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
             text = printable(" ".join(what.split()))
             self._problems.raise_problem(job, f"{job} failed: {text}", f"{job} works again")
         else:
-            done: Turn = event.retval
-            self.health.done(job, done, now, time.time_ns())
+            self.health.done(job, done, time.monotonic(), time.time_ns())
             self._problems.clear(job)
             self._report(job, done)
-        if event.code != EVENT_JOB_MAX_INSTANCES:
-            self._problems.clear(f"stuck {job}")
+        self._problems.clear(f"stuck {job}")
+
+    def _missed(self, event: Any) -> None:
+        if event.job_id != HEALTH:
+            self.health.missed(event.job_id)
 
     def _report(self, job: str, turn: Turn) -> None:
         if turn.problem is not None:
@@ -198,18 +185,18 @@ class Service:
             last.join(max(1.0, deadline - time.monotonic()))
         drained = not self.health.running(time.monotonic())
         self._scheduler.shutdown(wait=False)
+        if self._cluster is not None:
+            self._cluster.close()
         return drained
 
 
 def work_line(turn: Turn) -> str | None:
     """What a turn did in one line; None where there was nothing to do."""
-    worked: Sequence[Pass] = [done for done in turn.passes if done.written]
+    worked = [done for done in turn.passes if done.written]
     if not worked:
         return None
     names = first_few([printable(done.run) for done in worked])
-    derived, scored, above = (
-        sum(getattr(done, name) for done in worked) for name in ("derived", "scored", "anomalous")
-    )
+    derived, scored = sum(done.derived for done in worked), sum(done.scored for done in worked)
+    above = sum(done.anomalous for done in worked)
     left = f"; {turn.behind:,} captures are left for the next turn" if turn.behind else ""
-    took = duration(turn.seconds)
-    return f"{names}: {derived:,} derived, {scored:,} scored, {above:,} above 1 in {took}{left}"
+    return f"{names}: {derived:,} derived, {scored:,} scored, {above:,} above 1 in {duration(turn.seconds)}{left}"

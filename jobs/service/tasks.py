@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.store import Store, reopen_store
 
 if TYPE_CHECKING:
+    from gatewatch.jobs.alerts import Outcome
     from gatewatch.jobs.scoring.scoring_pass import Pass
 
 Progress = Callable[[str, int, int], None]
@@ -21,14 +23,6 @@ Progress = Callable[[str, int, int], None]
 
 class Stopping(BaseException):  # as KeyboardInterrupt: no failure, and not to be caught as one
     """Raised by `progress`: leave off before the next run."""
-
-
-class Evaluated(Protocol):
-    """What an evaluation of alerts tells: rows read and points written, and what could not be evaluated or sent."""
-
-    rows_read: int
-    points_written: int
-    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class Turn:
     """
 
     passes: tuple[Pass, ...] = ()
-    alerts: Evaluated | None = None
+    alerts: Outcome | None = None
     seconds: float = 0.0
     problem: str | None = None
     lasting: bool = False
@@ -105,15 +99,12 @@ def score(
         progress: as of `run_pass`.
     """
 
-    def work(store: Store) -> Turn:
-        from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn loads slowly, and here nobody waits for it
+    from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn loads slowly, and here nobody waits for it
 
-        folder: Path | None = Path(state)
-        try:
-            Path(state).mkdir(parents=True, exist_ok=True)
-        except OSError:
-            folder = None
-        passes = run_pass(store, progress=progress, state=folder, shard=shard, finish=False, limit=limit)
-        return Turn(tuple(passes))
-
-    return turn(work, destination)
+    folder: Path | None = Path(state)
+    try:
+        Path(state).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = None
+    work = partial(run_pass, progress=progress, state=folder, shard=shard, finish=False, limit=limit)
+    return turn(lambda store: Turn(tuple(work(store))), destination)

@@ -105,6 +105,6 @@ def test_who_runs_and_since_when_it_is_silent(health):
     health.begun("score", 110.0)
     health.heard("score", " at run 'r'", 115.0)
     (running,) = health.running(118.0)
-    assert (running.job, running.at, running.seconds, running.silent) == ("score", " at run 'r'", 8.0, 3.0)
+    assert (running.job, running.at, running.silent) == ("score", " at run 'r'", 3.0)
     health.done("score", Turn(), 119.0, 1)
     assert health.running(120.0) == []
