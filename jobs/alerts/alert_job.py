@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
 from gatewatch.collector.times import Time, nanoseconds
-from gatewatch.jobs.alerts.lifecycle import Alert, Event, advance, due
+from gatewatch.jobs.alerts.evaluator import Evaluator
+from gatewatch.jobs.alerts.lifecycle import advance, due
 from gatewatch.jobs.alerts.mail import alert_mail
 from gatewatch.jobs.alerts.outbox import Outbox
 from gatewatch.jobs.alerts.reader import Reader, ReadResult
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.rules import BUILT_IN, active_rules
-from gatewatch.jobs.alerts.series_state import Silence, update_silence
+from gatewatch.jobs.alerts.series_state import Silence
 from gatewatch.jobs.alerts.state import StateFiles, owned
 
 if TYPE_CHECKING:
@@ -93,11 +94,9 @@ class _Evaluation:
         self._state = self._files.state()
 
     def run(self) -> Outcome:
-        state, problem = self._state, None
+        state, rules, problem = self._state, list(self._rules.values()), None
         try:
-            result = Reader(
-                self._store, list(self._rules.values()), self._settings, self._files, state, self._now
-            ).read()
+            result = Reader(self._store, rules, self._settings, self._files, state, self._now).read()
         except (WriteUnavailable, ConfigError) as error:
             result, problem = ReadResult(), error
         self._advance(result, away=problem is not None)
@@ -110,7 +109,7 @@ class _Evaluation:
         for run in result.forgotten:
             self._files.forget_run(run)
         self._send()
-        if problem is None and state.events:
+        if problem is None:
             self._write()
         self._files.save(state)
         if problem is not None:
@@ -119,13 +118,17 @@ class _Evaluation:
 
     def _advance(self, result: ReadResult, away: bool) -> None:
         state = self._state
-        alerts = result.alerts + self._store_alert(away)
-        state.events += advance(state.entries, alerts, self._now)
+        state.away = (state.away or self._now) if away else None
+        since = state.away or self._now
+        store = Evaluator(list(self._rules.values()), state.store, self._now)
+        store.silence(Silence("store_silence", (self._now - since) / 1e9, since, None), {})
+        state.events += advance(state.entries, [*result.alerts, *store.alerts.values()], self._now)
         for key, entry in list(state.entries.items()):
             if entry.rule not in self._rules or entry.run in result.forgotten:
                 del state.entries[key]
-            elif entry.run and entry.rule != "run_died":
-                entry.live = result.live.get((entry.run, entry.tags.get("phase", "")), entry.live)
+            elif entry.run in result.live and entry.rule != "run_died":  # a death is repeated while it lasts
+                phases = result.live[entry.run]
+                entry.live = phases.get(entry.tags.get("phase", ""), any(phases.values()))
         for run in result.forgotten:
             state.mailed.pop(run, None)
         for run, reason in result.failed.items():
@@ -134,24 +137,15 @@ class _Evaluation:
         self._outcome.failures = len(result.failed)
         self._outcome.firing = sum(entry.firing.until is None for entry in state.entries.values())
 
-    def _store_alert(self, away: bool) -> list[Alert]:
-        state, rule = self._state, self._rules.get("store_away")
-        state.away = (self._now if state.away is None else state.away) if away else None
-        if rule is None:
-            return []
-        since = self._now if state.away is None else state.away
-        silence = Silence(rule.quantity.measure, (self._now - since) / 1e9, since, None)
-        firing = update_silence(rule, state.store, silence, self._now)
-        return [] if firing is None else [Alert(rule, {}, firing)]
-
     def _post(self) -> None:
         """Write the mails that are due, where anybody is to get mails."""
-        alerts, mail, state = self._settings.alerts, self._settings.mail, self._state
-        for run, (items, again) in due(state.entries, state.mailed, alerts, self._now).items():
-            state.events += again
-            if mail.to:
-                message = alert_mail(run, items, self._rules, self._settings, self._now)
-                self._outbox.put(message, mail.to, [event for item in items for event in item.events], self._now)
+        settings, state = self._settings, self._state
+        for run, (items, repeated) in due(state.entries, state.mailed, settings.alerts, self._now).items():
+            state.events += repeated
+            if settings.mail.to:
+                message = alert_mail(run, items, self._rules, settings, self._now)
+                events = [event for item in items for event in item.events]
+                self._outbox.put(message, settings.mail.to, events, self._now)
                 self._outcome.written += 1
 
     def _send(self) -> None:
@@ -170,15 +164,14 @@ class _Evaluation:
 
     def _write(self) -> None:
         """Write the points that are not in the store yet; those that it does not take now wait."""
-        state = self._state
-        events: list[Event] = state.events[-_MOST_EVENTS:]
+        events, self._state.events = self._state.events[-_MOST_EVENTS:], []
+        self._outcome.points_written = len(events)
         try:
-            self._store.write([event.point() for event in events])
+            if events:
+                self._store.write([event.point() for event in events])
         except WriteRejected as error:
             log.warning("gatewatch: the store refuses points of alert_events: %s", error)
             self._outcome.failures += 1
         except GatewatchError:
             self._outcome.failures += 1
-            state.events = events
-            return
-        self._outcome.points_written, state.events = len(events), []
+            self._outcome.points_written, self._state.events = 0, events

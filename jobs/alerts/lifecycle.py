@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import orjson
 
@@ -15,27 +15,21 @@ if TYPE_CHECKING:
     from gatewatch.collector.config import AlertSettings
     from gatewatch.jobs.alerts.rule import Rule
 
-FIRING: Final = "firing"
-REPEATED: Final = "repeated"
-RECOVERED: Final = "recovered"
 MailKind = Literal["firing", "repeated", "recovered", "passed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(NamedTuple):
     """A rule that fires for a series, or was resolved.
 
     Attributes:
         rule: which.
         tags: of the series.
         firing: since when, how bad, why; until when, where it is resolved.
-        live: whether the run goes on.
     """
 
     rule: Rule
     tags: Mapping[str, str]
     firing: Firing
-    live: bool = True
 
     @property
     def key(self) -> str:
@@ -84,8 +78,9 @@ class AlertState:
     """The state of an alert, and what was mailed about it.
 
     Attributes:
-        rule, tags, firing, live: as of an `Alert`, newest.
+        rule, tags, firing: as of the newest `Alert`.
         threshold: that the firing's worst value lies beyond.
+        live: whether the run goes on.
         pending: since when a mail is due: that it fires, or that it is resolved; None for none.
         notified: when a mail last said that it fires; None where none did.
         notifications: how many mails did.
@@ -107,11 +102,11 @@ class AlertState:
         """The run that it is about; empty for the jobs or the store."""
         return self.tags.get("run", "")
 
-    def event(self, state: str, now: int) -> Event:
+    def event(self, state: MailKind, now: int) -> Event:
         """Record an event, later than those before, and return it."""
         time = max(now, self.unsent[-1].time + 1) if self.unsent else now
         tags = {**self.tags, "rule": self.rule}
-        value = self.firing.worst if state == FIRING else self.firing.value
+        value = self.firing.worst if state == "firing" else self.firing.value
         self.unsent.append(Event(tags, time, state, value, self.threshold))
         return self.unsent[-1]
 
@@ -138,20 +133,18 @@ def advance(entries: dict[str, AlertState], alerts: Sequence[Alert], now: int) -
     events = []
     for alert in alerts:
         entry, firing = entries.get(alert.key), replace(alert.firing)
-        threshold, over = alert.rule.condition.threshold(firing.worst), firing.until is not None
+        threshold = alert.rule.condition.threshold(firing.worst)
+        was_over = entry is not None and entry.firing.until is not None
+        began = entry is None or (was_over and firing.since != entry.firing.since)
         if entry is None:
             entry = entries[alert.key] = AlertState(alert.rule.name, dict(alert.tags), firing, threshold, pending=now)
-            began, was_over = True, False
-        else:
-            was_over = entry.firing.until is not None
-            began = was_over and firing.since != entry.firing.since
-        entry.firing, entry.threshold, entry.live = firing, threshold, alert.live
+        entry.firing, entry.threshold = firing, threshold
         if began:
-            events.append(entry.event(FIRING, now))
+            events.append(entry.event("firing", now))
             if entry.notified is not None:  # the mail that says that it fires is still true
                 entry.pending = None
-        if over and (began or not was_over):
-            events.append(entry.event(RECOVERED, now))
+        if firing.until is not None and (began or not was_over):
+            events.append(entry.event("recovered", now))
             entry.pending = now if entry.pending is None else entry.pending
     return events
 
@@ -163,25 +156,24 @@ def due(
 
     The alerts are marked as mailed; those that are resolved are forgotten.
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, AlertState]] = {}
     for key, entry in entries.items():
-        groups.setdefault(entry.run, []).append(key)
-    due_mails: dict[str, tuple[list[Item], list[Event]]] = {}
-    for run, keys in groups.items():
-        waited = min((pending for key in keys if (pending := entries[key].pending) is not None), default=None)
-        rests = now - mailed[run] < settings.group_interval_seconds * 1e9 if run in mailed else False
-        gathered = waited is not None and now - waited >= settings.group_wait_seconds * 1e9
-        repeated = [key for key in keys if _again(entries[key], settings, now)]
-        if rests or not (gathered or repeated):
-            continue
-        events = [entries[key].event(REPEATED, now) for key in repeated]
-        mailed_keys = [key for key in keys if key in repeated or entries[key].pending is not None]
-        due_mails[run] = [_mail_item(entries, key, now) for key in mailed_keys], events
-        mailed[run] = now
-    return due_mails
+        groups.setdefault(entry.run, {})[key] = entry
+    mails: dict[str, tuple[list[Item], list[Event]]] = {}
+    for run, group in groups.items():
+        pending = [entry.pending for entry in group.values() if entry.pending is not None]
+        gathered = bool(pending) and now - min(pending) >= settings.group_wait_seconds * 1e9
+        rests = run in mailed and now - mailed[run] < settings.group_interval_seconds * 1e9
+        repeated = [key for key, entry in group.items() if _is_repeated(entry, settings, now)]
+        if not rests and (gathered or repeated):
+            events = [group[key].event("repeated", now) for key in repeated]
+            keys = [key for key, entry in group.items() if key in repeated or entry.pending is not None]
+            mails[run] = [_mail_item(entries, key, now) for key in keys], events
+            mailed[run] = now
+    return mails
 
 
-def _again(entry: AlertState, settings: AlertSettings, now: int) -> bool:
+def _is_repeated(entry: AlertState, settings: AlertSettings, now: int) -> bool:
     lasts = entry.firing.until is None and entry.pending is None and entry.live
     return lasts and entry.notified is not None and now - entry.notified >= settings.repeat_hours * 3600e9
 
@@ -189,10 +181,10 @@ def _again(entry: AlertState, settings: AlertSettings, now: int) -> bool:
 def _mail_item(entries: dict[str, AlertState], key: str, now: int) -> Item:
     entry = entries[key]
     events, entry.unsent = entry.unsent, []
-    over, new = entry.firing.until is not None, entry.notified is None
-    kind: MailKind = ("passed" if new else "recovered") if over else ("firing" if new else "repeated")
+    kind: MailKind = "firing" if entry.notified is None else "repeated"
+    if entry.firing.until is not None:
+        kind = "passed" if entry.notified is None else "recovered"
+        del entries[key]
     entry.notifications += 1
     entry.notified, entry.pending = now, None
-    if over:
-        del entries[key]
     return Item(kind, key, entry, events)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
@@ -36,7 +36,7 @@ class ReadResult:
     Attributes:
         alerts: that have begun, changed or ended.
         progress: of each run that was read, to be saved.
-        live: run and phase → whether it goes on.
+        live: run → phase → whether it goes on.
         rows: how many were read.
         failed: run → why it could not be evaluated.
         forgotten: runs that were silent for so long that they are no longer watched.
@@ -44,7 +44,7 @@ class ReadResult:
 
     alerts: list[Alert] = field(default_factory=list)
     progress: list[RunProgress] = field(default_factory=list)
-    live: dict[tuple[str, str], bool] = field(default_factory=dict)
+    live: dict[str, dict[str, bool]] = field(default_factory=dict)
     rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
@@ -127,11 +127,8 @@ class Reader:
                 evaluator.silence(silence, {"run": name, **tags})
             live[phase_name] = phase.state(self._now) == "live"
         watched.live = any(live.values())
-        self._result.live |= {(name, phase): lives for phase, lives in live.items()}
-        # A death is repeated while it lasts, the other alerts of a run that has ended are not.
-        for alert in evaluator.alerts.values():
-            lives = live.get(alert.tags.get("phase", ""), watched.live) or alert.rule.name == "run_died"
-            self._result.alerts.append(replace(alert, live=lives))
+        self._result.live[name] = live
+        self._result.alerts += evaluator.alerts.values()
         self._result.progress.append(progress)
 
     def _new(

@@ -42,7 +42,6 @@ class Quantity:
         measurement, field: what is read.
         text: what is compared, in words.
         series: the tags that tell the series apart in Grafana, whose rules keep no others.
-        where: tag → the values of it that count; a tag that is not named may have any.
         measure: what is compared.
             `value`: the field.
             `not_finite`: how many values of a gate or parameter are NaN or infinite.
@@ -54,15 +53,16 @@ class Quantity:
             `last_event`: 1 while an alert fires.
             The others: seconds of silence.
         unit: of what is compared.
+        where: tag → the values of it that count; a tag that is not named may have any.
     """
 
     measurement: str
     field: str
     text: str = ""
     series: Sequence[str] = RUN
-    where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     measure: Measure = "value"
     unit: Unit = ""
+    where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ def active_rules(settings: AlertSettings, rules: Sequence[Rule] = BUILT_IN) -> t
                 given.name,
                 given.summary or f"{given.field} of {given.measurement} is out of bounds",
                 "",
-                Quantity(given.measurement, given.field, given.field, where=where, measure=given.measure),
+                Quantity(given.measurement, given.field, given.field, measure=given.measure, where=where),
                 Condition(**given.model_dump(include=_CONDITION), within=given.within or 0),
                 severity=given.severity,
                 runbook=given.runbook,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gatewatch.collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, GATE_SCORES, JOBS_HEALTH, RUNS
-from gatewatch.jobs.alerts.rule import JOB, PARAM, Condition, InGrafana, Quantity, Rule
+from gatewatch.jobs.alerts.rule import JOB, PARAM, RUN, Condition, InGrafana, Quantity, Rule
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 
 SILENT_SPACINGS: Final = 10.0
@@ -24,7 +24,7 @@ SERVICE_RULES: Final = (
         "run_died",
         "a run fell silent without an end",
         "Look at its machine: the process was killed (memory?) or has lost the store; `gatewatch spool status` there.",
-        Quantity(RUNS, "event", "time without a sign of life", measure="run_silence", unit="s"),
+        Quantity(RUNS, "event", "time without a sign of life", RUN, "run_silence", "s"),
         Condition(above=DIED_SECONDS),
         InGrafana("runs", "Runs", lookback_seconds=24 * 3600, wait_seconds=60),
         "critical",
@@ -34,7 +34,7 @@ SERVICE_RULES: Final = (
         "a run lives but captures nothing any more",
         "See whether its loop still steps: a hanging data feed or environment looks like this.",
         Quantity(
-            COLLECTOR_HEALTH, "captured", "time since the last capture, in usual spacings", measure="capture_silence"
+            COLLECTOR_HEALTH, "captured", "time since the last capture, in usual spacings", RUN, "capture_silence"
         ),
         Condition(above=SILENT_SPACINGS),
         InGrafana("health", "Steps from capture to capture", lookback_seconds=6 * 3600, wait_seconds=60),
@@ -43,13 +43,7 @@ SERVICE_RULES: Final = (
         "scores_stale",
         "captures get no anomaly scores any more",
         "See that the detecting job runs: `gatewatch jobs --once` says what fails.",
-        Quantity(
-            GATE_SCORES,
-            "anomaly_score",
-            "time that a capture has waited for its score",
-            measure="score_delay",
-            unit="s",
-        ),
+        Quantity(GATE_SCORES, "anomaly_score", "time that a capture has waited for its score", RUN, "score_delay", "s"),
         Condition(above=UNSCORED_SECONDS),
         InGrafana("health", "Lag", lookback_seconds=3600, wait_seconds=120),
     ),
@@ -57,7 +51,7 @@ SERVICE_RULES: Final = (
         "points_dropped",
         "points are lost",
         "The spool of that machine is full or broken: give it room ([spool] max_mb), mend the store.",
-        Quantity(COLLECTOR_HEALTH, "dropped", "points lost since the capture before", measure="rise"),
+        Quantity(COLLECTOR_HEALTH, "dropped", "points lost since the capture before", RUN, "rise"),
         Condition(above=0.0, within=10),
         InGrafana("health", "Points dropped", lookback_seconds=1800),
         "critical",
@@ -66,7 +60,7 @@ SERVICE_RULES: Final = (
         "points_rejected",
         "the store refuses points",
         "`gatewatch spool status` on that machine shows the store's reason and the points.",
-        Quantity(COLLECTOR_HEALTH, "rejected", "points refused since the capture before", measure="rise"),
+        Quantity(COLLECTOR_HEALTH, "rejected", "points refused since the capture before", RUN, "rise"),
         Condition(above=0.0, within=10),
         InGrafana("health", "Points lost", lookback_seconds=1800),
     ),
@@ -74,7 +68,7 @@ SERVICE_RULES: Final = (
         "captures_failing",
         "captures fail",
         "The log of the training names the reason once (logger gatewatch).",
-        Quantity(COLLECTOR_HEALTH, "failures", "failures since the capture before", measure="rise"),
+        Quantity(COLLECTOR_HEALTH, "failures", "failures since the capture before", RUN, "rise"),
         Condition(above=0.0, within=10),
         InGrafana("health", "Captures failed", lookback_seconds=1800),
     ),
@@ -82,7 +76,7 @@ SERVICE_RULES: Final = (
         "spool_growing",
         "points wait longer and longer for the store",
         "The store takes less than the run gives: look at its load, or capture less often (every=).",
-        Quantity(COLLECTOR_HEALTH, "spooled_bytes", "growth from heartbeat to heartbeat", measure="growth", unit="B"),
+        Quantity(COLLECTOR_HEALTH, "spooled_bytes", "growth from heartbeat to heartbeat", RUN, "growth", "B"),
         Condition(above=65536.0, for_captures=5, lasting=True),
         InGrafana("health", "Waiting in the spool"),
     ),
@@ -90,7 +84,7 @@ SERVICE_RULES: Final = (
         "store_away",
         "the store does not answer",
         "Start it again: trainings go on meanwhile, their points wait on their machines (`gatewatch spool status`).",
-        Quantity(RUNS, "event", "time without an answer", (), measure="store_silence", unit="s"),
+        Quantity(RUNS, "event", "time without an answer", (), "store_silence", "s"),
         Condition(above=STORE_SECONDS),
         InGrafana("health", "Last sign of a run", wait_seconds=int(STORE_SECONDS)),
         "critical",
@@ -107,7 +101,7 @@ SERVICE_RULES: Final = (
         "jobs_failing",
         "a job fails again and again",
         "The log of the jobs names the reason; `gatewatch jobs --once` shows it on the terminal.",
-        Quantity(JOBS_HEALTH, "failures", "failures since the point before", JOB, measure="rise"),
+        Quantity(JOBS_HEALTH, "failures", "failures since the point before", JOB, "rise"),
         Condition(above=0.0, for_captures=3, within=5),
         InGrafana("health", "Failures", lookback_seconds=1800),
     ),
@@ -115,7 +109,7 @@ SERVICE_RULES: Final = (
         "jobs_missed",
         "a job misses its turns",
         "A pass takes longer than its interval: raise [jobs] interval_seconds or workers.",
-        Quantity(JOBS_HEALTH, "missed", "turns missed since the point before", JOB, measure="rise"),
+        Quantity(JOBS_HEALTH, "missed", "turns missed since the point before", JOB, "rise"),
         Condition(above=0.0, for_captures=5, within=10),
         InGrafana("health", "Turns missed", lookback_seconds=1800),
     ),
@@ -123,7 +117,7 @@ SERVICE_RULES: Final = (
         "jobs_stuck",
         "a job has not ended for long",
         "It hangs, or the service is gone: look at the log of the jobs, then start the service again.",
-        Quantity(JOBS_HEALTH, "duration_s", "time since its last end, in usual spacings", JOB, measure="turn_silence"),
+        Quantity(JOBS_HEALTH, "duration_s", "time since its last end, in usual spacings", JOB, "turn_silence"),
         Condition(above=SILENT_SPACINGS),
         InGrafana("health", "Duration of a turn", lookback_seconds=6 * 3600, wait_seconds=60),
         "critical",
@@ -132,9 +126,7 @@ SERVICE_RULES: Final = (
         "jobs_silent",
         "the jobs no longer report",
         "Start them again (`gatewatch jobs`): until then nothing is scored, and no mail comes from them.",
-        Quantity(
-            JOBS_HEALTH, "duration_s", "time since the last report of a job", (), measure="jobs_silence", unit="s"
-        ),
+        Quantity(JOBS_HEALTH, "duration_s", "time since the last report of a job", (), "jobs_silence", "s"),
         Condition(above=JOBS_SECONDS),
         # Jobs that are gone cannot mail that they are.
         InGrafana("health", "Duration of a turn", lookback_seconds=24 * 3600, wait_seconds=60, alone=True),
@@ -144,7 +136,7 @@ SERVICE_RULES: Final = (
         "nothing_written",
         "nothing at all is written any more",
         "See that the jobs run and that their token may write: `gatewatch check` says what is wrong.",
-        Quantity(JOBS_HEALTH, "duration_s", "time since anything was written", (), measure="write_silence", unit="s"),
+        Quantity(JOBS_HEALTH, "duration_s", "time since anything was written", (), "write_silence", "s"),
         Condition(above=QUIET_SECONDS),
         InGrafana("health", "Last sign of a run", lookback_seconds=1800, wait_seconds=300, alone=True),
         "critical",
@@ -158,8 +150,8 @@ SERVICE_RULES: Final = (
             "state",
             "alerts firing",
             (*PARAM, "gate", "rule"),
+            "last_event",
             where={"phase": ("backtest",)},
-            measure="last_event",
         ),
         Condition(above=0.0),
         # Points of a backtest have the market's time, where the other rules do not look.

@@ -94,7 +94,7 @@ class State:
     not_before: int = 0
     problem: str | None = None
     away: int | None = None
-    store: SeriesState = field(default_factory=SeriesState)
+    store: RunProgress = field(default_factory=RunProgress)
 
 
 @contextmanager

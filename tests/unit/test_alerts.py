@@ -508,8 +508,9 @@ class TestLifecycle:
 
     def test_a_run_that_has_ended_is_not_told_of_again(self):
         entries, mailed = {}, {}
-        alert = Alert(self.RULE, {"run": "a"}, Firing(0, None, 2.0, 2.0), live=False)
-        advance(entries, [alert], at(0))
+        advance(entries, [Alert(self.RULE, {"run": "a"}, Firing(0, None, 2.0, 2.0))], at(0))
+        (entry,) = entries.values()
+        entry.live = False
         told = [second for second in range(0, 10 * 3600, 60) if due(entries, mailed, self.SETTINGS, at(second))]
         assert told == [60]
 
