@@ -92,7 +92,7 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
         "for": duration(rule.grafana.wait_seconds),
         "noDataState": "Alerting" if rule.quantity.measure == "write_silence" else "OK",
         "execErrState": "Alerting" if rule.quantity.measure == "store_silence" else "Error",
-        "labels": {"service": SERVICE, "severity": rule.severity},
+        "labels": {"service": SERVICE, "severity": rule.condition.severity},
         "annotations": {
             "summary": f"{_subject(rule.quantity.series)}{rule.summary}"
             f"{{{{ with $values.B }}}}; {rule.quantity.text} {_SHOWN[rule.quantity.unit]}{{{{ end }}}}",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Threshold = float | Mapping[str, float]
 """A number that a metric must not exceed; or a mapping with `above`, `below` or both."""
-_SIDES = ("above", "below")
 
 
 class Exceeded(NamedTuple):
@@ -119,7 +118,7 @@ class AlertManager:
             _send(self._mail or load_settings().mail, self.recipients, "\n".join(lines), self._now())
 
 
-def send_test(settings: Settings, now: Callable[[], int] = time.time_ns) -> None:
+def send_test(settings: Settings) -> None:
     """Send a test mail to the recipients of the alerts.
 
     Raises:
@@ -128,7 +127,7 @@ def send_test(settings: Settings, now: Callable[[], int] = time.time_ns) -> None
     """
     if not settings.mail.to:
         raise ConfigError("nobody is to get mails: name the server in [mail] host and the recipients in [mail] to")
-    _send(settings.mail, settings.mail.to, "A test: mails of Gatewatch arrive here.", now())
+    _send(settings.mail, settings.mail.to, "A test: mails of Gatewatch arrive here.", time.time_ns())
 
 
 def _send(settings: MailSettings, to: Sequence[str], text: str, now: int) -> None:
@@ -147,8 +146,9 @@ def _send(settings: MailSettings, to: Sequence[str], text: str, now: int) -> Non
 
 def _bounds(name: object, threshold: object) -> dict[str, float]:
     given = threshold if isinstance(threshold, Mapping) else {"above": threshold}
-    bounds = {side: number for side, bound in given.items() if (number := _as_number(bound)) is not None}
-    if not bounds or set(given) - set(_SIDES) or len(bounds) < len(given) or any(map(math.isnan, bounds.values())):
+    sides = [side for side in given if side in ("above", "below")]
+    bounds = {side: number for side in sides if (number := _as_number(given[side])) is not None}
+    if not bounds or len(bounds) < len(given) or any(map(math.isnan, bounds.values())):
         raise ConfigError(
             f"thresholds[{name!r}]={threshold!r}: must be a number, or a mapping with numbers for above, below or both"
         )

@@ -55,7 +55,9 @@ def alert_mail(
         ConfigError: there is no server, or no sender.
     """
     kinds = list(_STYLES)
-    ordered = sorted(items, key=lambda item: (kinds.index(item.kind), rules[item.entry.rule].severity, item.key))
+    ordered = sorted(
+        items, key=lambda item: (kinds.index(item.kind), rules[item.entry.rule].condition.severity, item.key)
+    )
     counts = Counter(item.kind for item in ordered)
     about = ", ".join(f"{title} {counts[kind]}" for kind, (title, _) in _STYLES.items() if counts[kind])
     place = _short(_place(ordered[0].entry))
@@ -69,8 +71,7 @@ def alert_mail(
     head = f"{shorten(printable(run), _LONG) if run else 'The jobs and the store'}: {about.lower()}"
     text = "\n\n".join([head, *(text for text, _ in cards), foot]) + "\n"
     html = _PAGE.format(head=escape(head), cards="".join(html for _, html in cards), foot=escape(foot))
-    identity = hashlib.sha256(repr(sorted(_identity(item) for item in items)).encode()).hexdigest()[:32]
-    mail = settings.mail
+    identity, mail = _digest(repr(sorted(map(_identity, items)))), settings.mail
     return message(subject, text, sender_of(mail), mail.to, now, identity, html=html, thread=run or "jobs")
 
 
@@ -82,18 +83,18 @@ def message(
     now: int,
     identity: str,
     *,
-    html: str | None = None,
-    thread: str | None = None,
+    html: str = "",
+    thread: str = "",
 ) -> EmailMessage:
     """Return a mail whose headers hold nothing but what they are meant to.
 
     Args:
         subject: of any text; what cannot be printed is shown as an escape.
-        text, html: of the body; html None: plain text alone.
+        text, html: of the body; html empty: plain text alone.
         sender, to: addresses, as `gatewatch.collector.config.mail_address` lets them pass.
         now: nanoseconds.
         identity: the same for what is sent twice; becomes the Message-ID.
-        thread: mails of the same are shown together.
+        thread: mails of the same are shown together; empty: of none.
     """
     mail = EmailMessage(policy=SMTP)
     domain = sender.rpartition("@")[2]
@@ -102,11 +103,11 @@ def message(
     mail["To"] = ", ".join(to)
     mail["Date"] = format_datetime(datetime.fromtimestamp(now // 10**9, UTC))
     mail["Message-ID"] = f"<{identity}@{domain}>"
-    if thread is not None:
-        mail["References"] = f"<{hashlib.sha256(thread.encode(errors='replace')).hexdigest()[:32]}.run@{domain}>"
+    if thread:
+        mail["References"] = f"<{_digest(thread)}.run@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(text.encode(errors="replace").decode(), cte="quoted-printable")
-    if html is not None:
+    if html:
         mail.add_alternative(html.encode(errors="replace").decode(), subtype="html", cte="quoted-printable")
     if mail["Subject"].isascii():  # one that is folded may begin with an empty line
         mail.policy = SMTP.clone(max_line_length=998)
@@ -117,7 +118,7 @@ def _card(item: Item, rule: Rule, runbook: str) -> tuple[str, str]:
     """Return what a mail says of one alert, as plain text and as HTML."""
     entry, firing, unit = item.entry, item.entry.firing, rule.quantity.unit
     kind, colour = _STYLES[item.kind]
-    title, where = f"{kind}: {rule.name} ({rule.severity})", _where(entry)
+    title, where = f"{kind}: {rule.name} ({rule.condition.severity})", _where(entry)
     side = "below" if not rule.condition.is_upper or entry.threshold == rule.condition.below else "above"
     value, threshold, worst = (
         f"{number(value)} {unit}" if unit in ("s", "B") else number(value)
@@ -160,6 +161,10 @@ _CARD: Final = """\
 
 def _identity(item: Item) -> tuple[object, ...]:
     return item.kind, item.key, item.entry.firing.since, item.entry.firing.until, item.entry.notifications
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
 
 
 def _named(item: Item) -> str:

@@ -26,27 +26,24 @@ NETWORK_RULES: Final = (
         "NaN or Inf in a gate",
         "Stop the run: nothing it learns from here on is usable. Go back to the last checkpoint before that step.",
         Quantity(GATE_STATS, "nan_count", "values that are not finite", GATE, "not_finite"),
-        Condition(above=0.0, within=3),
+        Condition(above=0.0, within=3, severity="critical"),
         InGrafana("learning", "Values that are not finite"),
-        "critical",
     ),
     Rule(
         "update_not_finite",
         "NaN or Inf in weights or gradients",
         "Stop the run: the weights are lost. Look for the first batch whose loss or gradient is not finite.",
         Quantity(LAYER_UPDATES, "nan_count", "values that are not finite", PARAM, "not_finite"),
-        Condition(above=0.0, within=3),
+        Condition(above=0.0, within=3, severity="critical"),
         InGrafana("learning", "Values that are not finite"),
-        "critical",
     ),
     Rule(
         "forget_gate_shut",
         "the gate that keeps the memory has collapsed shut",
         "The layer reacts to the newest bar alone: look at the learning rate, and at what changed in the inputs there.",
         Quantity(GATE_STATS, "mean", "mean activation", GATE, where=_GATES),
-        Condition(below=0.05, recovery=0.08, for_captures=3, after_inside=True),
+        Condition(below=0.05, recovery=0.08, for_captures=3, after_inside=True, severity="critical"),
         InGrafana("gates", "Memory timescale"),
-        "critical",
     ),
     Rule(
         "forget_gate_open",
@@ -71,9 +68,8 @@ NETWORK_RULES: Final = (
         Quantity(
             LAYER_UPDATES, "gradient_norm", "gradient norm, as a multiple of its median so far", PARAM, "times_median"
         ),
-        Condition(above=GRADIENT_EXPLODED_ALARM, recovery=20.0, within=3),
+        Condition(above=GRADIENT_EXPLODED_ALARM, recovery=20.0, within=3, severity="critical"),
         InGrafana("learning", "Gradient norm, before and after clipping", lookback_seconds=3600),
-        "critical",
     ),
     Rule(
         "layer_frozen",

@@ -67,7 +67,7 @@ class Quantity:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """When a rule fires for a series.
+    """When a rule fires for a series, and how bad that is.
 
     Attributes:
         above, below: the thresholds.
@@ -75,6 +75,7 @@ class Condition:
         for_captures, within: how many captures of how many; `within` 0: of as many.
         after_inside: fire only for a series that was within the thresholds before.
         lasting: do not alert about a firing that was already over when it was first read.
+        severity: critical, or warning.
     """
 
     above: float | None = None
@@ -84,6 +85,7 @@ class Condition:
     within: int = 0
     after_inside: bool = False
     lasting: bool = False
+    severity: Severity = "warning"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "within", self.within or self.for_captures)
@@ -143,9 +145,8 @@ class Rule:
         summary: what is wrong, in a few words.
         remedy: what to do first, in a sentence.
         quantity: what is compared.
-        condition: when it fires.
+        condition: when it fires, and how bad that is.
         grafana: how Grafana evaluates it; None: only the jobs do.
-        severity: critical, or warning.
         runbook: the address of its section, where that is not Gatewatch's own runbook.
     """
 
@@ -155,7 +156,6 @@ class Rule:
     quantity: Quantity
     condition: Condition
     grafana: InGrafana | None = None
-    severity: Severity = "warning"
     runbook: str | None = None
 
     @property

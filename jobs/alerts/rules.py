@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BUILT_IN: Final = (*NETWORK_RULES, *SERVICE_RULES)
 """The rules that need no configuration."""
-_CONDITION: Final = {"above", "below", "recovery", "for_captures"}
+_CONDITION: Final = {"above", "below", "recovery", "for_captures", "severity"}
 
 
 def active_rules(settings: AlertSettings, rules: Sequence[Rule] = BUILT_IN) -> tuple[Rule, ...]:
@@ -42,7 +42,6 @@ def active_rules(settings: AlertSettings, rules: Sequence[Rule] = BUILT_IN) -> t
                 "",
                 Quantity(given.measurement, given.field, given.field, measure=given.measure, where=where),
                 Condition(**given.model_dump(include=_CONDITION), within=given.within or 0),
-                severity=given.severity,
                 runbook=given.runbook,
             )
         )

@@ -24,6 +24,8 @@ RISE_POINTS: Final = 3
 processes that write the same series in turn."""
 _PLAIN: Final = ("value", "not_finite", "share_of_units", "frozen")
 _LARGEST: Final = 1e300
+NEVER: Final = -(2**63)
+"""Before any time: nanoseconds, as 64 bits hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class SeriesState:
         firing: the newest.
     """
 
-    last: int | None = None
+    last: int = NEVER
     recent: list[tuple[int, float | None, float]] = field(default_factory=list)
     history: list[float] = field(default_factory=list)
     inside: bool = False
@@ -110,15 +112,12 @@ def update_series(rule: Rule, state: SeriesState, values: Values) -> Firing | No
     if state.firing is not None and state.firing.until is not None:
         state.firing = None
     was_firing = state.firing is not None
-    new = np.isfinite(values.value)
-    new &= values.time > (state.last if state.last is not None else np.iinfo(np.int64).min)
-    chosen = np.flatnonzero(new)
+    chosen = np.flatnonzero(np.isfinite(values.value) & (values.time > state.last))
     if chosen.size and not _uneventful(rule, state, values, chosen):
         for i in chosen:
             _evaluate(rule, state, values, int(i))
     if len(values.time):
-        newest = int(values.time[-1])
-        state.last = newest if state.last is None else max(state.last, newest)
+        state.last = max(state.last, int(values.time[-1]))
     if rule.condition.lasting and not was_firing and state.firing is not None and state.firing.until is not None:
         return None
     return state.firing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, RUNS
-from gatewatch.jobs.alerts.series_state import Silence
+from gatewatch.jobs.alerts.series_state import NEVER, Silence
 from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
 from gatewatch.jobs.frames import not_finite, numbers, times
 from gatewatch.jobs.scoring.residuals import WARM_UP
@@ -25,10 +25,8 @@ LISTENING_SECONDS: Final = DIED_SECONDS
 """After a longer pause between two evaluations, silences are counted anew."""
 _SPACINGS: Final = 16
 """The newest intervals between captures; their median is the usual spacing."""
-_STEADY_SECONDS: Final = HEARTBEAT_SECONDS
-"""A shorter spacing counts as this: only heartbeats show that nothing was captured."""
 _TURN_SECONDS: Final = 60.0
-"""The same for the turns of a job."""
+"""A shorter spacing of a job's turns counts as this."""
 _REPORT_SECONDS: Final = 300.0
 """A job that runs reports far more often, whether its turns end or not."""
 
@@ -96,8 +94,8 @@ class Phase:
     step: float | None = None
     captures: Rhythm = field(default_factory=Rhythm)
     seen: int = 0
-    newest: int | None = None
-    scored: int | None = None
+    newest: int = NEVER
+    scored: int = NEVER
     waits: tuple[int, int] | None = None
 
     def state(self, now: int) -> str:
@@ -131,15 +129,14 @@ def _hear_health(phase: Phase, health: pd.DataFrame, now: int) -> None:
 
 def _hear_captures(phase: Phase, stats: pd.DataFrame, now: int) -> None:
     captures = np.unique(times(stats)[not_finite(stats) == 0])
-    new = captures if phase.newest is None else captures[captures > phase.newest]
+    new = captures[captures > phase.newest]
     if new.size:
         phase.seen += int(new.size)
         phase.newest = int(new[-1])
 
 
 def _hear_scores(phase: Phase, scores: pd.DataFrame, now: int) -> None:
-    newest = int(times(scores)[-1])
-    phase.scored = newest if phase.scored is None else max(phase.scored, newest)
+    phase.scored = max(phase.scored, int(times(scores)[-1]))
 
 
 HEARD: Final[Mapping[str, Callable[[Phase, pd.DataFrame, int], None]]] = {
@@ -153,10 +150,9 @@ HEARD: Final[Mapping[str, Callable[[Phase, pd.DataFrame, int], None]]] = {
 
 def silences(phase: Phase, now: int) -> Iterator[Silence]:
     """Give the silence of each measure that applies to the phase. Call it once all new points were taken in."""
-    scored = phase.scored if phase.scored is not None else np.iinfo(np.int64).min
-    if phase.waits is not None and phase.waits[0] <= scored:
+    if phase.waits is not None and phase.waits[0] <= phase.scored:
         phase.waits = None
-    if phase.waits is None and phase.newest is not None and phase.newest > scored and phase.seen > WARM_UP:
+    if phase.waits is None and phase.newest > phase.scored and phase.seen > WARM_UP:
         phase.waits = (phase.newest, now)
     if not phase.event:
         return
@@ -165,7 +161,8 @@ def silences(phase: Phase, now: int) -> Iterator[Silence]:
     yield Silence("run_silence", phase.silent(now) if state in ("live", "died") else 0.0, phase.at, phase.step)
     if state == "live":
         if phase.captures.count is not None:
-            stalled = phase.captures.silence(now, _STEADY_SECONDS)
+            # A shorter spacing counts as a heartbeat's: only heartbeats show that nothing was captured.
+            stalled = phase.captures.silence(now, HEARTBEAT_SECONDS)
             yield Silence("capture_silence", stalled, phase.captures.at, phase.step)
         waited, since = (0.0, now) if phase.waits is None else ((now - phase.waits[1]) / 1e9, phase.waits[0])
         yield Silence("score_delay", waited, since, phase.step)

@@ -105,16 +105,13 @@ def owned(folder: Path) -> Iterator[bool]:
         OSError: the folder cannot be made or locked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with os.fdopen(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
-    finally:
-        os.close(lock)
 
 
 def save(path: Path, value: object, *, durable: bool = True) -> None:

@@ -84,7 +84,7 @@ class TestRules:
             expected = {"type": "gt", "params": [declared.condition.above]}
         assert condition["evaluator"] == expected
         assert "unloadEvaluator" not in condition, "the query counts how long it takes to be resolved"
-        assert rule["labels"] == {"service": "gatewatch", "severity": declared.severity}
+        assert rule["labels"] == {"service": "gatewatch", "severity": declared.condition.severity}
 
     @each_rule
     def test_words_are_those_that_grafana_knows(self, name):
