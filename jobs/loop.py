@@ -114,24 +114,24 @@ def _alert(alerts: AlertManager, metrics: Mapping[str, float], alerted: set[str]
 
 
 def newest_metrics(store: Store, run: str) -> dict[str, float]:
-    """What was last said of a run: name of a field → value; of several layers and gates the largest.
+    """Return the newest values of a run: name of a field → value; of several layers and gates the largest.
 
     Of each of `layer_updates`, `train_metrics`, `gate_derived` and `gate_scores` the points of the newest moment.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for measurement in _MEASURED:
         newest = store.tallies(measurement, "step" if measurement != GATE_DERIVED else "window_s").get(run)
         if newest is None:
             continue
         points = store.read(measurement, run=run, start=newest[1], prefix_tags=True)
         names = field_columns(points.columns)
-        known = points[[*names]].select_dtypes("number").max().dropna()
-        found |= {names[str(column)]: float(value) for column, value in known.items()}
-    return found
+        largest = points[[*names]].select_dtypes("number").max().dropna()
+        metrics |= {names[str(column)]: float(value) for column, value in largest.items()}
+    return metrics
 
 
 def run_state(store: Store, run: str) -> str | None:
-    """live, died, or how the run ended; None where the store holds no such run."""
+    """Return live, died, or how the run ended; None where the store holds no such run."""
     runs = store.runs().set_index("run")
     if run not in runs.index:
         return None
@@ -140,5 +140,5 @@ def run_state(store: Store, run: str) -> str | None:
 
 
 def is_scored(store: Store, run: str) -> bool:
-    """Whether every capture of a run has its derived points, which are written last."""
+    """Return whether every capture of a run has its derived points, which are written last."""
     return store.tallies(GATE_STATS, "step").get(run) == store.tallies(GATE_DERIVED, "window_s").get(run)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
@@ -106,7 +107,8 @@ class Reader:
     def _run(self, name: str, row: Mapping[Any, Any], watched: WatchedRun) -> None:
         progress = self._files.run(name)
         progress.units = progress.units or units_by_layer(config_of(row["config"]))
-        begun = _moment(row["started"], watched.last_seen)
+        started = row["started"]
+        begun = nanoseconds(started) if started == started else watched.last_seen  # noqa: PLR0124 - NaT is not itself
         evaluator = Evaluator(self._rules, progress, self._now)
         live = {}
         for phase_name in str(row["phases"] or "").split(","):
@@ -140,11 +142,11 @@ class Reader:
         `lookback_hours` says.
         """
         start, last = cursor or (None, None)
-        spans: list[tuple[int | None, int | None]] = [(start, None)]
+        spans: Iterable[tuple[int | None, int | None]] = [(start, None)]
         if cursor is None:
             spans = [(None, begun), *_hours(max(begun, self._now - self._lookback), self._now)]
         elif self._deaf and start is not None and start >= begun:  # what is of market time lies before
-            spans = list(_hours(start, self._now))
+            spans = _hours(start, self._now)
         for begin, end in spans:
             frame = self._store.read(measurement, run=run, start=begin, stop=end, tags=tags, prefix_tags=True)
             self._result.rows += len(frame)
@@ -170,12 +172,5 @@ class Reader:
         self._result.progress.append(progress)
 
 
-def _hours(start: int, now: int) -> Iterator[tuple[int, int | None]]:
-    while now - start > _SPAN:
-        yield start, start + _SPAN
-        start += _SPAN
-    yield start, None
-
-
-def _moment(time: Any, otherwise: int) -> int:
-    return otherwise if time != time else nanoseconds(time)  # noqa: PLR0124 - NaT is not itself
+def _hours(start: int, now: int) -> Iterator[tuple[int | None, int | None]]:
+    return pairwise([*range(start, max(now, start + 1), _SPAN), None])
