@@ -29,8 +29,8 @@ from bench.rounds import extent, measure, show
 from bench.samples import Fields, as_theirs, points, shapes
 from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.schema import Point
-from gatewatch.collector.spool.queue import Spool
-from gatewatch.collector.spool.shipper import BATCH_POINTS, Shipper
+from gatewatch.collector.spool.queue import BATCH_POINTS, Spool
+from gatewatch.collector.spool.shipper import Shipper
 from tests.conftest import Influxd, run_influxd
 
 SECONDS = 5.0
@@ -83,8 +83,8 @@ class Rates:
             shipper.put(batch)
         shipper.flush(TIMEOUT_S)
         rate = count / (time.perf_counter() - begin)
-        if shipper.shipped != count:
-            raise AssertionError(f"{shipper.shipped} of {count} points were shipped")
+        if shipper.delivery.shipped != count:
+            raise AssertionError(f"{shipper.delivery.shipped} of {count} points were shipped")
         shipper.close(TIMEOUT_S)
         return rate
 

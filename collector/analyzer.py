@@ -38,7 +38,7 @@ class StateAnalyzer:
             TypeError: an entry is no array of numbers.
             ValueError: there is no value at all.
         """
-        norm = tally(_some(gradients, "gradients")).norm
+        norm = tally(_arrays(gradients, "gradients")).norm
         return math.nan if norm is None else norm
 
     @staticmethod
@@ -63,14 +63,10 @@ class StateAnalyzer:
             ValueError: there is no finite activation, or the threshold is none.
         """
         low, high = _limits(threshold, gate)
-        saturated = finite = 0
-        for array in _some(activations, "activations"):
-            kept = array[np.isfinite(array)]
-            finite += kept.size
-            saturated += int(np.count_nonzero((kept > high) | (kept < low)))
-        if not finite:
+        finite = _finite(_arrays(activations, "activations"))
+        if not finite.size:
             raise ValueError("activations: none of them is finite")
-        return saturated / finite
+        return float(np.mean((finite > high) | (finite < low)))
 
     @staticmethod
     def compute_update_frequency(before: Any, after: Any, *, tolerance: float = 0.0) -> float:
@@ -90,15 +86,14 @@ class StateAnalyzer:
         """
         if not tolerance >= 0:
             raise ValueError(f"tolerance={tolerance!r}: must be a number from 0 up")
-        moved = finite = 0
+        changes = []
         for old, new in _pairs(before, after):
-            finite_in_both = np.isfinite(old) & np.isfinite(new)
-            change = np.abs(new[finite_in_both].astype(np.float64) - old[finite_in_both].astype(np.float64))
-            finite += change.size
-            moved += int(np.count_nonzero(change > tolerance))
-        if not finite:
+            finite = np.isfinite(old) & np.isfinite(new)
+            changes.append(np.abs(new[finite].astype(np.float64) - old[finite].astype(np.float64)))
+        moved = np.concatenate(changes) > tolerance
+        if not moved.size:
             raise ValueError("before and after: no weight of both is finite")
-        return moved / finite
+        return float(moved.mean())
 
     @staticmethod
     def calculate_state_metrics(batch: Mapping[str, Any]) -> dict[str, float]:
@@ -134,9 +129,9 @@ class StateAnalyzer:
         metrics: dict[str, float] = {}
         with np.errstate(over="ignore", invalid="ignore"):
             if "activations" in batch:
-                metrics |= _of_activations(batch["activations"])
+                metrics |= _activation_metrics(batch["activations"])
             if "gradients" in batch:
-                metrics |= _of_gradients(batch["gradients"])
+                metrics |= _gradient_metrics(batch["gradients"])
         if "before" in batch:
             olds, news = zip(*_pairs(batch["before"], batch["after"]), strict=True)
             fields = update_fields(olds, news)
@@ -148,45 +143,36 @@ class StateAnalyzer:
         }
 
 
-def _of_activations(activations: Any) -> dict[str, float]:
-    weights, means, variances, rest = [], [], [], []
+def _activation_metrics(activations: Any) -> dict[str, float]:
+    rows = []
     for name, array in _named(activations, "activations"):
         fields = gate_statistics(_in_time(array), gate_scale(name))
-        if "mean" not in fields:
-            continue
-        weights.append(int(np.isfinite(array).sum()))
-        means.append(fields["mean"])
-        variances.append(fields["std"] ** 2)
-        rest.append(
-            [fields["saturated_low"] + fields["saturated_high"], fields["zero_crossing_rate"], fields["entropy"]]
-        )
-    if not weights:
+        if "mean" in fields:
+            saturation = fields["saturated_low"] + fields["saturated_high"]
+            rates = (saturation, fields["zero_crossing_rate"], fields["entropy"])
+            rows.append((np.isfinite(array).sum(), fields["mean"], fields["std"], *rates))
+    if not rows:
         return {}
-    mean, variance = _pooled(weights, means, variances)
-    others = np.average(rest, axis=0, weights=weights).tolist()
-    names = ("saturation", "zero_crossing_rate", "entropy")
-    return {"mean_activation": mean, "var_activation": variance, **dict(zip(names, others, strict=True))}
+    weights, means, stds, *others = np.transpose(rows)
+    mean, *rates = (np.average(column, weights=weights) for column in (means, *others))
+    variance = np.average(stds**2 + (means - mean) ** 2, weights=weights)
+    names = ("mean_activation", "var_activation", "saturation", "zero_crossing_rate", "entropy")
+    return dict(zip(names, map(float, (mean, variance, *rates)), strict=True))
 
 
-def _of_gradients(gradients: Any) -> dict[str, float]:
-    arrays = _some(gradients, "gradients")
-    finite = [array[np.isfinite(array)].astype(np.float64) for array in arrays]
-    finite = [array for array in finite if array.size]
-    if not finite:
+def _gradient_metrics(gradients: Any) -> dict[str, float]:
+    finite = _finite(_arrays(gradients, "gradients"))
+    if not finite.size:
         return {}
-    sizes = [array.size for array in finite]
-    mean, variance = _pooled(sizes, [float(array.mean()) for array in finite], [float(array.var()) for array in finite])
     return {
-        "gradient_magnitude": StateAnalyzer.calculate_gradient_magnitude(arrays),
-        "mean_gradient": mean,
-        "var_gradient": variance,
+        "gradient_magnitude": StateAnalyzer.calculate_gradient_magnitude(gradients),
+        "mean_gradient": float(finite.mean(dtype=np.float64)),
+        "var_gradient": float(finite.var(dtype=np.float64)),
     }
 
 
-def _pooled(sizes: list[int], means: list[float], variances: list[float]) -> tuple[float, float]:
-    """Mean and variance of all values, from those of their parts."""
-    mean = float(np.average(means, weights=sizes))
-    return mean, float(np.average(np.add(variances, np.square(np.subtract(means, mean))), weights=sizes))
+def _finite(arrays: list[Array]) -> Array:
+    return np.concatenate([array[np.isfinite(array)] for array in arrays])
 
 
 def _in_time(array: Array) -> Array:
@@ -208,7 +194,7 @@ def _limits(threshold: float, gate: str | None) -> tuple[float, float]:
     return -high, high
 
 
-def _some(values: Any, what: str) -> list[Array]:
+def _arrays(values: Any, what: str) -> list[Array]:
     return [array for _, array in _named(values, what)]
 
 

@@ -82,23 +82,19 @@ def metrics_point(
         step: of the training.
         epoch: of the training, from 0.
     """
-    fields: dict[str, FieldValue] = {}
-    nan_count = inf_count = 0
-    taken = {"nan_count", "inf_count", "step", "epoch", *tags}
-    for logged, value in metrics.items():
-        name, number = clean_name(logged), _number(value)
-        if number is None:
-            continue
-        if math.isnan(number):
-            nan_count += 1
-        elif math.isinf(number):
-            inf_count += 1
-        else:
-            fields[f"{name}_" if name in taken else name] = number
-    if not fields and not nan_count and not inf_count:
+    logged = [(clean_name(name), _number(value)) for name, value in metrics.items()]
+    numbers = [(name, number) for name, number in logged if number is not None]
+    if not numbers:
         return None
-    counts: dict[str, FieldValue] = {"nan_count": nan_count, "inf_count": inf_count, "step": step, "epoch": epoch}
-    return Point(TRAIN_METRICS, tags, {**fields, **counts}, time)
+    own: dict[str, FieldValue] = {
+        "nan_count": sum(math.isnan(number) for _, number in numbers),
+        "inf_count": sum(math.isinf(number) for _, number in numbers),
+        "step": step,
+        "epoch": epoch,
+    }
+    taken = {*own, *tags}
+    finite = {f"{name}_" if name in taken else name: number for name, number in numbers if math.isfinite(number)}
+    return Point(TRAIN_METRICS, tags, {**finite, **own}, time)
 
 
 def no_numbers(metrics: Mapping[str, Any]) -> list[str]:

@@ -6,10 +6,10 @@ import fcntl
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _BYTES_PER_SECOND = 30e6
 
 
 def save_seconds(layers: Mapping[str, Gates]) -> float:
-    """About how long `save_epoch` will take."""
+    """Estimate how long `save_epoch` will take."""
     return sum(values.nbytes for one in layers.values() for values in one.gates.values()) / _BYTES_PER_SECOND
 
 
@@ -48,21 +48,20 @@ def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: st
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"gate_epoch_{epoch}.npz"
-    with ExitStack() as lock, replace_file(target) as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
-            for layer, captured in layers.items():
-                for gate, values in captured.gates.items():
-                    with archive.open(f"{clean_name(layer)}/{clean_name(gate)}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
-            about = {"run": run, "phase": phase, "epoch": epoch, "step": step}
-            archive.comment = json.dumps(about).encode()
-        lock.enter_context(_locked(folder))  # until the file has its name
-        _move_other(target, (run, phase))
+    lock = os.open(folder, os.O_RDONLY)  # the folder itself, so that no lock file is left among a user's files
+    try:
+        with replace_file(target) as file:
+            _write(file, layers, {"run": run, "phase": phase, "epoch": epoch, "step": step})
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)  # until the file has its name
+            _move_other(target, (run, phase))
+    finally:
+        os.close(lock)
     return target
 
 
 def check_folder(folder: Path) -> None:
-    """See that files can be written there; the folder is made.
+    """Check that files can be written in a folder, which is made.
 
     Raises:
         ConfigError: they cannot.
@@ -74,7 +73,7 @@ def check_folder(folder: Path) -> None:
 
 
 def epoch_owner(path: Path) -> tuple[str, str] | None:
-    """The run and phase that a file is of, or None where it is missing or none of ours."""
+    """Return the run and the phase that a file belongs to; None where it is missing or none of ours."""
     try:
         with zipfile.ZipFile(path) as archive:
             about: Any = json.loads(archive.comment)
@@ -82,6 +81,15 @@ def epoch_owner(path: Path) -> tuple[str, str] | None:
         return None
     run, phase = (about.get("run"), about.get("phase")) if isinstance(about, dict) else (None, None)
     return (run, phase) if isinstance(run, str) and isinstance(phase, str) else None
+
+
+def _write(file: IO[bytes], layers: Mapping[str, Gates], about: Mapping[str, str | int]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+        archive.comment = json.dumps(about).encode()
+        for layer, captured in layers.items():
+            for gate, values in captured.gates.items():
+                with archive.open(f"{clean_name(layer)}/{clean_name(gate)}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
 
 
 def _move_other(target: Path, owner: tuple[str, str]) -> None:
@@ -92,15 +100,3 @@ def _move_other(target: Path, owner: tuple[str, str]) -> None:
         shelf = shelf if present[1] == "train" else shelf / present[1]
         shelf.mkdir(parents=True, exist_ok=True)
         target.replace(shelf / target.name)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder itself, so that no lock file is left among a user's files; wait for others that hold it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

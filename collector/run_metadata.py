@@ -1,11 +1,13 @@
-"""The metadata of a run: its id, the versions of the packages, and the fingerprint of its probe."""
+"""The metadata of a run: its id, the versions of the packages, its configuration, and the fingerprint of its probe."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from typing import Any, Final
@@ -13,27 +15,38 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.collector.text import one_line
+
 _PACKAGES: Final = ("gatewatch", "keras", "tensorflow", "tensorflow-cpu", "torch", "sb3-contrib", "numpy")
 
 
 def new_run() -> str:
-    """A run's id, made up from the time."""
+    """Make up a run's id from the time."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def versions() -> dict[str, str]:
-    """Python's and the packages' that matter, of those that are there."""
+    """Return the versions of Python and of the packages that matter, of those that are installed."""
     installed = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return installed
 
 
+def config_text(config: Mapping[str, Any]) -> str:
+    """Return a configuration as JSON; a value of a user's class that JSON cannot show is text."""
+    shown = dict(config)
+    for name, value in config.items():
+        try:
+            json.dumps(value, default=one_line, skipkeys=True)
+        except Exception:  # a user's class may do anything
+            shown[name] = one_line(value)
+    return json.dumps(shown, default=one_line, skipkeys=True)
+
+
 def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:
-    """The first 16 digits of the SHA-256 of shapes, types and values: two runs with it were looked at alike."""
+    """Return the first 16 digits of the SHA-256 of shapes, types and values: equal for probes that are equal."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())

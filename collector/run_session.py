@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -16,29 +15,26 @@ from typing import Any, Final
 from gatewatch.collector.capture import Gates, gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
-from gatewatch.collector.config import load_settings
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
-from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.names import check_phase, check_run, check_tags
-from gatewatch.collector.run_metadata import new_run, versions
+from gatewatch.collector.run_metadata import config_text, new_run, versions
+from gatewatch.collector.run_store import chosen_store, open_shipper
 from gatewatch.collector.runtime.error_guard import ErrorGuard
+from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.runtime.shutdown import register, unregister
-from gatewatch.collector.schema import COLLECTOR_HEALTH, HEARTBEAT_SECONDS, RUNS, FieldValue, Point
-from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.schema import COLLECTOR_HEALTH, RUNS, FieldValue, Point
 from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.statistics import STATISTICS, Statistic
-from gatewatch.collector.store import Store, open_store
+from gatewatch.collector.store import Store
 from gatewatch.collector.text import describe_exception, one_line, safe_repr
 from gatewatch.collector.times import SteadyTime
 from gatewatch.collector.updates import Update, Updates, update_points
 
 CLOSE_SECONDS: Final = 10.0
 """How long the end of a run waits for a slow store."""
-_STORE: Final = ("url", "check", "write", "read")
-"""The members of `Store` that a user's own store must have, to be written to."""
-ENDINGS: Final = ("completed", "failed", "interrupted")
-_RATE: Final = "learning_rate"
+_ENDINGS: Final = ("completed", "failed", "interrupted")
 
 log = logging.getLogger("gatewatch")
 
@@ -57,10 +53,11 @@ class RunSession(ErrorGuard):
         tags: the user's own, few.
         every: capture every so many steps, or "auto".
         overhead: the budget of "auto".
-        clock: seconds, monotonic.
-        now: nanoseconds since the epoch.
         cells: whose gates have scales of their own.
         statistics: what is taken of each gate.
+
+    Attributes:
+        unreplayed: layer → why it is not recorded.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -76,42 +73,34 @@ class RunSession(ErrorGuard):
         tags: Mapping[str, str] | None,
         every: Every,
         overhead: float,
-        clock: Callable[[], float] = time.perf_counter,
-        now: Callable[[], int] = time.time_ns,
         cells: Cells = CELLS,
         statistics: Sequence[Statistic] = STATISTICS,
     ) -> None:
         super().__init__()
-        self.run = check_run(run) if run is not None else new_run()
-        self.named = run is not None
+        self.run = new_run() if run is None else check_run(run)
         self.phase = check_phase(phase)
         self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
         if not isinstance(log_dir, str | os.PathLike | None):
             raise ConfigError(f"log_dir={safe_repr(log_dir)}: must be a path, or None for no files")
-        if not isinstance(store, str | None) and not all(hasattr(store, name) for name in _STORE):
-            raise ConfigError(
-                f"store={safe_repr(store)}: must be a URL, such as sqlite:///gatewatch.db, or an open store"
-            )
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
-        self.schedule = CaptureSchedule(every, overhead, clock)
-        self._own_store = store is None or isinstance(store, str)
-        self.store = open_store(store) if store is None or isinstance(store, str) else store
+        self.store = chosen_store(store)
+        self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
         self.step = self.epoch = self.captured = 0
         self.replay_error: float | None = None
-        self._clock = clock
+        self.unreplayed: dict[str, str] = {}
+        self._named, self._own_store = run is not None, isinstance(store, str | None)
+        self._time = SteadyTime(time.time_ns, time.perf_counter)
         self._cells, self._statistics = cells, statistics
         self._shipper: Shipper | None = None
         self._updates: Updates | None = None
         self._prepared_step: int | None = None
         self._rate: float | None = None
-        self._begun, self._process = False, 0
-        self._unrecorded = False
-        self._time = SteadyTime(now, clock)
+        self._process: int | None = None
+        self._unrecorded = self._end_written = False
         self._ending = threading.RLock()
-        self._last_capture_step = 0
-        self._every = 1
+        self._last_capture_step, self._every = 0, 1
         self._shipping_seconds = 0.0
-        self._told_end = False
+        reset_in_forked_child(self)
 
     @property
     def started(self) -> bool:
@@ -126,10 +115,15 @@ class RunSession(ErrorGuard):
         """
         if self._unrecorded:
             return True
-        over = self._begun and self._shipper is None
+        over = self._process is not None and not self.started
         if over:
             self.warn_once(f"run {self.run!r} has ended; the steps after its end are not recorded")
         return over
+
+    @property
+    def learns(self) -> bool:
+        """Whether the parameters may be expected to change: not in a validation or a backtest."""
+        return self.phase in ("train", "live")
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -147,7 +141,7 @@ class RunSession(ErrorGuard):
             )
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
-        """Look at the store and the folders, then begin the run.
+        """Open the store and check the folders, then begin the run.
 
         Args:
             framework: such as keras/tensorflow.
@@ -161,72 +155,40 @@ class RunSession(ErrorGuard):
         """
         if self.log_dir is not None:
             check_folder(self.log_dir)
-        wait = 0.0
-        try:
-            self.store.check()
-            if self.named and not self._begun:
-                self._check_unused()
-        except WriteUnavailable as error:
-            wait = error.retry_after or 0.0
-            log.warning(
-                "gatewatch: %s does not answer yet; training goes on and the points wait: %s", self.store.url, error
-            )
-        settings = load_settings().spool
-        destination = getattr(self.store, "destination", {"url": self.store.url})  # a user's own store may have none
-        spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
-        spool.check()
-        self._begun, self._process, self._told_end = True, os.getpid(), False
-        self._shipper = Shipper(self.store, spool, tick=self._beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
+        unused = self._named and self._process is None
+        self._shipper = open_shipper(self.store, self.tags, self._beat, unused=unused)
+        self._process, self._end_written = os.getpid(), False
         self._shipping_seconds = 0.0
         self._updates = updates
         self.schedule.begin(self.step)
         register(self)
-        about = {
-            **config,
-            "log_dir": None if self.log_dir is None else str(self.log_dir),
-            "every": self.schedule.every,
-            "overhead": self.schedule.overhead,
-            "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
-            "versions": versions(),
-            "host": platform.node(),
-            "pid": self._process,
-        }
-        text = json.dumps({name: _plain(value) for name, value in about.items()}, default=one_line, skipkeys=True)
-        self.event("started", framework=framework, model=one_line(model), config=text)
+        text = config_text(
+            {
+                **config,
+                "log_dir": None if self.log_dir is None else str(self.log_dir),
+                "every": self.schedule.every,
+                "overhead": self.schedule.overhead,
+                "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
+                "versions": versions(),
+                "host": platform.node(),
+                "pid": self._process,
+            }
+        )
+        self._event("started", framework=framework, model=one_line(model), config=text)
         self.prepare()
-
-    def _check_unused(self) -> None:
-        try:
-            used = self.store.read(RUNS, run=self.run, tags={"phase": self.phase}, prefix_tags=True)
-        except ConfigError:  # a token that may only write cannot be asked
-            return
-        if len(used) and not (set(used["event"]) & {"failed", "interrupted"} and used["step"].max() == 0):
-            raise ConfigError(
-                f"run={self.run!r}: {self.store.url} already holds a run of this name and phase; "
-                "choose another, or leave run=None for a new one each time"
-            )
-
-    def event(self, event: str, **fields: FieldValue) -> None:
-        """Write a point of `runs`."""
-        self._put([Point(RUNS, self.tags, {"event": event, **fields, "step": self.step}, self._time())])
-
-    @property
-    def learns(self) -> bool:
-        """Whether the parameters may be expected to change: not in a validation or a backtest."""
-        return self.phase in ("train", "live")
 
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
         """Write the metrics that the framework logged, if any; warn once about each that is not a number.
 
         The first call after a capture also writes the learning rate, if it is known and the metrics do not have it.
         """
-        found = dict(metrics or {})
-        for name in no_numbers(found):
+        logged = dict(metrics or {})
+        for name in no_numbers(logged):
             self.warn_once(f"metric {name!r} is left out: it is no number")
         rate, self._rate = self._rate, None
-        if rate is not None and self._last_capture_step == self.step and found.get(_RATE) is None:
-            found[_RATE] = rate
-        point = metrics_point(found, self.tags, self._time() if time is None else time, self.step, self.epoch)
+        if rate is not None and self._last_capture_step == self.step and logged.get("learning_rate") is None:
+            logged["learning_rate"] = rate
+        point = metrics_point(logged, self.tags, self._time() if time is None else time, self.step, self.epoch)
         if point is not None:
             self._put([point])
 
@@ -250,7 +212,7 @@ class RunSession(ErrorGuard):
         self.captured += 1
         self._every = max(1, self.step - self._last_capture_step)
         self._last_capture_step = self.step
-        self.health()
+        self._health()
         return layers
 
     def prepare(self, upcoming: int | None = None) -> None:
@@ -282,40 +244,15 @@ class RunSession(ErrorGuard):
             with self.charged("save"):
                 save_epoch(self.log_dir, layers, run=self.run, phase=self.phase, epoch=self.epoch, step=self.step)
 
-    def health(self) -> None:
-        """Write `collector_health`."""
-        shipper = self._shipper
-        if shipper is None:
-            return
-        self.schedule.charge("ship", shipper.busy_seconds - self._shipping_seconds)
-        self._shipping_seconds = shipper.busy_seconds
-        fields: dict[str, FieldValue] = {
-            "captured": self.captured,
-            "shipped": shipper.shipped,
-            "spooled_bytes": shipper.spool.waiting_bytes,
-            "rejected": shipper.rejected,
-            "dropped": shipper.dropped,
-            "failures": sum(list(self.failures.values())),
-            "capture_ms": self.schedule.capture_seconds * 1e3,
-            "overhead_ratio": self.schedule.overhead_ratio,
-            "every": self._every if self.schedule.every == "auto" else self.schedule.every,
-            "unreplayed_layers": len(self.unreplayed),
-        }
-        if self.replay_error is not None:
-            fields["replay_error"] = self.replay_error
-        if self.unreplayed:
-            fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in list(self.unreplayed.items()))[
-                :4096
-            ]
-        self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
+    def report_unreplayed(self, unreplayed: Mapping[str, str]) -> None:
+        """Log that layers are not recorded, once for each layer.
 
-    def _beat(self) -> None:
-        """Say that the process lives. Called by the shipper's thread."""
-        if self.started and os.getpid() == self._process:
-            self.health()
-            with self._ending:
-                if self.started and not self._told_end:
-                    self.event("heartbeat")
+        Args:
+            unreplayed: layer → the reason.
+        """
+        for path, reason in unreplayed.items():
+            self.warn_once(f"layer {path!r} is not recorded: {reason}", f"layer {path}")
+        self.unreplayed = {**unreplayed, **self.unreplayed}
 
     @contextmanager
     def guarded_and_charged(self, kind: str) -> Iterator[None]:
@@ -326,20 +263,20 @@ class RunSession(ErrorGuard):
     @contextmanager
     def charged(self, kind: str) -> Iterator[None]:
         """Charge the time of what runs inside to the budget."""
-        begin = self._clock()
+        begin = time.perf_counter()
         try:
             yield
         finally:
-            self.schedule.charge(kind, self._clock() - begin)
+            self.schedule.charge(kind, time.perf_counter() - begin)
 
     def record_end(self, status: str, error: BaseException | None = None) -> None:
         """Write the end of the run; only the first call does."""
         with self._ending:
-            if self.started and not self._told_end and os.getpid() == self._process:
-                self._told_end = True
+            if self.started and not self._end_written and os.getpid() == self._process:
+                self._end_written = True
                 with self.guarded("the end of the run"):
-                    self.health()
-                    self.event(status, **({} if error is None else {"error": describe_exception(error)}))
+                    self._health()
+                    self._event(status, **({} if error is None else {"error": describe_exception(error)}))
 
     def close(
         self, status: str = "completed", error: BaseException | None = None, seconds: float | None = None
@@ -357,8 +294,8 @@ class RunSession(ErrorGuard):
         Raises:
             ConfigError: there is no such status.
         """
-        if status not in ENDINGS:
-            raise ConfigError(f"status={status!r}: must be one of {', '.join(ENDINGS)}")
+        if status not in _ENDINGS:
+            raise ConfigError(f"status={status!r}: must be one of {', '.join(_ENDINGS)}")
         with self._ending:
             shipper = self._shipper
             if shipper is None:
@@ -369,31 +306,58 @@ class RunSession(ErrorGuard):
             if self._updates is not None:
                 self._updates.release()
         with self.guarded("the end of the run"):
-            shipper.close(CLOSE_SECONDS if seconds is None else seconds)
-            if self._own_store and shipper.stopped:
+            stopped = shipper.close(CLOSE_SECONDS if seconds is None else seconds)
+            if self._own_store and stopped:
                 self.store.close()
         unregister(self)
 
     def abandon(self) -> None:
         """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""
-        if self._shipper is not None and os.getpid() == self._process:
+        if self.started and os.getpid() == self._process:
             threading.Thread(target=self.close, args=("interrupted",), name="gatewatch-end").start()
 
     def after_fork_in_child(self) -> None:
-        """In a forked child: replace the locks, since threads of the parent that hold them do not exist here."""
+        """Replace the locks in a forked child, since threads of the parent that hold them do not exist there."""
         self._ending = threading.RLock()
         self._time.after_fork_in_child()
         self._shipping_seconds = 0.0
 
+    def _beat(self) -> None:
+        """Write that the process lives. Called by the shipper's thread."""
+        if self.started and os.getpid() == self._process:
+            self._health()
+            with self._ending:
+                if self.started and not self._end_written:
+                    self._event("heartbeat")
+
+    def _event(self, event: str, **fields: FieldValue) -> None:
+        self._put([Point(RUNS, self.tags, {"event": event, **fields, "step": self.step}, self._time())])
+
+    def _health(self) -> None:
+        """Write `collector_health`."""
+        shipper = self._shipper
+        if shipper is None:
+            return
+        self.schedule.charge("ship", shipper.busy_seconds - self._shipping_seconds)
+        self._shipping_seconds = shipper.busy_seconds
+        fields: dict[str, FieldValue] = {
+            "captured": self.captured,
+            "shipped": shipper.delivery.shipped,
+            "spooled_bytes": shipper.spool.waiting_bytes,
+            "rejected": shipper.delivery.rejected,
+            "dropped": shipper.spool.dropped,
+            "failures": sum(list(self.failures.values())),
+            "capture_ms": self.schedule.capture_seconds * 1e3,
+            "overhead_ratio": self.schedule.overhead_ratio,
+            "every": self._every if self.schedule.every == "auto" else self.schedule.every,
+            "unreplayed_layers": len(self.unreplayed),
+        }
+        if self.replay_error is not None:
+            fields["replay_error"] = self.replay_error
+        if self.unreplayed:
+            fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in self.unreplayed.items())[:4096]
+        self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
+
     def _put(self, points: list[Point]) -> None:
         if self._shipper is not None:
             self._shipper.put(points)
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold: itself, or as text where it is of a user's class that JSON cannot show."""
-    try:
-        json.dumps(value, default=one_line, skipkeys=True)
-    except Exception:  # of whoever wrote its class
-        return one_line(value)
-    return value

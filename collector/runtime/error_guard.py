@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,30 +48,21 @@ class ErrorGuard:
 
     Attributes:
         failures: activity → how often it failed.
-        unreplayed: layer → why it is not recorded.
     """
 
     def __init__(self) -> None:
         self.failures: dict[str, int] = {}
-        self.unreplayed: dict[str, str] = {}
-        self._warnings: set[str] = set()
+        self._warned: set[str] = set()
 
-    def warn_once(self, text: str) -> None:
-        """Log a warning, unless the same text was logged before."""
-        if text not in self._warnings:
-            self._warnings.add(text)
+    def warn_once(self, text: str, topic: str | None = None) -> None:
+        """Log a warning, unless one of the same topic was logged before; where there is no topic, the same text."""
+        if (topic or text) not in self._warned:
+            self._warned.add(topic or text)
             log.warning("gatewatch: %s", one_line(text))
 
-    def report_unreplayed(self, unreplayed: Mapping[str, str]) -> None:
-        """Log that layers are not recorded, once for each layer.
-
-        Args:
-            unreplayed: layer → the reason.
-        """
-        for path, reason in unreplayed.items():
-            if path not in self.unreplayed:
-                log.warning("gatewatch: layer %r is not recorded: %s", path, reason)
-                self.unreplayed[path] = reason
+    def forget(self, *topics: str) -> None:
+        """Let the next warning of these topics be logged again."""
+        self._warned.difference_update(topics)
 
     @contextmanager
     def guarded(self, activity: str) -> Iterator[None]:

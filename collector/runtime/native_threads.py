@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from threadpoolctl import ThreadpoolController
+
+from gatewatch.collector.runtime.fork import reset_in_forked_child
 
 
 class _Limit:
@@ -23,18 +24,22 @@ class _Limit:
         self.users = 0
         self.controller: ThreadpoolController | None = None
         self.before: Any = None
+        reset_in_forked_child(self)
 
-    def enter(self) -> None:
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold BLAS and OpenMP to one thread. It may be nested, and entered by several threads at once."""
         with self.lock:
             self.controller = self.controller or ThreadpoolController()
             limiter = self.controller.limit(limits=1)
             self.before = limiter if self.users == 0 else self.before
             self.users += 1
-
-    def leave(self) -> None:
-        with self.lock:
-            self.users -= 1
-            self.before.restore_original_limits()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                self.before.restore_original_limits()
 
     def after_fork_in_child(self) -> None:
         """Forget the users: the child has none of the parent's other threads."""
@@ -44,18 +49,4 @@ class _Limit:
             self.before.restore_original_limits()
 
 
-_limit = _Limit()
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Hold BLAS and OpenMP to one thread. It may be nested, and entered by several threads at once."""
-    _limit.enter()
-    try:
-        yield
-    finally:
-        _limit.leave()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_limit.after_fork_in_child)
+single_threaded_blas: Final = _Limit().hold

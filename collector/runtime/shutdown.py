@@ -12,50 +12,35 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
+from gatewatch.collector.runtime.signals import signal_handler
 
-class Run(Protocol):
-    """What `register` takes."""
-
-    def record_end(self, status: str, error: BaseException | None = None) -> None:
-        """Write how the run ends; a second call does nothing."""
-
-    def close(self, status: str, error: BaseException | None = None, seconds: float | None = None) -> None:
-        """End the run and ship what is left for so many seconds; a second call, or one in a fork, does nothing."""
-
-    def after_fork_in_child(self) -> None:
-        """Called in a forked child."""
-
+if TYPE_CHECKING:
+    from gatewatch.collector.run_session import RunSession
 
 END_SECONDS: Final = 10.0
 """How long the end of a process waits for the stores of all its runs."""
 
-_open: Final[list[Run]] = []
-_registered: Final[list[object]] = []
-_in_this_cell: Final[list[Run]] = []
+_open: Final[dict[RunSession, bool]] = {}
+"""The runs that have not ended, and whether the notebook cell that began each of them is still running."""
 _forking: Final = threading.local()
 """The signal mask from before a fork, for the thread that forks."""
 
 
-def register(run: Run) -> None:
+def register(run: RunSession) -> None:
     """End the run when the process ends, on SIGTERM, or when the notebook cell that began it fails."""
-    if not _registered:
-        _registered.append(atexit.register(_at_exit))
-    if not _open:
-        _install_sigterm_handler()
-    _open.append(run)
-    if threading.current_thread() is threading.main_thread() and _hook_notebook_cells():
-        _in_this_cell.append(run)
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+    if not _open and signal_handler(signal.SIGTERM) is signal.SIG_DFL:  # the user's own handler is left alone
+        signal.signal(signal.SIGTERM, _at_sigterm)
+    _open[run] = threading.current_thread() is threading.main_thread() and _hook_notebook_cells()
 
 
-def unregister(run: Run) -> None:
+def unregister(run: RunSession) -> None:
     """Leave a run alone from now on, since it has ended; with the last run the SIGTERM handler goes."""
-    for runs in (_open, _in_this_cell):
-        if run in runs:
-            runs.remove(run)
-    in_main = threading.current_thread() is threading.main_thread()  # only the main thread can remove a handler
-    if not _open and in_main and signal.getsignal(signal.SIGTERM) is _at_sigterm:
+    _open.pop(run, None)
+    if not _open and signal_handler(signal.SIGTERM) is _at_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -84,12 +69,6 @@ def _at_exit() -> None:
     _end_all("interrupted" if error is None else final_status(error), error)
 
 
-def _install_sigterm_handler() -> None:
-    """Install a handler only where SIGTERM has its default one; leave the user's own handler alone."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _at_sigterm)
-
-
 def _at_sigterm(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
     if not _open:
@@ -115,10 +94,10 @@ def _hook_notebook_cells() -> bool:
 
 
 def _after_cell(result: Any) -> None:
-    runs, error = list(_in_this_cell), result.error_in_exec
-    _in_this_cell.clear()
-    if error is not None:
-        for run in runs:
+    runs, error = [run for run, in_this_cell in list(_open.items()) if in_this_cell], result.error_in_exec
+    for run in runs:
+        _open[run] = False
+        if error is not None:
             run.close(final_status(error), error)
 
 
@@ -135,13 +114,10 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _in_this_cell.clear()
-    for run in _open:
-        run.after_fork_in_child()
+    _open.update(dict.fromkeys(_open, False))
     if signal.getsignal(signal.SIGTERM) is _at_sigterm:  # the child's end is not the end of the run
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -7,11 +7,19 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
-def defer_sigint() -> AbstractContextManager[None]:
+def signal_handler(number: int) -> Any:
+    """Return the handler of a signal; None outside the main thread, where none can be set."""
+    return signal.getsignal(number) if threading.current_thread() is threading.main_thread() else None
+
+
+# Two classes, named like those of contextlib: a generator that an interrupt cuts off would go on when it is collected.
+
+
+class defer_sigint(AbstractContextManager[None]):  # noqa: N801
     """Defer SIGINT to the end of the block; one or more that arrived inside are handled there, once.
 
     It does nothing outside the main thread, which alone is interrupted, nor where SIGINT has no Python handler. It may
@@ -27,16 +35,6 @@ def defer_sigint() -> AbstractContextManager[None]:
             restore()
     ```
     """
-    return _DeferSigint()
-
-
-def allow_sigint() -> AbstractContextManager[None]:
-    """Handle SIGINT again inside the innermost `defer_sigint`, at once where one is pending."""
-    return _AllowSigint()
-
-
-class _DeferSigint(AbstractContextManager[None]):
-    """A class, and its own handler: a generator that an interrupt cuts off would go on when it is collected."""
 
     def __init__(self) -> None:
         self._handler: Callable[[int, FrameType | None], Any] | None = None
@@ -46,17 +44,16 @@ class _DeferSigint(AbstractContextManager[None]):
     def __enter__(self) -> None:
         self.defer()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.restore()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note that SIGINT has arrived: the object is the handler."""
         self._pending = True
 
     def defer(self) -> None:
         """Replace the present handler by this object."""
-        handler = _sigint_handler()
+        handler = signal_handler(signal.SIGINT)
         if callable(handler):
             self._handler = handler
             signal.signal(signal.SIGINT, self)
@@ -65,7 +62,7 @@ class _DeferSigint(AbstractContextManager[None]):
         """Restore the handler, unless another was set meanwhile, and raise the pending signal again."""
         if self._handler is None:
             return
-        if _sigint_handler() is self:
+        if signal_handler(signal.SIGINT) is self:
             signal.signal(signal.SIGINT, self._handler)
         if self._pending:
             self._pending = False
@@ -78,34 +75,28 @@ class _DeferSigint(AbstractContextManager[None]):
             self.restore()
 
 
-class _AllowSigint(AbstractContextManager[None]):
+class allow_sigint(AbstractContextManager[None]):  # noqa: N801
+    """Handle SIGINT again inside the innermost `defer_sigint`, at once where one is pending."""
+
     def __init__(self) -> None:
-        self._deferring: _DeferSigint | None = None
+        self._deferring: defer_sigint | None = None
 
     def __enter__(self) -> None:
-        handler = _sigint_handler()
-        if isinstance(handler, _DeferSigint):
+        handler = signal_handler(signal.SIGINT)
+        if isinstance(handler, defer_sigint):
             self._deferring = handler
             handler.restore()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._deferring is not None:
             self._deferring.defer()
 
 
-def _sigint_handler() -> Any:
-    """Return the handler of SIGINT; None outside the main thread."""
-    return signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-
-
 def _after_fork_in_child() -> None:
     handler = None
-    while isinstance(latest := _sigint_handler(), _DeferSigint) and latest is not handler:
+    while isinstance(latest := signal_handler(signal.SIGINT), defer_sigint) and latest is not handler:
         handler = latest
         handler.after_fork_in_child()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -60,16 +60,14 @@ def _flush_one(root: Path, entry: Pending, seconds: float, progress: Callable[[s
     spool = Spool(root, entry.destination, _UNBOUNDED)
     spool.adopt()
     shipper = Shipper(store, spool)
-    last, moved = shipper.waiting, time.monotonic()
-    while not shipper.flush(_LOOK_SECONDS):
-        now = shipper.waiting
+    left, moved = spool.waiting, time.monotonic()
+    while not shipper.flush(_LOOK_SECONDS) and time.monotonic() - moved <= seconds:
+        before, left = left, spool.waiting
         if progress is not None:
-            progress(url, now)
-        if now < last:
-            last, moved = now, time.monotonic()
-        elif time.monotonic() - moved > seconds:
-            break
-    left = shipper.waiting
+            progress(url, left)
+        if left < before:
+            moved = time.monotonic()
+    left, done = spool.waiting, shipper.delivery
     shipper.close(0)
     store.close()
-    return FlushResult(url, shipper.shipped, shipper.rejected, left, shipper.problem if left else None)
+    return FlushResult(url, done.shipped, done.rejected, left, done.problem if left else None)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gatewatch.collector.spool.queue import ABOUT, DESTINATION, REJECTED, list_paths
-from gatewatch.collector.spool.segment import SUFFIX, Segment, read_segment
+from gatewatch.collector.spool.segment import SUFFIX, read_segment
 
 
 class Pending:
@@ -26,26 +26,28 @@ class Pending:
     """
 
     def __init__(self, folder: Path, destination: Mapping[str, str]) -> None:
-        segments = list(_segments(folder))
-        self.folder, self.destination = folder, dict(destination)
-        self.points = sum(segment.points for segment in segments)
-        self.bytes = sum(segment.size - segment.shipped for segment in segments)
-        self.damaged = sum(segment.damaged for segment in segments)
+        self.destination = dict(destination)
+        self.points = self.bytes = self.damaged = self.rejected = 0
+        self.reason: str | None = None
         self.rejected_file = folder / REJECTED
-        self.rejected, self.reason = _rejections(self.rejected_file)
+        self.folder = folder
+        for path in list_paths(folder, f"[0-9]*/*{SUFFIX}"):
+            with suppress(OSError):  # shipped in this moment
+                segment, _ = read_segment(path)
+                self.points += segment.points
+                self.bytes += segment.size
+                self.damaged += segment.damaged
+        with suppress(OSError), self.rejected_file.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith(ABOUT):
+                    self.rejected += 1
+                    self.reason = line.removeprefix(ABOUT).partition(" ")[2].strip()
 
     def as_json(self) -> dict[str, object]:
         """Return it as JSON can hold it."""
-        return {
-            **self.destination,
-            "points": self.points,
-            "bytes": self.bytes,
-            "damaged": self.damaged,
-            "rejected": self.rejected,
-            "reason": self.reason,
-            "rejected_file": str(self.rejected_file) if self.rejected else None,
-            "folder": str(self.folder),
-        }
+        own = {name: value for name, value in vars(self).items() if name != "destination"}
+        rejected_file = str(self.rejected_file) if self.rejected else None
+        return {**self.destination, **own, "rejected_file": rejected_file, "folder": str(self.folder)}
 
 
 def pending(root: Path) -> Iterator[Pending]:
@@ -57,18 +59,3 @@ def pending(root: Path) -> Iterator[Pending]:
             continue
         if isinstance(destination, dict) and all(isinstance(value, str) for value in destination.values()):
             yield Pending(file.parent, destination)
-
-
-def _segments(folder: Path) -> Iterator[Segment]:
-    for path in list_paths(folder, f"[0-9]*/*{SUFFIX}"):
-        with suppress(OSError):  # shipped in this moment
-            yield read_segment(path)
-
-
-def _rejections(file: Path) -> tuple[int, str | None]:
-    count, reason = 0, None
-    with suppress(OSError), file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith(ABOUT):
-                count, reason = count + 1, line.removeprefix(ABOUT).partition(" ")[2].strip()
-    return count, reason

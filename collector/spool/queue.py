@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import time
-import weakref
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -21,11 +21,16 @@ from typing import Final
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import replace_file
-from gatewatch.collector.spool.segment import SUFFIX, Batch
+from gatewatch.collector.runtime.fork import reset_in_forked_child
+from gatewatch.collector.spool.segment import SUFFIX, Batch, Segment
 from gatewatch.collector.spool.writer_dir import LOCK, WriterDir
 from gatewatch.collector.user_folders import folder_of_store, state_folder
 
+BATCH_POINTS: Final = 5_000
+"""Points of a write: what InfluxDB's own documentation calls best."""
 SEGMENT_BYTES: Final = 4 * 2**20
+MEMORY_BYTES: Final = 64 * 2**20
+"""What is kept in memory while the disk takes nothing."""
 _REJECTED_BYTES: Final = 8 * 2**20
 DESTINATION: Final = "destination.json"
 REJECTED: Final = "rejected.lp"
@@ -41,34 +46,45 @@ class Spool:
         root: the folder of the spools of all stores.
         destination: the arguments that `reopen_store` needs, without secrets.
         max_bytes: how many bytes may wait on disk for the store; beyond that the oldest segments are dropped.
-        segment_bytes: the size at which a file is followed by the next.
 
     Attributes:
+        segment_bytes: the size at which a file is followed by the next.
+        segment_points: how many points a file may have, if they come in several records.
         dropped: points that are lost, for want of room, or in a record that was damaged or deleted.
-        damaged: records that were damaged, torn or deleted, and skipped.
+        damaged: how often records were damaged, torn or deleted, and skipped.
+        overflowed: whether points were dropped for want of room, on disk or in memory.
+        disk_error: why the disk took nothing, when that last happened.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        destination: Mapping[str, str],
-        max_bytes: int,
-        segment_bytes: int = SEGMENT_BYTES,
-    ) -> None:
+    def __init__(self, root: Path, destination: Mapping[str, str], max_bytes: int) -> None:
         self.folder = root / folder_of_store(destination)
         self.destination = dict(destination)
         self._max_bytes = max_bytes
-        self._segment_bytes = min(segment_bytes, max(1, max_bytes // 4))
+        self.segment_bytes = min(SEGMENT_BYTES, max_bytes // 4)
+        self.segment_points = BATCH_POINTS
+        self._closed = False
+        self._begin()
+        reset_in_forked_child(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._own: WriterDir | None = None
         self._adopted: list[WriterDir] = []
+        self._memory: deque[Batch] = deque()
         self._in_flight: Batch | None = None
-        self._closed = False
+        self._written = 0
         self.dropped = self.damaged = 0
-        _spools.add(self)
+        self.overflowed = False
+        self.disk_error: OSError | None = None
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: what waits is the parent's, and so are the locks of its folders."""
+        for writer in self._writer_dirs():
+            writer.forget()
+        self._begin()
 
     def check(self) -> None:
-        """See whether it can be written.
+        """Check that the spool can be written.
 
         Raises:
             ConfigError: it cannot.
@@ -83,17 +99,37 @@ class Spool:
             ) from None
 
     def append(self, lines: bytes, points: int) -> None:
-        """Keep encoded points until they are shipped. Once it returns they survive the death of the process.
+        """Keep encoded points until they are shipped.
 
-        Raises:
-            OSError: they cannot be written; nothing of them was.
+        On disk they survive the death of the process. While the disk takes nothing they stay in memory.
         """
         with self._lock:
-            if self._own_dir().append(lines, points, self._segment_bytes):
-                self._make_room()
+            try:
+                self._write(lines, points)
+            except OSError as error:
+                self.disk_error = error
+                self._memory.append(Batch(lines, points))
+                while len(self._memory) > 1 and sum(len(batch.lines) for batch in self._memory) > MEMORY_BYTES:
+                    self.dropped += self._memory.popleft().points
+                    self.overflowed = True
 
-    def next_batch(self, most: int) -> Batch | None:
-        """Return the oldest points, at most `most` or one record; those of writers that have ended come first.
+    def save_memory(self) -> int:
+        """Try the disk once more with what is in memory; return the number of points that it does not take.
+
+        They are lost.
+        """
+        with self._lock:
+            with suppress(OSError):
+                while self._memory:
+                    self._write(self._memory[0].lines, self._memory[0].points)
+                    self._memory.popleft()
+            lost = sum(batch.points for batch in self._memory)
+            self.dropped += lost
+            self._memory.clear()
+            return lost
+
+    def next_batch(self) -> Batch | None:
+        """Return the oldest points, of one segment; those of writers that have ended come first.
 
         Raises:
             OSError: they cannot be read now.
@@ -102,7 +138,7 @@ class Spool:
             self._in_flight, problem = None, None
             for writer in self._writer_dirs():
                 try:
-                    self._in_flight = writer.next_batch(most)
+                    self._in_flight = writer.next_batch()
                 except OSError as error:  # a part that cannot be read does not hold up the others
                     problem = error
                     continue
@@ -111,37 +147,39 @@ class Spool:
                 if writer is not self._own:
                     self._adopted.remove(writer)
                     writer.close()
-            if problem is not None:
+            if problem is not None and not self._memory:
                 raise problem
-            return None
+            return self._memory[0] if self._memory else None
 
     def done(self, batch: Batch) -> None:
-        """Mark the points of a batch as stored or rejected: they are not returned again."""
+        """Forget the points of a batch, which are stored or rejected."""
         with self._lock:
             self._in_flight = None
+            if batch in self._memory:
+                self._memory.remove(batch)
+            segment = batch.segment
             for writer in self._writer_dirs():
-                if batch.segment in writer.segments:
-                    self.damaged += batch.damaged
-                    self.dropped += batch.lost
-                    writer.done(batch)
+                if segment is not None and segment in writer.segments:
+                    if batch.points < segment.points:  # some were damaged or deleted meanwhile
+                        self.damaged += 1
+                        self.dropped += segment.points - batch.points
+                    writer.remove(segment)
 
     def adopt(self) -> int:
         """Adopt what dead processes left for this store; return the number of points."""
         with self._lock:
             mine = {writer.folder for writer in self._writer_dirs()}
         # Without the lock: reading what was left takes a while, and a training may want to append.
-        others = [folder for folder in _list_writer_dirs(self.folder) if folder not in mine]
-        adopted = list(filter(None, map(WriterDir.adopt, others)))
-        points = 0
+        folders = [lock.parent for lock in list_paths(self.folder, f"[0-9]*/{LOCK}")]
+        adopted = list(filter(None, (WriterDir.adopt(folder) for folder in folders if folder not in mine)))
         with self._lock:
-            for writer in adopted:
-                if self._closed:
+            if self._closed:
+                for writer in adopted:
                     writer.close()
-                else:
-                    self._adopted.append(writer)
-                    self.damaged += sum(segment.torn for segment in writer.segments)
-                    points += writer.points
-        return points
+                return 0
+            self._adopted += adopted
+            self.damaged += sum(segment.damaged for writer in adopted for segment in writer.segments)
+            return sum(writer.points for writer in adopted)
 
     def reject(self, lines: Sequence[tuple[bytes, str]]) -> None:
         """Quarantine lines that the store rejected, each after a comment that says when and why. Never raises."""
@@ -159,13 +197,13 @@ class Spool:
     def waiting(self) -> int:
         """The number of points that wait for this process to ship them."""
         with self._lock:
-            return sum(writer.points for writer in self._writer_dirs())
+            return sum(segment.points for segment in self._segments()) + sum(batch.points for batch in self._memory)
 
     @property
     def waiting_bytes(self) -> int:
         """The bytes on disk that wait for this process to ship them."""
         with self._lock:
-            return sum(segment.size - segment.shipped for writer in self._writer_dirs() for segment in writer.segments)
+            return sum(segment.size for segment in self._segments())
 
     def close(self) -> None:
         """Close the files; what is left can be adopted by the next process."""
@@ -178,10 +216,13 @@ class Spool:
     def _writer_dirs(self) -> list[WriterDir]:
         return [*self._adopted, *([] if self._own is None else [self._own])]
 
+    def _segments(self) -> list[Segment]:
+        return [segment for writer in self._writer_dirs() for segment in writer.segments]
+
     def _own_dir(self) -> WriterDir:
-        if self._own is None or not self._own.folder.exists():  # somebody may have cleared the folder
-            if self._own is not None:
-                self.damaged += sum(len(segment.records) for segment in self._own.segments)
+        if self._own is None or not self._own.folder.exists():
+            if self._own is not None:  # somebody has cleared the folder
+                self.damaged += len(self._own.segments)
                 self.dropped += self._own.points
                 self._own.forget()
                 self._own = None
@@ -196,26 +237,27 @@ class Spool:
             with replace_file(about) as file:
                 file.write(json.dumps(self.destination).encode())
 
-    def _make_room(self) -> None:
-        mine = self._writer_dirs()
-        others = set(_list_writer_dirs(self.folder)) - {writer.folder for writer in mine}
-        size = sum(_size(folder) for folder in others) + sum(writer.size for writer in mine)
-        flying = None if self._in_flight is None else self._in_flight.segment
-        for writer in mine:
-            for segment in list(writer.segments)[: None if writer is not self._own else -1]:
-                if size <= self._max_bytes:
-                    return
-                if segment is not flying:
-                    size -= segment.size
-                    self.dropped += segment.points
-                    writer.remove(segment)
+    def _write(self, lines: bytes, points: int) -> None:
+        self._own_dir().append(lines, points, self.segment_bytes, self.segment_points)
+        self._written += len(lines)
+        if self._written >= self.segment_bytes:
+            self._written = 0
+            self._make_room()
 
-    def _reset_after_fork(self) -> None:
-        self._lock = threading.Lock()
-        for writer in self._writer_dirs():
-            writer.forget()
-        self._own, self._adopted, self._in_flight = None, [], None
-        self.dropped = self.damaged = 0
+    def _make_room(self) -> None:
+        """Drop the oldest segments of this process, where those of all processes take more than they may."""
+        size = 0
+        for path in list_paths(self.folder, f"[0-9]*/*{SUFFIX}"):
+            with suppress(OSError):  # shipped in this moment
+                size += path.stat().st_size
+        in_flight = None if self._in_flight is None else self._in_flight.segment
+        segments = [(writer, segment) for writer in self._writer_dirs() for segment in writer.segments]
+        for writer, segment in segments[:-1]:  # the last one is being written
+            if size > self._max_bytes and segment is not in_flight:
+                size -= segment.size
+                self.dropped += segment.points
+                self.overflowed = True
+                writer.remove(segment)
 
 
 def spool_root(path: str | os.PathLike[str] | None = None) -> Path:
@@ -230,27 +272,3 @@ def spool_root(path: str | os.PathLike[str] | None = None) -> Path:
 def list_paths(folder: Path, pattern: str) -> list[Path]:
     """As `Path.glob`, which fails where a folder vanishes under it: other processes come and go here."""
     return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - said above
-
-
-def _list_writer_dirs(folder: Path) -> list[Path]:
-    return [lock.parent for lock in list_paths(folder, f"[0-9]*/{LOCK}")]
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    for path in list_paths(folder, f"*{SUFFIX}"):
-        with suppress(OSError):
-            size += path.stat().st_size
-    return size
-
-
-_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for spool in list(_spools):
-        spool._reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

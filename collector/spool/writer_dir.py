@@ -9,10 +9,11 @@ import fcntl
 import os
 from collections import deque
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Final, Self
 
-from gatewatch.collector.spool.segment import NEW, SUFFIX, Batch, Segment, as_record, read_batch, read_segment
+from gatewatch.collector.spool.segment import MAGIC, SUFFIX, Batch, Segment, as_record, read_segment
 
 LOCK: Final = "lock"
 
@@ -24,10 +25,10 @@ class WriterDir:
 
     Args:
         folder: its path.
-        lock: the descriptor of its lock file, which is locked.
+        lock: its lock file, open.
     """
 
-    def __init__(self, folder: Path, lock: int) -> None:
+    def __init__(self, folder: Path, lock: FileIO) -> None:
         self.folder = folder
         self._lock = lock
         self._write = -1
@@ -39,13 +40,12 @@ class WriterDir:
         """Make a new folder. No process can adopt it before it is locked: until then it has another name.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be made, or the file system has no locks.
         """
         hidden = folder.with_name(f".{folder.name}")
         hidden.mkdir(parents=True)
-        lock = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        if not _try_lock(lock):
-            raise BlockingIOError(f"{hidden} is locked")  # the file system has no locks
+        lock = (hidden / LOCK).open("xb", buffering=0)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         hidden.rename(folder)
         return cls(folder, lock)
 
@@ -53,82 +53,66 @@ class WriterDir:
     def adopt(cls, folder: Path) -> Self | None:
         """Adopt the folder of a process that ended, with what it left; None where it is alive or the folder is gone."""
         try:
-            lock = os.open(folder / LOCK, os.O_RDWR)
+            writer = cls(folder, (folder / LOCK).open("r+b", buffering=0))
         except OSError:
             return None
-        writer = cls(folder, lock)
-        try:
-            if _try_lock(lock) and folder.exists():
-                writer.segments.extend(map(read_segment, sorted(folder.glob(f"*{SUFFIX}"))))
-                return writer
-        except OSError:  # it cannot be read now: another time
-            pass
+        with suppress(OSError):  # its process is alive, or it cannot be read now: another time
+            fcntl.flock(writer._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            writer.segments.extend(read_segment(path)[0] for path in sorted(folder.glob(f"*{SUFFIX}")))
+            return writer
         writer.forget()
         return None
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(segment.size for segment in self.segments)
 
     @property
     def points(self) -> int:
         """Points that have not been shipped."""
         return sum(segment.points for segment in self.segments)
 
-    def append(self, lines: bytes, points: int, segment_bytes: int) -> bool:
-        """Write a record at the end; return whether that began a new segment.
+    def append(self, lines: bytes, points: int, most_bytes: int, most_points: int) -> None:
+        """Write a record at the end of the last segment, or into a new one where that has enough bytes or points.
 
         Raises:
             OSError: nothing was written: the disk is full, the folder is gone.
         """
-        fresh = self._write < 0 or self._is_torn() or self.segments[-1].size >= segment_bytes
+        last = self.segments[-1] if self.segments and self._write >= 0 else None
+        torn = last is not None and os.fstat(self._write).st_size != last.size  # an append was interrupted
+        fresh = last is None or torn or last.size >= most_bytes or last.points + points > most_points
         if fresh:
             self._begin_segment()
         segment = self.segments[-1]
         record = as_record(lines, points)
+        content = MAGIC + record if fresh else record
         try:
             written = 0
-            while written < len(record):
-                written += os.write(self._write, record[written:] if written else record)
+            while written < len(content):
+                written += os.write(self._write, content[written:])
         except OSError:
-            with suppress(OSError):
-                os.ftruncate(self._write, segment.size)
+            if fresh:
+                self.remove(segment)
+            else:
+                with suppress(OSError):
+                    os.ftruncate(self._write, segment.size)
             raise
-        # The size last: where a Ctrl-C comes between, the next record begins a new segment.
-        segment.records.append((segment.size + len(record), points))
+        end = segment.size + len(record)
         segment.points += points
-        segment.size += len(record)
-        return fresh
+        segment.size = end  # last: where a Ctrl-C comes between, the next record begins a new segment
 
-    def _is_torn(self) -> bool:
-        """Whether an append has failed in the middle, or was interrupted."""
-        return not self.segments or os.fstat(self._write).st_size != self.segments[-1].size
-
-    def next_batch(self, most: int) -> Batch | None:
-        """Return the oldest records of one segment, at most `most` points but at least one; None where none wait.
+    def next_batch(self) -> Batch | None:
+        """Return the points of the oldest segment, to which nothing is added from now on; None where there is none.
 
         Raises:
-            OSError: they cannot be read now.
+            OSError: it cannot be read now.
         """
-        while self.segments:
-            segment = self.segments[0]
-            batch = read_batch(segment, most)
-            if batch is not None:
-                return batch
-            if segment is self.segments[-1] and self._write >= 0:
-                return None
-            self.remove(segment)
-        return None
-
-    def done(self, batch: Batch) -> None:
-        """Mark a batch as stored: neither this process nor one that adopts the folder reads it again."""
-        segment = batch.segment
-        segment.pass_over(batch.end)
-        if segment.points == 0 and not (segment is self.segments[-1] and self._write >= 0):
-            self.remove(segment)
-            return
-        segment.keep_shipped()
+        if not self.segments:
+            return None
+        segment = self.segments[0]
+        if segment is self.segments[-1]:
+            self._end_segment()
+        try:
+            sound, lines = read_segment(segment.path, segment.size)
+        except FileNotFoundError:  # somebody has cleared the folder
+            return Batch(b"", 0, segment)
+        return Batch(lines, sound.points, segment)
 
     def remove(self, segment: Segment) -> None:
         """Delete a segment."""
@@ -140,7 +124,6 @@ class WriterDir:
 
     def close(self) -> None:
         """Close the files: an empty folder is deleted, another process may adopt one that is not."""
-        self._end_segment()
         if not self.points:
             for segment in list(self.segments):
                 self.remove(segment)
@@ -151,11 +134,9 @@ class WriterDir:
 
     def forget(self) -> None:
         """Close the files and nothing else. In a forked child: the lock stays with the parent."""
-        for descriptor in (self._write, self._lock):
-            if descriptor >= 0:
-                with suppress(OSError):
-                    os.close(descriptor)
-        self._write = self._lock = -1
+        self._end_segment()
+        with suppress(OSError):
+            self._lock.close()
         self.segments = deque()
 
     def _begin_segment(self) -> None:
@@ -164,23 +145,9 @@ class WriterDir:
         self._next += 1  # first: an interrupt must not leave a name that is taken
         self._write = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self.segments.append(Segment(path))
-        try:
-            if os.write(self._write, NEW) < len(NEW):
-                raise OSError("the disk is full")
-        except OSError:
-            self.remove(self.segments[-1])
-            raise
 
     def _end_segment(self) -> None:
         if self._write >= 0:
             with suppress(OSError):
                 os.close(self._write)
             self._write = -1
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

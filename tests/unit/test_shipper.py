@@ -14,8 +14,8 @@ import pytest
 from gatewatch.collector.errors import WriteRejected, WriteUnavailable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.spool.inspect import pending
-from gatewatch.collector.spool.queue import Spool
-from gatewatch.collector.spool.shipper import BATCH_POINTS, Shipper
+from gatewatch.collector.spool.queue import BATCH_POINTS, Spool
+from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.store.sqlite.store import SqliteStore
 
 
@@ -89,6 +89,11 @@ def stored(store):
     return store.read("m")["f"].tolist()
 
 
+def counts(shipper):
+    """Points shipped, rejected, dropped, waiting."""
+    return (shipper.delivery.shipped, shipper.delivery.rejected, shipper.spool.dropped, shipper.spool.waiting)
+
+
 def until(condition, seconds=20):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -103,7 +108,7 @@ def test_what_is_put_arrives_in_order(tmp_path, ship):
         shipper.put(points(n, n + 1, n + 2))
     assert shipper.flush(30)
     assert stored(store) == [float(n) for n in range(300)]
-    assert (shipper.shipped, shipper.rejected, shipper.dropped, shipper.waiting) == (300, 0, 0, 0)
+    assert counts(shipper) == (300, 0, 0, 0)
 
 
 def test_it_arrives_without_anybody_asking(tmp_path, ship):
@@ -136,7 +141,7 @@ def test_after_a_failure_everything_arrives_once_and_in_order(ship, said, error)
     store.free.set()
     assert shipper.flush(30)
     assert store.numbers == [1, 2, 3, 4]
-    assert (shipper.shipped, shipper.dropped, shipper.waiting) == (4, 0, 0)
+    assert counts(shipper) == (4, 0, 0, 0)
     assert len(said("takes no points now")) == len(said("takes points again")) == 1
 
 
@@ -157,7 +162,7 @@ def test_a_real_store_that_is_missing_at_first_gets_everything_when_it_is_there(
     shipper = ship(store)
     shipper.put(points(1, 2, 3))
     assert not shipper.flush(0.05)
-    assert shipper.waiting == 3
+    assert shipper.spool.waiting == 3
     (tmp_path / "later").mkdir()
     assert shipper.flush(30)
     assert stored(store) == [1, 2, 3]
@@ -178,7 +183,7 @@ def test_wrong_points_are_counted_and_the_others_stored(tmp_path, ship, said):
     shipper.put([*wrong, *points(12)])
     assert shipper.flush(30)
     assert stored(store) == [10, 11, 12]
-    assert (shipper.shipped, shipper.rejected, shipper.waiting) == (3, 8, 0)
+    assert counts(shipper) == (3, 8, 0, 0)
     assert len(said("refused")) == 1
 
 
@@ -186,7 +191,7 @@ def test_a_store_that_refuses_more_than_it_got_does_not_make_the_count_negative(
     shipper = ship(Unwell(WriteRejected(["wrong"], count=7)))
     shipper.put(points(1, 2))
     assert shipper.flush(30)
-    assert (shipper.shipped, shipper.rejected) == (0, 7)
+    assert (shipper.delivery.shipped, shipper.delivery.rejected) == (0, 7)
 
 
 def test_a_refusal_after_an_outage_is_an_answer(ship, said):
@@ -194,7 +199,7 @@ def test_a_refusal_after_an_outage_is_an_answer(ship, said):
     shipper.put(points(1, 2))
     assert shipper.flush(30)
     assert len(said("takes points again")) == 1
-    assert (shipper.shipped, shipper.rejected) == (1, 1)
+    assert (shipper.delivery.shipped, shipper.delivery.rejected) == (1, 1)
 
 
 def test_a_full_disk_queue_lets_the_oldest_go_and_says_so_once(ship, said):
@@ -205,12 +210,12 @@ def test_a_full_disk_queue_lets_the_oldest_go_and_says_so_once(ship, said):
     assert store.busy.wait(10)
     for n in range(1, 400):
         shipper.put(points(n))
-    assert shipper.dropped > 0
+    assert shipper.spool.dropped > 0
     assert len(said("the oldest points go")) == 1
     store.free.set()
     assert shipper.flush(30)
     assert store.numbers[-1] == 399
-    assert shipper.shipped + shipper.dropped == 400
+    assert shipper.delivery.shipped + shipper.spool.dropped == 400
 
 
 def test_what_the_disk_does_not_take_waits_in_memory(root, tmp_path, ship, said):
@@ -224,7 +229,7 @@ def test_what_the_disk_does_not_take_waits_in_memory(root, tmp_path, ship, said)
     store.hold()
     shipper.put(points(2))
     shipper.put(points(3))
-    assert shipper.waiting == 2
+    assert shipper.spool.waiting == 2
     store.free.set()
     assert shipper.flush(30)
     assert store.numbers == [1, 2, 3]
@@ -233,7 +238,7 @@ def test_what_the_disk_does_not_take_waits_in_memory(root, tmp_path, ship, said)
 
 
 def test_memory_has_a_bound_too_and_what_goes_is_counted(root, ship, said, monkeypatch):
-    monkeypatch.setattr("gatewatch.collector.spool.shipper.MEMORY_BYTES", 100)
+    monkeypatch.setattr("gatewatch.collector.spool.queue.MEMORY_BYTES", 100)
     store = Unwell(*[WriteUnavailable("away", retry_after=3600)])
     shipper = ship(store)
     shipper.put(points(0))
@@ -242,7 +247,7 @@ def test_memory_has_a_bound_too_and_what_goes_is_counted(root, ship, said, monke
     root.write_text("")
     for n in range(1, 50):
         shipper.put(points(n))
-    assert shipper.dropped > 30
+    assert shipper.spool.dropped > 30
     assert len(said("the oldest points go")) == 1
     shipper.close(0)
     assert len(said("are lost")) == 1
@@ -270,14 +275,14 @@ def test_a_flush_gives_up_at_its_deadline_and_loses_nothing(ship):
     store.hold()
     shipper.put(points(1))
     assert not shipper.flush(0.01)
-    assert shipper.waiting == 1
+    assert shipper.spool.waiting == 1
     store.free.set()
     assert shipper.flush(30)
     assert store.numbers == [1]
 
 
 def test_a_flush_does_not_wait_out_the_pause_after_a_failure(ship, monkeypatch):
-    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 3600)
+    monkeypatch.setattr("gatewatch.collector.spool.delivery.FIRST_WAIT", 3600)
     store = Unwell(WriteUnavailable("away"))
     shipper = ship(store)
     shipper.put(points(1))
@@ -287,7 +292,7 @@ def test_a_flush_does_not_wait_out_the_pause_after_a_failure(ship, monkeypatch):
 
 
 def test_a_flush_during_a_write_that_fails_is_not_forgotten(ship, monkeypatch):
-    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 3600)
+    monkeypatch.setattr("gatewatch.collector.spool.delivery.FIRST_WAIT", 3600)
 
     class Flushed(Unwell):
         def write_lines(self, lines):
@@ -329,8 +334,8 @@ def test_a_close_does_not_wait_for_a_server_that_comes_back_after_the_deadline(s
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_what_somebody_must_mend_is_not_tried_as_often(ship, monkeypatch, slow):
-    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 0.01)
-    monkeypatch.setattr("gatewatch.collector.spool.shipper.LONGEST_WAIT", 0.01)
+    monkeypatch.setattr("gatewatch.collector.spool.delivery.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("gatewatch.collector.spool.delivery.LONGEST_WAIT", 0.01)
     store = Unwell(*[WriteUnavailable("401", slow=slow) for _ in range(1000)])
     ship(store).put(points(1))
     until(lambda: store.tries)
@@ -339,11 +344,11 @@ def test_what_somebody_must_mend_is_not_tried_as_often(ship, monkeypatch, slow):
 
 
 def test_a_batch_that_breaks_the_store_is_put_aside_and_does_not_stop_the_others(ship, said, monkeypatch):
-    monkeypatch.setattr("gatewatch.collector.spool.shipper.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("gatewatch.collector.spool.delivery.FIRST_WAIT", 0.01)
     store = Unwell(*[RuntimeError("a bug")] * 5)
     shipper = ship(store)
     shipper.put(points(1))
-    until(lambda: shipper.rejected == 1)
+    until(lambda: shipper.delivery.rejected == 1)
     shipper.put(points(2))
     assert shipper.flush(20)
     assert store.numbers == [2]
@@ -356,7 +361,7 @@ def test_refused_lines_are_kept_with_their_reason(root, ship):
     shipper.put(points(1, 2))
     assert shipper.flush(20)
     (entry,) = pending(root)
-    assert (entry.rejected, entry.reason, shipper.rejected, shipper.shipped) == (1, "too old", 1, 1)
+    assert (entry.rejected, entry.reason, shipper.delivery.rejected, shipper.delivery.shipped) == (1, "too old", 1, 1)
     assert b"\nm,run=r f=1 1\n" in entry.rejected_file.read_bytes()
 
 
@@ -374,7 +379,7 @@ def test_a_close_gives_up_at_its_deadline_and_leaves_the_rest_for_the_next(ship,
     after = ship(store)
     assert after.flush(20)
     until(lambda: store.numbers == [1, 1, 2, 3])
-    assert after.dropped == 0
+    assert after.spool.dropped == 0
 
 
 def test_a_close_during_a_write_that_fails_ends_the_thread(ship):
@@ -395,7 +400,7 @@ def test_a_close_ships_what_is_left_and_ends_the_thread(tmp_path, ship, said):
     shipper.put(points(*range(1000)))
     shipper.close(30)
     assert threading.active_count() == before
-    assert len(stored(store)) == shipper.shipped == 1000
+    assert len(stored(store)) == shipper.delivery.shipped == 1000
     assert not said("")
 
 
@@ -408,7 +413,7 @@ def test_after_a_close_nothing_is_taken_and_a_second_close_does_nothing(tmp_path
     shipper.close(30)
     assert shipper.flush(0)
     assert stored(store) == [1]
-    assert (shipper.shipped, shipper.dropped, shipper.waiting) == (1, 0, 0)
+    assert counts(shipper) == (1, 0, 0, 0)
     assert not said("")
 
 
@@ -424,7 +429,7 @@ def test_many_threads_may_put(tmp_path, ship):
         thread.join()
     assert shipper.flush(30)
     assert stored(store) == [float(n) for n in range(800)]
-    assert shipper.shipped == 800
+    assert shipper.delivery.shipped == 800
 
 
 def test_nothing_is_no_write(ship):
@@ -468,7 +473,7 @@ def test_a_forked_child_ships_its_own_points_and_only_those(tmp_path, ship):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert shipper.flush(20)
     assert stored(store) == [1, 2]
-    assert shipper.shipped == 1
+    assert shipper.delivery.shipped == 1
 
 
 def test_what_a_forked_child_leaves_its_parent_ships(tmp_path, ship):
@@ -504,7 +509,7 @@ def test_a_refusal_without_a_reason_is_one(ship):
     shipper = ship(Unwell(WriteRejected([])))
     shipper.put(points(1))
     assert shipper.flush(20)
-    assert (shipper.rejected, shipper.waiting) == (1, 0)
+    assert (shipper.delivery.rejected, shipper.spool.waiting) == (1, 0)
 
 
 def test_foreign_text_cannot_speak_to_the_terminal(ship, said):
