@@ -86,12 +86,8 @@ def metrics_point(
     numbers = [(name, number) for name, number in logged if number is not None]
     if not numbers:
         return None
-    own: dict[str, FieldValue] = {
-        "nan_count": sum(math.isnan(number) for _, number in numbers),
-        "inf_count": sum(math.isinf(number) for _, number in numbers),
-        "step": step,
-        "epoch": epoch,
-    }
+    nan_count, inf_count = (sum(is_it(number) for _, number in numbers) for is_it in (math.isnan, math.isinf))
+    own: dict[str, FieldValue] = {"nan_count": nan_count, "inf_count": inf_count, "step": step, "epoch": epoch}
     taken = {*own, *tags}
     finite = {f"{name}_" if name in taken else name: number for name, number in numbers if math.isfinite(number)}
     return Point(TRAIN_METRICS, tags, {**finite, **own}, time)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import replace_file
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.spool.segment import SUFFIX, Batch, Segment
-from gatewatch.collector.spool.writer_dir import LOCK, WriterDir
+from gatewatch.collector.spool.writer_dir import LOCK, adopt_folder, create_folder, release_folder
 from gatewatch.collector.user_folders import folder_of_store, state_folder
 
 BATCH_POINTS: Final = 5_000
@@ -68,8 +69,10 @@ class Spool:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._own: WriterDir | None = None
-        self._adopted: list[WriterDir] = []
+        self._locks: dict[Path, FileIO] = {}
+        self._own: Path | None = None
+        self._number = 0
+        self._segments: list[Segment] = []
         self._memory: deque[Batch] = deque()
         self._in_flight: Batch | None = None
         self._written = 0
@@ -79,8 +82,10 @@ class Spool:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what waits is the parent's, and so are the locks of its folders."""
-        for writer in self._writer_dirs():
-            writer.forget()
+        for segment in self._segments:
+            segment.end()
+        for lock in self._locks.values():
+            lock.close()
         self._begin()
 
     def check(self) -> None:
@@ -91,7 +96,7 @@ class Spool:
         """
         try:
             with self._lock:
-                self._own_dir()
+                self._own_folder()
         except OSError as error:
             raise ConfigError(
                 f"the spool folder {self.folder.parent} cannot be written: {error.strerror or error}; name another in "
@@ -136,17 +141,12 @@ class Spool:
         """
         with self._lock:
             self._in_flight, problem = None, None
-            for writer in self._writer_dirs():
+            for segment in self._segments:
                 try:
-                    self._in_flight = writer.next_batch()
-                except OSError as error:  # a part that cannot be read does not hold up the others
-                    problem = error
-                    continue
-                if self._in_flight is not None:
+                    self._in_flight = segment.read()
                     return self._in_flight
-                if writer is not self._own:
-                    self._adopted.remove(writer)
-                    writer.close()
+                except OSError as error:  # a file that cannot be read does not hold up the others
+                    problem = error
             if problem is not None and not self._memory:
                 raise problem
             return self._memory[0] if self._memory else None
@@ -155,31 +155,35 @@ class Spool:
         """Forget the points of a batch, which are stored or rejected."""
         with self._lock:
             self._in_flight = None
-            if batch in self._memory:
-                self._memory.remove(batch)
             segment = batch.segment
-            for writer in self._writer_dirs():
-                if segment is not None and segment in writer.segments:
-                    if batch.points < segment.points:  # some were damaged or deleted meanwhile
-                        self.damaged += 1
-                        self.dropped += segment.points - batch.points
-                    writer.remove(segment)
+            if segment is None:
+                with suppress(ValueError):  # there was no room for it meanwhile
+                    self._memory.remove(batch)
+            elif segment in self._segments:
+                if batch.points < segment.points:  # some were damaged or deleted meanwhile
+                    self.damaged += 1
+                    self.dropped += segment.points - batch.points
+                self._remove(segment)
 
     def adopt(self) -> int:
         """Adopt what dead processes left for this store; return the number of points."""
         with self._lock:
-            mine = {writer.folder for writer in self._writer_dirs()}
-        # Without the lock: reading what was left takes a while, and a training may want to append.
-        folders = [lock.parent for lock in list_paths(self.folder, f"[0-9]*/{LOCK}")]
-        adopted = list(filter(None, (WriterDir.adopt(folder) for folder in folders if folder not in mine)))
-        with self._lock:
-            if self._closed:
-                for writer in adopted:
-                    writer.close()
-                return 0
-            self._adopted += adopted
-            self.damaged += sum(segment.damaged for writer in adopted for segment in writer.segments)
-            return sum(writer.points for writer in adopted)
+            mine = set(self._locks)
+        adopted = 0
+        for folder in sorted({lock.parent for lock in list_paths(self.folder, f"[0-9]*/{LOCK}")} - mine, reverse=True):
+            left = adopt_folder(folder)  # without the lock: reading takes a while, and a training may want to append
+            if left is None:
+                continue
+            lock, segments = left
+            with self._lock:
+                if self._closed or not segments:
+                    release_folder(folder, lock)
+                    continue
+                self._locks[folder] = lock
+                self._segments[:0] = segments
+                self.damaged += sum(segment.damaged for segment in segments)
+                adopted += sum(segment.points for segment in segments)
+        return adopted
 
     def reject(self, lines: Sequence[tuple[bytes, str]]) -> None:
         """Quarantine lines that the store rejected, each after a comment that says when and why. Never raises."""
@@ -197,37 +201,36 @@ class Spool:
     def waiting(self) -> int:
         """The number of points that wait for this process to ship them."""
         with self._lock:
-            return sum(segment.points for segment in self._segments()) + sum(batch.points for batch in self._memory)
+            return sum(segment.points for segment in self._segments) + sum(batch.points for batch in self._memory)
 
     @property
     def waiting_bytes(self) -> int:
         """The bytes on disk that wait for this process to ship them."""
         with self._lock:
-            return sum(segment.size for segment in self._segments())
+            return sum(segment.size for segment in self._segments)
 
     def close(self) -> None:
         """Close the files; what is left can be adopted by the next process."""
         with self._lock:
             self._closed = True
-            for writer in self._writer_dirs():
-                writer.close()
-            self._own, self._adopted = None, []
+            for segment in self._segments:
+                if segment.points:
+                    segment.end()
+                else:
+                    segment.remove()
+            for folder, lock in self._locks.items():
+                release_folder(folder, lock)
+            self._own, self._locks, self._segments = None, {}, []
 
-    def _writer_dirs(self) -> list[WriterDir]:
-        return [*self._adopted, *([] if self._own is None else [self._own])]
-
-    def _segments(self) -> list[Segment]:
-        return [segment for writer in self._writer_dirs() for segment in writer.segments]
-
-    def _own_dir(self) -> WriterDir:
-        if self._own is None or not self._own.folder.exists():
-            if self._own is not None:  # somebody has cleared the folder
-                self.damaged += len(self._own.segments)
-                self.dropped += self._own.points
-                self._own.forget()
-                self._own = None
+    def _own_folder(self) -> Path:
+        if self._own is not None and not self._own.exists():  # somebody has cleared it; what is gone is counted later
+            self._locks.pop(self._own).close()
+            self._own = None
+        if self._own is None:
             self._make_folder()
-            self._own = WriterDir.create(self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}")
+            folder = self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}"
+            self._locks[folder] = create_folder(folder)
+            self._own = folder
         return self._own
 
     def _make_folder(self) -> None:
@@ -238,7 +241,14 @@ class Spool:
                 file.write(json.dumps(self.destination).encode())
 
     def _write(self, lines: bytes, points: int) -> None:
-        self._own_dir().append(lines, points, self.segment_bytes, self.segment_points)
+        folder = self._own_folder()
+        last = self._segments[-1] if self._segments else Segment(folder)
+        if last.path.parent != folder or not last.has_room(points, self.segment_bytes, self.segment_points):
+            last.end()
+            self._number += 1  # first: an interrupt must not leave a name that is taken
+            last = Segment.begin(folder / f"{self._number:08d}{SUFFIX}")
+            self._segments.append(last)
+        last.append(lines, points)
         self._written += len(lines)
         if self._written >= self.segment_bytes:
             self._written = 0
@@ -251,13 +261,19 @@ class Spool:
             with suppress(OSError):  # shipped in this moment
                 size += path.stat().st_size
         in_flight = None if self._in_flight is None else self._in_flight.segment
-        segments = [(writer, segment) for writer in self._writer_dirs() for segment in writer.segments]
-        for writer, segment in segments[:-1]:  # the last one is being written
+        for segment in self._segments[:-1]:  # the last one is being written
             if size > self._max_bytes and segment is not in_flight:
                 size -= segment.size
                 self.dropped += segment.points
                 self.overflowed = True
-                writer.remove(segment)
+                self._remove(segment)
+
+    def _remove(self, segment: Segment) -> None:
+        segment.remove()
+        self._segments.remove(segment)
+        folder = segment.path.parent
+        if folder in self._locks and folder != self._own and all(one.path.parent != folder for one in self._segments):
+            release_folder(folder, self._locks.pop(folder))
 
 
 def spool_root(path: str | os.PathLike[str] | None = None) -> Path:

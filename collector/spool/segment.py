@@ -6,11 +6,13 @@ both and of the lines) and lines. A tail that is torn is cut, and a record that 
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 MAGIC: Final = b"GWSPOOL2"
 _COUNTS: Final = struct.Struct("<II")
@@ -31,9 +33,70 @@ class Segment:
     """
 
     path: Path
-    size: int = len(MAGIC)
+    size: int = 0
     points: int = 0
     damaged: int = 0
+    _file: int = -1
+
+    @classmethod
+    def begin(cls, path: Path) -> Self:
+        """Make a new file to append to.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        return cls(path, _file=os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600))
+
+    def has_room(self, points: int, most_bytes: int, most_points: int) -> bool:
+        """Return whether points can be appended: the file is open and whole, and has not enough bytes or points yet."""
+        fits = self.size < most_bytes and self.points + points <= most_points
+        return fits and self._file >= 0 and os.fstat(self._file).st_size == self.size
+
+    def append(self, lines: bytes, points: int) -> None:
+        """Write lines of line protocol as a record at the end.
+
+        Raises:
+            OSError: nothing was written: the disk is full, the folder is gone.
+        """
+        record = as_record(lines, points)
+        content = record if self.size else MAGIC + record
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(self._file, content[written:])
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, self.size)
+            raise
+        end = self.size + len(content)
+        self.points += points
+        self.size = end  # last: where a Ctrl-C comes between, the next record begins a new segment
+
+    def end(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            with suppress(OSError):
+                os.close(self._file)
+            self._file = -1
+
+    def read(self) -> Batch:
+        """Read the file, to which nothing is appended from now on.
+
+        Raises:
+            OSError: it cannot be read now.
+        """
+        self.end()
+        try:
+            sound, lines = read_segment(self.path, self.size)
+        except FileNotFoundError:  # somebody has cleared the folder
+            return Batch(b"", 0, self)
+        return Batch(lines, sound.points, self)
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self.end()
+        with suppress(OSError):
+            self.path.unlink()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

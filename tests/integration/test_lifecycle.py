@@ -20,7 +20,7 @@ from gatewatch.torch import GateMonitor
 TRAINING = """
 import os, signal, sys, time
 import torch
-import gatewatch.collector.run_session
+import gatewatch.collector.run_session, gatewatch.collector.run_store
 from gatewatch.torch import GateMonitor
 
 module = torch.nn.LSTM(3, 4, batch_first=True)
@@ -63,7 +63,7 @@ def the_run():
 )
 def test_a_signal_ends_the_process_as_it_always_did_and_the_run_says_so(place, number, state):
     process = start(
-        LOOP.replace("with monitor", "gatewatch.collector.run_session.HEARTBEAT_SECONDS = 0.2\nwith monitor")
+        LOOP.replace("with monitor", "gatewatch.collector.run_store.HEARTBEAT_SECONDS = 0.2\nwith monitor")
     )
     time.sleep(1.5)
     process.send_signal(number)
@@ -217,7 +217,7 @@ def test_a_cell_that_fails_leaves_the_runs_of_other_cells_alone(place, capsys):
 
 
 def test_a_run_says_that_it_lives_while_nothing_is_captured(place, monkeypatch):
-    monkeypatch.setattr("gatewatch.collector.run_session.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("gatewatch.collector.run_store.HEARTBEAT_SECONDS", 0.05)
     with GateMonitor(torch.nn.LSTM(3, 4), None, run="life", probe=torch.ones(2, 5, 3)):
         deadline = time.monotonic() + 20
         while len(events := open_store().read("runs", run="life")) < 3 and time.monotonic() < deadline:
