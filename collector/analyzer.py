@@ -149,15 +149,15 @@ def _activation_metrics(activations: Any) -> dict[str, float]:
         fields = gate_statistics(_in_time(array), gate_scale(name))
         if "mean" in fields:
             saturation = fields["saturated_low"] + fields["saturated_high"]
-            rates = (saturation, fields["zero_crossing_rate"], fields["entropy"])
-            rows.append((np.isfinite(array).sum(), fields["mean"], fields["std"], *rates))
+            others = (saturation, fields["zero_crossing_rate"], fields["entropy"])
+            rows.append((np.isfinite(array).sum(), fields["mean"], fields["std"], *others))
     if not rows:
         return {}
-    weights, means, stds, *others = np.transpose(rows)
-    mean, *rates = (np.average(column, weights=weights) for column in (means, *others))
-    variance = np.average(stds**2 + (means - mean) ** 2, weights=weights)
+    weights, means, stds, *columns = np.transpose(rows)
+    mean, *averages = (float(np.average(column, weights=weights)) for column in (means, *columns))
+    variance = float(np.average(stds**2 + (means - mean) ** 2, weights=weights))
     names = ("mean_activation", "var_activation", "saturation", "zero_crossing_rate", "entropy")
-    return dict(zip(names, map(float, (mean, variance, *rates)), strict=True))
+    return dict(zip(names, (mean, variance, *averages), strict=True))
 
 
 def _gradient_metrics(gradients: Any) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import threading
@@ -35,8 +34,6 @@ from gatewatch.collector.updates import Update, Updates, update_points
 CLOSE_SECONDS: Final = 10.0
 """How long the end of a run waits for a slow store."""
 _ENDINGS: Final = ("completed", "failed", "interrupted")
-
-log = logging.getLogger("gatewatch")
 
 
 class RunSession(ErrorGuard):
@@ -136,9 +133,7 @@ class RunSession(ErrorGuard):
         except Exception as error:
             self._unrecorded = not self.started
             lost = "nothing is recorded" if self._unrecorded else "a part of it is not recorded"
-            log.warning(
-                "gatewatch: the start of the run failed, training goes on and %s: %s", lost, describe_exception(error)
-            )
+            self.warn_once(f"the start of the run failed, training goes on and {lost}: {describe_exception(error)}")
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
         """Open the store and check the folders, then begin the run.

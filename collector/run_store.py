@@ -70,7 +70,5 @@ def _check_unused(store: Store, run: str, phase: str) -> None:
     except ConfigError:  # a token that may only write cannot be asked
         return
     if len(used) and not (set(used["event"]) & {"failed", "interrupted"} and used["step"].max() == 0):
-        raise ConfigError(
-            f"run={run!r}: {store.url} already holds a run of this name and phase; "
-            "choose another, or leave run=None for a new one each time"
-        )
+        problem = f"run={run!r}: {store.url} already holds a run of this name and phase"
+        raise ConfigError(f"{problem}; choose another, or leave run=None for a new one each time")

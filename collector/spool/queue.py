@@ -98,10 +98,8 @@ class Spool:
             with self._lock:
                 self._own_folder()
         except OSError as error:
-            raise ConfigError(
-                f"the spool folder {self.folder.parent} cannot be written: {error.strerror or error}; name another in "
-                "GATEWATCH_SPOOL"
-            ) from None
+            problem = f"the spool folder {self.folder.parent} cannot be written: {error.strerror or error}"
+            raise ConfigError(f"{problem}; name another in GATEWATCH_SPOOL") from None
 
     def append(self, lines: bytes, points: int) -> None:
         """Keep encoded points until they are shipped.
@@ -226,6 +224,8 @@ class Spool:
         if self._own is not None and not self._own.exists():  # somebody has cleared it; what is gone is counted later
             self._locks.pop(self._own).close()
             self._own = None
+            for segment in self._segments:
+                segment.end()
         if self._own is None:
             self._make_folder()
             folder = self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -242,9 +242,10 @@ class Spool:
 
     def _write(self, lines: bytes, points: int) -> None:
         folder = self._own_folder()
-        last = self._segments[-1] if self._segments else Segment(folder)
-        if last.path.parent != folder or not last.has_room(points, self.segment_bytes, self.segment_points):
-            last.end()
+        last = self._segments[-1] if self._segments else None
+        if last is None or not last.has_room(points, self.segment_bytes, self.segment_points):
+            if last is not None:
+                last.end()
             self._number += 1  # first: an interrupt must not leave a name that is taken
             last = Segment.begin(folder / f"{self._number:08d}{SUFFIX}")
             self._segments.append(last)

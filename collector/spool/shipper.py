@@ -96,13 +96,10 @@ class Shipper:
             self._changed.notify_all()
 
     def _sound(self, points: Sequence[Point]) -> list[Point]:
-        sound = []
-        for point in points:
-            if problem := point_problem(point):
-                self.delivery.refuse([(repr(point).encode(errors="replace"), problem)], 1)
-            else:
-                sound.append(point)
-        return sound
+        problems = [(point, point_problem(point)) for point in points]
+        if wrong := [(repr(point).encode(errors="replace"), problem) for point, problem in problems if problem]:
+            self.delivery.refuse(wrong, len(wrong))
+        return [point for point, problem in problems if not problem]
 
     def _warn_of_losses(self) -> None:
         spool = self.spool
@@ -147,12 +144,9 @@ class Shipper:
         if self._thread is not None:
             self._thread.join(timeout=0.2 if self.spool.waiting else max(1.0, deadline - time.monotonic()))
         if left := self.spool.waiting:
-            log.warning(
-                "gatewatch: %s points wait in %s: the next run with %s ships them, or `gatewatch spool flush`",
-                f"{left:,}",
-                self.spool.folder.parent,
-                self._store.url,
-            )
+            waiting = f"{left:,} points wait in {self.spool.folder.parent}"
+            next_run = f"the next run with {self._store.url} ships them, or `gatewatch spool flush`"
+            self._guard.warn_once(f"{waiting}: {next_run}")
         self.spool.close()
         return self._thread is None or not self._thread.is_alive()
 

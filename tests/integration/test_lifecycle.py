@@ -62,9 +62,7 @@ def the_run():
     [(signal.SIGTERM, "interrupted"), (signal.SIGINT, "interrupted"), (signal.SIGKILL, "heartbeat")],
 )
 def test_a_signal_ends_the_process_as_it_always_did_and_the_run_says_so(place, number, state):
-    process = start(
-        LOOP.replace("with monitor", "gatewatch.collector.run_store.HEARTBEAT_SECONDS = 0.2\nwith monitor")
-    )
+    process = start(LOOP.replace("with monitor", "gatewatch.collector.run_store.HEARTBEAT_SECONDS = 0.2\nwith monitor"))
     time.sleep(1.5)
     process.send_signal(number)
     process.wait(20)
