@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from gatewatch.collector.arrays import Array, iter_arrays
 from gatewatch.collector.cells import TANH, gate_scale
-from gatewatch.collector.statistics import Array, gate_statistics
-from gatewatch.collector.tree import iter_arrays
+from gatewatch.collector.statistics import gate_statistics
 from gatewatch.collector.updates import tally, update_fields
 
 _KEYS: Final = ("activations", "gradients", "before", "after")

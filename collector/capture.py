@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from gatewatch.collector.cells import CELLS, Cells, gate_scale
 from gatewatch.collector.names import clean_name
 from gatewatch.collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point
-from gatewatch.collector.statistics import (
-    STATISTICS,
-    Array,
-    Mask,
-    Statistic,
-    gate_statistics,
-    time_profile,
-    unit_profile,
-)
-
-
-class Gates(Protocol):
-    """What a framework's adapter gives for one layer: gate → (batch, time, units), and (batch, time) or None."""
-
-    gates: Mapping[str, Array]
-    mask: Mask | None
+from gatewatch.collector.statistics import STATISTICS, Statistic, gate_statistics, time_profile, unit_profile
+from gatewatch.collector.trace import Layers
 
 
 def gate_points(
-    layers: Mapping[str, Gates],
+    layers: Layers,
     tags: Mapping[str, str],
     time: int,
     step: int,

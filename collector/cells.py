@@ -14,16 +14,9 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any, Final
 
-from gatewatch.collector.replay import (
-    ReadAttribute,
-    Replay,
-    gru_from_keras,
-    gru_from_torch,
-    lstm_from_keras,
-    lstm_from_torch,
-    replay_gru,
-    replay_lstm,
-)
+from gatewatch.collector.replay.gru import gru_from_keras, gru_from_torch, replay_gru
+from gatewatch.collector.replay.lstm import lstm_from_keras, lstm_from_torch, replay_lstm
+from gatewatch.collector.replay.recurrence import ReadAttribute, Replay
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,29 +6,28 @@ import fcntl
 import json
 import os
 import zipfile
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from gatewatch.collector.capture import Gates
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import check_writable, replace_file
 from gatewatch.collector.names import clean_name, path_name
+from gatewatch.collector.trace import Layers
 
 # Activations are noise to a compressor: the fastest level gives nearly the size of the slowest, in a fifth of the time.
 _LEVEL = 1
 _BYTES_PER_SECOND = 30e6
 
 
-def save_seconds(layers: Mapping[str, Gates]) -> float:
+def save_seconds(layers: Layers) -> float:
     """Estimate how long `save_epoch` will take."""
     return sum(values.nbytes for one in layers.values() for values in one.gates.values()) / _BYTES_PER_SECOND
 
 
-def save_epoch(folder: Path, layers: Mapping[str, Gates], *, run: str, phase: str, epoch: int, step: int) -> Path:
+def save_epoch(folder: Path, layers: Layers, *, run: str, phase: str, epoch: int, step: int) -> Path:
     """Write the gates as arrays `<layer>/<gate>` of shape (batch, time, units), masked steps NaN.
 
     `numpy.load` reads the file; the names are those of the points. The comment of the zip says whose it is. A file of

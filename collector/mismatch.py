@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from traceback import walk_tb
 from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewatch.collector.errors import ConfigError
 
 Shape = Sequence[int | None]
 
 
+@contextmanager
+def explain_mismatch(explain: Callable[[Exception], ConfigError | None]) -> Iterator[None]:
+    """While open, raise an error of a model's call as a ConfigError where the model's inputs are what is wrong.
+
+    Args:
+        explain: the error → what is wrong with the inputs; None where they are not why the call has failed.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if mismatch := explain(error):
+            raise mismatch from error
+        raise
+
+
+def check_values(arrays: Iterable[NDArray[Any]]) -> None:
+    """Check the values of a probe.
+
+    Raises:
+        ConfigError: an array is empty, or has values that are not finite.
+    """
+    for array in arrays:
+        if array.size == 0:
+            raise ConfigError(f"the probe of shape {array.shape} holds no sequence; give a batch, such as x[:32]")
+        if array.dtype.kind in "fcV" and not np.isfinite(array).all():  # V: bfloat16
+            raise ConfigError("the probe holds values that are not finite; give a batch of sound inputs")
+
+
 def frames(error: BaseException) -> Iterator[FrameType]:
     """The frames through which an error came, the one that raised it first."""
-    found = []
-    trace = error.__traceback__
-    while trace is not None:
-        found.append(trace.tb_frame)
-        trace = trace.tb_next
-    return reversed(found)
+    return reversed([frame for frame, _ in walk_tb(error.__traceback__)])
 
 
 def wrong_shape(

@@ -1,35 +1,41 @@
-"""What every monitor offers to a loop of one's own, whatever the framework."""
+"""What the monitors of all frameworks share, and what those for a loop of one's own offer."""
 
 from __future__ import annotations
 
 import os
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import numpy as np
 
-from gatewatch.collector.capture import Gates
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.mismatch import explain_mismatch
 from gatewatch.collector.run_session import RunSession
+from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.runtime.shutdown import final_status
 from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.times import Time, nanoseconds
+from gatewatch.collector.trace import Layers, Trace
 
 _EARLIEST: Final = 10**17
 """Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""
 
+_OF_THE_SESSION: Final = ("log_dir", "run", "store", "phase", "tags", "every", "overhead")
+
 State = Mapping[str, Any] | Sequence[Any]
+Layer = TypeVar("Layer")
 
 
-class Monitor(ABC):
-    """A context manager whose `step` counts the steps of a loop and captures where one is due.
+class BaseMonitor:
+    """A run, the arguments that all monitors share, and the first look at a model.
 
-    A framework's monitor sets `_session`, and `_arguments` to those of its constructor; it says how to begin and how
-    to look. A subclass that records more than the built-in cells and statistics has longer lists of them.
+    A subclass that records more than the built-in cells and statistics has longer lists of them.
 
     Attributes:
         cells: what can be replayed.
@@ -40,7 +46,22 @@ class Monitor(ABC):
     statistics: ClassVar[Sequence[Statistic]] = STATISTICS
     _session: RunSession
     _arguments: Mapping[str, Any]
-    _latest: tuple[int, Mapping[str, Gates]] | None = None
+    _chosen: Sequence[str] | None
+
+    def _keep(self, arguments: Mapping[str, Any]) -> None:
+        """Check the arguments that all monitors share, and make the session from them.
+
+        Args:
+            arguments: of the constructor, `locals()` at its beginning.
+
+        Raises:
+            ConfigError: one of them is wrong.
+        """
+        self._arguments = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        options = {name: arguments[name] for name in _OF_THE_SESSION}
+        self._session = RunSession(**options, cells=self.cells, statistics=self.statistics)
+        self._chosen = _check_layers(arguments["layers"])
+        weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A monitor of another run with the same arguments: tuners copy their callbacks for each trial."""
@@ -48,7 +69,51 @@ class Monitor(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The same of a monitor that is sent to another process."""
-        return _again, (type(self), dict(self._arguments))
+        return partial(type(self), **self._arguments), ()
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        return self._session.run
+
+    def _first_look(
+        self, look: Callable[[], Trace], explain: Callable[[Exception], ConfigError | None] = lambda error: None
+    ) -> Trace | None:
+        """Look at the model before the run begins; None where that fails for a reason that is not the user's.
+
+        Args:
+            look: calls the model.
+            explain: an error of that call → what is wrong with the probe; None where it is not the reason.
+
+        Raises:
+            ConfigError: the probe does not fit the model, or no layer can be recorded.
+        """
+        try:
+            with single_threaded_blas(), explain_mismatch(explain):
+                traced = look()
+        except ConfigError:
+            raise
+        except Exception as error:
+            self._session.record_failure("a capture", error)
+            return None
+        traced.require_layers()
+        return traced
+
+    def _report(self, traced: Trace, *, verified: bool = True) -> Layers:
+        """Say what is not replayed, and how exact the rest is where that was verified; return the gates."""
+        self._session.report_unreplayed(traced.unreplayed)
+        if verified:
+            self._session.replay_error = traced.error
+        return traced.layers
+
+
+class Monitor(BaseMonitor, ABC):
+    """A context manager whose `step` counts the steps of a loop and captures where one is due.
+
+    A framework's monitor says how to begin and how to look.
+    """
+
+    _latest: tuple[int, Layers] | None = None
 
     @abstractmethod
     def _begin(self) -> None:
@@ -59,13 +124,8 @@ class Monitor(ABC):
         """
 
     @abstractmethod
-    def _look(self, x: Any, state: State | None) -> Mapping[str, Gates]:
+    def _look(self, x: Any, state: State | None) -> Layers:
         """The gates of `x`, or of the probe where it is None, beginning with a recurrent state where one is given."""
-
-    @property
-    def run(self) -> str:
-        """The run's id."""
-        return self._session.run
 
     def __enter__(self) -> Self:
         if not self._session.started:
@@ -102,11 +162,9 @@ class Monitor(ABC):
             ConfigError: the run has not begun (use `with`). Once it has, nothing is raised: a step whose arguments are
                 wrong is said once in a warning and counted in `collector_health`.
         """
+        if not self._is_recording("step"):
+            return
         session = self._session
-        if not session.started:
-            if session.ended:
-                return
-            raise ConfigError("step() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
         session.step += 1
         due = session.schedule.due(session.step)
         with session.guarded("reading step(time=...)"):
@@ -128,12 +186,9 @@ class Monitor(ABC):
         Raises:
             ConfigError: the run has not begun (use `with`).
         """
-        if not self._session.started:
-            if self._session.ended:
-                return
-            raise ConfigError("end_epoch() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
-        self._end_epoch(metrics)
-        self._session.epoch += 1
+        if self._is_recording("end_epoch"):
+            self._end_epoch(metrics)
+            self._session.epoch += 1
 
     def close(self, status: str = "completed") -> None:
         """End the run: completed, failed or interrupted. Calling it again does nothing.
@@ -141,6 +196,12 @@ class Monitor(ABC):
         What is left is shipped for at most ten seconds; the rest waits in the spool.
         """
         self._session.close(status)
+
+    def _is_recording(self, method: str) -> bool:
+        """Return whether the run goes on; False where it has ended, which a loop need not notice."""
+        if self._session.started or self._session.ended:
+            return self._session.started
+        raise ConfigError(f"{method}() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
 
     def _end_epoch(self, metrics: Mapping[str, Any] | None) -> None:
         session = self._session
@@ -157,10 +218,6 @@ class Monitor(ABC):
         self._latest = self._session.step, self._session.capture(lambda: self._look(x, state), moment)
 
 
-def _again(kind: type[Monitor], arguments: Mapping[str, Any]) -> Monitor:
-    return kind(**arguments)
-
-
 def _market_time(time: Time) -> int:
     moment = nanoseconds(time)
     if isinstance(time, int | np.integer) and 0 < moment < _EARLIEST:
@@ -168,12 +225,30 @@ def _market_time(time: Time) -> int:
     return moment
 
 
-def check_layers(layers: Sequence[str] | None) -> list[str] | None:
-    """The names of the layers to record, or None for all.
+def choose_layers(
+    layers: Mapping[str, Layer], chosen: Sequence[str] | None, other_name: Callable[[Layer], str], owner: str
+) -> dict[str, Layer]:
+    """Return the layers that a user has chosen.
+
+    Args:
+        layers: name → layer, all that are recurrent.
+        chosen: names of some of them; None for all.
+        other_name: by which a layer may be chosen too.
+        owner: model or module, for the message.
 
     Raises:
-        ConfigError: they are no list of names.
+        ConfigError: none of the layers has one of these names.
     """
+    if chosen is None:
+        return dict(layers)
+    for name in chosen:
+        if not any(name in (path, other_name(layer)) for path, layer in layers.items()):
+            present = ", ".join(map(repr, layers))
+            raise ConfigError(f"layers: {name!r} is no recurrent layer of the {owner}; it has {present}")
+    return {path: layer for path, layer in layers.items() if {path, other_name(layer)} & set(chosen)}
+
+
+def _check_layers(layers: Sequence[str] | None) -> list[str] | None:
     if layers is not None and (isinstance(layers, str | os.PathLike) or not isinstance(layers, Sequence) or not layers):
         raise ConfigError(f"layers={safe_repr(layers)}: must be a list of names, such as ['lstm'], or None for all")
     return None if layers is None else list(layers)

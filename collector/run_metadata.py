@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
@@ -45,8 +45,13 @@ def config_text(config: Mapping[str, Any]) -> str:
     return json.dumps(shown, default=one_line, skipkeys=True)
 
 
-def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:
-    """Return the first 16 digits of the SHA-256 of shapes, types and values: equal for probes that are equal."""
+def fingerprint(arrays: Sequence[NDArray[Any]]) -> str | None:
+    """Return the first 16 digits of the SHA-256 of shapes, types and values, or None where there are no arrays.
+
+    It is equal for probes that are equal.
+    """
+    if not arrays:
+        return None
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from gatewatch.collector.capture import Gates, gate_points, metrics_point, no_numbers
+from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
@@ -29,7 +29,8 @@ from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import describe_exception, one_line, safe_repr
 from gatewatch.collector.times import SteadyTime
-from gatewatch.collector.updates import Update, Updates, update_points
+from gatewatch.collector.trace import Layers
+from gatewatch.collector.updates import Measured, Updates, update_points
 
 CLOSE_SECONDS: Final = 10.0
 """How long the end of a run waits for a slow store."""
@@ -187,7 +188,7 @@ class RunSession(ErrorGuard):
         if point is not None:
             self._put([point])
 
-    def capture(self, look: Callable[[], Mapping[str, Gates]], time: int | None = None) -> Mapping[str, Gates]:
+    def capture(self, look: Callable[[], Layers], time: int | None = None) -> Layers:
         """Look at the gates and write their points; the cost is charged to the budget.
 
         Call `metrics()` for the same step next: it also writes the learning rate.
@@ -221,19 +222,19 @@ class RunSession(ErrorGuard):
                 self._updates.keep()
                 self._prepared_step = self.step
 
-    def _measured(self) -> Sequence[Update]:
+    def _measured(self) -> Measured:
         """Return the updates since `prepare` saved the parameters; none where they were not saved before this step."""
         self._rate = None
         if self._updates is None or self._prepared_step is None or self._prepared_step >= self.step:
-            return ()
+            return {}
         self._prepared_step = None
         with self.guarded("a look at the learning rate"):
             self._rate = self._updates.rate()
         with self.guarded("a look at the parameters"):
             return self._updates.measure()
-        return ()
+        return {}
 
-    def save_epoch(self, layers: Mapping[str, Gates]) -> None:
+    def save_epoch(self, layers: Layers) -> None:
         """Write the epoch's file, where there is a folder for it and the budget allows."""
         if self.log_dir is not None and self.schedule.affordable(save_seconds(layers)):
             with self.charged("save"):

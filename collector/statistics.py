@@ -9,22 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import GateScale
 from gatewatch.collector.schema import HISTOGRAM_BINS, HISTOGRAM_FIELDS, MAX_PROFILE
-
-Array = NDArray[np.floating[Any]]
-Mask = NDArray[np.bool_]
 
 DORMANT: Final = 0.025
 """A unit is dormant at or below this share of its layer's mean activity (Sokar et al. 2023, "The Dormant Neuron
 Phenomenon in Deep Reinforcement Learning")."""
 
-_QUANTILES: Final = (0.05, 0.50, 0.95)
+_QUANTILES: Final = {"p05": 0.05, "p50": 0.50, "p95": 0.95}
 _SUBBINS: Final = 200
 _FINE_BINS: Final = HISTOGRAM_BINS * _SUBBINS
 _SMALLEST_STD: Final = 1e-15  # its square is well above the smallest number of single precision
@@ -56,7 +54,12 @@ class GateSample:
     def of(cls, values: Array, valid: Mask | None, finite: Array, scale: GateScale) -> GateSample:
         """Count the values into the bins of the scale."""
         finite = finite.astype(np.promote_types(finite.dtype, np.float32), copy=False)  # half cannot count the bins
-        fine, binned = _fine_histogram(finite, scale)
+        width = _FINE_BINS / (scale.high - scale.low)
+        with np.errstate(over="ignore"):
+            position = (finite - finite.dtype.type(scale.low)) * finite.dtype.type(width)
+        np.clip(position, 0, _FINE_BINS - 1, out=position)
+        binned = position.astype(np.int32)
+        fine = np.bincount(binned, minlength=_FINE_BINS)
         shares = fine.reshape(HISTOGRAM_BINS, _SUBBINS).sum(axis=1) / finite.size
         return cls(values, valid, finite, scale, fine, binned, shares)
 
@@ -68,7 +71,14 @@ Statistic = Callable[[GateSample], Fields]
 
 def mean_and_std(sample: GateSample) -> Fields:
     """Return mean and std, of the population."""
-    mean, std = _moments(sample.finite)
+    values = sample.finite
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(values.mean(dtype=np.float64))
+        std = float(np.sqrt(np.square(values - values.dtype.type(mean)).mean(dtype=np.float64)))
+    if not (np.isfinite(mean) and _SMALLEST_STD < std < math.inf):
+        peak = _peak(values)  # the squares are beyond a float, or vanish in it
+        scaled = values.astype(np.float64) / peak
+        mean, std = float(scaled.mean()) * peak, min(float(scaled.std()), 1.0) * peak
     return {"mean": mean, "std": std}
 
 
@@ -100,7 +110,23 @@ def dormancy(sample: GateSample) -> Fields:
 
 def quantiles(sample: GateSample) -> Fields:
     """Return p05, p50 and p95, linear between the two nearest values, as numpy's default."""
-    return dict(zip(("p05", "p50", "p95"), _quantiles(sample.finite, sample.fine, sample.binned), strict=True))
+    below = np.cumsum(sample.fine)
+    sorted_bins: dict[int, Array] = {}
+
+    def value(rank: int) -> float:
+        bin_ = int(np.searchsorted(below, rank, side="right"))  # so only that bin's values need be sorted
+        if bin_ not in sorted_bins:
+            sorted_bins[bin_] = np.sort(sample.finite[sample.binned == bin_])
+        return float(sorted_bins[bin_][rank - int(below[bin_] - sample.fine[bin_])])
+
+    fields = {}
+    last = sample.finite.size - 1
+    for name, quantile in _QUANTILES.items():
+        rank, share = divmod(quantile * last, 1)
+        low, high = value(int(rank)), value(min(int(rank) + 1, last))
+        between = low + (high - low) * share
+        fields[name] = between if math.isfinite(between) else low * (1 - share) + high * share
+    return fields
 
 
 def histogram(sample: GateSample) -> Fields:
@@ -108,7 +134,7 @@ def histogram(sample: GateSample) -> Fields:
     return dict(zip(HISTOGRAM_FIELDS, sample.shares.tolist(), strict=True))
 
 
-STATISTICS: Final[tuple[Statistic, ...]] = (
+STATISTICS: Final[Sequence[Statistic]] = (
     mean_and_std,
     saturation,
     entropy,
@@ -132,22 +158,16 @@ def gate_statistics(
         mask: (B, T), False where a step was masked; its values do not count as NaN.
         statistics: what is taken of the values.
     """
-    kept = values.reshape(-1) if mask is None else values[mask].reshape(-1)
-    finite = np.isfinite(kept)
-    nan_count = inf_count = 0
-    valid = None
-    if not finite.all():
-        nan_count = int(np.isnan(kept).sum())
-        inf_count = int(kept.size - finite.sum()) - nan_count
-        kept = kept[finite]
-    if mask is not None or nan_count or inf_count:
-        valid = np.isfinite(values) if mask is None else np.isfinite(values) & mask[:, :, None]
+    valid = _valid(values, mask)
+    unmasked = values if mask is None else values[mask]
+    finite = values.reshape(-1) if valid is None else values[valid]
+    nan_count = int(np.isnan(unmasked).sum()) if finite.size < unmasked.size else 0
     fields: dict[str, float | int] = {}
-    if kept.size:
-        sample = GateSample.of(values, valid, kept, scale)
+    if finite.size:
+        sample = GateSample.of(values, valid, finite, scale)
         for statistic in statistics:
             fields |= statistic(sample)
-    return {**fields, "nan_count": nan_count, "inf_count": inf_count}
+    return {**fields, "nan_count": nan_count, "inf_count": unmasked.size - finite.size - nan_count}
 
 
 def unit_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
@@ -249,47 +269,3 @@ def _peak(values: Array) -> float:
 
 def _profile(letter: str, means: Array) -> dict[str, float]:
     return {f"{letter}{i:03d}": mean for i, mean in enumerate(grouped(means).tolist()) if np.isfinite(mean)}
-
-
-def _moments(kept: Array) -> tuple[float, float]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(kept.mean(dtype=np.float64))
-        std = float(np.sqrt(np.square(kept - kept.dtype.type(mean)).mean(dtype=np.float64)))
-    if np.isfinite(mean) and _SMALLEST_STD < std < math.inf:
-        return mean, std
-    peak = _peak(kept)  # the squares are beyond a float, or vanish in it
-    scaled = kept.astype(np.float64) / peak
-    return float(scaled.mean()) * peak, min(float(scaled.std()), 1.0) * peak
-
-
-def _fine_histogram(kept: Array, scale: GateScale) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """Counts in `_FINE_BINS` equal bins of the scale, and the bin of each value."""
-    width = _FINE_BINS / (scale.high - scale.low)
-    with np.errstate(over="ignore"):
-        position = (kept - kept.dtype.type(scale.low)) * kept.dtype.type(width)
-    np.clip(position, 0, _FINE_BINS - 1, out=position)
-    binned = position.astype(np.int32)
-    return np.bincount(binned, minlength=_FINE_BINS), binned
-
-
-def _quantiles(kept: Array, fine: NDArray[np.intp], binned: NDArray[np.int32]) -> Sequence[float]:
-    """Exact quantiles: the histogram says in which bin a rank lies, so only that bin's values are sorted."""
-    below = np.cumsum(fine)
-    sorted_bins: dict[int, Array] = {}
-
-    def value(rank: int) -> float:
-        bin_ = int(np.searchsorted(below, rank, side="right"))
-        if bin_ not in sorted_bins:
-            sorted_bins[bin_] = np.sort(kept[binned == bin_])
-        return float(sorted_bins[bin_][rank - int(below[bin_] - fine[bin_])])
-
-    quantiles = []
-    for quantile in _QUANTILES:
-        position = quantile * (kept.size - 1)
-        rank = int(position)
-        low = value(rank)
-        high = value(min(rank + 1, kept.size - 1))
-        share = position - rank
-        between = low + (high - low) * share
-        quantiles.append(between if math.isfinite(between) else low * (1 - share) + high * share)
-    return quantiles

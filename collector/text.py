@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+
 
 def one_line(text: object, limit: int | None = None) -> str:
     """Return text as one line without control characters.
@@ -30,3 +35,19 @@ def describe_exception(error: BaseException) -> str:
     """Return the type and the message of an exception as one line of at most 1,024 characters."""
     text = one_line(error)
     return f"{type(error).__name__}: {text}"[:1024] if text else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message that says something, or the name of its type.
+
+    What Keras writes around an error is left out.
+    """
+    try:
+        text = str(error)
+    except Exception:  # a user's class may do anything
+        return type(error).__name__
+    lines = (one_line(_COLOUR.sub("", line)) for line in text.splitlines())
+    return next(
+        (line for line in lines if line and not line.startswith("Exception encountered when calling")),
+        type(error).__name__,
+    )

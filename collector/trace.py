@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.replay.recurrence import Array, Mask
+from gatewatch.collector.text import first_line
 
 REPLAY_TOLERANCE: Final = 1e-4
 """A replay that differs more from the layer's own output, relative to the largest output or 1, is not recorded."""
@@ -32,6 +33,10 @@ class LayerGates:
     error: float | None = None
 
 
+Layers = Mapping[str, LayerGates]
+"""Path of a layer → its gates."""
+
+
 @dataclass(slots=True)
 class Trace:
     """What the recurrent layers of a model did with a batch.
@@ -39,13 +44,11 @@ class Trace:
     Attributes:
         layers: path of the layer → its gates, in the order in which they ran.
         unreplayed: path of the layer → why it is not among `layers`.
-        refused: why the batch is none for this model.
         stale: whether some of the layers asked for are no longer in the model: ask `recurrent_layers` again.
     """
 
     layers: dict[str, LayerGates] = field(default_factory=dict)
     unreplayed: dict[str, str] = field(default_factory=dict)
-    refused: str | None = None
     stale: bool = False
 
     @property
@@ -60,21 +63,36 @@ class Trace:
             ConfigError: there is not; says why of each layer.
         """
         if not self.layers:
-            raise ConfigError(f"no recurrent layer can be recorded: {self._reasons}; offer get_gate_history() on it")
+            raise ConfigError(
+                f"no recurrent layer can be replayed exactly: {self._reasons}; offer get_gate_history() on it"
+            )
 
     def gates(self) -> dict[str, dict[str, Array]]:
-        """Layer → gate → (batch, time, units), for the caller of a framework's `gates()`, whom a warning reaches.
+        """Return layer → gate → (batch, time, units), for the caller of a framework's `gates()`.
 
         Raises:
             ConfigError: nothing could be replayed. Where only some layers could not, a warning names them.
         """
+        self.require_layers()
         if self.unreplayed:
-            if not self.layers:
-                raise ConfigError(
-                    f"no recurrent layer can be replayed exactly: {self._reasons}; offer get_gate_history() on it"
-                )
             warnings.warn(f"left out, since not exactly replayable: {self._reasons}", stacklevel=3)
         return {path: dict(layer.gates) for path, layer in self.layers.items()}
+
+    def ask(self, path: str, layer: Any, as_array: Callable[[Any], Any]) -> None:
+        """Take the gates that a layer itself gives by `get_gate_history()`, or the reason why that fails.
+
+        Args:
+            path: of the layer.
+            layer: gives gate → (batch, time, units), or (time, units) of one sequence.
+            as_array: makes a NumPy array of what the layer gives.
+        """
+        try:
+            gates = {str(gate): _gate_array(gate, as_array(value)) for gate, value in layer.get_gate_history().items()}
+            if not gates:
+                raise ValueError("it gave no gates")
+            self.layers[path] = LayerGates(gates)
+        except Exception as error:  # of the user's class
+            self.unreplayed[path] = f"its get_gate_history() failed: {first_line(error)}"
 
     @property
     def _reasons(self) -> str:
@@ -97,23 +115,9 @@ def difference(ours: Array, theirs: Array) -> float | None:
         return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
-def read_history(history: Mapping[str, Any], as_array: Callable[[Any], Any]) -> LayerGates:
-    """Return the gates that a layer itself gives by `get_gate_history()`.
-
-    Args:
-        history: gate → (batch, time, units), or (time, units) of one sequence.
-        as_array: makes a NumPy array of what the layer gave.
-
-    Raises:
-        ValueError: it gave no gates, or what is none.
-    """
-    gates = {}
-    for gate, values in history.items():
-        array = np.array(as_array(values))  # a copy: the layer may go on with its own
-        array = array[None] if array.ndim == 2 else array
-        if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "fiu":
-            raise ValueError(f"{gate!r} has shape {array.shape} and type {array.dtype}, not (batch, time, units)")
-        gates[str(gate)] = array if array.dtype.kind == "f" else array.astype(np.float32)
-    if not gates:
-        raise ValueError("it gave no gates")
-    return LayerGates(gates)
+def _gate_array(gate: object, values: Any) -> Array:
+    array = np.array(values)  # a copy: the layer may go on with its own
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{gate!r} has shape {array.shape} and type {array.dtype}, not (batch, time, units)")
+    return array if array.dtype.kind == "f" else array.astype(np.float32)

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gatewatch.collector.arrays import Array
 from gatewatch.collector.names import clean_name
 from gatewatch.collector.schema import LAYER_UPDATES, FieldValue, Point
 
-Array = NDArray[np.floating[Any]]
 Arrays = Array | Sequence[Array]
 """One parameter: an array of any shape, or several (torch keeps two biases for one layer)."""
 
@@ -28,19 +27,10 @@ _ALIKE: Final = 0.01
 """A learning rate that differs by no more before and after a step is known well enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One parameter and its latest step.
-
-    Attributes:
-        layer: path of the layer.
-        param: kernel, recurrent or bias.
-        fields: of `layer_updates`, `step` left out.
-    """
-
-    layer: str
-    param: str
-    fields: Mapping[str, FieldValue]
+Name = tuple[str, str]
+"""A parameter: the path of its layer, and kernel, recurrent, bias or projection."""
+Measured = Mapping[Name, Mapping[str, FieldValue]]
+"""Parameter → the fields of `layer_updates` for its latest step, `step` left out."""
 
 
 class Updates(Protocol):
@@ -54,7 +44,7 @@ class Updates(Protocol):
         or where the rate is not known.
         """
 
-    def measure(self) -> Sequence[Update]:
+    def measure(self) -> Measured:
         """After it: what is said of each trainable parameter; nothing where none was kept or no step was made."""
 
     def release(self) -> None:
@@ -90,7 +80,7 @@ def tally(values: Arrays, *, zeros: bool = False) -> Tally:
         values: any shape, any floating type.
         zeros: count zeros too.
     """
-    return _tally((values_[part] for values_ in map(_flat, _listed(values)) for part in parts(values_.size)), zeros)
+    return _tally(chunks(values), zeros)
 
 
 def update_fields(
@@ -117,11 +107,11 @@ def update_fields(
     Raises:
         ValueError: before and after differ in shape.
     """
-    befores, afters = _listed(before), _listed(after)
-    if [array.shape for array in befores] != [array.shape for array in afters]:
-        raise ValueError(f"before and after differ in shape: {_shapes(befores)} and {_shapes(afters)}")
-    old, new = tally(befores), tally(afters)
-    change = _tally(_differences(befores, afters), zeros=True)
+    old_shapes, new_shapes = (", ".join(str(array.shape) for array in _listed(side)) for side in (before, after))
+    if old_shapes != new_shapes:
+        raise ValueError(f"before and after differ in shape: {old_shapes} and {new_shapes}")
+    old, new = tally(before), tally(after)
+    change = _tally((new - old for old, new in zip(chunks(before), chunks(after), strict=True)), zeros=True)
     unclipped = None if gradient is None else tally(gradient, zeros=True)
     used = unclipped if clipped is gradient else None if clipped is None else tally(clipped, zeros=True)
     seen = unclipped or used
@@ -157,7 +147,7 @@ def largest(rates: Iterable[float | None]) -> float | None:
     return max(present, default=None) if len(present) == len(all_rates) else None
 
 
-def update_points(updates: Iterable[Update], tags: Mapping[str, str], time: int, step: int) -> list[Point]:
+def update_points(updates: Measured, tags: Mapping[str, str], time: int, step: int) -> list[Point]:
     """The `layer_updates` points of one capture.
 
     Args:
@@ -169,11 +159,11 @@ def update_points(updates: Iterable[Update], tags: Mapping[str, str], time: int,
     return [
         Point(
             LAYER_UPDATES,
-            {**tags, "layer": clean_name(update.layer), "param": clean_name(update.param)},
-            {**update.fields, "step": step},
+            {**tags, "layer": clean_name(layer), "param": clean_name(param)},
+            {**fields, "step": step},
             time,
         )
-        for update in updates
+        for (layer, param), fields in updates.items()
     ]
 
 
@@ -182,53 +172,35 @@ def parts(size: int) -> Iterator[slice]:
     return (slice(start, start + _PART) for start in range(0, size, _PART))
 
 
+def chunks(values: Arrays) -> Iterator[Array]:
+    """Yield the values in flat arrays of at most 8,192, at least in single precision."""
+    for array in _listed(values):
+        flat = array.reshape(-1)
+        for part in parts(flat.size):
+            yield flat[part] if flat.dtype.itemsize >= 4 else flat[part].astype(np.float32)
+
+
 def _listed(values: Arrays) -> Sequence[Array]:
     return [values] if isinstance(values, np.ndarray) else list(values)
-
-
-def _flat(values: Array) -> Array:
-    return values.reshape(-1)
-
-
-def _shapes(arrays: Sequence[Array]) -> str:
-    return ", ".join(str(array.shape) for array in arrays)
-
-
-def _differences(befores: Sequence[Array], afters: Sequence[Array]) -> Iterator[Array]:
-    for before, after in zip(map(_flat, befores), map(_flat, afters), strict=True):
-        for part in parts(before.size):
-            yield _wide(after[part]) - _wide(before[part])
 
 
 @np.errstate(over="ignore", invalid="ignore", under="ignore")
 def _tally(arrays: Iterable[Array], zeros: bool) -> Tally:
     result = Tally()
     for array in arrays:
-        values = _wide(array)
+        values = array
         if zeros:
             result.zeros += int(np.count_nonzero(values == 0))
-        squares = float(np.dot(values, values))
+        squares, peak = float(np.dot(values, values)), 1.0
         if not _FAINT < squares < math.inf:
-            finite = values[np.isfinite(values)]
+            finite = values[np.isfinite(values)].astype(np.float64)
             nan = int(np.count_nonzero(np.isnan(values)))
             result.nan += nan
             result.inf += values.size - finite.size - nan
-            values, squares = finite, -1.0
+            peak = float(np.abs(finite).max(initial=0)) or 1.0
+            values = finite / peak
+            squares = float(np.dot(values, values))
         if values.size:
             result.finite += values.size
-            result.norm = math.hypot(result.norm or 0.0, math.sqrt(squares) if squares > 0 else _scaled_norm(values))
+            result.norm = math.hypot(result.norm or 0.0, peak * math.sqrt(squares))
     return result
-
-
-def _wide(values: Array) -> Array:
-    """At least single precision."""
-    return values if values.dtype.itemsize >= 4 else values.astype(np.float32)
-
-
-def _scaled_norm(values: Array) -> float:
-    wide = values.astype(np.float64, copy=False)
-    peak = float(np.abs(wide).max())
-    if peak == 0:
-        return 0.0
-    scaled = wide / peak
-    return peak * math.sqrt(float(np.dot(scaled, scaled)))

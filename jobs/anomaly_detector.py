@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
+from gatewatch.collector.arrays import iter_arrays
 from gatewatch.collector.cells import GATES
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.statistics import gate_statistics
-from gatewatch.collector.tree import iter_arrays
 
 Array = NDArray[np.floating[Any]]
 Sample = Mapping[str, Any] | Array

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.layers import name_of, recurrent_layers
+from gatewatch.collector.arrays import Array
+from gatewatch.collector.keras.layers import require_recurrent_layers
 from gatewatch.collector.keras.mismatch import call_once, input_mismatch_error
 from gatewatch.collector.keras.trace import trace
-from gatewatch.collector.replay.recurrence import Array
+from gatewatch.collector.mismatch import explain_mismatch
 
 
 def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
@@ -35,15 +36,7 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
         Exception: whatever else the model's call raises.
     """
     call_once(model, x)
-    layers = recurrent_layers(model)
-    if not layers:
-        raise ConfigError(f"the model {name_of(model)!r} has no recurrent layer (LSTM, GRU or get_gate_history())")
-    try:
+    layers = require_recurrent_layers(model)
+    with explain_mismatch(partial(input_mismatch_error, "batch", x, model)):
         traced = trace(model, x, layers)
-    except ConfigError:
-        raise
-    except Exception as error:
-        if mismatch := input_mismatch_error("batch", x, model, error):
-            raise mismatch from error
-        raise
     return traced.gates()

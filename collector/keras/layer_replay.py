@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -10,12 +9,12 @@ from typing import Any, Final, NamedTuple
 import keras
 import numpy as np
 
+from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cell_of, inner_cells, name_of
-from gatewatch.collector.replay import Replay
-from gatewatch.collector.replay.recurrence import Array, Mask
-from gatewatch.collector.trace import REPLAY_TOLERANCE
+from gatewatch.collector.replay.recurrence import Replay
+from gatewatch.collector.trace import REPLAY_TOLERANCE, difference
 
 HALF_ROUNDINGS: Final = 8
 """A layer that computes in half precision, or on a GPU, rounds each result of each step, which the replay does not. It
@@ -156,7 +155,7 @@ def move_on(layer: Any, replay: LayerReplay) -> None:
         variable.assign(_tensor(layer, value))
 
 
-def difference(
+def compare(
     layer: Any,
     own_call: Callable[..., Any],
     sequences: Any,
@@ -177,17 +176,15 @@ def difference(
         state.assign(value)
     types = [layer.compute_dtype, *(cell.compute_dtype for _, cell in inner_cells(layer))]
     allowed = roundings(types, any(map(_on_gpu, keras.tree.flatten(theirs))))
-    error, tolerable = None, True
+    error: float | None = None
+    tolerable = True
     for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
         mine, own = (np.asarray(keras.ops.convert_to_numpy(tensor)).astype(np.float64) for tensor in (a, b))
-        finite = np.isfinite(own)
-        if (np.isfinite(mine) != finite).any():
-            return Difference(math.inf, False)
-        if finite.any():
-            largest = float(np.abs(own[finite]).max())
-            worst = float(np.abs(mine - own)[finite].max()) / max(1.0, largest)
-            error = worst if error is None else max(error, worst)
-            tolerable = tolerable and worst <= REPLAY_TOLERANCE + allowed * min(1.0, largest)
+        apart = difference(mine, own)
+        if apart is not None:
+            largest = float(np.abs(own).max(initial=0, where=np.isfinite(own)))
+            error = max(error or 0.0, apart)
+            tolerable = tolerable and apart <= REPLAY_TOLERANCE + allowed * min(1.0, largest)
     return Difference(error, tolerable)
 
 

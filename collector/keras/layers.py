@@ -8,7 +8,8 @@ from typing import Any, Final
 import keras
 
 from gatewatch.collector.cells import CELLS, Cell, Cells, types_of
-from gatewatch.collector.replay import ACTIVATIONS
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.replay.activations import ACTIVATIONS
 from gatewatch.collector.runtime.error_guard import has_attribute
 
 ACTIVATION_NAMES: Final = {getattr(keras.activations, n): n for n in ACTIVATIONS if hasattr(keras.activations, n)}
@@ -40,6 +41,20 @@ def recurrent_layers(model: Any) -> dict[str, Any]:
                 name = f"{path}_{others}"
             by_path[name] = layer
     return by_path
+
+
+def require_recurrent_layers(model: Any) -> dict[str, Any]:
+    """Return the recurrent layers of a model.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if layers := recurrent_layers(model):
+        return layers
+    raise ConfigError(
+        f"the model {name_of(model)!r} has no recurrent layer: LSTM and GRU layers are recorded, and layers that offer "
+        "get_gate_history()"
+    )
 
 
 def offers_history(layer: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ import keras
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import name_of
 from gatewatch.collector.keras.probe import shapes
-from gatewatch.collector.mismatch import Shape, frames, wrong_shape
+from gatewatch.collector.mismatch import Shape, explain_mismatch, frames, wrong_shape
 
 
 def input_mismatch_error(what: str, x: Any, model: Any, error: Exception) -> ConfigError | None:
@@ -44,13 +45,8 @@ def call_once(model: Any, x: Any) -> None:
     """
     if model.built and getattr(model, "inputs", True) is not None:
         return
-    try:
-        with whole_tracebacks():
-            model(x, training=False)
-    except Exception as error:
-        if mismatch := input_mismatch_error("batch", x, model, error):
-            raise mismatch from error
-        raise
+    with explain_mismatch(partial(input_mismatch_error, "batch", x, model)), whole_tracebacks():
+        model(x, training=False)
 
 
 @contextmanager

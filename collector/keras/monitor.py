@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import keras
 
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
+from gatewatch.collector.keras.layers import name_of, offers_history, require_recurrent_layers
 from gatewatch.collector.keras.mismatch import call_once, input_mismatch_error
-from gatewatch.collector.keras.probe import as_probe, shapes
+from gatewatch.collector.keras.probe import arrays, as_probe, shapes
 from gatewatch.collector.keras.trace import preserve_state, trace
 from gatewatch.collector.keras.updates import KerasUpdates
-from gatewatch.collector.monitor import Monitor, State, check_layers
+from gatewatch.collector.monitor import Monitor, State, choose_layers
 from gatewatch.collector.run_metadata import fingerprint
-from gatewatch.collector.run_session import RunSession
 from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
-from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
-from gatewatch.collector.trace import LayerGates, Trace
+from gatewatch.collector.trace import Layers, Trace
 
 _LONGEST_SUMMARY: Final = 16_384
 
@@ -86,18 +84,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         optimizer: Any = None,
     ) -> None:
         super().__init__()
-        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self._session = RunSession(
-            log_dir=log_dir,
-            run=run,
-            store=store,
-            phase=phase,
-            tags=tags,
-            every=every,
-            overhead=overhead,
-            cells=self.cells,
-            statistics=self.statistics,
-        )
+        self._keep(locals())
         if model is not None and not isinstance(model, keras.Layer):
             raise ConfigError(f"model={safe_repr(model)}: must be a Keras model; with fit it need not be given")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -105,9 +92,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                 f"optimizer={safe_repr(optimizer)}: must be a Keras optimizer; a compiled model has its own"
             )
         self._optimizer = optimizer
-        self._chosen = check_layers(layers)
         self._probe = None if probe is None else as_probe(probe)
-        weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
         self._layers: dict[str, Any] = {}
         self._updates: KerasUpdates | None = None
         self._epoch_start = self._epoch_offset = 0
@@ -182,12 +167,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         if model is None:
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
         self._layers = self._choose(model)
-        self._verified = self._probe is not None or not self._needs_inputs(self._layers)
-        traced = self._first_look(model) if self._verified else None  # or each step brings what it is looked at with
-        if traced is None:
-            self._verified = False
-        else:
-            traced.require_layers()
+        traced = None
+        if self._probe is not None or not self._needs_inputs(self._layers):  # or each step brings what to look at
+            explain = partial(input_mismatch_error, "probe", self._probe, model)
+            traced = self._first_look(partial(self._trace, self._probe, verify=True), explain)
+        self._verified = traced is not None
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
         self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None
         session.start(
@@ -196,15 +180,12 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             config={
                 **_describe(model, self._layers),
                 "probe": None if self._probe is None else shapes(self._probe),
-                "probe_fingerprint": None
-                if self._probe is None
-                else fingerprint(map(keras.ops.convert_to_numpy, keras.tree.flatten(self._probe))),
+                "probe_fingerprint": fingerprint(arrays(self._probe)),
             },
             updates=self._updates,
         )
         if traced is not None:
-            session.report_unreplayed(traced.unreplayed)
-            session.replay_error = traced.error
+            self._report(traced)
         return traced
 
     @staticmethod
@@ -214,48 +195,24 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def _choose(self, model: Any) -> dict[str, Any]:
         if not model.built and self._probe is not None:
             call_once(model, self._probe)
-        layers = recurrent_layers(model)
-        if not layers:
-            raise ConfigError(
-                f"the model {name_of(model)!r} has no recurrent layer: GateMonitor records LSTM and GRU layers, and "
-                "layers that offer get_gate_history()"
-            )
-        if self._chosen is not None:
-            chosen = {path: layer for path, layer in layers.items() if {path, name_of(layer)} & set(self._chosen)}
-            for name in self._chosen:
-                if not any(name in (path, name_of(layer)) for path, layer in chosen.items()):
-                    present = ", ".join(map(repr, layers))
-                    raise ConfigError(f"layers: {name!r} is no recurrent layer of the model; it has {present}")
-            layers = chosen
-        return layers
+        return choose_layers(require_recurrent_layers(model), self._chosen, name_of, "model")
 
-    def _first_look(self, model: Any) -> Trace | None:
-        try:
-            with single_threaded_blas():
-                return trace(model, self._probe, self._layers, verify=True, cells=self.cells)
-        except ConfigError:
-            raise
-        except Exception as error:
-            if mismatch := input_mismatch_error("probe", self._probe, model, error):
-                raise mismatch from error
-            self._session.record_failure("a capture", error)
-            return None
-
-    def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
+    def _trace(self, x: Any, state: State | None = None, *, verify: bool) -> Trace:
         states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
-        seen = self._probe if x is None else x
-        if seen is None and self._needs_inputs(self._layers):
+        return trace(self.model, x, self._layers, states=states, verify=verify, cells=self.cells)
+
+    def _look(self, x: Any, state: State | None) -> Layers:
+        inputs = self._probe if x is None else x
+        if inputs is None and self._needs_inputs(self._layers):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
-        traced = trace(self.model, seen, self._layers, states=states, verify=not self._verified, cells=self.cells)
+        traced = self._trace(inputs, state, verify=not self._verified)
         if traced.stale:  # the model was changed in the middle of the run
-            self._session.report_unreplayed(traced.unreplayed)
+            self._report(traced, verified=False)
             self._layers, self._verified = self._choose(self.model), False
-            traced = trace(self.model, seen, self._layers, states=states, verify=True, cells=self.cells)
-        if not self._verified:
-            self._verified = True
-            self._session.replay_error = traced.error
-        self._session.report_unreplayed(traced.unreplayed)
-        return traced.layers
+            traced = self._trace(inputs, state, verify=True)
+        layers = self._report(traced, verified=not self._verified)
+        self._verified = True
+        return layers
 
 
 def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from gatewatch.collector.updates import Array, parts, steady, tally
+from gatewatch.collector.arrays import Array
+from gatewatch.collector.updates import parts, steady, tally
 
 _BELOW: Final = 0.99
 """A gradient below this share of the limit was not clipped; nearer to it, rounding could hide that it was."""

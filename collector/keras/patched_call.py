@@ -1,24 +1,85 @@
-"""For the length of one call of a model: what its recurrent layers do is replayed and recorded."""
+"""For the length of one call of a model: what its recurrent layers do is replayed and recorded, call by call."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import keras
+import numpy as np
 
 from gatewatch.collector.cells import Cells
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.layer_replay import as_mask, begins_with, difference, keras_output, move_on, replay_layer
+from gatewatch.collector.keras.layer_replay import as_mask, begins_with, compare, keras_output, move_on, replay_layer
 from gatewatch.collector.keras.layers import inner_cells
-from gatewatch.collector.keras.probe import first_line
-from gatewatch.collector.keras.record_calls import Recorder
-from gatewatch.collector.trace import LayerGates
+from gatewatch.collector.text import describe_exception
+from gatewatch.collector.trace import LayerGates, Trace
 
+_MOST_CALLS: Final = 8
+"""So many calls of one layer are recorded; a loop over one layer must not make series without end."""
 _VERIFIED_CALLS: Final = 8
 """So many calls of a layer are compared with its own."""
+
+
+class Recorder:
+    """Puts the calls of the layers into a trace, each under its name.
+
+    The calls of a layer are `path`, `path#2` and so on. Inside `slices` the calls of all slices are one, along the
+    batch axis.
+
+    Attributes:
+        trace: what is filled.
+        called: the paths of the layers that the model called, recorded or not.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.called: set[str] = set()
+        self._calls: Counter[str] = Counter()
+        self._open: list[dict[str, list[LayerGates]]] = []
+
+    def add(self, path: str, layer: LayerGates) -> None:
+        """Record one call."""
+        if self._open:
+            self._open[-1].setdefault(path, []).append(layer)
+            return
+        self._calls[path] += 1
+        call = self._calls[path]
+        if call > _MOST_CALLS:
+            reason = f"the model calls it more than {_MOST_CALLS} times; the first {_MOST_CALLS} calls are recorded"
+            self.trace.unreplayed.setdefault(f"{path}#{_MOST_CALLS + 1}…", reason)
+            return
+        name = path if call == 1 else f"{path}#{call}"
+        while name in self.trace.layers:  # a layer of that very name
+            call += 1
+            name = f"{path}#{call}"
+        self.trace.layers[name] = layer
+
+    @contextmanager
+    def slices(self, count: int) -> Iterator[None]:
+        """While open, the model runs `count` times over slices of one input."""
+        self._open.append({})
+        try:
+            yield
+        finally:
+            opened = self._open.pop()
+        for path, calls in opened.items():
+            self._join(path, calls, count)
+
+    def _join(self, path: str, calls: Sequence[LayerGates], count: int) -> None:
+        layer_of_a_stack = path.rpartition("/")[0]
+        if {path, layer_of_a_stack} & self.trace.unreplayed.keys():  # in one slice: the others are not the whole
+            return
+        each = len(calls) // count
+        groups = [calls[first::each] for first in range(each)]
+        if len(calls) != each * count or any(len({_shapes(call) for call in group}) > 1 for group in groups):
+            self.trace.unreplayed[path] = "it does not do the same with every slice of time"
+            return
+        for group in groups:
+            self.add(path, _joined(group))
 
 
 @contextmanager
@@ -66,17 +127,16 @@ def patched_call(layer: Any, path: str, recorder: Recorder, states: Any, verify:
             replay = replay_layer(layer, x, begin, numpy_mask, cells)
             error = None
             if verify and calls <= _VERIFIED_CALLS:
-                error, tolerable = difference(layer, own_call, sequences, begin, numpy_mask, cells)
+                error, tolerable = compare(layer, own_call, sequences, begin, numpy_mask, cells)
                 if not tolerable:
                     return own(f"its replay differs from its own output by {error:.2g}")
             output = keras_output(layer, replay, begin)
             if layer.stateful:
                 move_on(layer, replay)
-        except ConfigError as refused:
-            trace.refused = str(refused)
+        except ConfigError:
             raise
         except Exception as failure:
-            return own(f"its replay failed: {type(failure).__name__}: {first_line(failure)}")
+            return own(f"its replay failed: {describe_exception(failure)}")
         for suffix, gates in replay.gates:
             recorder.add(path + suffix, LayerGates(gates, replay.mask, error))
         return output
@@ -118,3 +178,20 @@ def _replaced(layer: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
         for name in attributes:
             own.pop(name, None)
         own.update(before)
+
+
+def _shapes(call: LayerGates) -> tuple[tuple[int, ...], ...]:
+    return tuple(values.shape for values in call.gates.values())
+
+
+def _joined(calls: Sequence[LayerGates]) -> LayerGates:
+    mask = None
+    if any(call.mask is not None for call in calls):
+        masks = [np.ones(next(iter(c.gates.values())).shape[:2], bool) if c.mask is None else c.mask for c in calls]
+        mask = np.concatenate(masks)
+    errors = [call.error for call in calls if call.error is not None]
+    return LayerGates(
+        {gate: np.concatenate([call.gates[gate] for call in calls]) for gate in calls[0].gates},
+        mask,
+        max(errors) if errors else None,
+    )

@@ -15,7 +15,6 @@ from typing import Any, Final
 import keras
 
 from gatewatch.collector.cells import CELLS, Cells
-from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import (
     all_variables,
     offers_history,
@@ -24,11 +23,9 @@ from gatewatch.collector.keras.layers import (
     why_not_replayed,
 )
 from gatewatch.collector.keras.mismatch import whole_tracebacks
-from gatewatch.collector.keras.patched_call import patched_call, recorded_as_one_batch
-from gatewatch.collector.keras.probe import first_line
-from gatewatch.collector.keras.record_calls import Recorder
+from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
-from gatewatch.collector.trace import Trace, read_history
+from gatewatch.collector.trace import Trace
 
 _LARGEST_STATE: Final = 65_536
 
@@ -67,13 +64,8 @@ def trace(
                 stack.enter_context(recorded_as_one_batch(layer, recorder))
             for path, layer in replayed.items():
                 stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), verify, cells))
-            try:
-                with whole_tracebacks(), allow_sigint():
-                    model(x, training=False)
-            except Exception:
-                if result.refused is not None:  # without what Keras writes around it
-                    raise ConfigError(result.refused) from None
-                raise
+            with whole_tracebacks(), allow_sigint():
+                model(x, training=False)
     there = {id(layer) for layer in present.values()}
     for path, layer in layers.items():
         if path in recorder.called:
@@ -85,7 +77,7 @@ def trace(
         elif path in replayed:
             result.unreplayed[path] = "the model did not call it, or calls it inside a function compiled before"
         elif offers_history(layer):
-            _ask(layer, path, result)
+            result.ask(path, layer, keras.ops.convert_to_numpy)
     return result
 
 
@@ -100,13 +92,6 @@ def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[st
         else:
             replayed[path] = layer
     return replayed
-
-
-def _ask(layer: Any, path: str, result: Trace) -> None:
-    try:
-        result.layers[path] = read_history(layer.get_gate_history(), keras.ops.convert_to_numpy)
-    except Exception as error:
-        result.unreplayed[path] = f"its get_gate_history() failed: {first_line(error)}"
 
 
 @contextmanager

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import keras
 import numpy as np
 
+from gatewatch.collector.arrays import Array
 from gatewatch.collector.keras.layers import all_variables, name_of, recurrent_layers
 from gatewatch.collector.keras.optimizers import OptimizerState, numpy_of
 from gatewatch.collector.schema import FieldValue
-from gatewatch.collector.updates import Array, Update, parts, update_fields
+from gatewatch.collector.updates import Measured, Name, chunks, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 """The tag `param` → the attribute of a Keras layer or cell."""
-
-Name = tuple[str, str]
 
 
 def parameters(model: Any) -> dict[Name, Any]:
@@ -96,7 +95,7 @@ class KerasUpdates:
         """
         return self._state.rate() if self._state is not None and self._steps(self._state) > 0 else None
 
-    def measure(self) -> Sequence[Update]:
+    def measure(self) -> Measured:
         """What the steps since `keep()` did, a parameter each.
 
         `optimizer_steps` says how many they were, where the optimizer counted them. Gradients are those of a single
@@ -113,18 +112,18 @@ class KerasUpdates:
         }
         steps = self._steps(state) if state is not None else 0
         if steps < 1 and not any(_moved(before, after) for _, before, after in pairs.values()):
-            return []
+            return {}
         counted: dict[str, FieldValue] = {"optimizer_steps": steps} if steps > 0 else {}
         gradients = state.gradients(v for v, _, _ in pairs.values()) if state is not None and steps == 1 else {}
-        updates = []
-        for (layer, param), (variable, before, after) in pairs.items():
+        updates: dict[Name, Mapping[str, FieldValue]] = {}
+        for name, (variable, before, after) in pairs.items():
             gradient = gradients.get(id(variable))
             fields = update_fields(before, after, clipped=None if gradient is None else gradient.values)
             if self._unclipped and gradient is not None and gradient.whole and "gradient_norm_clipped" in fields:
                 fields["gradient_norm"] = fields["gradient_norm_clipped"]
             if gradient is not None and not gradient.exact:
                 del fields["zero_count"]
-            updates.append(Update(layer, param, fields | counted))
+            updates[name] = fields | counted
         return updates
 
     def release(self) -> None:
@@ -139,5 +138,5 @@ class KerasUpdates:
 
 
 def _moved(before: Array, after: Array) -> bool:
-    pairs = ((before.reshape(-1)[part], after.reshape(-1)[part]) for part in parts(before.size))
+    pairs = zip(chunks(before), chunks(after), strict=True)
     return not all(np.array_equal(old, new, equal_nan=True) for old, new in pairs)

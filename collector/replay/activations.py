@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+from gatewatch.collector.arrays import Array
+
 Activation = Callable[[Array], Array]
 
 # Klambauer et al. 2017, "Self-Normalizing Neural Networks".

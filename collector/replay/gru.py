@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.replay.activations import ACTIVATIONS
-from gatewatch.collector.replay.recurrence import (
-    Array,
-    Mask,
-    ReadAttribute,
-    Replay,
-    begin,
-    carry,
-    empty_by_time,
-    finish,
-    project,
-    steps,
-)
+from gatewatch.collector.replay.recurrence import ReadAttribute, Replay, Weights, finish, project, recur
 
 
 @dataclass(frozen=True, slots=True)
-class GRUWeights:
+class GRUWeights(Weights):
     """The weights of a GRU; the columns of each are in the order update, reset, candidate.
 
+    The bias may also be (2, 3U), with one row for the input and one for the recurrence.
+
     Attributes:
-        kernel: (F, 3U).
-        recurrent: (U, 3U).
-        bias: (3U,), or (2, 3U) with one row for the input and one for the recurrence, or None.
-        activation: of the candidate, a name in `ACTIVATIONS`.
-        recurrent_activation: of the two gates.
         reset_after: whether the reset gate is applied after the recurrent product (as cuDNN and torch do).
     """
 
-    kernel: Array
-    recurrent: Array
-    bias: Array | None
-    activation: str = "tanh"
-    recurrent_activation: str = "sigmoid"
     reset_after: bool = True
 
 
@@ -65,12 +48,10 @@ def replay_gru(
     if bias is not None and bias.ndim == 2:
         bias, recurrent_bias = bias
     z = project(x, weights.kernel, bias)
-    length, batch = z.shape[:2]
-    outputs = empty_by_time(z, units)
-    (h,) = begin(states, batch, (units,), z.dtype)
     gate, squash = ACTIVATIONS[weights.recurrent_activation], ACTIVATIONS[weights.activation]
-    for t in steps(length, reverse):
-        a = z[t]
+
+    def step(a: Array, old: Sequence[Array], new: Sequence[Array]) -> None:
+        (h,), (new_h,) = old, new
         if weights.reset_after:
             inner = h @ recurrent
             if recurrent_bias is not None:
@@ -81,19 +62,18 @@ def replay_gru(
             a[:, : 2 * units] = gate(a[:, : 2 * units] + h @ recurrent[:, : 2 * units])
             candidate = (a[:, units : 2 * units] * h) @ recurrent[:, 2 * units :]
         a[:, 2 * units :] = squash(a[:, 2 * units :] + candidate)
-        update, new = a[:, :units], a[:, 2 * units :]
-        new_h = np.multiply(update, h, out=outputs[t])
-        new_h += (1 - update) * new
-        if mask is not None:
-            carry(mask[:, t], (new_h, h))
-        h = new_h
+        update = a[:, :units]
+        np.multiply(update, h, out=new_h)
+        new_h += (1 - update) * a[:, 2 * units :]
+
+    (outputs,), final = recur(z, (units,), states, mask, reverse, step)
     gates = {
         "update": z[:, :, :units],
         "reset": z[:, :, units : 2 * units],
         "candidate": z[:, :, 2 * units :],
         "hidden": outputs,
     }
-    return finish(gates, outputs, (h,), mask)
+    return finish(gates, outputs, final, mask)
 
 
 def gru_from_keras(read: ReadAttribute) -> GRUWeights:

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.replay.activations import ACTIVATIONS
-from gatewatch.collector.replay.recurrence import (
-    Array,
-    Mask,
-    ReadAttribute,
-    Replay,
-    begin,
-    carry,
-    empty_by_time,
-    finish,
-    project,
-    steps,
-)
+from gatewatch.collector.replay.recurrence import ReadAttribute, Replay, Weights, finish, project, recur
 
 
 @dataclass(frozen=True, slots=True)
-class LSTMWeights:
+class LSTMWeights(Weights):
     """The weights of an LSTM; the columns of each are in the order input, forget, candidate, output.
 
     Attributes:
-        kernel: (F, 4U).
-        recurrent: (U, 4U); (P, 4U) with a projection.
-        bias: (4U,), or None.
-        activation: of candidate and cell, a name in `ACTIVATIONS`.
-        recurrent_activation: of the three gates.
         projection: (U, P), from a step's output to its hidden state, or None.
     """
 
-    kernel: Array
-    recurrent: Array
-    bias: Array | None
-    activation: str = "tanh"
-    recurrent_activation: str = "sigmoid"
     projection: Array | None = None
 
 
@@ -68,26 +49,23 @@ def replay_lstm(
     order = np.r_[0 : 2 * units, 3 * units : 4 * units, 2 * units : 3 * units]
     recurrent = np.ascontiguousarray(weights.recurrent[:, order])
     z = project(x, weights.kernel[:, order], None if weights.bias is None else weights.bias[order])
-    length, batch = z.shape[:2]
-    cells, outputs = empty_by_time(z, units), empty_by_time(z, hidden)
-    h, c = begin(states, batch, (hidden, units), z.dtype)
     gate, squash = ACTIVATIONS[weights.recurrent_activation], ACTIVATIONS[weights.activation]
-    product = np.empty((batch, 4 * units), z.dtype)
-    for t in steps(length, reverse):
-        a = z[t]
+    product = np.empty(z.shape[1:], z.dtype)
+
+    def step(a: Array, old: Sequence[Array], new: Sequence[Array]) -> None:
+        (h, c), (new_h, new_c) = old, new
         a += np.matmul(h, recurrent, out=product)
         a[:, : 3 * units] = gate(a[:, : 3 * units])
         a[:, 3 * units :] = squash(a[:, 3 * units :])
         i, f, o, g = (a[:, k * units : (k + 1) * units] for k in range(4))
-        new_c = np.multiply(f, c, out=cells[t])
+        np.multiply(f, c, out=new_c)
         new_c += i * g
         if projection is None:
-            new_h = np.multiply(o, squash(new_c), out=outputs[t])
+            np.multiply(o, squash(new_c), out=new_h)
         else:
-            new_h = np.matmul(o * squash(new_c), projection, out=outputs[t])
-        if mask is not None:
-            carry(mask[:, t], (new_h, h), (new_c, c))
-        h, c = new_h, new_c
+            np.matmul(o * squash(new_c), projection, out=new_h)
+
+    (outputs, cells), final = recur(z, (hidden, units), states, mask, reverse, step)
     gates = {
         "input": z[:, :, :units],
         "forget": z[:, :, units : 2 * units],
@@ -96,7 +74,7 @@ def replay_lstm(
         "output": z[:, :, 2 * units : 3 * units],
         "hidden": outputs,
     }
-    return finish(gates, outputs, (h, c), mask)
+    return finish(gates, outputs, final, mask)
 
 
 def lstm_from_keras(read: ReadAttribute) -> LSTMWeights:

@@ -6,17 +6,35 @@ of memory that is laid out by time, since a step reads and writes one contiguous
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
-Mask = NDArray[np.bool_]
+from gatewatch.collector.arrays import Array, Mask
 
 ReadAttribute = Callable[[str], Any]
 """Attribute of a framework's layer → its value: weights as arrays, activations by name; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a cell; the columns of each array are those of its gates, side by side.
+
+    Attributes:
+        kernel: (F, columns).
+        recurrent: (U, columns); (P, columns) with a projection.
+        bias: (columns,), or None.
+        activation: a name in `ACTIVATIONS`, of what a step adds to the state.
+        recurrent_activation: of the gates.
+    """
+
+    kernel: Array
+    recurrent: Array
+    bias: Array | None
+    activation: str = "tanh"
+    recurrent_activation: str = "sigmoid"
 
 
 class Replay(NamedTuple):
@@ -46,29 +64,39 @@ def project(x: Array, kernel: Array, bias: Array | None) -> Array:
     return z.reshape(length, batch, kernel.shape[1])
 
 
-def empty_by_time(z: Array, units: int) -> Array:
-    """Return room for a value of each step, sequence and unit, (T, B, units), of the type of `z`, (T, B, …)."""
-    return np.empty((*z.shape[:2], units), z.dtype)
+Step = Callable[[Array, Sequence[Array], Sequence[Array]], None]
+"""One step: the pre-activations (B, columns), which become the gates; the old states; room for the new ones."""
 
 
-def begin(states: tuple[Array, ...] | None, batch: int, units: tuple[int, ...], dtype: np.dtype[Any]) -> list[Array]:
-    """Return the states to begin with, each (B, its units); zeros where None."""
+def recur(
+    z: Array, units: Sequence[int], states: Sequence[Array] | None, mask: Mask | None, reverse: bool, step: Step
+) -> tuple[list[Array], tuple[Array, ...]]:
+    """Run a cell over a batch; a masked step leaves the states as they were.
+
+    Args:
+        z: the inputs' share of the pre-activations, (T, B, columns); the gates afterwards.
+        units: of each state.
+        states: to begin with, each (B, its units); zeros where None.
+        mask: (B, T), False where a step is to be skipped.
+        reverse: whether the cell reads the sequence from its end.
+        step: writes the gates over its pre-activations, and the new states where there is room for them.
+
+    Returns:
+        Every state over time, each (T, B, units), and the final states, each (B, units).
+    """
+    length, batch = z.shape[:2]
+    over_time = [np.empty((length, batch, n), z.dtype) for n in units]
     if states is None:
-        return [np.zeros((batch, n), dtype) for n in units]
-    return [np.broadcast_to(np.asarray(state, dtype), (batch, n)) for state, n in zip(states, units, strict=True)]
-
-
-def steps(length: int, reverse: bool) -> range:
-    """Return the positions in the order in which a cell reads them."""
-    return range(length - 1, -1, -1) if reverse else range(length)
-
-
-def carry(keep: Mask, *pairs: tuple[Array, Array]) -> None:
-    """Put the old state back where a step is masked."""
-    masked = ~keep
-    if masked.any():
-        for new, old in pairs:
-            new[masked] = old[masked]
+        states = [np.zeros((batch, n), z.dtype) for n in units]
+    old = [np.broadcast_to(np.asarray(state, z.dtype), (batch, n)) for state, n in zip(states, units, strict=True)]
+    for t in reversed(range(length)) if reverse else range(length):
+        new = [state[t] for state in over_time]
+        step(z[t], old, new)
+        if mask is not None and (masked := ~mask[:, t]).any():
+            for after, before in zip(new, old, strict=True):
+                after[masked] = before[masked]
+        old = new
+    return over_time, tuple(old)
 
 
 def finish(gates: Mapping[str, Array], outputs: Array, states: tuple[Array, ...], mask: Mask | None) -> Replay:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.monitor import check_layers
-from gatewatch.collector.run_session import RunSession
-from gatewatch.collector.runtime.native_threads import single_threaded_blas
+from gatewatch.collector.monitor import BaseMonitor
 from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
 from gatewatch.collector.sb3.run_metadata import model_config, model_name
 from gatewatch.collector.store import Store
@@ -24,10 +21,10 @@ from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
 from gatewatch.collector.torch.monitor import choose, describe
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
-from gatewatch.collector.trace import LayerGates, Trace
+from gatewatch.collector.trace import Layers, Trace
 
 
-class GateMonitorCallback(BaseCallback):
+class GateMonitorCallback(BaseMonitor, BaseCallback):
     """Record the gates, gradients and weight updates of a recurrent policy while it trains.
 
     ```python
@@ -90,10 +87,7 @@ class GateMonitorCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        self._session = RunSession(
-            log_dir=log_dir, run=run, store=store, phase=phase, tags=tags, every=every, overhead=overhead
-        )
-        self._chosen = check_layers(layers)
+        self._keep(locals())
         self._given = None if probe is None else read_probe(probe)
         self._probe: Probe | None = None
         self._layers: dict[str, RecurrentLayer] = {}
@@ -101,12 +95,6 @@ class GateMonitorCallback(BaseCallback):
         self._episodes: list[tuple[float, float]] = []
         self._collected = self._begun = False
         self._offset = 0
-        weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
-
-    @property
-    def run(self) -> str:
-        """The run's id."""
-        return self._session.run
 
     # What Stable-Baselines3 calls.
 
@@ -119,7 +107,7 @@ class GateMonitorCallback(BaseCallback):
         if session.started:  # an earlier learn() has failed
             session.close("interrupted")
         self._layers = self._choose()
-        traced = self._first_look()
+        traced = self._look_before()
         updates = TorchUpdates(model.policy, session.guarded_and_charged)
         config = {
             **model_config(model),
@@ -129,7 +117,7 @@ class GateMonitorCallback(BaseCallback):
         }
         session.start(framework="sb3", model=model_name(model), config=config, updates=updates)
         if traced is not None:
-            session.report_unreplayed(traced.unreplayed)
+            self._report(traced)
         self._offset = session.step - model.num_timesteps if self._begun else 0
         session.step = self._offset + model.num_timesteps
         self._begun, self._collected = True, False
@@ -204,8 +192,8 @@ class GateMonitorCallback(BaseCallback):
             )
         return choose(model.policy, self._chosen)
 
-    def _first_look(self) -> Trace | None:
-        """At the probe, or where that is still to be collected at the observations that the training begins with."""
+    def _look_before(self) -> Trace | None:
+        """Look at the probe, or while there is none at the observations that the training begins with."""
         model = self._algorithm
         if self._given is not None:
             self._probe = fitted(self._given, model)
@@ -214,28 +202,15 @@ class GateMonitorCallback(BaseCallback):
                 return self._trace(self._probe)
             except Exception:  # it is of another model, with the same callback
                 self._probe = None
-        try:
-            with single_threaded_blas():
-                traced = self._trace(self._probe or present_probe(model))
-        except ConfigError:
-            raise
-        except Exception as error:
-            self._session.record_failure("a capture", error)  # the probe has the right shape
-            return None
-        traced.require_layers()
-        return traced
+        return self._first_look(lambda: self._trace(self._probe or present_probe(model)))  # of the right shape
 
-    def _look(self) -> Mapping[str, LayerGates]:
+    def _look(self) -> Layers:
         assert self._probe is not None  # noqa: S101 - where there is none yet nobody looks
-        traced = self._trace(self._probe)
-        self._session.report_unreplayed(traced.unreplayed)
-        return traced.layers
+        return self._report(self._trace(self._probe))
 
     def _trace(self, probe: Probe) -> Trace:
         policy = self._algorithm.policy
-        traced = trace(policy, lambda: act(policy, probe), self._layers)
-        self._session.replay_error = traced.error
-        return traced
+        return trace(policy, lambda: act(policy, probe), self._layers)
 
     def _metrics(self) -> dict[str, Any]:
         metrics = {**self._log.taken(), **self.logger.name_to_value}

@@ -18,7 +18,7 @@ from stable_baselines3.common.preprocessing import get_obs_shape
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.run_metadata import fingerprint
-from gatewatch.collector.torch.probe import first_line
+from gatewatch.collector.text import first_line
 
 _LONGEST: Final = 256
 _MOST_SEQUENCES: Final = 32
@@ -48,7 +48,7 @@ class Probe:
         return ", ".join(f"{name} {one.shape}".strip() for name, one in self.observations.items())
 
     @property
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> str | None:
         """Of all of it."""
         return fingerprint([*self.observations.values(), self.episode_starts, *self.states])
 

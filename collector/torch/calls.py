@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import Cell
-from gatewatch.collector.replay import Replay
-from gatewatch.collector.replay.recurrence import Array, Mask
+from gatewatch.collector.replay.recurrence import Replay
 from gatewatch.collector.torch.layers import suffixes
 from gatewatch.collector.trace import REPLAY_TOLERANCE, LayerGates, difference
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import nn
 
+from gatewatch.collector.arrays import Array
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.replay.recurrence import Array
+from gatewatch.collector.mismatch import explain_mismatch
 from gatewatch.collector.text import safe_repr
-from gatewatch.collector.torch.layers import recurrent_layers
+from gatewatch.collector.torch.layers import require_recurrent_layers
 from gatewatch.collector.torch.mismatch import input_mismatch_error
 from gatewatch.collector.torch.trace import trace
 
@@ -40,16 +42,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
-    layers = recurrent_layers(module)
-    if not layers:
-        kinds = "nn.LSTM, nn.GRU, their cells, or get_gate_history()"
-        raise ConfigError(f"the module {type(module).__name__} has no recurrent layer ({kinds})")
-    try:
+    layers = require_recurrent_layers(module)
+    with explain_mismatch(partial(input_mismatch_error, "input", inputs, module)):
         traced = trace(module, lambda: module(*inputs), layers)
-    except ConfigError:
-        raise
-    except Exception as error:
-        if mismatch := input_mismatch_error("input", inputs, module, error):
-            raise mismatch from error
-        raise
     return traced.gates()

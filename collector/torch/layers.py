@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,8 +10,9 @@ import torch
 from torch import nn
 
 from gatewatch.collector.cells import CELLS, Cell, Cells, types_of
+from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.error_guard import has_attribute
-from gatewatch.collector.torch.members import children, named_parameters
+from gatewatch.collector.torch.members import COMPILED, named_parameters, walk
 
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
 _PARAMS: Final = {
@@ -58,10 +58,24 @@ def recurrent_layers(module: nn.Module, cells: Cells = CELLS) -> dict[str, Recur
     """
     return {
         layer_name(path, child, suffix): RecurrentLayer(child, path, suffix, cell_of(child, cells))
-        for path, child in _modules(module, leaves=_is_recurrent)
+        for path, child in walk(module, _is_recurrent)
         if _is_recurrent(child)
         for suffix in suffixes(child)
     }
+
+
+def require_recurrent_layers(module: nn.Module, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
+    """Return the recurrent layers of a module.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if layers := recurrent_layers(module, cells):
+        return layers
+    raise ConfigError(
+        f"the module {type(module).__name__} has no recurrent layer: nn.LSTM, nn.GRU and their cells are recorded, and "
+        "modules that offer get_gate_history()"
+    )
 
 
 def layer_name(path: str, module: nn.Module, suffix: str) -> str:
@@ -101,7 +115,7 @@ def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Par
     that it is made of.
     """
     by_name: dict[tuple[str, str], list[nn.Parameter]] = {}
-    for path, child in _modules(module):
+    for path, child in walk(module):
         if not isinstance(child, (nn.RNNBase, nn.RNNCellBase, nn.Linear)):
             continue
         for name, parameter in named_parameters(child):
@@ -113,31 +127,14 @@ def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Par
     return by_name
 
 
-def _modules(module: nn.Module, leaves: Callable[[nn.Module], bool] | None = None) -> Iterator[tuple[str, nn.Module]]:
-    """Path and module, each module once, and none that is inside a leaf. The wrapper of torch.compile has no name."""
-    seen: set[int] = set()
-
-    def walk(child: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-        if id(child) in seen:
-            return
-        seen.add(id(child))
-        if (compiled := dict(children(child)).get("_orig_mod")) is not None:
-            yield from walk(compiled, path)
-            return
-        yield path, child
-        if leaves is None or not leaves(child):
-            for name, inner in children(child):
-                yield from walk(inner, f"{path}.{name}" if path else name)
-
-    return walk(module, "")
-
-
 def cell_of(module: nn.Module, cells: Cells = CELLS) -> Cell | None:
     """Return the entry of a recurrent module; None where no entry is of its type or one that it inherits from."""
     return next((cell for cell in cells if isinstance(module, types_of(cell.torch))), None)
 
 
 def _is_recurrent(module: nn.Module) -> bool:
+    if COMPILED in module._modules:  # the wrapper, which passes on the attributes of what it wraps
+        return False
     if offers_history(module) or isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return True
     # Quantized and scripted ones are of other classes with the same names; a class of the user's may bear one too.

@@ -1,55 +1,61 @@
-"""The parts of a torch module, read where torch keeps them: a class of the user's may override how it is asked."""
+"""The parts of a torch module, whatever a class of the user's own makes of `named_modules` and the like."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
+COMPILED = "_orig_mod"
+"""The child of torch.compile's wrapper: what was compiled."""
 
-def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Name and module, of the modules directly below one."""
-    return [(name, child) for name, child in module._modules.items() if child is not None]
+
+def walk(
+    module: nn.Module, is_leaf: Callable[[nn.Module], bool] = lambda module: False
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield path and module, of the module and all below it, each once, and none that is inside a leaf.
+
+    What torch.compile wraps has the path of its wrapper.
+    """
+    seen: set[int] = set()
+
+    def below(parent: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        if id(parent) in seen:
+            return
+        seen.add(id(parent))
+        yield path, parent
+        for name, child in parent._modules.items() if not is_leaf(parent) else ():
+            if child is not None:
+                yield from below(child, path if name == COMPILED else _joined(path, name))
+
+    return below(module, "")
 
 
 def modules(module: nn.Module) -> list[nn.Module]:
-    """The module and all below it, each once."""
-    by_id: dict[int, nn.Module] = {}
+    """Return the module and all below it, each once."""
+    return [part for _, part in walk(module)]
 
-    def walk(one: nn.Module) -> None:
-        if id(one) not in by_id:
-            by_id[id(one)] = one
-            for _, child in children(one):
-                walk(child)
 
-    walk(module)
+def named_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return name and parameter, of the module and all below it; a shared one comes once, under its first name."""
+    by_id: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, part in walk(module):
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                by_id.setdefault(id(parameter), (_joined(path, name), parameter))
     return list(by_id.values())
 
 
-def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Name and parameter, of the module and all below it; one that is shared comes once, under its first name."""
-    seen: set[int] = set()
-
-    def walk(one: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter]]:
-        if id(one) in seen:
-            return
-        seen.add(id(one))
-        for name, parameter in one._parameters.items():
-            if parameter is not None and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield f"{path}{name}", parameter
-        for name, child in children(one):
-            yield from walk(child, f"{path}{name}.")
-
-    return walk(module, "")
-
-
 def parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the module and all below it, each once."""
+    """Return the parameters of the module and all below it, each once."""
     return [parameter for _, parameter in named_parameters(module)]
 
 
 def buffers(module: nn.Module) -> list[Tensor]:
-    """The buffers of the module and all below it, each once."""
-    by_id = {id(buffer): buffer for one in modules(module) for buffer in one._buffers.values() if buffer is not None}
+    """Return the buffers of the module and all below it, each once."""
+    by_id = {id(buffer): buffer for part in modules(module) for buffer in part._buffers.values() if buffer is not None}
     return list(by_id.values())
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

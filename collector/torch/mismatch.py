@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.mismatch import frames, wrong_shape
 from gatewatch.collector.torch.layers import cell_of, layer_name
-from gatewatch.collector.torch.members import children, parameters
+from gatewatch.collector.torch.members import parameters, walk
 from gatewatch.collector.torch.probe import shapes
 
 _DECLARING = (nn.RNNBase, nn.RNNCellBase, nn.Linear)
@@ -56,7 +56,7 @@ def _reason_of_layer(given: list[Tensor], module: nn.Module, error: Exception) -
     if not isinstance(layer, _DECLARING) or not isinstance(got, Tensor):
         return None
     name, produced = "", set()
-    for path, one in _named(module):
+    for path, one in walk(module):
         if one is layer:
             name = path
             break
@@ -119,12 +119,6 @@ def _takes_state(module: Any, x: Any, state: Any) -> bool:
         isinstance(part, Tensor) and part.dim() > 0 and part.shape[-1] == size
         for part, size in zip(parts, units, strict=True)
     )
-
-
-def _named(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    yield path, module
-    for name, child in children(module):
-        yield from _named(child, f"{path}.{name}" if path else name)
 
 
 def _produced(layer: nn.Module) -> set[int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,20 +12,18 @@ from torch import nn
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.monitor import Monitor, State, check_layers
+from gatewatch.collector.monitor import Monitor, State, choose_layers
 from gatewatch.collector.run_metadata import fingerprint
-from gatewatch.collector.run_session import RunSession
 from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
-from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
-from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, recurrent_layers
+from gatewatch.collector.torch.call_contexts import preserve_state
+from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, require_recurrent_layers
 from gatewatch.collector.torch.mismatch import input_mismatch_error
-from gatewatch.collector.torch.preserve_state import preserve_state
 from gatewatch.collector.torch.probe import arrays, as_inputs, as_probe, shapes
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
-from gatewatch.collector.trace import LayerGates, Trace
+from gatewatch.collector.trace import Layers, Trace
 
 
 class GateMonitor(Monitor):
@@ -79,34 +77,24 @@ class GateMonitor(Monitor):
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
     ) -> None:
-        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self._keep(locals())
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
-        self._session = RunSession(
-            log_dir=log_dir,
-            run=run,
-            store=store,
-            phase=phase,
-            tags=tags,
-            every=every,
-            overhead=overhead,
-            cells=self.cells,
-            statistics=self.statistics,
-        )
-        self._chosen = check_layers(layers)
         self._module = module
         self._probe = None if probe is None else as_probe(probe)
         self._layers: dict[str, RecurrentLayer] = {}
-        weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
 
     def _begin(self) -> None:
         module, session = self._module, self._session
         self._layers = choose(module, self._chosen, self.cells)
-        traced = self._first_look()
+        traced = None
+        if self._probe is not None:  # or each step brings what to look at
+            explain = partial(input_mismatch_error, "probe", self._probe, module)
+            traced = self._first_look(partial(self._trace, self._probe), explain)
         config = {
             **describe(module, self._layers),
             "probe": None if self._probe is None else shapes(self._probe),
-            "probe_fingerprint": fingerprint(held) if (held := arrays(self._probe)) else None,
+            "probe_fingerprint": fingerprint(arrays(self._probe)),
         }
         session.start(
             framework="torch",
@@ -115,37 +103,17 @@ class GateMonitor(Monitor):
             updates=TorchUpdates(module, session.guarded_and_charged) if session.learns else None,
         )
         if traced is not None:
-            session.report_unreplayed(traced.unreplayed)
+            self._report(traced)
 
-    def _first_look(self) -> Trace | None:
-        if self._probe is None:  # each step brings what it is to be looked at with
-            return None
-        try:
-            with single_threaded_blas():
-                traced = self._trace(self._probe)
-        except ConfigError:
-            raise
-        except Exception as error:
-            if mismatch := input_mismatch_error("probe", self._probe, self._module, error):
-                raise mismatch from error
-            self._session.record_failure("a capture", error)
-            return None
-        traced.require_layers()
-        return traced
-
-    def _look(self, x: Any, state: State | None) -> Mapping[str, LayerGates]:
+    def _look(self, x: Any, state: State | None) -> Layers:
         inputs = self._probe if x is None else as_inputs(x)
         if inputs is None and not all(offers_history(layer.module) for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         self._layers = choose(self._module, self._chosen, self.cells)  # a module may be changed in the middle of a run
-        traced = self._trace(inputs or (), state)
-        self._session.report_unreplayed(traced.unreplayed)
-        return traced.layers
+        return self._report(self._trace(inputs or (), state))
 
     def _trace(self, inputs: tuple[Any, ...], state: State | None = None) -> Trace:
-        traced = trace(self._module, lambda: self._module(*inputs), self._layers, states=state)
-        self._session.replay_error = traced.error
-        return traced
+        return trace(self._module, lambda: self._module(*inputs), self._layers, states=state)
 
 
 def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
@@ -154,19 +122,7 @@ def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS)
     Raises:
         ConfigError: there is none, or none of that name.
     """
-    layers = recurrent_layers(module, cells)
-    if not layers:
-        raise ConfigError(
-            f"the module {type(module).__name__} has no recurrent layer: GateMonitor records nn.LSTM, nn.GRU and their "
-            "cells, and modules that offer get_gate_history()"
-        )
-    if names is None:
-        return layers
-    for name in names:
-        if not any(name in (path, layer.path) for path, layer in layers.items()):
-            has = ", ".join(map(repr, layers))
-            raise ConfigError(f"layers: {name!r} is no recurrent layer of the module; it has {has}")
-    return {path: layer for path, layer in layers.items() if {path, layer.path} & set(names)}
+    return choose_layers(require_recurrent_layers(module, cells), names, lambda layer: layer.path, "module")
 
 
 def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:

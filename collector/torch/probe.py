@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.text import one_line
+from gatewatch.collector.mismatch import check_values
+from gatewatch.collector.text import first_line
 
 
 def as_probe(probe: Any) -> tuple[Any, ...]:
@@ -23,14 +24,10 @@ def as_probe(probe: Any) -> tuple[Any, ...]:
     """
     try:
         inputs = as_inputs(probe)
-        held = arrays(inputs)
+        values = arrays(inputs)
     except Exception as error:
         raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
-    for array in held:
-        if array.size == 0:
-            raise ConfigError(f"the probe of shape {array.shape} holds no sequence; give a batch, such as x[:32]")
-        if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            raise ConfigError("the probe holds values that are not finite; give a batch of sound inputs")
+    check_values(values)
     return inputs
 
 
@@ -63,11 +60,6 @@ def shapes(inputs: Any) -> str:
     if type(inputs) in (tuple, list):  # not a PackedSequence, which is a tuple too
         return ", ".join(shapes(one) for one in inputs) or "none"
     return str(tuple(inputs.shape)) if hasattr(inputs, "shape") else type(inputs).__name__
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, on one line; its type where it says nothing."""
-    return next(filter(None, map(one_line, str(error).splitlines())), type(error).__name__)
 
 
 def _copy(part: Any) -> Any:

@@ -7,25 +7,23 @@ for the gates, and the module's own outputs and states are what the replay is he
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.utils.hooks import RemovableHandle
 
 from gatewatch.collector.cells import Cell
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
+from gatewatch.collector.text import describe_exception
+from gatewatch.collector.torch.call_contexts import preserve_state, with_initial_state
 from gatewatch.collector.torch.calls import Call, as_array, read_call, read_weights, replay
-from gatewatch.collector.torch.initial_state import with_initial_state
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
 from gatewatch.collector.torch.members import parameters
-from gatewatch.collector.torch.preserve_state import preserve_state
-from gatewatch.collector.torch.probe import first_line
-from gatewatch.collector.trace import Trace, read_history
+from gatewatch.collector.trace import Trace
 
 _MOST_RUNS: Final = 8
 """So many calls of a module are recorded; the steps of a loop over time are one."""
@@ -87,35 +85,19 @@ def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
             result.unreplayed[name] = why_not_replayed(layer.module)
         else:
             recorders.setdefault(layer.module, _CallRecorder(layer.cell, result, runs)).names[layer.suffix] = name
-    handles: list[RemovableHandle] = []
-    try:
-        for one, recorder in recorders.items():
-            handles.append(nn.Module.register_forward_hook(one, recorder, with_kwargs=True, prepend=True))
+    with ExitStack() as stack:
+        for module, recorder in recorders.items():
+            hook = nn.Module.register_forward_hook(module, recorder, with_kwargs=True, prepend=True)
+            stack.enter_context(hook)
         yield result
-    finally:
-        for handle in handles:
-            handle.remove()
     with allow_sigint():
-        _fill(result, layers, recorders, runs)
-
-
-def _fill(
-    result: Trace,
-    layers: Mapping[str, RecurrentLayer],
-    recorders: Mapping[nn.Module, _CallRecorder],
-    runs: Sequence[_Run],
-) -> None:
-    for run in runs:
-        _record(run, result)
-    for name, layer in layers.items():
-        module: Any = layer.module
-        if offers_history(module):
-            try:
-                result.layers[name] = read_history(module.get_gate_history(), as_array)
-            except Exception as error:
-                result.unreplayed[name] = f"its get_gate_history() failed: {first_line(error)}"
-        elif module in recorders and not recorders[module].calls:
-            result.unreplayed[name] = "the module did not call it"
+        for run in runs:
+            _record(run, result)
+        for name, layer in layers.items():
+            if offers_history(layer.module):
+                result.ask(name, layer.module, as_array)
+            elif layer.module in recorders and not recorders[layer.module].called:
+                result.unreplayed[name] = "the module did not call it"
 
 
 @dataclass(slots=True)
@@ -147,7 +129,7 @@ class _CallRecorder:
     def __init__(self, cell: Cell, result: Trace, runs: list[_Run]) -> None:
         self._cell = cell
         self.names: dict[str, str] = {}
-        self.calls = 0
+        self.called = False
         self._result = result
         self._runs = runs
         self._own: list[_Run] = []
@@ -157,11 +139,13 @@ class _CallRecorder:
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
         if threading.get_ident() != self._thread or not self._open:
             return
-        self.calls += 1
+        self.called = True
         try:
             self._note(module, arguments, options, output)
         except Exception as error:
-            self._leave_out(f"its call cannot be read: {_said(error)}", *self.names.values())
+            self._leave_out(
+                f"its call cannot be read: {describe_exception(error)}", *self.names.values()
+            )
 
     def _note(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
         if isinstance(module, nn.RNNBase) and module.training and module.dropout and module.num_layers > 1:
@@ -189,21 +173,16 @@ def _record(run: _Run, result: Trace) -> None:
     try:
         replayed = replay(run.calls, run.cell, run.weights, directions)
     except Exception as failure:
-        result.unreplayed.update(dict.fromkeys(run.names.values(), f"its replay failed: {_said(failure)}"))
-        return
-    error = replayed[0].error
-    if error is not None and error > max(call.tolerance for call in run.calls):
+        reason = f"its replay failed: {describe_exception(failure)}"
+    else:
+        error = replayed[0].error
+        if error is None or error <= max(call.tolerance for call in run.calls):
+            by_suffix = dict(zip(suffixes(run.module), replayed, strict=True))
+            result.layers.update({name: by_suffix[suffix] for suffix, name in run.names.items()})
+            return
         reason = f"the replay of its module differs from the module's own output by {error:.2g}"
-        result.unreplayed.update(dict.fromkeys(run.names.values(), reason))
-        return
-    for suffix, layer in zip(suffixes(run.module), replayed, strict=True):
-        if suffix in run.names:
-            result.layers[run.names[suffix]] = layer
+    result.unreplayed.update(dict.fromkeys(run.names.values(), reason))
 
 
 def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}#{number}"
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"

@@ -13,14 +13,13 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.torch.layers import trainable_parameters
-from gatewatch.collector.updates import Array, Update, largest, steady, update_fields
+from gatewatch.collector.updates import Measured, Name, largest, steady, update_fields
 
 _FRAMES: Final = 16
 _SCALER: Final = "grad_scaler"
-
-Name = tuple[str, str]
 
 
 class TorchUpdates:
@@ -78,21 +77,17 @@ class TorchUpdates:
         rates = {name: step.rate for name, step in self._steps.items() if step.after is not None}
         return largest([rate for (_, param), rate in rates.items() if param == "recurrent"] or rates.values())
 
-    def measure(self) -> Sequence[Update]:
+    def measure(self) -> Measured:
         """What the step did, a parameter each; nothing where there was none."""
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
         self.release()
-        return [
-            Update(
-                layer,
-                param,
-                {
-                    **update_fields(step.before, step.after or (), gradient=step.whole, clipped=step.clipped),
-                    "optimizer_steps": 1,
-                },
-            )
-            for (layer, param), step in steps.items()
-        ]
+        return {
+            name: {
+                **update_fields(step.before, step.after or (), gradient=step.whole, clipped=step.clipped),
+                "optimizer_steps": 1,
+            }
+            for name, step in steps.items()
+        }
 
     def release(self) -> None:
         """Remove the hooks and forget what they saw."""

@@ -26,7 +26,7 @@ from gatewatch.collector.keras import patched_call
 from gatewatch.collector.keras import trace as trace_module
 from gatewatch.collector.keras.layers import recurrent_layers, why_not_replayed
 from gatewatch.collector.keras.trace import trace
-from gatewatch.collector.replay import LSTMWeights, replay_lstm
+from gatewatch.collector.replay.lstm import LSTMWeights, replay_lstm
 from gatewatch.collector.runtime import signals
 from tests import reference
 from tests.integration.test_gates import SHAPE, assert_gates, batch, randomised

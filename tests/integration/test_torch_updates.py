@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import open_store
-from gatewatch.collector.torch.initial_state import with_initial_state
+from gatewatch.collector.torch.call_contexts import with_initial_state
 from gatewatch.collector.torch.layers import recurrent_layers
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.torch import GateMonitor
@@ -62,7 +62,7 @@ def updates(net):
 
 def head(updates):
     """What is said of the dense layer's kernel."""
-    return next((dict(one.fields) for one in updates if (one.layer, one.param) == ("head", "kernel")), None)
+    return updates.get(("head", "kernel"))
 
 
 def true_norm(loss, net):
@@ -141,7 +141,7 @@ def test_nothing_is_copied_from_a_step_that_is_captured_as_a_graph(net, loss, up
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     loss(net).backward()
     optimizer.step()
-    assert updates.measure() == []
+    assert updates.measure() == {}
 
 
 @pytest.mark.parametrize("to_none", [True, False])
@@ -154,7 +154,7 @@ def test_a_gradient_that_was_thrown_away_is_not_told(net, loss, updates, to_none
     found = updates.measure()
     assert "gradient_norm" not in head(found)
     assert head(found).get("gradient_norm_clipped") == (None if to_none else 0)
-    assert all("gradient_norm" in one.fields for one in found if one.layer == "lstm/l0")
+    assert all("gradient_norm" in one for (layer, _), one in found.items() if layer == "lstm/l0")
 
 
 def test_a_step_that_is_compiled_is_not_broken(net, loss, updates):
@@ -191,7 +191,7 @@ torch.manual_seed(rank)
 parallel(torch.randn(8, 4)).square().mean().backward()
 averaged = module.weight.grad.norm().item()
 optimizer.step()
-fields = next(one.fields for one in updates.measure() if one.param == "kernel")
+fields = next(one for (_, param), one in updates.measure().items() if param == "kernel")
 assert "gradient_norm" not in fields, fields
 assert abs(fields["gradient_norm_clipped"] - averaged) < 1e-5 * averaged, (fields, averaged)
 
@@ -210,7 +210,7 @@ sharded(distribute_tensor(torch.randn(8, 4), mesh)).square().mean().backward()
 plain(torch.randn(8, 2)).square().mean().backward()
 for optimizer in optimizers:
     optimizer.step()
-assert {one.layer for one in updates.measure()} == {"1"}
+assert {layer for layer, _ in updates.measure()} == {"1"}
 dist.destroy_process_group()
 """
 
@@ -256,7 +256,7 @@ def test_nothing_leaves_a_hook(net, loss):
     optimizer.step()
     assert not torch.equal(net.head.weight, before)
     assert [type(error) for error in failures] == [TypeError, TypeError]
-    assert updates.measure() == []
+    assert updates.measure() == {}
     assert not net.head.weight._post_accumulate_grad_hooks
 
 

@@ -17,16 +17,7 @@ from gatewatch.collector.cells import CELLS, SIGMOID, TANH, Cell, Gate
 from gatewatch.collector.keras.layers import recurrent_layers
 from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.replay.activations import sigmoid
-from gatewatch.collector.replay.recurrence import (
-    ReadAttribute,
-    Replay,
-    begin,
-    carry,
-    empty_by_time,
-    finish,
-    project,
-    steps,
-)
+from gatewatch.collector.replay.recurrence import ReadAttribute, Replay, finish, project, recur
 from gatewatch.collector.schema import GATE_STATS, SCHEMA, Field
 from gatewatch.collector.statistics import STATISTICS, Fields, GateSample
 from tests import declared_fields as guard
@@ -66,17 +57,15 @@ def mgu_from_keras(read: ReadAttribute) -> MGUWeights:
 def replay_mgu(x, weights, states=None, mask=None, reverse=False) -> Replay:
     units = weights.recurrent.shape[0]
     z = project(x, weights.kernel, None)
-    outputs = empty_by_time(z, units)
-    (h,) = begin(states, len(x), (units,), z.dtype)
-    for t in steps(len(z), reverse):
-        gate, candidate = z[t, :, :units], z[t, :, units:]
+
+    def step(a, old, new) -> None:
+        (h,), gate, candidate = old, a[:, :units], a[:, units:]
         gate[:] = sigmoid(gate + h @ weights.recurrent[:, :units])
         candidate[:] = np.tanh(candidate + (gate * h) @ weights.recurrent[:, units:])
-        outputs[t] = (1 - gate) * h + gate * candidate
-        if mask is not None:
-            carry(mask[:, t], (outputs[t], h))
-        h = outputs[t]
-    return finish({"renewal": z[:, :, :units], "new": z[:, :, units:], "hidden": outputs}, outputs, (h,), mask)
+        new[0][:] = (1 - gate) * h + gate * candidate
+
+    (outputs,), final = recur(z, (units,), states, mask, reverse, step)
+    return finish({"renewal": z[:, :, :units], "new": z[:, :, units:], "hidden": outputs}, outputs, final, mask)
 
 
 MGU = Cell(

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewatch.collector.replay import ACTIVATIONS, GRUWeights, LSTMWeights, replay_gru, replay_lstm
+from gatewatch.collector.replay.activations import ACTIVATIONS
+from gatewatch.collector.replay.gru import GRUWeights, replay_gru
+from gatewatch.collector.replay.lstm import LSTMWeights, replay_lstm
 from tests import reference
 
 pytestmark = pytest.mark.filterwarnings("error")

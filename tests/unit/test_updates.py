@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.schema import LAYER_UPDATES, LAYER_UPDATES_FIELDS, point_problem
-from gatewatch.collector.updates import Update, tally, update_fields, update_points
+from gatewatch.collector.updates import tally, update_fields, update_points
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -81,7 +81,7 @@ def test_what_is_unknown_has_no_field(step):
 def test_fields_fit_into_a_point(step):
     before, after, gradient = step
     fields = update_fields(before, after, gradient=gradient)
-    [point] = update_points([Update("lstm", "kernel", fields)], {"run": "r"}, 1, 2)
+    [point] = update_points({("lstm", "kernel"): fields}, {"run": "r"}, 1, 2)
     assert point_problem(point) is None
     assert set(point.fields) <= set(LAYER_UPDATES_FIELDS)
 
@@ -151,7 +151,7 @@ def test_shapes_that_differ_are_named(after):
 
 
 def test_points_carry_layer_and_param_as_tags_and_hostile_names_are_cleaned():
-    updates = [Update("a\nb,c\\", "kernel", {"weight_norm": 1.0}), Update("", "bi as=", {"weight_norm": 2.0})]
+    updates = {("a\nb,c\\", "kernel"): {"weight_norm": 1.0}, ("", "bi as="): {"weight_norm": 2.0}}
     points = update_points(updates, {"run": "r", "phase": "train"}, 5, 7)
     assert [point.tags for point in points] == [
         {"run": "r", "phase": "train", "layer": r"a\nb,c/", "param": "kernel"},

@@ -1,4 +1,4 @@
-"""Flatten nested lists and mappings of tensors of any framework into NumPy arrays."""
+"""The types of arrays, and nested lists and mappings of tensors of any framework as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gatewatch.collector.statistics import Array
+Array = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
 
 
 def iter_arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, Array]]:
@@ -67,10 +69,9 @@ def _dense(slices: Any, what: str) -> Array:
 def _plain(values: Any) -> Array | None:
     """A list of numbers, or of equally long lists of such, as one array."""
     try:
-        array = np.asarray(values) if _numbers(values) else None
+        return np.asarray(values) if _numbers(values) else None
     except ValueError:  # the lists differ in length
         return None
-    return array
 
 
 def _numbers(values: Any) -> bool:

@@ -1,0 +1,146 @@
+"""The contexts of a look at a module: it leaves nothing behind, and begins with the states that it is given."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence
+
+from gatewatch.collector.cells import Cell
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.torch.calls import as_tuple, read_arguments
+from gatewatch.collector.torch.layers import RecurrentLayer
+from gatewatch.collector.torch.members import COMPILED, buffers, modules, parameters
+
+_LARGEST_STATE: Final = 65_536
+
+
+@contextmanager
+def preserve_state(module: nn.Module) -> Iterator[None]:
+    """Inference without gradients for as long as it lasts; what a call moves on is put back afterwards.
+
+    That is the mode of every submodule, the random state of CPU and CUDA, attributes that were set anew (a hidden
+    state that a policy keeps), and buffers of up to 65,536 values that were changed in place. What torch.compile has
+    made is not used meanwhile: it would be compiled once more for inference.
+    """
+    parts = modules(module)
+    modes = [(one, one.training) for one in parts]
+    members = [
+        (present, dict(present))
+        for one in parts
+        if not isinstance(one, torch.jit.ScriptModule)  # it has no attributes of Python's
+        for present in (vars(one), one._parameters, one._buffers, one._modules)
+    ]
+    counters = [
+        (buffer, buffer._version, buffer.clone())
+        for buffer in buffers(module)
+        if not is_lazy(buffer) and buffer.numel() <= _LARGEST_STATE and not buffer.is_inference()
+    ]
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
+    devices = range(torch.cuda.device_count()) if started else ()
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices))
+        stack.enter_context(torch.no_grad())
+        if any(_is_compiled(one) for one in parts):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            for one in parts:
+                _set_mode(one, False)  # not eval(), which a module may have made do more
+            yield
+        finally:
+            for one, training in modes:
+                _set_mode(one, training)
+            for present, before in members:
+                _put_back(present, before)
+            for buffer, version, value in counters:
+                if buffer._version != version:
+                    buffer.copy_(value)
+
+
+@contextmanager
+def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Iterator[None]:
+    """Let the recurrent modules that this thread calls without an initial state begin with these.
+
+    Args:
+        layers: name → layer, as `recurrent_layers` gives them.
+        states: path of a module (or the name of its layer) → the `hx` that it takes, tensors or arrays, of a module of
+            one layer also as (batch, units); or that of the only recurrent module.
+
+    Raises:
+        ConfigError: there is no such module, or more than one to choose from.
+    """
+    with ExitStack() as stack:
+        cells = {layer.module: layer.cell for layer in layers.values()}
+        for module, state in _by_module(layers, states).items():
+            hook = _begin_with(state, cells[module])
+            stack.enter_context(nn.Module.register_forward_pre_hook(module, hook, with_kwargs=True))
+        yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return COMPILED in module._modules or vars(module).get("_compiled_call_impl") is not None
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    """Past a `__setattr__` of the user's own, which may do anything."""
+    if "training" in vars(module):
+        vars(module)["training"] = training
+    else:
+        module.training = training
+
+
+def _put_back(present: dict[str, Any], before: dict[str, Any]) -> None:
+    """Without a moment at which something is missing: another thread may be at work."""
+    present.update(before)
+    for name in present.keys() - before.keys():
+        del present[name]
+
+
+def _begin_with(state: Any, cell: Cell | None) -> Callable[..., Any]:
+    """Return the hook that gives a module a state, where this thread calls it without one."""
+    thread = threading.get_ident()
+    several = cell is not None and cell.states > 1
+
+    def hook(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        x, hx = read_arguments(*arguments, **options)
+        return ((x, _fitted(module, x, state, several)), {}) if hx is None else None
+
+    return hook
+
+
+def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Module, Any]:
+    if states is None:
+        return {}
+    if not isinstance(states, Mapping):
+        modules = {layer.module: layer.path for layer in layers.values()}
+        if len(modules) != 1:
+            paths = ", ".join(map(repr, modules.values()))
+            raise ConfigError(f"state: there are several recurrent modules, {paths}; give a mapping path → state")
+        return dict.fromkeys(modules, states)
+    by_module = {}
+    for name, state in states.items():
+        owner = next((layer.module for path, layer in layers.items() if name in (path, layer.path)), None)
+        if owner is None:
+            has = ", ".join(map(repr, layers))
+            raise ConfigError(f"state: {name!r} is no recurrent layer of the module; it has {has}")
+        by_module[owner] = state
+    return by_module
+
+
+def _fitted(module: nn.Module, x: Any, state: Any, several: bool) -> Any:
+    """The state as the module takes it: in its type, and with a dimension of layers."""
+    weight = parameters(module)[0]
+    batched = isinstance(module, nn.RNNBase) and (isinstance(x, PackedSequence) or x.dim() == 3)
+    parts: list[Tensor] = []
+    for part in as_tuple(state):
+        tensor = torch.as_tensor(part, dtype=weight.dtype, device=weight.device)
+        parts.append(tensor[None] if batched and tensor.dim() == 2 else tensor)
+    return tuple(parts) if several else parts[0]
