@@ -180,6 +180,12 @@ def chunks(values: Arrays) -> Iterator[Array]:
             yield flat[part] if flat.dtype.itemsize >= 4 else flat[part].astype(np.float32)
 
 
+def same_values(before: Array, after: Array) -> bool:
+    """Return whether two arrays of one shape are equal, NaN to NaN."""
+    pairs = zip(chunks(before), chunks(after), strict=True)
+    return all(np.array_equal(old, new, equal_nan=True) for old, new in pairs)
+
+
 def _listed(values: Arrays) -> Sequence[Array]:
     return [values] if isinstance(values, np.ndarray) else list(values)
 

@@ -32,15 +32,39 @@ def recurrent_layers(model: Any) -> dict[str, Any]:
     steps itself, without a layer around it, is among them, so that it can be named where it is not recorded. The second
     of two layers that have one name, as a subclassed model allows, is `lstm_1`.
     """
-    by_path: dict[str, Any] = {}
-    for path, layer in _layers(model):
-        if _is_recurrent(layer):
-            name, others = path, 0
-            while name in by_path:
+    return {path: layer for path, layer in walk(model) if _is_recurrent(layer)}
+
+
+def walk(model: Any, *, into_recurrent: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield path and layer, of the model and of all below it, each once.
+
+    Args:
+        model: a Keras model or layer.
+        into_recurrent: also what is below a recurrent layer; its own cell has the path of the layer.
+    """
+    seen: set[int] = set()
+    taken: set[str] = set()
+
+    def below(layer: Any, path: str, inside: bool) -> Iterator[tuple[str, Any]]:
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        if not inside and _is_recurrent(layer):
+            inside = True
+            path = first = path or name_of(layer)
+            others = 0
+            while path in taken:
                 others += 1
-                name = f"{path}_{others}"
-            by_path[name] = layer
-    return by_path
+                path = f"{first}_{others}"
+            taken.add(path)
+        yield path or name_of(layer), layer
+        if inside and not into_recurrent:
+            return
+        for child in layer._flatten_layers(include_self=False, recursive=False):
+            own_cell = isinstance(layer, keras.layers.RNN) and child is layer.cell
+            yield from below(child, path if own_cell else "/".join(filter(None, (path, name_of(child)))), inside)
+
+    return below(model, "", inside=False)
 
 
 def require_recurrent_layers(model: Any) -> dict[str, Any]:
@@ -82,7 +106,7 @@ def all_variables(model: Any) -> list[Any]:
 
 def time_distributed_layers(model: Any) -> list[Any]:
     """The layers that call the one they wrap once for every slice of time, outermost first."""
-    return [layer for _, layer in _layers(model) if isinstance(layer, keras.layers.TimeDistributed)]
+    return [layer for _, layer in walk(model) if isinstance(layer, keras.layers.TimeDistributed)]
 
 
 def cell_of(cell: Any, cells: Cells = CELLS) -> Cell | None:
@@ -134,20 +158,3 @@ def _why_not_cell(cell: Any, what: str) -> str | None:
 
 def _is_recurrent(layer: Any) -> bool:
     return offers_history(layer) or isinstance(layer, (keras.layers.RNN, *_CELLS))
-
-
-def _layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Path and layer of the model and of all below it; a recurrent layer is not looked into."""
-    seen: set[int] = set()
-
-    def walk(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
-        if id(layer) in seen:
-            return
-        seen.add(id(layer))
-        yield path or name_of(layer), layer
-        if _is_recurrent(layer):
-            return
-        for child in layer._flatten_layers(include_self=False, recursive=False):
-            yield from walk(child, f"{path}/{name_of(child)}" if path else name_of(child))
-
-    return walk(model, "")

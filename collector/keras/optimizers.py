@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import keras
 import numpy as np
 
 from gatewatch.collector.arrays import Array
-from gatewatch.collector.updates import parts, steady, tally
+from gatewatch.collector.updates import parts, same_values, steady, tally
 
 _BELOW: Final = 0.99
 """A gradient below this share of the limit was not clipped; nearer to it, rounding could hide that it was."""
@@ -44,8 +44,7 @@ class Gradient:
 _Reader = Callable[[Array, Array, float, float], Array | None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
+class _Slot(NamedTuple):
     """One variable s of the state: s_t = decay·s_{t−1} + gain·g, or its like for g², and how g is read from it.
 
     A gain of None is minus the learning rate.
@@ -73,8 +72,7 @@ class OptimizerState:
         if inner.built:
             for variable in inner._trainable_variables if _global_limit(inner) else variables:
                 index = _index(inner, variable)
-                slot = None if index is None else _slot(inner, index)
-                if index is not None and slot is not None:
+                if index is not None and (slot := _slot(inner, index)) is not None:
                     self._slots[index] = slot, numpy_of(slot.variable, copy=True)
         self.note_rate()
 
@@ -128,21 +126,16 @@ class OptimizerState:
     def _judge(self, gradients: dict[int, Gradient]) -> None:
         """Say which gradients are known to be whole."""
         inner, limit = self._inner, _global_limit(self._inner)
-        if inner.clipnorm and inner.clipnorm > 0:
-            for gradient in gradients.values():
+        complete = len(gradients) == len(inner._trainable_variables)
+        below_limit = complete and math.hypot(*map(_norm, gradients.values())) < _BELOW * limit if limit else True
+        for gradient in gradients.values():
+            if inner.clipnorm and inner.clipnorm > 0:
                 gradient.whole = _norm(gradient) < _BELOW * inner.clipnorm
-        elif limit:
-            complete = len(gradients) == len(inner._trainable_variables)
-            whole = complete and math.hypot(*map(_norm, gradients.values())) < _BELOW * limit
-            for gradient in gradients.values():
-                gradient.whole = whole
-        elif inner.clipvalue and inner.clipvalue > 0:
-            for gradient in gradients.values():
+            elif limit is None and inner.clipvalue and inner.clipvalue > 0:
                 peak = float(np.abs(gradient.values).max(initial=0))
                 gradient.whole = gradient.exact and peak < _BELOW * inner.clipvalue
-        else:
-            for gradient in gradients.values():
-                gradient.whole = True
+            else:
+                gradient.whole = below_limit
 
 
 def numpy_of(variable: Any, *, copy: bool = False) -> Array:
@@ -163,19 +156,19 @@ def _slot(optimizer: Any, index: int) -> _Slot | None:
     """Where the gradient of a variable shows: the rules of `keras/src/optimizers`."""
     if not type(optimizer).__module__.startswith("keras."):
         return None  # a rule of one's own, whatever it is called
-    o, name, slot = optimizer, type(optimizer).__name__, None
-    if name == "Muon" and o.adam_velocities[index] is None:
-        slot = _Slot(o.momentums[index], _from_mean, o.momentum, 1.0)
-    elif name == "SGD" and o.momentum:
-        slot = _Slot(o.momentums[index], _from_mean, o.momentum, None)
-    elif name in ("Adagrad", "Ftrl"):
-        slot = _Slot(o._accumulators[index], _from_squares, 1.0, 1.0)
-    elif name == "RMSprop" and o.centered:
-        slot = _Slot(o._average_gradients[index], _from_mean, o.rho, 1 - o.rho)
-    elif name in _AVERAGES:
-        slots, decay, read = _AVERAGES[name]
-        slot = _Slot(getattr(o, slots)[index], read, getattr(o, decay), 1 - getattr(o, decay))
-    return slot if slot is not None and slot.variable is not None else None
+    kind = type(optimizer).__name__
+    if kind == "SGD" and not optimizer.momentum:
+        return None
+    if kind == "RMSprop" and optimizer.centered:
+        kind = "centred RMSprop"
+    if kind == "Muon" and optimizer.adam_velocities[index] is None:
+        kind = "Muon without Adam"
+    if kind not in _RULES:
+        return None
+    slots, decay_name, read, gain = _RULES[kind]
+    variable = getattr(optimizer, slots)[index]
+    decay = 1.0 if decay_name is None else getattr(optimizer, decay_name)
+    return None if variable is None else _Slot(variable, read, decay, 1 - decay if gain == "rest" else gain)
 
 
 def _from_mean(before: Array, after: Array, decay: float, gain: float) -> Array | None:
@@ -215,8 +208,7 @@ def _untouched(before: Array, after: Array) -> bool:
 
     A subnormal number may stay as it is: nine tenths of the smallest one are rounded to itself.
     """
-    same = all(np.array_equal(before[part], after[part]) for part in parts(before.size))
-    return same and bool((np.abs(before) >= np.finfo(before.dtype).tiny).any())
+    return same_values(before, after) and bool((np.abs(before) >= np.finfo(before.dtype).tiny).any())
 
 
 def _norm(gradient: Gradient) -> float:
@@ -241,16 +233,20 @@ def _number(value: Any) -> float:
     return float(keras.ops.convert_to_numpy(value))
 
 
-_AVERAGES: Final[Mapping[str, tuple[str, str, _Reader]]] = {
-    "Adam": ("_momentums", "beta_1", _from_mean),
-    "AdamW": ("_momentums", "beta_1", _from_mean),
-    "Nadam": ("_momentums", "beta_1", _from_mean),
-    "Lamb": ("_momentums", "beta_1", _from_mean),
-    "Adamax": ("_m", "beta_1", _from_mean),
-    "Muon": ("momentums", "adam_beta_1", _from_mean),
-    "Lion": ("_momentums", "beta_2", _from_mean),
-    "RMSprop": ("_velocities", "rho", _from_squares),
-    "Adadelta": ("_accumulated_grads", "rho", _from_squares),
-    "ScheduleFreeAdamW": ("_velocities", "beta_2", _from_squares),
+_RULES: Final[Mapping[str, tuple[str, str | None, _Reader, float | Literal["rest"] | None]]] = {
+    **dict.fromkeys(("Adam", "AdamW", "Nadam", "Lamb"), ("_momentums", "beta_1", _from_mean, "rest")),
+    **dict.fromkeys(("Adagrad", "Ftrl"), ("_accumulators", None, _from_squares, 1.0)),
+    "Adamax": ("_m", "beta_1", _from_mean, "rest"),
+    "Muon": ("momentums", "adam_beta_1", _from_mean, "rest"),
+    "Muon without Adam": ("momentums", "momentum", _from_mean, 1.0),
+    "Lion": ("_momentums", "beta_2", _from_mean, "rest"),
+    "SGD": ("momentums", "momentum", _from_mean, None),
+    "RMSprop": ("_velocities", "rho", _from_squares, "rest"),
+    "centred RMSprop": ("_average_gradients", "rho", _from_mean, "rest"),
+    "Adadelta": ("_accumulated_grads", "rho", _from_squares, "rest"),
+    "ScheduleFreeAdamW": ("_velocities", "beta_2", _from_squares, "rest"),
 }
-"""Optimizer → its moving averages s_t = decay·s_{t−1} + (1 − decay)·g, or g²: where they are, and their decay."""
+"""Optimizer → its state s_t = decay·s_{t−1} + gain·g, or g²: where it is, its decay (None: 1), reader and gain.
+
+The gain "rest" is 1 − decay, None minus the learning rate.
+"""

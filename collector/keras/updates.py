@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import keras
-import numpy as np
 
 from gatewatch.collector.arrays import Array
-from gatewatch.collector.keras.layers import all_variables, name_of, recurrent_layers
+from gatewatch.collector.keras.layers import all_variables, walk
 from gatewatch.collector.keras.optimizers import OptimizerState, numpy_of
 from gatewatch.collector.schema import FieldValue
-from gatewatch.collector.updates import Measured, Name, chunks, update_fields
+from gatewatch.collector.updates import Measured, Name, same_values, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 """The tag `param` → the attribute of a Keras layer or cell."""
@@ -23,26 +22,14 @@ def parameters(model: Any) -> dict[Name, Any]:
 
     Layers have the names that the gates have; a cell in a stack that of its layer and its own, `rnn/lstm_cell`.
     """
-    recurrent = {id(layer): path for path, layer in recurrent_layers(model).items()}
     trainable = {id(variable) for variable in _trainable(model)}
     by_name: dict[Name, Any] = {}
-    seen: set[int] = set()
-
-    def walk(layer: Any, path: str) -> None:
-        if id(layer) in seen:
-            return
-        seen.add(id(layer))
-        path = recurrent.get(id(layer), path)
+    for path, layer in walk(model, into_recurrent=True):
         if isinstance(layer, keras.layers.Dense) or hasattr(layer, "recurrent_kernel"):
             for param, attribute in _PARAMS.items():
                 variable: Any = getattr(layer, attribute, None)
                 if id(variable) in trainable and keras.backend.is_float_dtype(variable.dtype):
-                    by_name[path or name_of(layer), param] = variable
-        for child in layer._flatten_layers(include_self=False, recursive=False):
-            own_cell = isinstance(layer, keras.layers.RNN) and child is layer.cell
-            walk(child, path if own_cell else f"{path}/{name_of(child)}" if path else name_of(child))
-
-    walk(model, "")
+                    by_name[path, param] = variable
     return by_name
 
 
@@ -103,40 +90,34 @@ class KerasUpdates:
         and no weight moved, nothing is said; nor of a parameter that the model no longer has in that shape.
         """
         weights, state = self._weights, self._state
-        self._weights, self._state = {}, None
+        self.release()
         present = parameters(self._model)
-        pairs = {
+        steps = self._steps(state)
+        changes = {
             name: (variable, before, after)
             for name, (variable, before) in weights.items()
             if present.get(name) is variable and (after := numpy_of(variable)).shape == before.shape
         }
-        steps = self._steps(state) if state is not None else 0
-        if steps < 1 and not any(_moved(before, after) for _, before, after in pairs.values()):
+        if steps < 1 and not any(not same_values(before, after) for _, before, after in changes.values()):
             return {}
-        counted: dict[str, FieldValue] = {"optimizer_steps": steps} if steps > 0 else {}
-        gradients = state.gradients(v for v, _, _ in pairs.values()) if state is not None and steps == 1 else {}
+        gradients = state.gradients(v for v, _, _ in changes.values()) if state is not None and steps == 1 else {}
         updates: dict[Name, Mapping[str, FieldValue]] = {}
-        for name, (variable, before, after) in pairs.items():
+        for name, (variable, before, after) in changes.items():
             gradient = gradients.get(id(variable))
             fields = update_fields(before, after, clipped=None if gradient is None else gradient.values)
-            if self._unclipped and gradient is not None and gradient.whole and "gradient_norm_clipped" in fields:
+            if gradient is not None and gradient.whole and self._unclipped and "gradient_norm_clipped" in fields:
                 fields["gradient_norm"] = fields["gradient_norm_clipped"]
             if gradient is not None and not gradient.exact:
                 del fields["zero_count"]
-            updates[name] = fields | counted
+            updates[name] = {**fields, "optimizer_steps": steps} if steps > 0 else fields
         return updates
 
     def release(self) -> None:
         """Forget the copies."""
         self._weights, self._state = {}, None
 
-    def _steps(self, state: OptimizerState) -> int:
-        return state.steps() if state.optimizer is self._optimizer() else 0
+    def _steps(self, state: OptimizerState | None) -> int:
+        return state.steps() if state is not None and state.optimizer is self._optimizer() else 0
 
     def _optimizer(self) -> Any:
         return getattr(self._model, "optimizer", None) if self._given is None else self._given
-
-
-def _moved(before: Array, after: Array) -> bool:
-    pairs = zip(chunks(before), chunks(after), strict=True)
-    return not all(np.array_equal(old, new, equal_nan=True) for old, new in pairs)

@@ -16,6 +16,7 @@ from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import Cell
 from gatewatch.collector.replay.recurrence import Replay
 from gatewatch.collector.torch.layers import suffixes
+from gatewatch.collector.torch.members import as_array
 from gatewatch.collector.trace import REPLAY_TOLERANCE, LayerGates, difference
 
 # cuDNN multiplies float32 as TensorFloat32 (10 bits of mantissa, as float16) unless it is told otherwise.
@@ -128,17 +129,6 @@ def replay(calls: Sequence[Call], cell: Cell, weights: Sequence[Any], directions
         LayerGates({gate: _in_time(values, len(calls)) for gate, values in one.gates.items()}, whole.mask, error)
         for one in replays
     ]
-
-
-def as_array(tensor: Any) -> Any:
-    """A tensor as a NumPy array, float32 where NumPy has no such type or computes slowly in it; anything else as it is.
-
-    It shares the memory of a tensor that lies there.
-    """
-    if not isinstance(tensor, Tensor):
-        return tensor
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).cpu().numpy()
 
 
 def read_arguments(input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:

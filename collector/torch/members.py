@@ -1,9 +1,11 @@
-"""The parts of a torch module, whatever a class of the user's own makes of `named_modules` and the like."""
+"""The parts of a torch module, whatever its class makes of `named_modules` and the like; and tensors as arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 COMPILED = "_orig_mod"
@@ -55,6 +57,17 @@ def buffers(module: nn.Module) -> list[Tensor]:
     """Return the buffers of the module and all below it, each once."""
     by_id = {id(buffer): buffer for part in modules(module) for buffer in part._buffers.values() if buffer is not None}
     return list(by_id.values())
+
+
+def as_array(tensor: Any) -> Any:
+    """Return a tensor as a NumPy array, float32 where it is of half precision; anything else as it is.
+
+    The array shares the memory of a tensor that lies there.
+    """
+    if not isinstance(tensor, Tensor):
+        return tensor
+    dense = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
+    return (dense.float() if dense.dtype in (torch.float16, torch.bfloat16) else dense).cpu().numpy()
 
 
 def _joined(path: str, name: str) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.mismatch import frames, wrong_shape
 from gatewatch.collector.torch.layers import cell_of, layer_name
 from gatewatch.collector.torch.members import parameters, walk
-from gatewatch.collector.torch.probe import shapes
+from gatewatch.collector.torch.probe import shapes, tensors
 
 _DECLARING = (nn.RNNBase, nn.RNNCellBase, nn.Linear)
 
@@ -29,19 +27,18 @@ def input_mismatch_error(what: str, inputs: tuple[Any, ...], module: nn.Module, 
         module: the module.
         error: what the call has raised.
     """
-    reason = _reason(inputs, module, error)
-    if reason is None:
-        return None
-    name = type(module).__name__
-    return ConfigError(f"the {what} of shape {shapes(inputs)} does not fit the module {name}: {reason}")
+    if reason := _reason(inputs, module, error):
+        name = type(module).__name__
+        return ConfigError(f"the {what} of shape {shapes(inputs)} does not fit the module {name}: {reason}")
+    return None
 
 
 def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> str | None:
-    given = list(_tensors(inputs))
+    given = list(tensors(inputs))
     if not given and any(isinstance(one, np.ndarray) for one in inputs):
         return "it is an array; give tensors, as the module takes them"
-    if (signature := _signature(module)) is not None and not _binds(signature, inputs):
-        return f"its forward takes {signature}"
+    if reason := _wrong_arguments(module, inputs):
+        return reason
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and len(inputs) > 1 and not _takes_state(module, *inputs[:2]):
         wanted = "a pair of tensors" if _has_two_states(module) else "one tensor"
         return f"its state must be {wanted} of {module.hidden_size} units"
@@ -71,36 +68,25 @@ def _reason_of_layer(given: list[Tensor], module: nn.Module, error: Exception) -
     if got.device not in devices and got.device in {one.device for one in given}:
         return f"{named}is on device {next(iter(devices))}, the input on {got.device}"
     own = {parameter.dtype for parameter in parameters(layer)}
-    if got.dtype not in own and got.dtype in {one.dtype for one in given} and not _autocast(got):
+    if (
+        got.dtype not in own
+        and got.dtype in {one.dtype for one in given}
+        and not torch.is_autocast_enabled(got.device.type)
+    ):
         return f"{named}takes {next(iter(own))}, not {got.dtype}"
     return None
 
 
-def _tensors(inputs: Any) -> Iterator[Tensor]:
-    if isinstance(inputs, Tensor):
-        yield inputs
-    elif isinstance(inputs, PackedSequence):
-        yield inputs.data
-    elif isinstance(inputs, Mapping):
-        yield from _tensors(tuple(inputs.values()))
-    elif isinstance(inputs, (tuple, list)):
-        for one in inputs:
-            yield from _tensors(one)
-
-
-def _signature(module: nn.Module) -> inspect.Signature | None:
+def _wrong_arguments(module: nn.Module, inputs: tuple[Any, ...]) -> str | None:
     try:
-        return inspect.signature(module.forward)
+        signature = inspect.signature(module.forward)
     except (TypeError, ValueError):  # a compiled one
         return None
-
-
-def _binds(signature: inspect.Signature, inputs: tuple[Any, ...]) -> bool:
     try:
         signature.bind(*inputs)
     except TypeError:
-        return False
-    return True
+        return f"its forward takes {signature}"
+    return None
 
 
 def _has_two_states(module: nn.Module) -> bool:
@@ -128,7 +114,3 @@ def _produced(layer: nn.Module) -> set[int]:
         size = getattr(layer, "proj_size", 0) or layer.hidden_size
         return {size, 2 * size} if getattr(layer, "bidirectional", False) else {size}
     return {layer.embedding_dim} if isinstance(layer, nn.Embedding) else set()
-
-
-def _autocast(tensor: Tensor) -> bool:
-    return torch.is_autocast_enabled(tensor.device.type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.mismatch import check_values
 from gatewatch.collector.text import first_line
+from gatewatch.collector.torch.members import as_array
 
 
 def as_probe(probe: Any) -> tuple[Any, ...]:
@@ -43,14 +44,16 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
 
 def arrays(inputs: Any) -> list[NDArray[Any]]:
     """The values of every tensor in a nest, in its order."""
+    return [as_array(tensor) for tensor in tensors(inputs)]
+
+
+def tensors(inputs: Any) -> Iterator[Tensor]:
+    """Yield every tensor of a nest, in its order."""
     if isinstance(inputs, Tensor):
-        dense = inputs.detach() if inputs.layout is torch.strided else inputs.detach().to_dense()
-        return [(dense.float() if dense.dtype is torch.bfloat16 else dense).cpu().numpy()]
-    if isinstance(inputs, Mapping):
-        inputs = tuple(inputs.values())
-    if isinstance(inputs, tuple | list):  # a PackedSequence too
-        return [array for one in inputs for array in arrays(one)]
-    return []
+        yield inputs
+    elif isinstance(inputs, Mapping | tuple | list):  # a PackedSequence too
+        for part in inputs.values() if isinstance(inputs, Mapping) else inputs:
+            yield from tensors(part)
 
 
 def shapes(inputs: Any) -> str:

@@ -20,9 +20,9 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.text import describe_exception
 from gatewatch.collector.torch.call_contexts import preserve_state, with_initial_state
-from gatewatch.collector.torch.calls import Call, as_array, read_call, read_weights, replay
+from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
-from gatewatch.collector.torch.members import parameters
+from gatewatch.collector.torch.members import as_array, parameters
 from gatewatch.collector.trace import Trace
 
 _MOST_RUNS: Final = 8
@@ -143,9 +143,7 @@ class _CallRecorder:
         try:
             self._note(module, arguments, options, output)
         except Exception as error:
-            self._leave_out(
-                f"its call cannot be read: {describe_exception(error)}", *self.names.values()
-            )
+            self._leave_out(f"its call cannot be read: {describe_exception(error)}", *self.names.values())
 
     def _note(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
         if isinstance(module, nn.RNNBase) and module.training and module.dropout and module.num_layers > 1:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from traceback import walk_stack
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.torch.layers import trainable_parameters
+from gatewatch.collector.torch.members import as_array
 from gatewatch.collector.updates import Measured, Name, largest, steady, update_fields
 
 _FRAMES: Final = 16
@@ -108,22 +112,23 @@ class TorchUpdates:
         if _recorded():
             return
         with self._guarded_and_charged("hooks"):
-            if _is_skipped(optimizer):
+            skipped = getattr(optimizer, "found_inf", None)
+            if skipped is not None and bool(skipped):  # a scaler has marked a gradient as not finite
                 return
-            found_within = _has_closure(arguments, options)
+            has_closure = any(callable(one) for one in (*arguments[1:], options.get("closure")))
             unscales = getattr(optimizer, "grad_scale", None) is not None or options.get("grad_scaler") is not None
             scaled = unscales or _is_scaled()
             first = {name: some for name, some in self._of(optimizer).items() if name not in self._steps}
             rates = _rates(optimizer) if first else {}
             for name, parameters in first.items():
-                clipped = None if found_within else _arrays([parameter.grad for parameter in parameters])
+                clipped = None if has_closure else _copies([parameter.grad for parameter in parameters])
                 whole = None
                 if clipped is not None and not scaled and not _is_one_of_several():
-                    whole = _arrays([self._whole.get(id(parameter)) for parameter in parameters])
+                    whole = _copies([self._whole.get(id(parameter)) for parameter in parameters])
                 if whole is not None and _is_zero(clipped) and not _is_zero(whole):
                     whole = None  # zero_grad(set_to_none=False) was called since that backward pass
                 rate = largest(rates[id(parameter)] for parameter in parameters)
-                self._steps[name] = _Step(_arrays(parameters) or [], None if unscales else clipped, whole, rate)
+                self._steps[name] = _Step(_copies(parameters) or [], None if unscales else clipped, whole, rate)
 
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         if _recorded():
@@ -134,7 +139,7 @@ class TorchUpdates:
             rates = _rates(optimizer) if ended else {}
             for name, parameters in ended.items():
                 step = self._steps[name]
-                step.after = _arrays(parameters)
+                step.after = _copies(parameters)
                 step.rate = steady(step.rate, largest(rates[id(parameter)] for parameter in parameters))
 
     def _of(self, optimizer: torch.optim.Optimizer) -> dict[Name, list[nn.Parameter]]:
@@ -143,22 +148,18 @@ class TorchUpdates:
         return {name: some for name, some in self._found.items() if all(id(parameter) in its for parameter in some)}
 
 
+@dataclass(slots=True)
 class _Step:
-    __slots__ = ("after", "before", "clipped", "rate", "whole")
-
-    def __init__(
-        self, before: list[Array], clipped: list[Array] | None, whole: list[Array] | None, rate: float | None
-    ) -> None:
-        self.before, self.clipped, self.whole, self.rate = before, clipped, whole, rate
-        self.after: list[Array] | None = None
+    before: list[Array]
+    clipped: list[Array] | None
+    whole: list[Array] | None
+    rate: float | None
+    after: list[Array] | None = None
 
 
 def _rates(optimizer: torch.optim.Optimizer) -> dict[int, float | None]:
     """`id` of a parameter → the learning rate of its group."""
-    by_id: dict[int, float | None] = {}
-    for group in optimizer.param_groups:
-        by_id |= dict.fromkeys(map(id, group["params"]), _number(group.get("lr")))
-    return by_id
+    return {id(one): _number(group.get("lr")) for group in optimizer.param_groups for one in group["params"]}
 
 
 def _number(rate: Any) -> float | None:
@@ -168,16 +169,11 @@ def _number(rate: Any) -> float | None:
     return float(rate) if isinstance(rate, int | float | np.number) else None
 
 
-def _arrays(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
-    """Copies as NumPy has them; None where one is not there."""
-    arrays = []
-    for tensor in tensors:
-        if tensor is None:
-            return None
-        dense = tensor.detach().to_dense() if tensor.layout is not torch.strided else tensor.detach()
-        wide = dense.to(torch.float32) if dense.dtype in (torch.float16, torch.bfloat16) else dense
-        arrays.append(np.array(wide.cpu().numpy(), copy=True))
-    return arrays
+def _copies(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
+    """Return the values of tensors, which may change; None where one is not there."""
+    if any(tensor is None for tensor in tensors):
+        return None
+    return [np.array(as_array(tensor)) for tensor in tensors]
 
 
 def _recorded() -> bool:
@@ -197,17 +193,6 @@ def _has_values(parameter: torch.Tensor) -> bool:
     return own is torch.Tensor.__torch_dispatch__ and not parameter.is_meta
 
 
-def _has_closure(arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
-    """Whether a step is given one, by position (after the optimizer itself) or by name."""
-    return any(callable(one) for one in arguments[1:]) or callable(options.get("closure"))
-
-
-def _is_skipped(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether a scaler has marked a gradient as not finite, so that the optimizer makes no step."""
-    found_inf = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(found_inf)
-
-
 def _is_one_of_several() -> bool:
     """Whether other processes train with this one: gradients are averaged after the backward pass."""
     several = torch.distributed
@@ -216,11 +201,5 @@ def _is_one_of_several() -> bool:
 
 def _is_scaled() -> bool:
     """Whether the optimizer's step is called by a gradient scaler."""
-    frame = sys._getframe(1)
-    for _ in range(_FRAMES):
-        if _SCALER in frame.f_code.co_filename:
-            return True
-        if frame.f_back is None:
-            return False
-        frame = frame.f_back
-    return False
+    frames = islice(walk_stack(sys._getframe(1)), _FRAMES)
+    return any(_SCALER in frame.f_code.co_filename for frame, _ in frames)
