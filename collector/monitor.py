@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 
 from gatewatch.collector.cells import CELLS, Cells
+from gatewatch.collector.checks import explain_mismatch
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.mismatch import explain_mismatch
 from gatewatch.collector.run_session import RunSession
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.runtime.shutdown import final_status
@@ -29,7 +29,6 @@ _EARLIEST: Final = 10**17
 _OF_THE_SESSION: Final = ("log_dir", "run", "store", "phase", "tags", "every", "overhead")
 
 State = Mapping[str, Any] | Sequence[Any]
-Layer = TypeVar("Layer")
 
 
 class BaseMonitor:
@@ -223,29 +222,6 @@ def _market_time(time: Time) -> int:
     if isinstance(time, int | np.integer) and 0 < moment < _EARLIEST:
         raise ConfigError(f"time={time}: nanoseconds since the Unix epoch are meant; give those, or a datetime")
     return moment
-
-
-def choose_layers(
-    layers: Mapping[str, Layer], chosen: Sequence[str] | None, other_name: Callable[[Layer], str], owner: str
-) -> dict[str, Layer]:
-    """Return the layers that a user has chosen.
-
-    Args:
-        layers: name → layer, all that are recurrent.
-        chosen: names of some of them; None for all.
-        other_name: by which a layer may be chosen too.
-        owner: model or module, for the message.
-
-    Raises:
-        ConfigError: none of the layers has one of these names.
-    """
-    if chosen is None:
-        return dict(layers)
-    for name in chosen:
-        if not any(name in (path, other_name(layer)) for path, layer in layers.items()):
-            present = ", ".join(map(repr, layers))
-            raise ConfigError(f"layers: {name!r} is no recurrent layer of the {owner}; it has {present}")
-    return {path: layer for path, layer in layers.items() if {path, other_name(layer)} & set(chosen)}
 
 
 def _check_layers(layers: Sequence[str] | None) -> list[str] | None:

@@ -10,13 +10,13 @@ from typing import Any, Final
 import keras
 
 from gatewatch.collector.capture_schedule import Every
+from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.inputs import arrays, as_probe, call_once, input_mismatch_error, shapes
 from gatewatch.collector.keras.layers import name_of, offers_history, require_recurrent_layers
-from gatewatch.collector.keras.mismatch import call_once, input_mismatch_error
-from gatewatch.collector.keras.probe import arrays, as_probe, shapes
 from gatewatch.collector.keras.trace import preserve_state, trace
 from gatewatch.collector.keras.updates import KerasUpdates
-from gatewatch.collector.monitor import Monitor, State, choose_layers
+from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
 from gatewatch.collector.store import Store

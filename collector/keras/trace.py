@@ -10,24 +10,58 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Final
 
 import keras
 
+from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import CELLS, Cells
+from gatewatch.collector.checks import explain_mismatch
+from gatewatch.collector.keras.inputs import call_once, input_mismatch_error, whole_tracebacks
 from gatewatch.collector.keras.layers import (
     all_variables,
     offers_history,
     recurrent_layers,
+    require_recurrent_layers,
     time_distributed_layers,
     why_not_replayed,
 )
-from gatewatch.collector.keras.mismatch import whole_tracebacks
 from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.trace import Trace
 
 _LARGEST_STATE: Final = 65_536
+
+
+def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
+    """The gates of a Keras model's recurrent layers for a batch, without training.
+
+    Args:
+        model: any Keras model or layer; one that was never called is built from the batch.
+        x: a batch as the model takes it.
+
+    Returns:
+        Layer name → gate → array (batch, time, units), float32, or float64 where the layer computes so. LSTM gates:
+        input, forget, candidate, cell, output, hidden; GRU gates: update, reset, candidate, hidden. Position t is the
+        t-th element of the input, whichever way the cell ran; a masked step is NaN.
+
+        A wrapped or nested layer is named by its path (`bidirectional/forward_lstm`), a cell of a stack by that of its
+        layer and its own name (`rnn/lstm_cell`). A layer that the model calls more than once is its path, `path#2`, up
+        to `path#8`; what a `TimeDistributed` layer does with its slices of time is one call, the slices after each
+        other along the batch axis. A layer of half precision is replayed in float32, from weights and inputs rounded
+        as it sees them.
+
+    Raises:
+        ConfigError: no layer of the model is recurrent, the batch does not fit the model, or no recurrent layer can
+            be replayed exactly. Where only some cannot, a warning names them.
+        Exception: whatever else the model's call raises.
+    """
+    call_once(model, x)
+    layers = require_recurrent_layers(model)
+    with explain_mismatch(partial(input_mismatch_error, "batch", x, model)):
+        traced = trace(model, x, layers)
+    return traced.gates()
 
 
 def trace(
@@ -96,43 +130,28 @@ def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[st
 
 @contextmanager
 def preserve_state(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
-    """Put back what asking something of a model moves on, and record no gradients.
+    """Record no gradients, and put back what a call moves on: random seeds, recurrent states, a layer's own counters.
+
+    Keras draws dropout masks, and so moves their seeds, even where they are not applied.
 
     Args:
         model: a built Keras model or layer.
         recurrent: its recurrent layers.
-    """
-    with _state_kept(model, recurrent), _framework_kept():
-        yield
-
-
-@contextmanager
-def _state_kept(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
-    """Put back what a call moves on besides its result: random seeds, recurrent states, counters of a layer's own.
-
-    Keras draws dropout masks, and so moves their seeds, even where they are not applied.
     """
     stateful = [layer for layer in recurrent if getattr(layer, "stateful", False)]
     variables = [state for layer in stateful for state in keras.tree.flatten(getattr(layer, "states", None) or ())]
     # Frozen weights are not trainable either, and too large to copy at each capture; what a call counts is small.
     variables += [v for v in all_variables(model) if not v.trainable and math.prod(v.shape) <= _LARGEST_STATE]
     before = [keras.ops.copy(variable.value) for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
+    with ExitStack() as stack:
+        if keras.backend.backend() == "torch":  # from whose own random state Keras's dropout draws there
+            import torch  # noqa: PLC0415 - only where Keras itself runs on it
 
-
-@contextmanager
-def _framework_kept() -> Iterator[None]:
-    """On torch: no gradients, and its own random state put back, from which Keras's dropout draws there."""
-    if keras.backend.backend() != "torch":
-        yield
-        return
-    import torch  # noqa: PLC0415 - only where Keras itself runs on it
-
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
-    devices = range(torch.cuda.device_count()) if started else ()
-    with torch.random.fork_rng(devices), torch.no_grad():
-        yield
+            started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
+            stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count()) if started else ()))
+            stack.enter_context(torch.no_grad())
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)

@@ -213,7 +213,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         return trace(policy, lambda: act(policy, probe), self._layers)
 
     def _metrics(self) -> dict[str, Any]:
-        metrics = {**self._log.taken(), **self.logger.name_to_value}
+        metrics = {**self._log.values, **self.logger.name_to_value}
+        self._log.values.clear()
         if self._episodes:
             reward, length = np.mean(self._episodes, axis=0)
             metrics |= {"reward": reward, "episode_length": length, "episodes": len(self._episodes)}
@@ -222,19 +223,14 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
 
 
 class _Log(KVWriter):
-    """What SB3's logger has written out since it was last asked for."""
+    """The latest of what SB3's logger has written out."""
 
     def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Keep the latest of each."""
-        self._values.update(key_values)
+        self.values.update(key_values)
 
     def close(self) -> None:
         """There is nothing to close."""
-
-    def taken(self) -> dict[str, Any]:
-        """The latest values; it begins anew."""
-        values, self._values = self._values, {}
-        return values

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
 from gatewatch.collector.cells import Cell
+from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
 from gatewatch.collector.torch.layers import RecurrentLayer
@@ -125,14 +126,8 @@ def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Mod
             paths = ", ".join(map(repr, modules.values()))
             raise ConfigError(f"state: there are several recurrent modules, {paths}; give a mapping path → state")
         return dict.fromkeys(modules, states)
-    by_module = {}
-    for name, state in states.items():
-        owner = next((layer.module for path, layer in layers.items() if name in (path, layer.path)), None)
-        if owner is None:
-            has = ", ".join(map(repr, layers))
-            raise ConfigError(f"state: {name!r} is no recurrent layer of the module; it has {has}")
-        by_module[owner] = state
-    return by_module
+    chosen = choose_layers(layers, states, lambda layer: layer.path, "module", argument="state")
+    return {layer.module: states[name if name in states else layer.path] for name, layer in chosen.items()}
 
 
 def _fitted(module: nn.Module, x: Any, state: Any, several: bool) -> Any:

@@ -11,16 +11,16 @@ from torch import nn
 
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.cells import CELLS, Cells
+from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.monitor import Monitor, State, choose_layers
+from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import preserve_state
+from gatewatch.collector.torch.inputs import arrays, as_inputs, as_probe, input_mismatch_error, shapes
 from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, require_recurrent_layers
-from gatewatch.collector.torch.mismatch import input_mismatch_error
-from gatewatch.collector.torch.probe import arrays, as_inputs, as_probe, shapes
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import Layers, Trace

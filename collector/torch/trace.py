@@ -10,23 +10,65 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import Cell
+from gatewatch.collector.checks import explain_mismatch
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
-from gatewatch.collector.text import describe_exception
+from gatewatch.collector.text import describe_exception, safe_repr
 from gatewatch.collector.torch.call_contexts import preserve_state, with_initial_state
 from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
-from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, suffixes, why_not_replayed
+from gatewatch.collector.torch.inputs import input_mismatch_error
+from gatewatch.collector.torch.layers import (
+    RecurrentLayer,
+    offers_history,
+    require_recurrent_layers,
+    suffixes,
+    why_not_replayed,
+)
 from gatewatch.collector.torch.members import as_array, parameters
 from gatewatch.collector.trace import Trace
 
 _MOST_RUNS: Final = 8
 """So many calls of a module are recorded; the steps of a loop over time are one."""
+
+
+def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
+    """The gates of a torch module's recurrent layers for a batch, without training.
+
+    The module is called once, in inference mode, and left as it was: its mode, its buffers, torch's random state.
+
+    Args:
+        module: any module with `nn.LSTM`, `nn.GRU` or cells of them in it, or one of these itself.
+        inputs: as the module takes them: packed sequences and initial states too.
+
+    Returns:
+        Layer name → gate → array (batch, time, units), whatever `batch_first` says, float32 or as the module computes.
+        LSTM gates: input, forget, candidate, cell, output, hidden; GRU gates: update (which keeps the old state),
+        reset, candidate, hidden. The hidden state of a projected LSTM has its `proj_size` units. Position t is the
+        t-th element of the input, whichever way the cell ran; what is past the end of a packed sequence is NaN.
+
+        A layer is named by the path of its module and torch's own suffix: `policy.lstm/l0`, `policy.lstm/l0_reverse`;
+        `l0` where the module is an LSTM itself. A cell is named by its path. The steps of a loop over time are side
+        by side in time; a module that is called again otherwise has `path/l0#2`, and so on.
+
+    Raises:
+        ConfigError: no layer of the module is recurrent, the inputs do not fit the module, or no recurrent layer can
+            be replayed exactly. Where only some cannot, a warning names them.
+        Exception: whatever else the module's forward raises.
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
+    layers = require_recurrent_layers(module)
+    with explain_mismatch(partial(input_mismatch_error, "input", inputs, module)):
+        traced = trace(module, lambda: module(*inputs), layers)
+    return traced.gates()
 
 
 def trace(

@@ -55,7 +55,7 @@ class TorchUpdates:
         self._module = module
         self._guarded_and_charged = guarded_and_charged
         self._handles: list[RemovableHandle] = []
-        self._found: dict[Name, list[nn.Parameter]] = {}
+        self._watched: dict[Name, list[nn.Parameter]] = {}
         self._whole: dict[int, torch.Tensor] = {}
         self._steps: dict[Name, _Step] = {}
 
@@ -64,8 +64,8 @@ class TorchUpdates:
         with defer_sigint():
             self.release()
             by_name = trainable_parameters(self._module)
-            self._found = {name: some for name, some in by_name.items() if all(map(_has_values, some))}
-            for parameters in self._found.values():
+            self._watched = {name: some for name, some in by_name.items() if all(map(_has_values, some))}
+            for parameters in self._watched.values():
                 for parameter in parameters:
                     if parameter.is_leaf:
                         handle = parameter.register_post_accumulate_grad_hook(self._backward)  # type: ignore[no-untyped-call]  # torch is typed in part
@@ -98,7 +98,7 @@ class TorchUpdates:
         with defer_sigint():
             for handle in self._handles:
                 handle.remove()
-            self._handles, self._found, self._whole, self._steps = [], {}, {}, {}
+            self._handles, self._watched, self._whole, self._steps = [], {}, {}, {}
 
     def _backward(self, parameter: torch.Tensor) -> None:
         """The last of several backward passes before a step leaves the sum of all."""
@@ -145,7 +145,7 @@ class TorchUpdates:
     def _of(self, optimizer: torch.optim.Optimizer) -> dict[Name, list[nn.Parameter]]:
         """The parameters that are the optimizer's."""
         its = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        return {name: some for name, some in self._found.items() if all(id(parameter) in its for parameter in some)}
+        return {name: some for name, some in self._watched.items() if all(id(parameter) in its for parameter in some)}
 
 
 @dataclass(slots=True)
@@ -159,7 +159,8 @@ class _Step:
 
 def _rates(optimizer: torch.optim.Optimizer) -> dict[int, float | None]:
     """`id` of a parameter → the learning rate of its group."""
-    return {id(one): _number(group.get("lr")) for group in optimizer.param_groups for one in group["params"]}
+    rates = [(group["params"], _number(group.get("lr"))) for group in optimizer.param_groups]
+    return {id(parameter): rate for parameters, rate in rates for parameter in parameters}
 
 
 def _number(rate: Any) -> float | None:

@@ -1,13 +1,13 @@
-"""Whether a layer refused a model's input for its shape: what the layer declares, beside what it was given."""
+"""Whether what a user gives fits the model: the names of layers, the values of a probe, the shapes of inputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gatewatch.collector.errors import ConfigError
 
 Shape = Sequence[int | None]
+Layer = TypeVar("Layer")
 
 
 @contextmanager
@@ -32,6 +33,34 @@ def explain_mismatch(explain: Callable[[Exception], ConfigError | None]) -> Iter
         if mismatch := explain(error):
             raise mismatch from error
         raise
+
+
+def choose_layers(
+    layers: Mapping[str, Layer],
+    chosen: Collection[str] | None,
+    other_name: Callable[[Layer], str],
+    owner: str,
+    argument: str = "layers",
+) -> dict[str, Layer]:
+    """Return the layers that a user has chosen.
+
+    Args:
+        layers: name → layer, all that are recurrent.
+        chosen: names of some of them; None for all.
+        other_name: by which a layer may be chosen too.
+        owner: model or module, for the message.
+        argument: in which the names were given, for the message.
+
+    Raises:
+        ConfigError: none of the layers has one of these names.
+    """
+    if chosen is None:
+        return dict(layers)
+    for name in chosen:
+        if not any(name in (path, other_name(layer)) for path, layer in layers.items()):
+            present = ", ".join(map(repr, layers))
+            raise ConfigError(f"{argument}: {name!r} is no recurrent layer of the {owner}; it has {present}")
+    return {path: layer for path, layer in layers.items() if {path, other_name(layer)} & set(chosen)}
 
 
 def check_values(arrays: Iterable[NDArray[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Whether it is the input of a Keras model that is wrong, where a call of it has failed."""
+"""The inputs of a Keras model: a probe, its values and shapes, and whether they are why a call of it has failed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,41 @@ from typing import Any
 
 import keras
 
+from gatewatch.collector.arrays import Array
+from gatewatch.collector.checks import Shape, check_values, explain_mismatch, frames, wrong_shape
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import name_of
-from gatewatch.collector.keras.probe import shapes
-from gatewatch.collector.mismatch import Shape, explain_mismatch, frames, wrong_shape
+from gatewatch.collector.text import first_line
+
+
+def as_probe(probe: Any) -> Any:
+    """The probe as tensors of its own, made once: what becomes of the arrays it was given does not matter.
+
+    Raises:
+        ConfigError: it is no batch, or an empty one.
+    """
+    try:
+        tensors = keras.tree.map_structure(lambda part: keras.ops.copy(keras.ops.convert_to_tensor(part)), probe)
+    except Exception as error:
+        raise ConfigError(
+            f"the probe is no batch of inputs: {first_line(error).rstrip('.')}; give an array, such as x[:32]"
+        ) from error
+    values = arrays(tensors)
+    if not all(array.ndim for array in values):
+        raise ConfigError("the probe is no batch of inputs but single values; give an array, such as x[:32]")
+    check_values(values)
+    return tensors
+
+
+def arrays(batch: Any) -> list[Array]:
+    """Return the values of every part of a batch; nothing for no batch."""
+    return [] if batch is None else [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(batch)]
+
+
+def shapes(batch: Any) -> str:
+    """The shape of a batch, or of each of its parts, for a person to read."""
+    parts = keras.tree.flatten(batch)
+    return ", ".join(str(tuple(getattr(part, "shape", ()))) for part in parts) if batch is not None else "none"
 
 
 def input_mismatch_error(what: str, x: Any, model: Any, error: Exception) -> ConfigError | None:
