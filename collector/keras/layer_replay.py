@@ -47,18 +47,6 @@ class LayerReplay(NamedTuple):
     mask: Mask | None
 
 
-class Difference(NamedTuple):
-    """How far a replay is from the layer's own call.
-
-    Attributes:
-        error: relative to the largest output or 1; None where there was nothing finite to compare.
-        tolerable: whether the replay may be recorded.
-    """
-
-    error: float | None
-    tolerable: bool
-
-
 def replay_layer(
     layer: Any, x: Array, begin: Sequence[Any] | None, mask: Mask | None, cells: Cells = CELLS
 ) -> LayerReplay:
@@ -76,7 +64,7 @@ def replay_layer(
     Raises:
         ValueError: there are more states than the layer has.
     """
-    flat = None if begin is None else [keras.ops.convert_to_numpy(state) for state in keras.tree.flatten(list(begin))]
+    given = None if begin is None else list(map(keras.ops.convert_to_numpy, keras.tree.flatten(list(begin))))
     gates: list[tuple[str, Mapping[str, Array]]] = []
     states: list[tuple[Array, ...]] = []
     for suffix, cell in inner_cells(layer):
@@ -84,16 +72,16 @@ def replay_layer(
         if entry is None or entry.from_keras is None:
             raise ValueError(f"{type(cell).__name__} is no cell that can be replayed")
         first = None
-        if flat is not None:
-            first = tuple(_seen(state, cell.compute_dtype) for state in flat[: entry.states])
-            flat = flat[entry.states :]
+        if given is not None:
+            first = tuple(_seen(state, cell.compute_dtype) for state in given[: entry.states])
+            del given[: entry.states]
         weights = entry.from_keras(partial(_read, cell))
         replay: Replay = entry.replay(_seen(x, cell.compute_dtype), weights, first, mask, layer.go_backwards)
         gates.append((suffix, replay.gates))
         states.append(replay.states)
         x = replay.outputs
-    if flat:
-        raise ValueError(f"it is given {len(flat)} more states than it has")
+    if given:
+        raise ValueError(f"it is given {len(given)} more states than it has")
     return LayerReplay(gates, x, states, mask)
 
 
@@ -162,8 +150,13 @@ def compare(
     begin: Sequence[Any] | None,
     mask: Mask | None,
     cells: Cells = CELLS,
-) -> Difference:
-    """Compare with the layer's own call, on the first steps of the first sequences: that call is slow."""
+) -> tuple[float | None, bool]:
+    """Compare with the layer's own call, on the first steps of the first sequences: that call is slow.
+
+    Returns:
+        How far the replay is from it, relative to the largest output or 1, None where there was nothing finite to
+        compare; and whether the replay may be recorded.
+    """
     rows = sequences.shape[0] if layer.stateful else min(sequences.shape[0], _VERIFIED)
     x = sequences[:rows, :_VERIFIED]
     begin = None if begin is None else keras.tree.map_structure(lambda state: state[:rows], begin)
@@ -185,7 +178,7 @@ def compare(
             largest = float(np.abs(own).max(initial=0, where=np.isfinite(own)))
             error = max(error or 0.0, apart)
             tolerable = tolerable and apart <= REPLAY_TOLERANCE + allowed * min(1.0, largest)
-    return Difference(error, tolerable)
+    return error, tolerable
 
 
 def roundings(types: Sequence[str], on_gpu: bool) -> float:
@@ -227,7 +220,4 @@ def _seen(array: Array, dtype: str) -> Array:
 
 def _tensor(layer: Any, array: Array) -> Any:
     tensor = keras.ops.convert_to_tensor(np.ascontiguousarray(array))
-    for dtype in (layer.cell.compute_dtype, layer.compute_dtype):
-        if keras.backend.standardize_dtype(tensor.dtype) != dtype:
-            tensor = keras.ops.cast(tensor, dtype)
-    return tensor
+    return keras.ops.cast(keras.ops.cast(tensor, layer.cell.compute_dtype), layer.compute_dtype)

@@ -104,11 +104,6 @@ def all_variables(model: Any) -> list[Any]:
     return list(by_id.values())
 
 
-def time_distributed_layers(model: Any) -> list[Any]:
-    """The layers that call the one they wrap once for every slice of time, outermost first."""
-    return [layer for _, layer in walk(model) if isinstance(layer, keras.layers.TimeDistributed)]
-
-
 def cell_of(cell: Any, cells: Cells = CELLS) -> Cell | None:
     """Return the entry of a Keras cell; None where its type, exactly, has none."""
     return next((entry for entry in cells if type(cell) in types_of(entry.keras)), None)

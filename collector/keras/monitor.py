@@ -107,11 +107,6 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         session = self._session
         if not session.started:
             with session.starting():
-                if self.model is not None and self._probe is None and self._needs_inputs(self._choose(self.model)):
-                    raise ConfigError(
-                        "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); "
-                        "only layers that offer get_gate_history() do without"
-                    )
                 traced = self._start()
                 if traced is not None:
                     with session.guarded("the first capture"):
@@ -131,9 +126,10 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the learning rate of a step that will be captured, which a callback may have changed."""
-        if self._updates is not None and self._updates.kept and self._session.started:
+        state = None if self._updates is None else self._updates.state
+        if state is not None and self._session.started:
             with self._session.guarded_and_charged("rate"):
-                self._updates.note_rate()
+                state.note_rate()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Capture where one is due."""
@@ -168,7 +164,13 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
         self._layers = self._choose(model)
         traced = None
-        if self._probe is not None or not self._needs_inputs(self._layers):  # or each step brings what to look at
+        if self._probe is None and self._needs_inputs(self._layers):  # each step brings what to look at
+            if not own_loop:
+                raise ConfigError(
+                    "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); "
+                    "only layers that offer get_gate_history() do without"
+                )
+        else:
             explain = partial(input_mismatch_error, "probe", self._probe, model)
             traced = self._first_look(partial(self._trace, self._probe, verify=True), explain)
         self._verified = traced is not None
@@ -239,8 +241,6 @@ def _describe_layer(layer: Any) -> dict[str, Any]:
     cell = safe_get(layer, "cell")
     return {
         "type": type(layer).__name__,
-        "units": safe_get(cell, "units"),
-        "go_backwards": safe_get(layer, "go_backwards"),
-        "stateful": safe_get(layer, "stateful"),
-        "dropout": safe_get(cell, "dropout"),
+        **{name: safe_get(cell, name) for name in ("units", "dropout")},
+        **{name: safe_get(layer, name) for name in ("go_backwards", "stateful")},
     }

@@ -24,7 +24,7 @@ from gatewatch.collector.keras.layers import (
     offers_history,
     recurrent_layers,
     require_recurrent_layers,
-    time_distributed_layers,
+    walk,
     why_not_replayed,
 )
 from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
@@ -94,8 +94,9 @@ def trace(
     if replayed:
         with defer_sigint(), ExitStack() as stack:
             stack.enter_context(preserve_state(model, present.values()))
-            for layer in time_distributed_layers(model):
-                stack.enter_context(recorded_as_one_batch(layer, recorder))
+            for _, layer in walk(model):  # outermost first
+                if isinstance(layer, keras.layers.TimeDistributed):
+                    stack.enter_context(recorded_as_one_batch(layer, recorder))
             for path, layer in replayed.items():
                 stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), verify, cells))
             with whole_tracebacks(), allow_sigint():

@@ -48,6 +48,10 @@ class KerasUpdates:
         optimizer: that trains it; where None, the one that the model is compiled with, if any.
         unclipped: whether nothing but the optimizer clips gradients. What a loop of a user's own does to them before
             it calls the optimizer cannot be seen.
+
+    Attributes:
+        state: of the optimizer at `keep()`, where a step is waited for. Its `note_rate()` may be called as a step
+            begins: the learning rate may have been changed since.
     """
 
     def __init__(self, model: Any, optimizer: Any = None, *, unclipped: bool = True) -> None:
@@ -55,7 +59,7 @@ class KerasUpdates:
         self._given = optimizer
         self._unclipped = unclipped
         self._weights: dict[Name, tuple[Any, Array]] = {}
-        self._state: OptimizerState | None = None
+        self.state: OptimizerState | None = None
 
     def keep(self) -> None:
         """Copy the weights and what the optimizer holds for them."""
@@ -63,24 +67,14 @@ class KerasUpdates:
         self._weights = {name: (variable, numpy_of(variable, copy=True)) for name, variable in by_name.items()}
         optimizer = self._optimizer()
         is_keras = isinstance(optimizer, keras.optimizers.Optimizer)
-        self._state = OptimizerState(optimizer, by_name.values()) if is_keras else None
-
-    @property
-    def kept(self) -> bool:
-        """Whether a step is waited for."""
-        return self._state is not None
-
-    def note_rate(self) -> None:
-        """At the beginning of a step: read the learning rate, which may have been changed since `keep()`."""
-        if self._state is not None:
-            self._state.note_rate()
+        self.state = OptimizerState(optimizer, by_name.values()) if is_keras else None
 
     def rate(self) -> float | None:
         """The learning rate of the latest step since `keep()`, right to 1 %; None where there was none.
 
-        Nor is there one where the rate jumped between `keep()` (or `note_rate()`) and now, or is a function's.
+        Nor is there one where the rate jumped between `keep()` (or `state.note_rate()`) and now, or is a function's.
         """
-        return self._state.rate() if self._state is not None and self._steps(self._state) > 0 else None
+        return self.state.rate() if self.state is not None and self._steps(self.state) > 0 else None
 
     def measure(self) -> Measured:
         """What the steps since `keep()` did, a parameter each.
@@ -89,7 +83,7 @@ class KerasUpdates:
         step: after more, or where the weights were moved past the optimizer, there are none. Where no step was made
         and no weight moved, nothing is said; nor of a parameter that the model no longer has in that shape.
         """
-        weights, state = self._weights, self._state
+        weights, state = self._weights, self.state
         self.release()
         present = parameters(self._model)
         steps = self._steps(state)
@@ -114,7 +108,7 @@ class KerasUpdates:
 
     def release(self) -> None:
         """Forget the copies."""
-        self._weights, self._state = {}, None
+        self._weights, self.state = {}, None
 
     def _steps(self, state: OptimizerState | None) -> int:
         return state.steps() if state is not None and state.optimizer is self._optimizer() else 0

@@ -16,8 +16,7 @@ from gatewatch.collector.cells import Cell
 from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
-from gatewatch.collector.torch.layers import RecurrentLayer
-from gatewatch.collector.torch.members import COMPILED, buffers, modules, parameters
+from gatewatch.collector.torch.layers import COMPILED, RecurrentLayer, buffers, modules, parameters
 
 _LARGEST_STATE: Final = 65_536
 

@@ -15,8 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import Cell
 from gatewatch.collector.replay.recurrence import Replay
-from gatewatch.collector.torch.layers import suffixes
-from gatewatch.collector.torch.members import as_array
+from gatewatch.collector.torch.layers import as_array, suffixes
 from gatewatch.collector.trace import REPLAY_TOLERANCE, LayerGates, difference
 
 # cuDNN multiplies float32 as TensorFloat32 (10 bits of mantissa, as float16) unless it is told otherwise.

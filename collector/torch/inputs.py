@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from gatewatch.collector.checks import check_values, frames, wrong_shape
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.text import first_line
-from gatewatch.collector.torch.layers import cell_of, layer_name
-from gatewatch.collector.torch.members import as_array, parameters, walk
+from gatewatch.collector.torch.layers import as_array, cell_of, layer_name, parameters, walk
 
 _DECLARING = (nn.RNNBase, nn.RNNCellBase, nn.Linear)
 

@@ -1,19 +1,24 @@
-"""Which layers of a torch module are recurrent, what they are called, and which parameters are whose."""
+"""The parts of a torch module, which of them are recurrent, what they are called, and which parameters are whose.
+
+Modules are walked past `named_modules` and the like, of which a class of the user's own may have made something else.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gatewatch.collector.cells import CELLS, Cell, Cells, types_of
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.error_guard import has_attribute
-from gatewatch.collector.torch.members import COMPILED, named_parameters, walk
 
+COMPILED: Final = "_orig_mod"
+"""The child of torch.compile's wrapper: what was compiled."""
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
 _PARAMS: Final = {
     "weight_ih": "kernel",
@@ -47,6 +52,11 @@ class RecurrentLayer:
     path: str
     suffix: str
     cell: Cell | None
+
+    @property
+    def offers_history(self) -> bool:
+        """Whether the module gives its gates itself, by `get_gate_history()`."""
+        return offers_history(self.module)
 
 
 def recurrent_layers(module: nn.Module, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
@@ -132,6 +142,64 @@ def cell_of(module: nn.Module, cells: Cells = CELLS) -> Cell | None:
     return next((cell for cell in cells if isinstance(module, types_of(cell.torch))), None)
 
 
+def walk(
+    module: nn.Module, is_leaf: Callable[[nn.Module], bool] = lambda module: False
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield path and module, of the module and all below it, each once, and none that is inside a leaf.
+
+    What torch.compile wraps has the path of its wrapper.
+    """
+    seen: set[int] = set()
+
+    def below(parent: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        if id(parent) in seen:
+            return
+        seen.add(id(parent))
+        yield path, parent
+        for name, child in parent._modules.items() if not is_leaf(parent) else ():
+            if child is not None:
+                yield from below(child, path if name == COMPILED else _joined(path, name))
+
+    return below(module, "")
+
+
+def modules(module: nn.Module) -> list[nn.Module]:
+    """Return the module and all below it, each once."""
+    return [part for _, part in walk(module)]
+
+
+def named_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return name and parameter, of the module and all below it; a shared one comes once, under its first name."""
+    by_id: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, part in walk(module):
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                by_id.setdefault(id(parameter), (_joined(path, name), parameter))
+    return list(by_id.values())
+
+
+def parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the module and all below it, each once."""
+    return [parameter for _, parameter in named_parameters(module)]
+
+
+def buffers(module: nn.Module) -> list[Tensor]:
+    """Return the buffers of the module and all below it, each once."""
+    by_id = {id(buffer): buffer for part in modules(module) for buffer in part._buffers.values() if buffer is not None}
+    return list(by_id.values())
+
+
+def as_array(tensor: Any) -> Any:
+    """Return a tensor as a NumPy array, float32 where it is of half precision; anything else as it is.
+
+    The array shares the memory of a tensor that lies there.
+    """
+    if not isinstance(tensor, Tensor):
+        return tensor
+    dense = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
+    return (dense.float() if dense.dtype in (torch.float16, torch.bfloat16) else dense).cpu().numpy()
+
+
 def _is_recurrent(module: nn.Module) -> bool:
     if COMPILED in module._modules:  # the wrapper, which passes on the attributes of what it wraps
         return False
@@ -144,3 +212,7 @@ def _is_recurrent(module: nn.Module) -> bool:
 def _type_name(module: nn.Module) -> str:
     scripted = isinstance(module, torch.jit.ScriptModule)
     return str(module.original_name if scripted else type(module).__name__)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

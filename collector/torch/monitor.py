@@ -20,7 +20,7 @@ from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import preserve_state
 from gatewatch.collector.torch.inputs import arrays, as_inputs, as_probe, input_mismatch_error, shapes
-from gatewatch.collector.torch.layers import RecurrentLayer, offers_history, require_recurrent_layers
+from gatewatch.collector.torch.layers import RecurrentLayer, require_recurrent_layers
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import Layers, Trace
@@ -107,7 +107,7 @@ class GateMonitor(Monitor):
 
     def _look(self, x: Any, state: State | None) -> Layers:
         inputs = self._probe if x is None else as_inputs(x)
-        if inputs is None and not all(offers_history(layer.module) for layer in self._layers.values()):
+        if inputs is None and not all(layer.offers_history for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         self._layers = choose(self._module, self._chosen, self.cells)  # a module may be changed in the middle of a run
         return self._report(self._trace(inputs or (), state))

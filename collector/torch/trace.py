@@ -27,12 +27,12 @@ from gatewatch.collector.torch.calls import Call, read_call, read_weights, repla
 from gatewatch.collector.torch.inputs import input_mismatch_error
 from gatewatch.collector.torch.layers import (
     RecurrentLayer,
-    offers_history,
+    as_array,
+    parameters,
     require_recurrent_layers,
     suffixes,
     why_not_replayed,
 )
-from gatewatch.collector.torch.members import as_array, parameters
 from gatewatch.collector.trace import Trace
 
 _MOST_RUNS: Final = 8
@@ -121,7 +121,7 @@ def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
     recorders: dict[nn.Module, _CallRecorder] = {}
     runs: list[_Run] = []
     for name, layer in layers.items():
-        if offers_history(layer.module):
+        if layer.offers_history:
             continue
         if layer.cell is None:
             result.unreplayed[name] = why_not_replayed(layer.module)
@@ -136,7 +136,7 @@ def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
         for run in runs:
             _record(run, result)
         for name, layer in layers.items():
-            if offers_history(layer.module):
+            if layer.offers_history:
                 result.ask(name, layer.module, as_array)
             elif layer.module in recorders and not recorders[layer.module].called:
                 result.unreplayed[name] = "the module did not call it"

@@ -18,8 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
-from gatewatch.collector.torch.layers import trainable_parameters
-from gatewatch.collector.torch.members import as_array
+from gatewatch.collector.torch.layers import as_array, trainable_parameters
 from gatewatch.collector.updates import Measured, Name, largest, steady, update_fields
 
 _FRAMES: Final = 16

@@ -409,7 +409,7 @@ def test_a_learning_rate_that_changed_is_told_to_one_percent_or_not_at_all():
         updates.keep()
         model.optimizer.learning_rate = before_step
         if note:
-            updates.note_rate()
+            updates.state.note_rate()
         apply(model, some_gradients(model))
         model.optimizer.learning_rate = before_step if after_step is None else after_step
         rate = updates.rate()
@@ -626,7 +626,7 @@ class Look(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self.updates.keep()
-        self.updates.note_rate()
+        self.updates.state.note_rate()
 
     def on_train_batch_end(self, batch, logs=None):
         self.rates.append(self.updates.rate())
