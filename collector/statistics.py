@@ -105,7 +105,9 @@ def crossings(sample: GateSample) -> Fields:
 def dormancy(sample: GateSample) -> Fields:
     """Return dead_units, how many units have a mean |activation| of at most `DORMANT` of the mean over all units."""
     magnitudes = sample.values if sample.finite.min() >= 0 else np.abs(sample.values)
-    return {"dead_units": int(dormant_units(unit_means(magnitudes, sample.valid)).sum())}
+    activity = _means(magnitudes, (0, 1), sample.valid)  # NaN of a unit without a value, which is not dormant
+    mean = _means(activity[np.isfinite(activity)], (0,), None)
+    return {"dead_units": int((activity <= DORMANT * mean).sum())}
 
 
 def quantiles(sample: GateSample) -> Fields:
@@ -179,7 +181,7 @@ def unit_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
         values: (B, T, U).
         mask: (B, T), False where a step was masked.
     """
-    return _profile("u", unit_means(values, _valid(values, mask)))
+    return _profile("u", _means(values, (0, 1), _valid(values, mask)))
 
 
 def time_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
@@ -204,25 +206,9 @@ def zero_crossing_rate(values: Array, centre: float = 0.0, valid: Mask | None = 
     """
     above = values > centre
     crossed = above[:, 1:] != above[:, :-1]
-    if valid is None:
-        return float(np.count_nonzero(crossed) / crossed.size) if crossed.size else 0.0
-    pairs = valid[:, 1:] & valid[:, :-1]
-    total = np.count_nonzero(pairs)
-    return float(np.count_nonzero(crossed & pairs) / total) if total else 0.0
-
-
-def unit_means(values: Array, valid: Mask | None = None) -> Array:
-    """Mean by unit over batch and time, (U,); NaN for a unit without a valid value."""
-    return _means(values, (0, 1), valid)
-
-
-def dormant_units(activity: Array) -> Mask:
-    """Which units are dormant, (U,), by their mean absolute activation (U,); one without a value is not."""
-    finite = activity[np.isfinite(activity)]
-    if finite.size == 0:
-        return np.zeros(activity.shape, dtype=bool)
-    dormant: Mask = activity <= DORMANT * _means(finite, (0,), None)
-    return dormant
+    if valid is not None:
+        crossed = crossed[valid[:, 1:] & valid[:, :-1]]
+    return float(np.count_nonzero(crossed) / crossed.size) if crossed.size else 0.0
 
 
 def grouped(values: Array, most: int = MAX_PROFILE) -> Array:

@@ -13,11 +13,9 @@ from hypothesis.extra import numpy as hnp
 from gatewatch.collector.cells import GATES, gate_scale
 from gatewatch.collector.schema import GATE_STATS_FIELDS, HISTOGRAM_FIELDS, MAX_PROFILE
 from gatewatch.collector.statistics import (
-    dormant_units,
     gate_statistics,
     grouped,
     time_profile,
-    unit_means,
     unit_profile,
     zero_crossing_rate,
 )
@@ -284,11 +282,11 @@ def test_half_precision_is_counted_as_single(big):
 def test_a_unit_is_dormant_at_a_fortieth_of_the_mean_activity():
     """Sokar et al. 2023: of the mean over all units of the layer, itself included."""
     for own, dormant in ((0.0249, True), (0.0251, False)):
-        activity = np.full(40, (40 - own) / 39)
-        activity[7] = own
+        activity = np.full((1, 1, 40), (40 - own) / 39)
+        activity[:, :, 7] = own
         assert activity.mean() == pytest.approx(1)
-        assert dormant_units(activity).nonzero()[0].tolist() == ([7] if dormant else [])
-    assert dormant_units(np.array([1.0, 79.0])).tolist() == [True, False]  # 1 is 0.025 of 40
+        assert gate_statistics(activity, TANH)["dead_units"] == (1 if dormant else 0)
+    assert gate_statistics(np.array([[[1.0, 79.0]]]), TANH)["dead_units"] == 1  # 1 is 0.025 of 40
 
 
 @given(moderate(), scales)
@@ -305,7 +303,6 @@ def test_dead_units_of_a_gate_of_nothing_and_of_one_that_is_not_known():
     values = np.ones((2, 3, 4))
     values[:, :, 0], values[:, :, 1] = np.nan, 0
     assert gate_statistics(values, SIGMOID)["dead_units"] == 1
-    assert not dormant_units(np.full(3, np.nan)).any()
 
 
 def test_a_sigmoid_gates_scale_does_not_make_signs_cancel():
@@ -368,9 +365,3 @@ def test_groups_cover_every_unit_once_and_differ_by_one_at_most(units, most):
     shares = sizes[sizes > 0]
     assert (np.count_nonzero(sizes, axis=1) == 1).all()
     assert set(np.round(1 / shares).astype(int)) <= {units // most, -(-units // most)}
-
-
-def test_means_by_unit_are_nan_where_nothing_is_known_and_otherwise_what_they_are_told_to_count():
-    values = np.array([[[1.0, np.nan, np.inf], [3.0, np.nan, 1.0]]])
-    np.testing.assert_array_equal(unit_means(values, np.isfinite(values)), [2, np.nan, 1])
-    np.testing.assert_array_equal(unit_means(values), [2, np.nan, np.inf])
