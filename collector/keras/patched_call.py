@@ -185,13 +185,9 @@ def _shapes(call: LayerGates) -> tuple[tuple[int, ...], ...]:
 
 
 def _joined(calls: Sequence[LayerGates]) -> LayerGates:
-    mask = None
-    if any(call.mask is not None for call in calls):
-        masks = [np.ones(next(iter(c.gates.values())).shape[:2], bool) if c.mask is None else c.mask for c in calls]
-        mask = np.concatenate(masks)
-    errors = [call.error for call in calls if call.error is not None]
+    masks = [np.ones(next(iter(c.gates.values())).shape[:2], bool) if c.mask is None else c.mask for c in calls]
     return LayerGates(
         {gate: np.concatenate([call.gates[gate] for call in calls]) for gate in calls[0].gates},
-        mask,
-        max(errors) if errors else None,
+        None if all(call.mask is None for call in calls) else np.concatenate(masks),
+        max((call.error for call in calls if call.error is not None), default=None),
     )

@@ -20,15 +20,8 @@ from gatewatch.collector.runtime.error_guard import has_attribute
 COMPILED: Final = "_orig_mod"
 """The child of torch.compile's wrapper: what was compiled."""
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
-_PARAMS: Final = {
-    "weight_ih": "kernel",
-    "weight_hh": "recurrent",
-    "weight_hr": "projection",
-    "bias_ih": "bias",
-    "bias_hh": "bias",
-    "weight": "kernel",
-    "bias": "bias",
-}
+_PARAMS: Final = {"weight_ih": "kernel", "weight_hh": "recurrent", "weight_hr": "projection", "weight": "kernel"}
+"""A weight → the tag `param`; every other parameter is a bias."""
 # A parameter and what normalisation, pruning and parametrization make of its name: weight_hh_l0_g, weight_hh_l0_orig,
 # parametrizations.weight_hh_l0.original0.
 _PARAMETER: Final = re.compile(
@@ -133,7 +126,7 @@ def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Par
             if match and parameter.requires_grad:
                 suffix = match["suffix"] if match["suffix"] in suffixes(child) else ""
                 layer = layer_name(path, child, suffix)
-                by_name.setdefault((layer, _PARAMS[match["param"]]), []).append(parameter)
+                by_name.setdefault((layer, _PARAMS.get(match["param"], "bias")), []).append(parameter)
     return by_name
 
 
