@@ -33,10 +33,15 @@ def iter_arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, A
         for value in values:
             yield from iter_arrays(value, what, name)
     else:
-        yield name, _array(values if array is None else array, what)
+        yield name, as_array(values if array is None else array, what)
 
 
-def _array(values: Any, what: str) -> Array:
+def as_array(values: Any, what: str) -> Array:
+    """Return a tensor of any framework, or what else NumPy makes an array of, as one of floating numbers.
+
+    Raises:
+        TypeError: it is no array of numbers; `what` names it.
+    """
     if hasattr(values, "indices") and hasattr(values, "dense_shape"):
         return _dense(values, what)
     if hasattr(values, "detach"):  # torch makes no array of a tensor with a gradient, nor of one on a device
@@ -55,7 +60,7 @@ def _array(values: Any, what: str) -> Array:
 
 def _dense(slices: Any, what: str) -> Array:
     """TensorFlow's gradient of an embedding: rows, which may come more than once, and where they belong."""
-    values, indices = _array(slices.values, what), np.asarray(slices.indices)
+    values, indices = as_array(slices.values, what), np.asarray(slices.indices)
     if slices.dense_shape is None:
         present, indices = np.unique(indices, return_inverse=True)
         rows = len(present)

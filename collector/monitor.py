@@ -47,7 +47,7 @@ class BaseMonitor:
     _arguments: Mapping[str, Any]
     _chosen: Sequence[str] | None
 
-    def _keep(self, arguments: Mapping[str, Any]) -> None:
+    def _set_up(self, arguments: Mapping[str, Any]) -> None:
         """Check the arguments that all monitors share, and make the session from them.
 
         Args:
@@ -165,15 +165,8 @@ class Monitor(BaseMonitor, ABC):
             return
         session = self._session
         session.step += 1
-        due = session.schedule.due(session.step)
         with session.guarded("reading step(time=...)"):
-            moment = None if time is None else _market_time(time)
-            if due:
-                with session.guarded("a capture"):
-                    self._capture(x, moment, state)
-            if due or moment is not None:  # a bar is not to be had again
-                with session.guarded("the metrics of a step"), session.charged("metrics"):
-                    session.metrics(metrics, moment)
+            self._after_step(metrics, x, time, state)
         session.prepare()
 
     def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
@@ -201,6 +194,19 @@ class Monitor(BaseMonitor, ABC):
         if self._session.started or self._session.ended:
             return self._session.started
         raise ConfigError(f"{method}() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
+
+    def _after_step(
+        self, metrics: Mapping[str, Any] | None, x: Any = None, time: Time | None = None, state: State | None = None
+    ) -> None:
+        session = self._session
+        due = session.schedule.due(session.step)
+        moment = None if time is None else _market_time(time)
+        if due:
+            with session.guarded("a capture"):
+                self._capture(x, moment, state)
+        if due or moment is not None:  # a bar is not to be had again
+            with session.guarded("the metrics of a step"), session.charged("metrics"):
+                session.metrics(metrics, moment)
 
     def _end_epoch(self, metrics: Mapping[str, Any] | None) -> None:
         session = self._session

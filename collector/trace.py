@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
-from gatewatch.collector.arrays import Array, Mask
+from gatewatch.collector.arrays import Array, Mask, as_array
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.text import first_line
 
@@ -78,16 +78,15 @@ class Trace:
             warnings.warn(f"left out, since not exactly replayable: {self._reasons}", stacklevel=3)
         return {path: dict(layer.gates) for path, layer in self.layers.items()}
 
-    def ask(self, path: str, layer: Any, as_array: Callable[[Any], Any]) -> None:
+    def ask(self, path: str, layer: Any) -> None:
         """Take the gates that a layer itself gives by `get_gate_history()`, or the reason why that fails.
 
         Args:
             path: of the layer.
             layer: gives gate → (batch, time, units), or (time, units) of one sequence.
-            as_array: makes a NumPy array of what the layer gives.
         """
         try:
-            gates = {str(gate): _gate_array(gate, as_array(value)) for gate, value in layer.get_gate_history().items()}
+            gates = {str(gate): _gate_array(gate, values) for gate, values in layer.get_gate_history().items()}
             if not gates:
                 raise ValueError("it gave no gates")
             self.layers[path] = LayerGates(gates)
@@ -116,8 +115,8 @@ def difference(ours: Array, theirs: Array) -> float | None:
 
 
 def _gate_array(gate: object, values: Any) -> Array:
-    array = np.array(values)  # a copy: the layer may go on with its own
+    array = np.array(as_array(values, repr(gate)))  # a copy: the layer may go on with its own
     array = array[None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "fiu":
-        raise ValueError(f"{gate!r} has shape {array.shape} and type {array.dtype}, not (batch, time, units)")
-    return array if array.dtype.kind == "f" else array.astype(np.float32)
+    if array.ndim != 3 or array.size == 0:
+        raise ValueError(f"{gate!r} has shape {array.shape}, not (batch, time, units)")
+    return array

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from gatewatch.collector.arrays import Array, Mask
-from gatewatch.collector.cells import CELLS, Cells
+from gatewatch.collector.cells import Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cell_of, inner_cells, name_of
 from gatewatch.collector.replay.recurrence import Replay
@@ -30,6 +30,9 @@ were measured to differ by up to 4e-4 there."""
 _VERIFIED: Final = 8
 """So many sequences and steps of a batch are compared."""
 
+States = Sequence[Any] | None
+"""What a call begins with, in Keras's order and form; None for zeros."""
+
 
 class LayerReplay(NamedTuple):
     """One call of a layer.
@@ -47,9 +50,7 @@ class LayerReplay(NamedTuple):
     mask: Mask | None
 
 
-def replay_layer(
-    layer: Any, x: Array, begin: Sequence[Any] | None, mask: Mask | None, cells: Cells = CELLS
-) -> LayerReplay:
+def replay_layer(layer: Any, x: Array, begin: States, mask: Mask | None, cells: Cells) -> LayerReplay:
     """Replay a call from the layer's weights.
 
     A layer of half precision is replayed in float32, from weights, inputs and states that are rounded as it sees them.
@@ -94,7 +95,7 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Mask | None:
     return None if steps.all() else steps
 
 
-def begins_with(layer: Any, initial_state: Any, batch: int) -> Sequence[Any] | None:
+def begins_with(layer: Any, initial_state: Any, batch: int) -> States:
     """The states that a call begins with, in Keras's order and form; None where they are zeros.
 
     Raises:
@@ -113,7 +114,7 @@ def begins_with(layer: Any, initial_state: Any, batch: int) -> Sequence[Any] | N
     return list(initial_state) if keras.tree.is_nested(initial_state) else [initial_state]
 
 
-def keras_output(layer: Any, replay: LayerReplay, begin: Sequence[Any] | None) -> Any:
+def keras_output(layer: Any, replay: LayerReplay, begin: States) -> Any:
     """A replay's output in the order, type and form in which the layer's own call gives it."""
     mask, backwards = replay.mask, layer.go_backwards
     shown = None
@@ -144,12 +145,7 @@ def move_on(layer: Any, replay: LayerReplay) -> None:
 
 
 def compare(
-    layer: Any,
-    own_call: Callable[..., Any],
-    sequences: Any,
-    begin: Sequence[Any] | None,
-    mask: Mask | None,
-    cells: Cells = CELLS,
+    layer: Any, own_call: Callable[..., Any], sequences: Any, begin: States, mask: Mask | None, cells: Cells
 ) -> tuple[float | None, bool]:
     """Compare with the layer's own call, on the first steps of the first sequences: that call is slow.
 

@@ -25,14 +25,23 @@ _CELLS: Final = (
 )
 
 
-def recurrent_layers(model: Any) -> dict[str, Any]:
+def recurrent_layers(model: Any, *, required: bool = False) -> dict[str, Any]:
     """Path → layer, for every layer that is recurrent or offers `get_gate_history()`.
 
     A wrapped or nested layer is named by its path below the model: `bidirectional/forward_lstm`. A cell that the model
     steps itself, without a layer around it, is among them, so that it can be named where it is not recorded. The second
     of two layers that have one name, as a subclassed model allows, is `lstm_1`.
+
+    Raises:
+        ConfigError: one is required, and there is none.
     """
-    return {path: layer for path, layer in walk(model) if _is_recurrent(layer)}
+    layers = {path: layer for path, layer in walk(model) if _is_recurrent(layer)}
+    if required and not layers:
+        raise ConfigError(
+            f"the model {name_of(model)!r} has no recurrent layer: LSTM and GRU layers are recorded, and layers that "
+            "offer get_gate_history()"
+        )
+    return layers
 
 
 def walk(model: Any, *, into_recurrent: bool = False) -> Iterator[tuple[str, Any]]:
@@ -65,20 +74,6 @@ def walk(model: Any, *, into_recurrent: bool = False) -> Iterator[tuple[str, Any
             yield from below(child, path if own_cell else "/".join(filter(None, (path, name_of(child)))), inside)
 
     return below(model, "", inside=False)
-
-
-def require_recurrent_layers(model: Any) -> dict[str, Any]:
-    """Return the recurrent layers of a model.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if layers := recurrent_layers(model):
-        return layers
-    raise ConfigError(
-        f"the model {name_of(model)!r} has no recurrent layer: LSTM and GRU layers are recorded, and layers that offer "
-        "get_gate_history()"
-    )
 
 
 def offers_history(layer: Any) -> bool:

@@ -13,8 +13,9 @@ from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.inputs import arrays, as_probe, call_once, input_mismatch_error, shapes
-from gatewatch.collector.keras.layers import name_of, offers_history, require_recurrent_layers
-from gatewatch.collector.keras.trace import preserve_state, trace
+from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
+from gatewatch.collector.keras.patched_call import preserve_state
+from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
@@ -84,7 +85,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         optimizer: Any = None,
     ) -> None:
         super().__init__()
-        self._keep(locals())
+        self._set_up(locals())
         if model is not None and not isinstance(model, keras.Layer):
             raise ConfigError(f"model={safe_repr(model)}: must be a Keras model; with fit it need not be given")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -135,13 +136,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         """Capture where one is due."""
         session = self._session
         session.step = self._epoch_start + int(batch) + 1
-        if not session.started:
-            return
-        if session.schedule.due(session.step):
-            with session.guarded("a capture"):
-                self._capture()
-                session.metrics(logs)
-        session.prepare()
+        if session.started:
+            self._after_step(logs)
+            session.prepare()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the epoch's metrics, and its file where the budget allows."""
@@ -197,7 +194,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def _choose(self, model: Any) -> dict[str, Any]:
         if not model.built and self._probe is not None:
             call_once(model, self._probe)
-        return choose_layers(require_recurrent_layers(model), self._chosen, name_of, "model")
+        return choose_layers(recurrent_layers(model, required=True), self._chosen, name_of, "model")
 
     def _trace(self, x: Any, state: State | None = None, *, verify: bool) -> Trace:
         states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)

@@ -7,11 +7,10 @@ Bidirectional, nested and subclassed models) is done by Keras itself, and the sl
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import keras
 
@@ -19,19 +18,10 @@ from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import explain_mismatch
 from gatewatch.collector.keras.inputs import call_once, input_mismatch_error, whole_tracebacks
-from gatewatch.collector.keras.layers import (
-    all_variables,
-    offers_history,
-    recurrent_layers,
-    require_recurrent_layers,
-    walk,
-    why_not_replayed,
-)
-from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
+from gatewatch.collector.keras.layers import offers_history, recurrent_layers, walk, why_not_replayed
+from gatewatch.collector.keras.patched_call import Recorder, patched_call, preserve_state, recorded_as_one_batch
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.trace import Trace
-
-_LARGEST_STATE: Final = 65_536
 
 
 def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
@@ -58,7 +48,7 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
         Exception: whatever else the model's call raises.
     """
     call_once(model, x)
-    layers = require_recurrent_layers(model)
+    layers = recurrent_layers(model, required=True)
     with explain_mismatch(partial(input_mismatch_error, "batch", x, model)):
         traced = trace(model, x, layers)
     return traced.gates()
@@ -112,7 +102,7 @@ def trace(
         elif path in replayed:
             result.unreplayed[path] = "the model did not call it, or calls it inside a function compiled before"
         elif offers_history(layer):
-            result.ask(path, layer, keras.ops.convert_to_numpy)
+            result.ask(path, layer)
     return result
 
 
@@ -127,32 +117,3 @@ def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[st
         else:
             replayed[path] = layer
     return replayed
-
-
-@contextmanager
-def preserve_state(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
-    """Record no gradients, and put back what a call moves on: random seeds, recurrent states, a layer's own counters.
-
-    Keras draws dropout masks, and so moves their seeds, even where they are not applied.
-
-    Args:
-        model: a built Keras model or layer.
-        recurrent: its recurrent layers.
-    """
-    stateful = [layer for layer in recurrent if getattr(layer, "stateful", False)]
-    variables = [state for layer in stateful for state in keras.tree.flatten(getattr(layer, "states", None) or ())]
-    # Frozen weights are not trainable either, and too large to copy at each capture; what a call counts is small.
-    variables += [v for v in all_variables(model) if not v.trainable and math.prod(v.shape) <= _LARGEST_STATE]
-    before = [keras.ops.copy(variable.value) for variable in variables]
-    with ExitStack() as stack:
-        if keras.backend.backend() == "torch":  # from whose own random state Keras's dropout draws there
-            import torch  # noqa: PLC0415 - only where Keras itself runs on it
-
-            started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
-            stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count()) if started else ()))
-            stack.enter_context(torch.no_grad())
-        try:
-            yield
-        finally:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)

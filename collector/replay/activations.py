@@ -31,29 +31,24 @@ def softplus(x: Array) -> Array:
     return y
 
 
-def relu(x: Array) -> Array:
-    """max(x, 0), NaN kept."""
-    return np.maximum(x, 0)
-
-
 def hard_sigmoid(x: Array) -> Array:
     """relu6(x + 3) / 6, as Keras 3 and torch have it."""
     return np.clip(x / 6 + 0.5, 0, 1)
 
 
-def elu(x: Array) -> Array:
-    """x above zero, e^x − 1 below."""
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+def elu(x: Array, alpha: float = 1.0) -> Array:
+    """x above zero, alpha · (e^x − 1) below."""
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
 _ACTIVATIONS: dict[str, Activation] = {
     "tanh": np.tanh,
     "sigmoid": sigmoid,
     "hard_sigmoid": hard_sigmoid,
-    "relu": relu,
+    "relu": lambda x: np.maximum(x, 0),  # NaN kept
     "linear": np.array,
     "elu": elu,
-    "selu": lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
+    "selu": lambda x: _SELU_SCALE * elu(x, _SELU_ALPHA),
     "softplus": softplus,
     "softsign": lambda x: x / (1 + np.abs(x)),
     "silu": lambda x: x * sigmoid(x),

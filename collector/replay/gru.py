@@ -67,12 +67,8 @@ def replay_gru(
         new_h += (1 - update) * a[:, 2 * units :]
 
     (outputs,), final = recur(z, (units,), states, mask, reverse, step)
-    gates = {
-        "update": z[:, :, :units],
-        "reset": z[:, :, units : 2 * units],
-        "candidate": z[:, :, 2 * units :],
-        "hidden": outputs,
-    }
+    update, reset, candidate = np.split(z, 3, axis=2)
+    gates = {"update": update, "reset": reset, "candidate": candidate, "hidden": outputs}
     return finish(gates, outputs, final, mask)
 
 

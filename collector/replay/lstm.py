@@ -66,14 +66,8 @@ def replay_lstm(
             np.matmul(o * squash(new_c), projection, out=new_h)
 
     (outputs, cells), final = recur(z, (hidden, units), states, mask, reverse, step)
-    gates = {
-        "input": z[:, :, :units],
-        "forget": z[:, :, units : 2 * units],
-        "candidate": z[:, :, 3 * units :],
-        "cell": cells,
-        "output": z[:, :, 2 * units : 3 * units],
-        "hidden": outputs,
-    }
+    i, f, o, g = np.split(z, 4, axis=2)
+    gates = {"input": i, "forget": f, "candidate": g, "cell": cells, "output": o, "hidden": outputs}
     return finish(gates, outputs, final, mask)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,11 @@ def has_attribute(owner: Any, name: str) -> bool:
         return hasattr(owner, name)
     except Exception:  # a user's class may do anything
         return False
+
+
+def safe_attributes(owner: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the attributes that an object of a user's class has; None for one that raises when it is read."""
+    return {name: safe_get(owner, name) for name in names if has_attribute(owner, name)}
 
 
 class ErrorGuard:

@@ -87,7 +87,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        self._keep(locals())
+        self._set_up(locals())
         self._given = None if probe is None else read_probe(probe)
         self._probe: Probe | None = None
         self._layers: dict[str, RecurrentLayer] = {}

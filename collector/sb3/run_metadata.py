@@ -6,13 +6,12 @@ from typing import Any, Final
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
+from gatewatch.collector.runtime.error_guard import safe_attributes, safe_get
 
 _OF_THE_ALGORITHM: Final = (
     *("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm"),
     *("normalize_advantage", "target_kl", "use_sde", "seed", "n_envs"),
 )
-_OF_THE_POLICY: Final = ("shared_lstm", "enable_critic_lstm")
 
 
 def model_name(model: OnPolicyAlgorithm) -> str:
@@ -36,8 +35,8 @@ def model_config(model: OnPolicyAlgorithm) -> dict[str, Any]:
     return {
         "env": _environment_id(model),
         "learning_rate": safe_get(model, "lr_schedule()", lambda: model.lr_schedule(model._current_progress_remaining)),
-        **{name: safe_get(model, name) for name in _OF_THE_ALGORITHM if has_attribute(model, name)},
-        **{name: safe_get(policy, name) for name in _OF_THE_POLICY if has_attribute(policy, name)},
+        **safe_attributes(model, _OF_THE_ALGORITHM),
+        **safe_attributes(policy, ("shared_lstm", "enable_critic_lstm")),
         **sizes,
     }
 

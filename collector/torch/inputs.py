@@ -109,7 +109,7 @@ def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> str
     if reason := _wrong_arguments(module, inputs):
         return reason
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and len(inputs) > 1 and not _takes_state(module, *inputs[:2]):
-        wanted = "a pair of tensors" if _has_two_states(module) else "one tensor"
+        wanted = "a pair of tensors" if len(_state_units(module)) == 2 else "one tensor"
         return f"its state must be {wanted} of {module.hidden_size} units"
     return _reason_of_layer(given, module, error)
 
@@ -158,9 +158,10 @@ def _wrong_arguments(module: nn.Module, inputs: tuple[Any, ...]) -> str | None:
     return None
 
 
-def _has_two_states(module: nn.Module) -> bool:
-    cell = cell_of(module)
-    return cell is not None and cell.states == 2
+def _state_units(module: Any) -> tuple[int, ...]:
+    """Return how many units each state of a recurrent module has."""
+    hidden, cell = getattr(module, "proj_size", 0) or module.hidden_size, cell_of(module)
+    return (hidden, module.hidden_size) if cell is not None and cell.states == 2 else (hidden,)
 
 
 def _takes_state(module: Any, x: Any, state: Any) -> bool:
@@ -168,8 +169,7 @@ def _takes_state(module: Any, x: Any, state: Any) -> bool:
     if state is None:
         return True
     parts = state if isinstance(state, (tuple, list)) else (state,)
-    hidden = getattr(module, "proj_size", 0) or module.hidden_size
-    units = (hidden, module.hidden_size) if _has_two_states(module) else (hidden,)
+    units = _state_units(module)
     return len(parts) == len(units) and all(
         isinstance(part, Tensor) and part.dim() > 0 and part.shape[-1] == size
         for part, size in zip(parts, units, strict=True)

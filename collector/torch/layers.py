@@ -52,33 +52,28 @@ class RecurrentLayer:
         return offers_history(self.module)
 
 
-def recurrent_layers(module: nn.Module, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
+def recurrent_layers(module: nn.Module, cells: Cells = CELLS, *, required: bool = False) -> dict[str, RecurrentLayer]:
     """Name → layer, for every layer of every module that is recurrent or offers `get_gate_history()`.
 
     A layer is named by its module's path and torch's own suffix: `policy.lstm/l0`, `policy.lstm/l0_reverse`, or `l0`
     where the module itself is looked at. A cell, or a module with `get_gate_history()`, is named by its path, or by
     its type in lower case.
+
+    Raises:
+        ConfigError: one is required, and there is none.
     """
-    return {
+    layers = {
         layer_name(path, child, suffix): RecurrentLayer(child, path, suffix, cell_of(child, cells))
         for path, child in walk(module, _is_recurrent)
         if _is_recurrent(child)
         for suffix in suffixes(child)
     }
-
-
-def require_recurrent_layers(module: nn.Module, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
-    """Return the recurrent layers of a module.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if layers := recurrent_layers(module, cells):
-        return layers
-    raise ConfigError(
-        f"the module {type(module).__name__} has no recurrent layer: nn.LSTM, nn.GRU and their cells are recorded, and "
-        "modules that offer get_gate_history()"
-    )
+    if required and not layers:
+        raise ConfigError(
+            f"the module {type(module).__name__} has no recurrent layer: nn.LSTM, nn.GRU and their cells are recorded, "
+            "and modules that offer get_gate_history()"
+        )
+    return layers
 
 
 def layer_name(path: str, module: nn.Module, suffix: str) -> str:

@@ -15,12 +15,12 @@ from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
-from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
+from gatewatch.collector.runtime.error_guard import safe_attributes, safe_get
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import preserve_state
 from gatewatch.collector.torch.inputs import arrays, as_inputs, as_probe, input_mismatch_error, shapes
-from gatewatch.collector.torch.layers import RecurrentLayer, require_recurrent_layers
+from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import Layers, Trace
@@ -77,7 +77,7 @@ class GateMonitor(Monitor):
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
     ) -> None:
-        self._keep(locals())
+        self._set_up(locals())
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
         self._module = module
@@ -122,7 +122,7 @@ def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS)
     Raises:
         ConfigError: there is none, or none of that name.
     """
-    return choose_layers(require_recurrent_layers(module, cells), names, lambda layer: layer.path, "module")
+    return choose_layers(recurrent_layers(module, cells, required=True), names, lambda layer: layer.path, "module")
 
 
 def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:
@@ -138,8 +138,5 @@ def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[st
 
 
 def _describe_layer(module: nn.Module) -> dict[str, Any]:
-    asked = ("input_size", "hidden_size", "proj_size", "bidirectional", "dropout", "batch_first", "bias")
-    return {
-        "type": type(module).__name__,
-        **{name: safe_get(module, name) for name in asked if has_attribute(module, name)},
-    }
+    names = ("input_size", "hidden_size", "proj_size", "bidirectional", "dropout", "batch_first", "bias")
+    return {"type": type(module).__name__, **safe_attributes(module, names)}

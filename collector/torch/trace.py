@@ -25,14 +25,7 @@ from gatewatch.collector.text import describe_exception, safe_repr
 from gatewatch.collector.torch.call_contexts import preserve_state, with_initial_state
 from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
 from gatewatch.collector.torch.inputs import input_mismatch_error
-from gatewatch.collector.torch.layers import (
-    RecurrentLayer,
-    as_array,
-    parameters,
-    require_recurrent_layers,
-    suffixes,
-    why_not_replayed,
-)
+from gatewatch.collector.torch.layers import RecurrentLayer, parameters, recurrent_layers, suffixes, why_not_replayed
 from gatewatch.collector.trace import Trace
 
 _MOST_RUNS: Final = 8
@@ -65,7 +58,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
-    layers = require_recurrent_layers(module)
+    layers = recurrent_layers(module, required=True)
     with explain_mismatch(partial(input_mismatch_error, "input", inputs, module)):
         traced = trace(module, lambda: module(*inputs), layers)
     return traced.gates()
@@ -137,7 +130,7 @@ def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
             _record(run, result)
         for name, layer in layers.items():
             if layer.offers_history:
-                result.ask(name, layer.module, as_array)
+                result.ask(name, layer.module)
             elif layer.module in recorders and not recorders[layer.module].called:
                 result.unreplayed[name] = "the module did not call it"
 

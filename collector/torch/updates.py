@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -117,34 +117,32 @@ class TorchUpdates:
             has_closure = any(callable(one) for one in (*arguments[1:], options.get("closure")))
             unscales = getattr(optimizer, "grad_scale", None) is not None or options.get("grad_scaler") is not None
             scaled = unscales or _is_scaled()
-            first = {name: some for name, some in self._of(optimizer).items() if name not in self._steps}
-            rates = _rates(optimizer) if first else {}
-            for name, parameters in first.items():
+            for name, parameters, rate in self._of(optimizer):
+                if name in self._steps:
+                    continue
                 clipped = None if has_closure else _copies([parameter.grad for parameter in parameters])
                 whole = None
                 if clipped is not None and not scaled and not _is_one_of_several():
                     whole = _copies([self._whole.get(id(parameter)) for parameter in parameters])
                 if whole is not None and _is_zero(clipped) and not _is_zero(whole):
                     whole = None  # zero_grad(set_to_none=False) was called since that backward pass
-                rate = largest(rates[id(parameter)] for parameter in parameters)
                 self._steps[name] = _Step(_copies(parameters) or [], None if unscales else clipped, whole, rate)
 
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         if _recorded():
             return
         with self._guarded_and_charged("hooks"):
-            begun = {name for name, step in self._steps.items() if step.after is None}
-            ended = {name: some for name, some in self._of(optimizer).items() if name in begun}
-            rates = _rates(optimizer) if ended else {}
-            for name, parameters in ended.items():
-                step = self._steps[name]
-                step.after = _copies(parameters)
-                step.rate = steady(step.rate, largest(rates[id(parameter)] for parameter in parameters))
+            for name, parameters, rate in self._of(optimizer):
+                step = self._steps.get(name)
+                if step is not None and step.after is None:
+                    step.after, step.rate = _copies(parameters), steady(step.rate, rate)
 
-    def _of(self, optimizer: torch.optim.Optimizer) -> dict[Name, list[nn.Parameter]]:
-        """The parameters that are the optimizer's."""
-        its = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        return {name: some for name, some in self._watched.items() if all(id(parameter) in its for parameter in some)}
+    def _of(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[Name, list[nn.Parameter], float | None]]:
+        """Yield name, parameters and learning rate of what is watched and is the optimizer's."""
+        groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+        for name, parameters in self._watched.items():
+            if all(id(parameter) in groups for parameter in parameters):
+                yield name, parameters, largest(_rate(groups[id(parameter)]) for parameter in parameters)
 
 
 @dataclass(slots=True)
@@ -156,14 +154,9 @@ class _Step:
     after: list[Array] | None = None
 
 
-def _rates(optimizer: torch.optim.Optimizer) -> dict[int, float | None]:
-    """`id` of a parameter → the learning rate of its group."""
-    rates = [(group["params"], _number(group.get("lr"))) for group in optimizer.param_groups]
-    return {id(parameter): rate for parameters, rate in rates for parameter in parameters}
-
-
-def _number(rate: Any) -> float | None:
-    """A learning rate, which may be a tensor; None where it is none."""
+def _rate(group: Mapping[str, Any]) -> float | None:
+    """Return the learning rate of a group of parameters, which may be a tensor; None where there is none."""
+    rate = group.get("lr")
     if isinstance(rate, torch.Tensor) and rate.numel() == 1:
         rate = rate.item()
     return float(rate) if isinstance(rate, int | float | np.number) else None
