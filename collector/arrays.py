@@ -59,7 +59,7 @@ def as_array(values: Any, what: str) -> Array:
 
 
 def _dense(slices: Any, what: str) -> Array:
-    """TensorFlow's gradient of an embedding: rows, which may come more than once, and where they belong."""
+    """Return TensorFlow's gradient of an embedding (rows, which may come more than once, and their places), whole."""
     values, indices = as_array(slices.values, what), np.asarray(slices.indices)
     if slices.dense_shape is None:
         present, indices = np.unique(indices, return_inverse=True)
@@ -72,7 +72,7 @@ def _dense(slices: Any, what: str) -> Array:
 
 
 def _plain(values: Any) -> Array | None:
-    """A list of numbers, or of equally long lists of such, as one array."""
+    """Return a list of numbers, or of equally long lists of such, as one array."""
     try:
         return np.asarray(values) if _numbers(values) else None
     except ValueError:  # the lists differ in length

@@ -77,7 +77,7 @@ def check_values(arrays: Iterable[NDArray[Any]]) -> None:
 
 
 def frames(error: BaseException) -> Iterator[FrameType]:
-    """The frames through which an error came, the one that raised it first."""
+    """Return the frames through which an error came, the one that raised it first."""
     return reversed([frame for frame, _ in walk_tb(error.__traceback__)])
 
 

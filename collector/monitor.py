@@ -63,11 +63,11 @@ class BaseMonitor:
         weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A monitor of another run with the same arguments: tuners copy their callbacks for each trial."""
+        """Return a monitor of another run with the same arguments: tuners copy their callbacks for each trial."""
         return type(self)(**self._arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The same of a monitor that is sent to another process."""
+        """Do the same for a monitor that is sent to another process."""
         return partial(type(self), **self._arguments), ()
 
     @property
@@ -99,7 +99,7 @@ class BaseMonitor:
         return traced
 
     def _report(self, traced: Trace, *, verified: bool = True) -> Layers:
-        """Say what is not replayed, and how exact the rest is where that was verified; return the gates."""
+        """Report what is not replayed, and how exact the rest is where that was verified; return the gates."""
         self._session.report_unreplayed(traced.unreplayed)
         if verified:
             self._session.replay_error = traced.error
@@ -124,7 +124,7 @@ class Monitor(BaseMonitor, ABC):
 
     @abstractmethod
     def _look(self, x: Any, state: State | None) -> Layers:
-        """The gates of `x`, or of the probe where it is None, beginning with a recurrent state where one is given."""
+        """Return the gates of `x`, or of the probe where it is None, from a recurrent state where one is given."""
 
     def __enter__(self) -> Self:
         if not self._session.started:
@@ -170,7 +170,7 @@ class Monitor(BaseMonitor, ABC):
         session.prepare()
 
     def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
-        """Say that an epoch of a loop has ended: its metrics and its `gate_epoch_<n>.npz` are written.
+        """End an epoch of a loop: write its metrics and its `gate_epoch_<n>.npz`.
 
         Args:
             metrics: name → number.

@@ -173,7 +173,7 @@ def gate_statistics(
 
 
 def unit_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
-    """The fields of `gate_units`: u000… mean activation by unit, or by group of neighbouring units past 64.
+    """Return the fields of `gate_units`: u000… mean activation by unit, or by group of neighbouring units past 64.
 
     A unit without a finite value has no field.
 
@@ -185,7 +185,7 @@ def unit_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
 
 
 def time_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
-    """The fields of `gate_time`: t000… mean activation by position in the sequence, in at most 64 bins.
+    """Return the fields of `gate_time`: t000… mean activation by position in the sequence, in at most 64 bins.
 
     A position where every sequence is masked has no field.
 
@@ -197,7 +197,7 @@ def time_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
 
 
 def zero_crossing_rate(values: Array, centre: float = 0.0, valid: Mask | None = None) -> float:
-    """Share of the steps in time over which a value goes to the other side of `centre`; 0 for a single step.
+    """Return the share of the steps in time over which a value crosses `centre`; 0 for a single step.
 
     Args:
         values: (B, T, U).
@@ -212,7 +212,7 @@ def zero_crossing_rate(values: Array, centre: float = 0.0, valid: Mask | None = 
 
 
 def grouped(values: Array, most: int = MAX_PROFILE) -> Array:
-    """At most `most` means of neighbouring values, as equal in size as can be; NaN is left out of them."""
+    """Return at most `most` means of neighbouring values, as equal in size as can be; NaN is left out of them."""
     if values.size <= most:
         return values
     starts = np.arange(most) * values.size // most

@@ -99,7 +99,7 @@ class Trace:
 
 
 def difference(ours: Array, theirs: Array) -> float | None:
-    """The largest difference between two arrays of one shape, relative to the largest value of the second or 1.
+    """Return the largest difference between two arrays of one shape, relative to the largest value of the second or 1.
 
     What is not finite in both is no difference; in one of them only, it is an infinite one. None where nothing is
     finite.

@@ -37,15 +37,16 @@ class Updates(Protocol):
     """What a framework's adapter offers: a look at the parameters before a step, and one after it."""
 
     def keep(self) -> None:
-        """Before a step: remember what will be compared."""
+        """Remember, before a step, what will be compared."""
 
     def rate(self) -> float | None:
-        """After it, before `measure()`: the learning rate of the latest step; None where none was made since `keep()`,
-        or where the rate is not known.
+        """Return, after a step and before `measure()`, the learning rate of the latest step.
+
+        None where none was made since `keep()`, or where the rate is not known.
         """
 
     def measure(self) -> Measured:
-        """After it: what is said of each trainable parameter; nothing where none was kept or no step was made."""
+        """Return, after a step, what it did to each trainable parameter; nothing where none was kept or made."""
 
     def release(self) -> None:
         """Forget what was kept, and let go of the model."""
@@ -70,7 +71,7 @@ class Tally:
 
 
 def tally(values: Arrays, *, zeros: bool = False) -> Tally:
-    """Norm and counts of an array, or of several as if they were one.
+    """Return norm and counts of an array, or of several as if they were one.
 
     Single precision is squared and summed in single precision over 8,192 values at a time, and those sums are added
     in double: the norm is right to about a millionth (at worst, without any SIMD, 8,192 roundings: 3e-4). Parts whose
@@ -86,7 +87,7 @@ def tally(values: Arrays, *, zeros: bool = False) -> Tally:
 def update_fields(
     before: Arrays, after: Arrays, *, gradient: Arrays | None = None, clipped: Arrays | None = None
 ) -> dict[str, FieldValue]:
-    """The fields of `layer_updates` for one parameter, `step` and `optimizer_steps` left out.
+    """Return the fields of `layer_updates` for one parameter, `step` and `optimizer_steps` left out.
 
     - gradient_norm, gradient_norm_clipped: L2 norm of the gradient as the optimizer was given it, and as it used it;
     - weight_norm: of `after`;
@@ -131,7 +132,7 @@ def update_fields(
 
 
 def steady(before: float | None, after: float | None) -> float | None:
-    """The learning rate of a step, from what it was before and after, right to 1 %.
+    """Return the learning rate of a step, from what it was before and after, right to 1 %.
 
     None where it is not known or not finite, or where it jumped: whether the step came first cannot be told.
     """
@@ -141,14 +142,14 @@ def steady(before: float | None, after: float | None) -> float | None:
 
 
 def largest(rates: Iterable[float | None]) -> float | None:
-    """The largest of some learning rates; None where one of them is not known, or where there are none."""
+    """Return the largest of some learning rates; None where one of them is not known, or where there are none."""
     all_rates = list(rates)
     present = [rate for rate in all_rates if rate is not None]
     return max(present, default=None) if len(present) == len(all_rates) else None
 
 
 def update_points(updates: Measured, tags: Mapping[str, str], time: int, step: int) -> list[Point]:
-    """The `layer_updates` points of one capture.
+    """Return the `layer_updates` points of one capture.
 
     Args:
         updates: what was measured.
@@ -168,7 +169,7 @@ def update_points(updates: Measured, tags: Mapping[str, str], time: int, step: i
 
 
 def parts(size: int) -> Iterator[slice]:
-    """Slices that go through so many values, a part at a time."""
+    """Yield slices that go through so many values, a part at a time."""
     return (slice(start, start + _PART) for start in range(0, size, _PART))
 
 

@@ -17,7 +17,7 @@ from gatewatch.collector.text import first_line
 
 
 def as_probe(probe: Any) -> Any:
-    """The probe as tensors of its own, made once: what becomes of the arrays it was given does not matter.
+    """Return the probe as tensors of its own, made once: what becomes of the arrays it was given does not matter.
 
     Raises:
         ConfigError: it is no batch, or an empty one.
@@ -41,13 +41,13 @@ def arrays(batch: Any) -> list[Array]:
 
 
 def shapes(batch: Any) -> str:
-    """The shape of a batch, or of each of its parts, for a person to read."""
+    """Return the shape of a batch, or of each of its parts, for a person to read."""
     parts = keras.tree.flatten(batch)
     return ", ".join(str(tuple(getattr(part, "shape", ()))) for part in parts) if batch is not None else "none"
 
 
 def input_mismatch_error(what: str, x: Any, model: Any, error: Exception) -> ConfigError | None:
-    """The error that says why a model does not take a batch; None where the batch is not why its call has failed.
+    """Return the error that says why a model does not take a batch; None where its call failed for another reason.
 
     Args:
         what: what the batch is, for the message: probe, or batch.
@@ -82,7 +82,7 @@ def call_once(model: Any, x: Any) -> None:
 
 @contextmanager
 def whole_tracebacks() -> Iterator[None]:
-    """While open, Keras passes on in this thread what a layer raises as it is, every frame of it."""
+    """While open, let Keras pass on in this thread what a layer raises as it is, every frame of it."""
     if not keras.config.is_traceback_filtering_enabled():
         yield
         return
@@ -94,7 +94,7 @@ def whole_tracebacks() -> Iterator[None]:
 
 
 def _declared(model: Any) -> dict[str, Shape] | None:
-    """Name → shape of the inputs of a model that is a graph of layers; None of another."""
+    """Return name → shape of the inputs of a model that is a graph of layers; None of another."""
     try:
         return {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
     except Exception:  # a subclassed model has none, or its class raises
@@ -110,7 +110,7 @@ def _fits(x: Any, expected: Mapping[str, Shape]) -> bool:
 
 
 def _is_of(given: Shape, expected: Shape) -> bool:
-    """Whether a model takes a shape. Keras adds a last dimension of one itself, and takes it away."""
+    """Return whether a model takes a shape. Keras adds a last dimension of one itself, and takes it away."""
     if len(given) == len(expected) - 1 and expected[-1] == 1:
         given = (*given, 1)
     elif len(given) == len(expected) + 1 and given[-1] == 1:
@@ -121,7 +121,7 @@ def _is_of(given: Shape, expected: Shape) -> bool:
 
 
 def _reason_of_layer(x: Any, model: Any, error: Exception) -> str | None:
-    """What the recurrent or dense layer that raised the error declares, and its input is not."""
+    """Return what the recurrent or dense layer that raised the error declares, and its input is not."""
     for frame in frames(error):
         layer = frame.f_locals.get("self")
         if frame.f_code.co_name == "__call__" and isinstance(layer, keras.layers.Layer):

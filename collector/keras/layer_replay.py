@@ -87,7 +87,7 @@ def replay_layer(layer: Any, x: Array, begin: States, mask: Mask | None, cells: 
 
 
 def as_mask(mask: Any, shape: tuple[int, ...]) -> Mask | None:
-    """Keras's mask of a batch, (batch, time); None where it masks no step."""
+    """Return Keras's mask of a batch, (batch, time); None where it masks no step."""
     first = next(iter(keras.tree.flatten(mask)), None)
     if first is None:
         return None
@@ -96,7 +96,7 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Mask | None:
 
 
 def begins_with(layer: Any, initial_state: Any, batch: int) -> States:
-    """The states that a call begins with, in Keras's order and form; None where they are zeros.
+    """Return the states that a call begins with, in Keras's order and form; None where they are zeros.
 
     Raises:
         ConfigError: the layer is stateful, and built for another number of sequences.
@@ -115,7 +115,7 @@ def begins_with(layer: Any, initial_state: Any, batch: int) -> States:
 
 
 def keras_output(layer: Any, replay: LayerReplay, begin: States) -> Any:
-    """A replay's output in the order, type and form in which the layer's own call gives it."""
+    """Return a replay's output in the order, type and form in which the layer's own call gives it."""
     mask, backwards = replay.mask, layer.go_backwards
     shown = None
     if mask is not None:  # before the first step that is not masked Keras's output is zero, whatever the state is
@@ -178,7 +178,7 @@ def compare(
 
 
 def roundings(types: Sequence[str], on_gpu: bool) -> float:
-    """What a replay may differ by for the layer's own roundings, relative to its largest output.
+    """Return what a replay may differ by for the layer's own roundings, relative to its largest output.
 
     Args:
         types: what the layer and its cells compute in, by name.
@@ -191,7 +191,7 @@ def roundings(types: Sequence[str], on_gpu: bool) -> float:
 
 
 def _on_gpu(tensor: Any) -> bool:
-    """Whether a tensor of TensorFlow or torch lies on a GPU."""
+    """Return whether a tensor of TensorFlow or torch lies on a GPU."""
     return bool(getattr(tensor, "is_cuda", False)) or "GPU" in str(getattr(tensor, "device", ""))
 
 
@@ -205,7 +205,7 @@ def _read(cell: Any, name: str) -> Any:
 
 
 def _seen(array: Array, dtype: str) -> Array:
-    """An array as a cell that computes in this type sees it, in single precision or double."""
+    """Return an array as a cell that computes in this type sees it, in single precision or double."""
     if dtype == "float64":
         return array.astype(np.float64, copy=False)
     if dtype not in ("float32", array.dtype.name):

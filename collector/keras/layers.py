@@ -26,7 +26,7 @@ _CELLS: Final = (
 
 
 def recurrent_layers(model: Any, *, required: bool = False) -> dict[str, Any]:
-    """Path → layer, for every layer that is recurrent or offers `get_gate_history()`.
+    """Return path → layer, for every layer that is recurrent or offers `get_gate_history()`.
 
     A wrapped or nested layer is named by its path below the model: `bidirectional/forward_lstm`. A cell that the model
     steps itself, without a layer around it, is among them, so that it can be named where it is not recorded. The second
@@ -82,7 +82,7 @@ def offers_history(layer: Any) -> bool:
 
 
 def name_of(layer: Any) -> str:
-    """The name of a layer, or its type in lower case where a `name` of the user's own raises."""
+    """Return the name of a layer, or its type in lower case where a `name` of the user's own raises."""
     try:
         return str(layer.name)
     except Exception:  # of whoever wrote its class
@@ -90,7 +90,7 @@ def name_of(layer: Any) -> str:
 
 
 def all_variables(model: Any) -> list[Any]:
-    """What Keras's `variables` are, though a class of the user's may have that property do something else."""
+    """Return what Keras's `variables` are; a class of the user's may have that property do something else."""
     by_id: dict[int, Any] = {}
     for layer in model._flatten_layers():
         seeds = [generator.state for generator in layer._seed_generators]
@@ -105,7 +105,7 @@ def cell_of(cell: Any, cells: Cells = CELLS) -> Cell | None:
 
 
 def inner_cells(layer: Any) -> list[tuple[str, Any]]:
-    """The cells of a recurrent layer in the order in which they run, each with what its name adds to the layer's path.
+    """Return the cells of a recurrent layer in the order in which they run, each with its suffix to the layer's path.
 
     That is nothing for a layer's only cell, and `/<name>` for each of a stack.
     """

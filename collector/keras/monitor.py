@@ -215,7 +215,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
 
 def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded of a model with its run. What it does not say, or raises when it is asked, is None."""
+    """Return what is recorded of a model with its run; None for what it does not have, or raises when it is read."""
     for named in (model, *layers.values()):
         safe_get(named, "name")  # the walks go on without a name; that it raises is said here
     with preserve_state(model, layers.values()):

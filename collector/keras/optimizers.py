@@ -82,11 +82,11 @@ class OptimizerState:
         self._rate = _number(self._source) if isinstance(self._source, keras.Variable) else None
 
     def steps(self) -> int:
-        """How many steps the optimizer has made since; below zero where its count was set back."""
+        """Return how many steps the optimizer has made since; below zero where its count was set back."""
         return int(_number(self._inner.iterations)) - self._iterations
 
     def gradients(self, variables: Iterable[Any]) -> dict[int, Gradient]:
-        """`id` of the variable → its gradient in the one step made since; what cannot be told is left out."""
+        """Return `id` of the variable → its gradient in the one step made since, where it can be read."""
         by_index: dict[int, Gradient] = {}
         needs_rate = any(slot.gain is None for slot, _ in self._slots.values())
         old_rate, new_rate = self._rates() if needs_rate else (None, None)
@@ -104,7 +104,7 @@ class OptimizerState:
         return {key: by_index[index] for key, index in indices.items() if index in by_index}
 
     def rate(self) -> float | None:
-        """The learning rate of the latest step, right to 1 %; None where it jumped meanwhile, or is not known.
+        """Return the learning rate of the latest step, right to 1 %; None where it jumped meanwhile, or is not known.
 
         It is not where a class does more than Keras's own at a step: several optimizers in one have rates of their own.
         """
@@ -112,7 +112,7 @@ class OptimizerState:
         return steady(*self._rates()) if plain else None
 
     def _rates(self) -> tuple[float | None, float | None]:
-        """Before and after the latest step. A function of the user's is not called: that could change what it gives."""
+        """Return the rate before and after the latest step. A user's function is not called: it may count its calls."""
         inner, source = self._inner, self._inner._learning_rate
         if source is not self._source:
             return None, None
@@ -139,7 +139,7 @@ class OptimizerState:
 
 
 def numpy_of(variable: Any, *, copy: bool = False) -> Array:
-    """The values of a variable; without a copy they may be the variable's own memory, good until the next step."""
+    """Return the values of a variable; without a copy they may be its own memory, good until the next step."""
     tensor = getattr(variable, "value", variable)
     values: Array
     # Keras's own way copies, and some versions twice: for large models that is half of what a look costs.
@@ -153,7 +153,7 @@ def numpy_of(variable: Any, *, copy: bool = False) -> Array:
 
 
 def _slot(optimizer: Any, index: int) -> _Slot | None:
-    """Where the gradient of a variable shows: the rules of `keras/src/optimizers`."""
+    """Return where the gradient of a variable shows, by the rules of `keras/src/optimizers`; None where it does not."""
     if not type(optimizer).__module__.startswith("keras."):
         return None  # a rule of one's own, whatever it is called
     kind = type(optimizer).__name__
@@ -172,7 +172,7 @@ def _slot(optimizer: Any, index: int) -> _Slot | None:
 
 
 def _from_mean(before: Array, after: Array, decay: float, gain: float) -> Array | None:
-    """g from m_t = decay·m_{t−1} + gain·g.
+    """Return g from m_t = decay·m_{t−1} + gain·g.
 
     What the rounding of m hides is zero: a value less than about a millionth of the recent ones cannot be told from
     it. None where m was not finite before, or did not change, so that no step was made with it.
@@ -192,7 +192,7 @@ def _from_mean(before: Array, after: Array, decay: float, gain: float) -> Array 
 
 
 def _from_squares(before: Array, after: Array, decay: float, gain: float) -> Array | None:
-    """|g| from v_t = decay·v_{t−1} + gain·g²."""
+    """Return |g| from v_t = decay·v_{t−1} + gain·g²."""
     if not np.isfinite(before).all() or _untouched(before, after):
         return None
     with np.errstate(all="ignore"):
@@ -204,7 +204,7 @@ def _from_squares(before: Array, after: Array, decay: float, gain: float) -> Arr
 
 
 def _untouched(before: Array, after: Array) -> bool:
-    """Whether nothing changed where something must have: no step was made with these.
+    """Return whether nothing changed where something must have: no step was made with these.
 
     A subnormal number may stay as it is: nine tenths of the smallest one are rounded to itself.
     """
@@ -212,7 +212,7 @@ def _untouched(before: Array, after: Array) -> bool:
 
 
 def _norm(gradient: Gradient) -> float:
-    """Infinite where not every value is finite."""
+    """Return the norm of a gradient, infinite where not every value is finite."""
     counts = tally(gradient.values)
     return math.inf if counts.nan or counts.inf else counts.norm or 0.0
 

@@ -64,7 +64,7 @@ class Recorder:
 
     @contextmanager
     def slices(self, count: int) -> Iterator[None]:
-        """While open, the model runs `count` times over slices of one input."""
+        """While open, join the calls of the model, which runs `count` times over slices of one input."""
         self._open.append({})
         try:
             yield
@@ -88,7 +88,7 @@ class Recorder:
 
 @contextmanager
 def patched_call(layer: Any, path: str, recorder: Recorder, states: Any, verify: bool, cells: Cells) -> Iterator[None]:
-    """While open, a call of the layer is its replay; where that cannot be, its own call, and the reason is kept.
+    """While open, replay a call of the layer; where that cannot be, make its own call and keep the reason.
 
     Args:
         layer: one for which `why_not_replayed` has no reason.
@@ -155,7 +155,7 @@ def _drops(cell: Any) -> bool:
 
 @contextmanager
 def recorded_as_one_batch(layer: Any, recorder: Recorder) -> Iterator[None]:
-    """While open, the slices of time that a TimeDistributed layer hands on are recorded as one batch."""
+    """While open, record the slices of time that a TimeDistributed layer hands on as one batch."""
     own_call = layer.call
     thread = threading.get_ident()
 
@@ -201,7 +201,7 @@ def preserve_state(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
 
 @contextmanager
 def _replaced(layer: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Through the instance's dictionary, past Keras's tracking of attributes."""
+    """Set attributes through the instance's dictionary, past Keras's tracking of attributes."""
     own = vars(layer)
     before = {name: own[name] for name in attributes if name in own}
     try:

@@ -25,7 +25,7 @@ from gatewatch.collector.trace import Trace
 
 
 def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
-    """The gates of a Keras model's recurrent layers for a batch, without training.
+    """Return the gates of a Keras model's recurrent layers for a batch, without training.
 
     Args:
         model: any Keras model or layer; one that was never called is built from the batch.
@@ -107,7 +107,7 @@ def trace(
 
 
 def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[str, Any]:
-    """Those of the layers that can be replayed; of the others that do not tell, the reason is kept."""
+    """Return the layers that can be replayed; of the others that do not give their gates, keep the reason."""
     replayed = {}
     for path, layer in layers.items():
         if offers_history(layer):

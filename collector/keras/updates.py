@@ -18,7 +18,7 @@ _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "
 
 
 def parameters(model: Any) -> dict[Name, Any]:
-    """(layer, param) → variable, for every trainable parameter of recurrent and dense layers.
+    """Return (layer, param) → variable, for every trainable parameter of recurrent and dense layers.
 
     Layers have the names that the gates have; a cell in a stack that of its layer and its own, `rnn/lstm_cell`.
     """
@@ -70,14 +70,14 @@ class KerasUpdates:
         self.state = OptimizerState(optimizer, by_name.values()) if is_keras else None
 
     def rate(self) -> float | None:
-        """The learning rate of the latest step since `keep()`, right to 1 %; None where there was none.
+        """Return the learning rate of the latest step since `keep()`, right to 1 %; None where there was none.
 
         Nor is there one where the rate jumped between `keep()` (or `state.note_rate()`) and now, or is a function's.
         """
         return self.state.rate() if self.state is not None and self._steps(self.state) > 0 else None
 
     def measure(self) -> Measured:
-        """What the steps since `keep()` did, a parameter each.
+        """Return what the steps since `keep()` did, a parameter each.
 
         `optimizer_steps` says how many they were, where the optimizer counted them. Gradients are those of a single
         step: after more, or where the weights were moved past the optimizer, there are none. Where no step was made

@@ -18,7 +18,7 @@ _SELU_SCALE: Final = 1.0507009873554805
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^-x), through tanh: it cannot overflow."""
+    """Return 1 / (1 + e^-x), through tanh: it cannot overflow."""
     y: Array = np.tanh(x * 0.5)
     y *= 0.5
     y += 0.5
@@ -26,18 +26,18 @@ def sigmoid(x: Array) -> Array:
 
 
 def softplus(x: Array) -> Array:
-    """log(1 + e^x)."""
+    """Return log(1 + e^x)."""
     y: Array = np.logaddexp(x, x.dtype.type(0))
     return y
 
 
 def hard_sigmoid(x: Array) -> Array:
-    """relu6(x + 3) / 6, as Keras 3 and torch have it."""
+    """Return relu6(x + 3) / 6, as Keras 3 and torch have it."""
     return np.clip(x / 6 + 0.5, 0, 1)
 
 
 def elu(x: Array, alpha: float = 1.0) -> Array:
-    """x above zero, alpha · (e^x − 1) below."""
+    """Return x above zero, alpha · (e^x − 1) below."""
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 

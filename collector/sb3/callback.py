@@ -233,4 +233,4 @@ class _Log(KVWriter):
         self.values.update(key_values)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""

@@ -44,12 +44,12 @@ class Probe:
 
     @property
     def shape(self) -> str:
-        """Of the observations, for a person to read."""
+        """The shape of the observations, for a person to read."""
         return ", ".join(f"{name} {one.shape}".strip() for name, one in self.observations.items())
 
     @property
     def fingerprint(self) -> str | None:
-        """Of all of it."""
+        """The fingerprint of observations, starts and states."""
         return fingerprint([*self.observations.values(), self.episode_starts, *self.states])
 
 
@@ -60,7 +60,7 @@ def act(policy: ActorCriticPolicy, probe: Probe) -> None:
         return torch.as_tensor(array, device=policy.device)
 
     def flat(array: Array) -> torch.Tensor:
-        """(T, N, ...) as (N × T, ...), each environment's steps in one piece: as `evaluate_actions` takes them."""
+        """Make (T, N, ...) to (N × T, ...), each environment's steps in one piece, as `evaluate_actions` takes them."""
         return tensor(array.swapaxes(0, 1).reshape(-1, *array.shape[2:]))
 
     named = {name: flat(array) for name, array in probe.observations.items()}
@@ -77,7 +77,7 @@ def act(policy: ActorCriticPolicy, probe: Probe) -> None:
 
 
 def rollout_probe(model: OnPolicyAlgorithm) -> Probe:
-    """The beginning of the rollout that was just collected."""
+    """Return the beginning of the rollout that was just collected."""
     buffer: Any = model.rollout_buffer
     steps = min(buffer.buffer_size, _LONGEST)
     envs = min(buffer.n_envs, _MOST_SEQUENCES, max(1, _MOST_STEPS // steps))
@@ -90,7 +90,7 @@ def rollout_probe(model: OnPolicyAlgorithm) -> Probe:
 
 
 def present_probe(model: OnPolicyAlgorithm) -> Probe:
-    """The one step that the first rollout will begin with."""
+    """Return the one step that the first rollout will begin with."""
     given: Any = model._last_obs
     shapes = _observation_shapes(model)
     envs = min(model.n_envs, _MOST_SEQUENCES)
@@ -99,7 +99,7 @@ def present_probe(model: OnPolicyAlgorithm) -> Probe:
 
 
 def read_probe(given: Any) -> Probe:
-    """The probe that a user gives, as yet without states."""
+    """Return the probe that a user gives, as yet without states."""
     observations, starts = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     try:
         named = {str(name): np.array(array) for name, array in _named(observations).items()}
@@ -122,7 +122,7 @@ def read_probe(given: Any) -> Probe:
 
 
 def fitted(given: Probe, model: OnPolicyAlgorithm) -> Probe:
-    """A user's probe as the policy takes it.
+    """Return a user's probe as the policy takes it.
 
     Raises:
         ConfigError: its observations are not the environment's.

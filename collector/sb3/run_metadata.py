@@ -15,7 +15,7 @@ _OF_THE_ALGORITHM: Final = (
 
 
 def model_name(model: OnPolicyAlgorithm) -> str:
-    """Algorithm and policy, the latter by the name that it is asked for, where it has one."""
+    """Return the names of algorithm and policy, the latter by its alias where it has one."""
     kind = type(model.policy)
     aliases = safe_get(
         model, "policy_aliases", lambda: [name for name, one in model.policy_aliases.items() if one is kind]
@@ -24,7 +24,7 @@ def model_name(model: OnPolicyAlgorithm) -> str:
 
 
 def model_config(model: OnPolicyAlgorithm) -> dict[str, Any]:
-    """The hyperparameters that matter, and the environment's id; what an algorithm lacks is left out."""
+    """Return the hyperparameters that matter, and the environment's id; what an algorithm lacks is left out."""
     policy = model.policy
     lstm = safe_get(policy, "lstm_actor")
     sizes = (
@@ -42,7 +42,7 @@ def model_config(model: OnPolicyAlgorithm) -> dict[str, Any]:
 
 
 def _environment_id(model: OnPolicyAlgorithm) -> str | None:
-    """Of an environment in this process: one in another is not asked, since its spec may not be sendable."""
+    """Return the id of an environment in this process; one elsewhere is not asked: its spec may not be sendable."""
     try:
         environments: Any = getattr(model.get_env(), "unwrapped", None)
         return str(environments.envs[0].unwrapped.spec.id)

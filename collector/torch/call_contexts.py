@@ -23,7 +23,7 @@ _LARGEST_STATE: Final = 65_536
 
 @contextmanager
 def preserve_state(module: nn.Module) -> Iterator[None]:
-    """Inference without gradients for as long as it lasts; what a call moves on is put back afterwards.
+    """While open, infer without gradients; what a call moves on is put back afterwards.
 
     That is the mode of every submodule, the random state of CPU and CUDA, attributes that were set anew (a hidden
     state that a policy keeps), and buffers of up to 65,536 values that were changed in place. What torch.compile has
@@ -88,7 +88,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:
-    """Past a `__setattr__` of the user's own, which may do anything."""
+    """Set the mode past a `__setattr__` of the user's own, which may do anything."""
     if "training" in vars(module):
         vars(module)["training"] = training
     else:
@@ -96,7 +96,7 @@ def _set_mode(module: nn.Module, training: bool) -> None:
 
 
 def _put_back(present: dict[str, Any], before: dict[str, Any]) -> None:
-    """Without a moment at which something is missing: another thread may be at work."""
+    """Put attributes back with none missing at any moment: another thread may be at work."""
     present.update(before)
     for name in present.keys() - before.keys():
         del present[name]
@@ -130,7 +130,7 @@ def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Mod
 
 
 def _fitted(module: nn.Module, x: Any, state: Any, several: bool) -> Any:
-    """The state as the module takes it: in its type, and with a dimension of layers."""
+    """Return the state as the module takes it: in its type, and with a dimension of layers."""
     weight = parameters(module)[0]
     batched = isinstance(module, nn.RNNBase) and (isinstance(x, PackedSequence) or x.dim() == 3)
     parts: list[Tensor] = []

@@ -51,7 +51,7 @@ class Call:
 
 
 def read_call(module: nn.Module, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> Call:
-    """A copy of what a recurrent module was called with and of what it gave.
+    """Return a copy of what a recurrent module was called with and of what it gave.
 
     Args:
         module: an LSTM, a GRU, or a cell of one.
@@ -100,7 +100,7 @@ def read_weights(module: nn.Module, cell: Cell) -> list[Any]:
 
 
 def replay(calls: Sequence[Call], cell: Cell, weights: Sequence[Any], directions: int) -> list[LayerGates]:
-    """The gates of each layer over one call, or over the steps of a loop, side by side in time.
+    """Return the gates of each layer over one call, or over the steps of a loop, side by side in time.
 
     Their error is one for all: the largest difference between the replay and the module's own outputs and states; None
     where nothing is finite.
@@ -131,19 +131,19 @@ def replay(calls: Sequence[Call], cell: Cell, weights: Sequence[Any], directions
 
 
 def read_arguments(input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
-    """The arguments of a recurrent module, which may be given by torch's own names for them."""
+    """Return the arguments of a recurrent module, which may be given by torch's own names for them."""
     return input, hx
 
 
 def as_tuple(states: Any) -> tuple[Any, ...]:
-    """The states of an LSTM, the only one of a GRU, or none."""
+    """Return the states of an LSTM, the only one of a GRU, or none."""
     if states is None:
         return ()
     return tuple(states) if isinstance(states, (tuple, list)) else (states,)
 
 
 def _layers_first(state: Tensor, batched: int) -> Array:
-    """A state as (L, B, units). A cell's has no dimension of layers, that of a sequence by itself none of a batch."""
+    """Return a state as (L, B, units). A cell's has no dimension of layers, that of one sequence none of a batch."""
     if state.dim() < batched:
         state = state.unsqueeze(-2)
     array: Array = as_array(state if batched == 3 else state[None]).copy()
@@ -151,7 +151,7 @@ def _layers_first(state: Tensor, batched: int) -> Array:
 
 
 def _side_by_side(calls: Sequence[Call]) -> Call:
-    """Several calls as one of a larger batch: each has its own states, so none waits for the one before."""
+    """Join calls to one of a larger batch: each has its own states, so none waits for the one before."""
     if len(calls) == 1:
         return calls[0]
     return Call(
@@ -165,7 +165,7 @@ def _side_by_side(calls: Sequence[Call]) -> Call:
 
 
 def _in_time(values: Array, calls: int) -> Array:
-    """(calls × B, 1, units) of several calls as (B, calls, units); of one call as it is."""
+    """Reshape (calls × B, 1, units) of several calls to (B, calls, units); one call stays as it is."""
     if calls == 1:
         return values
     return values.reshape(calls, -1, values.shape[-1]).transpose(1, 0, 2)

@@ -21,7 +21,7 @@ _DECLARING = (nn.RNNBase, nn.RNNCellBase, nn.Linear)
 
 
 def as_probe(probe: Any) -> tuple[Any, ...]:
-    """The probe as a module's inputs, as `as_inputs` makes them, and with sound values.
+    """Return the probe as a module's inputs, as `as_inputs` makes them, and with sound values.
 
     Raises:
         ConfigError: it is no batch, an empty one, or holds values that are not finite.
@@ -36,7 +36,7 @@ def as_probe(probe: Any) -> tuple[Any, ...]:
 
 
 def as_inputs(inputs: Any) -> tuple[Any, ...]:
-    """The inputs of a module, with tensors of our own: what becomes of the given ones does not matter.
+    """Return the inputs of a module, with tensors of our own: what becomes of the given ones does not matter.
 
     Tensors and arrays are copied, in tuples, lists and mappings too, and arrays become tensors. Whatever else there is
     stays as it is.
@@ -46,7 +46,7 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
 
 
 def arrays(inputs: Any) -> list[NDArray[Any]]:
-    """The values of every tensor in a nest, in its order."""
+    """Return the values of every tensor in a nest, in its order."""
     return [as_array(tensor) for tensor in tensors(inputs)]
 
 
@@ -60,7 +60,7 @@ def tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def shapes(inputs: Any) -> str:
-    """The shape of each input, for a person to read."""
+    """Return the shape of each input, for a person to read."""
     if isinstance(inputs, Mapping):
         inputs = tuple(inputs.values())
     if type(inputs) in (tuple, list):  # not a PackedSequence, which is a tuple too
@@ -69,7 +69,7 @@ def shapes(inputs: Any) -> str:
 
 
 def input_mismatch_error(what: str, inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> ConfigError | None:
-    """The error that says why a module does not take its inputs; None where they are not why its call has failed.
+    """Return the error that says why a module does not take its inputs; None where its call failed otherwise.
 
     Args:
         what: what the inputs are, for the message: probe, or input.
@@ -115,7 +115,7 @@ def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> str
 
 
 def _reason_of_layer(given: list[Tensor], module: nn.Module, error: Exception) -> str | None:
-    """What the layer that raised the error declares, and its input is not."""
+    """Return what the layer that raised the error declares, and its input is not."""
     inside = next((frame for frame in frames(error) if frame.f_code.co_name == "forward"), None)
     layer: Any = None if inside is None else inside.f_locals.get("self")
     got = None if inside is None else inside.f_locals.get("input")
@@ -165,7 +165,7 @@ def _state_units(module: Any) -> tuple[int, ...]:
 
 
 def _takes_state(module: Any, x: Any, state: Any) -> bool:
-    """Whether a state is one that a recurrent module can begin with: how many tensors, and of how many units."""
+    """Return whether a recurrent module can begin with a state: how many tensors, and of how many units."""
     if state is None:
         return True
     parts = state if isinstance(state, (tuple, list)) else (state,)

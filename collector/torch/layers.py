@@ -53,7 +53,7 @@ class RecurrentLayer:
 
 
 def recurrent_layers(module: nn.Module, cells: Cells = CELLS, *, required: bool = False) -> dict[str, RecurrentLayer]:
-    """Name → layer, for every layer of every module that is recurrent or offers `get_gate_history()`.
+    """Return name → layer, for every layer of every module that is recurrent or offers `get_gate_history()`.
 
     A layer is named by its module's path and torch's own suffix: `policy.lstm/l0`, `policy.lstm/l0_reverse`, or `l0`
     where the module itself is looked at. A cell, or a module with `get_gate_history()`, is named by its path, or by
@@ -77,7 +77,7 @@ def recurrent_layers(module: nn.Module, cells: Cells = CELLS, *, required: bool 
 
 
 def layer_name(path: str, module: nn.Module, suffix: str) -> str:
-    """The name of a layer."""
+    """Return the name of a layer."""
     if not suffix:
         return path or _type_name(module).lower()
     return f"{path}/{suffix[1:]}" if path else suffix[1:]
@@ -89,7 +89,7 @@ def offers_history(module: nn.Module) -> bool:
 
 
 def suffixes(module: nn.Module) -> list[str]:
-    """The suffixes of a module's layers, in torch's order."""
+    """Return the suffixes of a module's layers, in torch's order."""
     if not isinstance(module, nn.RNNBase) or offers_history(module):
         return [""]
     directions = ("", "_reverse") if module.bidirectional else ("",)
@@ -106,7 +106,7 @@ def why_not_replayed(module: nn.Module) -> str:
 
 
 def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Parameter]]:
-    """(layer, param) → the parameters that require a gradient, for recurrent and for dense (`nn.Linear`) layers.
+    """Return (layer, param) → the parameters that require a gradient, for recurrent and dense (`nn.Linear`) layers.
 
     Layers are named as `recurrent_layers` names them. The params are kernel, recurrent, bias (of a recurrent layer
     both of torch's) and projection. Where a weight is normalised, pruned or parametrized, the parameters are those

@@ -117,7 +117,7 @@ class GateMonitor(Monitor):
 
 
 def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
-    """The recurrent layers to record.
+    """Return the recurrent layers to record.
 
     Raises:
         ConfigError: there is none, or none of that name.
@@ -126,7 +126,7 @@ def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS)
 
 
 def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:
-    """What is recorded of a module with its run. What it raises when it is asked for is None."""
+    """Return what is recorded of a module with its run; None for what raises when it is read."""
     with preserve_state(module):
         return {
             "layers": {name: _describe_layer(layer.module) for name, layer in layers.items()},

@@ -33,7 +33,7 @@ _MOST_RUNS: Final = 8
 
 
 def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
-    """The gates of a torch module's recurrent layers for a batch, without training.
+    """Return the gates of a torch module's recurrent layers for a batch, without training.
 
     The module is called once, in inference mode, and left as it was: its mode, its buffers, torch's random state.
 
@@ -196,7 +196,7 @@ class _CallRecorder:
             self._runs.append(self._own[-1])
 
     def _leave_out(self, reason: str, *names: str) -> None:
-        """Neither this call nor what comes after it."""
+        """Record neither this call nor what comes after it."""
         self._open = False
         self._result.unreplayed.update({_numbered(name, len(self._own) + 1): reason for name in names})
 

@@ -73,7 +73,7 @@ class TorchUpdates:
             self._handles.append(register_optimizer_step_post_hook(self._after))
 
     def rate(self) -> float | None:
-        """The learning rate of the step, right to 1 %: of the recurrent parameters, or of all where it has none such.
+        """Return the learning rate of the step, right to 1 %: of the recurrent parameters, or of all if there are none.
 
         Where they have several the largest; None where one of them jumped within the step, or is not known.
         """
@@ -81,7 +81,7 @@ class TorchUpdates:
         return largest([rate for (_, param), rate in rates.items() if param == "recurrent"] or rates.values())
 
     def measure(self) -> Measured:
-        """What the step did, a parameter each; nothing where there was none."""
+        """Return what the step did, a parameter each; nothing where there was none."""
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
         self.release()
         return {
@@ -100,7 +100,7 @@ class TorchUpdates:
             self._handles, self._watched, self._whole, self._steps = [], {}, {}, {}
 
     def _backward(self, parameter: torch.Tensor) -> None:
-        """The last of several backward passes before a step leaves the sum of all."""
+        """Copy the gradient: the last of several backward passes before a step leaves the sum of all."""
         if _recorded():
             return
         with self._guarded_and_charged("hooks"):
@@ -170,7 +170,7 @@ def _copies(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
 
 
 def _recorded() -> bool:
-    """Whether what is called now is only noted, to be run later: a copy to the host would break that."""
+    """Return whether what is called now is only noted, to be run later: a copy to the host would break that."""
     return torch.compiler.is_compiling() or (
         torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch is typed in part
     )
@@ -181,18 +181,18 @@ def _is_zero(arrays: Sequence[Array] | None) -> bool:
 
 
 def _has_values(parameter: torch.Tensor) -> bool:
-    """Whether NumPy can have them: a DTensor, as every subclass that dispatches for itself, has them elsewhere."""
+    """Return whether NumPy can have the values; a DTensor, as all that dispatch for themselves, has them elsewhere."""
     own = getattr(type(parameter), "__torch_dispatch__", None)
     return own is torch.Tensor.__torch_dispatch__ and not parameter.is_meta
 
 
 def _is_one_of_several() -> bool:
-    """Whether other processes train with this one: gradients are averaged after the backward pass."""
+    """Return whether other processes train with this one: gradients are averaged after the backward pass."""
     several = torch.distributed
     return several.is_available() and several.is_initialized() and several.get_world_size() > 1
 
 
 def _is_scaled() -> bool:
-    """Whether the optimizer's step is called by a gradient scaler."""
+    """Return whether the optimizer's step is called by a gradient scaler."""
     frames = islice(walk_stack(sys._getframe(1)), _FRAMES)
     return any(_SCALER in frame.f_code.co_filename for frame, _ in frames)
