@@ -14,19 +14,9 @@ from gatewatch.collector.cells import Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cell_of, inner_cells, name_of
 from gatewatch.collector.replay.recurrence import Replay
-from gatewatch.collector.trace import REPLAY_TOLERANCE, difference
-
-HALF_ROUNDINGS: Final = 8
-"""A layer that computes in half precision, or on a GPU, rounds each result of each step, which the replay does not. It
-is allowed so many epsilons of its type (2^-10 of float16, 2^-7 of bfloat16) of its largest output besides
-`REPLAY_TOLERANCE`. Measured over sizes, weights and inputs from small to saturating, on both backends: at most 3 where
-the replay is right; where two gates are exchanged, 1 (outputs near zero) to 2,000."""
+from gatewatch.collector.trace import REPLAY_TOLERANCE, ROUNDINGS, TENSOR_FLOAT, difference
 
 _EPSILON: Final = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
-_TENSOR_FLOAT: Final = 2.0**-10
-"""A GPU multiplies float32 as TensorFloat32, of float16's precision, unless it is told otherwise: layers of 5 units
-were measured to differ by up to 4e-4 there."""
-
 _VERIFIED: Final = 8
 """So many sequences and steps of a batch are compared."""
 
@@ -186,8 +176,8 @@ def roundings(types: Sequence[str], on_gpu: bool) -> float:
     """
     coarsest = max((_EPSILON.get(name, 0.0) for name in types), default=0.0)
     if on_gpu and "float64" not in types:
-        coarsest = max(coarsest, _TENSOR_FLOAT)
-    return HALF_ROUNDINGS * coarsest
+        coarsest = max(coarsest, TENSOR_FLOAT)
+    return ROUNDINGS * coarsest
 
 
 def _on_gpu(tensor: Any) -> bool:

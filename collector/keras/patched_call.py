@@ -17,15 +17,10 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layer_replay import as_mask, begins_with, compare, keras_output, move_on, replay_layer
 from gatewatch.collector.keras.layers import all_variables, inner_cells
 from gatewatch.collector.text import describe_exception
-from gatewatch.collector.trace import LayerGates, Trace
+from gatewatch.collector.trace import LARGEST_STATE, MOST_CALLS, LayerGates, Trace
 
-_MOST_CALLS: Final = 8
-"""So many calls of one layer are recorded; a loop over one layer must not make series without end."""
 _VERIFIED_CALLS: Final = 8
 """So many calls of a layer are compared with its own."""
-
-
-_LARGEST_STATE: Final = 65_536
 
 
 class Recorder:
@@ -52,9 +47,9 @@ class Recorder:
             return
         self._calls[path] += 1
         call = self._calls[path]
-        if call > _MOST_CALLS:
-            reason = f"the model calls it more than {_MOST_CALLS} times; the first {_MOST_CALLS} calls are recorded"
-            self.trace.unreplayed.setdefault(f"{path}#{_MOST_CALLS + 1}…", reason)
+        if call > MOST_CALLS:
+            reason = f"the model calls it more than {MOST_CALLS} times; the first {MOST_CALLS} calls are recorded"
+            self.trace.unreplayed.setdefault(f"{path}#{MOST_CALLS + 1}…", reason)
             return
         name = path if call == 1 else f"{path}#{call}"
         while name in self.trace.layers:  # a layer of that very name
@@ -183,7 +178,7 @@ def preserve_state(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
     stateful = [layer for layer in recurrent if getattr(layer, "stateful", False)]
     variables = [state for layer in stateful for state in keras.tree.flatten(getattr(layer, "states", None) or ())]
     # Frozen weights are not trainable either, and too large to copy at each capture; what a call counts is small.
-    variables += [v for v in all_variables(model) if not v.trainable and math.prod(v.shape) <= _LARGEST_STATE]
+    variables += [v for v in all_variables(model) if not v.trainable and math.prod(v.shape) <= LARGEST_STATE]
     before = [keras.ops.copy(variable.value) for variable in variables]
     with ExitStack() as stack:
         if keras.backend.backend() == "torch":  # from whose own random state Keras's dropout draws there

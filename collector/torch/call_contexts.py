@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
 from gatewatch.collector.torch.layers import COMPILED, RecurrentLayer, buffers, modules, parameters
-
-_LARGEST_STATE: Final = 65_536
+from gatewatch.collector.trace import LARGEST_STATE
 
 
 @contextmanager
@@ -40,7 +39,7 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
     counters = [
         (buffer, buffer._version, buffer.clone())
         for buffer in buffers(module)
-        if not is_lazy(buffer) and buffer.numel() <= _LARGEST_STATE and not buffer.is_inference()
+        if not is_lazy(buffer) and buffer.numel() <= LARGEST_STATE and not buffer.is_inference()
     ]
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
     devices = range(torch.cuda.device_count()) if started else ()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -26,10 +26,7 @@ from gatewatch.collector.torch.call_contexts import preserve_state, with_initial
 from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
 from gatewatch.collector.torch.inputs import input_mismatch_error
 from gatewatch.collector.torch.layers import RecurrentLayer, parameters, recurrent_layers, suffixes, why_not_replayed
-from gatewatch.collector.trace import Trace
-
-_MOST_RUNS: Final = 8
-"""So many calls of a module are recorded; the steps of a loop over time are one."""
+from gatewatch.collector.trace import MOST_CALLS, Trace
 
 
 def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
@@ -187,8 +184,8 @@ class _CallRecorder:
         call = read_call(module, arguments, options, output)
         if self._own and self._own[-1].goes_on_with(call):
             self._own[-1].calls.append(call)
-        elif len(self._own) == _MOST_RUNS:
-            self._leave_out(f"the module is called more than {_MOST_RUNS} times", next(iter(self.names.values())))
+        elif len(self._own) == MOST_CALLS:
+            self._leave_out(f"the module is called more than {MOST_CALLS} times", next(iter(self.names.values())))
         else:
             number = len(self._own) + 1
             names = {suffix: _numbered(name, number) for suffix, name in self.names.items()}
