@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pkgutil import resolve_name
-from types import MappingProxyType
 from typing import Any, Final
 
 from gatewatch.collector.replay.gru import gru_from_keras, gru_from_torch, replay_gru
@@ -141,7 +140,7 @@ CELLS: Final[Cells] = (LSTM, GRU)
 @cache
 def gates_by_name(cells: Cells = CELLS) -> Mapping[str, Gate]:
     """Return name → gate, each once, in the order of the cells."""
-    return MappingProxyType({gate.name: gate for cell in cells for gate in cell.gates})
+    return {gate.name: gate for cell in cells for gate in cell.gates}
 
 
 GATES: Final = gates_by_name()

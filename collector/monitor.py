@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +58,10 @@ class BaseMonitor:
         self._arguments = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
         options = {name: arguments[name] for name in _OF_THE_SESSION}
         self._session = RunSession(**options, cells=self.cells, statistics=self.statistics)
-        self._chosen = _check_layers(arguments["layers"])
+        layers = arguments["layers"]
+        if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence) or not layers):
+            raise ConfigError(f"layers={safe_repr(layers)}: must be a list of names, such as ['lstm'], or None for all")
+        self._chosen = None if layers is None else list(layers)
         weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -228,9 +230,3 @@ def _market_time(time: Time) -> int:
     if isinstance(time, int | np.integer) and 0 < moment < _EARLIEST:
         raise ConfigError(f"time={time}: nanoseconds since the Unix epoch are meant; give those, or a datetime")
     return moment
-
-
-def _check_layers(layers: Sequence[str] | None) -> list[str] | None:
-    if layers is not None and (isinstance(layers, str | os.PathLike) or not isinstance(layers, Sequence) or not layers):
-        raise ConfigError(f"layers={safe_repr(layers)}: must be a list of names, such as ['lstm'], or None for all")
-    return None if layers is None else list(layers)

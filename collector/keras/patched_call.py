@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +18,6 @@ from gatewatch.collector.keras.layer_replay import as_mask, begins_with, compare
 from gatewatch.collector.keras.layers import all_variables, inner_cells
 from gatewatch.collector.text import describe_exception
 from gatewatch.collector.trace import LARGEST_STATE, MOST_CALLS, LayerGates, Trace
-
-_VERIFIED_CALLS: Final = 8
-"""So many calls of a layer are compared with its own."""
 
 
 class Recorder:
@@ -125,7 +122,7 @@ def patched_call(layer: Any, path: str, recorder: Recorder, states: Any, verify:
             numpy_mask = as_mask(mask, x.shape[:2])
             replay = replay_layer(layer, x, begin, numpy_mask, cells)
             error = None
-            if verify and calls <= _VERIFIED_CALLS:
+            if verify and calls <= MOST_CALLS:
                 error, tolerable = compare(layer, own_call, sequences, begin, numpy_mask, cells)
                 if not tolerable:
                     return own(f"its replay differs from its own output by {error:.2g}")

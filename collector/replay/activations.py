@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -41,7 +40,7 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-_ACTIVATIONS: dict[str, Activation] = {
+ACTIVATIONS: Final[Mapping[str, Activation]] = {
     "tanh": np.tanh,
     "sigmoid": sigmoid,
     "hard_sigmoid": hard_sigmoid,
@@ -60,6 +59,4 @@ _ACTIVATIONS: dict[str, Activation] = {
     "log_sigmoid": lambda x: -softplus(-x),
     "hard_tanh": lambda x: np.clip(x, -1, 1),
 }
-
-ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(_ACTIVATIONS)
 """Name → a function of an array of any shape, which it leaves as it is; the result has its shape and dtype."""

@@ -46,7 +46,7 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(torch.no_grad())
-        if any(_is_compiled(one) for one in parts):
+        if any(COMPILED in one._modules or vars(one).get("_compiled_call_impl") is not None for one in parts):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             for one in parts:
@@ -56,7 +56,9 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
             for one, training in modes:
                 _set_mode(one, training)
             for present, before in members:
-                _put_back(present, before)
+                present.update(before)  # with none missing at any moment: another thread may be at work
+                for name in present.keys() - before.keys():
+                    del present[name]
             for buffer, version, value in counters:
                 if buffer._version != version:
                     buffer.copy_(value)
@@ -82,23 +84,12 @@ def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Ite
         yield
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    return COMPILED in module._modules or vars(module).get("_compiled_call_impl") is not None
-
-
 def _set_mode(module: nn.Module, training: bool) -> None:
     """Set the mode past a `__setattr__` of the user's own, which may do anything."""
     if "training" in vars(module):
         vars(module)["training"] = training
     else:
         module.training = training
-
-
-def _put_back(present: dict[str, Any], before: dict[str, Any]) -> None:
-    """Put attributes back with none missing at any moment: another thread may be at work."""
-    present.update(before)
-    for name in present.keys() - before.keys():
-        del present[name]
 
 
 def _begin_with(state: Any, cell: Cell | None) -> Callable[..., Any]:
