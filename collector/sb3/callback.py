@@ -185,12 +185,12 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
 
     def _choose(self) -> dict[str, RecurrentLayer]:
         model = self._algorithm
-        if not recurrent_layers(model.policy):
+        if not recurrent_layers(model.policy, self.cells):
             raise ConfigError(
                 f"the policy of {model_name(model)} has no recurrent layer to watch: train one that has, such as "
                 "sb3_contrib's RecurrentPPO('MlpLstmPolicy', env)"
             )
-        return choose(model.policy, self._chosen)
+        return choose(model.policy, self._chosen, self.cells)
 
     def _look_before(self) -> Trace | None:
         """Look at the probe, or while there is none at the observations that the training begins with."""
