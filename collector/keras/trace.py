@@ -80,7 +80,9 @@ def trace(
     result = Trace()
     recorder = Recorder(result)
     present = recurrent_layers(model)
-    replayed = _replayed(layers, result, cells)
+    reasons = {path: why_not_replayed(layer, cells) for path, layer in layers.items() if not offers_history(layer)}
+    result.unreplayed.update({path: reason for path, reason in reasons.items() if reason})
+    replayed = {path: layers[path] for path, reason in reasons.items() if not reason}
     if replayed:
         with defer_sigint(), ExitStack() as stack:
             stack.enter_context(preserve_state(model, present.values()))
@@ -104,16 +106,3 @@ def trace(
         elif offers_history(layer):
             result.ask(path, layer)
     return result
-
-
-def _replayed(layers: Mapping[str, Any], result: Trace, cells: Cells) -> dict[str, Any]:
-    """Return the layers that can be replayed; of the others that do not give their gates, keep the reason."""
-    replayed = {}
-    for path, layer in layers.items():
-        if offers_history(layer):
-            continue
-        if reason := why_not_replayed(layer, cells):
-            result.unreplayed[path] = reason
-        else:
-            replayed[path] = layer
-    return replayed
