@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -82,7 +83,7 @@ def epoch_owner(path: Path) -> tuple[str, str] | None:
     return (run, phase) if isinstance(run, str) and isinstance(phase, str) else None
 
 
-def _write(file: IO[bytes], layers: Mapping[str, Gates], about: Mapping[str, str | int]) -> None:
+def _write(file: IO[bytes], layers: Layers, about: Mapping[str, str | int]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         archive.comment = json.dumps(about).encode()
         for layer, captured in layers.items():
