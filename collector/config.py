@@ -7,9 +7,10 @@ import tomllib
 from email.errors import MessageError
 from email.headerregistry import Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
@@ -22,7 +23,16 @@ FILE = "gatewatch.toml"
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_keys(cls, table: object) -> object:
+        unknown = next((key for key in table if key not in cls.model_fields), None) if isinstance(table, dict) else None
+        if unknown is not None:
+            allowed = ", ".join(cls.model_fields)
+            raise PydanticCustomError("unknown_key", "{allowed}", {"key": unknown, "allowed": allowed})
+        return table
 
 
 class StoreSettings(_Table):
@@ -164,28 +174,13 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
     except ValidationError as error:
         # A key that is misspelt is missing too: the misspelling is said.
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        first = min(error.errors(), key=lambda one: one["type"] != "unknown_key")
         raise ConfigError(f"{file}: {_line(first)}") from None
 
 
 def _line(error: ErrorDetails) -> str:
-    *tables, name = [str(part) for part in error["loc"]]
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        model: type[BaseModel] = Settings
-        for table in tables:
-            model = _table_of(model, table)
-        where = f" in [{'.'.join(table for table in tables if not table.isdigit())}]" if tables else ""
-        return f"unknown key {name!r}{where}; allowed: {', '.join(model.model_fields)}"
-    return f"{'.'.join([*tables, name])}: {message[0].lower()}{message[1:]}"
-
-
-def _table_of(model: type[BaseModel], key: str) -> type[BaseModel]:
-    """The model of a table in a table, or in a list of tables; the same for a place in such a list."""
-    if key not in model.model_fields:
-        return model
-    annotation = model.model_fields[key].annotation
-    for part in (annotation, *get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            return part
-    return model
+    place, message = [str(part) for part in error["loc"]], error["msg"].removeprefix("Value error, ")
+    if error["type"] == "unknown_key":
+        table = ".".join(part for part in place if not part.isdigit())
+        return f"unknown key {error['ctx']['key']!r}{f' in [{table}]' if table else ''}; allowed: {message}"
+    return f"{'.'.join(place)}: {message[0].lower()}{message[1:]}"

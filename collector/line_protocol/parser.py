@@ -4,40 +4,35 @@ In what `line_protocol.encode` writes, a comma, an equals sign or a space of a n
 one that separates never does; a quote opens text only right after the equals sign of a field, and only within text can
 there be a newline.
 
-Python reads a float slowly and orjson reads it fast, so the numbers of a line go through one call of orjson. Which of
-them are integers is kept by what is left of the fields' values without the digits, as `,,i,,i`. Whatever is not a plain
-number under a plain name takes the plain way, `_parse_any`, which says what is wrong where something is.
+The loops of the expressions are unrolled and possessive: many characters a step, and no way back.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from contextlib import suppress
 from typing import Final
-
-import orjson
 
 from gatewatch.collector.schema import FieldValue, Point
 
 _MOST_KEPT: Final = 4096
-_OF_FLOATS: Final = b"0123456789.e+-"
-_NO_SEPARATORS: Final = bytes(set(range(256)) - set(b"=,"))
 
 _COMMA: Final = re.compile(r"(?<!\\),")
 _EQUALS: Final = re.compile(r"(?<!\\)=")
 _BLANK: Final = re.compile(r"(?<!\\) ")
 _ESCAPED: Final = re.compile(r"\\([,= ])")
 _ESCAPED_TEXT: Final = re.compile(r'\\(["\\])')
-_FIELD: Final = re.compile(r'((?:\\[,= ]|[^,= \n])++)=(?:"((?:[^"\\]|\\["\\])*+)"|([^," ]++))(,|\Z)')
-_FLOAT: Final = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?")
+_FIELD: Final = re.compile(
+    r"((?:[^\\,= \n]++|\\[,= ]?+)++)="
+    r'(?:([-+]?+[0-9]++(?:\.[0-9]++)?+(?:e[-+]?+[0-9]++)?+)(?=,|\Z)|"((?:[^"\\]++|\\["\\])*+)"|([^," ]++))(,|\Z)'
+)
+"""The name of a field, its value as a number, as text or as something else, and what follows."""
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
 _LINE: Final = re.compile(
     rb'(?:\\ |[^ \n])++ (?:(?:\\[,= ]|[^,= \n])++=(?:"(?:[^"\\]|\\["\\])*+"|[^," \n]++),?+)++ [^ "\n]++(?=\n|\Z)'
 )
 
 _series: dict[bytes, tuple[str, dict[str, str]]] = {}
-_integers: dict[bytes, tuple[int, ...]] = {}
 
 
 def decode(lines: bytes) -> list[Point]:
@@ -84,51 +79,6 @@ def parse(line: bytes) -> Point:
     Raises:
         ValueError: says what is wrong with the line.
     """
-    with suppress(ValueError):
-        head, columns, time = line.rsplit(b" ", 2)
-        if b'"' not in columns and b"\\" not in columns and not head.endswith(b"\\"):
-            return _parse_numbers(head, columns, time)
-    return _parse_any(line)
-
-
-def _parse_numbers(head: bytes, columns: bytes, time: bytes) -> Point:
-    words = columns.decode().replace("=", ",").split(",")
-    names = words[::2]
-    text = ",".join(words[1::2]).encode() + b","
-    kinds = text.translate(None, _OF_FLOATS)
-    try:
-        positions = _integers[kinds]
-    except KeyError:
-        positions = _keep_integers(kinds)
-    numbers = orjson.loads(b"[%b%b]" % (text.replace(b"i,", b","), time))
-    moment = numbers.pop()
-    fields: dict[str, FieldValue] = dict(zip(names, map(float, numbers), strict=True))
-    for i in positions:
-        fields[names[i]] = numbers[i]
-    sound = (
-        columns.translate(None, _NO_SEPARATORS) + b"," == b"=," * len(names)
-        and len(fields) == len(names)
-        and "" not in fields
-        and b"-0," not in text  # orjson gives it without its sign
-        and {type(moment), *(type(numbers[i]) for i in positions)} == {int}
-    )
-    if not sound:
-        raise ValueError
-    measurement, tags = _series.get(head) or _keep_series(head)
-    return Point(measurement, tags.copy(), fields, moment)
-
-
-def _keep_integers(kinds: bytes) -> tuple[int, ...]:
-    kept = kinds.split(b",")
-    if not {b"", b"i"}.issuperset(kept):
-        raise ValueError
-    if len(_integers) >= _MOST_KEPT:
-        _integers.clear()
-    _integers[kinds] = positions = tuple(i for i, kind in enumerate(kept) if kind)
-    return positions
-
-
-def _parse_any(line: bytes) -> Point:
     try:
         head, *rest = _BLANK.split(line.decode(), maxsplit=1)
     except UnicodeDecodeError:
@@ -144,22 +94,27 @@ def _parse_any(line: bytes) -> Point:
         field = _FIELD.match(columns, begin)
         if field is None:
             raise ValueError(f"there is no field at {columns[begin : begin + 40]!r}")
-        name = _ESCAPED.sub(r"\1", field[1])
+        name, number, text, other, more = field.groups()
+        if "\\" in name:
+            name = _ESCAPED.sub(r"\1", name)
         if name in fields:
             raise ValueError(f"it has the field {name!r} twice")
-        fields[name] = _value(field[3]) if field[2] is None else _ESCAPED_TEXT.sub(r"\1", field[2])
-        begin, more = field.end(), field[4]
+        if number and math.isfinite(value := float(number)):
+            fields[name] = value
+        elif text is None:
+            fields[name] = _value(number or other)
+        else:
+            fields[name] = _ESCAPED_TEXT.sub(r"\1", text)
+        begin = field.end()
     measurement, tags = _series.get(head.encode()) or _keep_series(head.encode())
     return Point(measurement, tags.copy(), fields, int(time))
 
 
 def _value(text: str) -> FieldValue:
+    if text.endswith("i") and _INTEGER.fullmatch(text, 0, len(text) - 1):
+        return int(text[:-1])
     if text in ("true", "false"):
         return text == "true"
-    if text.endswith("i") and _INTEGER.fullmatch(text[:-1]):
-        return int(text[:-1])
-    if _FLOAT.fullmatch(text) and math.isfinite(value := float(text)):
-        return value
     raise ValueError(f"{text[:40]!r} is neither a number, true, false nor quoted text")
 
 

@@ -12,7 +12,7 @@ from gatewatch.collector.errors import WriteRejected, WriteUnavailable
 from gatewatch.collector.line_protocol import decode, split_lines
 from gatewatch.collector.runtime.error_guard import ErrorGuard
 from gatewatch.collector.spool.queue import Spool
-from gatewatch.collector.store.protocol import Store
+from gatewatch.collector.store.base import Store
 from gatewatch.collector.text import describe_exception, one_line
 
 FIRST_WAIT: Final = 0.5

@@ -14,7 +14,7 @@ from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.schema import Point, point_problem
 from gatewatch.collector.spool.delivery import Delivery
 from gatewatch.collector.spool.queue import BATCH_POINTS, Spool
-from gatewatch.collector.store.protocol import Store
+from gatewatch.collector.store.base import Store
 
 LINGER_SECONDS: Final = 0.5
 """How long a few points wait for more, so that a capture is one write and not five."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from gatewatch.collector.address import server_url
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.store.protocol import Store
+from gatewatch.collector.store.base import Store
 
 __all__ = ["Store", "open_store", "reopen_store"]
 
@@ -37,7 +36,8 @@ def open_store(
         ConfigError: the URL has none of these forms, or a variable or the token's file is missing; names it.
     """
     address, source = _resolve(url)
-    return _open(address, source, org, bucket, token, {"org": org, "bucket": bucket, "token": token})
+    given = {name: value for name, value in (("org", org), ("bucket", bucket), ("token", token)) if value}
+    return _open(address, source, given, {name: f"the {name} that was given" for name in given})
 
 
 def reopen_store(destination: Mapping[str, str]) -> Store:
@@ -48,43 +48,26 @@ def reopen_store(destination: Mapping[str, str]) -> Store:
     """
     match destination:
         case {"url": str(url)} if url.startswith(_FILE) and Path(url.removeprefix(_FILE)).is_absolute():
-            return _open(url, "the destination")
+            return _open(url, "the destination", {}, {})
         case {"url": str(url), "org": str(org), "bucket": str(bucket)} if org and bucket and url.startswith("http"):
-            return _open(url, "the destination", org, bucket)
+            return _open(url, "the destination", {"org": org, "bucket": bucket}, {})
     raise ConfigError(
         f"the destination must hold the url of a file, {_FILE}/absolute/path.db, or url, org and bucket of an InfluxDB"
     )
 
 
-def _open(
-    address: str,
-    source: str,
-    org: str | None = None,
-    bucket: str | None = None,
-    token: str | None = None,
-    arguments: Mapping[str, str | None] = MappingProxyType({}),
-) -> Store:
-    """Open a store; `arguments` are those settings that errors must not call by their variables."""
+def _open(address: str, source: str, given: Mapping[str, str], names: Mapping[str, str]) -> Store:
+    """Open a store. Of an InfluxDB, errors call a setting by its name in `names`, else by its variable."""
     if address.lower().startswith(_FILE) and address[len(_FILE) :].strip("/"):
-        if org or bucket or token:
+        if given:
             raise ConfigError(f"{source}: {address} is a file, which has no organisation, bucket or token")
         from gatewatch.collector.store.sqlite.store import SqliteStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
         return SqliteStore(address[len(_FILE) :])
     server = server_url(address, source, what="the address of a store", forms=_FORMS)
-    from gatewatch.collector.store.influxdb.client import Client  # noqa: PLC0415 - as above
-    from gatewatch.collector.store.influxdb.http_errors import Names  # noqa: PLC0415 - as above
-    from gatewatch.collector.store.influxdb.settings import read_setting, read_token  # noqa: PLC0415 - as above
-    from gatewatch.collector.store.influxdb.store import InfluxStore  # noqa: PLC0415 - as above
+    from gatewatch.collector.store.influxdb.store import open_bucket  # noqa: PLC0415 - as above
 
-    client = Client(
-        server,
-        org=org or read_setting("ORG"),
-        bucket=bucket or read_setting("BUCKET"),
-        token=token or read_token(),
-        names=Names(**{name: f"the {name} that was given" for name, value in arguments.items() if value}),
-    )
-    return InfluxStore(client)
+    return open_bucket(server, given, names)
 
 
 def _resolve(url: str | None) -> tuple[str, str]:

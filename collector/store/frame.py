@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gatewatch.collector.schema import FieldValue
 
+R = TypeVar("R")
 Column = NDArray[Any]
 """(n,) values of one field: float64 with NaN where a point has none; int64 or bool where all have one; else objects,
 None where a point has none."""
@@ -24,6 +25,7 @@ None where a point has none."""
 BLOCK: Final = 512
 """Points whose values are made columns at once: measured; the Python objects of more no longer fit the cache."""
 _NUMPY: Final[Mapping[type, type]] = {int: np.int64, bool: np.bool_}
+_NULLABLE: Final[Mapping[type, Any]] = {int: "Int64", bool: "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,30 @@ class Block:
     sizes: Sequence[int]
     times: NDArray[np.int64]
     fields: Mapping[str, Column]
+
+
+Rows = tuple[list["Mapping[str, str]"], list[int], list[R]]
+"""The tags and the size of each piece of a series, and the rows of all."""
+
+
+def unite(pieces: Iterable[tuple[Mapping[str, str], Sequence[R]]]) -> Iterator[Rows[R]]:
+    """Unite pieces of series until there are `BLOCK` rows: many small arrays would take longer than a few larger ones.
+
+    Args:
+        pieces: tags of a series, and some of its rows.
+    """
+    tags: list[Mapping[str, str]] = []
+    rows: list[R] = []
+    sizes: list[int] = []
+    for of_series, more in pieces:
+        tags.append(of_series)
+        sizes.append(len(more))
+        rows += more
+        if len(rows) >= BLOCK:
+            yield tags, sizes, rows
+            tags, sizes, rows = [], [], []
+    if rows:
+        yield tags, sizes, rows
 
 
 def column(values: Sequence[FieldValue | None], kind: type) -> Column:
@@ -79,8 +105,8 @@ def frame(blocks: Iterable[Block], types: Mapping[str, type], prefix_tags: bool 
     order = np.lexsort((ranks, times))
 
     names = sorted({name for block in blocks for name in block.fields})
-    found = {name: _whole(name, types[name], blocks, len(times)) for name in names}
-    fields = {name: values for name, values in found.items() if values is not None}
+    whole = {name: _whole(name, types[name], blocks) for name in names}
+    fields = {name: values for name, values in whole.items() if values is not None}
     of_tags, of_fields = labels(tag_names, fields, prefix_tags)
     columns: dict[str, Any] = {"time": moments(times[order])}
     ranks = ranks[order]
@@ -100,30 +126,12 @@ def moments(times: NDArray[np.int64]) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(times.view("M8[ns]")).tz_localize("UTC")
 
 
-def _whole(name: str, kind: type, blocks: Sequence[Block], size: int) -> Any:
+def _whole(name: str, kind: type, blocks: Sequence[Block]) -> Any:
     """Return the values of a field in all blocks; None where no point has one."""
     import pandas as pd  # noqa: PLC0415 - only who asks for a frame waits for it
 
-    if kind not in _NUMPY:
-        values = np.full(size, np.nan if kind is float else None)
-        for points, part in _parts(name, blocks):
-            values[points] = part
-        return None if pd.isna(values).all() else values
-    values = np.zeros(size, dtype=_NUMPY[kind])
-    missing = np.ones(size, dtype=bool)
-    for points, part in _parts(name, blocks):
-        missing[points] = lacking = pd.isna(part)
-        values[points] = np.where(lacking, 0, part) if part.dtype == object else part
-    if missing.all():
+    lacking = np.nan if kind is float else None
+    values = np.concatenate([block.fields.get(name, np.full(len(block.times), lacking)) for block in blocks])
+    if pd.isna(values).all():
         return None
-    masked = pd.arrays.IntegerArray if kind is int else pd.arrays.BooleanArray
-    return masked(values, missing) if missing.any() else values
-
-
-def _parts(name: str, blocks: Sequence[Block]) -> Iterator[tuple[slice, Column]]:
-    begin = 0
-    for block in blocks:
-        end = begin + len(block.times)
-        if name in block.fields:
-            yield slice(begin, end), block.fields[name]
-        begin = end
+    return pd.array(values, dtype=_NULLABLE[kind]) if kind in _NULLABLE and values.dtype == object else values

@@ -88,9 +88,8 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
         from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it
 
         store = open_store(arguments.store)
-        if store.influxdb is not None:
-            store.influxdb.ping()
-            answering = store.influxdb
+        store.ping()
+        answering = store.influxdb
         return _store(store)
 
     yield _found("configuration", configuration)
@@ -119,7 +118,7 @@ def _store(store: Store) -> str:
     """What is there; raises where points cannot be written or read."""
     from gatewatch.collector.store.influxdb.permissions import permissions  # noqa: PLC0415 - numpy comes with it
 
-    if store.path is not None and not store.path.exists():
+    if store.path is not None and not store.exists():
         folder = store.path.parent
         if not os.access(folder, os.W_OK):
             raise GatewatchError(f"{folder} is missing or cannot be written: make it, or name another with --store")

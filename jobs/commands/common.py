@@ -22,14 +22,9 @@ def existing_store(arguments: argparse.Namespace) -> Store:
     from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
 
     store = open_store(arguments.store)
-    if missing_file(store):
+    if not store.exists():
         raise ConfigError(f"{store.url} does not exist; name the store with --store or GATEWATCH_STORE")
     return store
-
-
-def missing_file(store: Store) -> bool:
-    """Whether the store is a file that is not there."""
-    return store.path is not None and not store.path.exists()
 
 
 def need(extra: str, *packages: str) -> None:

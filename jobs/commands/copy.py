@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.jobs.commands.common import Commands, missing_file, positive, print_json
+from gatewatch.jobs.commands.common import Commands, positive, print_json
 from gatewatch.jobs.console import fail
 from gatewatch.jobs.text import printable, table
 
@@ -135,7 +135,7 @@ def _open_source(arguments: argparse.Namespace) -> Store:
     file = arguments.from_token_file
     token = None if file is None else read_token_file(file, "--from-token-file")
     store = open_store(arguments.source, org=arguments.from_org, bucket=arguments.from_bucket, token=token)
-    if missing_file(store):
+    if not store.exists():
         raise ConfigError(f"{store.url} does not exist; name the store to copy with --from")
     return store
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from gatewatch.jobs.text import printable, table
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.influxdb.client import Client
-    from gatewatch.jobs.queries.answer import Row
+    from gatewatch.jobs.queries.client import Row
     from gatewatch.jobs.queries.flux_values import Value
     from gatewatch.jobs.queries.named_query import Query
 
@@ -77,7 +78,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from gatewatch.jobs.queries.answer import Row  # noqa: PLC0415 - as above
     from gatewatch.jobs.queries.named_query import queries, signature  # noqa: PLC0415 - as above
     from gatewatch.jobs.queries.output import as_csv  # noqa: PLC0415 - as above
 
@@ -87,7 +87,7 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     columns, rows = ("query", "answers", "--param"), [(q.name, q.title, signature(q.parameters)) for q in found]
     if arguments.csv:
-        print("".join(as_csv(Row(columns, row) for row in rows)), end="")
+        print("".join(as_csv(dict(zip(columns, row, strict=True)) for row in rows)), end="")
     else:
         print(table(columns, rows))
     return 0
@@ -103,8 +103,8 @@ def _described(query: Query) -> dict[str, object]:
 
 def _named(arguments: argparse.Namespace, query: Query) -> int:
     from gatewatch.jobs.queries.client import ask  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.flux_values import parse_items  # noqa: PLC0415 - as above
     from gatewatch.jobs.queries.output import in_order, with_explanations  # noqa: PLC0415 - as above
-    from gatewatch.jobs.queries.parameters import parse_items  # noqa: PLC0415 - as above
 
     texts = parse_items(arguments.param)
     if arguments.show and any(p.required and p.name not in texts for p in query.parameters):
@@ -123,8 +123,8 @@ def _named(arguments: argparse.Namespace, query: Query) -> int:
 
 def _own(arguments: argparse.Namespace) -> int:
     from gatewatch.jobs.queries.client import ask  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.flux_values import parse_typed_items  # noqa: PLC0415 - as above
     from gatewatch.jobs.queries.named_query import BUCKET, assigns  # noqa: PLC0415 - as above
-    from gatewatch.jobs.queries.parameters import parse_typed_items  # noqa: PLC0415 - as above
 
     given = parse_typed_items(arguments.param)
     source, text = _read(arguments.flux)
@@ -159,22 +159,24 @@ def _read(file: str) -> tuple[str, str]:
 def _print(arguments: argparse.Namespace, rows: Iterator[Row], source: str, values: Mapping[str, Value]) -> int:
     """Print the rows as they come."""
     from gatewatch.jobs.queries.flux_values import literal  # noqa: PLC0415 - as above
-    from gatewatch.jobs.queries.output import Limited, as_csv, as_json, as_table  # noqa: PLC0415 - as above
+    from gatewatch.jobs.queries.output import as_csv, as_json, as_table  # noqa: PLC0415 - as above
 
-    asked = Limited(rows, arguments.limit)
+    shown = islice(rows, arguments.limit)
     if arguments.json:
-        pieces = as_json(asked)
+        pieces = as_json(shown)
     elif arguments.csv:
-        pieces = as_csv(asked, printable if sys.stdout.isatty() else str)
+        pieces = as_csv(shown, printable if sys.stdout.isatty() else str)
     else:
-        pieces = as_table(asked)
+        pieces = as_table(shown)
+    empty = True
     for piece in pieces:
         sys.stdout.write(piece)
-    if not asked.count and not (arguments.json or arguments.csv):
+        empty = False
+    if empty and not arguments.csv:
         given = ", ".join(f"{name}={literal(value)}" for name, value in values.items()) or "nothing"
         print(f"{source} finds nothing, given {printable(given)}")
     sys.stdout.flush()  # so that a pipe that was closed is noticed here
-    if asked.more:
-        shown = "row is" if asked.count == 1 else f"{asked.count:,} rows are"
-        print(f"only the first {shown} shown: there are more, see --limit", file=sys.stderr)
+    if next(rows, None) is not None:
+        first = "row is" if arguments.limit == 1 else f"{arguments.limit:,} rows are"
+        print(f"only the first {first} shown: there are more, see --limit", file=sys.stderr)
     return 0

@@ -42,8 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from gatewatch.jobs.findings.run_state import life  # noqa: PLC0415 - `--help` needs none of it
 
     store = existing_store(arguments)
-    if store.influxdb is not None:
-        store.influxdb.ping()  # which answers soon, where reading may take long
+    store.ping()  # which answers soon, where reading may take long
     frame = store.runs()
     now = datetime.now(UTC)
     frame["state"] = [

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.jobs.commands.common import missing_file
 from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def _check(store: Store) -> None:
     """See whether the store can be written; one that is away may come back, a file that is missing may be made."""
-    if not missing_file(store):
+    if store.exists():
         with suppress(WriteUnavailable):  # the first turn says it
             store.check()
 

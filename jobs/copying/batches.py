@@ -1,100 +1,95 @@
-"""Points of a series in batches, and how many values each batch has."""
+"""Points in batches for writing, and how many of their values another store has."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.store.history import by_field
+from gatewatch.collector.store.base import series_of
 
 if TYPE_CHECKING:
-    from gatewatch.collector.schema import Point
+    from gatewatch.collector.schema import FieldValue, Point
 
 BATCH: Final = 5_000
-"""Points of a batch at most: as many as InfluxDB likes best in a write, and what a question about them costs is little
-beside reading them."""
-LISTS: Final = 8
+"""Points of a batch at most: see `gatewatch.collector.store.influxdb.store.BATCH`."""
+LISTS: Final = 32
 """Lists of a batch at most. A list of large texts is short: so what is in memory is bounded by bytes too."""
 
-Series = tuple[tuple[str, str], ...]
-"""The tags of a series, sorted: what a mapping may be looked up by."""
 
+class Piece:
+    """Points of one series that follow each other in time. A value is one field of one point.
 
-@dataclass(slots=True)
-class Span:
-    """Values of one series between two times; a value is one field of one point.
+    Args:
+        points: at least one.
 
     Attributes:
-        tags: of the series.
+        points: the points; none any more when they are being written, since they would fill the memory.
+        series: its tags, sorted.
+        whole: whether they are all that was read of the series.
         first: time of the first point, nanoseconds since the Unix epoch.
         stop: the nanosecond after the last point.
-        fields: name of each field → how many points have it.
+        counts: name of each field → how many points have it.
     """
 
-    tags: Mapping[str, str]
-    first: int
-    stop: int
-    fields: Counter[str] = field(default_factory=Counter)
+    def __init__(self, points: list[Point], *, whole: bool = True) -> None:
+        self.points: list[Point] = []
+        self.series = series_of(points[0].tags)
+        self.whole = whole
+        self.first = points[0].time
+        self.counts: Counter[str] = Counter()
+        self.extend(points)
 
-    @property
-    def series(self) -> Series:
-        """The tags, sorted."""
-        return series_of(self.tags)
-
-    @property
-    def values(self) -> int:
-        """How many values there are."""
-        return self.fields.total()
-
-    def extend(self, other: Span) -> None:
-        """Add the values that follow in the same series."""
-        self.stop = other.stop
-        self.fields.update(other.fields)
+    def extend(self, points: list[Point]) -> None:
+        """Add the points that follow in the same series."""
+        self.points += points
+        self.stop = points[-1].time + 1
+        self.counts.update(chain.from_iterable(point.fields for point in points))
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Points of one series that follow each other in time.
-
-    Attributes:
-        points: at least one.
-        whole: whether they are all that was read of the series.
-        span: their times and how many values they have.
-    """
-
-    points: list[Point]
-    whole: bool
-    span: Span
-
-
-def series_of(tags: Mapping[str, str]) -> Series:
-    """Return the tags of a series, sorted."""
-    return tuple(sorted(tags.items()))
-
-
-def batches(lists: Iterable[list[Point]], size: int = BATCH) -> Iterator[Batch]:
-    """Yield the points of `History.points` in batches.
+def batches(lists: Iterable[list[Point]], size: int = BATCH) -> Iterator[list[Piece]]:
+    """Yield the points of `History.points` in batches of pieces.
 
     Args:
         lists: each of points of one series.
         size: points of a batch at most, where no list is longer.
     """
-    held: list[Point] = []
-    held_lists = 0
-    begins = True  # what is held begins its series
-    for points in filter(None, lists):
-        goes_on = bool(held) and held[0].tags == points[0].tags
-        if held and (not goes_on or len(held) + len(points) > size or held_lists == LISTS):
-            yield _batch(held, begins and not goes_on)
-            held, held_lists, begins = [], 0, not goes_on
-        held = [*held, *points]
-        held_lists += 1
-    if held:
-        yield _batch(held, begins)
+    batch: list[Piece] = []
+    points = lists_held = 0
+    for each in filter(None, lists):
+        goes_on = bool(batch) and batch[-1].points[0].tags == each[0].tags
+        if batch and (points + len(each) > size or lists_held == LISTS):
+            batch[-1].whole &= not goes_on
+            yield batch
+            batch, points, lists_held = [Piece(each, whole=not goes_on)], 0, 0
+        elif goes_on:
+            batch[-1].extend(each)
+        else:
+            batch.append(Piece(each))
+        points += len(each)
+        lists_held += 1
+    if batch:
+        yield batch
 
 
-def _batch(points: list[Point], whole: bool) -> Batch:
-    fields = Counter(by_field(tuple(point.fields) for point in points))
-    return Batch(points, whole, Span(points[0].tags, points[0].time, points[-1].time + 1, fields))
+def matching(points: Iterable[Point], others: Iterable[Point], *, by_value: bool) -> int:
+    """Count the values of points that others have too, under the same time and name of the field.
+
+    Args:
+        points: of one series.
+        others: of the same series in another store.
+        by_value: whether the values must be equal, and of one type.
+    """
+    by_time = {point.time: point.fields for point in points}
+    return sum(
+        not by_value or _same(value, fields[name])
+        for other in others
+        if (fields := by_time.get(other.time))
+        for name, value in other.fields.items()
+        if name in fields
+    )
+
+
+def _same(one: FieldValue, other: FieldValue) -> bool:
+    return type(one) is type(other) and one == other

@@ -1,39 +1,47 @@
 """Copies all points of one store into another.
 
 A store unites what is written twice, so it is safe to interrupt a copy and to run it again. What the destination has
-already is not written again, and counting says what it has: a batch of up to 5,000 points of one series is taken to be
+already is not written again, and counting says what it has: a piece of up to 5,000 points of one series is taken to be
 there when the destination has as many values of each of its fields between its first and last point as the source;
-where it has more, each point is looked at. Counting is wrong where values changed without their number (a past run that
+where it has more, each point is compared. Counting is wrong where values changed without their number (a past run that
 was scored anew), or where the destination has as many other points in the same series and time; then `Check.AGAIN`
 writes without asking, and `Check.VALUES` compares value by value.
 
 A SQLite source is read as it was at the beginning; of a server, points that come while others are read may be copied or
 not. In the end the destination must have every value that was read, by count; where it has others of the same series
-too, by a look at each.
+too, by comparing each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, Unpack
 
-from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.copying.batches import Series, Span, batches
-from gatewatch.jobs.copying.compare import Destination
+from gatewatch.collector.errors import ConfigError, WriteRejected
+from gatewatch.collector.store.base import RunBounds
+from gatewatch.jobs.copying.batches import Piece, batches, matching
 from gatewatch.jobs.copying.plan import Part, Selection, parts
 from gatewatch.jobs.copying.statistics import Copied
-from gatewatch.jobs.copying.writer import Writer
 
 if TYPE_CHECKING:
+    from gatewatch.collector.schema import Point
     from gatewatch.collector.store import Store
-    from gatewatch.collector.store.history import History
+    from gatewatch.collector.store.base import History, Series
     from gatewatch.jobs.retry import Retry
 
-UNVERIFIED: Final = 50_000
-"""Points that may be written before they are counted in the destination: what is written must have arrived before that,
-so small parts wait for one another."""
+T = TypeVar("T")
+Counts = Mapping["Series", Mapping[str, int]]
+"""Of each series: name of each field → how many points have it."""
+
+WRITES: Final = 2
+"""Writes at once: while the server stores one, the next is on its way."""
 
 
 class Check(Enum):
@@ -62,36 +70,25 @@ class Progress(NamedTuple):
     written: int
 
 
+@dataclass
 class Copier:
     """Copies points from one store to another.
 
-    Args:
+    Attributes:
         source: is read.
         destination: is written, and read to see what it has.
         retry: of everything that is asked of the destination.
         check: how what is already there is found.
         on_progress: is called after every batch.
-
-    Attributes:
         copied: measurement → what became of its points so far.
     """
 
-    def __init__(
-        self,
-        source: Store,
-        destination: Store,
-        retry: Retry,
-        check: Check = Check.COUNTS,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> None:
-        self.copied: dict[str, Copied] = {}
-        self._source = source
-        self._store = destination
-        self._retry = retry
-        self._check = check
-        self._on_progress = on_progress
-        self._destination = Destination(destination, retry, check is Check.VALUES)
-        self._unverified: list[tuple[Part, list[Span]]] = []
+    source: Store
+    destination: Store
+    retry: Retry
+    check: Check = Check.COUNTS
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    copied: dict[str, Copied] = field(default_factory=dict, init=False)
 
     def run(self, selection: Selection, *, dry: bool = False) -> list[Copied]:
         """Copy the points of a selection.
@@ -107,28 +104,27 @@ class Copier:
             ConfigError: something that was named is not in the source, or a store may not be read or written.
             WriteUnavailable: a store did not answer in time. What was written so far is not written again next time.
         """
-        if self._source.influxdb is not None:
-            self._source.influxdb.ping(self._retry.seconds)
-        with closing(self._source.history()) as history, closing(Writer(self._store, self._retry)) as writer:
-            todo = parts(history, selection)
+        self.source.ping(self.retry.seconds)
+        with closing(self.source.history()) as source, ThreadPoolExecutor(WRITES, "copying") as threads:
+            todo = parts(source, selection)
             self._check_destination(dry)
-            unverified = 0
-            for number, part in enumerate(todo, 1):
-                unverified += self._copy(part, history, None if dry else writer, selection.since, (number, len(todo)))
-                if not dry and (unverified > UNVERIFIED or number == len(todo)):
-                    self._verify(history, writer, selection.since)
-                    unverified = 0
+            try:
+                for number, part in enumerate(todo, 1):
+                    for _ in self._copy(part, source, selection.since, None if dry else threads):
+                        read, sent = (sum(getattr(of, n) for of in self.copied.values()) for n in ("points", "written"))
+                        self.on_progress(Progress(part, number, len(todo), read, sent))
+            finally:
+                self.retry.end()
+                threads.shutdown(cancel_futures=True)
         return list(self.copied.values())
 
     def _check_destination(self, dry: bool) -> None:
         """See that the destination can be written and read, before anything is."""
-        if (server := self._store.influxdb) is not None:
-            self._retry(lambda: server.ping(self._retry.seconds))
+        self.retry(partial(self.destination.ping, self.retry.seconds))
         if not dry:
-            self._retry(self._store.check)
+            self.retry(self.destination.check)
         try:
-            with closing(self._store.history()) as history:
-                self._retry(history.measurements)
+            self._ask(lambda there: there.measurements())
         except ConfigError as error:
             raise ConfigError(
                 f"{error}; nothing was copied: what arrives is counted, so the token must be one that may read and"
@@ -136,44 +132,90 @@ class Copier:
             ) from None
 
     def _copy(
-        self, part: Part, history: History, writer: Writer | None, since: int | None, place: tuple[int, int]
-    ) -> int:
-        """Write what the destination lacks of a part, and return how many points that were."""
-        counts = {} if self._check is Check.AGAIN else self._destination.counts(part, since)
-        copied = self.copied.setdefault(part.measurement, Copied(part.measurement, found=None if writer is None else 0))
-        spans: dict[Series, Span] = {}
-        changed: set[Series] = set()
-        written = 0
-        for batch in batches(history.points(*part, start=since)):
-            span, size = batch.span, len(batch.points)
-            copied.points += size
-            copied.values += span.values
-            if self._destination.has(part, batch, counts.get(span.series, {})):
-                copied.already_there += size
-            else:
-                changed.add(span.series)
-                copied.written += size
-                written += size
-                if writer is not None:
-                    writer.add(batch.points)
-            if (before := spans.setdefault(span.series, span)) is not span:
-                before.extend(span)
-            points, sent = (sum(getattr(each, name) for each in self.copied.values()) for name in ("points", "written"))
-            self._on_progress(Progress(part, *place, points, sent))
-        if copied.found is not None:
-            copied.found += sum(span.values for series, span in spans.items() if series not in changed)
-            self._unverified.append((part, [spans[series] for series in changed]))
-        return written
+        self, part: Part, source: History, since: int | None, threads: ThreadPoolExecutor | None
+    ) -> Iterator[None]:
+        """Write what the destination lacks of a part, and count what it has then; without threads write nothing.
 
-    def _verify(self, history: History, writer: Writer, since: int | None) -> None:
-        """Count what has arrived of what was written."""
-        writer.drain()
-        for part, spans in self._unverified:
-            copied = self.copied[part.measurement]
-            copied.found = (copied.found or 0) + self._destination.found(part, spans, history, since)
-        self._unverified.clear()
-        for measurement, reasons in writer.refused.items():
-            copied = self.copied[measurement]
-            copied.reasons = dict(reasons)
-            copied.written += copied.refused - reasons.total()
-            copied.refused = reasons.total()
+        Yields:
+            After every batch.
+        """
+        copied = self.copied.setdefault(part.measurement, Copied(part.measurement))
+        found = 0
+        counts: Counts = {} if self.check is Check.AGAIN else self._counts(part, start=since)
+        writes: deque[Future[Counter[str]]] = deque()
+        written: list[Piece] = []
+        for batch in batches(source.points(*part, start=since)):
+            lacking = []
+            for piece in batch:
+                size, values = len(piece.points), piece.counts.total()
+                copied.points += size
+                copied.values += values
+                if self._found(part, piece, counts, source) < values:
+                    copied.written += size
+                    lacking.append(piece)
+                else:
+                    copied.already_there += size
+                    found += values
+            if lacking and threads:
+                if len(writes) == WRITES:
+                    copied.refuse(writes.popleft().result())
+                points = [point for piece in lacking for point in piece.points]
+                writes.append(threads.submit(self._write, points))
+                for piece in lacking:
+                    piece.points = []
+                written += lacking
+            yield
+        for write in writes:
+            copied.refuse(write.result())
+        if written:
+            counts = self._counts(part, start=since)
+            found += sum(self._found(part, piece, counts, source) for piece in written)
+        copied.found = (copied.found or 0) + found if threads else None
+
+    def _write(self, points: Sequence[Point]) -> Counter[str]:
+        """Write points, and return how many were refused for which reason."""
+        try:
+            self.retry(partial(self.destination.write, points))
+        except WriteRejected as rejected:
+            reasons = Counter(reason for _, reason in rejected.lines)
+            others = [reason for reason in rejected.reasons if reason not in reasons]
+            reasons.update(others[: rejected.count - reasons.total()])
+            return reasons
+        return Counter()
+
+    def _found(self, part: Part, piece: Piece, counts: Counts, source: History) -> int:
+        """Count the values of a piece that the destination has.
+
+        Args:
+            part: what the piece is of.
+            piece: points of the source.
+            counts: of the whole series of the part in the destination.
+            source: where the points are read again.
+        """
+        if piece.series not in counts:
+            return 0
+        span = RunBounds(start=piece.first, stop=piece.stop, series=dict(piece.series))
+        if self.check is not Check.VALUES:
+            there = counts[piece.series]
+            if not (piece.whole and there.items() >= piece.counts.items()):
+                there = self._counts(part, **span).get(piece.series, {})
+            if all(there.get(name, 0) <= number for name, number in piece.counts.items()):
+                return sum(there.get(name, 0) for name in piece.counts)
+        # The destination has other points of the series too: only a comparison says which are there.
+        points = piece.points or [*chain.from_iterable(source.points(*part, **span))]
+        number = self._ask(
+            lambda there: matching(
+                points, chain.from_iterable(there.points(*part, **span)), by_value=self.check is Check.VALUES
+            )
+        )
+        return min(number, piece.counts.total())  # a source that is being written may have more by now
+
+    def _counts(self, part: Part, **bounds: Unpack[RunBounds]) -> Counts:
+        return self._ask(lambda there: there.counts(*part, **bounds))
+
+    def _ask(self, question: Callable[[History], T]) -> T:
+        def ask() -> T:
+            with closing(self.destination.history()) as there:
+                return question(there)
+
+        return self.retry(ask)

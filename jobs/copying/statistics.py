@@ -31,6 +31,12 @@ class Copied:
     found: int | None = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
+    def refuse(self, reasons: Counter[str]) -> None:
+        """Take points that were thought written for refused: reason → number of points."""
+        self.written -= reasons.total()
+        self.refused += reasons.total()
+        self.reasons = dict(Counter(self.reasons) + reasons)
+
     @property
     def agrees(self) -> bool:
         """Whether the destination has every value of the source."""

@@ -1,48 +1,52 @@
 """Values of the parameters of a Flux query: from what a user types, to Flux's own terms. Pure.
 
-A value is sent beside the query as its syntax tree, never as text in it; `literal` writes the same as text, for people
-who paste a query elsewhere.
+A value is sent beside the query in a syntax tree, never as text in it; `literal` writes it as text, for people who
+paste a query elsewhere.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
+
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.times import nanoseconds
+from gatewatch.jobs.text import printable
 
 _LARGEST: Final = 2**63 - 1
-_UNITS: Final = ("y", "mo", "w", "d", "h", "m", "s", "ms", "us", "ns")
+_YEAR: Final = 31_536_000
+_SECONDS: Final[Mapping[str, float]] = MappingProxyType(
+    {"y": _YEAR, "mo": _YEAR / 12, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+    | {"ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+)
+"""Unit of a duration → its usual length."""
 _LONGEST_YEARS: Final = 292
 """As long as 64 bits of nanoseconds hold."""
-_YEARS: Final[Mapping[str, float]] = MappingProxyType(
-    {"y": 1, "mo": 1 / 12, "w": 1 / 52, "d": 1 / 365, "h": 1 / 8760, "m": 1 / 525600}
-    | {unit: scale / 31_536_000 for unit, scale in (("s", 1), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))}
-)
-_DURATION: Final = re.compile(r"(-?)((?:\d+(?:y|mo|w|d|h|ms|m|s|us|µs|ns))+)")
-_PART: Final = re.compile(r"(\d+)([a-zµ]+)")
+_PART: Final = re.compile(r"([0-9]+)(y|mo|w|d|h|ms|m|s|us|µs|ns)")
+_DURATION: Final = re.compile(rf"-?(?:{_PART.pattern})+")
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)?")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+_ITEM: Final = re.compile(r"([A-Za-z_]\w*)(?::(\w+))?=(.*)", re.ASCII | re.DOTALL)
+_TAKEN: Final = frozenset(
+    {"and", "builtin", "else", "exists", "if", "import", "not", "option", "or", "package", "return", "testcase", "then"}
+)
+"""Words of Flux itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A span of time as Flux has it: months are not a number of days.
+    """A span of time as Flux writes it, such as `-1y6mo`: months are not a number of days."""
 
-    Attributes:
-        parts: amounts and their units, such as ((1, "y"), (6, "mo")).
-        negative: whether it leads back.
-    """
-
-    parts: tuple[tuple[int, str], ...]
-    negative: bool = False
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,12 @@ def truth(text: str) -> bool:
 
 def duration(text: str) -> Duration:
     """Read a duration."""
-    if not (match := _DURATION.fullmatch(text)):
-        raise ValueError(f"must be a duration, such as 1h30m or 30d (units: {', '.join(_UNITS)})")
-    parts = tuple((int(amount), unit.replace("µ", "u")) for amount, unit in _PART.findall(match[2]))
-    if sum(amount * _YEARS[unit] for amount, unit in parts) >= _LONGEST_YEARS:
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"must be a duration, such as 1h30m or 30d (units: {', '.join(_SECONDS)})")
+    text = text.replace("µ", "u")
+    if sum(int(amount) * _SECONDS[unit] for amount, unit in _PART.findall(text)) >= _LONGEST_YEARS * _YEAR:
         raise ValueError(f"must be shorter than {_LONGEST_YEARS} years")
-    return Duration(parts, bool(match[1]))
+    return Duration(text)
 
 
 def moment(text: str) -> Duration | Instant:
@@ -135,7 +139,7 @@ def read(kind: str, texts: list[str]) -> Value:
 def above_zero(value: Value) -> bool:
     """Return whether a number or a duration is greater than zero."""
     if isinstance(value, Duration):
-        return not value.negative and any(amount for amount, _ in value.parts)
+        return not value.text.startswith("-") and re.search("[1-9]", value.text) is not None
     return isinstance(value, int | float) and value > 0
 
 
@@ -149,6 +153,57 @@ def guess(text: str) -> Value:
         except ValueError:
             continue
     return text
+
+
+def parse_items(items: Sequence[str]) -> dict[str, list[str]]:
+    """Return name → the texts that were given for it, from items NAME=VALUE.
+
+    Raises:
+        ConfigError: an item has another form.
+    """
+    found: dict[str, list[str]] = {}
+    for item in items:
+        name, kind, text = _parts(item)
+        if kind is not None:
+            raise ConfigError(f"--param {_short(item)}: a named query declares its types; give {name}=VALUE")
+        found.setdefault(name, []).append(text)
+    return found
+
+
+def parse_typed_items(items: Sequence[str]) -> dict[str, Value]:
+    """Name → value, of items NAME:TYPE=VALUE or NAME=VALUE, whose type is the first that fits; see `guess`.
+
+    Raises:
+        ConfigError: an item has another form, its type is unknown, its text is none of it, or its name was given twice.
+    """
+    found: dict[str, Value] = {}
+    for item in items:
+        name, kind, text = _parts(item)
+        if kind is not None and kind not in READERS:
+            raise ConfigError(f"--param {_short(item)}: no type {kind!r}; there are {', '.join(READERS)}")
+        if name in _TAKEN:
+            raise ConfigError(f"--param {_short(item)}: {name!r} is a word of Flux itself; choose another name")
+        known = found.get(name)
+        if known is not None and not (kind == "strings" and isinstance(known, list)):
+            raise ConfigError(f"--param {_short(item)}: {name} was given before; a list is {name}:strings=VALUE, again")
+        try:
+            value = guess(text) if kind is None else read(kind, [text])
+        except ValueError as problem:
+            raise ConfigError(f"--param {_short(item)}: {problem}") from None
+        found[name] = [*known, text] if isinstance(known, list) else value
+    return found
+
+
+def _parts(item: str) -> tuple[str, str | None, str]:
+    if not (match := _ITEM.fullmatch(item)):
+        raise ConfigError(f"--param {_short(item)}: must be NAME=VALUE, such as run=goog-1")
+    if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
+        raise ConfigError(f"--param {_short(item)}: is not UTF-8; see the terminal's encoding")
+    return match[1], match[2], match[3]
+
+
+def _short(item: str) -> str:
+    return printable(item)[:100]
 
 
 def literal(value: Value) -> str:
@@ -166,9 +221,9 @@ def literal(value: Value) -> str:
         case list():
             return f"[{', '.join(map(literal, value))}]"
         case Duration():
-            return f"{'-' * value.negative}{''.join(f'{amount}{unit}' for amount, unit in value.parts)}"
+            return value.text
         case Instant():
-            return "now()" if value.time is None else _rfc3339(value.time)
+            return "now()" if value.time is None else f"{np.datetime64(value.time, 'ns')}".rstrip("0").rstrip(".") + "Z"
 
 
 _ESCAPES: Final = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
@@ -176,12 +231,14 @@ _ESCAPES: Final = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 def extern(values: Mapping[str, Value]) -> dict[str, Any]:
     """Return the syntax tree of a file that sets the values, which InfluxDB puts before a query."""
-    return {"type": "File", "package": None, "imports": [], "body": [_option(*named) for named in values.items()]}
-
-
-def _option(name: str, value: Value) -> dict[str, Any]:
-    assignment = {"type": "VariableAssignment", "id": _identifier(name), "init": _tree(value)}
-    return {"type": "OptionStatement", "assignment": assignment}
+    body = [
+        {
+            "type": "OptionStatement",
+            "assignment": {"type": "VariableAssignment", "id": _identifier(name), "init": _tree(value)},
+        }
+        for name, value in values.items()
+    ]
+    return {"type": "File", "package": None, "imports": [], "body": body}
 
 
 def _identifier(name: str) -> dict[str, Any]:
@@ -190,40 +247,20 @@ def _identifier(name: str) -> dict[str, Any]:
 
 def _tree(value: Value) -> dict[str, Any]:
     match value:
-        case bool():
-            return {"type": "BooleanLiteral", "value": value}
-        case int():
-            return _signed({"type": "IntegerLiteral", "value": str(abs(value))}, value < 0)
-        case float():
-            # InfluxDB reads a number in JSON to about its last digit; text it reads exactly.
-            return _call("float", v={"type": "StringLiteral", "value": repr(value)})
         case str():
             return {"type": "StringLiteral", "value": value}
         case list():
             return {"type": "ArrayExpression", "elements": [_tree(each) for each in value]}
-        case Duration():
-            parts = [{"magnitude": amount, "unit": unit} for amount, unit in value.parts]
-            return _signed({"type": "DurationLiteral", "values": parts}, value.negative)
-        case Instant():
-            if value.time is None:
-                return _call("now")
-            return {"type": "DateTimeLiteral", "value": _rfc3339(value.time)}
+        case Instant(time=None):
+            return _call("now", [])
+    # Text is read exactly; a number in JSON is read to about its last digit.
+    text = {"type": "Property", "key": _identifier("v"), "value": _tree(literal(value))}
+    return _call(_CONVERSIONS[type(value)], [{"type": "ObjectExpression", "properties": [text]}])
 
 
-def _call(name: str, **arguments: dict[str, Any]) -> dict[str, Any]:
-    given = [{"type": "Property", "key": _identifier(key), "value": value} for key, value in arguments.items()]
-    return {
-        "type": "CallExpression",
-        "callee": _identifier(name),
-        "arguments": [{"type": "ObjectExpression", "properties": given}] if given else [],
-    }
+_CONVERSIONS: Final = {bool: "bool", int: "int", float: "float", Duration: "duration", Instant: "time"}
+"""Type → the function of Flux that makes such a value of text."""
 
 
-def _signed(tree: dict[str, Any], negative: bool) -> dict[str, Any]:
-    return {"type": "UnaryExpression", "operator": "-", "argument": tree} if negative else tree
-
-
-def _rfc3339(time: int) -> str:
-    seconds, rest = divmod(time, 10**9)
-    fraction = f".{rest:09d}".rstrip("0").rstrip(".")
-    return f"{(_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()}{fraction}Z"
+def _call(function: str, arguments: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "CallExpression", "callee": _identifier(function), "arguments": arguments}

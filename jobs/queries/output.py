@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from typing import Final
 
 from gatewatch.jobs.findings.explanations import in_words
-from gatewatch.jobs.queries.answer import Cell, Row
+from gatewatch.jobs.queries.client import Cell, Row
 from gatewatch.jobs.text import number, printable, table
 
 BLOCK: Final = 1_000
@@ -20,39 +20,12 @@ BLOCK: Final = 1_000
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 
-class Limited:
-    """The first of some rows, counted as they go by.
-
-    Args:
-        rows: some.
-        limit: how many at most; None for all.
-
-    Attributes:
-        count: how many have gone by.
-        more: whether there are more than the limit.
-    """
-
-    def __init__(self, rows: Iterable[Row], limit: int | None = None) -> None:
-        self._rows = rows
-        self._limit = limit
-        self.count = 0
-        self.more = False
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
-            if self.count == self._limit:
-                self.more = True
-                return
-            self.count += 1
-            yield row
-
-
 def as_table(rows: Iterable[Row]) -> Iterator[str]:
     """Yield tables for a terminal, of at most `BLOCK` rows; each has its own header."""
-    for columns, group in groupby(rows, lambda row: row.columns):
+    for columns, group in groupby(rows, tuple):
         header = [printable(name) for name in columns]
         while block := list(islice(group, BLOCK)):
-            cells = [["" if cell is None else cell for cell in row.cells] for row in block]
+            cells = [["" if cell is None else cell for cell in row.values()] for row in block]
             yield f"{table(header, cells, _shown)}\n"
 
 
@@ -64,28 +37,26 @@ def as_csv(rows: Iterable[Row], shown: Callable[[str], str] = str) -> Iterator[s
         shown: what becomes of text: that on a terminal it does not speak to it.
     """
     between = ""
-    for columns, group in groupby(rows, lambda row: row.columns):
+    for columns, group in groupby(rows, tuple):
         yield between + _csv_line([shown(name) for name in columns])
         between = "\n"
         for row in group:
-            yield _csv_line([shown(cell) if isinstance(cell, str) else _csv_cell(cell) for cell in row.cells])
+            yield _csv_line([shown(cell) if isinstance(cell, str) else _csv_cell(cell) for cell in row.values()])
 
 
 def as_json(rows: Iterable[Row]) -> Iterator[str]:
     """Yield the pieces of a JSON list: an object a row. NaN and the infinities, which JSON lacks, are null."""
     between = "[\n  "
     for row in rows:
-        cells = (None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row.cells)
-        yield between + json.dumps(dict(zip(row.columns, cells, strict=True)))
+        lacking = {name: None for name, cell in row.items() if isinstance(cell, float) and not math.isfinite(cell)}
+        yield between + json.dumps(row | lacking)
         between = ",\n  "
     yield "[]\n" if between.startswith("[") else "\n]\n"
 
 
 def in_order(rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[Row]:
     """Yield the rows with these columns, whatever the order that the server sent them in."""
-    for row in rows:
-        cells = dict(zip(row.columns, row.cells, strict=True))
-        yield Row(columns, tuple(cells.get(name) for name in columns))
+    return ({name: row.get(name) for name in columns} for row in rows)
 
 
 def with_explanations(rows: Iterable[Row], prefix: str) -> Iterator[Row]:
@@ -96,13 +67,12 @@ def with_explanations(rows: Iterable[Row], prefix: str) -> Iterator[Row]:
         prefix: of the columns that hold the causes: by how much a feature went up or down, if it is one.
     """
     for row in rows:
-        cells = zip(row.columns, row.cells, strict=True)
-        why = {
+        causes = {
             name.removeprefix(prefix): by
-            for name, by in cells
+            for name, by in row.items()
             if name.startswith(prefix) and isinstance(by, int | float)
         }
-        yield Row((*row.columns, "why"), (*row.cells, "; ".join(in_words(why))))
+        yield {**row, "why": "; ".join(in_words(causes))}
 
 
 def _shown(cell: object) -> str:

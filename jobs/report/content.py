@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gatewatch.collector.store.protocol import Store
+    from gatewatch.collector.store.base import Store
 
 MAX_LAYERS: Final = 12
 """How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""

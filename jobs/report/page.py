@@ -16,7 +16,7 @@ from gatewatch.jobs.report.html import render
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gatewatch.collector.store.protocol import Store
+    from gatewatch.collector.store.base import Store
 
 
 def write_report(

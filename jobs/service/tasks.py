@@ -58,7 +58,7 @@ def opened(destination: Mapping[str, str]) -> Iterator[Store]:
         WriteUnavailable: its file does not exist.
     """
     store = reopen_store(destination)
-    if store.path is not None and not store.path.exists():
+    if not store.exists():
         raise WriteUnavailable(f"{destination['url']} does not exist yet; the first training makes it", slow=True)
     try:
         yield store

@@ -142,7 +142,7 @@ def test_a_history_holds_both(store: Store) -> None:
         assert sorted(encode([each]) for each in found) == sorted(encode([each]) for each in points)
         only = {"run": "r", "loss": "b"}
         assert [each.fields for part in history.points("m", "r", series=only) for each in part] == [{"loss": 2.0}]
-        ((tags, counted),) = history.counts("m", "r", series={"run": "r"})
+        ((tags, counted),) = history.counts("m", "r", series={"run": "r"}).items()
         assert (dict(tags), dict(counted)) == ({"run": "r"}, {"loss": 1})
 
 

@@ -496,9 +496,9 @@ class TestBreakingOff:
     COPY = """
 import sys
 from gatewatch.jobs.cli import main
-from gatewatch.jobs.copying import writer
+from gatewatch.jobs.copying.batches import batches
 
-writer.BATCH = 250  # so that it takes a while, and is killed within a slice too
+batches.__defaults__ = (250,)  # so that it takes a while, and is killed within a batch too
 print(flush=True)
 sys.exit(main())
 """
@@ -570,4 +570,4 @@ sys.exit(main())
 
 def count(store):
     with closing(store.history()) as held:
-        return sum(each.fields["mean"] for run in ("r0", "r1") for each in held.counts("gate_stats", run))
+        return sum(each["mean"] for run in ("r0", "r1") for each in held.counts("gate_stats", run).values())

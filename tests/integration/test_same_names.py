@@ -237,7 +237,7 @@ def test_every_query_answers_the_same(name, run, buckets, influxd):
     for bucket in buckets:
         with closing(influxd.store(bucket)) as store:
             rows = in_order(ask(store.influxdb, query.text, query.values(given, bucket), source=name), query.columns)
-            answers.append(sorted(repr(row.cells) for row in rows))
+            answers.append(sorted(repr(list(row.values())) for row in rows))
     assert answers[0] == answers[1]
 
 
@@ -246,7 +246,7 @@ def test_the_queries_about_single_runs_do_answer(buckets, influxd):
     given = {"run": [cookbook.SICK], "layer": ["encoder"], "step": ["30"]}
     with closing(influxd.store(buckets[1])) as store:
         rows = [*ask(store.influxdb, query.text, query.values(given, buckets[1]), source=query.name)]
-    means = [dict(zip(row.columns, row.cells, strict=True))["mean"] for row in rows]
+    means = [row["mean"] for row in rows]
     assert len(means) == 2
     assert all(isinstance(mean, float) for mean in means)
 
@@ -316,5 +316,4 @@ def test_alert_events_are_shown_beside_tags_of_their_fields_names(influxd):
         store.write([Point(ALERT_EVENTS, tags, {"state": "firing", "value": 2.5, "threshold": 1.0}, now - SECOND)])
         query = queries()["alerts"]
         (row,) = in_order(ask(store.influxdb, query.text, query.values({}, bucket), source="alerts"), query.columns)
-    found = dict(zip(row.columns, row.cells, strict=True))
-    assert (found["state"], found["value"], found["threshold"]) == ("firing", 2.5, 1.0)
+    assert (row["state"], row["value"], row["threshold"]) == ("firing", 2.5, 1.0)

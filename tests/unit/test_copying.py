@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store.sqlite.store import SqliteStore
-from gatewatch.jobs.copying.batches import LISTS, batches
-from gatewatch.jobs.copying.compare import matching
+from gatewatch.jobs.copying.batches import LISTS, batches, matching
 from gatewatch.jobs.copying.plan import Part, Selection, parts
 from gatewatch.jobs.copying.statistics import Copied, problems
 from gatewatch.jobs.retry import Retry
@@ -22,25 +21,25 @@ def point(time, series="a", **fields):
 
 class TestBatches:
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 7)), max_size=30), st.integers(1, 12))
-    def test_they_hold_every_point_in_order_of_one_series_each(self, sizes, size):
+    def test_they_hold_every_point_in_pieces_of_one_series_each(self, sizes, size):
         by_series = sorted(sizes, key=lambda each: each[0])
         lists = [[point(i, series) for i in range(count)] for series, count in by_series]
         found = list(batches(lists, size))
-        assert [p for each in found for p in each.points] == [p for each in lists for p in each]
-        for each in found:
-            assert {p.tags["gate"] for p in each.points} == {each.span.tags["gate"]}
-            assert len(each.points) <= max(size, 7)
-        for series in "abc":
-            of_series = [each for each in found if each.span.tags["gate"] == series]
-            assert [each.whole for each in of_series] == ([True] if len(of_series) == 1 else [False] * len(of_series))
+        pieces = [piece for batch in found for piece in batch]
+        assert [p for piece in pieces for p in piece.points] == [p for each in lists for p in each]
+        assert all(sum(len(piece.points) for piece in batch) <= max(size, 7) for batch in found)
+        assert all(len({piece.series for piece in batch}) == len(batch) for batch in found)
+        for piece in pieces:
+            assert {p.tags["gate"] for p in piece.points} == {dict(piece.series)["gate"]}
+            assert piece.whole == ([each.series for each in pieces].count(piece.series) == 1)
 
     def test_what_is_large_is_not_put_together(self):
         found = list(batches([[point(i)] for i in range(3 * LISTS)], 10**6))
-        assert [len(each.points) for each in found] == [LISTS] * 3
+        assert [[len(piece.points) for piece in batch] for batch in found] == [[LISTS]] * 3
 
     def test_they_know_their_times_and_counts(self):
-        (found,) = batches([[point(3, f=1.0), point(5, f=1.0, g="x")]])
-        assert (found.span.first, found.span.stop, found.span.fields) == (3, 6, {"f": 2, "g": 1})
+        ((piece,),) = batches([[point(3, f=1.0), point(5, f=1.0, g="x")]])
+        assert (piece.first, piece.stop, piece.counts) == (3, 6, {"f": 2, "g": 1})
 
 
 class TestMatching:

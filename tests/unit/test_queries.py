@@ -16,13 +16,11 @@ from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializat
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.influxdb.annotated_csv import QueryFailed
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
-from gatewatch.jobs.queries.answer import Row, rows
-from gatewatch.jobs.queries.client import placed
-from gatewatch.jobs.queries.flux_values import READERS, Duration, Instant, guess, literal, read
+from gatewatch.jobs.queries.client import placed, rows
+from gatewatch.jobs.queries.flux_values import READERS, Duration, Instant, guess, literal, parse_typed_items, read
+from gatewatch.jobs.queries.flux_values import parse_items as taken_apart
 from gatewatch.jobs.queries.named_query import named, parse, queries, signature
-from gatewatch.jobs.queries.output import BLOCK, Limited, as_csv, as_json, as_table, in_order, with_explanations
-from gatewatch.jobs.queries.parameters import parse_items as taken_apart
-from gatewatch.jobs.queries.parameters import parse_typed_items
+from gatewatch.jobs.queries.output import BLOCK, as_csv, as_json, as_table, in_order, with_explanations
 from gatewatch.jobs.thresholds import UPDATE_FAST, UPDATE_SLOW
 
 DAY = 86_400 * 10**9
@@ -43,11 +41,11 @@ def nanoseconds(*parts):
         ("float", "3", 3.0),
         ("float", "-.5", -0.5),
         ("bool", "true", True),
-        ("duration", "1y6mo", Duration(((1, "y"), (6, "mo")))),
-        ("duration", "-10ms", Duration(((10, "ms"),), negative=True)),
-        ("duration", "5µs", Duration(((5, "us"),))),
+        ("duration", "1y6mo", Duration("1y6mo")),
+        ("duration", "-10ms", Duration("-10ms")),
+        ("duration", "5µs", Duration("5us")),
         ("time", "now", Instant()),
-        ("time", "-30d", Duration(((30, "d"),), negative=True)),
+        ("time", "-30d", Duration("-30d")),
         ("time", "2026-01-31", Instant(nanoseconds(2026, 1, 31))),
         ("time", "2026-01-31T09:30", Instant(nanoseconds(2026, 1, 31, 9, 30))),
         ("time", "2026-01-31 09:30:00", Instant(nanoseconds(2026, 1, 31, 9, 30))),
@@ -89,7 +87,7 @@ def test_a_number_that_is_shown_is_read_again(number):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("5", 5), ("-5", -5), ("0.5", 0.5), ("true", True), ("5m", Duration(((5, "m"),))), ("now", "now"),
+        ("5", 5), ("-5", -5), ("0.5", 0.5), ("true", True), ("5m", Duration("5m")), ("now", "now"),
         ("2026-01-31", Instant(nanoseconds(2026, 1, 31))), ("goog-1", "goog-1"), ("", ""), ("True", "True"),
     ],
 )  # fmt: skip
@@ -260,18 +258,17 @@ class TestAnswer:
     @pytest.mark.parametrize("size", [1, 7, 10_000])
     def test_rows_come_with_their_types(self, size):
         first, second, third = rows(pieces(ANSWER, size))
-        assert first.columns == ("_time", "_value", "run", "flag", "step")
-        assert first.cells == ("2026-01-31T09:30:00.000000001Z", 0.5, 'a "b", \nc', True, 7)
-        assert second.cells == ("2026-01-31T09:30:00Z", None, "é漢", False, None)
-        assert second.columns is first.columns
-        assert third == (("result", "n"), ("other", 2**64 - 1))
+        assert list(first) == list(second) == ["_time", "_value", "run", "flag", "step"]
+        assert list(first.values()) == ["2026-01-31T09:30:00.000000001Z", 0.5, 'a "b", \nc', True, 7]
+        assert list(second.values()) == ["2026-01-31T09:30:00Z", None, "é漢", False, None]
+        assert list(third.items()) == [("result", "other"), ("n", 2**64 - 1)]
 
     def test_a_long_text(self):
         text = 'x"' * 2**19
         answer = (
             f'#datatype,string,long,string\n,result,table,config\n,_result,0,"{text.replace(chr(34), chr(34) * 2)}"\n'
         )
-        assert next(rows(pieces(answer, 2**16))).cells == (text,)
+        assert next(rows(pieces(answer, 2**16))) == {"config": text}
 
     @pytest.mark.parametrize("before", ["", ANSWER], ids=["at once", "in the middle"])
     def test_an_error_in_it(self, before):
@@ -281,7 +278,7 @@ class TestAnswer:
 
     def test_columns_that_a_user_named_so_are_no_error(self):
         answer = "#datatype,string,long,string,string\n,result,table,error,reference\n,_result,0,a,b\n"
-        assert [row.cells for row in rows([answer.encode()])] == [("a", "b")]
+        assert list(rows([answer.encode()])) == [{"error": "a", "reference": "b"}]
 
     @pytest.mark.parametrize("text", ["<html>no</html>\n", '#datatype,long\n,a\n,1,"', "#datatype,long,long\n,a\n,x\n"])
     def test_what_is_no_answer(self, text):
@@ -310,14 +307,14 @@ class TestAnswer:
 
         parser = FluxCsvParser(Response(text.getvalue().encode()), FluxSerializationMode.stream)
         oracle = [(record["x"], record["n"], record["name"]) for record in parser.generator()]
-        found = [row.cells for row in rows(pieces(text.getvalue(), size))]
+        found = [tuple(row.values()) for row in rows(pieces(text.getvalue(), size))]
         assert found == [(x, n, name or "") for x, n, name in oracle] == values
 
 
 class TestPrinted:
     ROWS = (
-        Row(("time", "run", "value", "n", "flag"), ("2026-01-31T09:30:00Z", "a\x1b[31m", 0.73129, 12000, True)),
-        Row(("time", "run", "value", "n", "flag"), ("2026-01-31T09:30:00.5Z", "b", None, 7, None)),
+        {"time": "2026-01-31T09:30:00Z", "run": "a\x1b[31m", "value": 0.73129, "n": 12000, "flag": True},
+        {"time": "2026-01-31T09:30:00.5Z", "run": "b", "value": None, "n": 7, "flag": None},
     )
 
     def test_a_table(self):
@@ -328,13 +325,13 @@ class TestPrinted:
         )
 
     def test_small_numbers_keep_their_digits(self):
-        assert "1.23e-08" in "".join(as_table([Row(("norm",), (1.234e-8,))]))
+        assert "1.23e-08" in "".join(as_table([{"norm": 1.234e-8}]))
 
     def test_a_long_table_comes_in_blocks(self):
         def endless():
             n = 0
             while True:
-                yield Row(("n",), (n,))
+                yield {"n": n}
                 n += 1
 
         first, second = (block for block, _ in zip(as_table(endless()), range(2), strict=False))
@@ -342,7 +339,7 @@ class TestPrinted:
         assert len(first.splitlines()) == len(second.splitlines()) == BLOCK + 1
 
     def test_csv(self):
-        other = Row(("x\n",), (float("nan"),))
+        other = {"x\n": float("nan")}
         assert "".join(as_csv([*self.ROWS, other])) == (
             "time,run,value,n,flag\n"
             "2026-01-31T09:30:00Z,a\x1b[31m,0.73129,12000,true\n"
@@ -351,36 +348,25 @@ class TestPrinted:
         )
 
     def test_json(self):
-        assert json.loads("".join(as_json(self.ROWS))) == [
-            dict(zip(row.columns, row.cells, strict=True)) for row in self.ROWS
-        ]
+        assert json.loads("".join(as_json(self.ROWS))) == list(self.ROWS)
         assert json.loads("".join(as_json([]))) == []
-        assert json.loads("".join(as_json([Row(("x",), (float("inf"),))]))) == [{"x": None}]
-
-    def test_a_limit(self):
-        some = Limited(iter(self.ROWS), 1)
-        assert list(some) == [self.ROWS[0]]
-        assert (some.count, some.more) == (1, True)
-        all_of_them = Limited(iter(self.ROWS), 2)
-        assert list(all_of_them) == [*self.ROWS]
-        assert (all_of_them.count, all_of_them.more) == (2, False)
+        assert json.loads("".join(as_json([{"x": float("inf")}]))) == [{"x": None}]
 
     def test_columns_in_order(self):
-        assert list(in_order([Row(("b", "c", "a"), (2, 3, 1))], ("a", "b", "d"))) == [
-            Row(("a", "b", "d"), (1, 2, None))
-        ]
+        (row,) = in_order([{"b": 2, "c": 3, "a": 1}], ("a", "b", "d"))
+        assert list(row.items()) == [("a", 1), ("b", 2), ("d", None)]
 
     def test_causes_in_words(self):
         told = [
-            Row(("gate", "why_entropy", "why_collapsed", "why_x"), ("forget", -9.0, 2.0, None)),
-            Row(("gate",), ("input",)),
+            {"gate": "forget", "why_entropy": -9.0, "why_collapsed": 2.0, "why_x": None},
+            {"gate": "input"},
         ]
         first, second = with_explanations(told, "why_")
-        assert first.columns[-1] == second.columns[-1] == "why"
-        assert first.cells[-1] == (
+        assert list(first)[-1] == list(second)[-1] == "why"
+        assert first["why"] == (
             "the gate went fully open or shut (collapsed); its activations gather at few values (entropy, 9× its usual)"
         )
-        assert second.cells == ("input", "")
+        assert second == {"gate": "input", "why": ""}
 
 
 @pytest.mark.parametrize(

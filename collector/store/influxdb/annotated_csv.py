@@ -91,10 +91,9 @@ def _records(pieces: Iterable[bytes]) -> Iterator[list[str]]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    decoder, rest = codecs.getincrementaldecoder("utf-8")(), ""
-    for piece in pieces:
-        *lines, rest = (rest + decoder.decode(piece)).split("\n")
-        for line in lines:
-            yield f"{line}\n"
-    if rest := rest + decoder.decode(b"", final=True):
+    rest = ""
+    for text in codecs.iterdecode(pieces, "utf-8"):
+        *lines, rest = (rest + text).split("\n")
+        yield from (f"{line}\n" for line in lines)
+    if rest:
         yield rest

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from contextlib import contextmanager, suppress
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships without types
@@ -33,6 +34,7 @@ _READ_BYTES: Final = 2**16
 _JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
+@dataclass(eq=False)
 class Client:
     """A connection to an InfluxDB 2, for any number of threads; after a fork the child opens its own.
 
@@ -40,7 +42,7 @@ class Client:
         Refused: the server did not carry out the request.
         WriteUnavailable: the server does not answer, or stops in the middle.
 
-    Args:
+    Attributes:
         url: `http://host:port` or `https://…`, without secrets.
         org: name of the organisation.
         bucket: name of the bucket that is read and written.
@@ -50,27 +52,17 @@ class Client:
         names: what errors call the settings.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        org: str = "",
-        bucket: str = "",
-        token: str = "",
-        user: str = "",
-        password: str = "",
-        timeout: float | None = None,
-        names: Names | None = None,
-    ) -> None:
-        self.url, self.org, self.bucket, self.token = url, org, bucket, token
-        self.names = names or Names()
-        self._owner: dict[Any, Any] = {"username": user, "password": password} if user else {}
-        self._timeout = timeout
-        self._client: InfluxDBClient | None = None
-        self._pid = 0
-
-    def __repr__(self) -> str:
-        return f"Client({self.url!r}, org={self.org!r}, bucket={self.bucket!r})"
+    url: str
+    _: KW_ONLY
+    org: str = ""
+    bucket: str = ""
+    token: str = field(default="", repr=False)
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    timeout: float | None = field(default=None, repr=False)
+    names: Names = field(default=Names(), repr=False)
+    _client: InfluxDBClient | None = field(default=None, init=False, repr=False)
+    _pid: int = field(default=0, init=False, repr=False)
 
     def ping(self, seconds: float | None = None) -> None:
         """See that the server answers, whatever it says.
@@ -82,7 +74,7 @@ class Client:
             WriteUnavailable: it does not, or not in time.
         """
         with suppress(Refused):
-            _ = self._request("GET", "/ping", seconds or self._timeout or ANSWER_TIMEOUT_S).data
+            self._read("GET", "/ping", seconds or self.timeout or ANSWER_TIMEOUT_S)
 
     def json(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """Return the decoded answer of a request of the management API; None where it is empty.
@@ -93,15 +85,14 @@ class Client:
             body: is sent as JSON.
             query: parameters of the address.
         """
-        seconds = self._timeout or ANSWER_TIMEOUT_S
-        parameters = [*query.items()]
-        response = self._request(method, path, seconds, query_params=parameters, header_params=dict(_JSON), body=body)
-        with self._errors(seconds):
-            content = response.data
+        seconds, parameters = self.timeout or ANSWER_TIMEOUT_S, [*query.items()]
+        status, content = self._read(
+            method, path, seconds, query_params=parameters, header_params=dict(_JSON), body=body
+        )
         try:
             return json.loads(content or b"null")
         except ValueError:
-            raise not_influxdb(self.url, response.status) from None
+            raise not_influxdb(self.url, status) from None
 
     def write(self, lines: bytes, bucket: str | None = None) -> None:
         """Write points in line protocol, with times in nanoseconds. None at all are a test of whether it may write.
@@ -110,20 +101,17 @@ class Client:
             lines: of line protocol.
             bucket: that is written; None: the client's own.
         """
-        seconds = self._timeout or WRITE_TIMEOUT_S
-        response = self._request(
+        status, _ = self._read(
             "POST",
             "/api/v2/write",
-            seconds,
+            self.timeout or WRITE_TIMEOUT_S,
             query_params=[("org", self.org), ("bucket", bucket or self.bucket), ("precision", "ns")],
             header_params={"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"},
             # Level 1 takes an eighth of the time of the default and leaves a tenth more to send.
             body=gzip.compress(lines, 1),
         )
-        with self._errors(seconds):
-            _ = response.data  # read it all, so that the connection can be used again
-        if response.status != 204:
-            raise not_influxdb(self.url, response.status)
+        if status != 204:
+            raise not_influxdb(self.url, status)
 
     def flux(
         self, query: str, extern: Mapping[str, Any] | None = None, timeout: float | None = None
@@ -135,7 +123,7 @@ class Client:
             extern: syntax tree of a file that is put before it, which is how values are given to it.
             timeout: seconds to wait for the next piece; None: the default.
         """
-        seconds = timeout or self._timeout or READ_TIMEOUT_S
+        seconds = timeout or self.timeout or READ_TIMEOUT_S
         dialect = {"header": True, "delimiter": ",", "annotations": ["datatype", "group", "default"]}
         response = self._request(
             "POST",
@@ -158,7 +146,7 @@ class Client:
             ConfigError: the bucket is missing, or the token may not read it.
             WriteUnavailable: the server does not answer, or cannot carry it out.
         """
-        seconds = self._timeout or READ_TIMEOUT_S
+        seconds = self.timeout or READ_TIMEOUT_S
         database, _, policy = self.bucket.partition("/")
         parameters = [("db", database), ("q", statement), ("epoch", "ns"), ("chunked", "true")]
         parameters += [("chunk_size", str(CHUNK))]
@@ -174,9 +162,7 @@ class Client:
                 post_params=parameters,
             )
         except Refused as refused:
-            if refused.status in (401, 403, 404):
-                raise ConfigError(str(refused)) from None
-            raise refused.unavailable() from None
+            raise refused.as_error() from None
         for result in self._results(response, seconds):
             if "error" in result:
                 raise self._failure(result["error"])
@@ -220,6 +206,12 @@ class Client:
         finally:
             response.close()
 
+    def _read(self, method: str, path: str, seconds: float, **request: Any) -> tuple[int, bytes]:
+        """Send a request as `_request` does, and return the status and the content of the answer."""
+        response = self._request(method, path, seconds, **request)
+        with self._errors(seconds):
+            return response.status, response.data  # read whole, so that the connection can be used again
+
     def _request(self, method: str, path: str, seconds: float, **request: Any) -> urllib3.BaseHTTPResponse:
         """Send a request, as influxdb-client's `call_api` takes it; the content of the answer is still to be read."""
         milliseconds = (int(min(CONNECT_TIMEOUT_S, seconds) * 1000), int(seconds * 1000))
@@ -246,13 +238,14 @@ class Client:
 
     def _connected(self) -> InfluxDBClient:
         if self._client is None or self._pid != os.getpid():  # connections must not cross a fork
-            timeout = int((self._timeout or ANSWER_TIMEOUT_S) * 1000)  # of signing in alone
+            timeout = int((self.timeout or ANSWER_TIMEOUT_S) * 1000)  # of signing in alone
             self._client = InfluxDBClient(
                 self.url,
                 self.token or None,  # type: ignore[arg-type]  # which is its default
                 org=self.org,
                 timeout=timeout,
-                **self._owner,
+                username=self.user or None,
+                password=self.password or None,
             )
             self._pid = os.getpid()
         return self._client

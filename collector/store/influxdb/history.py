@@ -1,20 +1,21 @@
-"""All that an InfluxDB bucket holds, see `history`."""
+"""All that an InfluxDB bucket holds, see `base.History`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.schema import FieldValue, Point
-from gatewatch.collector.store.history import Values
-from gatewatch.collector.store.influxdb.influxql import Part, all_types, identifier, select, where
+from gatewatch.collector.store.base import History, Selection, Series, series_of
+from gatewatch.collector.store.influxdb.influxql import Part, all_types, field_keys, identifier, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from gatewatch.collector.times import Time
+    Fields = list[tuple[str, type]]
 
 
-class InfluxHistory:
+class InfluxHistory(History):
     """Read what the bucket holds at each moment: a server keeps no snapshot for a long read.
 
     A field that has floats in some shards and integers in others comes as floats, as InfluxDB gives it.
@@ -36,75 +37,36 @@ class InfluxHistory:
         statement = f'SHOW TAG VALUES FROM {identifier(measurement)} WITH KEY = "run"'
         return [*(run for part in self._query(statement, None) for _, run in part["values"]), ""]
 
-    def points(
-        self,
-        measurement: str,
-        run: str,
-        *,
-        start: Time | None = None,
-        stop: Time | None = None,
-        series: Mapping[str, str] | None = None,
-    ) -> Iterator[list[Point]]:
-        """See `History.points`."""
-        fields = self._fields(measurement)
-        if fields:
-            clause, values = self._where(measurement, run, start, stop, series)
-            names = [name for name, _ in fields]
-            for part in self._query(select(measurement, fields, clause), values):
-                yield _points(measurement, part, names)
-
-    def counts(
-        self,
-        measurement: str,
-        run: str,
-        *,
-        start: Time | None = None,
-        stop: Time | None = None,
-        series: Mapping[str, str] | None = None,
-    ) -> list[Values]:
-        """See `History.counts`."""
-        fields = self._fields(measurement)
-        if not fields:
-            return []
-        clause, values = self._where(measurement, run, start, stop, series)
-        found = []
-        for part in self._query(select(measurement, fields, clause, "COUNT"), values):
-            counted: dict[str, int] = {}
-            for (name, _), number in zip(fields, part["values"][0][1:], strict=True):
-                if number:
-                    counted[name] = counted.get(name, 0) + number
-            found.append(Values(_tags(part), counted))
-        return found
-
     def close(self) -> None:
         """See `History.close`."""
 
-    def _fields(self, measurement: str) -> list[tuple[str, type]]:
-        return all_types(self._query(f"SHOW FIELD KEYS FROM {identifier(measurement)}", None))
+    def _points(self, selection: Selection) -> Iterator[list[Point]]:
+        for fields, part in self._parts(selection):
+            yield _points(selection.measurement, fields, part)
 
-    def _where(
-        self,
-        measurement: str,
-        run: str,
-        start: Time | None,
-        stop: Time | None,
-        series: Mapping[str, str] | None,
-    ) -> tuple[str, dict[str, str]]:
-        if series is None:
-            return where(run, start, stop, None)
-        keys = self._query(f"SHOW TAG KEYS FROM {identifier(measurement)}", None)
-        absent = {key: "" for part in keys for (key,) in part["values"]}
-        return where(run, start, stop, {**absent, **series})
+    def _counts(self, selection: Selection) -> Mapping[Series, Mapping[str, int]]:
+        counts: dict[Series, Counter[str]] = {}
+        for fields, part in self._parts(selection, "COUNT"):
+            counted: Counter[str] = Counter()
+            for (name, _), number in zip(fields, part["values"][0][1:], strict=True):
+                counted[name] += number or 0
+            counts[series_of(part.get("tags") or {})] = +counted
+        return counts
+
+    def _parts(self, selection: Selection, function: str = "") -> Iterator[tuple[Fields, Part]]:
+        """Yield the fields that were asked for, the same each time, and a part of the answer."""
+        measurement = selection.measurement
+        if fields := all_types(self._query(field_keys(measurement), None)):
+            keys = self._query(f"SHOW TAG KEYS FROM {identifier(measurement)}", None) if selection.exactly else ()
+            others = [key for part in keys for (key,) in part["values"]]
+            for part in self._query(*select(selection, fields, others, function)):
+                yield fields, part
 
 
-def _points(measurement: str, part: Part, names: Sequence[str]) -> list[Point]:
-    tags = _tags(part)
+def _points(measurement: str, fields: Fields, part: Part) -> list[Point]:
+    tags, names = dict(series_of(part.get("tags") or {})), [name for name, _ in fields]
     points = []
     for time, *row in part["values"]:
-        fields: dict[str, FieldValue] = {n: value for n, value in zip(names, row, strict=True) if value is not None}
-        points.append(Point(measurement, tags, fields, time))
+        values: dict[str, FieldValue] = {n: value for n, value in zip(names, row, strict=True) if value is not None}
+        points.append(Point(measurement, tags, values, time))
     return points
-
-
-def _tags(part: Part) -> dict[str, str]:
-    return {name: value for name, value in (part.get("tags") or {}).items() if value}

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
-import math
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import urllib3
 
-from gatewatch.collector.errors import GatewatchError, WriteUnavailable
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
@@ -34,28 +31,34 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
     """InfluxDB did not carry out a request.
 
     Attributes:
+        url: address of the server.
         status: HTTP status; 0 where TLS failed.
         reason: one line, without the address.
-        text: one line for people, with the address and what to do.
+        remedy: what to do, where the reason does not say it.
         points: whether the points are wrong, or the query.
         dropped: how many points the server says it left out while it stored the others; None where it stored none.
         retry_after: seconds, where the server asked for a pause.
     """
 
+    url: str
     status: int
     reason: str
-    text: str
+    remedy: str = ""
     points: bool = False
     dropped: int | None = None
     retry_after: float | None = None
 
     def __str__(self) -> str:
-        return self.text
+        return f"{self.url}: {self.reason}{'; ' if self.remedy else ''}{self.remedy}"
 
     @property
     def transient(self) -> bool:
         """Whether a retry may succeed without anybody mending anything."""
         return self.status in _TRANSIENT or self.status >= 500
+
+    def as_error(self) -> ConfigError | WriteUnavailable:
+        """Return the error for a question that was refused: a wrong token or a missing bucket, or the moment."""
+        return ConfigError(str(self)) if self.status in (401, 403, 404) else self.unavailable()
 
     def unavailable(self) -> WriteUnavailable:
         """Return the error that a store raises because of it."""
@@ -78,34 +81,27 @@ def refusal(url: str, error: ApiException, names: Names | None) -> Refused:
     status = int(error.status or 0)
     headers: Mapping[str, str] = error.headers or {}
     if not status:
-        return Refused(
-            status,
-            "TLS failed",
-            f"{url}: TLS failed ({one_line(error.reason, 300)}); see its certificate and the address",
-        )
+        reason = f"TLS failed ({one_line(error.reason, 300)}); see its certificate and the address"
+        return Refused(url, status, reason)
     try:
         answer = json.loads(error.body or b"")
         message, points = str(answer["message"]), "code" in answer and status in (400, 413, 422)
     except (ValueError, KeyError, TypeError):
         if status == 413:  # a proxy in front of InfluxDB says so in HTML
-            return Refused(status, "the request is too large", url, points=True)
+            return Refused(url, status, "the request is too large", points=True)
         if status not in _TRANSIENT and status < 500:
             return not_influxdb(url, status, headers.get("Location"))
         message, points = f"answers {status} {error.reason or ''}".strip(), False
     if points:
         return _refused_points(url, status, message)
-    remedies = {} if names is None else _remedies(names)
-    reason = one_line(message, 300)
-    text = f"{url}: {reason}; {remedies[status]}" if status in remedies else f"{url}: {reason}"
-    return Refused(status, reason, text, retry_after=_retry_after(headers.get("Retry-After")))
-
-
-def _remedies(names: Names) -> dict[int, str]:
-    return {
-        401: f"see {names.token}",
-        403: f"give the token of {names.token} the right to write the bucket",
-        404: f"create it, or see {names.bucket} and {names.org}",
+    remedies = {
+        401: "see {0.token}",
+        403: "give the token of {0.token} the right to write the bucket",
+        404: "create it, or see {0.bucket} and {0.org}",
     }
+    remedy = remedies.get(status, "").format(names) if names else ""
+    retry_after = _retry_after(headers.get("Retry-After"))
+    return Refused(url, status, one_line(message, 300), remedy, retry_after=retry_after)
 
 
 def _refused_points(url: str, status: int, message: str) -> Refused:
@@ -115,8 +111,7 @@ def _refused_points(url: str, status: int, message: str) -> Refused:
         message, dropped = partial[1].partition(" - oldest point ")[0], int(partial[2])
     elif unparsed := _UNPARSED.search(message):
         message = f"the line cannot be parsed: {unparsed[1]}"  # without the line itself, which may be long
-    reason = one_line(message, 300)
-    return Refused(status, reason, f"{url}: {reason}", points=True, dropped=dropped)
+    return Refused(url, status, one_line(message, 300), points=True, dropped=dropped)
 
 
 def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:
@@ -128,8 +123,7 @@ def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:
         location: where it redirects to, if it does.
     """
     leads = f" and leads to {one_line(location.partition('?')[0], 300)}" if location else ""
-    reason = f"answers {status}{leads}, which is not InfluxDB 2; see the address"
-    return Refused(status, reason, f"{url}: {reason}")
+    return Refused(url, status, f"answers {status}{leads}, which is not InfluxDB 2; see the address")
 
 
 def no_answer(url: str, error: Exception, seconds: float) -> WriteUnavailable:
@@ -151,13 +145,7 @@ def no_answer(url: str, error: Exception, seconds: float) -> WriteUnavailable:
 
 def _retry_after(header: str | None) -> float | None:
     """Return the seconds of a Retry-After header, which holds seconds or a date; None for none or rubbish."""
-    if not header:
-        return None
     try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        return urllib3.Retry().parse_retry_after(header) if header else None
+    except urllib3.exceptions.InvalidHeader:
+        return None

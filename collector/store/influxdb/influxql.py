@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gatewatch.collector.store.frame import BLOCK, Block, column
-from gatewatch.collector.times import Time, nanoseconds
+from gatewatch.collector.store.frame import Block, column, unite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from gatewatch.collector.schema import FieldValue
+    from gatewatch.collector.store.base import Selection
 
 Part = dict[str, Any]
 """One series of an answer, or a piece of it: `tags` (where grouped), `columns` and `values`, a tuple for each point."""
@@ -48,48 +47,51 @@ def all_types(parts: Iterable[Part]) -> list[tuple[str, type]]:
     )
 
 
-def select(measurement: str, fields: Iterable[tuple[str, type]], clause: str, function: str = "") -> str:
-    """Return the statement that selects fields, or a function of each, of the points that a clause keeps, by series."""
-    columns = ", ".join(f"{function}({identifier(name)}::{_NAMES[kind]})" for name, kind in fields)
-    return f"SELECT {columns} FROM {identifier(measurement)} {clause} GROUP BY *"  # noqa: S608 - names are quoted, values bound
+def field_keys(measurement: str) -> str:
+    """Return the statement that asks which fields of which types a measurement has."""
+    return f"SHOW FIELD KEYS FROM {identifier(measurement)}"
 
 
-def where(
-    run: str | None, start: Time | None, stop: Time | None, tags: Mapping[str, str] | None
+def typed(fields: Iterable[tuple[str, type]], function: str = "") -> str:
+    """Return fields of some types for SELECT, or a function of each."""
+    return ", ".join(f"{function}({identifier(name)}::{_NAMES[kind]})" for name, kind in fields)
+
+
+def select(
+    selection: Selection, fields: Iterable[tuple[str, type]], other_tags: Iterable[str] = (), function: str = ""
 ) -> tuple[str, dict[str, str]]:
-    """Return the clause that keeps the points asked for, see `Store.read`, and the values bound in it."""
-    wanted = dict(tags or {}) | ({} if run is None else {"run": run})
-    conditions = [f"{identifier(name)}::tag = $v{i}" for i, name in enumerate(wanted)]
-    if start is not None:
-        conditions.append(f"time >= {nanoseconds(start)}")
-    if stop is not None:
-        conditions.append(f"time < {nanoseconds(stop)}")
+    """Return the statement that selects fields, or a function of each, by series, and the values bound in it.
+
+    Args:
+        selection: which points.
+        fields: names and types.
+        other_tags: as of `where`.
+        function: of InfluxQL.
+    """
+    clause, values = where(selection, other_tags)
+    statement = f"SELECT {typed(fields, function)} FROM {identifier(selection.measurement)} {clause} GROUP BY *"  # noqa: S608 - names are quoted, values bound
+    return statement, values
+
+
+def where(selection: Selection, other_tags: Iterable[str] = ()) -> tuple[str, dict[str, str]]:
+    """Return the clause that keeps the points of a selection, and the values bound in it.
+
+    Args:
+        selection: which points.
+        other_tags: tags that the points must not have, where the selection does not name them.
+    """
+    tags = {**dict.fromkeys(other_tags, ""), **selection.tags}
+    conditions = [f"{identifier(name)}::tag = $v{i}" for i, name in enumerate(tags)]
+    conditions += [f"time >= {selection.start}"] if selection.start is not None else []
+    conditions += [f"time < {selection.stop}"] if selection.stop is not None else []
     clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    return clause, {f"v{i}": value for i, value in enumerate(wanted.values())}
+    return clause, {f"v{i}": value for i, value in enumerate(tags.values())}
 
 
 def blocks(parts: Iterable[Part], types: Mapping[str, type]) -> Iterator[Block]:
     """Yield the points of the answer to `select`."""
-    tags: list[Mapping[str, str]] = []
-    sizes: list[int] = []
-    rows: list[Sequence[FieldValue | None]] = []
-    for part in parts:
-        tags.append(part.get("tags") or {})
-        sizes.append(len(part["values"]))
-        rows += part["values"]
-        if len(rows) >= BLOCK:
-            yield _block(tags, sizes, rows, types)
-            tags, sizes, rows = [], [], []
-    if rows:
-        yield _block(tags, sizes, rows, types)
-
-
-def _block(
-    tags: list[Mapping[str, str]],
-    sizes: list[int],
-    rows: list[Sequence[FieldValue | None]],
-    types: Mapping[str, type],
-) -> Block:
-    times, *columns = zip(*rows, strict=True)
-    named = zip(types.items(), columns, strict=True)
-    return Block(tags, sizes, np.array(times, np.int64), {name: column(each, kind) for (name, kind), each in named})
+    for tags, sizes, rows in unite((part.get("tags") or {}, part["values"]) for part in parts):
+        times, *columns = zip(*rows, strict=True)
+        named = zip(types.items(), columns, strict=True)
+        fields = {name: column(values, kind) for (name, kind), values in named}
+        yield Block(tags, sizes, np.array(times, np.int64), fields)

@@ -6,70 +6,81 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gatewatch.collector.errors import ConfigError, WriteRejected
 from gatewatch.collector.line_protocol import encode, split_lines
-from gatewatch.collector.schema import RUNS, FieldValue, Point, point_problem
-from gatewatch.collector.store.frame import frame
+from gatewatch.collector.schema import RUNS, SCHEMA, FieldValue, Point, point_problem
+from gatewatch.collector.store.base import Selection, Series, Store, Tally, series_of
+from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.history import InfluxHistory
-from gatewatch.collector.store.influxdb.http_errors import Refused
-from gatewatch.collector.store.influxdb.influxql import blocks, field_types, identifier, select, where
-from gatewatch.collector.store.protocol import Tally
-from gatewatch.collector.store.runs import RunEvent, runs_frame
+from gatewatch.collector.store.influxdb.http_errors import Names, Refused
+from gatewatch.collector.store.influxdb.influxql import (
+    blocks,
+    field_keys,
+    field_types,
+    identifier,
+    select,
+    typed,
+    where,
+)
+from gatewatch.collector.store.influxdb.settings import read_setting, read_token
+from gatewatch.collector.store.runs import RunEvent
 from gatewatch.collector.store.series_shapes import Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    import pandas as pd
-
-    from gatewatch.collector.store.influxdb.client import Client
-    from gatewatch.collector.times import Time
+    from gatewatch.collector.store.frame import Block
 
 BATCH: Final = 5_000
 """Lines a request: what InfluxDB's own documentation calls best."""
-_RUN_FIELDS: Final[Mapping[str, str]] = {
-    "event": "string",
-    "step": "integer",
-    "error": "string",
-    "framework": "string",
-    "model": "string",
-    "config": "string",
-}
+_RUN_FIELDS: Final = [(field.name, field.type) for field in SCHEMA[RUNS]]
 
 
-class InfluxStore:
+def open_bucket(url: str, given: Mapping[str, str], names: Mapping[str, str]) -> InfluxStore:
+    """Return the store in a bucket.
+
+    Args:
+        url: of the server.
+        given: `org`, `bucket` and `token`; the environment says what is missing.
+        names: what errors call them, where it is not their variables.
+
+    Raises:
+        ConfigError: a variable or the token's file is missing; names it.
+    """
+    client = Client(
+        url,
+        org=given.get("org") or read_setting("ORG"),
+        bucket=given.get("bucket") or read_setting("BUCKET"),
+        token=given.get("token") or read_token(),
+        names=Names(**names),
+    )
+    return InfluxStore(client)
+
+
+class InfluxStore(Store):
     """A store in a bucket of InfluxDB 2, for any number of threads and processes.
 
     Args:
         client: of the bucket. Its token must be one that may write; to read, one that may read it too.
     """
 
-    path: Final = None
-    """See `Store.path`."""
-
     def __init__(self, client: Client) -> None:
-        self.influxdb = client
+        self.influxdb: Client = client
+        self.url = client.url
+        self.destination = {"url": client.url, "org": client.org, "bucket": client.bucket}
         self._shapes = Shapes()
 
     def __repr__(self) -> str:
         return f"InfluxStore({self.influxdb!r})"
 
-    @property
-    def url(self) -> str:
-        """See `Store.url`."""
-        return self.influxdb.url
-
-    @property
-    def destination(self) -> Mapping[str, str]:
-        """See `Store.destination`."""
-        return {"url": self.influxdb.url, "org": self.influxdb.org, "bucket": self.influxdb.bucket}
+    def ping(self, seconds: float | None = None) -> None:
+        """See `Store.ping`."""
+        self.influxdb.ping(seconds)
 
     def check(self) -> None:
         """See `Store.check`. It writes no points, which is all that a token for writing alone may do."""
         try:
             self.influxdb.write(b"")
         except Refused as refused:
-            if refused.transient:
-                raise refused.unavailable() from None
-            raise ConfigError(str(refused)) from None
+            raise (refused.unavailable() if refused.transient else ConfigError(str(refused))) from None
 
     def write(self, points: Iterable[Point]) -> None:
         """See `Store.write`."""
@@ -92,64 +103,6 @@ class InfluxStore:
             each = split_lines(lines)
             self._write(_joined(each[i : i + BATCH]) for i in range(0, len(each), BATCH))
 
-    def read(
-        self,
-        measurement: str,
-        *,
-        run: str | None = None,
-        start: Time | None = None,
-        stop: Time | None = None,
-        tags: Mapping[str, str] | None = None,
-        fields: Sequence[str] | None = None,
-        prefix_tags: bool = False,
-    ) -> pd.DataFrame:
-        """See `Store.read`."""
-        types = field_types(self.influxdb.influxql(f"SHOW FIELD KEYS FROM {identifier(measurement)}"))
-        if fields is not None:
-            types = {name: types[name] for name in dict.fromkeys(fields) if name in types}
-        if not types:
-            return frame([], {})
-        clause, values = where(run, start, stop, tags)
-        parts = self.influxdb.influxql(select(measurement, types.items(), clause), values)
-        return frame(blocks(parts, types), types, prefix_tags)
-
-    def count(
-        self,
-        measurement: str,
-        field: str,
-        *,
-        run: str | None = None,
-        start: Time | None = None,
-        stop: Time | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> int:
-        """See `Store.count`."""
-        clause, values = where(run, start, stop, tags)
-        query = f"SELECT COUNT({identifier(field)}::field) FROM {identifier(measurement)} {clause}"  # noqa: S608 - names are quoted, values bound
-        return sum(part["values"][0][1] for part in self.influxdb.influxql(query, values))
-
-    def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
-        """See `Store.tallies`."""
-        counts = self._tallied(measurement, field, 'GROUP BY "run"::tag')
-        return {tally.tags["run"]: (tally.points, tally.newest) for tally in counts if tally.tags["run"]}
-
-    def series(self, measurement: str, field: str, run: str) -> list[Tally]:
-        """See `Store.series`."""
-        clause, values = where(run, None, None, None)
-        return self._tallied(measurement, field, f"{clause} GROUP BY *", values)
-
-    def runs(self) -> pd.DataFrame:
-        """See `Store.runs`."""
-        # Without their types InfluxDB would give the tags of these names where no point has such a field.
-        fields = ", ".join(f'"{name}"::{kind}' for name, kind in _RUN_FIELDS.items())
-        select = f"SELECT {fields} FROM {identifier(RUNS)}"  # noqa: S608 - constants
-        by_phase = 'GROUP BY "run"::tag, "phase"::tag ORDER BY time'
-        started = f"{select} WHERE \"event\"::string = 'started' {by_phase} LIMIT 1"
-        last = f"{select} {by_phase} DESC LIMIT 1"
-        return runs_frame(
-            map(_run_event, self.influxdb.influxql(started)), map(_run_event, self.influxdb.influxql(last))
-        )
-
     def history(self) -> InfluxHistory:
         """See `Store.history`."""
         return InfluxHistory(self.influxdb.influxql)
@@ -158,18 +111,40 @@ class InfluxStore:
         """See `Store.close`."""
         self.influxdb.close()
 
-    def _tallied(
-        self, measurement: str, field: str, clause: str, values: Mapping[str, str] | None = None
-    ) -> list[Tally]:
-        about = f"({identifier(field)}::field) FROM {identifier(measurement)} {clause}"
-        found: dict[str, dict[tuple[tuple[str, str], ...], tuple[int, int]]] = {"count": {}, "last": {}}
+    def _read(self, selection: Selection, fields: Sequence[str] | None) -> tuple[Mapping[str, type], Iterable[Block]]:
+        types = field_types(self.influxdb.influxql(field_keys(selection.measurement)))
+        if fields is not None:
+            types = {name: types[name] for name in dict.fromkeys(fields) if name in types}
+        if not types:
+            return {}, []
+        return types, blocks(self.influxdb.influxql(*select(selection, types.items())), types)
+
+    def _count(self, selection: Selection, field: str) -> int:
+        clause, values = where(selection)
+        query = f"SELECT COUNT({identifier(field)}::field) FROM {identifier(selection.measurement)} {clause}"  # noqa: S608 - names are quoted, values bound
+        return sum(part["values"][0][1] for part in self.influxdb.influxql(query, values))
+
+    def _tallies(self, measurement: str, field: str, run: str | None) -> list[Tally]:
+        clause, values = where(Selection(measurement, {} if run is None else {"run": run}))
+        by = '"run"::tag' if run is None else "*"
+        about = f"({identifier(field)}::field) FROM {identifier(measurement)} {clause} GROUP BY {by}"
+        counts: dict[str, dict[Series, tuple[int, int]]] = {"count": {}, "last": {}}
         for part in self.influxdb.influxql(f"SELECT COUNT{about}; SELECT LAST{about}", values):
-            key = tuple(sorted((name, value) for name, value in part["tags"].items() if value or name == "run"))
-            found[part["columns"][1]][key] = part["values"][0]
-        newest = found["last"]
+            counts[part["columns"][1]][series_of(part.get("tags") or {})] = part["values"][0]
+        newest = counts["last"]
         return [
-            Tally(dict(key), points, newest[key][0]) for key, (_, points) in found["count"].items() if key in newest
+            Tally(dict(series), points, newest[series][0])
+            for series, (_, points) in counts["count"].items()
+            if series in newest
         ]
+
+    def _run_events(self) -> tuple[Iterable[RunEvent], Iterable[RunEvent]]:
+        # Without their types InfluxDB would give the tags of these names where no point has such a field.
+        events = f"SELECT {typed(_RUN_FIELDS)} FROM {identifier(RUNS)}"  # noqa: S608 - constants
+        by_phase = 'GROUP BY "run"::tag, "phase"::tag ORDER BY time'
+        started = f"{events} WHERE \"event\"::string = 'started' {by_phase} LIMIT 1"
+        last = f"{events} {by_phase} DESC LIMIT 1"
+        return map(_run_event, self.influxdb.influxql(started)), map(_run_event, self.influxdb.influxql(last))
 
     def _write(self, batches: Iterable[bytes], problems: Sequence[str] = ()) -> None:
         """Write the batches.
@@ -224,5 +199,5 @@ def _joined(lines: list[bytes]) -> bytes:
 
 def _run_event(part: Mapping[str, Any]) -> RunEvent:
     moment, *values = part["values"][0]
-    fields: dict[str, FieldValue | None] = dict(zip(_RUN_FIELDS, values, strict=True))
+    fields: dict[str, FieldValue | None] = {name: v for (name, _), v in zip(_RUN_FIELDS, values, strict=True)}
     return RunEvent(part["tags"]["run"], part["tags"]["phase"], moment, fields)

@@ -7,6 +7,8 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from gatewatch.collector.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,17 +41,14 @@ CREATE TABLE fields (
     PRIMARY KEY (measurement, name)
 ) WITHOUT ROWID;
 """
+_TRIGGERS: Final = tuple(
+    f"CREATE TRIGGER {name} AFTER {event} ON points BEGIN"  # noqa: S608 - constants
+    f" UPDATE series SET written = written + 1 WHERE id = {row}.series_id; END"
+    for name, event, row in (("added", "INSERT", "new"), ("changed", "UPDATE", "new"), ("removed", "DELETE", "old"))
+)
 HAS_COUNTER: Final = "SELECT 1 FROM pragma_table_info('series') WHERE name = 'written'"
 _COUNTER: Final = "ALTER TABLE series ADD COLUMN written INTEGER NOT NULL DEFAULT 0"
 """What files made by an early version lack."""
-_TRIGGERS: Final = (
-    "CREATE TRIGGER added AFTER INSERT ON points BEGIN"
-    " UPDATE series SET written = written + 1 WHERE id = new.series_id; END",
-    "CREATE TRIGGER changed AFTER UPDATE ON points BEGIN"
-    " UPDATE series SET written = written + 1 WHERE id = new.series_id; END",
-    "CREATE TRIGGER removed AFTER DELETE ON points BEGIN"
-    " UPDATE series SET written = written + 1 WHERE id = old.series_id; END",
-)
 
 
 def is_at_rest(path: Path) -> bool:
@@ -60,12 +59,13 @@ def is_at_rest(path: Path) -> bool:
     return path.is_file() and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
 
 
-def open_file(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
+def open_file(path: Path) -> sqlite3.Connection:
     """Return a connection to the store's file, which is made where there is none. Transactions are begun by hand.
+
+    A file at rest is opened for reading alone, and must not change meanwhile.
 
     Args:
         path: the file, from the root.
-        at_rest: it is open for reading alone and must not change meanwhile.
 
     Raises:
         ConfigError: there is a folder in its place, no folder for it, or another program's or a newer file.
@@ -75,16 +75,37 @@ def open_file(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
         raise ConfigError(f"{path}: is a folder; name a file in it, such as {path / 'gatewatch.db'}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it")
-    address = f"{path.as_uri()}?immutable={int(at_rest)}"
-    connection = sqlite3.connect(
-        address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
+    at_rest = is_at_rest(path)
+    connection = _connect(f"{path.as_uri()}?immutable={int(at_rest)}")
     try:
         _prepare(connection, path, at_rest)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def open_empty() -> sqlite3.Connection:
+    """Return a connection to a store without points, in memory: what is read where there is no file yet."""
+    connection = _connect("file::memory:")
+    _create_tables(connection)
+    return connection
+
+
+def _connect(address: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.create_function("has", 2, _has, deterministic=True)
+    return connection
+
+
+def _has(text: str, field: str) -> bool:
+    """Return whether a point has a field, by the text of its JSON object, mostly without parsing it."""
+    name = f'"{field}":'
+    if '"' in field or "\\" in field or field.startswith((",", ":", "}")):  # text that may also be elsewhere
+        return field in orjson.loads(text)
+    return f",{name}" in text or text.startswith(f"{{{name}")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -101,33 +122,35 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
+def _create_tables(connection: sqlite3.Connection) -> None:
+    for statement in (*_TABLES.split(";\n"), *_TRIGGERS):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
 def _prepare(connection: sqlite3.Connection, path: Path, at_rest: bool) -> None:
-    def pragma(name: str) -> Any:
-        return connection.execute(f"PRAGMA {name}").fetchone()[0]
+    def value(query: str) -> Any:
+        return next(connection.execute(query), (None,))[0]
 
     def is_new() -> bool:
-        return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not pragma(
-            "application_id"
-        )
+        return not (value("SELECT count(*) FROM sqlite_master") or value("PRAGMA application_id"))
 
     if is_new():
         _switch_to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         if is_new():  # another process may have been first
-            for statement in (*_TABLES.split(";\n"), *_TRIGGERS):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+            _create_tables(connection)
         connection.execute("COMMIT")
-    if pragma("application_id") != APPLICATION_ID:
+    if value("PRAGMA application_id") != APPLICATION_ID:
         raise ConfigError(f"{path}: a SQLite file of another program; choose another file")
-    if (version := pragma("user_version")) > VERSION:
+    if (version := value("PRAGMA user_version")) > VERSION:
         raise ConfigError(
             f"{path}: written by a newer Gatewatch (format {version}, this one reads {VERSION}); upgrade it"
         )
-    if not connection.execute(HAS_COUNTER).fetchone() and os.access(path, os.W_OK) and not at_rest:
+    if not value(HAS_COUNTER) and os.access(path, os.W_OK) and not at_rest:
         connection.execute("BEGIN IMMEDIATE")
-        if not connection.execute(HAS_COUNTER).fetchone():
+        if not value(HAS_COUNTER):
             for statement in (_COUNTER, *_TRIGGERS):
                 connection.execute(statement)
         connection.execute("COMMIT")

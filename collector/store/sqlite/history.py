@@ -1,35 +1,24 @@
-"""All that a SQLite store holds, see `history`."""
+"""All that a SQLite store holds, see `base.History`."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
-
-import orjson
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from gatewatch.collector.schema import Point
-from gatewatch.collector.store.history import Values, by_field
-from gatewatch.collector.store.sqlite.file import is_at_rest, open_file
-from gatewatch.collector.store.sqlite.read import WITHIN, span
+from gatewatch.collector.store.base import History, Selection, Series, series_of
+from gatewatch.collector.store.sqlite.file import open_empty, open_file
+from gatewatch.collector.store.sqlite.read import chunks, fields_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from gatewatch.collector.times import Time
 
-CHUNK: Final = 1_000
-"""Points at once."""
-CHUNK_TEXT: Final = 2**22
-"""Characters at once: a point may have a text of a mebibyte."""
-_RUNS: Final = "SELECT DISTINCT run FROM series WHERE measurement = ? ORDER BY run = '', run"
-_SERIES: Final = "SELECT id, tags FROM series WHERE measurement = ? AND run = ? ORDER BY tags"
-
-
-class SqliteHistory:
+class SqliteHistory(History):
     """Read a snapshot of the file over a connection of its own: writers do not wait for it, and what they write
     meanwhile is not in it.
 
@@ -45,46 +34,11 @@ class SqliteHistory:
 
     def measurements(self) -> list[str]:
         """See `History.measurements`."""
-        with self._errors():
-            rows = self._ask("SELECT DISTINCT measurement FROM series ORDER BY measurement")
-            return [name for (name,) in rows]
+        return self._list("SELECT DISTINCT measurement FROM series ORDER BY measurement")
 
     def runs(self, measurement: str) -> list[str]:
         """See `History.runs`."""
-        with self._errors():
-            return [run for (run,) in self._ask(_RUNS, measurement)]
-
-    def points(
-        self,
-        measurement: str,
-        run: str,
-        *,
-        start: Time | None = None,
-        stop: Time | None = None,
-        series: Mapping[str, str] | None = None,
-    ) -> Iterator[list[Point]]:
-        """See `History.points`."""
-        with self._errors():
-            for tags, times, fields in self._chunks(measurement, run, span(start, stop), series):
-                yield [Point(measurement, tags, each, time) for each, time in zip(fields, times, strict=True)]
-
-    def counts(
-        self,
-        measurement: str,
-        run: str,
-        *,
-        start: Time | None = None,
-        stop: Time | None = None,
-        series: Mapping[str, str] | None = None,
-    ) -> list[Values]:
-        """See `History.counts`."""
-        found: list[tuple[dict[str, str], Counter[str]]] = []
-        with self._errors():
-            for tags, _, fields in self._chunks(measurement, run, span(start, stop), series):
-                if not found or found[-1][0] is not tags:
-                    found.append((tags, Counter()))
-                found[-1][1].update(by_field(map(tuple, fields)))
-        return [Values(*each) for each in found]
+        return self._list("SELECT DISTINCT run FROM series WHERE measurement = ? ORDER BY run = '', run", measurement)
 
     def close(self) -> None:
         """See `History.close`."""
@@ -92,31 +46,25 @@ class SqliteHistory:
             connection, self._connection = self._connection, None
             connection.close()
 
-    def _chunks(
-        self, measurement: str, run: str, times: tuple[int, int], series: Mapping[str, str] | None
-    ) -> Iterator[tuple[dict[str, str], list[int], list[dict[str, float | int | bool | str]]]]:
-        """Yield tags, times and fields of some points at a time; the tags of a series are always the same mapping."""
-        for series_id, text in self._ask(_SERIES, measurement, run):
-            tags = json.loads(text)
-            if series is not None and tags != series:
-                continue
-            moments: list[int] = []
-            texts: list[str] = []
-            size = 0
-            for time, fields in self._ask(f"SELECT time, fields {WITHIN} ORDER BY time", series_id, *times):
-                moments.append(time)
-                texts.append(fields)
-                size += len(fields)
-                if len(moments) >= CHUNK or size >= CHUNK_TEXT:
-                    yield tags, moments, orjson.loads(f"[{','.join(texts)}]")
-                    moments, texts, size = [], [], 0
-            if moments:
-                yield tags, moments, orjson.loads(f"[{','.join(texts)}]")
+    def _points(self, selection: Selection) -> Iterator[list[Point]]:
+        with self._errors():
+            for tags, rows in chunks(self._snapshot(), selection):
+                each = zip(rows, fields_of(rows), strict=True)
+                yield [Point(selection.measurement, tags, fields, time) for (time, _), fields in each]
 
-    def _ask(self, statement: str, *values: str | int) -> Iterator[tuple[Any, ...]]:
+    def _counts(self, selection: Selection) -> Mapping[Series, Mapping[str, int]]:
+        counts: defaultdict[Series, Counter[str]] = defaultdict(Counter)
+        with self._errors():
+            for tags, rows in chunks(self._snapshot(), selection):
+                counts[series_of(tags)].update(chain.from_iterable(fields_of(rows)))
+        return counts
+
+    def _list(self, statement: str, *values: str) -> list[str]:
+        with self._errors():
+            return [name for (name,) in self._snapshot().execute(statement, values)]
+
+    def _snapshot(self) -> sqlite3.Connection:
         if self._connection is None:
-            if not self._path.exists():
-                return iter(())
-            self._connection = open_file(self._path, at_rest=is_at_rest(self._path))
+            self._connection = open_file(self._path) if self._path.exists() else open_empty()
             self._connection.execute("BEGIN DEFERRED")
-        return self._connection.execute(statement, values)
+        return self._connection

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import orjson
 
 from gatewatch.collector.schema import RUNS
-from gatewatch.collector.store.frame import BLOCK, Block, column
-from gatewatch.collector.store.protocol import Tally
+from gatewatch.collector.store.base import Selection, Tally
+from gatewatch.collector.store.frame import BLOCK, Block, column, unite
 from gatewatch.collector.store.runs import RunEvent
 from gatewatch.collector.store.sqlite.file import HAS_COUNTER
-from gatewatch.collector.times import Time, nanoseconds
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-Series = tuple[int, dict[str, str]]
-"""The id of a series, and its tags."""
+CHUNK: Final = 1_000
+"""Points at once."""
+CHUNK_TEXT: Final = 2**22
+"""Characters at once: a point may have a text of a mebibyte."""
+Rows = list[tuple[int, str]]
+"""Points of one series or of several: the time, and the JSON object of the fields."""
 Counted = dict[int, tuple[int, int, int | None]]
 """Series → how often it was `written`, how many of its points have a field, and the newest one's time."""
 
-TYPES: Final[Mapping[str, type]] = {"float": float, "int": int, "bool": bool, "str": str}
-"""Name of a type, as the file holds it → type."""
-WITHIN: Final = "FROM points WHERE series_id = ? AND time >= ? AND time < ?"
+TYPES: Final[Mapping[str, type]] = {"bool": bool, "int": int, "float": float, "str": str}
+"""Name of a type, as the file holds it → type; a boolean is an integer too, so it comes first."""
 
 
-def define_functions(connection: sqlite3.Connection) -> None:
-    """Define the functions that the statements here use."""
-    connection.create_function("has", 2, _has, deterministic=True)
-
-
-def span(start: Time | None, stop: Time | None) -> tuple[int, int]:
-    """Return the bounds of a read in nanoseconds: from the first, to before the second."""
-    return -(2**63) if start is None else nanoseconds(start), 2**63 - 1 if stop is None else nanoseconds(stop)
+def fields_of(rows: Rows) -> list[dict[str, Any]]:
+    """Return the fields of each point."""
+    fields: list[dict[str, Any]] = orjson.loads(f"[{','.join([text for _, text in rows])}]")
+    return fields
 
 
 def field_types(connection: sqlite3.Connection, measurement: str) -> dict[str, type]:
@@ -45,88 +42,84 @@ def field_types(connection: sqlite3.Connection, measurement: str) -> dict[str, t
     return {name: TYPES[kind] for name, kind in rows}
 
 
-def series(
-    connection: sqlite3.Connection, measurement: str, run: str | None, tags: Mapping[str, str] | None
-) -> list[Series]:
-    """Return the series of a measurement that have these tags."""
-    wanted = dict(tags or {}) | ({} if run is None else {"run": run})
-    query, values = "SELECT id, tags FROM series WHERE measurement = ?", [measurement]
-    if "run" in wanted:
-        query, values = f"{query} AND run = ?", [measurement, wanted["run"]]
-    found = [(series_id, json.loads(text)) for series_id, text in connection.execute(query, values)]
-    return [each for each in found if all(each[1].get(name, "") == value for name, value in wanted.items())]
+def select_series(connection: sqlite3.Connection, selection: Selection) -> list[tuple[int, dict[str, str]]]:
+    """Return the id and the tags of each series that has the selection's tags, in a fixed order."""
+    query, values = "SELECT id, tags FROM series WHERE measurement = ?", [selection.measurement]
+    if "run" in selection.tags:
+        query, values = f"{query} AND run = ?", [selection.measurement, selection.tags["run"]]
+    selected = []
+    for series_id, text in connection.execute(f"{query} ORDER BY tags", values):
+        tags = orjson.loads(text)
+        others = tags.keys() - selection.tags.keys() if selection.exactly else ()
+        if not others and all(tags.get(name, "") == value for name, value in selection.tags.items()):
+            selected.append((series_id, tags))
+    return selected
+
+
+def chunks(
+    connection: sqlite3.Connection, selection: Selection, most: int = CHUNK
+) -> Iterator[tuple[dict[str, str], Rows]]:
+    """Yield the tags of a series and some of its points at a time, ordered by time.
+
+    Args:
+        connection: to the file.
+        selection: which points.
+        most: points at a time.
+    """
+    for series_id, tags in select_series(connection, selection):
+        rows: Rows = []
+        size = 0
+        for row in connection.execute(f"SELECT time, fields {_WITHIN} ORDER BY time", (series_id, *_span(selection))):
+            rows.append(row)
+            size += len(row[1])
+            if len(rows) == most or size >= CHUNK_TEXT:
+                yield tags, rows
+                rows, size = [], 0
+        if rows:
+            yield tags, rows
 
 
 def blocks(
-    connection: sqlite3.Connection,
-    found: Sequence[Series],
-    times: tuple[int, int],
-    types: Mapping[str, type],
-    fields: Collection[str] | None,
+    connection: sqlite3.Connection, selection: Selection, types: Mapping[str, type], fields: Collection[str] | None
 ) -> Iterator[Block]:
-    """Yield the points of some series, with those of the fields that they have."""
-    tags: list[Mapping[str, str]] = []
-    sizes: list[int] = []
-    rows: list[tuple[int, str]] = []
-    for series_id, named in found:
-        cursor = connection.execute(f"SELECT time, fields {WITHIN}", (series_id, *times))
-        while points := cursor.fetchmany(BLOCK):
-            tags.append(named)
-            sizes.append(len(points))
-            rows += points
-            if len(rows) >= BLOCK:
-                yield _block(tags, sizes, rows, types, fields)
-                tags, sizes, rows = [], [], []
-    if rows:
+    """Yield the points of a selection, with those of the fields that they have."""
+    for tags, sizes, rows in unite(chunks(connection, selection, BLOCK)):
         yield _block(tags, sizes, rows, types, fields)
 
 
-def count(connection: sqlite3.Connection, found: Sequence[Series], times: tuple[int, int], field: str) -> int:
-    """Count the points of some series that have a field."""
-    query = f"SELECT count(*) {WITHIN} AND has(fields, ?)"
-    return sum(connection.execute(query, (series_id, *times, field)).fetchone()[0] for series_id, _ in found)
+def count(connection: sqlite3.Connection, selection: Selection, field: str) -> int:
+    """Count the points of a selection that have a field."""
+    query = f"SELECT count(*) {_WITHIN} AND has(fields, ?)"
+    values = (*_span(selection), field)
+    return sum(
+        connection.execute(query, (series_id, *values)).fetchone()[0]
+        for series_id, _ in select_series(connection, selection)
+    )
 
 
 def tallies(
-    connection: sqlite3.Connection, measurement: str, field: str, counted: Counted
-) -> dict[str, tuple[int, int]]:
-    """Return what `Store.tallies` promises.
+    connection: sqlite3.Connection, measurement: str, field: str, run: str | None, counted: Counted
+) -> list[Tally]:
+    """Return what `Store.series` promises, of one run or of all.
 
     Args:
+        connection: to the file.
+        measurement: which points.
+        field: that they have.
+        run: only those of this run; None for all.
         counted: of last time, and is brought up to date: only series that were written since are read.
     """
-    result: dict[str, tuple[int, int]] = {}
-    for _, run, points, newest in _tallied(connection, measurement, field, None, counted):
-        if run:
-            total, last = result.get(run, (0, newest))
-            result[run] = (total + points, max(last, newest))
-    return result
-
-
-def series_tallies(
-    connection: sqlite3.Connection, measurement: str, field: str, run: str, counted: Counted
-) -> list[Tally]:
-    """Return what `Store.series` promises; `counted` as in `tallies`."""
-    tags = dict(series(connection, measurement, run, None))
-    found = _tallied(connection, measurement, field, run, counted)
-    return [Tally(tags[series_id], points, newest) for series_id, _, points, newest in found]
-
-
-def _tallied(
-    connection: sqlite3.Connection, measurement: str, field: str, run: str | None, counted: Counted
-) -> Iterator[tuple[int, str, int, int]]:
-    """Yield of each series with such points: its id, its run, how many there are, and the time of the newest."""
+    written = "written" if connection.execute(HAS_COUNTER).fetchone() else "random()"
+    listed = f"SELECT id, tags, {written} FROM series WHERE measurement = ? AND run = ifnull(?, run)"  # noqa: S608 - constants
     query = "SELECT count(*), max(time) FROM points WHERE series_id = ? AND has(fields, ?)"
-    listed, values = "SELECT id, run, {} FROM series WHERE measurement = ?", [measurement]
-    if run is not None:
-        listed, values = f"{listed} AND run = ?", [measurement, run]
-    listed = listed.format("written" if connection.execute(HAS_COUNTER).fetchone() else "random()")
-    for series_id, of_run, times in connection.execute(listed, values).fetchall():
+    result = []
+    for series_id, tags, times in connection.execute(listed, (measurement, run)).fetchall():
         if counted.get(series_id, (None,))[0] != times:
             counted[series_id] = (times, *connection.execute(query, (series_id, field)).fetchone())
         _, points, newest = counted[series_id]
         if newest is not None:
-            yield series_id, of_run, points, newest
+            result.append(Tally(orjson.loads(tags), points, newest))
+    return result
 
 
 def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[RunEvent]]:
@@ -145,23 +138,22 @@ def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[Run
     return started, last
 
 
-def _has(text: str, field: str) -> bool:
-    """Return whether a point has a field, by the text of its JSON object, mostly without parsing it."""
-    name = f'"{field}":'
-    if '"' in field or "\\" in field or field.startswith((",", ":", "}")):  # text that may also be elsewhere
-        return field in orjson.loads(text)
-    return f",{name}" in text or text.startswith(f"{{{name}")
+_WITHIN: Final = "FROM points WHERE series_id = ? AND time >= ? AND time < ?"
+
+
+def _span(selection: Selection) -> tuple[int, int]:
+    start, stop = selection.start, selection.stop
+    return -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
 
 
 def _block(
     tags: Sequence[Mapping[str, str]],
     sizes: Sequence[int],
-    rows: Sequence[tuple[int, str]],
+    rows: Rows,
     types: Mapping[str, type],
     fields: Collection[str] | None,
 ) -> Block:
-    points = orjson.loads(f"[{','.join([text for _, text in rows])}]")
-    times = np.array([time for time, _ in rows], np.int64)
+    points, times = fields_of(rows), np.array([time for time, _ in rows], np.int64)
     names = set().union(*points)
     if fields is not None:  # a point that has none of them is none of the answer's
         names.intersection_update(fields)

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,20 +16,18 @@ import orjson
 from gatewatch.collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from gatewatch.collector.line_protocol import encode, parse, split_lines
 from gatewatch.collector.schema import FieldValue, Point, point_problem
-from gatewatch.collector.store.frame import Block, frame
-from gatewatch.collector.store.protocol import Tally
-from gatewatch.collector.store.runs import runs_frame
+from gatewatch.collector.store.base import Store
 from gatewatch.collector.store.series_shapes import Shapes
 from gatewatch.collector.store.sqlite import read as sqlite_read
-from gatewatch.collector.store.sqlite.file import VERSION, is_at_rest, open_file
+from gatewatch.collector.store.sqlite.file import VERSION, is_at_rest, open_empty, open_file
 from gatewatch.collector.store.sqlite.history import SqliteHistory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import pandas as pd
-
-    from gatewatch.collector.times import Time
+    from gatewatch.collector.store.base import Selection, Tally
+    from gatewatch.collector.store.frame import Block
+    from gatewatch.collector.store.runs import RunEvent
 
 FORK_WAIT_S: Final = 0.2
 """How long a fork waits for a write that another thread is at."""
@@ -38,7 +36,7 @@ _UPSERT: Final = (
 )
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """A store in one file, for any number of threads and processes of one machine.
 
     The file is made by the first write or check. Before a fork the connection is closed and opened again as needed:
@@ -48,18 +46,15 @@ class SqliteStore:
         path: the file; a relative one lies in the folder that is current now, wherever the process goes later.
     """
 
-    influxdb: Final = None
-    """See `Store.influxdb`."""
-
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
-        self._url = f"sqlite:///{Path(path)}"
+        self.path: Path = Path(path).absolute()
+        self.url = f"sqlite:///{Path(path)}"
+        self.destination = {"url": f"sqlite:///{self.path}"}
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._at_rest = False
-        self._series: dict[tuple[str, str], int] = {}
-        self._types: dict[tuple[str, str], str] = {}
+        """Device and number of the file that is open; None for one at rest, which is opened anew for each read."""
+        self._types: dict[str, dict[str, type]] = {}
         self._shapes = Shapes()
         self._counted: dict[tuple[str, str], sqlite_read.Counted] = {}
         _stores.add(self)
@@ -67,15 +62,12 @@ class SqliteStore:
     def __repr__(self) -> str:
         return f"SqliteStore({str(self.path)!r})"
 
-    @property
-    def url(self) -> str:
-        """The address."""
-        return self._url
+    def ping(self, seconds: float | None = None) -> None:
+        """See `Store.ping`."""
 
-    @property
-    def destination(self) -> Mapping[str, str]:
-        """See `Store.destination`."""
-        return {"url": f"sqlite:///{self.path}"}
+    def exists(self) -> bool:
+        """See `Store.exists`."""
+        return self.path.exists()
 
     def check(self) -> None:
         """See `Store.check`."""
@@ -91,80 +83,16 @@ class SqliteStore:
 
     def write_lines(self, lines: bytes) -> None:
         """See `Store.write_lines`. The points are stored in one transaction."""
-        points: list[Point] = []
-        sound: list[bytes] = []
+        parsed: list[tuple[bytes, Point]] = []
         refused: list[tuple[bytes, str]] = []
         for line in split_lines(lines):
             try:
-                points.append(parse(line))
+                parsed.append((line, parse(line)))
             except ValueError as error:
                 refused.append((line, f"the line cannot be parsed: {error}"))
-            else:
-                sound.append(line)
-        refused += [(sound[i], why) for i, why in self._store(points)]
+        refused += [(parsed[i][0], why) for i, why in self._store([point for _, point in parsed])]
         if refused:
             raise WriteRejected(list(dict.fromkeys(why for _, why in refused)), len(refused), refused)
-
-    def read(
-        self,
-        measurement: str,
-        *,
-        run: str | None = None,
-        start: Time | None = None,
-        stop: Time | None = None,
-        tags: Mapping[str, str] | None = None,
-        fields: Sequence[str] | None = None,
-        prefix_tags: bool = False,
-    ) -> pd.DataFrame:
-        """See `Store.read`."""
-        times = sqlite_read.span(start, stop)
-        blocks: list[Block] = []
-        types: dict[str, type] = {}
-        with self._reading() as connection:
-            if connection:
-                types = sqlite_read.field_types(connection, measurement)
-                series = sqlite_read.series(connection, measurement, run, tags)
-                blocks = list(sqlite_read.blocks(connection, series, times, types, fields))
-        return frame(blocks, types, prefix_tags)
-
-    def count(
-        self,
-        measurement: str,
-        field: str,
-        *,
-        run: str | None = None,
-        start: Time | None = None,
-        stop: Time | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> int:
-        """See `Store.count`."""
-        times = sqlite_read.span(start, stop)
-        with self._reading() as connection:
-            if connection is None:
-                return 0
-            return sqlite_read.count(connection, sqlite_read.series(connection, measurement, run, tags), times, field)
-
-    def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
-        """See `Store.tallies`. What was counted once is counted again where it was written since, in this store."""
-        with self._reading() as connection:
-            if connection is None:
-                return {}
-            counted = self._counted.setdefault((measurement, field), {})
-            return sqlite_read.tallies(connection, measurement, field, counted)
-
-    def series(self, measurement: str, field: str, run: str) -> list[Tally]:
-        """See `Store.series`."""
-        with self._reading() as connection:
-            if connection is None:
-                return []
-            counted = self._counted.setdefault((measurement, field), {})
-            return sqlite_read.series_tallies(connection, measurement, field, run, counted)
-
-    def runs(self) -> pd.DataFrame:
-        """See `Store.runs`."""
-        with self._reading() as connection:
-            events = sqlite_read.run_events(connection) if connection else ([], [])
-        return runs_frame(*events)
 
     def history(self) -> SqliteHistory:
         """See `Store.history`."""
@@ -174,6 +102,25 @@ class SqliteStore:
         """See `Store.close`."""
         with self._lock:
             self._disconnect()
+
+    def _read(self, selection: Selection, fields: Sequence[str] | None) -> tuple[Mapping[str, type], list[Block]]:
+        with self._reading() as connection:
+            types = sqlite_read.field_types(connection, selection.measurement)
+            return types, list(sqlite_read.blocks(connection, selection, types, fields))
+
+    def _count(self, selection: Selection, field: str) -> int:
+        with self._reading() as connection:
+            return sqlite_read.count(connection, selection, field)
+
+    def _tallies(self, measurement: str, field: str, run: str | None) -> list[Tally]:
+        """See `Store._tallies`. What was counted once is counted again where it was written since."""
+        with self._reading() as connection:
+            counted = self._counted.setdefault((measurement, field), {})
+            return sqlite_read.tallies(connection, measurement, field, run, counted)
+
+    def _run_events(self) -> tuple[list[RunEvent], list[RunEvent]]:
+        with self._reading() as connection:
+            return sqlite_read.run_events(connection)
 
     def _store(self, points: list[Point]) -> list[tuple[int, str]]:
         """Store the points; which were refused, and why."""
@@ -194,33 +141,23 @@ class SqliteStore:
                 if problem := point_problem(point) or self._type_problem(connection, point):
                     refused.append((i, problem))
                     continue
-                series_id = self._series_of(connection, point)
+                series_id = _series_id(connection, point)
                 self._shapes.keep(point, series_id)
             yield series_id, point.time, _fields_text(point.fields)
 
-    def _series_of(self, connection: sqlite3.Connection, point: Point) -> int:
-        tags = json.dumps({name: value for name, value in sorted(point.tags.items()) if value}, ensure_ascii=False)
-        series = (point.measurement, tags)
-        if series not in self._series:
-            self._series[series] = _series_id(connection, point.measurement, point.tags.get("run", ""), tags)
-        return self._series[series]
-
     def _type_problem(self, connection: sqlite3.Connection, point: Point) -> str | None:
-        new = []
-        for name, value in point.fields.items():
-            key = (point.measurement, name)
-            kind = _type_name(value)
-            if key not in self._types:
-                row = connection.execute("SELECT type FROM fields WHERE measurement = ? AND name = ?", key).fetchone()
-                if row is None:
-                    new.append((*key, kind))
-                    continue
-                self._types[key] = row[0]
-            if self._types[key] != kind:
-                return f"{point.measurement}: field {name!r} is of type {kind}, already exists as {self._types[key]}"
-        for measurement, name, kind in new:
-            connection.execute("INSERT INTO fields VALUES (?, ?, ?)", (measurement, name, kind))
-            self._types[measurement, name] = kind
+        """Return why a point cannot be stored beside those before; None where it can, and new fields are declared."""
+        measurement = point.measurement
+        types = self._types.setdefault(measurement, {})
+        if point.fields.keys() - types.keys():  # another process may have written them
+            types.update(sqlite_read.field_types(connection, measurement))
+        kinds = {name: _type_of(value) for name, value in point.fields.items()}
+        for name, kind in kinds.items():
+            if (first := types.get(name, kind)) is not kind:
+                return f"{measurement}: field {name!r} is of type {kind.__name__}, already exists as {first.__name__}"
+        new = [(measurement, name, kind.__name__) for name, kind in kinds.items() if name not in types]
+        connection.executemany("INSERT INTO fields VALUES (?, ?, ?)", new)
+        types.update(kinds)
         return None
 
     @contextmanager
@@ -237,12 +174,13 @@ class SqliteStore:
             raise
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._errors(WriteUnavailable):
-            if not self.path.exists():  # nothing was written yet: reading leaves no file behind
-                yield None
-            else:
+            if self.path.exists():
                 with self._transaction("DEFERRED") as connection:
+                    yield connection
+            else:  # nothing was written yet: reading leaves no file behind
+                with closing(open_empty()) as connection:
                     yield connection
 
     @contextmanager
@@ -263,13 +201,12 @@ class SqliteStore:
             ) from None
 
     def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None and (self._at_rest or _file_id(self.path) != self._file):
+        if self._connection is not None and (self._file is None or _file_id(self.path) != self._file):
             self._disconnect()  # the file was removed or replaced: what is written to the old one nobody reads
         if self._connection is None:
-            self._at_rest = is_at_rest(self.path)
-            self._connection = open_file(self.path, at_rest=self._at_rest)
-            sqlite_read.define_functions(self._connection)
-            self._file = _file_id(self.path)
+            at_rest = is_at_rest(self.path)
+            self._connection = open_file(self.path)
+            self._file = None if at_rest else _file_id(self.path)
         return self._connection
 
     def _disconnect(self) -> None:
@@ -279,28 +216,28 @@ class SqliteStore:
             connection.close()
 
     def _forget(self) -> None:
-        for known in (self._series, self._types, self._shapes, self._counted):
-            known.clear()
+        for cache in (self._types, self._shapes, self._counted):
+            cache.clear()
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
-def _series_id(connection: sqlite3.Connection, measurement: str, run: str, tags: str) -> int:
-    connection.execute(
-        "INSERT INTO series (measurement, run, tags) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (measurement, run, tags)
-    )
-    row = connection.execute("SELECT id FROM series WHERE measurement = ? AND tags = ?", (measurement, tags)).fetchone()
+def _series_id(connection: sqlite3.Connection, point: Point) -> int:
+    tags = {name: value for name, value in point.tags.items() if value}
+    series = (point.measurement, json.dumps(tags, ensure_ascii=False, sort_keys=True))
+    insert = "INSERT INTO series (measurement, tags, run) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+    connection.execute(insert, (*series, tags.get("run", "")))
+    row = connection.execute("SELECT id FROM series WHERE measurement = ? AND tags = ?", series).fetchone()
     return int(row[0])
 
 
-def _type_name(value: FieldValue) -> str:
-    return next(name for name in ("bool", "int", "float", "str") if isinstance(value, sqlite_read.TYPES[name]))
+def _type_of(value: FieldValue) -> type:
+    return next(kind for kind in sqlite_read.TYPES.values() if isinstance(value, kind))
 
 
 def _fields_text(fields: Mapping[str, FieldValue]) -> str:
