@@ -118,11 +118,8 @@ def _explanations() -> Panel:
             map_to(_EXPLAINED),
         ),
     )
-    this_layer = {
-        "run": "${run:percentencode}",
-        "phase": "${phase:percentencode}",
-        "layer": "${__value.raw:percentencode}",
-    }
+    this_run = {name: f"${{{name}:percentencode}}" for name in ("run", "phase")}
+    gates = link("Look at the gates of this layer", "gates", **this_run, layer="${__value.raw:percentencode}")
     columns = ("cause", "layer", "gate", "worst score", "times its usual", "times seen")
     return (
         table("Why", query, columns=columns, no_value="No score is above 1 in this time range")
@@ -133,5 +130,5 @@ def _explanations() -> Panel:
         .override_by_name("cause", override(custom__width=560))
         .override_by_name("worst score", override(decimals=2))
         .override_by_name("times its usual", override(decimals=1))
-        .override_by_name("layer", override(links=[link("Look at the gates of this layer", "gates", **this_layer)]))
+        .override_by_name("layer", override(links=[gates]))
     )

@@ -13,7 +13,7 @@ from grafana.source.flux import Series, one_of, pattern, pipe, points, union
 from grafana.source.flux_steps import group, map_to, newest, window
 from grafana.source.links import THIS_RUN, THIS_TIME, link
 from grafana.source.panels import ZERO_TO_ONE, heatmap, table, time_series
-from grafana.source.queries import KEEPS_MEMORY, OF_LAYER, OF_RUN, derived, scores, series, units
+from grafana.source.queries import OF_LAYER, OF_RUN, derived, scores, series, units
 from grafana.source.values import HIDDEN, SCORE, SHARE, Values, fixed, override
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")
@@ -37,11 +37,10 @@ _BARS: Final = """
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
-    run = variables.run(phase=IN_MARKET)
     return board(
         "Backtest",
         "Gates against price and position, in the time of the market. Choose a backtest in the list: it sets the time.",
-        [*variables.tag_and_value(), run, variables.phase(), variables.layer()],
+        [*variables.tag_and_value(), variables.run(IN_MARKET), variables.phase(), variables.layer()],
         [
             _choice(),
             time_series("Price", _metrics(*_PRICES)).description(
@@ -57,7 +56,7 @@ def dashboard() -> dict[str, Any]:
             .override_by_name("equity", override(**_ON_THE_RIGHT, color=fixed("blue"))),
             _against(),
             "Memory in the market",
-            heatmap("What each unit keeps", units("gate_units", "u", KEEPS_MEMORY), ZERO_TO_ONE, "unit")
+            heatmap("What each unit keeps", units("gate_units", "u", variables.KEEPS_MEMORY), ZERO_TO_ONE, "unit")
             .description(
                 "Mean of the forget gate (LSTM) or the update gate (GRU) of each unit. Healthy: rows that differ, some "
                 "that answer to the market. All dark at once: the memory was erased there."

@@ -6,14 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from grafana_foundation_sdk.builders.dashboard import (
-    AnnotationQuery,
-    Dashboard,
-    DashboardLink,
-    Panel,
-    QueryVariable,
-    Row,
-)
+from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType
 
@@ -22,20 +15,17 @@ from grafana.source.flux import DATASOURCE, Flux, chosen, keep_where, pipe, poin
 from grafana.source.flux_steps import map_to, newest
 from grafana.source.links import uid
 
-SCHEMA_VERSION: Final = 37
-"""Every supported Grafana brings it up to its own."""
 TAG: Final = "gatewatch"
 """The tag that all our dashboards have; links between them go by it."""
 MOST_ANNOTATIONS: Final = 100
 """Annotations of a kind: the newest."""
-_WIDTH: Final = 24
 
 
 def board(
     title: str,
     description: str,
-    variables: Sequence[QueryVariable],
-    panels: Sequence[Panel | str],
+    variables: Sequence[builders.QueryVariable],
+    panels: Sequence[builders.Panel | str],
     *,
     since: str = "now-6h",
     refresh: str = "30s",
@@ -51,9 +41,9 @@ def board(
         refresh: how often Grafana refreshes it; empty for never.
     """
     of_run = any(variable.build().name == "run" for variable in variables)
-    to_others = DashboardLink("Gatewatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
+    to_others = builders.DashboardLink("Gatewatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
     dashboard = (
-        Dashboard(title)
+        builders.Dashboard(title)
         .uid(uid(title.lower()))
         .description(description)
         .tags([TAG])
@@ -66,9 +56,9 @@ def board(
         .variables([*variables])
     )
     for panel in panels:
-        dashboard = dashboard.with_row(Row(panel)) if isinstance(panel, str) else dashboard.with_panel(panel)
+        dashboard = dashboard.with_row(builders.Row(panel)) if isinstance(panel, str) else dashboard.with_panel(panel)
     content: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
-    content["schemaVersion"] = SCHEMA_VERSION
+    content["schemaVersion"] = 37  # every supported Grafana brings it up to its own
     for variable in content["templating"]["list"] if variables else ():
         # The SDK gives all of them one id, by which Grafana would take them for one.
         for name in ("id", "auto", "auto_count", "auto_min"):
@@ -77,7 +67,7 @@ def board(
     for number, panel in enumerate(content["panels"], 1):
         panel["id"] = number
         if "repeat" in panel:
-            panel["maxPerRow"] = _WIDTH // panel["gridPos"]["w"]
+            panel["maxPerRow"] = 24 // panel["gridPos"]["w"]  # 24 columns are the whole width
     return content
 
 
@@ -93,7 +83,7 @@ def panel_id(dashboard: dict[str, Any], title: str) -> int:
     return int(ids[0])
 
 
-def _annotations(of_run: bool) -> list[AnnotationQuery]:
+def _annotations(of_run: bool) -> list[builders.AnnotationQuery]:
     """Return the events of runs and the alerts, marked in every panel with a time axis.
 
     Args:
@@ -107,7 +97,12 @@ def _annotations(of_run: bool) -> list[AnnotationQuery]:
     alerts = points(ALERT_EVENTS, ["state"], *where) + pipe("group()", newest(MOST_ANNOTATIONS), map_to(_ALERT))
     return [
         # The SDK knows only the targets of Grafana's own annotations; those of a datasource are its queries.
-        AnnotationQuery().name(name).datasource(DATASOURCE).enable(shown).icon_color(colour).target(Flux(query, "Anno"))  # type: ignore[arg-type]
+        builders.AnnotationQuery()
+        .name(name)
+        .datasource(DATASOURCE)
+        .enable(shown)
+        .icon_color(colour)
+        .target(Flux(query, "Anno"))  # type: ignore[arg-type]
         for name, query, colour, shown in (("Run events", events, "blue", of_run), ("Alerts", alerts, "red", True))
     ]
 

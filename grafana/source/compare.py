@@ -20,7 +20,7 @@ _RUNS: Final = (("run", "1"), ("other", "2"))
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
-    runs = [variables.run(), variables.run("other", "With", besides="run")]
+    runs = [variables.run(), variables.run("r.run !~ /^${run:regex}$/", name="other", label="With")]
     return board(
         "Compare",
         "Two runs at the same step. Each is looked at from its beginning to its end, whatever the time range is.",

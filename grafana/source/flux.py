@@ -18,8 +18,7 @@ from gatewatch.jobs.queries.flux_values import literal
 from grafana.emulator.interpolate import regex_escaped
 
 DATASOURCE_UID: Final = "gatewatch"
-DATASOURCE_TYPE: Final = "influxdb"
-DATASOURCE: Final = DataSourceRef(type_val=DATASOURCE_TYPE, uid=DATASOURCE_UID)
+DATASOURCE: Final = DataSourceRef("influxdb", DATASOURCE_UID)
 
 
 @dataclass

@@ -8,24 +8,13 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS
+from gatewatch.collector.schema import GATE_STATS
 from grafana.source import variables
 from grafana.source.board import board
 from grafana.source.flux import Series, chosen
 from grafana.source.panels import PARTS, SIGNED, ZERO_TO_ONE, Colours, heatmap, stat, text_stat, time_series
-from grafana.source.queries import (
-    KEEPS_MEMORY,
-    OF_LAYER,
-    STATES,
-    derived,
-    histogram,
-    last_value,
-    series,
-    state,
-    units,
-    worst_score,
-)
-from grafana.source.values import GREEN, RED, SCORE_BANDS, YELLOW, Values, fixed, graded, limit, override
+from grafana.source.queries import OF_LAYER, STATES, derived, histogram, last_value, series, state, units, worst_score
+from grafana.source.values import GREEN, RED, WORST_SCORE, YELLOW, Values, fixed, graded, limit, override
 
 _ANY_GATE: Final = "(r.gate =~ /^${gate:regex}$/ or r.gate =~ /^${state:regex}$/)"
 _CELL: Final = " Of the cell state it is the tanh of the mean, which is what the output gate lets through."
@@ -33,11 +22,11 @@ _CELL: Final = " Of the cell state it is the tanh of the mean, which is what the
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
-    chosen_layer = [*variables.tag_and_value(), variables.run(), variables.phase(), variables.layer()]
+    of_layer = [*variables.tag_and_value(), variables.run(), variables.phase(), variables.layer()]
     return board(
         "Gates",
         "What the memory of one layer does: every gate, unit by unit, over time.",
-        [*chosen_layer, variables.sigmoid_gates(), variables.states()],
+        [*of_layer, *variables.gates_and_states()],
         [
             *_summary(),
             "Unit by unit",
@@ -84,32 +73,26 @@ def _summary() -> list[Panel]:
         ),
         stat(
             "Keeps of its memory",
-            last_value(GATE_STATS, "mean", KEEPS_MEMORY),
+            last_value("mean", variables.KEEPS_MEMORY, measurement=GATE_STATS),
             Values("percentunit", decimals=1, bands=kept),
         ).description(
             "Mean of the gate that keeps the state (LSTM: forget, GRU: update), newest capture. Healthy: 0.2 to 0.98, "
             "and steady. Near 0 each bar erases what came before; near 1 nothing is forgotten."
         ),
-        stat(
-            "Remembers for", last_value(GATE_DERIVED, "memory_timescale"), Values("suffix: bars", decimals=1)
-        ).description(
+        stat("Remembers for", last_value("memory_timescale"), Values("suffix: bars", decimals=1)).description(
             "Memory timescale in steps of the input, −1 / ln(mean keep gate). Healthy: as long as what the strategy "
             "looks for takes. A fresh Keras LSTM begins near 3."
         ),
         stat(
-            "Stuck, worst gate",
-            last_value(GATE_DERIVED, "saturation"),
-            Values("percentunit", decimals=0, bands=graded(0.6, 0.9)),
+            "Stuck, worst gate", last_value("saturation"), Values("percentunit", decimals=0, bands=graded(0.6, 0.9))
         ).description(
             "Share of activations fully open or shut, of the gate where it is largest. No gradient passes there. "
             "Healthy: below 60 %, and steady."
         ),
-        stat(
-            "Dead units", last_value(GATE_DERIVED, "dead_share"), Values("percentunit", bands=graded(0.25, 0.5))
-        ).description(
+        stat("Dead units", last_value("dead_share"), Values("percentunit", bands=graded(0.25, 0.5))).description(
             "Share of the layer's units that do nothing. Healthy: near 0; above half the layer is too large or broken."
         ),
-        stat("Worst score", worst_score(*OF_LAYER), Values(decimals=2, bands=SCORE_BANDS)).description(
+        stat("Worst score", worst_score(*OF_LAYER), WORST_SCORE).description(
             "Largest anomaly score of this layer in the time range. Healthy: up to 1. Above: open Anomalies."
         ),
     ]

@@ -64,7 +64,8 @@ def _metrics(where: str) -> Series:
 
 
 def _updates() -> list[Panel]:
-    steps = ((None, RED), (UPDATE_SLOW, YELLOW), (UPDATE_HEALTHY[0], GREEN), (UPDATE_HEALTHY[1], YELLOW))
+    low, high = UPDATE_HEALTHY
+    bands = ((None, RED), (UPDATE_SLOW, YELLOW), (low, GREEN), (high, YELLOW), (UPDATE_FAST, RED))
     return [
         time_series(
             "Gradient norm, before and after clipping",
@@ -75,9 +76,7 @@ def _updates() -> list[Panel]:
             "hundred times its usual it explodes. Where clipped lies far below, clipping decides the step."
         ),
         time_series(
-            "Update ratio",
-            _by_param("update_ratio"),
-            Values("sci", bands=(*steps, (UPDATE_FAST, RED)), logarithmic=True),
+            "Update ratio", _by_param("update_ratio"), Values("sci", bands=bands, logarithmic=True)
         ).description(
             "How far a step moves the weights, relative to their size. Healthy: the green band, around 1e-3. "
             f"Below {UPDATE_SLOW:g} it hardly learns, above {UPDATE_FAST:g} it forgets what it learned."

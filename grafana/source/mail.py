@@ -11,9 +11,6 @@ from grafana.source.rules import SERVICE, duration
 CONTACT_POINT: Final = "Gatewatch mail"
 RECIPIENTS: Final = "$GATEWATCH_ALERT_TO"
 """Grafana fills it in from its environment, in contact points and policies alone; any other `$` is `$$` there."""
-CRITICAL_WAIT: Final = {"group_wait": "10s", "group_interval": "1m"}
-UNKNOWN_WAIT: Final = "5m"
-"""A store that is started again, or busy for a moment, is not told of."""
 
 
 def contact_points_file() -> dict[str, Any]:
@@ -53,13 +50,14 @@ def route() -> dict[str, Any]:
                 "receiver": CONTACT_POINT,
                 "object_matchers": [["alertname", "=~", "DatasourceError|DatasourceNoData"]],
                 "group_by": ["alertname"],
-                "group_wait": UNKNOWN_WAIT,
+                "group_wait": "5m",  # no mail about a store that is started again, or busy for a moment
             },
             {
                 "receiver": CONTACT_POINT,
                 "object_matchers": [["severity", "=", "critical"]],
                 "group_by": ["run"],
-                **CRITICAL_WAIT,
+                "group_wait": "10s",
+                "group_interval": "1m",
             },
         ],
     }

@@ -18,12 +18,6 @@ from grafana.source.flux import DATASOURCE, Flux, Series
 from grafana.source.values import CLEAR, GREY, PLAIN, Bands, Values, by_text, override, thresholds
 
 NO_DATA: Final = "Nothing here in this time range: choose a longer one, or another run"
-HEATMAP_POINTS: Final = 250
-"""Cells of a heatmap side by side: more are narrower than one can see, and slow."""
-LINE_POINTS: Final = 600
-STATE_POINTS: Final = 150
-_SHOW_ZEROS: Final = -1e6
-"""A heatmap hides what is not above this."""
 _MISREAD_EMPTY_FRAMES: Final = ("heatmap", "state-timeline", "xychart")
 """Panels that may take the empty frame that stands for no data for data."""
 _WITHOUT_EMPTY_FRAMES: Final = model.DataTransformerConfig("filterFieldsByName", options={"include": {"pattern": ".*"}})
@@ -61,7 +55,7 @@ def time_series(
     no_value = None if values.logarithmic else NO_DATA
     config = values.config(display_name=series.name or None, color=_PALETTE, no_value=no_value, custom=custom)
     options = {"legend": _LEGEND | {"showLegend": True}, "tooltip": {"mode": "multi", "sort": "desc"}}
-    return _panel("timeseries", title, [series.query], config, options, size=size).max_data_points(LINE_POINTS)
+    return _panel("timeseries", title, [series.query], config, options, size=size).max_data_points(600)
 
 
 def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
@@ -79,7 +73,7 @@ def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
         "cellValues": {"decimals": 3, "unit": "short"},
         "color": {"mode": "scheme", "scale": "linear", "fill": "dark-orange", "exponent": 0.5, "steps": 64, **colours},
         "exemplars": {"color": "rgba(255,0,255,0.7)"},
-        "filterValues": {"le": _SHOW_ZEROS},
+        "filterValues": {"le": -1e6},  # zeros are shown: it hides what is not above this
         "legend": {"show": True},
         "rowsFrame": {"value": "mean activation"},
         "showValue": "never",
@@ -87,7 +81,8 @@ def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
         "yAxis": {"axisLabel": axis, "unit": "short"},
     }
     config = model.FieldConfig(no_value=NO_DATA)
-    return _panel("heatmap", title, [query], config, options, size=(8, 9)).max_data_points(HEATMAP_POINTS)
+    # More cells side by side are narrower than one can see, and slow.
+    return _panel("heatmap", title, [query], config, options, size=(8, 9)).max_data_points(250)
 
 
 def state_timeline(title: str, series: Series, bands: Bands) -> Panel:
@@ -103,7 +98,7 @@ def state_timeline(title: str, series: Series, bands: Bands) -> Panel:
         "showValue": "never",
         "tooltip": _ONE_VALUE,
     }
-    return _panel("state-timeline", title, [series.query], config, options, size=(24, 8)).max_data_points(STATE_POINTS)
+    return _panel("state-timeline", title, [series.query], config, options, size=(24, 8)).max_data_points(150)
 
 
 def stat(title: str, query: str, values: Values) -> Panel:

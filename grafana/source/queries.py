@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gatewatch.collector.cells import GATES, MEMORY_GATES
+from gatewatch.collector.cells import GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_BINS, HISTOGRAM_FIELDS, RUNS
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.queries.flux_values import literal
-from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pattern, pipe, points
+from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pipe, points
 from grafana.source.flux_steps import aggregate_window, column_values, extend, group, keep, largest, map_to, window
 
 OF_RUN: Final = (chosen("run"), chosen("phase"))
 OF_LAYER: Final = (*OF_RUN, chosen("layer"))
 CONSENSUS: Final = 'r.detector == "consensus"'
-KEEPS_MEMORY: Final = f"r.gate =~ {pattern(*sorted(MEMORY_GATES))}"
 STATES: Final = {"live": "green", "completed": "blue", "interrupted": "yellow", "died": "red", "failed": "red"}
 """What a run may be, and its colour."""
 _THROUGH_TANH: Final = " or ".join(
@@ -48,7 +47,7 @@ def derived(field: str, *where: str, by: Sequence[str] = ("gate",)) -> Series:
     return series(GATE_DERIVED, [field], *OF_LAYER, *where, by=by)
 
 
-def last_value(measurement: str, field: str, *where: str) -> str:
+def last_value(field: str, *where: str, measurement: str = GATE_DERIVED) -> str:
     """Return one number: the newest value in the chosen layer, of the series where it is largest."""
     read = points(measurement, [field], *OF_LAYER, *where)
     return read + pipe("last()", "group()", "max()", keep("_time", "_value"))

@@ -64,9 +64,10 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
     Raises:
         ValueError: the rule is for the jobs alone.
     """
-    if rule.grafana is None:
+    if (grafana := rule.grafana) is None:
         raise ValueError(f"the rule {rule.name} is for the jobs alone; say with grafana= how Grafana shows it")
-    dashboard, runbook = uid(rule.grafana.dashboard), uid("runbook")
+    dashboard, runbook = uid(grafana.dashboard), uid("runbook")
+    model = {"query": query(rule), "datasource": DATASOURCE.to_json(), "intervalMs": 1000, "maxDataPoints": MOST_POINTS}
     # The threshold alone: how far a value must come back, and for how many captures, is counted in Flux.
     evaluator = {"type": "gt" if rule.condition.is_upper else "lt", "params": [rule.condition.threshold()]}
     return {
@@ -74,22 +75,11 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
         "title": rule.name,
         "condition": "C",
         "data": [
-            {
-                "refId": "A",
-                "datasourceUid": DATASOURCE_UID,
-                "relativeTimeRange": {"from": rule.grafana.lookback_seconds, "to": 0},
-                "model": {
-                    "refId": "A",
-                    "datasource": DATASOURCE.to_json(),
-                    "query": query(rule),
-                    "intervalMs": 1000,
-                    "maxDataPoints": MOST_POINTS,
-                },
-            },
-            _expression("B", type="reduce", expression="A", reducer="last"),
-            _expression("C", type="threshold", expression="B", conditions=[{"evaluator": evaluator}]),
+            {**_query("A", DATASOURCE_UID, **model), "relativeTimeRange": {"from": grafana.lookback_seconds, "to": 0}},
+            _query("B", EXPRESSIONS, type="reduce", expression="A", reducer="last"),
+            _query("C", EXPRESSIONS, type="threshold", expression="B", conditions=[{"evaluator": evaluator}]),
         ],
-        "for": duration(rule.grafana.wait_seconds),
+        "for": duration(grafana.wait_seconds),
         "noDataState": "Alerting" if rule.quantity.measure == "write_silence" else "OK",
         "execErrState": "Alerting" if rule.quantity.measure == "store_silence" else "Error",
         "labels": {"service": SERVICE, "severity": rule.condition.severity},
@@ -100,7 +90,7 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
             # No slash before it: pages of Grafana know where they lie, and mails put the rest in front.
             "runbook_url": f"d/{runbook}?viewPanel={panel_id(runbook, rule.name)}",
             "__dashboardUid__": dashboard,
-            "__panelId__": str(panel_id(dashboard, rule.grafana.panel)),
+            "__panelId__": str(panel_id(dashboard, grafana.panel)),
         },
     }
 
@@ -137,8 +127,8 @@ def _subject(labels: Sequence[str]) -> str:
     return "".join(f"{name} {{{{ $labels.{name} }}}}: " for name in labels)
 
 
-def _expression(ref: str, **model: object) -> dict[str, Any]:
-    return {"refId": ref, "datasourceUid": EXPRESSIONS, "model": {"refId": ref, **model}}
+def _query(ref: str, source: str, **model: object) -> dict[str, Any]:
+    return {"refId": ref, "datasourceUid": source, "model": {"refId": ref, **model}}
 
 
 def duration(seconds: float) -> str:

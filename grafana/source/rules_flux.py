@@ -7,7 +7,7 @@ threshold exactly where the rule fires. Which captures make it fire, and which r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -161,7 +161,7 @@ def parts(labels: Sequence[str], **tables: str) -> str:
     )
 
 
-def beside(names: Sequence[str], labels: Sequence[str]) -> str:
+def beside(names: Iterable[str], labels: Sequence[str]) -> str:
     """Return one row a series, with a column for each of its parts."""
     pivot = f'pivot(rowKey: {literal([*labels])}, columnKey: ["part"], valueColumn: "_value")'
     return f"\nunion(tables: [{', '.join(names)}])" + pipe("group()", pivot)

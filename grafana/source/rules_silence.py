@@ -33,14 +33,15 @@ def capture_silence(rule: Rule) -> str:
     """Compare the time since the last capture of a run that lives, in its usual spacings of captures."""
     usual = "if r.counted > r.begun then (r.began - r.captured) / (r.counted - r.begun) else 0.0"
     of_run = ("toFloat()", group(*RUN), OLDEST_FIRST)
+    tables = {"begun": "oldest", "began": f"oldest{_AGE}", "heard": f"newest{_AGE}"}
+    tables |= {"counted": "highest", "captured": f"highest{_AGE}"}
     return flux(
         SINCE,
         f"oldest = {field_of(rule)}" + pipe("first()", *of_run, "limit(n: 1)"),
         f"newest = {field_of(rule)}" + pipe("last()", *of_run, "tail(n: 1)"),
         f"highest = {field_of(rule)}" + pipe("max()", *of_run, "max()"),
-        parts(RUN, begun="oldest", began=f"oldest{_AGE}", heard=f"newest{_AGE}"),
-        parts(RUN, counted="highest", captured=f"highest{_AGE}"),
-        beside(("begun", "began", "heard", "counted", "captured"), RUN)
+        parts(RUN, **tables),
+        beside(tables, RUN)
         + pipe(_heard_within(DIED_SECONDS), extend(f"usual: {usual}"))
         + compared(rule, _spacings("r.captured", HEARTBEAT_SECONDS)),
     )

@@ -15,7 +15,7 @@ from grafana.source.flux_steps import column_values, extend, group, largest, map
 from grafana.source.links import THIS_RUN, THIS_TIME, link
 from grafana.source.panels import stat, table, time_series
 from grafana.source.queries import STATES, life, scores, worst_by, worst_score
-from grafana.source.values import GREEN, GREY, HIDDEN, RED, SCORE, SCORE_BANDS, Values, by_text, override, thresholds
+from grafana.source.values import GREEN, GREY, HIDDEN, RED, SCORE, WORST_SCORE, Values, by_text, override, thresholds
 
 MOST_RUNS: Final = 500
 """Rows of the list: the runs heard of last."""
@@ -57,11 +57,7 @@ def dashboard() -> dict[str, Any]:
             _count("Died", "Silent for two minutes without having said how they ended. Healthy: 0.", "died", RED),
             _count("Failed", "Ended by an error. Healthy: 0; the list below names the error.", "failed", RED),
             _count("Completed", "Ended as they should.", "completed", GREY),
-            stat(
-                "Worst score, last hour",
-                worst_score(columns=["_value"], start="-1h", stop=""),
-                Values(decimals=2, bands=SCORE_BANDS),
-            )
+            stat("Worst score, last hour", worst_score(columns=["_value"], start="-1h", stop=""), WORST_SCORE)
             .description("Largest anomaly score of any run in the last hour. Healthy: up to 1.")
             .span(8),
             _table(),
@@ -92,7 +88,7 @@ def _table() -> Panel:
         link("Backtest: gates against the market", "backtest", THIS_TIME, **THIS_RUN),
         link("Compare it with another", "compare", run=THIS_RUN["run"]),
     ]
-    coloured = override(thresholds=thresholds(SCORE_BANDS), custom__displayMode="color-text", decimals=2)
+    coloured = override(thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", decimals=2)
     panel = (
         table(
             "Runs",

@@ -11,7 +11,6 @@ from grafana_foundation_sdk.models import dashboard as model
 GREEN: Final = "green"
 YELLOW: Final = "yellow"
 RED: Final = "red"
-BLUE: Final = "blue"
 GREY: Final = "text"
 CLEAR: Final = "transparent"
 Bands = Sequence[tuple[float | None, str]]
@@ -61,6 +60,7 @@ class Values:
 
 PLAIN: Final = Values()
 SCORE_BANDS: Final = graded(0.8, 1)
+WORST_SCORE: Final = Values(decimals=2, bands=SCORE_BANDS)
 SCORE: Final = Values(low=0, decimals=2, bands=limit(1))
 SHARE: Final = Values("percentunit", low=0, high=1)
 
@@ -72,10 +72,8 @@ def thresholds(bands: Bands) -> model.ThresholdsConfig:
 
 def by_text(colours: Mapping[str, str]) -> model.ValueMap:
     """Return colours by text."""
-    results = {
-        name: model.ValueMappingResult(color=colour, index=i) for i, (name, colour) in enumerate(colours.items())
-    }
-    return model.ValueMap(results)
+    ordered = enumerate(colours.items())
+    return model.ValueMap({name: model.ValueMappingResult(color=colour, index=i) for i, (name, colour) in ordered})
 
 
 def fixed(colour: str) -> dict[str, str]:

@@ -21,6 +21,9 @@ TITLES: Final = {name: GATES[name].title for cell in CELLS for name in cell.pict
 """Gate → what its pictures are called; in this order they are shown."""
 OF_CHOSEN_TAG: Final = keep_where('"" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/')
 """The step that keeps the runs whose tag has one of the chosen values."""
+_MEMORY_GATES: Final = pattern(*sorted(MEMORY_GATES))
+KEEPS_MEMORY: Final = f"r.gate =~ {_MEMORY_GATES}"
+"""The condition that a gate is the one that keeps the memory."""
 _TITLED: Final = r"/^\d\d (?<text>.*)\|(?<value>[^|]*)$/"
 _SCHEMA: Final = 'import "influxdata/influxdb/schema"'
 
@@ -41,22 +44,17 @@ def tag_and_value() -> list[QueryVariable]:
     return [_variable("tag", "Tag", flux(_SCHEMA, names), hint), value.all_value(".*")]
 
 
-def run(name: str = "run", label: str = "Run", *, phase: str = "", besides: str = "") -> QueryVariable:
+def run(*where: str, name: str = "run", label: str = "Run") -> QueryVariable:
     """Return the variable for the runs that have these tags, the one heard of last first.
 
     Args:
+        where: conditions on tags.
         name, label: of the variable.
-        phase: a condition on the phase.
-        besides: another variable, whose run is left out.
     """
-    conditions = [
-        f'r._measurement == {literal(RUNS)} and r._field == "event"',
-        *([phase] if phase else []),
-        *([f"r.run !~ /^${{{besides}:regex}}$/"] if besides else []),
-    ]
+    events = f'r._measurement == {literal(RUNS)} and r._field == "event"'
     query = "from(bucket: v.defaultBucket)" + pipe(
         "range(start: 0)",
-        *map(keep_where, conditions),
+        *map(keep_where, (events, *where)),
         "last()",
         OF_CHOSEN_TAG,
         keep("_time", "run"),
@@ -101,8 +99,7 @@ def layers(measurement: str = GATE_STATS) -> QueryVariable:
 
 def gate() -> QueryVariable:
     """Return the variable for one gate of the layer; the one that keeps the memory comes first."""
-    keeps_memory = f"r._value =~ {pattern(*sorted(MEMORY_GATES))}"
-    query = _tag_values("gate", GATE_STATS, *OF_LAYER) + _first(keeps_memory)
+    query = _tag_values("gate", GATE_STATS, *OF_LAYER) + _first(f"r._value =~ {_MEMORY_GATES}")
     return _variable("gate", "Gate", query, "Of this layer.")
 
 
@@ -112,14 +109,12 @@ def scored() -> QueryVariable:
     return _several("gate", "Gate", query, "Gates, parameters, and the loss of the whole model.")
 
 
-def sigmoid_gates() -> QueryVariable:
-    """Return the variable for the gates of the layer that lie between 0 and 1, with their titles."""
-    return _titled("gate", "Gates", "=~", "Those of the layer that lie between 0 and 1.")
-
-
-def states() -> QueryVariable:
-    """Return the variable for the other gates and states of the layer, with their titles."""
-    return _titled("state", "States", "!~", "Those of the layer that lie on either side of 0.")
+def gates_and_states() -> list[QueryVariable]:
+    """Return the variables for the gates of the layer between 0 and 1, and for its other gates, with their titles."""
+    return [
+        _titled("gate", "Gates", "=~", "Those of the layer that lie between 0 and 1."),
+        _titled("state", "States", "!~", "Those of the layer that lie on either side of 0."),
+    ]
 
 
 def _titled(name: str, label: str, matches: str, description: str) -> QueryVariable:

@@ -92,7 +92,9 @@ def test_what_is_pushed_can_be_edited_and_is_kept_then(pushed, grafana, capsys):
     assert [one.get("provenance", "") for one in points] == [""]
     assert not grafana.get("/v1/provisioning/policies").get("provenance")
     held = grafana.get("/dashboards/uid/gatewatch-runs")
-    grafana.post("/dashboards/db", {"dashboard": {**held["dashboard"], "title": "Mine"}, "folderUid": "gatewatch"})
+    grafana.write(
+        "POST", "/dashboards/db", {"dashboard": {**held["dashboard"], "title": "Mine"}, "folderUid": "gatewatch"}
+    )
     status, entries, _ = push(capsys)
     assert (status, [one["why"][:15] for one in entries if one["result"] == "kept"]) == (0, ["changed by you;"])
     assert grafana.get("/dashboards/uid/gatewatch-runs")["dashboard"]["title"] == "Mine"
@@ -133,7 +135,7 @@ def test_every_query_of_every_panel_is_answered(pushed, grafana):
                 }
                 asked += 1
                 try:
-                    (result,) = grafana.post("/ds/query", body)["results"].values()
+                    (result,) = grafana.write("POST", "/ds/query", body)["results"].values()
                     problem = result.get("error")
                     answered += any(frame["data"]["values"] for frame in result.get("frames", ()))
                 except Exception as error:
