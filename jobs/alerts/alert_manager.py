@@ -88,18 +88,18 @@ class AlertManager:
         Args:
             metrics: name → number, such as Keras's `logs`.
         """
-        found = []
+        exceeded = []
         for name, given in metrics.items():
             bounds = self._bounds.get(str(name))
             value = _as_number(given)
             if bounds is None or value is None:
                 continue
             if not math.isfinite(value):
-                found.append(Exceeded(str(name), value, next(iter(bounds.values())), ""))
+                exceeded.append(Exceeded(str(name), value, next(iter(bounds.values())), ""))
             for side, threshold in bounds.items():
                 if math.isfinite(value) and (value > threshold if side == "above" else value < threshold):
-                    found.append(Exceeded(str(name), value, threshold, side))
-        return found
+                    exceeded.append(Exceeded(str(name), value, threshold, side))
+        return exceeded
 
     def send_alert(self, message: str | Sequence[Exceeded]) -> None:
         """Send a mail to all recipients, now; nothing for an empty list.
@@ -115,7 +115,8 @@ class AlertManager:
 
         lines = [message] if isinstance(message, str) else [str(exceeded) for exceeded in message]
         if lines:
-            _send(self._mail or load_settings().mail, self.recipients, "\n".join(lines), self._now())
+            settings = (self._mail or load_settings().mail).model_copy(update={"to": self.recipients})
+            _send(settings, "\n".join(lines), self._now())
 
 
 def send_test(settings: Settings) -> None:
@@ -127,17 +128,16 @@ def send_test(settings: Settings) -> None:
     """
     if not settings.mail.to:
         raise ConfigError("nobody is to get mails: name the server in [mail] host and the recipients in [mail] to")
-    _send(settings.mail, settings.mail.to, "A test: mails of Gatewatch arrive here.", time.time_ns())
+    _send(settings.mail, "A test: mails of Gatewatch arrive here.", time.time_ns())
 
 
-def _send(settings: MailSettings, to: Sequence[str], text: str, now: int) -> None:
-    sender = sender_of(settings)
+def _send(settings: MailSettings, text: str, now: int) -> None:
     subject = f"[gatewatch] {shorten(printable(next(iter(text.splitlines()), '')), 100)}"
-    mail = message(subject, f"{text}\n", sender, to, now, secrets.token_hex(16))
-    done = deliver(settings, sender, to, mail.as_bytes())
+    mail = message(subject, f"{text}\n", settings, now, secrets.token_hex(16))
+    done = deliver(settings, sender_of(settings), settings.to, mail.as_bytes())
     for recipient, reason in done.refused.items():
         whom, remedy = f" for {recipient}", "see that it is right"
-        if len(done.refused) == len(to):
+        if len(done.refused) == len(settings.to):
             whom, remedy = "", "see [mail] sender and who gets it"
         raise GatewatchError(f"{server_of(settings)} refuses the mail{whom}: {reason}; {remedy}")
     for recipient, reason in done.later.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import orjson
 
-from gatewatch.collector.schema import ALERT_EVENTS, FieldValue, Point
+from gatewatch.collector.schema import ALERT_EVENTS, Point
 from gatewatch.jobs.alerts.series_state import Firing
 
 if TYPE_CHECKING:
@@ -64,12 +64,7 @@ class Event:
 
     def point(self) -> Point:
         """Return the point that a store takes."""
-        fields: dict[str, FieldValue] = {
-            "value": self.value,
-            "threshold": self.threshold,
-            "state": self.state,
-            "delivered": self.delivered,
-        }
+        fields = {name: getattr(self, name) for name in ("value", "threshold", "state", "delivered")}
         return Point(ALERT_EVENTS, self.tags, fields, self.time)
 
 

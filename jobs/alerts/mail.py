@@ -20,7 +20,7 @@ from gatewatch.jobs.findings.explanations import in_words
 from gatewatch.jobs.text import moment, number, printable, shorten
 
 if TYPE_CHECKING:
-    from gatewatch.collector.config import Settings
+    from gatewatch.collector.config import MailSettings, Settings
     from gatewatch.jobs.alerts.rule import Rule
 
 _STYLES: Final[Mapping[MailKind, tuple[str, str]]] = {
@@ -71,36 +71,31 @@ def alert_mail(
     head = f"{shorten(printable(run), _LONG) if run else 'The jobs and the store'}: {about.lower()}"
     text = "\n\n".join([head, *(text for text, _ in cards), foot]) + "\n"
     html = _PAGE.format(head=escape(head), cards="".join(html for _, html in cards), foot=escape(foot))
-    identity, mail = _digest(repr(sorted(map(_identity, items)))), settings.mail
-    return message(subject, text, sender_of(mail), mail.to, now, identity, html=html, thread=run or "jobs")
+    identity = _digest(repr(sorted(map(_identity, items))))
+    return message(subject, text, settings.mail, now, identity, html=html, thread=run or "jobs")
 
 
 def message(
-    subject: str,
-    text: str,
-    sender: str,
-    to: Sequence[str],
-    now: int,
-    identity: str,
-    *,
-    html: str = "",
-    thread: str = "",
+    subject: str, text: str, settings: MailSettings, now: int, identity: str, *, html: str = "", thread: str = ""
 ) -> EmailMessage:
     """Return a mail whose headers hold nothing but what they are meant to.
 
     Args:
         subject: of any text; what cannot be printed is shown as an escape.
         text, html: of the body; html empty: plain text alone.
-        sender, to: addresses, as `gatewatch.collector.config.mail_address` lets them pass.
+        settings: the sender and the recipients.
         now: nanoseconds.
         identity: the same for what is sent twice; becomes the Message-ID.
         thread: mails of the same are shown together; empty: of none.
+
+    Raises:
+        ConfigError: there is no server, or no sender.
     """
-    mail = EmailMessage(policy=SMTP)
+    mail, sender = EmailMessage(policy=SMTP), sender_of(settings)
     domain = sender.rpartition("@")[2]
     mail["Subject"] = printable(subject)
     mail["From"] = sender
-    mail["To"] = ", ".join(to)
+    mail["To"] = ", ".join(settings.to)
     mail["Date"] = format_datetime(datetime.fromtimestamp(now // 10**9, UTC))
     mail["Message-ID"] = f"<{identity}@{domain}>"
     if thread:

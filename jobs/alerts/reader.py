@@ -120,8 +120,7 @@ class Reader:
                 cursor = progress.cursors.get(key)
                 newest = None if cursor is None else cursor[1]
                 for frame in self._new(measurement, name, tags, cursor, begun):
-                    if measurement in HEARD:
-                        HEARD[measurement](phase, frame, self._now)
+                    phase.hear(measurement, frame, self._now)
                     evaluator.points(measurement, frame)
                     newest, watched.heard = int(times(frame)[-1]), self._now
                 progress.cursors[key] = (newest if cursor is None else cursor[1], newest)

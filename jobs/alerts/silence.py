@@ -6,7 +6,7 @@ nor points that come late, nor a pause of the jobs look like death.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,8 @@ from gatewatch.jobs.scoring.residuals import WARM_UP
 if TYPE_CHECKING:
     import pandas as pd
 
+HEARD: Final = (RUNS, COLLECTOR_HEALTH, GATE_STATS, GATE_SCORES)
+"""The measurements that show silences, in the order in which they are read."""
 LISTENING_SECONDS: Final = DIED_SECONDS
 """After a longer pause between two evaluations, silences are counted anew."""
 _SPACINGS: Final = 16
@@ -113,39 +115,23 @@ class Phase:
         if self.waits is not None:
             self.waits = (self.waits[0], self.waits[1] + nanoseconds)
 
-
-def _hear_events(phase: Phase, events: pd.DataFrame, now: int) -> None:
-    newest = int(times(events)[-1])
-    if newest > phase.at and "event" in events:
-        phase.event, phase.at, phase.heard = str(events["event"].iloc[-1]), newest, now
-        step = numbers(events, "step")[-1]
-        phase.step = float(step) if np.isfinite(step) else phase.step
-
-
-def _hear_health(phase: Phase, health: pd.DataFrame, now: int) -> None:
-    for time, count in zip(times(health).tolist(), numbers(health, "captured").tolist(), strict=True):
-        phase.captures.hear(time, count, now, counts_events=True)
-
-
-def _hear_captures(phase: Phase, stats: pd.DataFrame, now: int) -> None:
-    captures = np.unique(times(stats)[not_finite(stats) == 0])
-    new = captures[captures > phase.newest]
-    if new.size:
-        phase.seen += int(new.size)
-        phase.newest = int(new[-1])
-
-
-def _hear_scores(phase: Phase, scores: pd.DataFrame, now: int) -> None:
-    phase.scored = max(phase.scored, int(times(scores)[-1]))
-
-
-HEARD: Final[Mapping[str, Callable[[Phase, pd.DataFrame, int], None]]] = {
-    RUNS: _hear_events,
-    COLLECTOR_HEALTH: _hear_health,
-    GATE_STATS: _hear_captures,
-    GATE_SCORES: _hear_scores,
-}
-"""The measurements that show silences, in the order in which they are read, and what takes in their points."""
+    def hear(self, measurement: str, points: pd.DataFrame, now: int) -> None:
+        """Take in points of a measurement; those of others than `HEARD` show no silence."""
+        time = times(points)
+        if measurement == RUNS and int(time[-1]) > self.at and "event" in points:
+            self.event, self.at, self.heard = str(points["event"].iloc[-1]), int(time[-1]), now
+            step = float(numbers(points, "step")[-1])
+            self.step = step if np.isfinite(step) else self.step
+        elif measurement == COLLECTOR_HEALTH:
+            for at, count in zip(time.tolist(), numbers(points, "captured").tolist(), strict=True):
+                self.captures.hear(at, count, now, counts_events=True)
+        elif measurement == GATE_STATS:
+            captures = np.unique(time[not_finite(points) == 0])
+            new = captures[captures > self.newest]
+            if new.size:
+                self.seen, self.newest = self.seen + int(new.size), int(new[-1])
+        elif measurement == GATE_SCORES:
+            self.scored = max(self.scored, int(time[-1]))
 
 
 def silences(phase: Phase, now: int) -> Iterator[Silence]:

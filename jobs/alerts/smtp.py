@@ -78,7 +78,6 @@ def deliver(mail: MailSettings, sender: str, to: Sequence[str], content: bytes) 
     Raises:
         ServerAway: try again later.
     """
-    where = server_of(mail)
     try:
         context = ssl.create_default_context()
         tls = mail.security == "tls" or (mail.security == "auto" and _port(mail) == _TLS_PORT)
@@ -97,21 +96,16 @@ def deliver(mail: MailSettings, sender: str, to: Sequence[str], content: bytes) 
             client.close()
             watchdog.cancel()
     except smtplib.SMTPAuthenticationError as error:
-        raise ServerAway(
-            f"{where} refuses [mail] user or {PASSWORD}: {_reply(error.smtp_code, error.smtp_error)}; mend them"
-        ) from None
+        problem = f" refuses [mail] user or {PASSWORD}: {_reply(error.smtp_code, error.smtp_error)}; mend them"
     except ssl.SSLCertVerificationError as error:
         reason = error.verify_message or "it cannot be verified"
-        raise ServerAway(
-            f"{where}: the server's certificate is not trusted: {reason}; name its authority in SSL_CERT_FILE"
-        ) from None
+        problem = f": the server's certificate is not trusted: {reason}; name its authority in SSL_CERT_FILE"
     except smtplib.SMTPResponseException as error:
-        raise ServerAway(
-            f"{where} does not take mails now: {_reply(error.smtp_code, error.smtp_error)}; see the server's log"
-        ) from None
+        problem = f" does not take mails now: {_reply(error.smtp_code, error.smtp_error)}; see the server's log"
     except (smtplib.SMTPException, OSError) as error:
         reason = printable(str(error) or type(error).__name__)[:200]
-        raise ServerAway(f"{where}: {reason}; see that the mail server runs there, and [mail] security") from None
+        problem = f": {reason}; see that the mail server runs there, and [mail] security"
+    raise ServerAway(f"{server_of(mail)}{problem}")
 
 
 def _greet(client: smtplib.SMTP, mail: MailSettings, tls: bool, context: ssl.SSLContext) -> None:

@@ -15,8 +15,6 @@ TOLD_SECONDS: Final = 60.0
 """A job has a point at least so often, whether it did anything or not."""
 _KEPT: Final = 10_000
 """Points that wait while the store is away; past it the oldest go."""
-
-
 _COUNTS: Final = ("windows", "rows_read", "points_written", "failures", "missed")
 
 
