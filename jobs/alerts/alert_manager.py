@@ -80,7 +80,7 @@ class AlertManager:
         self._mail, self._now = mail, now
 
     def check_metrics(self, metrics: Mapping[str, Any]) -> list[Exceeded]:
-        """Which of the metrics are out of bounds, in the order of the metrics.
+        """Return which of the metrics are out of bounds, in the order of the metrics.
 
         A metric without a threshold is not looked at, nor is one that is no number; one that is NaN or infinite is
         out of any bounds.
@@ -156,7 +156,7 @@ def _bounds(name: object, threshold: object) -> dict[str, float]:
 
 
 def _as_number(value: object) -> float | None:
-    """A number of whatever library; None where it is none."""
+    """Return a number of whatever library; None where it is none."""
     if isinstance(value, str | bytes | bool) or value is None:
         return None
     try:

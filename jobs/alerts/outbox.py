@@ -62,12 +62,12 @@ class Outbox:
 
     @property
     def waiting(self) -> list[Path]:
-        """The mails that wait, oldest first."""
+        """Return the mails that wait, oldest first."""
         return sorted((self._folder / _WAITING).glob("[!.]*.json"))
 
     @property
     def refused(self) -> list[Path]:
-        """The mails that a server has refused for good; one that is moved back to the others is tried again."""
+        """Return the mails that a server has refused for good; one that is moved back to the others is tried again."""
         return sorted((self._folder / _REFUSED).glob("[!.]*.json"))
 
     def put(self, message: EmailMessage, to: Sequence[str], events: Sequence[Event], now: int) -> None:
@@ -118,7 +118,7 @@ class Outbox:
         return sent, delivered
 
     def _settle(self, path: Path, mail: Mail, done: Delivered, now: int) -> bool:
-        """Do with a mail what became of it; whether somebody has it, and nobody is still to get it."""
+        """Keep or remove a mail by what became of it; return whether somebody has it and nobody is still to get it."""
         if done.refused:
             refused = replace(mail, to=list(done.refused), problem=_reasons(done.refused))
             save(self._folder / _REFUSED / path.name, refused)

@@ -52,7 +52,7 @@ class ReadResult:
 
 
 class Reader:
-    """One evaluation.
+    """Reads what is new in the store, and evaluates it once.
 
     Args:
         store: that is read.
@@ -71,8 +71,8 @@ class Reader:
         self._interval = settings.jobs.interval_seconds
         measurements = dict.fromkeys((*HEARD, *(rule.quantity.measurement for rule in rules)))
         self._measurements = [measurement for measurement in measurements if measurement != JOBS_HEALTH]
-        deaf = now - state.evaluated if state.evaluated else 0
-        self._deaf = deaf if deaf > LISTENING_SECONDS * 1e9 else 0
+        pause = now - state.evaluated if state.evaluated else 0
+        self._pause = pause if pause > LISTENING_SECONDS * 1e9 else 0
         self._result = ReadResult()
 
     def read(self) -> ReadResult:
@@ -114,7 +114,7 @@ class Reader:
         for phase_name in str(row["phases"] or "").split(","):
             tags = {"phase": phase_name} if phase_name else {}
             phase = progress.phases.setdefault(phase_name, Phase())
-            phase.shift(self._deaf)
+            phase.shift(self._pause)
             for measurement in self._measurements:
                 key = f"{measurement}\n{phase_name}"
                 cursor = progress.cursors.get(key)
@@ -144,7 +144,7 @@ class Reader:
         spans: Iterable[tuple[int | None, int | None]] = [(start, None)]
         if cursor is None:
             spans = [(None, begun), *_hours(max(begun, self._now - self._lookback), self._now)]
-        elif self._deaf and start is not None and start >= begun:  # what is of market time lies before
+        elif self._pause and start is not None and start >= begun:  # what is of market time lies before
             spans = _hours(start, self._now)
         for begin, end in spans:
             frame = self._store.read(measurement, run=run, start=begin, stop=end, tags=tags, prefix_tags=True)
@@ -160,7 +160,7 @@ class Reader:
         frame = self._store.read(JOBS_HEALTH, start=since, prefix_tags=True)
         self._result.rows += len(frame)
         for rhythm in progress.jobs.values():
-            rhythm.heard += self._deaf
+            rhythm.heard += self._pause
         if len(frame):
             hear_turns(progress.jobs, frame, self._now)
             evaluator.points(JOBS_HEALTH, frame)

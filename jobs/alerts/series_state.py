@@ -137,7 +137,7 @@ def update_silence(rule: Rule, state: SeriesState, silence: Silence, now: int) -
 
 
 def _uneventful(rule: Rule, state: SeriesState, values: Values, chosen: NDArray[np.intp]) -> bool:
-    """Whether none of the captures can begin or end anything; then they are remembered, without a look at each."""
+    """Return whether none of the captures can begin or end a firing; then remember them without a look at each."""
     new, condition = values.value[chosen], rule.condition
     extremes = (*(value for _, _, value in state.recent), float(new.min()), float(new.max()))
     if rule.quantity.measure not in _PLAIN or state.firing is not None or any(map(condition.beyond, extremes)):
@@ -188,7 +188,7 @@ def _seen(values: Values, i: int, value: float) -> tuple[int, float | None, floa
 
 
 def _measured(rule: Rule, state: SeriesState, time: int, value: float) -> float:
-    """What of a value is compared; NaN where it cannot be."""
+    """Return what of a value is compared; NaN where it cannot be."""
     if rule.quantity.measure == "rise":
         before = max(state.history, default=0.0)
         state.history = [*state.history, value][-RISE_POINTS:]

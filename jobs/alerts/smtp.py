@@ -46,7 +46,7 @@ class Delivered:
 
 
 def sender_of(mail: MailSettings) -> str:
-    """Who the mails are from.
+    """Return who the mails are from.
 
     Raises:
         ConfigError: there is no server, or no sender.
@@ -156,7 +156,7 @@ def _password() -> str:
 
 
 def _own_name() -> str:
-    """What the server is greeted with: asking DNS for it, as smtplib does, may take half a minute."""
+    """Return what the server is greeted with: asking DNS for it, as smtplib does, may take half a minute."""
     name = platform.node()
     return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name) else "[127.0.0.1]"
 

@@ -62,28 +62,26 @@ class Health:
         self._points: deque[Point] = deque(maxlen=_KEPT)
 
     def begun(self, job: str, now: float) -> None:
-        """A turn begins."""
+        """Note that a turn begins."""
         with self._lock:
             state = self._jobs[job]
             state.began, state.heard, state.at = now, now, ""
 
     def heard(self, job: str, at: str, now: float) -> None:
-        """The turn goes on; which run it is at."""
+        """Note that the turn goes on, and which run it is at."""
         with self._lock:
             self._jobs[job].heard, self._jobs[job].at = now, at
 
     def done(self, job: str, turn: Turn, now: float, time: int) -> None:
-        """A turn has ended by itself, at a time in nanoseconds since the Unix epoch."""
+        """Count what a turn did that has ended by itself, at a time in nanoseconds since the Unix epoch."""
         with self._lock:
             state, alerts = self._jobs[job], turn.alerts
             began, state.began = state.began, None
             state.duration_s = turn.seconds
             state.counts["failures"] += turn.problem is not None
             for done in turn.passes:
-                written, failed = done.written, done.failed is not None
-                state.counts.update(
-                    windows=done.scored, rows_read=done.rows_read, points_written=written, failures=failed
-                )
+                state.counts.update(windows=done.scored, rows_read=done.rows_read, points_written=done.written)
+                state.counts["failures"] += done.failed is not None
             if alerts is not None:
                 read, written = alerts.rows_read, alerts.points_written
                 state.counts.update(rows_read=read, points_written=written, failures=alerts.failures)
@@ -92,7 +90,7 @@ class Health:
             self._add_point(job, now, time)
 
     def failed(self, job: str, now: float, time: int) -> None:
-        """A turn has ended in an exception."""
+        """Note that a turn has ended in an exception."""
         with self._lock:
             state = self._jobs[job]
             if state.began is not None:
@@ -101,12 +99,12 @@ class Health:
             self._add_point(job, now, time)
 
     def missed(self, job: str) -> None:
-        """A turn was due and did not begin."""
+        """Note that a turn was due and did not begin."""
         with self._lock:
             self._jobs[job].counts["missed"] += 1
 
     def running(self, now: float) -> list[Running]:
-        """The turns that are going on."""
+        """Return the turns that are going on."""
         with self._lock:
             return [
                 Running(job, state.at, now - state.heard)
@@ -115,7 +113,7 @@ class Health:
             ]
 
     def take(self, now: float, time: int) -> list[Point]:
-        """The points that wait to be written, one of each job that has had none for a while among them."""
+        """Take the points that wait to be written, one of each job that has had none for a while among them."""
         with self._lock:
             for job, state in self._jobs.items():
                 if now - state.reported >= TOLD_SECONDS:
@@ -125,7 +123,7 @@ class Health:
             return points
 
     def give_back(self, points: Sequence[Point]) -> None:
-        """These could not be written: they wait again."""
+        """Keep points that could not be written: they wait again."""
         with self._lock:
             room = _KEPT - len(self._points)
             self._points.extendleft(reversed(points[max(0, len(points) - room) :]))

@@ -85,7 +85,7 @@ class Service:
         self._scheduler = self._scheduled(jobs)
 
     def run(self) -> bool:
-        """Work until `stop` is called; whether everything had ended when it returned."""
+        """Work until `stop` is called; return whether everything had ended by then."""
         self._scheduler.start()
         try:
             while not self._stopping:
@@ -191,7 +191,7 @@ class Service:
 
 
 def work_line(turn: Turn) -> str | None:
-    """What a turn did in one line; None where there was nothing to do."""
+    """Return what a turn did in one line; None where there was nothing to do."""
     worked = [done for done in turn.passes if done.written]
     if not worked:
         return None
