@@ -125,13 +125,13 @@ def _frozen(rule: Rule, series: Sequence[SeriesPoints]) -> Iterator[Values]:
     steps: dict[int, float] = {}
     for tags, part in series:
         layer = norms.setdefault(tuple((name, text) for name, text in tags.items() if name != _PARAM), {})
-        moments = times(part).tolist()
-        steps.update(zip(moments, numbers(part, "step").tolist(), strict=True))
-        for time, norm in zip(moments, numbers(part, "update_norm").tolist(), strict=True):
-            if norm == norm:  # noqa: PLR0124 - NaN is not itself
-                layer[time] = max(layer.get(time, 0.0), norm)
+        columns = times(part), numbers(part, "step"), numbers(part, "update_norm")
+        for time, step, norm in zip(*(column.tolist() for column in columns), strict=True):
+            if not np.isnan(norm):
+                steps[time], layer[time] = step, max(layer.get(time, 0.0), norm)
     moving = {time for layer in norms.values() for time, norm in layer.items() if not rule.condition.beyond(norm)}
     for key, layer in norms.items():
-        time = np.array(sorted(layer), dtype=np.int64)
-        value = [layer[at] if at in moving else np.nan for at in time.tolist()]
-        yield Values(dict(key), time, np.array([steps[at] for at in time.tolist()]), np.array(value))
+        moments = sorted(layer)
+        value = [layer[time] if time in moving else np.nan for time in moments]
+        step = [steps[time] for time in moments]
+        yield Values(dict(key), np.array(moments, dtype=np.int64), np.array(step), np.array(value))
