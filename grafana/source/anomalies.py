@@ -7,7 +7,8 @@ from typing import Any, Final
 from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.collector.schema import GATE_SCORES
-from gatewatch.jobs.findings.explanations import BROKEN, PHRASES
+from gatewatch.jobs.findings.explanations import BROKEN
+from gatewatch.jobs.scoring.signals import PHRASES
 from grafana.source import variables
 from grafana.source.alert_table import alert_table
 from grafana.source.board import board

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from gatewatch.jobs.scoring.detectors import DETECTORS
-from gatewatch.jobs.scoring.signals import SIGNALS
+from gatewatch.jobs.scoring.signals import PHRASES
 from gatewatch.jobs.text import number, printable
-
-PHRASES: Final[Mapping[str, tuple[str, str]]] = {row.name: (row.rises, row.falls) for row in SIGNALS.values()}
-"""Signal → what it means where it rises, and where it falls."""
 
 BROKEN: Final[Mapping[str, str]] = {cause: words for each in DETECTORS for cause, words in each.phrases.items()}
 """Cause of a detector, such as a hard rule → what it means that it applies. Its size has no direction."""
@@ -18,11 +15,9 @@ BROKEN: Final[Mapping[str, str]] = {cause: words for each in DETECTORS for cause
 
 def phrase(name: str, by: float) -> str:
     """Return what it means that a signal rose (positive) or fell, or that a detector's cause applies; short."""
-    if name in BROKEN:
-        return BROKEN[name]
     shown = name.replace("_", " ")
     up, down = PHRASES.get(name, (f"{shown} rose", f"{shown} fell"))
-    return up if by > 0 else down
+    return BROKEN.get(name, up if by > 0 else down)
 
 
 def in_words(why: Mapping[str, float]) -> list[str]:

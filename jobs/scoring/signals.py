@@ -1,4 +1,4 @@
-"""Signals: the numbers of a run that are scored. One row for each, with its floor and its words.
+"""Signals: the numbers of a run that are scored. One row for each in `SIGNALS`, and its words in `PHRASES`.
 
 A signal is a number of one gate, one parameter or the whole model at each capture, on a scale on which the same change
 means the same in any network: shares of a gate's range, or logarithms of norms.
@@ -6,8 +6,8 @@ means the same in any network: shares of a gate's range, or logarithms of norms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -38,51 +38,12 @@ _NO_NOISE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """The captures of one gate or parameter, or of the loss, from which its signals are computed. n captures.
-
-    Attributes:
-        captures: of the whole run and phase.
-        pair: layer and gate, layer and parameter, or `MODEL` and `LOSS`.
-        still: (n,), whether no update of any weight was recorded, as in a backtest.
-        signals: name → (n,), the signals of the series that come earlier in the list.
-    """
-
-    captures: Captures
-    pair: Pair
-    still: NDArray[np.bool_]
-    signals: dict[str, Array] = field(default_factory=dict)
-
-    @property
-    def width(self) -> float:
-        """The width of the gate's range."""
-        scale = gate_scale(self.pair[1])
-        return scale.high - scale.low
-
-    @property
-    def units(self) -> Array | None:
-        """(n, units), mean activations as shares of the gate's range; None where they were not recorded."""
-        units = self.captures.units.get(self.pair)
-        return None if units is None else units / self.width
-
-    def statistic(self, name: str) -> Array:
-        """Return (n,), a field of `gate_stats`."""
-        return self.captures.statistic(self.pair, name)
-
-    def metric(self, names: tuple[str, ...]) -> Array | None:
-        """Return (n,), the first of these metrics that was logged; None where none was."""
-        return next((self.captures.metrics[name] for name in names if name in self.captures.metrics), None)
-
-
-@dataclass(frozen=True, slots=True)
 class Signal:
     """One signal.
 
     Attributes:
         name: stored as `why_<name>` where it causes a score above 1.
-        compute: of a series: (n,), NaN where a capture has no value; None where the series has no such signal.
         floor: the lower bound of the usual distance from the forecast, which residuals are divided by.
-        rises, falls: what a residual above, or below, 0 means, for people.
         kind: `level`: it moves with learning, faster when the weights do. `rate`: the speed of learning or of the
             input; schedules and markets change it, so it has a residual only outside its range so far.
         look_back: how many earlier captures a value depends on.
@@ -90,13 +51,71 @@ class Signal:
     """
 
     name: str
-    compute: Callable[[Series], Array | None]
     floor: float
-    rises: str
-    falls: str
     kind: Literal["level", "rate"] | None = None
     look_back: int = 0
     relative: bool = False
+
+
+_ROWS: Final = (
+    Signal("mean_activation", 0.005, "level"),
+    Signal("spread", 0.005, "level"),
+    Signal("entropy", 0.05, "level"),
+    Signal("zero_crossing_rate", 0.01, "level"),
+    Signal("saturation", 0.03, "level"),
+    Signal("response", 0.05, "level"),
+    Signal("movement", 0.15, "rate", look_back=1),
+    Signal("unrest", 0.1, "rate", look_back=MAX_STEP_CAPTURES),
+    Signal("gradient_norm", 0.2, "rate"),
+    Signal("gradient_level", 0.1, "rate", look_back=LEVEL_CAPTURES - 1),
+    Signal("gradient_noise", 0.15, look_back=NOISE_CAPTURES),
+    Signal("update_ratio", 0.2, "rate"),
+    Signal("update_per_rate", 0.1),
+    Signal(LOSS, 0.01, relative=True),
+    Signal("loss_level", 0.01, look_back=LEVEL_CAPTURES - 1, relative=True),
+    Signal("loss_noise", 0.15, look_back=NOISE_CAPTURES),
+)
+SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType({row.name: row for row in _ROWS})
+LEVEL_SIGNALS: Final = tuple(row.name for row in _ROWS if row.kind == "level")
+RATE_SIGNALS: Final = tuple(row.name for row in _ROWS if row.kind == "rate")
+LOOK_BACK: Final = max(row.look_back for row in _ROWS)
+PHRASES: Final[Mapping[str, tuple[str, str]]] = {
+    "mean_activation": ("the gate opens further than its trend", "the gate closes further than its trend"),
+    "spread": ("its units differ more from each other and over time", "its units become alike, or stand still"),
+    "entropy": ("its activations spread over more of the scale", "its activations gather at few values"),
+    "zero_crossing_rate": (
+        "it flips from bar to bar more often: noise rather than regimes",
+        "it hardly changes from bar to bar: the inputs no longer move it",
+    ),
+    "saturation": (
+        "more of it is stuck fully open or shut, where no gradient passes",
+        "less of it is fully open or shut",
+    ),
+    "response": (
+        "its units follow their input more than before",
+        "its units follow their input less: the market hardly reaches them",
+    ),
+    "movement": ("its units move further from capture to capture", "its units stand still from capture to capture"),
+    "unrest": (
+        "its state jumps between captures: is it reset where it should be?",
+        "its state no longer jumps: is it reset at an episode's beginning?",
+    ),
+    "gradient_norm": ("the gradient grew: outliers in the batch?", "the gradient shrank: little is learned"),
+    "gradient_level": ("the gradient has been larger lately", "the gradient has been smaller lately"),
+    "gradient_noise": ("the gradient jumps from capture to capture", "the gradient hardly changes any more"),
+    "update_ratio": (
+        "the weights move further in a step: is the learning rate too high?",
+        "the weights hardly move in a step",
+    ),
+    "update_per_rate": (
+        "the weights move further than the learning rate explains",
+        "the weights move less than the learning rate explains",
+    ),
+    LOSS: ("the loss rose", "the loss fell"),
+    "loss_level": ("the loss has been higher lately", "the loss has been lower lately"),
+    "loss_noise": ("the loss jumps from capture to capture", "the loss hardly changes any more"),
+}
+"""Signal → what a residual above 0 means, and what one below 0 means, for people."""
 
 
 class SignalKey(NamedTuple):
@@ -111,46 +130,75 @@ def extract_signals(captures: Captures) -> dict[SignalKey, Array]:
     """Return the signals of n captures: each (n,), NaN where a capture has no value."""
     recorded = [np.isfinite(captures.update(pair, "step")) for pair in captures.updates]
     still = ~np.any(recorded, axis=0) if recorded else np.ones(len(captures.time), dtype=bool)
+    by_series = [(pair, _gate_signals(captures, pair, still)) for pair in captures.gates]
     # A bias begins at zero and may have one element: its ratio and its gradient are erratic.
-    updates = [pair for pair in captures.updates if pair[1] != "bias"]
-    result: dict[SignalKey, Array] = {}
-    for rows, pairs in ((GATE_SIGNALS, [*captures.gates]), (UPDATE_SIGNALS, updates), (LOSS_SIGNALS, [(MODEL, LOSS)])):
-        for pair in pairs:
-            series = Series(captures, pair, still)
-            for row in rows:
-                if (values := row.compute(series)) is not None:
-                    series.signals[row.name] = result[SignalKey(*pair, row.name)] = values
-    return result
+    by_series += [(pair, _update_signals(captures, pair)) for pair in captures.updates if pair[1] != "bias"]
+    by_series.append(((MODEL, LOSS), _loss_signals(captures)))
+    return {SignalKey(*pair, name): values for pair, signals in by_series for name, values in signals.items()}
 
 
-def _saturation(of: Series) -> Array:
-    return of.statistic("saturated_low") + of.statistic("saturated_high")
+def _gate_signals(captures: Captures, pair: Pair, still: NDArray[np.bool_]) -> dict[str, Array]:
+    """Return the signals of a gate, by name; `still` is (n,): whether no update of any weight was recorded."""
+    scale = gate_scale(pair[1])
+    width = scale.high - scale.low
+    signals = {
+        "mean_activation": captures.statistic(pair, "mean") / width,
+        "spread": captures.statistic(pair, "std") / width,
+        "entropy": captures.statistic(pair, "entropy"),
+        "zero_crossing_rate": captures.statistic(pair, "zero_crossing_rate"),
+        "saturation": captures.statistic(pair, "saturated_low") + captures.statistic(pair, "saturated_high"),
+    }
+    if pair in captures.units:
+        units = captures.units[pair] / width
+        signals["response"] = response(units, signals["spread"])
+        moved = np.where(still, step_size(units), np.nan)
+        if np.isfinite(moved).any():
+            signals |= {"movement": moved, "unrest": _rolling(moved, MAX_STEP_CAPTURES, np.max)}
+    return signals
 
 
-def response(of: Series) -> Array | None:
-    """Return how much units vary with their input: the part of the spread that is not between units, log10."""
-    if (units := of.units) is None:
-        return None
+def _update_signals(captures: Captures, pair: Pair) -> dict[str, Array]:
+    given, clipped = (captures.update(pair, name) for name in ("gradient_norm", "gradient_norm_clipped"))
+    gradient = _log10(np.where(np.isfinite(given), given, clipped))
+    ratio = _log10(captures.update(pair, "update_ratio"))
+    signals = {
+        "gradient_norm": gradient,
+        "gradient_level": _rolling(gradient, LEVEL_CAPTURES, np.mean),
+        "gradient_noise": _noise(gradient),
+        "update_ratio": ratio,
+    }
+    if (rate := _first_logged(captures, _RATES)) is not None:
+        signals["update_per_rate"] = np.where(rate > 0, ratio - _log10(rate), np.nan)
+    return signals
+
+
+def _loss_signals(captures: Captures) -> dict[str, Array]:
+    if (loss := _first_logged(captures, _LOSSES)) is None:
+        return {}
+    return {LOSS: loss, "loss_level": _rolling(loss, LEVEL_CAPTURES, np.mean), "loss_noise": _noise(loss)}
+
+
+def _first_logged(captures: Captures, names: Sequence[str]) -> Array | None:
+    """Return (n,), the first of these metrics that was logged; None where none was."""
+    return next((captures.metrics[name] for name in names if name in captures.metrics), None)
+
+
+def response(units: Array, spread: Array) -> Array:
+    """Return how much units vary with their input: the part of the spread that is not between units, log10.
+
+    Args:
+        units: (n, units), mean activations as shares of the gate's range.
+        spread: (n,), standard deviation of all activations, alike.
+    """
     between = _over_units(units, lambda values: np.var(values, axis=1))
-    result: Array = np.log10(np.sqrt(np.maximum(of.signals["spread"] ** 2 - between, _STILL**2)))
-    return result
+    return _log10(np.sqrt(np.maximum(spread**2 - between, _STILL**2)))
 
 
-def step_size(of: Series) -> Array | None:
-    """Return how far the units went since the capture before, root mean square, log10; None where weights moved at
-    every capture."""
-    if (units := of.units) is None:
-        return None
+def step_size(units: Array) -> Array:
+    """Return how far (n, units) went since the capture before, root mean square, log10: (n,)."""
     moved = np.full(len(units), np.nan)
     moved[1:] = np.sqrt(_over_units(np.diff(units, axis=0), lambda values: np.mean(values**2, axis=1)))
-    size = np.where(of.still, np.log10(np.maximum(moved, _STILL)), np.nan)
-    return size if np.isfinite(size).any() else None
-
-
-def max_step(of: Series) -> Array | None:
-    """Return the largest value of the signal `movement` over the newest captures; None where there is none."""
-    sizes = of.signals.get("movement")
-    return None if sizes is None else _rolling(sizes, MAX_STEP_CAPTURES, np.max)
+    return _log10(moved, _STILL)
 
 
 def _over_units(values: Array, reduce: Callable[[Array], Array]) -> Array:
@@ -175,170 +223,9 @@ def _rolling(values: Array, captures: int, reduce: Callable[..., Array]) -> Arra
 def _noise(values: Array) -> Array:
     steps = np.full(len(values), np.nan)
     steps[1:] = np.abs(np.diff(values))
-    result: Array = np.log10(_rolling(steps, NOISE_CAPTURES, np.mean) + _NO_NOISE)
-    return result
+    return _log10(_rolling(steps, NOISE_CAPTURES, np.mean) + _NO_NOISE)
 
 
-def _gradient(of: Series) -> Array:
-    given, clipped = (of.captures.update(of.pair, name) for name in ("gradient_norm", "gradient_norm_clipped"))
-    return _log10(np.where(np.isfinite(given), given, clipped))
-
-
-def _update_per_rate(of: Series) -> Array | None:
-    rate = of.metric(_RATES)
-    return None if rate is None else np.where(rate > 0, of.signals["update_ratio"] - _log10(rate), np.nan)
-
-
-def _of_loss(work: Callable[[Array], Array]) -> Callable[[Series], Array | None]:
-    def compute(of: Series) -> Array | None:
-        loss = of.metric(_LOSSES)
-        return None if loss is None else work(loss)
-
-    return compute
-
-
-def _level(values: Array) -> Array:
-    return _rolling(values, LEVEL_CAPTURES, np.mean)
-
-
-def _log10(values: Array) -> Array:
-    result: Array = np.log10(np.maximum(values, LOG_FLOOR))
-    return result
-
-
-GATE_SIGNALS: Final = (
-    Signal(
-        "mean_activation",
-        lambda of: of.statistic("mean") / of.width,
-        0.005,
-        "the gate opens further than its trend",
-        "the gate closes further than its trend",
-        "level",
-    ),
-    Signal(
-        "spread",
-        lambda of: of.statistic("std") / of.width,
-        0.005,
-        "its units differ more from each other and over time",
-        "its units become alike, or stand still",
-        "level",
-    ),
-    Signal(
-        "entropy",
-        lambda of: of.statistic("entropy"),
-        0.05,
-        "its activations spread over more of the scale",
-        "its activations gather at few values",
-        "level",
-    ),
-    Signal(
-        "zero_crossing_rate",
-        lambda of: of.statistic("zero_crossing_rate"),
-        0.01,
-        "it flips from bar to bar more often: noise rather than regimes",
-        "it hardly changes from bar to bar: the inputs no longer move it",
-        "level",
-    ),
-    Signal(
-        "saturation",
-        _saturation,
-        0.03,
-        "more of it is stuck fully open or shut, where no gradient passes",
-        "less of it is fully open or shut",
-        "level",
-    ),
-    Signal(
-        "response",
-        response,
-        0.05,
-        "its units follow their input more than before",
-        "its units follow their input less: the market hardly reaches them",
-        "level",
-    ),
-    Signal(
-        "movement",
-        step_size,
-        0.15,
-        "its units move further from capture to capture",
-        "its units stand still from capture to capture",
-        "rate",
-        look_back=1,
-    ),
-    Signal(
-        "unrest",
-        max_step,
-        0.1,
-        "its state jumps between captures: is it reset where it should be?",
-        "its state no longer jumps: is it reset at an episode's beginning?",
-        "rate",
-        look_back=MAX_STEP_CAPTURES,
-    ),
-)
-UPDATE_SIGNALS: Final = (
-    Signal(
-        "gradient_norm",
-        _gradient,
-        0.2,
-        "the gradient grew: outliers in the batch?",
-        "the gradient shrank: little is learned",
-        "rate",
-    ),
-    Signal(
-        "gradient_level",
-        lambda of: _level(of.signals["gradient_norm"]),
-        0.1,
-        "the gradient has been larger lately",
-        "the gradient has been smaller lately",
-        "rate",
-        look_back=LEVEL_CAPTURES - 1,
-    ),
-    Signal(
-        "gradient_noise",
-        lambda of: _noise(of.signals["gradient_norm"]),
-        0.15,
-        "the gradient jumps from capture to capture",
-        "the gradient hardly changes any more",
-        look_back=NOISE_CAPTURES,
-    ),
-    Signal(
-        "update_ratio",
-        lambda of: _log10(of.captures.update(of.pair, "update_ratio")),
-        0.2,
-        "the weights move further in a step: is the learning rate too high?",
-        "the weights hardly move in a step",
-        "rate",
-    ),
-    Signal(
-        "update_per_rate",
-        _update_per_rate,
-        0.1,
-        "the weights move further than the learning rate explains",
-        "the weights move less than the learning rate explains",
-    ),
-)
-LOSS_SIGNALS: Final = (
-    Signal(LOSS, _of_loss(lambda loss: loss), 0.01, "the loss rose", "the loss fell", relative=True),
-    Signal(
-        "loss_level",
-        _of_loss(_level),
-        0.01,
-        "the loss has been higher lately",
-        "the loss has been lower lately",
-        look_back=LEVEL_CAPTURES - 1,
-        relative=True,
-    ),
-    Signal(
-        "loss_noise",
-        _of_loss(_noise),
-        0.15,
-        "the loss jumps from capture to capture",
-        "the loss hardly changes any more",
-        look_back=NOISE_CAPTURES,
-    ),
-)
-SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType(
-    {row.name: row for row in (*GATE_SIGNALS, *UPDATE_SIGNALS, *LOSS_SIGNALS)}
-)
-LEVEL_SIGNALS: Final = tuple(row.name for row in SIGNALS.values() if row.kind == "level")
-RATE_SIGNALS: Final = tuple(row.name for row in SIGNALS.values() if row.kind == "rate")
-LOOK_BACK: Final = max(row.look_back for row in SIGNALS.values())
+def _log10(values: Array, floor: float = LOG_FLOOR) -> Array:
+    """Return the logarithms of numbers that are at least the floor, or count as it."""
+    return np.asarray(np.log10(np.maximum(values, floor)))

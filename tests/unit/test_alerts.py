@@ -22,9 +22,9 @@ from gatewatch.jobs.alerts.lifecycle import Alert, advance, due
 from gatewatch.jobs.alerts.rule import Condition, Quantity
 from gatewatch.jobs.alerts.rules import active_rules
 from gatewatch.jobs.alerts.series_state import Firing, SeriesState, Values, update_series
-from gatewatch.jobs.findings.explanations import BROKEN, PHRASES, in_words
+from gatewatch.jobs.findings.explanations import BROKEN, in_words
 from gatewatch.jobs.scoring.detectors.rules import PHRASES as RULES
-from gatewatch.jobs.scoring.signals import SIGNALS
+from gatewatch.jobs.scoring.signals import PHRASES, SIGNALS
 
 S = 10**9
 BEGUN = 1_790_000_000 * S

@@ -22,6 +22,7 @@ from gatewatch.jobs.scoring.signals import (
     MAX_STEP_CAPTURES,
     MODEL,
     NOISE_CAPTURES,
+    PHRASES,
     RATE_SIGNALS,
     SIGNALS,
     SignalKey,
@@ -76,7 +77,9 @@ def test_the_kinds_of_signals():
 
 
 def test_every_signal_has_a_floor_and_words_and_is_extracted():
-    assert all(row.floor > 0 and row.rises and row.falls for row in SIGNALS.values())
+    assert all(row.floor > 0 for row in SIGNALS.values())
+    assert set(PHRASES) == set(SIGNALS)
+    assert all(rises and falls for rises, falls in PHRASES.values())
     told = {name.signal for name in extract_signals(some(metrics={"loss": np.ones(N), "lr": np.ones(N)}))}
     told |= {name.signal for name in extract_signals(some(updates=()))}
     assert told == set(SIGNALS)
