@@ -16,7 +16,7 @@ All is causal: a residual depends on its capture and on earlier ones alone, whic
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -42,6 +42,9 @@ _FEWEST: Final = 4
 _TINY: Final = 1e-12
 _MIDDLE: Final = (SMOOTHED - 1) / 2
 """How many captures before the newest the median of `SMOOTHED` captures lies, on average."""
+
+_FILLERS: Final = {"values": np.nan, "distances": np.nan, "medians": np.nan, "low": np.inf, "high": -np.inf}
+"""What the column of a new signal is filled with in the arrays of `RollingState`; in those not named here, 0."""
 
 
 @dataclass(slots=True)
@@ -86,19 +89,9 @@ class RollingState:
         present = set(self.keys)
         new = tuple(key for key in keys if key not in present)
         self.keys += new
-        for name, filler in (
-            ("values", np.nan),
-            ("learnable", False),
-            ("distances", np.nan),
-            ("at", 0.0),
-            ("reference", 0.0),
-            ("learned", 0),
-            ("low", np.inf),
-            ("high", -np.inf),
-            ("medians", np.nan),
-        ):
+        for name in {each.name for each in fields(self)} - {"keys", "count", "speed"}:
             old = getattr(self, name)
-            room = np.full((*old.shape[:-1], len(new)), filler, dtype=old.dtype)
+            room = np.full((*old.shape[:-1], len(new)), _FILLERS.get(name, 0), dtype=old.dtype)
             setattr(self, name, np.concatenate([old, room], axis=-1))
 
 
@@ -123,7 +116,7 @@ def z_scores(signals: Mapping[SignalKey, Array], state: RollingState) -> Residua
 
     Args:
         signals: each (n,), the captures that follow those of `state`.
-        state: of the captures before; it is moved on.
+        state: of the captures before; it is updated to include the new ones.
 
     Returns:
         Of the signals `state.keys`, in their order.
@@ -156,7 +149,7 @@ def z_scores(signals: Mapping[SignalKey, Array], state: RollingState) -> Residua
             continue
         window = slice(max(0, past - HISTORY), past - SMOOTHED + 1)
         recent = distances[window, ready], speed[window] / speed[past]
-        off, off_z = _residuals(state, ready, kinds.of(ready), middle[ready], recent, number)
+        off, off_z = _residuals(state, ready, kinds[ready], middle[ready], recent, number)
         z[k, ready] = off_z
         before[k, ready], high[k] = np.median(state.reference[:, ready], axis=0), state.high
         with np.errstate(invalid="ignore"):
@@ -170,29 +163,15 @@ def z_scores(signals: Mapping[SignalKey, Array], state: RollingState) -> Residua
     return Residuals(z, new, before, high)
 
 
-class _Kinds(NamedTuple):
-    """Floor and kind of each signal: (C,)."""
-
-    floors: Array
-    relative: NDArray[np.bool_]
-    rate: NDArray[np.bool_]
-    level: NDArray[np.bool_]
-    update: NDArray[np.bool_]
-
-    def of(self, chosen: NDArray[np.int64]) -> _Kinds:
-        return _Kinds(
-            self.floors[chosen], self.relative[chosen], self.rate[chosen], self.level[chosen], self.update[chosen]
-        )
-
-
-def _kinds(keys: Sequence[SignalKey]) -> _Kinds:
+def _kinds(keys: Sequence[SignalKey]) -> NDArray[np.void]:
+    """Return (C,), floor and kind of each signal."""
     rows = [SIGNALS[key.signal] for key in keys]
-    return _Kinds(
-        np.array([row.floor for row in rows]),
-        np.array([row.relative for row in rows], dtype=bool),
-        np.array([row.kind == "rate" for row in rows], dtype=bool),
-        np.array([row.kind == "level" for row in rows], dtype=bool),
-        np.array([row.name == "update_ratio" for row in rows], dtype=bool),
+    return np.array(
+        [
+            (row.floor, row.relative, row.kind == "rate", row.kind == "level", row.name == "update_ratio")
+            for row in rows
+        ],
+        dtype=[("floor", float), ("relative", bool), ("rate", bool), ("level", bool), ("update", bool)],
     )
 
 
@@ -205,10 +184,10 @@ def _learn(state: RollingState, values: Array, learnable: NDArray[np.bool_], num
     state.learned[new] += 1
 
 
-def _speed(middle: Array, state: RollingState, kinds: _Kinds) -> float | None:
+def _speed(middle: Array, state: RollingState, kinds: NDArray[np.void]) -> float | None:
     """Return the size of the updates, at most the largest before in this run: beyond it, an alarm is due. None where it
     is not recorded, as at a capture between two steps."""
-    rates = np.minimum(middle, np.maximum(state.high, state.low))[kinds.update]
+    rates = np.minimum(middle, np.maximum(state.high, state.low))[kinds["update"]]
     rates = rates[np.isfinite(rates)]
     return float(10 ** np.median(rates)) if rates.size else None
 
@@ -216,7 +195,7 @@ def _speed(middle: Array, state: RollingState, kinds: _Kinds) -> float | None:
 def _residuals(
     state: RollingState,
     ready: NDArray[np.int64],
-    kinds: _Kinds,
+    kinds: NDArray[np.void],
     middle: Array,
     recent: tuple[Array, Array],
     number: int,
@@ -228,11 +207,12 @@ def _residuals(
     distances, speed = recent
     count, spread = _usual(np.abs(distances))
     _, at_this_speed = _usual(np.abs(distances) / speed[:, None])
-    spread = np.where(kinds.level, np.maximum(spread, at_this_speed), spread)
-    floors = np.where(kinds.relative, kinds.floors * np.median(np.abs(reference), axis=0) + _TINY, kinds.floors)
+    spread = np.where(kinds["level"], np.maximum(spread, at_this_speed), spread)
+    floors = kinds["floor"]
+    floors = np.where(kinds["relative"], floors * np.median(np.abs(reference), axis=0) + _TINY, floors)
     uncertainty = np.sqrt(1 + np.maximum(0, age - 2) / REFERENCE)
     beyond = np.maximum(state.low[ready] - middle, middle - state.high[ready])
-    off = np.where(kinds.rate & (beyond < floors), 0.0 * off, off)
+    off = np.where(kinds["rate"] & (beyond < floors), 0.0 * off, off)
     z = off / (np.maximum(spread, floors) * uncertainty)
     return off, np.where(count >= _FEWEST, z, np.nan)
 
@@ -254,5 +234,4 @@ def _line(at: Array, values: Array, ahead: Array) -> Array:
     first, second = np.triu_indices(len(at), 1)
     slope = np.median((values[second] - values[first]) / (at[second] - at[first]), axis=0)
     level = np.median(values - slope * (at - at[-1]), axis=0)
-    line: Array = level + slope * ahead
-    return line
+    return np.asarray(level + slope * ahead)
