@@ -12,17 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import (
-    BASELINES,
-    GATE_STATS,
-    GATE_STATS_FIELDS,
-    GATE_UNITS,
-    HISTOGRAM_FIELDS,
-    LAYER_UPDATES,
-    TRAIN_METRICS,
-    Point,
-)
-from gatewatch.jobs.scoring.captures import Captures, Pair, captures
+from gatewatch.collector.schema import BASELINES, GATE_STATS, GATE_STATS_FIELDS, HISTOGRAM_FIELDS, Point
+from gatewatch.jobs.scoring.captures import MEASUREMENTS, Captures, Pair, captures
 from gatewatch.jobs.scoring.detectors.isolation_forest import forest_rows
 from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
 from gatewatch.jobs.scoring.signals import extract_signals
@@ -134,10 +125,7 @@ class Baselines:
 
     def _captured(self, run: str, phase: str) -> list[Captures]:
         if (run, phase) not in self._captures:
-            frames = (
-                self._store.read(name, run=run, tags={"phase": phase}, prefix_tags=True)
-                for name in (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
-            )
+            frames = (self._store.read(name, run=run, tags={"phase": phase}, prefix_tags=True) for name in MEASUREMENTS)
             self._captures[run, phase] = list(captures(*frames))
         return self._captures[run, phase]
 

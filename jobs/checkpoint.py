@@ -21,11 +21,11 @@ import numpy as np
 
 from gatewatch.collector.files import replace_file
 from gatewatch.collector.names import path_name
+from gatewatch.jobs.scoring.captures import NEVER
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Model
 from gatewatch.jobs.scoring.residuals import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
-from gatewatch.jobs.scoring.series_groups import NEVER
 from gatewatch.jobs.scoring.signals import SignalKey
 
 VERSION: Final = 2

@@ -1,4 +1,4 @@
-"""Columns of the frames that a store gives, as NumPy arrays."""
+"""Columns of the frames that a store gives, as NumPy arrays, and the order of phases."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gatewatch.collector.names import PHASES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,3 +28,8 @@ def numbers(frame: pd.DataFrame, field: str) -> NDArray[np.float64]:
 def not_finite(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Return how many values of each point were NaN or infinite, shape (points,); 0 where it does not say."""
     return np.nan_to_num(numbers(frame, "nan_count")) + np.nan_to_num(numbers(frame, "inf_count"))
+
+
+def phase_order(phase: str) -> tuple[int, str]:
+    """Return what phases are sorted by: those of Gatewatch in their order, then others by name."""
+    return (PHASES.index(phase) if phase in PHASES else len(PHASES), phase)

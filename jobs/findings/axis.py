@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gatewatch.collector.names import PHASES
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.findings.series import steps
+from gatewatch.jobs.frames import phase_order
 from gatewatch.jobs.text import moment, number
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def axes_of(spans: Mapping[str, tuple[Any, Any]], market: frozenset[str]) -> lis
         spans: phase → its first and last moment.
         market: the phases in market time.
     """
-    ordered = sorted(spans, key=lambda phase: (PHASES.index(phase) if phase in PHASES else len(PHASES), phase))
+    ordered = sorted(spans, key=phase_order)
     learning = tuple(phase for phase in ordered if phase in _TOGETHER and phase not in market)
     alone = [(phase,) for phase in ordered if phase not in _TOGETHER and phase not in market]
     in_market = tuple(sorted((phase for phase in ordered if phase in market), key=lambda phase: spans[phase]))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from gatewatch.collector.cells import CELLS, GATES
-from gatewatch.collector.names import PHASES, clean_name
-from gatewatch.jobs.frames import not_finite, numbers
+from gatewatch.collector.names import clean_name
+from gatewatch.jobs.frames import not_finite, numbers, phase_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -74,12 +74,10 @@ def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = (
     groups = frame.groupby(["phase", "layer", part], sort=False)
     series = {Key(*map(str, key)): rows.reset_index(drop=True) for key, rows in groups}
     place = {layer: i for i, layer in enumerate(layers)}
-    phases = {phase: i for i, phase in enumerate(PHASES)}
 
     def order(key: Key) -> tuple[Any, ...]:
         return (
-            phases.get(key.phase, len(phases)),
-            key.phase,
+            *phase_order(key.phase),
             place.get(key.layer, len(place)),
             key.layer,
             _ORDER.get(key.gate, len(_ORDER)),

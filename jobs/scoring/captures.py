@@ -1,18 +1,26 @@
-"""The points of a run as arrays: one row a capture, oldest first."""
+"""The captures of a run: which series it has, in groups that are scored together, and their points as arrays."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.names import PHASES
-from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
+from gatewatch.collector.schema import (
+    GATE_STATS,
+    GATE_STATS_FIELDS,
+    GATE_UNITS,
+    LAYER_UPDATES,
+    LAYER_UPDATES_FIELDS,
+    TRAIN_METRICS,
+)
+from gatewatch.collector.store import Store
 from gatewatch.collector.store.columns import field_columns, tag_columns
-from gatewatch.jobs.frames import numbers, times
+from gatewatch.jobs.frames import numbers, phase_order, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +30,11 @@ Times = NDArray[np.int64]
 Pair = tuple[str, str]
 """A layer and its gate, or a layer and its parameter."""
 
+NEVER: Final = -(2**63)
+"""Before any time."""
+MEASUREMENTS: Final = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
+"""The measurements that captures are made of, in the order in which `captures` takes them."""
+_OF_SERIES: Final = ("layer", "gate")
 _NOT_METRICS: Final = frozenset({"step", "epoch"})
 
 
@@ -84,17 +97,13 @@ def captures(
     if not {"layer", "gate", "step"} <= set(stats.columns) or (stats := stats[stats["step"].notna()]).empty:
         return
     names = tag_columns(stats.columns)
-    shared = [column for column in names if column not in ("layer", "gate")]
+    shared = [column for column in names if column not in _OF_SERIES]
     by_unit = sorted(name for name in map(str, units.columns) if name[0] == "u" and name[1:].isdigit())
-    parts = {
-        name: dict(_groups(frame, shared))
-        for name, frame in (("units", units), ("updates", updates), ("metrics", metrics))
-    }
-    for key, rows in sorted(_groups(stats, shared), key=lambda item: _order(shared, item[0])):
-        moments = times(rows)
-        time = np.unique(moments)
-        gates = _pivoted(rows, time, "gate", GATE_STATS_FIELDS)
-        units_of = _pivoted(parts["units"].get(key), time, "gate", by_unit)
+    stats_of, units_of, updates_of, metrics_of = (_by_tags(frame, shared) for frame in (stats, units, updates, metrics))
+    phase = shared.index("phase") if "phase" in shared else None
+    for key in sorted(stats_of, key=lambda key: (phase_order("" if phase is None else key[phase]), key)):
+        time = np.unique(times(stats_of[key]))
+        gates = _pivoted(stats_of[key], time, "gate", GATE_STATS_FIELDS)
         steps = np.stack([values[:, GATE_STATS_FIELDS.index("step")] for values in gates.values()])
         step = np.max(np.where(np.isfinite(steps), steps, -np.inf), axis=0)
         yield Captures(
@@ -104,71 +113,108 @@ def captures(
             gates=gates,
             units={
                 series: values[:, present]
-                for series, values in units_of.items()
+                for series, values in _pivoted(units_of.get(key), time, "gate", by_unit).items()
                 if (present := np.isfinite(values).any(axis=0)).any()
             },
-            updates=_pivoted(parts["updates"].get(key), time, "param", LAYER_UPDATES_FIELDS),
-            metrics=_metrics(parts["metrics"].get(key), time, step),
+            updates=_pivoted(updates_of.get(key), time, "param", LAYER_UPDATES_FIELDS),
+            metrics=_metrics(metrics_of.get(key), time, step),
         )
 
 
-def _order(shared: Sequence[str], key: tuple[str, ...]) -> tuple[object, ...]:
-    phase = dict(zip(shared, key, strict=True)).get("phase", "")
-    return (PHASES.index(phase) if phase in PHASES else len(PHASES), key)
-
-
-def _groups(frame: pd.DataFrame, shared: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    if frame.empty:
-        return
-    present = [name for name in shared if name in frame.columns]
-    if not present:
-        yield ("",) * len(shared), frame
-        return
-    for values, rows in frame.groupby(present, dropna=False, sort=False):
-        named = {name: value if isinstance(value, str) else "" for name, value in zip(present, values, strict=True)}
-        yield tuple(named.get(name, "") for name in shared), rows
+def _by_tags(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[str, ...], pd.DataFrame]:
+    """Return the values of some tags, empty for none → the points that have them."""
+    tags = frame.reindex(columns=names, fill_value="").fillna("")
+    return dict(iter(frame.groupby([tags[name] for name in names], sort=False)))
 
 
 def _pivoted(frame: pd.DataFrame | None, time: Times, part: str, names: Sequence[str]) -> dict[Pair, Array]:
-    if frame is None or frame.empty or not {"layer", part} <= set(frame.columns) or not names:
+    """Return (layer, `part`) → (n, fields): the values of some fields at n times."""
+    if frame is None or not {"layer", part} <= set(frame.columns) or not names:
         return {}
     values = np.stack([numbers(frame, name) for name in names], axis=1)
     moments = times(frame)
     at = np.minimum(np.searchsorted(time, moments), len(time) - 1)
     of_capture = time[at] == moments
     tables: dict[Pair, Array] = {}
-    for (layer, name), rows in frame.assign(row=np.arange(len(frame))).groupby(["layer", part], sort=True)["row"]:
-        chosen = rows.to_numpy()[of_capture[rows.to_numpy()]]
+    for (layer, name), numbers_of in frame.assign(row=np.arange(len(frame))).groupby(["layer", part])["row"]:
+        rows = numbers_of.to_numpy()
+        rows = rows[of_capture[rows]]
         table = np.full((len(time), len(names)), np.nan)
-        table[at[chosen]] = values[chosen]
+        table[at[rows]] = values[rows]
         tables[str(layer), str(name)] = table
     return tables
 
 
 def _metrics(frame: pd.DataFrame | None, time: Times, step: Array) -> dict[str, Array]:
-    if frame is None or frame.empty or "step" not in frame:
+    """Return metric → (n,): the first value that was logged at a capture's step, at its time or later.
+
+    Where there is none, it is the last before: a later value of the same step, such as at the end of an epoch, may not
+    be there yet when a capture is scored.
+    """
+    if frame is None or "step" not in frame:
         return {}
     metrics: dict[str, Array] = {}
-    at, moments = numbers(frame, "step"), times(frame)
+    logged_at, moments = numbers(frame, "step"), times(frame)
     for column, name in field_columns(frame.columns).items():
-        if name in _NOT_METRICS:
-            continue
         values = numbers(frame, column)
-        finite = np.isfinite(values) & np.isfinite(at)
-        if finite.any():
-            logged: dict[float, list[tuple[int, float]]] = {}
-            for of, moment, value in zip(
-                at[finite].tolist(), moments[finite].tolist(), values[finite].tolist(), strict=True
-            ):
-                logged.setdefault(of, []).append((moment, value))
-            taken = zip(step.tolist(), time.tolist(), strict=True)
-            metrics[name] = np.array([_logged(logged.get(of, []), moment) for of, moment in taken])
+        finite = np.isfinite(values) & np.isfinite(logged_at)
+        if name in _NOT_METRICS or not finite.any():
+            continue
+        logged: dict[float, list[tuple[int, float]]] = defaultdict(list)
+        for at, moment, value in zip(*(each[finite].tolist() for each in (logged_at, moments, values)), strict=True):
+            logged[at].append((moment, value))
+        taken = zip(step.tolist(), time.tolist(), strict=True)
+        metrics[name] = np.array([_first_since(moment, logged.get(at, ())) for at, moment in taken])
     return metrics
 
 
-def _logged(values: Sequence[tuple[int, float]], time: int) -> float:
-    """Return the first value that was logged at a time or later; where there is none, the last before it.
+def _first_since(time: int, logged: Sequence[tuple[int, float]]) -> float:
+    return next((value for moment, value in logged if moment >= time), logged[-1][1] if logged else np.nan)
 
-    A later value of the same step, such as at the end of an epoch, may not be there yet when a capture is scored.
+
+@dataclass(slots=True)
+class SeriesGroup:
+    """The series of a run that share phase and the user's tags.
+
+    Attributes:
+        tags: that they share.
+        only: the same, and an empty value for each tag that only other series of the run have.
+        series: tags and number of points of each.
+        points: of all of them together.
+        newest: time of the newest point.
     """
-    return next((value for moment, value in values if moment >= time), values[-1][1] if values else np.nan)
+
+    tags: Mapping[str, str]
+    only: dict[str, str]
+    series: list[tuple[Mapping[str, str], int]] = field(default_factory=list)
+    points: int = 0
+    newest: int = NEVER
+
+    @property
+    def phase(self) -> str:
+        """The phase, empty for none."""
+        return self.tags.get("phase", "")
+
+    @property
+    def gates(self) -> tuple[Pair, ...]:
+        """The layers and gates of the network."""
+        return tuple(sorted({(tags.get("layer", ""), tags.get("gate", "")) for tags, _ in self.series}))
+
+    def in_phase(self, phase: str) -> str:
+        """Return the name of the group that differs from this one only in its phase."""
+        return repr(sorted((self.only | {"phase": phase}).items()))
+
+
+def series_groups(store: Store, run: str) -> list[SeriesGroup]:
+    """Return the groups of a run, in the order of their phases."""
+    tallies = store.series(GATE_STATS, "step", run)
+    names = {name for tally in tallies for name in tally.tags if name not in _OF_SERIES}
+    groups: dict[tuple[str, ...], SeriesGroup] = {}
+    for tally in tallies:
+        shared = {name: value for name, value in tally.tags.items() if name not in _OF_SERIES}
+        key = tuple(shared.get(name, "") for name in sorted(names))
+        group = groups.setdefault(key, SeriesGroup(shared, {name: shared.get(name, "") for name in names}))
+        group.series.append((tally.tags, tally.points))
+        group.points += tally.points
+        group.newest = max(group.newest, tally.newest)
+    return sorted(groups.values(), key=lambda group: (phase_order(group.phase), sorted(group.only.items())))

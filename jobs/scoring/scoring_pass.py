@@ -16,11 +16,11 @@ from gatewatch.collector.store import Store
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.baselines import Baselines
 from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.scoring.captures import NEVER, series_groups
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.metrics import METRICS
 from gatewatch.jobs.scoring.metrics.base import Metric
 from gatewatch.jobs.scoring.run_scorer import Pass, RunScorer
-from gatewatch.jobs.scoring.series_groups import NEVER, series_groups
 
 __all__ = ["Pass", "run_pass"]
 
@@ -70,7 +70,8 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
             stored = f"it holds {', '.join([*states][:5])}" if states else "it is empty"
             raise ConfigError(f"run {run!r} is not in {store.url}; {stored}")
         names = [run]
-    done = _Done(store)
+    captured, derived = store.tallies(GATE_STATS, "step"), store.tallies(GATE_DERIVED, "window_s")
+    losses, gaps = store.tallies(TRAIN_METRICS, "val_loss"), store.tallies(GATE_DERIVED, "generalisation_gap")
     baselines = Baselines(store)
     passes = []
     for number, name in enumerate(names):
@@ -78,57 +79,30 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
             progress(name, number, len(names))
         result = Pass(name)
         passes.append(result)
+        newest_loss, newest_gap = (each.get(name, (0, NEVER))[1] for each in (losses, gaps))
         try:
-            if not again and done.with_all_of(name):
+            if not again and newest_loss <= newest_gap and captured.get(name) == derived.get(name):
                 result.unchanged = True
                 if finish:
-                    _count_captures(store, result)
+                    for group in series_groups(store, name):
+                        result.count_captures(group.phase, max(points for _, points in group.series))
                 continue
             if again and state is not None:
                 checkpoints.forget(state, name)
-            ended = finish or life(states[name], 0.0) != "live"
-            gaps_after = NEVER if again else None if done.with_all_gaps(name) else done.gap(name)
-            scorer = RunScorer(
+            RunScorer(
                 store,
                 result,
                 baselines,
+                ended=finish or life(states[name], 0.0) != "live",
+                limit=limit,
                 state=state,
-                gaps_after=gaps_after,
+                gaps_after=NEVER if again else newest_gap if newest_loss > newest_gap else None,
                 detectors=detectors,
                 metrics=metrics,
-            )
-            scorer.process_new(ended, limit)
+            ).process_new()
             result.unchanged = not result.written and not result.behind
         except (ConfigError, WriteUnavailable):
             raise
         except Exception as error:  # odd points of one run must not keep the others from their scores
             result.failed = f"{type(error).__name__}: {error}"
     return passes
-
-
-class _Done:
-    """Counts which runs have all their points."""
-
-    def __init__(self, store: Store) -> None:
-        self._captured = store.tallies(GATE_STATS, "step")
-        self._derived = store.tallies(GATE_DERIVED, "window_s")
-        self._losses = store.tallies(TRAIN_METRICS, "val_loss")
-        self._gaps = store.tallies(GATE_DERIVED, "generalisation_gap")
-
-    def with_all_of(self, run: str) -> bool:
-        never = (0, 0)
-        return self.with_all_gaps(run) and self._captured.get(run, never) == self._derived.get(run, never)
-
-    def with_all_gaps(self, run: str) -> bool:
-        return self._losses.get(run, (0, NEVER))[1] <= self.gap(run)
-
-    def gap(self, run: str) -> int:
-        """Return the time of the newest generalisation gap that is stored."""
-        return self._gaps.get(run, (0, NEVER))[1]
-
-
-def _count_captures(store: Store, result: Pass) -> None:
-    for group in series_groups(store, result.run):
-        captured = max(points for _, points in group.series)
-        result.captures += captured
-        result.phases[group.phase] = min(result.phases.get(group.phase, captured), captured)

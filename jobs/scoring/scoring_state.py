@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -40,17 +40,15 @@ class ScoringState:
         self.detectors = tuple(detector() for detector in detectors)
         self.unscored: Counter[str] = Counter()
 
-    def advance(
-        self, captures: Captures, new: int, normal_rows: Callable[[], Array | None] = lambda: None
-    ) -> list[Point]:
+    def advance(self, captures: Captures, new: int, normal_rows: Array | None = None) -> list[Point]:
         """Return the `gate_scores` points of the newest captures, and learn from these.
 
         Args:
             captures: the new captures, preceded by the newest that were advanced over before: as many as signals and
                 detectors look back.
             new: how many of them are new.
-            normal_rows: returns (rows, F) residuals of baselines of this phase, or None where there are none and the
-                forest learns from the warm-up.
+            normal_rows: (rows, F), residuals of baselines of this phase; None where there are none and the forest
+                learns from the warm-up.
         """
         signals = extract_signals(captures)
         first = len(captures.time) - new

@@ -260,7 +260,7 @@ class TestCommand:
         process_new = RunScorer.process_new
 
         def fails_for_one(scorer, *arguments):  # a stand-in for a bug: no points are known that scoring cannot take
-            if scorer._result.run == "odd":
+            if scorer.result.run == "odd":
                 raise KeyError("entropy")
             process_new(scorer, *arguments)
 

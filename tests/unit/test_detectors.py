@@ -334,7 +334,7 @@ class TestRobustOfSeries:
         captures = Captures({}, np.arange(len(table)), np.arange(len(table)), gates, {}, {}, {})
         residuals = Residuals(table, values, np.zeros_like(table), np.zeros_like(table))
         columns = columns_by_series(names)
-        return Robust().score(Batch(captures, 0, names, columns, residuals, set(told), 0, lambda: None, {})).by_series
+        return Robust().score(Batch(captures, 0, names, columns, residuals, set(told), 0, None, {})).by_series
 
     def test_a_series_has_the_evidence_of_its_layer_as_far_as_it_has_a_part_in_it(self):
         far = {SignalKey("l", "forget", feature): [20.0] for feature in ("mean_activation", "spread")}

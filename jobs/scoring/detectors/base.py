@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
@@ -52,7 +52,7 @@ class Batch:
         residuals: of the new captures, (n, C) each.
         observed: the signals that had a value in an earlier capture.
         warm_up: how many of the new captures, from the first on, belong to the warm-up; n or more: all of them.
-        normal_rows: returns (rows, F) residuals of baselines, or None where there are no baselines.
+        normal_rows: (rows, F), residuals of baselines; None where there are no baselines.
         scores: detector → its scores, of the detectors that come earlier in the list.
     """
 
@@ -63,7 +63,7 @@ class Batch:
     residuals: Residuals
     observed: set[SignalKey]
     warm_up: int
-    normal_rows: Callable[[], Array | None]
+    normal_rows: Array | None
     scores: Mapping[str, Scores]
 
 
@@ -87,6 +87,8 @@ class Detector(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     """Dotted names of the types that its model consists of: skops loads no others."""
     model: Model | None = None
+    state: Mapping[str, Array] = MappingProxyType({})
+    """The arrays that it must remember from one batch to the next, besides its model."""
 
     def learn(self, batch: Batch) -> None:  # noqa: B027 - most detectors learn and keep nothing
         """Learn from the captures of the warm-up in a batch; called for every batch, before `score`."""
@@ -94,12 +96,3 @@ class Detector(ABC):
     @abstractmethod
     def score(self, batch: Batch) -> Scores:
         """Return the scores of the new captures; called once for each batch, in order."""
-
-    @property
-    def state(self) -> dict[str, Array]:
-        """The arrays that it must remember, besides its model. Setting them restores the detector."""
-        return {}
-
-    @state.setter  # noqa: B027 - as above
-    def state(self, arrays: Mapping[str, Array]) -> None:
-        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Any, Final
 
@@ -37,15 +38,12 @@ class ForestDetector(Detector):
 
     Attributes:
         model: None during the warm-up, and where it gave too little to learn from.
+        state: `learned`, (rows, F), the rows of the warm-up so far; empty after it.
     """
 
     name = "isolation_forest"
     model_types = ("sklearn.tree._tree.Tree", f"{__name__}.Forest")
-    model: Forest | None
-
-    def __init__(self) -> None:
-        self.model = None
-        self._learned: list[Array] = []
+    model: Forest | None = None
 
     def learn(self, batch: Batch) -> None:
         """Collect rows during the warm-up; at its end train on the baselines, or on these rows if there are none."""
@@ -54,9 +52,11 @@ class ForestDetector(Detector):
         residuals = batch.residuals.z[: batch.warm_up]
         rows = forest_rows(residuals, batch.keys, batch.captures.gates)
         # Capture by capture: the forest's random numbers depend on the order, which must not depend on the batches.
-        self._learned.append(np.stack([*rows.values()], axis=1).reshape(-1, len(FEATURES)))
+        by_capture = np.stack([*rows.values()], axis=1).reshape(-1, len(FEATURES))
+        learned = np.concatenate([*self.state.values(), by_capture])
+        self.state = {"learned": learned}
         if len(residuals) == batch.warm_up:
-            baselines = batch.normal_rows()
+            baselines = batch.normal_rows
             about = {
                 "source": "warm-up" if baselines is None else "baselines",
                 "features": list(FEATURES),
@@ -64,11 +64,9 @@ class ForestDetector(Detector):
                 "until": str(np.datetime64(int(batch.captures.time[batch.first + batch.warm_up - 1]), "ns")),
                 "tags": dict(batch.captures.tags),
             }
-            try:
-                self.model = Forest(np.concatenate(self._learned) if baselines is None else baselines, about=about)
-            except ValueError:
-                self.model = None
-            self._learned = []
+            with suppress(ValueError):
+                self.model = Forest(learned if baselines is None else baselines, about=about)
+            self.state = {}
 
     def score(self, batch: Batch) -> Scores:
         """Return the forest's scores of the gates; none where there is no forest."""
@@ -77,15 +75,6 @@ class ForestDetector(Detector):
         rows = forest_rows(batch.residuals.z, batch.keys, batch.captures.gates)
         scores = self.model.score(np.concatenate([*rows.values()]))  # one call costs as much for 1 row as for 1,000
         return Scores(dict(zip(rows, np.split(scores, len(rows)), strict=True)), model_id=self.model.model_id)
-
-    @property
-    def state(self) -> dict[str, Array]:
-        """The rows of the warm-up so far."""
-        return {"learned": np.concatenate(self._learned)} if self._learned else {}
-
-    @state.setter
-    def state(self, arrays: Mapping[str, Array]) -> None:
-        self._learned = [*arrays.values()]
 
 
 class Forest:

@@ -56,43 +56,29 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class Rules(Detector):
-    """Scores each series by the rule that is broken most; 0 where none is. Broken rules are the causes."""
+    """Scores each series by the rule that is broken most; 0 where none is. Broken rules are the causes.
+
+    Attributes:
+        state: the fields of `Residuals` for the newest capture, (1, C) each.
+    """
 
     name = "rules"
     look_back = 1
     phrases = PHRASES
 
-    def __init__(self) -> None:
-        self._previous: Residuals | None = None
-
     def score(self, batch: Batch) -> Scores:
         """Return the largest score of the rules of each series, and each rule's own as the causes."""
-        residuals, before = batch.residuals, 0
-        if self._previous is not None and batch.first > 0:
-            before, wide = 1, residuals.z.shape[1]
-            residuals = Residuals(
-                *(
-                    np.concatenate([np.pad(old, ((0, 0), (0, wide - old.shape[1])), constant_values=np.nan), new])
-                    for old, new in zip(self._previous, residuals, strict=True)
-                )
-            )
+        residuals, earlier = batch.residuals, 0
+        if self.state and batch.first > 0:
+            joined = ((0, 0), (0, residuals.z.shape[1] - self.state["z"].shape[1]))
+            old = (np.pad(self.state[name], joined, constant_values=np.nan) for name in Residuals._fields)
+            residuals, earlier = Residuals(*map(np.concatenate, zip(old, residuals, strict=True))), 1
         by_rule: dict[Pair, dict[str, Array]] = {}
-        for series, rule, score in rule_scores(batch.captures.part(batch.first - before), residuals, batch.keys):
-            by_rule.setdefault(series, {})[rule] = score[before:]
-        if len(residuals.z):
-            self._previous = Residuals(*(values[-1:] for values in residuals))
-        zero = np.zeros(len(batch.residuals.z))
-        scores = dict.fromkeys(batch.columns, zero)
+        for series, rule, score in rule_scores(batch.captures.part(batch.first - earlier), residuals, batch.keys):
+            by_rule.setdefault(series, {})[rule] = score[earlier:]
+        self.state = {name: values[-1:] for name, values in residuals._asdict().items()}
+        scores = dict.fromkeys(batch.columns, np.zeros(len(batch.residuals.z)))
         return Scores(scores | {series: np.max([*each.values()], axis=0) for series, each in by_rule.items()}, by_rule)
-
-    @property
-    def state(self) -> dict[str, Array]:
-        """The residuals of the newest capture."""
-        return self._previous._asdict() if self._previous is not None else {}
-
-    @state.setter
-    def state(self, arrays: Mapping[str, Array]) -> None:
-        self._previous = Residuals(**arrays) if arrays else None
 
 
 def rule_scores(captures: Captures, residuals: Residuals, keys: Sequence[SignalKey]) -> Iterator[RuleScore]:
@@ -106,96 +92,57 @@ def rule_scores(captures: Captures, residuals: Residuals, keys: Sequence[SignalK
         residuals: of the same captures, (n, C) each.
         keys: the C signals.
     """
-    column = {key: i for i, key in enumerate(keys)}
-    yield from _not_finite(captures)
-    for series in captures.gates:
-        layer, gate = series
-        if gate in MEMORY_GATES and (i := column.get(SignalKey(layer, gate, "mean_activation"))) is not None:
-            yield series, "collapsed", _collapsed(*_of(residuals, i))
-        if (i := column.get(SignalKey(layer, gate, "saturation"))) is not None:
-            value, before, _ = _of(residuals, i)
-            yield series, "saturated", persists_two_captures(_finite((value - before) / SATURATION))
-    updates = {key: i for key, i in column.items() if key.signal == "update_ratio"}
-    moving = [
-        np.isfinite(residuals.value[:, i]) & (residuals.value[:, i] > np.log10(LOG_FLOOR)) for i in updates.values()
-    ]
-    for key, i in updates.items():
-        value, before, high = _of(residuals, i)
-        yield key[:2], "leap", update_spike(value, high)
-        yield key[:2], "frozen", _frozen(value, before, high, np.any(moving, axis=0))
-    yield from update_rate_excess(residuals, {key: i for key, i in column.items() if key.signal == "update_per_rate"})
-    for key, i in column.items():
-        if key.signal == "gradient_norm":
-            value, before, high = _of(residuals, i)
-            exploded = np.minimum((value - before) / EXPLODED_DECADES, value - high)
-            vanished = np.where(value < VANISHED_LOG10, (before - value) / EXPLODED_DECADES, 0.0)
-            yield key[:2], "exploded", persists_two_captures(_finite(exploded))
-            yield key[:2], "vanished", persists_two_captures(_finite(vanished))
+    for tables, fields in ((captures.gates, GATE_STATS_FIELDS), (captures.updates, LAYER_UPDATES_FIELDS)):
+        counts = [fields.index("nan_count"), fields.index("inf_count")]
+        for series, table in tables.items():
+            not_finite = np.nan_to_num(table[:, counts]).sum(axis=1) > 0
+            yield series, "not_finite", np.where(not_finite, CERTAIN, 0.0)
+    for series, rule, score in _compare_with_before(captures, residuals, keys):
+        by_two_captures = np.zeros(len(score))
+        by_two_captures[1:] = np.minimum(_finite(score[1:]), _finite(score[:-1]))
+        yield series, rule, by_two_captures
 
 
-def update_rate_excess(residuals: Residuals, column: Mapping[SignalKey, int]) -> Iterator[RuleScore]:
-    """Yield rule `hasty`: how far each parameter's update exceeds what the learning rate explains.
+def _compare_with_before(captures: Captures, residuals: Residuals, keys: Sequence[SignalKey]) -> Iterator[RuleScore]:
+    """Yield the score of each rule that compares with earlier captures, capture by capture; NaN for none."""
+    still = np.log10(LOG_FLOOR)
+    ratios = residuals.value[:, [i for i, key in enumerate(keys) if key.signal == "update_ratio"]]
+    any_moves = (np.isfinite(ratios) & (ratios > still)).any(axis=1)
+    common_excess = _common_update_excess(residuals, keys)
+    for i, key in enumerate(keys):
+        value, before, high = residuals.value[:, i], residuals.before[:, i], residuals.high[:, i]
+        series = key[:2]
+        match key.signal:
+            case "mean_activation" if key.part in MEMORY_GATES and series in captures.gates:
+                beyond = (value < SHUT) | (value > OPEN)
+                yield series, "collapsed", np.where(beyond, np.abs(value - before) / COLLAPSE, 0.0)
+            case "saturation" if series in captures.gates:
+                yield series, "saturated", (value - before) / SATURATION
+            case "update_ratio":
+                yield series, "leap", (value - high) / UPDATE_SPIKE
+                # A schedule that has come to its end is no such case, nor a run whose updates are no longer recorded.
+                stopped = (value <= still) | (np.isnan(value) & any_moves)
+                yield series, "frozen", np.where(stopped & (before > high - EXPLODED_DECADES), CERTAIN, 0.0)
+            case "update_per_rate":
+                yield series, "hasty", np.minimum(_finite((value - high) / UPDATE_RATE_EXCESS), common_excess)
+            case "gradient_norm":
+                yield series, "exploded", np.minimum((value - before) / EXPLODED_DECADES, value - high)
+                vanished = np.where(value < VANISHED_LOG10, (before - value) / EXPLODED_DECADES, 0.0)
+                yield series, "vanished", vanished
 
-    It is above 1 only where the updates of at least half of the parameters exceed it.
+
+def _common_update_excess(residuals: Residuals, keys: Sequence[SignalKey]) -> Array:
+    """Return (n,), by how much the updates of half of the parameters exceed what the learning rate explains.
+
+    It is in multiples of `UPDATE_RATE_EXCESS`.
     """
-    if not column:
-        return
-    chosen = list(column.values())
+    chosen = [i for i, key in enumerate(keys) if key.signal == "update_per_rate"]
+    if not chosen:
+        return np.zeros(len(residuals.value))
     value, high = residuals.value[:, chosen], residuals.high[:, chosen]
     beyond = _finite((value - high) / UPDATE_RATE_EXCESS)
-    together = np.nan_to_num(median(np.where(np.isfinite(value), beyond, np.nan), 1))
-    for at, key in enumerate(column):
-        yield key[:2], "hasty", persists_two_captures(np.minimum(beyond[:, at], together))
-
-
-def update_spike(value: Array, high: Array) -> Array:
-    """Return how far an update exceeds the largest before it in the run, in multiples of `UPDATE_SPIKE` decades.
-
-    Args:
-        value, high: (n,), logarithms of the update ratio and of the largest before.
-    """
-    return persists_two_captures(_finite((value - high) / UPDATE_SPIKE))
-
-
-def _not_finite(captures: Captures) -> Iterator[RuleScore]:
-    of: tuple[tuple[Mapping[Pair, Array], tuple[str, ...]], ...] = (
-        (captures.gates, GATE_STATS_FIELDS),
-        (captures.updates, LAYER_UPDATES_FIELDS),
-    )
-    for tables, fields in of:
-        for series, table in tables.items():
-            count = np.nan_to_num(table[:, fields.index("nan_count")]) + np.nan_to_num(
-                table[:, fields.index("inf_count")]
-            )
-            yield series, "not_finite", np.where(count > 0, CERTAIN, 0.0)
-
-
-def _of(residuals: Residuals, column: int) -> tuple[Array, Array, Array]:
-    return residuals.value[:, column], residuals.before[:, column], residuals.high[:, column]
-
-
-def _collapsed(value: Array, before: Array, _: Array) -> Array:
-    beyond = (value < SHUT) | (value > OPEN)
-    return persists_two_captures(np.where(beyond, _finite(np.abs(value - before) / COLLAPSE), 0.0))
-
-
-def _frozen(value: Array, before: Array, high: Array, others: NDArray[np.bool_]) -> Array:
-    """Return `CERTAIN` where no weight moves any more, or the parameter is no longer trained while others are.
-
-    A schedule that has come to its end is no such case, nor a run whose updates are no longer recorded.
-    """
-    was_moving = before > high - EXPLODED_DECADES
-    nothing = value <= np.log10(LOG_FLOOR)
-    gone = np.isnan(value) & others
-    return persists_two_captures(np.where((nothing | gone) & was_moving, CERTAIN, 0.0))
+    return np.nan_to_num(median(np.where(np.isfinite(value), beyond, np.nan), 1))
 
 
 def _finite(score: Array) -> Array:
     return np.where(np.isfinite(score), np.maximum(score, 0.0), 0.0)
-
-
-def persists_two_captures(score: Array) -> Array:
-    """Return the lesser of each capture's score and that of the capture before; 0 for the first."""
-    result = np.zeros(len(score))
-    result[1:] = np.minimum(score[1:], score[:-1])
-    return result
