@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from gatewatch.collector.arrays import iter_arrays
 from gatewatch.collector.cells import GATES
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.statistics import gate_statistics
+from gatewatch.jobs.scoring.captures import Array
 
-Array = NDArray[np.floating[Any]]
 Sample = Mapping[str, Any] | Array
 
 FEATURES: Final = (

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import BASELINES, GATE_STATS, GATE_STATS_FIELDS, HISTOGRAM_FIELDS, Point
-from gatewatch.jobs.scoring.captures import MEASUREMENTS, Captures, Pair, captures
+from gatewatch.collector.schema import BASELINES, GATE_STATS, Point
+from gatewatch.jobs.scoring.captures import MEASUREMENTS, Array, Captures, Pair, captures
 from gatewatch.jobs.scoring.detectors.isolation_forest import forest_rows
 from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
 from gatewatch.jobs.scoring.signals import extract_signals
@@ -21,7 +20,6 @@ from gatewatch.jobs.scoring.signals import extract_signals
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store
 
-Array = NDArray[np.floating[Any]]
 
 MOST: Final = 8
 """The most baselines that a run is compared with: the newest."""
@@ -133,13 +131,13 @@ class Baselines:
 def _normal(alike: list[Captures]) -> Normal:
     rows: list[Array] = []
     profiles: dict[Pair, list[tuple[Array, Array]]] = {}
-    bins = [GATE_STATS_FIELDS.index(name) for name in HISTOGRAM_FIELDS]
     for each in alike:
         rolling = RollingState()
         z = z_scores(extract_signals(each), rolling).z
         rows += forest_rows(z, rolling.keys, each.gates).values()
-        for series, table in each.gates.items():
-            known = np.isfinite(table[:, bins]).all(axis=1)
-            if known.any():
-                profiles.setdefault(series, []).append((each.step[known], table[known][:, bins]))
+        for series in each.gates:
+            histograms = each.histograms(series)
+            complete = np.isfinite(histograms).all(axis=1)
+            if complete.any():
+                profiles.setdefault(series, []).append((each.step[complete], histograms[complete]))
     return Normal(np.concatenate(rows), {series: tuple(each) for series, each in profiles.items()})

@@ -14,6 +14,7 @@ from gatewatch.collector.schema import (
     GATE_STATS,
     GATE_STATS_FIELDS,
     GATE_UNITS,
+    HISTOGRAM_FIELDS,
     LAYER_UPDATES,
     LAYER_UPDATES_FIELDS,
     TRAIN_METRICS,
@@ -34,6 +35,7 @@ NEVER: Final = -(2**63)
 """Before any time."""
 MEASUREMENTS: Final = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
 """The measurements that captures are made of, in the order in which `captures` takes them."""
+_BINS: Final = [GATE_STATS_FIELDS.index(name) for name in HISTOGRAM_FIELDS]
 _OF_SERIES: Final = ("layer", "gate")
 _NOT_METRICS: Final = frozenset({"step", "epoch"})
 
@@ -69,6 +71,10 @@ class Captures:
         """Return (n,), a field of `layer_updates` of a layer's parameter."""
         column: Array = self.updates[series][:, LAYER_UPDATES_FIELDS.index(name)]
         return column
+
+    def histograms(self, series: Pair) -> Array:
+        """Return (n, bins), the histograms of a layer's gate: shares of its activations."""
+        return self.gates[series][:, _BINS]
 
     def part(self, first: int, stop: int | None = None) -> Captures:
         """Return the captures from index `first` up to, not including, `stop`."""

@@ -41,7 +41,7 @@ def derived_points(
         for pair in table:
             fields: dict[str, list[FieldValue | None]] = {}
             for row in rows:
-                values = row.compute(Series(pair, parts[row.look_back], newest, normal))
+                values = row.compute(Series(pair, parts[row.look_back], new, normal))
                 if values is not None:
                     numbers = zip(values.tolist(), np.isfinite(values).tolist(), strict=True)
                     fields[row.field] = [(int(x) if row.whole else x) if finite else None for x, finite in numbers]

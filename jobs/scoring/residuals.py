@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.jobs.scoring.captures import Array
 from gatewatch.jobs.scoring.signals import SIGNALS, SignalKey
-
-Array = NDArray[np.floating[Any]]
 
 REFERENCE: Final = 8
 """Captures that the line of the forecast is fitted to."""

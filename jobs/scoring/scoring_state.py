@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gatewatch.collector.schema import GATE_SCORES, FieldValue, Point
-from gatewatch.jobs.scoring.captures import Captures, Pair
+from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Batch, Scores
 from gatewatch.jobs.scoring.detectors.isolation_forest import RESIDUAL_FLOOR
 from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
 from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
-
-Array = NDArray[np.floating[Any]]
 
 MOST_CAUSES: Final = 3
 """The most `why_` fields of a score that come from residuals: the largest."""

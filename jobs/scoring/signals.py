@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.cells import gate_scale
-from gatewatch.jobs.scoring.captures import Captures, Pair
-
-Array = NDArray[np.floating[Any]]
+from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 
 MODEL: Final = "_model"
 """Stands for the layer in points about the whole network."""

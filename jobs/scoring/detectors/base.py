@@ -6,16 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gatewatch.jobs.scoring.captures import Captures, Pair
+from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.residuals import Residuals
 from gatewatch.jobs.scoring.signals import SignalKey
-
-Array = NDArray[np.floating[Any]]
 
 
 class Model(Protocol):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gatewatch.jobs.scoring.captures import Array
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
-
-Array = NDArray[np.floating[Any]]
 
 FOREST_DECIDES_FROM: Final = 0.8
 """From this robust score up to 1 the isolation forest may raise the score above 1."""

@@ -9,14 +9,11 @@ from importlib import metadata
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gatewatch.jobs.scoring.captures import Pair
+from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.signals import LEVEL_SIGNALS, SignalKey
-
-Array = NDArray[np.floating[Any]]
 
 FEATURES: Final = (*LEVEL_SIGNALS, "gradient_norm", "update_ratio")
 """The signals whose residuals make a row: a gate's level signals, and the largest gradient and update of its layer."""

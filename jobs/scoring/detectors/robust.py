@@ -13,10 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.jobs.scoring.captures import Pair
+from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
-
-Array = NDArray[np.floating[Any]]
 
 LIMITS: Final[Mapping[int, float]] = MappingProxyType({1: 10.0, 2: 6.6, 3: 5.5, 4: 5.0, 6: 4.2, 10: 3.3})
 """Rank → what the residual of that rank, largest first, must exceed. Chosen on healthy runs of `bench.faults`'

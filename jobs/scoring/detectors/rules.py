@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
-from gatewatch.jobs.scoring.captures import Captures, Pair
+from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.metrics.windows import median
 from gatewatch.jobs.scoring.residuals import Residuals
 from gatewatch.jobs.scoring.signals import LOG_FLOOR, SignalKey
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
 
-Array = NDArray[np.floating[Any]]
 RuleScore = tuple[Pair, str, Array]
 """A layer and its gate or parameter, the rule, and its score: (n,), above 1 where it is broken."""
 

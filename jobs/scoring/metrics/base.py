@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gatewatch.jobs.scoring.captures import Captures, Pair
+from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 
 if TYPE_CHECKING:
     from gatewatch.jobs.baselines import Normal
-
-Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +19,27 @@ class Series:
     Attributes:
         pair: layer and gate, or layer and parameter.
         captures: the new captures, preceded by at most as many as the metric looks back: fewer where the run begins.
-        newest: the n new captures alone.
+        new: how many captures are new: n.
         normal: the baselines; None where there are none.
     """
 
     pair: Pair
     captures: Captures
-    newest: Captures
+    new: int
     normal: Normal | None
 
     @property
-    def new(self) -> int:
-        """How many captures are new: n."""
-        return len(self.newest.time)
+    def units(self) -> Array | None:
+        """Mean activations, (captures, units); None where they were not recorded."""
+        return self.captures.units.get(self.pair)
+
+    def statistic(self, name: str) -> Array:
+        """Return (captures,), a field of `gate_stats`."""
+        return self.captures.statistic(self.pair, name)
+
+    def update(self, name: str) -> Array:
+        """Return (captures,), a field of `layer_updates`."""
+        return self.captures.update(self.pair, name)
 
 
 @dataclass(frozen=True, slots=True)

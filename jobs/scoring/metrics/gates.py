@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gatewatch.jobs.scoring.metrics.windows import Array, before, latest, median, of_newest, rank_correlation, slope
+from gatewatch.jobs.scoring.captures import Array
+from gatewatch.jobs.scoring.metrics.windows import before, latest, median, of_newest, rank_correlation, slope
 
 DRIFT_CAPTURES: Final = 8
 """A histogram is compared with the mean of so many before it."""
@@ -42,23 +43,22 @@ def memory_timescale(kept: ArrayLike) -> Array:
     return result
 
 
-def drift(histograms: Array, captures: int = DRIFT_CAPTURES, newest: int | None = None) -> Array:
-    """Return how far each capture's distribution is from the mean of those before it, as `drift_from` measures it.
+def drift(histograms: Array, newest: int | None = None) -> Array:
+    """Return how far each capture's distribution is from the mean of the `DRIFT_CAPTURES` before it; see `drift_from`.
 
     Args:
         histograms: (..., n, bins), shares; a capture with NaN has no drift, and is left out of the means.
-        captures: how many before each are averaged.
         newest: only of the newest so many captures.
 
     Returns:
         (..., n), NaN where there is nothing to compare with.
     """
     if newest is not None:
-        return of_newest(drift(of_newest(histograms, newest + captures, -2), captures), newest)
+        return of_newest(drift(of_newest(histograms, newest + DRIFT_CAPTURES, -2)), newest)
     known = np.all(np.isfinite(histograms), axis=-1)
     past = np.zeros(histograms.shape)
     count = np.zeros(known.shape)
-    for ago in range(1, min(captures, histograms.shape[-2] - 1) + 1):
+    for ago in range(1, min(DRIFT_CAPTURES, histograms.shape[-2] - 1) + 1):
         past[..., ago:, :] += np.where(known[..., :-ago, None], histograms[..., :-ago, :], 0)
         count[..., ago:] += known[..., :-ago]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -96,7 +96,7 @@ def saturation(low: Array, high: Array) -> Array:
     return low + high
 
 
-def saturation_change(low: Array, high: Array, captures: int = SATURATION_CAPTURES, newest: int | None = None) -> Array:
+def saturation_change(low: Array, high: Array, newest: int | None = None) -> Array:
     """Return how far the saturated share moved from its median over the captures before, at the end that moved more.
 
     A forget gate that is mostly open remembers long, which is no fault (Karpathy, Johnson and Fei-Fei 2015,
@@ -104,28 +104,26 @@ def saturation_change(low: Array, high: Array, captures: int = SATURATION_CAPTUR
 
     Args:
         low, high: (..., n), saturated_low and saturated_high.
-        captures: how many before each.
         newest: only of the newest so many captures.
 
     Returns:
         (..., n), −1 to 1, above 0 where more are saturated; NaN where fewer than four captures before have a value.
     """
-    moved = [of_newest(end, newest) - median(before(end, captures, newest)) for end in (low, high)]
+    moved = [of_newest(end, newest) - median(before(end, SATURATION_CAPTURES, newest)) for end in (low, high)]
     return np.where(np.abs(moved[0]) > np.abs(moved[1]), *moved)
 
 
-def entropy_trend(entropy: Array, captures: int = TREND_CAPTURES, newest: int | None = None) -> Array:
+def entropy_trend(entropy: Array, newest: int | None = None) -> Array:
     """Return how fast the entropy of a gate falls or rises: the slope of a robust line, see `windows.slope`.
 
     Args:
         entropy: (..., n), bits.
-        captures: how many it is drawn through, the newest included.
         newest: only of the newest so many captures.
 
     Returns:
         (..., n), bits a capture; NaN where fewer than four captures have a value.
     """
-    return slope(latest(entropy, captures, newest))
+    return slope(latest(entropy, TREND_CAPTURES, newest))
 
 
 def input_forget_coupling(input_units: Array, forget_units: Array) -> Array:
@@ -157,12 +155,11 @@ def input_forget_coupling(input_units: Array, forget_units: Array) -> Array:
     return np.where(known, np.clip(mean(centred[0] * centred[1]) / shared, -1, 1), np.nan)
 
 
-def volatility(price: Array, steps: int = VOLATILITY_STEPS, newest: int | None = None) -> Array:
+def volatility(price: Array, newest: int | None = None) -> Array:
     """Return the standard deviation of the logarithmic returns of the last steps, at each step; not annualised.
 
     Args:
         price: (..., n), one a step; NaN or 0 and less where there is none.
-        steps: returns that it is taken over.
         newest: only of the newest so many steps.
 
     Returns:
@@ -171,7 +168,7 @@ def volatility(price: Array, steps: int = VOLATILITY_STEPS, newest: int | None =
     logarithm = np.log(np.where(price > 0, price, np.nan))
     returns = np.full(logarithm.shape, np.nan)
     returns[..., 1:] = logarithm[..., 1:] - logarithm[..., :-1]
-    windows = np.ascontiguousarray(latest(returns, steps, newest))
+    windows = np.ascontiguousarray(latest(returns, VOLATILITY_STEPS, newest))
     known = np.isfinite(windows)
     count = known.sum(axis=-1)
     mean = np.where(known, windows, 0).sum(axis=-1) / np.maximum(count, 1)
@@ -179,9 +176,7 @@ def volatility(price: Array, steps: int = VOLATILITY_STEPS, newest: int | None =
     return np.where(count >= 4, np.sqrt(square), np.nan)
 
 
-def regime_sensitivity(
-    mean: Array, volatility: Array, captures: int = REGIME_CAPTURES, newest: int | None = None
-) -> Array:
+def regime_sensitivity(mean: Array, volatility: Array, newest: int | None = None) -> Array:
     """Return whether a gate follows volatility: the rank correlation of its mean activation and the volatility.
 
     Ranks, since neither moves in proportion to the other; see `windows.rank_correlation`.
@@ -189,10 +184,9 @@ def regime_sensitivity(
     Args:
         mean: (..., n), of a gate at each capture.
         volatility: (..., n), of the price at the captures' steps.
-        captures: how many are looked at, the newest included.
         newest: only of the newest so many captures.
 
     Returns:
         (..., n), −1 (it shuts as volatility rises) to 1 (it opens); NaN where fewer than four captures have a value.
     """
-    return rank_correlation(latest(mean, captures, newest), latest(volatility, captures, newest))
+    return rank_correlation(latest(mean, REGIME_CAPTURES, newest), latest(volatility, REGIME_CAPTURES, newest))

@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.jobs.scoring.metrics.windows import Array, before, latest, median, of_newest, quotient
+from gatewatch.jobs.scoring.captures import Array
+from gatewatch.jobs.scoring.metrics.windows import before, latest, median, of_newest, quotient
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODES, GRADIENT_VANISHED, UPDATE_FAST, UPDATE_SLOW
 
 GRADIENT_CAPTURES: Final = 32
@@ -28,39 +29,37 @@ def update_band(ratio: Array) -> Array:
     return _banded(ratio, ratio < UPDATE_SLOW, ratio > UPDATE_FAST)
 
 
-def gradient_ratio(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int | None = None) -> Array:
+def gradient_ratio(norm: Array, newest: int | None = None) -> Array:
     """Return the norm of the gradient as a multiple of its median over the captures before.
 
     Args:
         norm: (..., n), of the gradient before it is clipped.
-        captures: how many before each.
         newest: only of the newest so many captures.
 
     Returns:
         (..., n), NaN where fewer than four captures before have a value, or their median is 0.
     """
-    usual = median(before(norm, captures, newest))
+    usual = median(before(norm, GRADIENT_CAPTURES, newest))
     return quotient(of_newest(norm, newest), usual, usual > 0)
 
 
-def gradient_state(norm: Array, captures: int = GRADIENT_CAPTURES, newest: int | None = None) -> Array:
+def gradient_state(norm: Array, newest: int | None = None) -> Array:
     """Return −1 where the gradient has vanished, 1 where it explodes, 0 otherwise.
 
     Vanished: below `GRADIENT_VANISHED`; explodes: more than `GRADIENT_EXPLODES` times its usual norm.
 
     Args:
         norm: (..., n), of the gradient before it is clipped.
-        captures: how many before each say what is usual.
         newest: only of the newest so many captures.
 
     Returns:
         (..., n), NaN where there is no norm.
     """
-    ratio, norm = gradient_ratio(norm, captures, newest), of_newest(norm, newest)
+    ratio, norm = gradient_ratio(norm, newest), of_newest(norm, newest)
     return _banded(norm, norm < GRADIENT_VANISHED, ratio > GRADIENT_EXPLODES)
 
 
-def generalisation_gap(loss: Array, val_loss: Array, points: int = GAP_POINTS, newest: int | None = None) -> Array:
+def generalisation_gap(loss: Array, val_loss: Array, newest: int | None = None) -> Array:
     """Return how much worse the loss is on data that was not learned from: (val_loss − loss) / scale.
 
     A ratio val_loss / loss has no meaning for losses that may be negative or pass through zero, as a negative profit
@@ -70,14 +69,13 @@ def generalisation_gap(loss: Array, val_loss: Array, points: int = GAP_POINTS, n
 
     Args:
         loss, val_loss: (..., n), at the points of `train_metrics`; a gap is where both are.
-        points: the loss's own over which its movement is taken, the newest included.
         newest: only of the newest so many points.
 
     Returns:
         (..., n), 0 for none, 1 where it is worse by as much as the loss itself or all its movement; NaN where one of
         them is missing, or the loss is 0 and never moved.
     """
-    windows = latest(loss, points, newest)
+    windows = latest(loss, GAP_POINTS, newest)
     loss, val_loss = of_newest(loss, newest), of_newest(val_loss, newest)
     with np.errstate(over="ignore"):
         difference = val_loss - loss

@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gatewatch.jobs.scoring.metrics.windows import Array, latest, piecewise
+from gatewatch.jobs.scoring.captures import Array
+from gatewatch.jobs.scoring.metrics.windows import latest, piecewise
 
 RANK_CAPTURES: Final = 16
 """The captures over which the movement of the units is looked at."""
@@ -33,7 +34,7 @@ def dead_share(dead_units: Array, units: ArrayLike) -> Array:
     return dead_units / np.where(units > 0, units, np.nan)
 
 
-def frozen_share(units: Array, width: float = 1.0, captures: int = FROZEN_CAPTURES, newest: int | None = None) -> Array:
+def frozen_share(units: Array, width: float = 1.0, newest: int | None = None) -> Array:
     """Return the share of a layer's units whose mean activation did not move over the last captures.
 
     The inputs are the same at each capture, so what does not move does not learn, nor does anything before it.
@@ -41,20 +42,19 @@ def frozen_share(units: Array, width: float = 1.0, captures: int = FROZEN_CAPTUR
     Args:
         units: (..., n, units), mean activations.
         width: of the gate's range, `gate_scale`.
-        captures: how many, the newest included.
         newest: only of the newest so many captures.
 
     Returns:
         (..., n), 0 to 1, over the units that have a value in all of these captures; NaN where none is.
     """
-    windows = latest(units, captures, newest, axis=-2)
+    windows = latest(units, FROZEN_CAPTURES, newest, axis=-2)
     moved = windows.max(axis=-1) - windows.min(axis=-1)  # NaN where one of them is
     known = np.isfinite(moved).sum(axis=-1)
     still = (moved <= FROZEN_RANGE * width).sum(axis=-1)
     return np.where(known > 0, still / np.maximum(known, 1), np.nan)
 
 
-def effective_ranks(units: Array, captures: int = RANK_CAPTURES, newest: int | None = None) -> Array:
+def effective_ranks(units: Array, newest: int | None = None) -> Array:
     """Return in how many directions the units moved over the last captures.
 
     e to the entropy of the normalised singular values (Roy and Vetterli 2007, "The effective rank: a measure of
@@ -64,13 +64,13 @@ def effective_ranks(units: Array, captures: int = RANK_CAPTURES, newest: int | N
     Args:
         units: (..., n, units), mean activations. Captures without any unit are left out, and of the others units
             without a value in one of them.
-        captures: how many, the newest included.
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), 1 to min(captures, units); NaN where nothing moved or fewer than two captures or units have a value.
+        (..., n), 1 to min(`RANK_CAPTURES`, units); NaN where nothing moved, or fewer than two captures or units have a
+        value.
     """
-    return piecewise(_effective_rank, latest(units, captures, newest, axis=-2), within=2)
+    return piecewise(_effective_rank, latest(units, RANK_CAPTURES, newest, axis=-2), within=2)
 
 
 def _effective_rank(windows: Array) -> Array:

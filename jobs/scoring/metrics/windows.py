@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+from gatewatch.jobs.scoring.captures import Array
 
 FEWEST: Final = 4
 """A median, slope or correlation of fewer finite values than this is NaN."""
