@@ -11,8 +11,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +30,6 @@ from gatewatch.jobs.scoring.signals import SignalKey
 VERSION: Final = 2
 """To be raised whenever scores, or the format of checkpoints, change."""
 _NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after")
-_ARRAYS: Final = tuple(one.name for one in fields(RollingState) if one.name not in ("keys", "count"))
 
 log = logging.getLogger("gatewatch")
 
@@ -82,18 +80,13 @@ def load(
                 return None
             if [*about["models"]] != [detector.name for detector in scoring.detectors]:
                 return None
-            scoring.rolling = RollingState(
-                tuple(SignalKey(*key) for key in about["keys"]),
-                about["count"],
-                **{name: stored[f"rolling.{name}"] for name in _ARRAYS},
-            )
+            keys = tuple(SignalKey(*key) for key in about["keys"])
+            scoring.rolling = RollingState(keys, about["count"], **_arrays_of("rolling", stored))
             for detector in scoring.detectors:
-                begin = f"{detector.name}."
-                detector.state = {name[len(begin) :]: stored[name] for name in stored if name.startswith(begin)}
+                detector.state = _arrays_of(detector.name, stored)
                 if model_id := about["models"][detector.name]:
-                    detector.model = _model(_model_file(file, detector), model_id, detector.model_types)
-            numbers = {name: int(about[name]) for name in _NUMBERS}
-            return Checkpoint(**numbers, seen=(int(about["seen"][0]), int(about["seen"][1])), scoring=scoring)
+                    detector.model = _load_model(file, detector, model_id)
+            return Checkpoint(**{name: about[name] for name in _NUMBERS}, seen=tuple(about["seen"]), scoring=scoring)
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged file raises many kinds of error
@@ -114,13 +107,13 @@ def save(folder: Path, run: str, tags: Mapping[str, str], checkpoint: Checkpoint
         "count": scoring.rolling.count,
         "models": {each.name: each.model.model_id if each.model else None for each in scoring.detectors},
     }
-    arrays: dict[str, Any] = {f"rolling.{name}": getattr(scoring.rolling, name) for name in _ARRAYS}
-    arrays |= {f"{each.name}.{name}": values for each in scoring.detectors for name, values in each.state.items()}
+    states = {"rolling": scoring.rolling.arrays} | {each.name: each.state for each in scoring.detectors}
+    arrays = {f"{owner}.{name}": values for owner, state in states.items() for name, values in state.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         for detector in scoring.detectors:
             if detector.model is not None:
-                _save_model(_model_file(file, detector), detector.model, detector.model_types)
+                _save_model(file, detector, detector.model)
         with replace_file(file, mode=0o600) as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except OSError as error:
@@ -131,6 +124,12 @@ def forget(folder: Path, run: str) -> None:
     """Remove the checkpoints of a run."""
     for file in _folder(folder, run).glob("*"):
         file.unlink(missing_ok=True)
+
+
+def _arrays_of(owner: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays of the rolling state or of a detector, by name."""
+    prefix = f"{owner}."
+    return {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
 
 
 def _folder(folder: Path, run: str) -> Path:
@@ -146,37 +145,41 @@ def _model_file(file: Path, detector: Detector) -> Path:
     return file.with_suffix(f".{detector.name}.skops")
 
 
-def _save_model(file: Path, model: Model, types: tuple[str, ...]) -> None:
-    """Store a model, unless the file holds it already."""
-    with suppress(ValueError):
-        _model(file, model.model_id, types)
-        return
-    import skops.io  # noqa: PLC0415 - it loads torch, where that is installed
+def _save_model(file: Path, detector: Detector, model: Model) -> None:
+    """Store the model of a detector beside its checkpoint, unless it is stored already."""
+    try:
+        _load_model(file, detector, model.model_id)
+    except ValueError:
+        import skops.io  # noqa: PLC0415 - it loads torch, where that is installed
 
-    with replace_file(file, mode=0o600) as stream:
-        skops.io.dump(model, stream, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
-    with suppress(ValueError):
-        _model(file, model.model_id, types)  # which caches it
+        with replace_file(_model_file(file, detector), mode=0o600) as stream:
+            skops.io.dump(model, stream, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
-def _model(file: Path, model_id: str, types: tuple[str, ...]) -> Model:
+def _load_model(checkpoint: Path, detector: Detector, model_id: str) -> Model:
+    """Return the model of a detector that is stored beside its checkpoint.
+
+    Raises:
+        ValueError: there is none, it cannot be read, or it has another id.
+    """
+    file = _model_file(checkpoint, detector)
     try:
         status = file.stat()
     except OSError:
         raise ValueError(f"{file.name} is missing") from None
-    model = _loaded(str(file), types, status.st_mtime_ns, status.st_size)
+    model = _loaded(file, detector.model_types, status.st_mtime_ns, status.st_size)
     if getattr(model, "model_id", None) != model_id:
         raise ValueError(f"{file.name} holds {getattr(model, 'model_id', 'no model')}, not {model_id}")
     return model
 
 
 @lru_cache(maxsize=512)
-def _loaded(file: str, types: tuple[str, ...], _modified: int, _size: int) -> Model:
+def _loaded(file: Path, types: tuple[str, ...], _modified: int, _size: int) -> Model:
     """Load a model from its file, once: that takes longer than a pass over its run."""
     import skops.io  # noqa: PLC0415 - as above
 
     try:
         model: Model = skops.io.load(file, trusted=[*types])
     except Exception as error:  # a damaged file raises many kinds of error
-        raise ValueError(f"{Path(file).name} cannot be read: {error}") from None
+        raise ValueError(f"{file.name} cannot be read: {error}") from None
     return model

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,11 @@ class RollingState:
     speed: Array = field(default_factory=lambda: np.empty(0))
 
     @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("keys", "count")}
+
+    @property
     def observed(self) -> set[SignalKey]:
         """The signals that had a value so far."""
         observed = (self.learned > 0) | np.isfinite(self.values).any(axis=0)
@@ -88,10 +93,10 @@ class RollingState:
         present = set(self.keys)
         new = tuple(key for key in keys if key not in present)
         self.keys += new
-        for name in {each.name for each in fields(self)} - {"keys", "count", "speed"}:
-            old = getattr(self, name)
-            room = np.full((*old.shape[:-1], len(new)), _FILLERS.get(name, 0), dtype=old.dtype)
-            setattr(self, name, np.concatenate([old, room], axis=-1))
+        for name, old in self.arrays.items():
+            if name != "speed":
+                room = np.full((*old.shape[:-1], len(new)), _FILLERS.get(name, 0), dtype=old.dtype)
+                setattr(self, name, np.concatenate([old, room], axis=-1))
 
 
 class Residuals(NamedTuple):
