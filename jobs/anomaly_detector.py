@@ -79,18 +79,15 @@ class AnomalyDetector:
             raise ValueError(
                 f"a sample must have 'activations'; this one has {', '.join(map(str, given)) or 'nothing'}"
             )
-        found = gate_statistics(_by_time(_one(given["activations"])), GATES["hidden"].scale)
-        if "mean" not in found:
+        statistics = gate_statistics(_by_time(given["activations"]), GATES["hidden"].scale)
+        if "mean" not in statistics:
             raise ValueError("the sample's activations hold no finite value")
         parts = [np.ravel(part) for _, part in iter_arrays(given.get("gradients"), "gradients")]
         gradient = np.concatenate([np.empty(0), *parts])
         gradient = gradient[np.isfinite(gradient)]
         values = (
-            found["mean"],
-            found["std"],
-            found["entropy"],
-            found["zero_crossing_rate"],
-            found["saturated_low"] + found["saturated_high"],
+            *(statistics[name] for name in ("mean", "std", "entropy", "zero_crossing_rate")),
+            statistics["saturated_low"] + statistics["saturated_high"],
             gradient.mean() if gradient.size else 0.0,
             gradient.var() if gradient.size else 0.0,
         )
@@ -177,16 +174,10 @@ class AnomalyDetector:
         return self._forest
 
 
-def _one(values: Any) -> Array:
-    """Return activations as one array."""
-    parts = [part for _, part in iter_arrays(values, "activations")]
+def _by_time(activations: Any) -> Array:
+    """Return activations as one array, (batch, time, units)."""
+    parts = [part for _, part in iter_arrays(activations, "activations")]
     if len({part.shape for part in parts}) > 1:
         raise ValueError("activations must be one array; those of several layers are several samples")
-    return np.concatenate([part[None] for part in parts]) if parts else np.empty(0)
-
-
-def _by_time(values: Array) -> Array:
-    """(batch, time, units)."""
-    if values.ndim < 3:
-        return values.reshape((1,) * (3 - values.ndim) + values.shape)
+    values = np.atleast_2d(np.stack(parts) if parts else np.empty(0))
     return values.reshape(math.prod(values.shape[:-2]), *values.shape[-2:])

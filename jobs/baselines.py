@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +36,7 @@ class Normal:
     """
 
     rows: Array
-    profiles: Mapping[Pair, tuple[tuple[Array, Array], ...]]
+    profiles: Mapping[Pair, Sequence[tuple[Array, Array]]]
 
     def histograms(self, series: Pair, step: Array) -> Array | None:
         """Return (n, bins), the mean histogram of the baselines at the same steps; None where none has such a gate.
@@ -91,9 +92,8 @@ class Baselines:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._runs: list[str] | None = None
-        self._captures: dict[tuple[str, str], list[Captures]] = {}
-        self._normal: dict[tuple[str, tuple[Pair, ...], str], Normal | None] = {}
+        self._captured = cache(self._read_captures)
+        self._normal = cache(self._compute_normal)
 
     def normal(self, run: str, phase: str, series: tuple[Pair, ...]) -> Normal | None:
         """Return the normal behaviour of a network in a phase; None where no baseline has the same layers and gates.
@@ -103,41 +103,33 @@ class Baselines:
             phase: of the run.
             series: layers and gates of the network.
         """
-        if self._runs is None:
-            self._runs = listed(self._store)
-        if not self._runs:
-            return None
-        excepted = run if run in self._runs else ""
-        key = phase, series, excepted
-        if key not in self._normal:
-            alike = (
-                each
-                for name in self._runs
-                if name != run
-                for each in self._captured(name, phase)
-                if tuple(sorted(each.gates)) == series and len(each.time) > WARM_UP
-            )
-            newest = list(islice(alike, MOST))
-            self._normal[key] = _normal(newest) if newest else None
-        return self._normal[key]
+        return self._normal(phase, series, run if run in self._runs else "")
 
-    def _captured(self, run: str, phase: str) -> list[Captures]:
-        if (run, phase) not in self._captures:
-            frames = (self._store.read(name, run=run, tags={"phase": phase}, prefix_tags=True) for name in MEASUREMENTS)
-            self._captures[run, phase] = list(captures(*frames))
-        return self._captures[run, phase]
+    @cached_property
+    def _runs(self) -> list[str]:
+        return listed(self._store)
 
+    def _read_captures(self, run: str, phase: str) -> list[Captures]:
+        tags = {"phase": phase}
+        return [*captures(*(self._store.read(name, run=run, tags=tags, prefix_tags=True) for name in MEASUREMENTS))]
 
-def _normal(alike: list[Captures]) -> Normal:
-    rows: list[Array] = []
-    profiles: dict[Pair, list[tuple[Array, Array]]] = {}
-    for each in alike:
-        rolling = RollingState()
-        z = z_scores(extract_signals(each), rolling).z
-        rows += forest_rows(z, rolling.keys, each.gates).values()
-        for series in each.gates:
-            histograms = each.histograms(series)
-            complete = np.isfinite(histograms).all(axis=1)
-            if complete.any():
-                profiles.setdefault(series, []).append((each.step[complete], histograms[complete]))
-    return Normal(np.concatenate(rows), {series: tuple(each) for series, each in profiles.items()})
+    def _compute_normal(self, phase: str, series: tuple[Pair, ...], excepted: str) -> Normal | None:
+        alike = (
+            each
+            for run in self._runs
+            if run != excepted
+            for each in self._captured(run, phase)
+            if tuple(sorted(each.gates)) == series and len(each.time) > WARM_UP
+        )
+        rows: list[Array] = []
+        profiles: dict[Pair, list[tuple[Array, Array]]] = {}
+        for each in islice(alike, MOST):
+            rolling = RollingState()
+            z = z_scores(extract_signals(each), rolling).z
+            rows += forest_rows(z, rolling.keys, each.gates).values()
+            for pair in each.gates:
+                histograms = each.histograms(pair)
+                complete = np.isfinite(histograms).all(axis=1)
+                if complete.any():
+                    profiles.setdefault(pair, []).append((each.step[complete], histograms[complete]))
+        return Normal(np.concatenate(rows), profiles) if rows else None

@@ -11,10 +11,11 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from gatewatch.jobs.scoring.residuals import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.signals import SignalKey
 
-VERSION: Final = 2
+VERSION: Final = 3
 """To be raised whenever scores, or the format of checkpoints, change."""
 _NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after")
 
@@ -78,13 +79,15 @@ def load(
             about = json.loads(str(stored["about"]))
             if about["version"] != VERSION or about["tags"] != dict(tags):
                 return None
-            if [*about["models"]] != [detector.name for detector in scoring.detectors]:
+            if [*about["detectors"]] != [detector.name for detector in scoring.detectors]:
                 return None
             keys = tuple(SignalKey(*key) for key in about["keys"])
-            scoring.rolling = RollingState(keys, about["count"], **_arrays_of("rolling", stored))
+            arrays = {name: stored[f"rolling.{name}"] for name in scoring.rolling.arrays}
+            scoring.rolling = RollingState(keys, about["count"], **arrays)
             for detector in scoring.detectors:
-                detector.state = _arrays_of(detector.name, stored)
-                if model_id := about["models"][detector.name]:
+                model_id, names = about["detectors"][detector.name]
+                detector.state = {name: stored[f"{detector.name}.{name}"] for name in names}
+                if model_id is not None:
                     detector.model = _load_model(file, detector, model_id)
             return Checkpoint(**{name: about[name] for name in _NUMBERS}, seen=tuple(about["seen"]), scoring=scoring)
     except FileNotFoundError:
@@ -105,7 +108,7 @@ def save(folder: Path, run: str, tags: Mapping[str, str], checkpoint: Checkpoint
         "seen": checkpoint.seen,
         "keys": scoring.rolling.keys,
         "count": scoring.rolling.count,
-        "models": {each.name: each.model.model_id if each.model else None for each in scoring.detectors},
+        "detectors": {each.name: (getattr(each.model, "model_id", None), [*each.state]) for each in scoring.detectors},
     }
     states = {"rolling": scoring.rolling.arrays} | {each.name: each.state for each in scoring.detectors}
     arrays = {f"{owner}.{name}": values for owner, state in states.items() for name, values in state.items()}
@@ -124,12 +127,6 @@ def forget(folder: Path, run: str) -> None:
     """Remove the checkpoints of a run."""
     for file in _folder(folder, run).glob("*"):
         file.unlink(missing_ok=True)
-
-
-def _arrays_of(owner: str, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arrays of the rolling state or of a detector, by name."""
-    prefix = f"{owner}."
-    return {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
 
 
 def _folder(folder: Path, run: str) -> Path:
@@ -154,6 +151,8 @@ def _save_model(file: Path, detector: Detector, model: Model) -> None:
 
         with replace_file(_model_file(file, detector), mode=0o600) as stream:
             skops.io.dump(model, stream, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+        with suppress(ValueError):
+            _load_model(file, detector, model.model_id)  # which caches it
 
 
 def _load_model(checkpoint: Path, detector: Detector, model_id: str) -> Model:

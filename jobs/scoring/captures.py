@@ -64,13 +64,11 @@ class Captures:
 
     def statistic(self, series: Pair, name: str) -> Array:
         """Return (n,), a field of `gate_stats` of a layer's gate."""
-        column: Array = self.gates[series][:, GATE_STATS_FIELDS.index(name)]
-        return column
+        return np.asarray(self.gates[series][:, GATE_STATS_FIELDS.index(name)])
 
     def update(self, series: Pair, name: str) -> Array:
         """Return (n,), a field of `layer_updates` of a layer's parameter."""
-        column: Array = self.updates[series][:, LAYER_UPDATES_FIELDS.index(name)]
-        return column
+        return np.asarray(self.updates[series][:, LAYER_UPDATES_FIELDS.index(name)])
 
     def histograms(self, series: Pair) -> Array:
         """Return (n, bins), the histograms of a layer's gate: shares of its activations."""

@@ -107,10 +107,11 @@ class Forest:
         copies *= np.exp(random.uniform(0, np.log(DILATION), (len(copies), 1)))
         self._forest = IsolationForest(n_estimators=TREES, contamination=contamination, random_state=0)
         self._forest.fit(_compressed(copies))
+        versions = {name: metadata.version(name) for name in ("scikit-learn", "numpy")}
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
-        digest.update(f"{contamination} {TREES} {RESIDUAL_FLOOR} {DILATION} {_versions()['scikit-learn']}".encode())
+        digest.update(f"{contamination} {TREES} {RESIDUAL_FLOOR} {DILATION} {versions['scikit-learn']}".encode())
         self.model_id = f"isolation_forest-{digest.hexdigest()[:12]}"
-        self.provenance = {**(about or {}), "rows": len(rows), "versions": _versions()}
+        self.provenance = {**(about or {}), "rows": len(rows), "versions": versions}
 
     def score(self, rows: Array) -> Array:
         """Return `score_samples / offset_` of each row: 0 to 1 is normal, above 1 anomalous; NaN for a row with NaN."""
@@ -149,9 +150,4 @@ def forest_rows(residuals: Array, keys: Sequence[SignalKey], gates: Iterable[Pai
 
 
 def _compressed(residuals: Array) -> Array:
-    logarithms: Array = np.log(np.maximum(residuals, RESIDUAL_FLOOR))
-    return logarithms
-
-
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("scikit-learn", "numpy")}
+    return np.asarray(np.log(np.maximum(residuals, RESIDUAL_FLOOR)))
