@@ -1,4 +1,4 @@
-"""Columns of the frames that a store gives, as NumPy arrays, and the order of phases."""
+"""Columns of the frames that a store gives, as NumPy arrays, and the order of names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.names import PHASES
-
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 
@@ -30,6 +30,6 @@ def not_finite(frame: pd.DataFrame) -> NDArray[np.float64]:
     return np.nan_to_num(numbers(frame, "nan_count")) + np.nan_to_num(numbers(frame, "inf_count"))
 
 
-def phase_order(phase: str) -> tuple[int, str]:
-    """Return what phases are sorted by: those of Gatewatch in their order, then others by name."""
-    return (PHASES.index(phase) if phase in PHASES else len(PHASES), phase)
+def rank(name: str, order: Sequence[str]) -> tuple[int, str]:
+    """Return a key to sort by: the names of `order` come first, as they are there, then all others by name."""
+    return (order.index(name) if name in order else len(order), name)

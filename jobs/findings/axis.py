@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from gatewatch.collector.names import PHASES
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.findings.series import steps
-from gatewatch.jobs.frames import phase_order
+from gatewatch.jobs.frames import rank
 from gatewatch.jobs.text import moment, number
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def axes_of(spans: Mapping[str, tuple[Any, Any]], market: frozenset[str]) -> lis
         spans: phase → its first and last moment.
         market: the phases in market time.
     """
-    ordered = sorted(spans, key=phase_order)
+    ordered = sorted(spans, key=lambda phase: rank(phase, PHASES))
     learning = tuple(phase for phase in ordered if phase in _TOGETHER and phase not in market)
     alone = [(phase,) for phase in ordered if phase not in _TOGETHER and phase not in market]
     in_market = tuple(sorted((phase for phase in ordered if phase in market), key=lambda phase: spans[phase]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
-from gatewatch.jobs.findings.series import Key, Row, first_broken
+from gatewatch.jobs.findings.series import PARAMS, Key, Row, first_broken
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.signals import MODEL
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 FEW: Final = 0.02
 """Up to this share of captures above 1 may be chance: one or two in a hundred."""
-_PARAMS: Final = ("kernel", "recurrent", "bias")
 MIN_SIDE: Final = 3
 """The fewest captures before and after a change: fewer are an outlier."""
 _FEWEST_LOSSES: Final = 5
@@ -208,7 +207,7 @@ def _axis(axes: Mapping[str, Axis], key: Key) -> Axis:
 
 
 def _name(key: Key, phases: set[str]) -> str:
-    what = f"the {key.gate} {'weights' if key.gate in _PARAMS else 'gate'} of {key.layer}"
+    what = f"the {key.gate} {'weights' if key.gate in PARAMS else 'gate'} of {key.layer}"
     if key.layer == MODEL:
         what = f"the {key.gate}"
     return what + (f", {key.phase}" if len(phases) > 1 and key.phase else "")

@@ -12,7 +12,7 @@ from gatewatch.jobs.text import join_words, number, percent
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_RUN, GRADIENT_VANISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -35,15 +35,14 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[st
         first = min(broken, key=lambda name: broken[name])
         place = axis.describe(params[first], broken[first])
         sentences.append(f"Values that are not finite in the {_list(broken)}, first at {place}.")
-    if still := [name for name, frame in params.items() if _recently(numbers(frame, "update_frequency"), _all_zero)]:
+    if still := [name for name, frame in params.items() if (_newest(frame, "update_frequency") == 0).all()]:
         sentences.append(f"The {_list(still)} did not move at all in the last {RECENT} captures.")
-    if gone := [name for name, frame in params.items() if _recently(numbers(frame, "gradient_norm"), _vanished)]:
+    if gone := [name for name, frame in params.items() if (_newest(frame, "gradient_norm") < GRADIENT_VANISHED).all()]:
         sentences.append(
             f"The gradient of the {_list(gone)} has vanished: "
             f"below {GRADIENT_VANISHED:g} in the last {RECENT} captures."
         )
-    grown = {name: growth for name, frame in params.items() if (growth := _growth(frame)) > GRADIENT_EXPLODED_RUN}
-    if grown:
+    if grown := {name: size for name, frame in params.items() if (size := _growth(frame)) > GRADIENT_EXPLODED_RUN}:
         times = number(max(grown.values()), 2)
         sentences.append(f"The gradient of the {_list(grown)} has exploded, to {times} times its median.")
     return sentences
@@ -63,17 +62,11 @@ def positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(values > 0, values, np.nan)
 
 
-def _recently(values: NDArray[np.float64], holds: Callable[[NDArray[Any]], bool]) -> bool:
+def _newest(frame: pd.DataFrame, field: str) -> NDArray[np.float64]:
+    """Return the `RECENT` newest finite values of a field; NaN where there are fewer."""
+    values = numbers(frame, field)
     newest = values[np.isfinite(values)][-RECENT:]
-    return len(newest) == RECENT and holds(newest)
-
-
-def _all_zero(values: NDArray[Any]) -> bool:
-    return not values.any()
-
-
-def _vanished(values: NDArray[Any]) -> bool:
-    return bool((values < GRADIENT_VANISHED).all())
+    return newest if len(newest) == RECENT else np.full(RECENT, np.nan)
 
 
 def _growth(frame: pd.DataFrame) -> float:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from gatewatch.collector.cells import CELLS, GATES
-from gatewatch.collector.names import clean_name
-from gatewatch.jobs.frames import not_finite, numbers, phase_order
+from gatewatch.collector.names import PHASES, clean_name
+from gatewatch.jobs.frames import not_finite, numbers, rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 DETECTOR_PREFERENCE: Final = ("consensus", "isolation_forest", "robust", "rules")
 """The order in which a detector is chosen: the scores of the first one that wrote any are shown."""
 MAX_POINTS: Final = 400
-_REDUCE: Final[Mapping[str, Callable[[NDArray[np.float64]], float]]] = {"mean": np.mean, "min": np.min, "max": np.max}
-_PARAMS: Final = ("kernel", "recurrent", "bias")
-_PLACES: Final = {gate: [cell.gate_names.index(gate) for cell in CELLS if gate in cell.gate_names] for gate in GATES}
-_ORDER: Final = {gate: max(places) for gate, places in _PLACES.items()} | {
-    param: len(GATES) + i for i, param in enumerate(_PARAMS)
-}
+PARAMS: Final = ("kernel", "recurrent", "bias")
+_PLACES: Final = {gate: max(cell.gate_names.index(gate) for cell in CELLS if gate in cell.gate_names) for gate in GATES}
+_ORDER: Final = (*sorted(GATES, key=lambda gate: (_PLACES[gate], gate)), *PARAMS)
 
 
 class Key(NamedTuple):
@@ -73,16 +70,9 @@ def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = (
     frame = frame.assign(phase=frame["phase"].fillna("") if "phase" in frame else "")
     groups = frame.groupby(["phase", "layer", part], sort=False)
     series = {Key(*map(str, key)): rows.reset_index(drop=True) for key, rows in groups}
-    place = {layer: i for i, layer in enumerate(layers)}
 
-    def order(key: Key) -> tuple[Any, ...]:
-        return (
-            *phase_order(key.phase),
-            place.get(key.layer, len(place)),
-            key.layer,
-            _ORDER.get(key.gate, len(_ORDER)),
-            key.gate,
-        )
+    def order(key: Key) -> tuple[tuple[int, str], ...]:
+        return rank(key.phase, PHASES), rank(key.layer, layers), rank(key.gate, _ORDER)
 
     return {key: series[key] for key in sorted(series, key=order)}
 
@@ -99,11 +89,7 @@ def one_detector(scores: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     if "detector" not in scores:
         return "detector", scores
     names = [name for name in scores["detector"].dropna().unique() if isinstance(name, str)]
-    name = min(
-        names,
-        key=lambda n: (DETECTOR_PREFERENCE.index(n) if n in DETECTOR_PREFERENCE else len(DETECTOR_PREFERENCE), n),
-        default="",
-    )
+    name = min(names, key=lambda name: rank(name, DETECTOR_PREFERENCE), default="")
     return name, scores[scores["detector"] == name] if name else scores.iloc[:0]
 
 
@@ -134,9 +120,8 @@ def binned(values: NDArray[Any], how: str) -> NDArray[Any]:
         return values
     if how == "last":
         return np.asarray(values[np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[1:] - 1])
-    reduce = _REDUCE[how]
-    parts = [part[np.isfinite(part)] for part in np.array_split(values, MAX_POINTS)]
-    return np.array([float(reduce(part)) if len(part) else np.nan for part in parts])
+    parts = (part[np.isfinite(part)] for part in np.array_split(values, MAX_POINTS))
+    return np.array([getattr(part, how)() if len(part) else np.nan for part in parts])
 
 
 def table(

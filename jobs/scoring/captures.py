@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.collector.names import PHASES
 from gatewatch.collector.schema import (
     GATE_STATS,
     GATE_STATS_FIELDS,
@@ -21,7 +22,7 @@ from gatewatch.collector.schema import (
 )
 from gatewatch.collector.store import Store
 from gatewatch.collector.store.columns import field_columns, tag_columns
-from gatewatch.jobs.frames import numbers, phase_order, times
+from gatewatch.jobs.frames import numbers, rank, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,7 @@ def captures(
     by_unit = sorted(name for name in map(str, units.columns) if name[0] == "u" and name[1:].isdigit())
     stats_of, units_of, updates_of, metrics_of = (_by_tags(frame, shared) for frame in (stats, units, updates, metrics))
     phase = shared.index("phase") if "phase" in shared else None
-    for key in sorted(stats_of, key=lambda key: (phase_order("" if phase is None else key[phase]), key)):
+    for key in sorted(stats_of, key=lambda key: (rank("" if phase is None else key[phase], PHASES), key)):
         time = np.unique(times(stats_of[key]))
         gates = _pivoted(stats_of[key], time, "gate", GATE_STATS_FIELDS)
         steps = np.stack([values[:, GATE_STATS_FIELDS.index("step")] for values in gates.values()])
@@ -221,4 +222,4 @@ def series_groups(store: Store, run: str) -> list[SeriesGroup]:
         group.series.append((tally.tags, tally.points))
         group.points += tally.points
         group.newest = max(group.newest, tally.newest)
-    return sorted(groups.values(), key=lambda group: (phase_order(group.phase), sorted(group.only.items())))
+    return sorted(groups.values(), key=lambda group: (rank(group.phase, PHASES), sorted(group.only.items())))
