@@ -114,9 +114,8 @@ def axes_of(spans: Mapping[str, tuple[Any, Any]], market: frozenset[str]) -> lis
     learning = tuple(phase for phase in ordered if phase in _TOGETHER and phase not in market)
     alone = [(phase,) for phase in ordered if phase not in _TOGETHER and phase not in market]
     in_market = tuple(sorted((phase for phase in ordered if phase in market), key=lambda phase: spans[phase]))
-    return [Axis(phases) for phases in (learning, *alone) if phases] + (
-        [Axis(in_market, market=True)] if in_market else []
-    )
+    axes = [Axis(learning), *map(Axis, alone), Axis(in_market, market=True)]
+    return [axis for axis in axes if axis.phases]
 
 
 def without_overlap(axis: Axis, spans: Mapping[str, tuple[Any, Any]]) -> list[Axis]:

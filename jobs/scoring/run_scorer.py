@@ -75,25 +75,25 @@ class RunScorer:
 
     Attributes:
         store: holds the captures, and gets the points.
-        result: of the pass over this run; it is filled in.
         baselines: of the store.
-        ended: whether the run has ended, so that its newest capture is complete.
-        limit: the most captures of each group of series; the others are left for the next pass.
         state: folder of the checkpoints; None for none.
-        gaps_after: time after which generalisation gaps are missing; None where none is.
+        limit: the most captures of each group of series; the others are left for the next pass.
         detectors: classes of the detectors, in the order in which they score.
         metrics: the derived metrics.
+        result: of the pass over this run; it is filled in.
+        ended: whether the run has ended, so that its newest capture is complete.
+        gaps_after: time after which generalisation gaps are missing; None where none is.
     """
 
     store: Store
-    result: Pass
     baselines: Baselines
-    ended: bool
-    limit: int | None
     state: Path | None
-    gaps_after: int | None
+    limit: int | None
     detectors: Sequence[type[Detector]]
     metrics: Sequence[Metric]
+    result: Pass
+    ended: bool
+    gaps_after: int | None
 
     def process_new(self) -> None:
         """Write derived metrics and scores of the new captures, one phase after the other."""
@@ -132,13 +132,13 @@ class RunScorer:
         """
         if last is None or not last.captures or (group.points, group.newest) == (last.points, last.newest):
             return True
-        after = self._count(GATE_STATS, "step", group, last.newest + 1)
+        after = self._count(group, GATE_STATS, "step", last.newest + 1)
         stored = group.points - after
-        return stored == last.points or (
-            stored < last.points and self._count(GATE_STATS, "step", group, last.newest) > after
-        )
+        if stored < last.points:
+            return self._count(group, GATE_STATS, "step", last.newest) > after
+        return stored == last.points
 
-    def _count(self, measurement: str, field: str, group: SeriesGroup, start: int | None = None) -> int:
+    def _count(self, group: SeriesGroup, measurement: str, field: str, start: int | None = None) -> int:
         return self.store.count(measurement, field, run=self.result.run, start=start, tags=group.only)
 
     def _take(self, group: SeriesGroup, last: Checkpoint | None, backtest: Checkpoint | None) -> Checkpoint:
@@ -153,7 +153,7 @@ class RunScorer:
             return last
         now = last or Checkpoint(scoring=ScoringState(self.detectors))
         seen = now.seen
-        if last is None and self._count(GATE_SCORES, "anomaly_score", group):
+        if last is None and self._count(group, GATE_SCORES, "anomaly_score"):
             now.redo = group.newest
         for stop in self._stops(group, now):
             frames = [self._read_frame(name, group.only, now.back, stop) for name in MEASUREMENTS]

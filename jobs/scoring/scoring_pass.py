@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
@@ -72,7 +73,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
         names = [run]
     captured, derived = store.tallies(GATE_STATS, "step"), store.tallies(GATE_DERIVED, "window_s")
     losses, gaps = store.tallies(TRAIN_METRICS, "val_loss"), store.tallies(GATE_DERIVED, "generalisation_gap")
-    baselines = Baselines(store)
+    scorer = partial(RunScorer, store, Baselines(store), state, limit, detectors, metrics)
     passes = []
     for number, name in enumerate(names):
         if progress is not None:
@@ -89,17 +90,9 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
                 continue
             if again and state is not None:
                 checkpoints.forget(state, name)
-            RunScorer(
-                store,
-                result,
-                baselines,
-                ended=finish or life(states[name], 0.0) != "live",
-                limit=limit,
-                state=state,
-                gaps_after=NEVER if again else newest_gap if newest_loss > newest_gap else None,
-                detectors=detectors,
-                metrics=metrics,
-            ).process_new()
+            ended = finish or life(states[name], 0.0) != "live"
+            gaps_after = NEVER if again else newest_gap if newest_loss > newest_gap else None
+            scorer(result, ended, gaps_after).process_new()
             result.unchanged = not result.written and not result.behind
         except (ConfigError, WriteUnavailable):
             raise
