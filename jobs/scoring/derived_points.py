@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,8 @@ def derived_points(
             for row in rows:
                 values = row.compute(Series(pair, parts[row.look_back], new, normal))
                 if values is not None:
-                    numbers = zip(values.tolist(), np.isfinite(values).tolist(), strict=True)
-                    fields[row.field] = [(int(x) if row.whole else x) if finite else None for x, finite in numbers]
+                    kind = int if row.whole else float
+                    fields[row.field] = [kind(value) if math.isfinite(value) else None for value in values.tolist()]
             tags = {**newest.tags, "layer": pair[0], "gate": pair[1]}
             for k in np.flatnonzero(newest.captured(pair) if of == "gate" else everywhere):
                 present = {name: value for name, column in fields.items() if (value := column[k]) is not None}
@@ -60,11 +61,7 @@ def gap_points(metrics: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[Point
             read with `prefix_tags`.
         tags: theirs.
     """
-    if not {"loss", "val_loss"} <= set(metrics.columns):
-        return
-    loss, val_loss = numbers(metrics, "loss"), numbers(metrics, "val_loss")
-    gaps = generalisation_gap(loss, val_loss)
-    at = times(metrics)
-    for k in np.flatnonzero(np.isfinite(gaps)):
-        fields: dict[str, FieldValue] = {"generalisation_gap": float(gaps[k])}
-        yield Point(GATE_DERIVED, {**tags, "layer": MODEL, "gate": LOSS}, fields, int(at[k]))
+    gaps = generalisation_gap(numbers(metrics, "loss"), numbers(metrics, "val_loss"))
+    for time, gap in zip(times(metrics).tolist(), gaps.tolist(), strict=True):
+        if math.isfinite(gap):
+            yield Point(GATE_DERIVED, {**tags, "layer": MODEL, "gate": LOSS}, {"generalisation_gap": gap}, time)

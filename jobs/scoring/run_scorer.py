@@ -115,7 +115,7 @@ class RunScorer:
             done[group.in_phase(group.phase)] = now, now.newest >= group.newest
             self.result.count_captures(group.phase, now.captures)
             if self.gaps_after is not None:
-                frame = self._read_frame(TRAIN_METRICS, group.only, NEVER, None, ["loss", "val_loss"])
+                frame = self._read(TRAIN_METRICS, group.only, NEVER, None, "loss", "val_loss")
                 gaps = [point for point in gap_points(frame, group.tags) if point.time > self.gaps_after]
                 self.result.derived += self._write(gaps)
 
@@ -156,7 +156,7 @@ class RunScorer:
         if last is None and self._count(group, GATE_SCORES, "anomaly_score"):
             now.redo = group.newest
         for stop in self._stops(group, now):
-            frames = [self._read_frame(name, group.only, now.back, stop) for name in MEASUREMENTS]
+            frames = [self._read(name, group.only, now.back, stop) for name in MEASUREMENTS]
             read = next((each for each in captures(*frames) if each.tags == group.tags), None)
             if read is None:
                 raise ValueError(f"the points of {group.tags} make no captures")
@@ -183,22 +183,17 @@ class RunScorer:
         if (group.points - now.points) / len(group.series) <= most / 2:
             return [None]
         fullest = max(group.series, key=lambda series: series[1])[0]
-        moments = np.unique(times(self._read_frame(GATE_STATS, fullest, now.newest + 1, None, ["step"]))).tolist()
+        moments = np.unique(times(self._read(GATE_STATS, fullest, now.newest + 1, None, "step"))).tolist()
         taken = len(moments) if self.limit is None else min(self.limit, len(moments))
         self.result.behind += len(moments) - taken
         return [*moments[most:taken:most], None if taken == len(moments) else moments[taken]]
 
-    def _read_frame(
-        self,
-        measurement: str,
-        tags: Mapping[str, str],
-        start: int,
-        stop: int | None,
-        fields: Sequence[str] | None = None,
+    def _read(
+        self, measurement: str, tags: Mapping[str, str], start: int, stop: int | None, *fields: str
     ) -> pd.DataFrame:
         begin = None if start == NEVER else start
         frame = self.store.read(
-            measurement, run=self.result.run, start=begin, stop=stop, tags=tags, fields=fields, prefix_tags=True
+            name, run=self.result.run, start=begin, stop=stop, tags=tags, fields=fields or None, prefix_tags=True
         )
         self.result.rows_read += len(frame)
         return frame
@@ -230,7 +225,7 @@ class RunScorer:
 
     def _without_old_causes(self, group: SeriesGroup, scores: list[Point], new: Captures) -> list[Point]:
         """Return the points with 0 for each stored cause that no longer applies: rewriting a point unites fields."""
-        old = self._read_frame(GATE_SCORES, group.only, int(new.time[0]), int(new.time[-1]) + 1)
+        old = self._read(GATE_SCORES, group.only, int(new.time[0]), int(new.time[-1]) + 1)
         causes = [name for name in map(str, old.columns) if name.startswith("why_")]
         if not causes:
             return scores

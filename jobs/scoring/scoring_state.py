@@ -87,28 +87,25 @@ class ScoringState:
                         fields["model_id"] = model_id
                     if value > 1:
                         sizes = {cause: float(each[k]) for cause, each in causes.items()}
-                        why = why or largest_causes(residuals.z[k], batch.keys, own, sizes)
+                        z = {batch.keys[i].signal: float(residuals.z[k, i]) for i in own}
+                        why = why or largest_causes(sizes, z)
                         fields |= why
                     yield Point(
                         GATE_SCORES, {**tags, "layer": series[0], "gate": series[1], "detector": name}, fields, time
                     )
 
 
-def largest_causes(
-    z: Array, keys: Sequence[SignalKey], own: Sequence[int], causes: Mapping[str, float]
-) -> dict[str, FieldValue]:
+def largest_causes(causes: Mapping[str, float], residuals: Mapping[str, float]) -> dict[str, FieldValue]:
     """Return the fields `why_<cause>` of a score: the detectors' causes above 1, then the largest residuals, signed.
 
     Args:
-        z: (C,), the residuals of a capture.
-        keys: the C signals.
-        own: the columns of the series that is scored.
         causes: the detectors' causes → their size.
+        residuals: the signals of the series that is scored → their residual.
     """
     fields: dict[str, FieldValue] = {f"why_{cause}": size for cause, size in causes.items() if size > 1}
-    for i in sorted(own, key=lambda i: -abs(np.nan_to_num(z[i]))):
-        if len(fields) < MOST_CAUSES and abs(z[i]) >= RESIDUAL_FLOOR:
-            fields.setdefault(f"why_{keys[i].signal}", float(z[i]))
+    for signal, z in sorted(residuals.items(), key=lambda item: -abs(np.nan_to_num(item[1]))):
+        if len(fields) < MOST_CAUSES and abs(z) >= RESIDUAL_FLOOR:
+            fields.setdefault(f"why_{signal}", z)
     return fields
 
 
