@@ -188,9 +188,8 @@ class RunScorer:
         self.result.behind += len(moments) - taken
         return [*moments[most:taken:most], None if taken == len(moments) else moments[taken]]
 
-    def _read(
-        self, measurement: str, tags: Mapping[str, str], start: int, stop: int | None, *fields: str
-    ) -> pd.DataFrame:
+    def _read(self, name: str, tags: Mapping[str, str], start: int, stop: int | None, *fields: str) -> pd.DataFrame:
+        """Read the points of a measurement that have these tags, from `start` on; of all fields, or only of these."""
         begin = None if start == NEVER else start
         frame = self.store.read(
             name, run=self.result.run, start=begin, stop=stop, tags=tags, fields=fields or None, prefix_tags=True
