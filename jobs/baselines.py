@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import BASELINES, GATE_STATS, Point
-from gatewatch.jobs.scoring.captures import MEASUREMENTS, Array, Captures, Pair, captures
+from gatewatch.jobs.scoring.captures import MEASUREMENTS, Array, Captures, Pair, captures, series_groups
 from gatewatch.jobs.scoring.detectors.isolation_forest import forest_rows
 from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
 from gatewatch.jobs.scoring.signals import extract_signals
@@ -110,8 +110,10 @@ class Baselines:
         return listed(self._store)
 
     def _read_captures(self, run: str, phase: str) -> list[Captures]:
-        tags = {"phase": phase}
-        return [*captures(*(self._store.read(name, run=run, tags=tags, prefix_tags=True) for name in MEASUREMENTS))]
+        read = partial(self._store.read, run=run, prefix_tags=True)
+        groups = [group for group in series_groups(self._store, run) if group.phase == phase]
+        every = (captures(group.tags, *(read(name, tags=group.only) for name in MEASUREMENTS)) for group in groups)
+        return [each for each in every if each is not None]
 
     def _compute_normal(self, phase: str, series: tuple[Pair, ...], excepted: str) -> Normal | None:
         alike = (

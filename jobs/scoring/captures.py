@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,7 @@ from gatewatch.collector.schema import (
     TRAIN_METRICS,
 )
 from gatewatch.collector.store import Store
-from gatewatch.collector.store.columns import field_columns, tag_columns
+from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.frames import numbers, rank, times
 
 if TYPE_CHECKING:
@@ -91,50 +91,40 @@ class Captures:
 
 
 def captures(
-    stats: pd.DataFrame, units: pd.DataFrame, updates: pd.DataFrame, metrics: pd.DataFrame
-) -> Iterator[Captures]:
-    """Yield the captures of a run, for each phase and combination of the user's tags.
+    tags: Mapping[str, str], stats: pd.DataFrame, units: pd.DataFrame, updates: pd.DataFrame, metrics: pd.DataFrame
+) -> Captures | None:
+    """Return the captures of a group of series; None where its points make none.
 
     Args:
-        stats, units, updates, metrics: points of `gate_stats`, `gate_units`, `layer_updates` and `train_metrics` of
-            one run, read with `prefix_tags`.
+        tags: of the group.
+        stats, units, updates, metrics: its points of `gate_stats`, `gate_units`, `layer_updates` and `train_metrics`,
+            read with `prefix_tags`.
     """
     if not {"layer", "gate", "step"} <= set(stats.columns) or (stats := stats[stats["step"].notna()]).empty:
-        return
-    names = tag_columns(stats.columns)
-    shared = [column for column in names if column not in _OF_SERIES]
+        return None
+    time = np.unique(times(stats))
+    gates = _pivoted(stats, time, "gate", GATE_STATS_FIELDS)
+    steps = np.stack([values[:, GATE_STATS_FIELDS.index("step")] for values in gates.values()])
+    step = np.max(np.where(np.isfinite(steps), steps, -np.inf), axis=0)
     by_unit = sorted(name for name in map(str, units.columns) if name[0] == "u" and name[1:].isdigit())
-    stats_of, units_of, updates_of, metrics_of = (_by_tags(frame, shared) for frame in (stats, units, updates, metrics))
-    phase = shared.index("phase") if "phase" in shared else None
-    for key in sorted(stats_of, key=lambda key: (rank("" if phase is None else key[phase], PHASES), key)):
-        time = np.unique(times(stats_of[key]))
-        gates = _pivoted(stats_of[key], time, "gate", GATE_STATS_FIELDS)
-        steps = np.stack([values[:, GATE_STATS_FIELDS.index("step")] for values in gates.values()])
-        step = np.max(np.where(np.isfinite(steps), steps, -np.inf), axis=0)
-        yield Captures(
-            tags={names[column]: value for column, value in zip(shared, key, strict=True) if value},
-            time=time,
-            step=step,
-            gates=gates,
-            units={
-                series: values[:, present]
-                for series, values in _pivoted(units_of.get(key), time, "gate", by_unit).items()
-                if (present := np.isfinite(values).any(axis=0)).any()
-            },
-            updates=_pivoted(updates_of.get(key), time, "param", LAYER_UPDATES_FIELDS),
-            metrics=_metrics(metrics_of.get(key), time, step),
-        )
+    return Captures(
+        tags=tags,
+        time=time,
+        step=step,
+        gates=gates,
+        units={
+            series: values[:, present]
+            for series, values in _pivoted(units, time, "gate", by_unit).items()
+            if (present := np.isfinite(values).any(axis=0)).any()
+        },
+        updates=_pivoted(updates, time, "param", LAYER_UPDATES_FIELDS),
+        metrics=_metrics(metrics, time, step),
+    )
 
 
-def _by_tags(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[str, ...], pd.DataFrame]:
-    """Return the values of some tags, empty for none → the points that have them."""
-    tags = frame.reindex(columns=names, fill_value="").fillna("")
-    return dict(iter(frame.groupby([tags[name] for name in names], sort=False)))
-
-
-def _pivoted(frame: pd.DataFrame | None, time: Times, part: str, names: Sequence[str]) -> dict[Pair, Array]:
+def _pivoted(frame: pd.DataFrame, time: Times, part: str, names: Sequence[str]) -> dict[Pair, Array]:
     """Return (layer, `part`) → (n, fields): the values of some fields at n times."""
-    if frame is None or not {"layer", part} <= set(frame.columns) or not names:
+    if not {"layer", part} <= set(frame.columns) or not names:
         return {}
     values = np.stack([numbers(frame, name) for name in names], axis=1)
     moments = times(frame)
@@ -150,14 +140,12 @@ def _pivoted(frame: pd.DataFrame | None, time: Times, part: str, names: Sequence
     return tables
 
 
-def _metrics(frame: pd.DataFrame | None, time: Times, step: Array) -> dict[str, Array]:
+def _metrics(frame: pd.DataFrame, time: Times, step: Array) -> dict[str, Array]:
     """Return metric → (n,): the first value that was logged at a capture's step, at its time or later.
 
     Where there is none, it is the last before: a later value of the same step, such as at the end of an epoch, may not
     be there yet when a capture is scored.
     """
-    if frame is None or "step" not in frame:
-        return {}
     metrics: dict[str, Array] = {}
     logged_at, moments = numbers(frame, "step"), times(frame)
     for column, name in field_columns(frame.columns).items():

@@ -156,8 +156,7 @@ class RunScorer:
         if last is None and self._count(group, GATE_SCORES, "anomaly_score"):
             now.redo = group.newest
         for stop in self._stops(group, now):
-            frames = [self._read(name, group.only, now.back, stop) for name in MEASUREMENTS]
-            read = next((each for each in captures(*frames) if each.tags == group.tags), None)
+            read = captures(group.tags, *(self._read(name, group.only, now.back, stop) for name in MEASUREMENTS))
             if read is None:
                 raise ValueError(f"the points of {group.tags} make no captures")
             new = int(np.count_nonzero(read.time > now.newest))

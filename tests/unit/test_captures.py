@@ -10,10 +10,8 @@ import pytest
 
 from gatewatch import open_store
 from gatewatch.collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS, Point
-from gatewatch.jobs.scoring.captures import captures
+from gatewatch.jobs.scoring.captures import MEASUREMENTS, captures, series_groups
 from tests.recorded import GATES, PARAMS, SECOND, fill, moment, recorded
-
-CAPTURED = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
 
 
 @pytest.fixture
@@ -22,7 +20,11 @@ def store(tmp_path):
 
 
 def found(store, run="r"):
-    return list(captures(*(store.read(name, run=run, prefix_tags=True) for name in CAPTURED)))
+    """The captures of each group of a run's series."""
+    return [
+        captures(group.tags, *(store.read(name, run=run, tags=group.only, prefix_tags=True) for name in MEASUREMENTS))
+        for group in series_groups(store, run)
+    ]
 
 
 def test_each_value_is_at_its_capture(store):
@@ -209,4 +211,4 @@ def test_points_that_no_monitor_wrote_have_no_phase(store):
 
 def test_frames_without_tags_are_none():
     time = pd.to_datetime([1], utc=True)
-    assert list(captures(*[pd.DataFrame({"time": time, "mean": [0.1]})] * 4)) == []
+    assert captures({}, *[pd.DataFrame({"time": time, "mean": [0.1]})] * 4) is None

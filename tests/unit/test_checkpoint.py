@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatewatch import open_store
-from gatewatch.collector.schema import GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.checkpoint import Checkpoint, forget, load, save
-from gatewatch.jobs.scoring.captures import captures
+from gatewatch.jobs.scoring.captures import MEASUREMENTS, captures
 from gatewatch.jobs.scoring.residuals import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from tests.recorded import fill, recorded
@@ -29,9 +28,7 @@ def run(tmp_path_factory):
     """90 captures."""
     store = open_store(f"sqlite:///{tmp_path_factory.mktemp('run') / 'points.db'}")
     fill(store, recorded(90))
-    measurements = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
-    (found,) = captures(*(store.read(name, prefix_tags=True) for name in measurements))
-    return found
+    return captures(TAGS, *(store.read(name, prefix_tags=True) for name in MEASUREMENTS))
 
 
 def scored(run, count):

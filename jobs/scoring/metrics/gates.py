@@ -83,8 +83,7 @@ def drift_from(histograms: Array, reference: Array) -> Array:
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         bits = np.where(p > 0, p * np.log2(p / middle), 0) + np.where(q > 0, q * np.log2(q / middle), 0)
-        distance: Array = np.where(known, np.sqrt(np.maximum(0, bits.sum(axis=-1) / 2)), np.nan)
-    return distance
+        return np.where(known, np.sqrt(np.maximum(0, bits.sum(axis=-1) / 2)), np.nan)
 
 
 def saturation(low: Array, high: Array) -> Array:
@@ -145,8 +144,7 @@ def input_forget_coupling(input_units: Array, forget_units: Array) -> Array:
     input_units, forget_units = np.ascontiguousarray(input_units), np.ascontiguousarray(forget_units)
 
     def mean(values: Array) -> Array:
-        result: Array = np.where(both, values, 0).sum(axis=-1) / count
-        return result
+        return np.asarray(np.where(both, values, 0).sum(axis=-1) / count)
 
     centred = [values - mean(values)[..., None] for values in (input_units, 1 - forget_units)]
     spread = np.sqrt(mean(centred[0] ** 2)), np.sqrt(mean(centred[1] ** 2))

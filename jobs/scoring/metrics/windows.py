@@ -113,8 +113,7 @@ def rank_correlation(x: Array, y: Array) -> Array:
 def quotient(dividend: Array, divisor: Array, where: NDArray[np.bool_]) -> Array:
     """Return dividend / divisor, and NaN where `where` is false."""
     with np.errstate(over="ignore", invalid="ignore"):  # inf / inf
-        result: Array = np.divide(dividend, divisor, out=np.full(dividend.shape, np.nan), where=where)
-    return result
+        return np.asarray(np.divide(dividend, divisor, out=np.full(dividend.shape, np.nan), where=where))
 
 
 def piecewise(work: Callable[..., Array], *windows: Array, within: int = 1) -> Array:
