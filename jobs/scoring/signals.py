@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -73,7 +72,7 @@ _ROWS: Final = (
     Signal("loss_level", 0.01, look_back=LEVEL_CAPTURES - 1, relative=True),
     Signal("loss_noise", 0.15, look_back=NOISE_CAPTURES),
 )
-SIGNALS: Final[Mapping[str, Signal]] = MappingProxyType({row.name: row for row in _ROWS})
+SIGNALS: Final[Mapping[str, Signal]] = {row.name: row for row in _ROWS}
 LEVEL_SIGNALS: Final = tuple(row.name for row in _ROWS if row.kind == "level")
 RATE_SIGNALS: Final = tuple(row.name for row in _ROWS if row.kind == "rate")
 LOOK_BACK: Final = max(row.look_back for row in _ROWS)

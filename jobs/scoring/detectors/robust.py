@@ -7,7 +7,6 @@ largest must be far off, the second largest less so, and so on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 
-LIMITS: Final[Mapping[int, float]] = MappingProxyType({1: 10.0, 2: 6.6, 3: 5.5, 4: 5.0, 6: 4.2, 10: 3.3})
+LIMITS: Final[Mapping[int, float]] = {1: 10.0, 2: 6.6, 3: 5.5, 4: 5.0, 6: 4.2, 10: 3.3}
 """Rank → what the residual of that rank, largest first, must exceed. Chosen on healthy runs of `bench.faults`'
 develop split with room to spare, and never on those that it is judged on."""
 MIN_OWN_RESIDUAL: Final = 3.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -38,18 +37,16 @@ SATURATION: Final = 0.5
 """Rise of the share of saturated activations that does not happen within a few captures of a healthy training."""
 CERTAIN: Final = 2.0
 """The score of a rule that has no degrees."""
-PHRASES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "not_finite": "values are NaN or infinite",
-        "collapsed": "the gate went fully open or shut",
-        "saturated": "at once a large part of the gate is stuck fully open or shut",
-        "leap": "the weights leapt further than ever before in this run",
-        "hasty": "all weights move further than the learning rate explains: another optimizer state, other data?",
-        "frozen": "the weights stand still while the run goes on",
-        "exploded": "the gradient is far larger than it has been",
-        "vanished": "the gradient is too small to move the weights",
-    }
-)
+PHRASES: Final[Mapping[str, str]] = {
+    "not_finite": "values are NaN or infinite",
+    "collapsed": "the gate went fully open or shut",
+    "saturated": "at once a large part of the gate is stuck fully open or shut",
+    "leap": "the weights leapt further than ever before in this run",
+    "hasty": "all weights move further than the learning rate explains: another optimizer state, other data?",
+    "frozen": "the weights stand still while the run goes on",
+    "exploded": "the gradient is far larger than it has been",
+    "vanished": "the gradient is too small to move the weights",
+}
 """Rule → what it means that it is broken."""
 
 
