@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def save(folder: Path, run: str, tags: Mapping[str, str], checkpoint: Checkpoint
         "detectors": {each.name: (getattr(each.model, "model_id", None), [*each.state]) for each in scoring.detectors},
     }
     states = {"rolling": scoring.rolling.arrays} | {each.name: each.state for each in scoring.detectors}
-    arrays = {f"{owner}.{name}": values for owner, state in states.items() for name, values in state.items()}
+    arrays: dict[str, Any] = {f"{of}.{name}": values for of, state in states.items() for name, values in state.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         for detector in scoring.detectors:

@@ -215,8 +215,8 @@ class RunScorer:
         self.result.derived += self._write(derived)
         now.points += sum(int(np.count_nonzero(read.captured(series)[first:])) for series in read.gates)
         now.newest, now.captures = int(read.time[-1]), now.captures + new
-        look_back = max(LOOK_BACK, *(each.look_back for each in (*self.detectors, *self.metrics)))
-        now.back = int(read.time[max(0, len(read.time) - look_back)])
+        needed = *(each.look_back for each in self.detectors), *(each.look_back for each in self.metrics)
+        now.back = int(read.time[max(0, len(read.time) - max(LOOK_BACK, *needed))])
         self.result.unscored.update(now.scoring.unscored)
         of_consensus = (point for point in scores if point.tags["detector"] == "consensus")
         self.result.anomalous += sum(int(point.fields["anomalous"]) for point in of_consensus)
