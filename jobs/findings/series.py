@@ -180,7 +180,6 @@ def worst_layers(rows: Sequence[Row], most: int) -> list[str]:
     """Return at most `most` layers, in their order: those with the largest share of scores above 1 in any phase."""
     worst: dict[str, float] = {}
     for row in rows:
-        share = 0.0 if np.isnan(row.share) else row.share
-        worst[row.key.layer] = max(worst.get(row.key.layer, 0.0), share)
+        worst[row.key.layer] = np.fmax(worst.get(row.key.layer, 0.0), row.share)
     kept = set(sorted(worst, key=lambda layer: -worst[layer])[:most])
     return [layer for layer in worst if layer in kept]

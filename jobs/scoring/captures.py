@@ -201,12 +201,12 @@ class SeriesGroup:
 def series_groups(store: Store, run: str) -> list[SeriesGroup]:
     """Return the groups of a run, in the order of their phases."""
     tallies = store.series(GATE_STATS, "step", run)
-    names = {name for tally in tallies for name in tally.tags if name not in _OF_SERIES}
+    names = sorted({name for tally in tallies for name in tally.tags if name not in _OF_SERIES})
     groups: dict[tuple[str, ...], SeriesGroup] = {}
     for tally in tallies:
         shared = {name: value for name, value in tally.tags.items() if name not in _OF_SERIES}
-        key = tuple(shared.get(name, "") for name in sorted(names))
-        group = groups.setdefault(key, SeriesGroup(shared, {name: shared.get(name, "") for name in names}))
+        only = {name: shared.get(name, "") for name in names}
+        group = groups.setdefault(tuple(only.values()), SeriesGroup(shared, only))
         group.series.append((tally.tags, tally.points))
         group.points += tally.points
         group.newest = max(group.newest, tally.newest)
