@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 from gatewatch.collector.store.columns import field_columns
-from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.findings.run_state import current_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def run_state(store: Store, run: str) -> str | None:
     if run not in runs.index:
         return None
     silent: pd.Timedelta = datetime.now(UTC) - runs["last_seen"][run]
-    return life(str(runs["state"][run]), silent.total_seconds())
+    return current_state(str(runs["state"][run]), silent.total_seconds())
 
 
 def is_scored(store: Store, run: str) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, Point
 from gatewatch.collector.store import Store
-from gatewatch.jobs.scoring.scoring_pass import Pass, run_pass
+from gatewatch.jobs.scoring.scoring_pass import PassResult, run_pass
 from tests.recorded import end, fill
 
 
@@ -19,7 +19,7 @@ def scores(store: Store, **tags: str) -> pd.DataFrame:
     return store.read(GATE_SCORES, tags=tags)
 
 
-def only(store: Store, **options: Any) -> Pass:
+def only(store: Store, **options: Any) -> PassResult:
     """A pass over a store of one run, which does not fail."""
     (done,) = run_pass(store, **options)
     assert done.failed is None

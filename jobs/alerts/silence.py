@@ -14,7 +14,7 @@ import numpy as np
 
 from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, RUNS
 from gatewatch.jobs.alerts.series_state import NEVER, Silence
-from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
+from gatewatch.jobs.findings.run_state import DIED_SECONDS, current_state
 from gatewatch.jobs.frames import not_finite, numbers, times
 from gatewatch.jobs.scoring.residuals import WARM_UP
 
@@ -102,7 +102,7 @@ class Phase:
 
     def state(self, now: int) -> str:
         """Return live, died, or how it ended."""
-        return life(self.event, self.silent(now))
+        return current_state(self.event, self.silent(now))
 
     def silent(self, now: int) -> float:
         """Return the seconds since the last event, without the time in which the evaluator was down."""

@@ -14,7 +14,7 @@ from gatewatch.jobs.console import fail
 from gatewatch.jobs.text import first_few, printable, table
 
 if TYPE_CHECKING:
-    from gatewatch.jobs.scoring.scoring_pass import Pass
+    from gatewatch.jobs.scoring.scoring_pass import PassResult
 
 
 def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
@@ -65,18 +65,18 @@ def _once(arguments: argparse.Namespace) -> int:
     return failures(passes)
 
 
-def as_json(passes: Sequence[Pass]) -> list[dict[str, object]]:
+def as_json(passes: Sequence[PassResult]) -> list[dict[str, object]]:
     """What was done, as JSON can hold it."""
     return [{name: getattr(done, name) for name in done.__slots__} for done in passes]
 
 
-def print_passes(passes: Sequence[Pass]) -> None:
+def print_passes(passes: Sequence[PassResult]) -> None:
     """What was done, a row for each run."""
     rows = [[done.run, done.captures, *_told(done)] for done in passes]
     print(table(["run", "captures", "derived", "scored", "above 1"], rows))
 
 
-def failures(passes: Sequence[Pass]) -> int:
+def failures(passes: Sequence[PassResult]) -> int:
     """Say which runs failed; the exit status."""
     failed = [done for done in passes if done.failed is not None]
     for done in failed:
@@ -89,7 +89,7 @@ def say_run(run: str, number: int, total: int) -> None:
     print(f"  scoring {printable(run)} ({number + 1} of {total})", file=sys.stderr)
 
 
-def _too_short(passes: Sequence[Pass], warm_up: int) -> Iterator[str]:
+def _too_short(passes: Sequence[PassResult], warm_up: int) -> Iterator[str]:
     """Each phase of which there are too few captures for a score."""
     for done in passes:
         for phase, captures in (done.phases or {"": 0}).items():
@@ -98,7 +98,7 @@ def _too_short(passes: Sequence[Pass], warm_up: int) -> Iterator[str]:
                 yield f"{printable(' '.join(filter(None, (done.run, phase))))} has {captures}"
 
 
-def _told(done: Pass) -> list[object]:
+def _told(done: PassResult) -> list[object]:
     if done.failed is not None:
         return ["failed", "", ""]
     return ["no new captures", "", ""] if done.unchanged else [done.derived, done.scored, done.anomalous]

@@ -39,14 +39,14 @@ def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.Argume
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from gatewatch.jobs.findings.run_state import life  # noqa: PLC0415 - `--help` needs none of it
+    from gatewatch.jobs.findings.run_state import current_state  # noqa: PLC0415 - `--help` needs none of it
 
     store = existing_store(arguments)
     store.ping()  # which answers soon, where reading may take long
     frame = store.runs()
     now = datetime.now(UTC)
     frame["state"] = [
-        life(state, (now - seen).total_seconds())
+        current_state(state, (now - seen).total_seconds())
         for state, seen in zip(frame["state"], frame["last_seen"], strict=True)
     ]
     if arguments.json:

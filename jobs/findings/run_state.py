@@ -11,7 +11,7 @@ DIED_SECONDS: Final = 4 * HEARTBEAT_SECONDS
 _GOING: Final = ("started", "heartbeat")
 
 
-def life(state: str, silent_seconds: float) -> str:
+def current_state(state: str, silent_seconds: float) -> str:
     """Return `live`, `died`, or how the run ended: `completed`, `failed`, `interrupted`.
 
     Args:

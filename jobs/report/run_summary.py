@@ -9,7 +9,7 @@ import numpy as np
 
 from gatewatch.collector.names import OWN_TAGS
 from gatewatch.collector.store.columns import tag_columns
-from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.findings.series import Row
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.text import duration, moment, number
@@ -39,7 +39,7 @@ def state_of(about: Mapping[str, Any], now: datetime) -> str:
         now: with a zone.
     """
     seen = about.get("last_seen")
-    return life(str(about.get("state")), (now - seen).total_seconds() if seen else math.inf)
+    return current_state(str(about.get("state")), (now - seen).total_seconds() if seen else math.inf)
 
 
 def ending(about: Mapping[str, Any], state: str) -> str | None:

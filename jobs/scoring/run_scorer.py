@@ -33,7 +33,7 @@ CHUNK: Final = 2_000
 
 
 @dataclass(slots=True)
-class Pass:
+class PassResult:
     """What a pass did with a run.
 
     Attributes:
@@ -91,7 +91,7 @@ class RunScorer:
     limit: int | None
     detectors: Sequence[type[Detector]]
     metrics: Sequence[Metric]
-    result: Pass
+    result: PassResult
     ended: bool
     gaps_after: int | None
 

@@ -16,14 +16,14 @@ from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS, TRAIN_METRICS
 from gatewatch.collector.store import Store
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.baselines import Baselines
-from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.scoring.captures import NEVER, series_groups
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.metrics import METRICS
 from gatewatch.jobs.scoring.metrics.base import Metric
-from gatewatch.jobs.scoring.run_scorer import Pass, RunScorer
+from gatewatch.jobs.scoring.run_scorer import PassResult, RunScorer
 
-__all__ = ["Pass", "run_pass"]
+__all__ = ["PassResult", "run_pass"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,7 +40,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
     again: bool = False,
     detectors: Sequence[type[Detector]] = DETECTORS,
     metrics: Sequence[Metric] = METRICS,
-) -> list[Pass]:
+) -> list[PassResult]:
     """Write derived metrics and scores for the runs of a store; runs whose captures are all scored are skipped.
 
     Args:
@@ -78,7 +78,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
     for number, name in enumerate(names):
         if progress is not None:
             progress(name, number, len(names))
-        result = Pass(name)
+        result = PassResult(name)
         passes.append(result)
         newest_loss, newest_gap = (each.get(name, (0, NEVER))[1] for each in (losses, gaps))
         try:
@@ -90,7 +90,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
                 continue
             if again and state is not None:
                 checkpoints.forget(state, name)
-            ended = finish or life(states[name], 0.0) != "live"
+            ended = finish or current_state(states[name], 0.0) != "live"
             gaps_after = NEVER if again else newest_gap if newest_loss > newest_gap else None
             scorer(result, ended, gaps_after).process_new()
             result.unchanged = not result.written and not result.behind

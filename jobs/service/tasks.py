@@ -16,7 +16,7 @@ from gatewatch.collector.store import Store, reopen_store
 
 if TYPE_CHECKING:
     from gatewatch.jobs.alerts import Outcome
-    from gatewatch.jobs.scoring.scoring_pass import Pass
+    from gatewatch.jobs.scoring.scoring_pass import PassResult
 
 Progress = Callable[[str, int, int], None]
 
@@ -37,7 +37,7 @@ class Turn:
         lasting: whether somebody must mend something before the store can be used.
     """
 
-    passes: tuple[Pass, ...] = ()
+    passes: tuple[PassResult, ...] = ()
     alerts: Outcome | None = None
     seconds: float = 0.0
     problem: str | None = None

@@ -12,7 +12,7 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, Point
-from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.findings.run_state import current_state
 from grafana.emulator.check import ANNOTATIONS, VARIABLES, QueryResult, check, open_dashboard
 from grafana.emulator.frames import MAX_SERIES, FluxError, FluxSource
 from grafana.source import dashboards
@@ -382,7 +382,7 @@ class TestRuns:
         moment = time.time_ns()
         for run, state, seen in zip(known["run"], known["state"], known["last_seen"], strict=True):
             (shown,) = (row["state"] for (name, _), row in rows.items() if name == run)
-            assert shown == life(state, (moment - seen.value) / 1e9), run
+            assert shown == current_state(state, (moment - seen.value) / 1e9), run
         assert {row["state"] for row in rows.values()} == {"live", "died", "failed", "completed"}
 
     def test_the_counts(self, opened_runs):

@@ -14,7 +14,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from gatewatch.collector.store import open_store
-from gatewatch.jobs.findings.run_state import DIED_SECONDS, life
+from gatewatch.jobs.findings.run_state import DIED_SECONDS, current_state
 from gatewatch.torch import GateMonitor
 
 TRAINING = """
@@ -241,7 +241,7 @@ def test_what_is_told_at_the_start_is_enough_to_look_the_same_way_again(place):
 
 
 def test_life_and_death():
-    assert life("started", 1) == life("heartbeat", DIED_SECONDS) == "live"
-    assert life("heartbeat", DIED_SECONDS + 1) == "died"
+    assert current_state("started", 1) == current_state("heartbeat", DIED_SECONDS) == "live"
+    assert current_state("heartbeat", DIED_SECONDS + 1) == "died"
     for ended in ("completed", "failed", "interrupted"):
-        assert life(ended, 10**9) == ended
+        assert current_state(ended, 10**9) == ended

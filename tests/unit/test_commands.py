@@ -8,7 +8,7 @@ from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.jobs.command_line import run
 from gatewatch.jobs.commands import COMMANDS
 from gatewatch.jobs.commands.jobs import _too_short
-from gatewatch.jobs.scoring.scoring_pass import Pass
+from gatewatch.jobs.scoring.scoring_pass import PassResult
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from gatewatch.jobs.scoring.scoring_pass import Pass
     ],
 )
 def test_phases_without_scores_are_named(phases, told):
-    assert list(_too_short([Pass("r", phases=phases)], 32)) == told
+    assert list(_too_short([PassResult("r", phases=phases)], 32)) == told
 
 
 class Toy:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gatewatch.jobs.alerts.rules import BUILT_IN
-from gatewatch.jobs.findings.run_state import life
+from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.grafana.artifacts import ALERT_FOLDER, DASHBOARD_FOLDER, FOLDERS, MATCHER
 from grafana.emulator.interpolate import references
 from grafana.source import alerting_files, build, dashboards
@@ -144,7 +144,7 @@ class TestRules:
         assert summary.count("{{ with ") == summary.count("{{ end }}")
 
     def test_a_run_goes_on_after_the_events_that_the_death_counts_from(self):
-        assert all(life(event, 1e9) == "died" for event in GOING)
+        assert all(current_state(event, 1e9) == "died" for event in GOING)
 
 
 class TestMail:

@@ -34,11 +34,10 @@ class Robust(Detector):
     def score(self, batch: Batch) -> Scores:
         """Return the score of every series that has a signal; NaN where none of its signals has a residual."""
         z = _without_explained_updates(batch)
+        none = np.zeros(len(z), dtype=bool)
         layers: dict[str, NDArray[np.bool_]] = {}
         for layer, gate in batch.captures.gates:
-            captured = batch.captures.captured((layer, gate))[batch.first :]
-            layers[layer] = layers[layer] | captured if layer in layers else captured
-        none = np.zeros(len(z), dtype=bool)
+            layers[layer] = layers.get(layer, none) | batch.captures.captured((layer, gate))[batch.first :]
         of_layer = np.stack([layers.get(key.layer, none) for key in batch.keys], axis=1)
         count = np.maximum(np.sum([*layers.values()], axis=0), 1)
         anywhere, by_layer = np.zeros(len(z)), {}
