@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -34,17 +34,17 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[st
     if broken := {name: i for name, frame in params.items() if (i := first_broken(frame)) is not None}:
         first = min(broken, key=lambda name: broken[name])
         place = axis.describe(params[first], broken[first])
-        sentences.append(f"Values that are not finite in the {_list(broken)}, first at {place}.")
+        sentences.append(f"Values that are not finite in the {join_words([*broken])}, first at {place}.")
     if still := [name for name, frame in params.items() if (_newest(frame, "update_frequency") == 0).all()]:
-        sentences.append(f"The {_list(still)} did not move at all in the last {RECENT} captures.")
+        sentences.append(f"The {join_words(still)} did not move at all in the last {RECENT} captures.")
     if gone := [name for name, frame in params.items() if (_newest(frame, "gradient_norm") < GRADIENT_VANISHED).all()]:
         sentences.append(
-            f"The gradient of the {_list(gone)} has vanished: "
+            f"The gradient of the {join_words(gone)} has vanished: "
             f"below {GRADIENT_VANISHED:g} in the last {RECENT} captures."
         )
     if grown := {name: size for name, frame in params.items() if (size := _growth(frame)) > GRADIENT_EXPLODED_RUN}:
         times = number(max(grown.values()), 2)
-        sentences.append(f"The gradient of the {_list(grown)} has exploded, to {times} times its median.")
+        sentences.append(f"The gradient of the {join_words([*grown])} has exploded, to {times} times its median.")
     return sentences
 
 
@@ -54,7 +54,7 @@ def clipping(params: Mapping[str, pd.DataFrame]) -> list[str]:
     if not kept:
         return []
     share = percent(float(np.median(list(kept.values()))))
-    return [f"Every gradient of the {_list(kept)} was clipped, at the median to {share} of its norm."]
+    return [f"Every gradient of the {join_words([*kept])} was clipped, at the median to {share} of its norm."]
 
 
 def positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -82,7 +82,3 @@ def _share_kept(frame: pd.DataFrame) -> float | None:
     both = np.isfinite(before) & np.isfinite(after)
     kept = after[both] / before[both]
     return float(np.median(kept)) if len(kept) >= RECENT and (kept < 0.99).all() else None
-
-
-def _list(names: Any) -> str:
-    return join_words(list(names))

@@ -25,13 +25,11 @@ from gatewatch.jobs.scoring.run_scorer import PassResult, RunScorer
 
 __all__ = ["PassResult", "run_pass"]
 
-Progress = Callable[[str, int, int], None]
-
 
 def run_pass(  # noqa: PLR0913 - all but the first three by name
     store: Store,
     run: str | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
     *,
     state: Path | None = None,
     shard: tuple[int, int] = (0, 1),

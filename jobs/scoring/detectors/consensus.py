@@ -20,20 +20,15 @@ class Consensus(Detector):
 
     def score(self, batch: Batch) -> Scores:
         """Return the consensus for each series that the rules or the robust detector score."""
-        rules, robust, forest = (batch.scores.get(name, Scores()) for name in ("rules", "robust", "isolation_forest"))
+        others = [batch.scores.get(name, Scores()) for name in ("rules", "robust", "isolation_forest")]
+        rules, robust, forest = (each.by_series for each in others)
         size = len(batch.captures.time) - batch.first
         zero, unknown = np.zeros(size), np.full(size, np.nan)
-        return Scores(
-            {
-                series: consensus(
-                    rules.by_series.get(series, zero),
-                    robust.by_series.get(series, unknown),
-                    forest.by_series.get(series),
-                )
-                for series in dict.fromkeys((*robust.by_series, *rules.by_series))
-            },
-            model_id=forest.model_id,
-        )
+        scores = {
+            series: consensus(rules.get(series, zero), robust.get(series, unknown), forest.get(series))
+            for series in dict.fromkeys((*robust, *rules))
+        }
+        return Scores(scores, model_id=others[-1].model_id)
 
 
 def consensus(rules: Array, robust: Array, forest: Array | None) -> Array:
