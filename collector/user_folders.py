@@ -31,7 +31,7 @@ def state_folder(variable: str, configured: str | os.PathLike[str] | None, optio
         ConfigError: `~user` names no user, or there is no home directory.
     """
     named = read_variable(variable) or configured
-    base = read_variable("XDG_STATE_HOME")
+    base = read_variable("XDG_STATE_HOME")  # platformdirs would keep the carriage return of a .env file from Windows
     try:
         if named:
             return Path(named).expanduser().absolute()

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gatewatch.collector.line_protocol import decode
+from gatewatch.collector.line_protocol import parse, split_lines
 from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
     GATE_STATS,
@@ -145,7 +145,7 @@ def compare(url: str, told: Path, kills: int, left: int) -> bool:
     for number in range(kills):
         file = told / f"victim-{number:03d}"
         lines = file.read_bytes() if file.exists() else b""
-        for point in decode(lines[: lines.rfind(b"\n") + 1]):
+        for point in map(parse, split_lines(lines[: lines.rfind(b"\n") + 1])):
             accepted[(point.measurement, *sorted(point.tags.items()), point.time)] = dict(point.fields)
     stored = stored_points(url)
     missing = accepted.keys() - stored.keys()

@@ -1,6 +1,6 @@
 """Points as InfluxDB's line protocol, and read back."""
 
 from gatewatch.collector.line_protocol.encoder import encode
-from gatewatch.collector.line_protocol.parser import decode, parse, split_lines
+from gatewatch.collector.line_protocol.parser import parse, split_lines
 
-__all__ = ["decode", "encode", "parse", "split_lines"]
+__all__ = ["encode", "parse", "split_lines"]

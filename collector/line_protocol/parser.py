@@ -35,32 +35,8 @@ _LINE: Final = re.compile(
 _series: dict[bytes, tuple[str, dict[str, str]]] = {}
 
 
-def decode(lines: bytes) -> list[Point]:
-    r"""The points of line protocol, as `encode` was given them.
-
-    Tags and fields come sorted by name, and tags without a value are gone. Only the grammar is looked at: whether a
-    store can hold a point is for `schema.point_problem` to say.
-
-    Args:
-        lines: such as `encode` gives: every line ends in `\n`.
-
-    Raises:
-        ValueError: names the first line that is none, by number and beginning, and says why.
-    """
-    each = split_lines(lines)
-    points: list[Point] = []
-    for line in each:
-        try:
-            points.append(parse(line))
-        except ValueError as error:
-            raise ValueError(f"line {len(points) + 1}, {_shown(line)}: {error}") from None
-    if lines and not lines.endswith(b"\n"):
-        raise ValueError(f"line {len(each)}, {_shown(each[-1])}: no newline ends it, so it may be cut off")
-    return points
-
-
 def split_lines(lines: bytes) -> list[bytes]:
-    """The lines, without the newlines that end them; within the text of a sound line a newline ends none."""
+    """Return the lines, without the newlines that end them; within the text of a sound line a newline ends none."""
     split: list[bytes] = []
     begin = 0
     while begin < len(lines):
@@ -74,7 +50,10 @@ def split_lines(lines: bytes) -> list[bytes]:
 
 
 def parse(line: bytes) -> Point:
-    """The point of one line, without the newline that ends it.
+    """Return the point of one line, which comes without the newline that ends it.
+
+    Tags and fields come sorted by name, and tags without a value are gone. Only the grammar is looked at: whether a
+    store can hold a point is for `schema.point_problem` to say.
 
     Raises:
         ValueError: says what is wrong with the line.
@@ -135,7 +114,3 @@ def _keep_series(head: bytes) -> tuple[str, dict[str, str]]:
         _series.clear()
     _series[head] = series = (_ESCAPED.sub(r"\1", measurement), tags)
     return series
-
-
-def _shown(line: bytes) -> str:
-    return repr(line[:60].decode(errors="replace")) + ("…" if len(line) > 60 else "")

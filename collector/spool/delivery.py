@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gatewatch.collector.errors import WriteRejected, WriteUnavailable
-from gatewatch.collector.line_protocol import decode, split_lines
+from gatewatch.collector.line_protocol import parse, split_lines
 from gatewatch.collector.runtime.error_guard import ErrorGuard
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.store.base import Store
@@ -45,7 +45,7 @@ class Delivery:
 
     def __init__(self, store: Store, spool: Spool, guard: ErrorGuard, first_wait: float = 0.0) -> None:
         self._url, self._spool, self._guard = store.url, spool, guard
-        self._send = getattr(store, "write_lines", None) or (lambda lines: store.write(decode(lines)))
+        self._send = getattr(store, "write_lines", None) or (lambda lines: store.write(map(parse, split_lines(lines))))
         self._wait = FIRST_WAIT
         self._unexpected = 0
         self.shipped = self.rejected = 0

@@ -65,12 +65,12 @@ def _needs_prefix(field: str) -> bool:
 
 def _free(names: Collection[str], prefix: str, taken: set[str]) -> dict[str, str]:
     """Give each name a column that is not taken yet: itself, else with the prefix, as often as that is needed."""
-    found = {name: name for name in names if name not in taken}
-    taken |= {*found}
-    for name in sorted({*names} - {*found}):
+    columns = {name: name for name in names if name not in taken}
+    taken |= {*columns}
+    for name in sorted({*names} - {*columns}):
         column = prefix + name
         while column in taken:
             column = prefix + column
         taken.add(column)
-        found[name] = column
-    return found
+        columns[name] = column
+    return columns

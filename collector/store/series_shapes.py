@@ -11,37 +11,33 @@ _LARGE: Final = 2**63
 
 
 class Shapes:
-    """What was found of points that had nothing against them, by all of theirs but the values and the time.
+    """Remembers a number for the shape of each point that passed its check: all of it but the values and the time.
 
-    Most points differ in these alone from one before: then it is enough to look at them.
+    Most points differ in these alone from one before: then it is enough to check them.
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[object, ...], int] = {}
+        self._numbers: dict[tuple[object, ...], int] = {}
 
     def find(self, point: Point) -> int | None:
-        """What was found of such points; None where there were none, or the point itself needs a closer look."""
+        """Return the number that was kept for such points; None for none, or where the point needs its own check."""
         try:
-            found = self._found.get(_shape(point))
+            number = self._numbers.get(_shape(point))
         except TypeError:  # a tag that is no text
             return None
-        if found is None or not 2 - _LARGE <= point.time < _LARGE - 1:
+        if number is None or not 2 - _LARGE <= point.time < _LARGE - 1:
             return None
-        try:
-            within = [-_LARGE <= value < _LARGE for value in point.fields.values()]  # type: ignore[operator]  # text raises
-        except TypeError:
-            within = [_is_plain(value) for value in point.fields.values()]
-        return found if all(within) else None
+        return number if all(map(_is_plain, point.fields.values())) else None
 
-    def keep(self, point: Point, found: int = 0) -> None:
-        """Remember what was found of a point that has nothing against it."""
-        if len(self._found) >= _MOST:
-            self._found.clear()
-        self._found[_shape(point)] = found
+    def keep(self, point: Point, number: int = 0) -> None:
+        """Remember a number for points like one that has passed its check."""
+        if len(self._numbers) >= _MOST:
+            self._numbers.clear()
+        self._numbers[_shape(point)] = number
 
     def clear(self) -> None:
         """Forget everything."""
-        self._found.clear()
+        self._numbers.clear()
 
 
 def _is_plain(value: FieldValue) -> bool:
