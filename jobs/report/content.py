@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
 
-from gatewatch.collector.schema import (
-    GATE_DERIVED,
-    GATE_SCORES,
-    GATE_STATS,
-    GATE_UNITS,
-    LAYER_UPDATES,
-    RUNS,
-    TRAIN_METRICS,
-)
+import pandas as pd
+
+from gatewatch.collector import schema
+from gatewatch.collector.store.base import Store
 from gatewatch.jobs.findings.axis import axes_of, in_market_time, market_phases, spans_of
 from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, unscored
 from gatewatch.jobs.findings.series import by_series, config_of, layer_order, one_detector, table, worst_layers
-from gatewatch.jobs.report.epochs import read_epochs
-from gatewatch.jobs.report.metric_charts import metric_charts
-from gatewatch.jobs.report.pictures import heatmaps
+from gatewatch.jobs.report.epoch_files import read_epochs
+from gatewatch.jobs.report.gate_section import gate_section
+from gatewatch.jobs.report.heatmap_section import heatmaps
+from gatewatch.jobs.report.learning_section import learning_section
+from gatewatch.jobs.report.metric_section import metric_charts
 from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
-from gatewatch.jobs.report.run_summary import ending, newest_steps, run_summary, state_of, tags_of
-from gatewatch.jobs.report.sections import gate_section, learning_section
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
-
-    import pandas as pd
-
-    from gatewatch.collector.store.base import Store
+from gatewatch.jobs.report.run_summary import ending, run_summary, state_of
 
 MAX_LAYERS: Final = 12
 """How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""
@@ -54,10 +45,10 @@ def content(
     """
     run = str(about["run"])
     report_progress(f"reading run {run}")
-    events, metrics, captures, derived, scored, updates, units = (
-        store.read(name, run=run, prefix_tags=True)
-        for name in (RUNS, TRAIN_METRICS, GATE_STATS, GATE_DERIVED, GATE_SCORES, LAYER_UPDATES, GATE_UNITS)
-    )
+    read = partial(store.read, run=run, prefix_tags=True)
+    events, metrics, captures = map(read, (schema.RUNS, schema.TRAIN_METRICS, schema.GATE_STATS))
+    derived, scored = map(read, (schema.GATE_DERIVED, schema.GATE_SCORES))
+    updates, units = map(read, (schema.LAYER_UPDATES, schema.GATE_UNITS))
     market = market_phases(events, captures, metrics)
     metrics, captures, scored, updates, units = (
         in_market_time(frame, market, events) for frame in (metrics, captures, scored, updates, units)
@@ -79,22 +70,15 @@ def content(
 
     report_progress("drawing heatmaps")
     folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
-    epochs = read_epochs(list(dict.fromkeys(folders)), run, frames=MAX_HEATMAP_FRAMES, layers=len(shown))
-    pictures = heatmaps(by_series(units, layers=order), shown, epochs.layers, axes, spans, MAX_HEATMAP_FRAMES)
+    saved, notes = read_epochs(list(dict.fromkeys(folders)), run, frames=MAX_HEATMAP_FRAMES, layers=len(shown))
+    pictures = heatmaps(by_series(units, layers=order), shown, saved, axes, spans, MAX_HEATMAP_FRAMES)
     report_progress("drawing charts")
     config = configs[0] if configs else {}
+    market_spans = {phase: spans[phase] for phase in phases if phase in market}
     return {
         "run": run,
         "ending": ending(about, state),
-        "facts": run_summary(
-            about,
-            state,
-            newest_steps(events, captures),
-            rows=rows,
-            tags=tags_of(events),
-            config=config,
-            market={phase: spans[phase] for phase in phases if phase in market},
-        ),
+        "facts": run_summary(about, state, events, captures, rows=rows, config=config, market=market_spans),
         "findings": run_findings(rows, stats, scores, metrics, by_phase) + wrong,
         "no_scores": None if detector else no_scores(stats),
         "unscored": unscored(stats, scores),
@@ -108,7 +92,7 @@ def content(
         "layers": gate_section(shown, stats, scores, rows, axes, spans),
         "learning": learning,
         "heatmaps": pictures,
-        "notes": epochs.notes,
+        "notes": notes,
         "config": [(name, _text(value)) for name, value in config.items()],
     }
 

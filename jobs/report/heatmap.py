@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
 
 from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import MAX_PROFILE
-from gatewatch.jobs.findings.axis import dates, interpolate_times
+from gatewatch.jobs.findings.axis import interpolate_times
 from gatewatch.jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
+from gatewatch.jobs.report.plot_style import places
 from gatewatch.jobs.text import plotly_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-    from plotly.graph_objects import Figure
 
 MAX_FRAMES: Final = 40
 _GAP: Final = "rgba(128,128,128,0.3)"
@@ -39,7 +38,7 @@ def render_gate_heatmap(
     times: Sequence[float] | NDArray[Any] | None = None,
     time_label: str = "position in the sequence",
     max_frames: int = MAX_FRAMES,
-) -> Figure:
+) -> go.Figure:
     """Draw four heatmaps of a layer, unit (y) by time (x), with Play, Pause and a slider.
 
     For an LSTM the panels are Input Signal Flow, Forget Gate Activation, Cell State Evolution and Output Gate
@@ -64,25 +63,23 @@ def render_gate_heatmap(
         ConfigError: an unknown metric; no gate to show; an array that is empty, of another shape, or does not hold
             numbers; frames whose units differ.
     """
-    import plotly.graph_objects as go  # noqa: PLC0415 - loaded only where a picture is drawn
-    from plotly.subplots import make_subplots  # noqa: PLC0415 - as above
-
     where = f"gate_data of layer {layer_name!r}"
     if metric_type not in METRICS:
         raise ConfigError(f"metric_type={metric_type!r}: must be one of {', '.join(METRICS)}")
     labels, all_frames = labelled_frames(gate_data, where)
     panels = panels_of(all_frames, where)
     kept = thin(len(all_frames), max_frames)
+    named = [where] if labels is None else [f"{where}, frame {label!r}" for label in labels]
     pictures = [
         {
-            gate: picture(all_frames[i][gate], gate, metric_type, _where(where, labels, i, gate))
+            gate: picture(all_frames[i][gate], gate, metric_type, f"{named[i]}, gate {gate!r}")
             for gate in panels
             if gate in all_frames[i]
         }
         for i in kept
     ]
-    _check_units(pictures, where)
-    recorded = [gate for gate in panels if any(gate in frame for frame in pictures)]
+    units = _units(pictures, where)
+    recorded = [gate for gate in panels if gate in units]
     span = max(p.times for frame in pictures for p in frame.values())
     if times is not None and len(times) != span:
         raise ConfigError(f"times: {len(times)} given for arrays of {span} positions in {where}; give one for each")
@@ -93,13 +90,11 @@ def render_gate_heatmap(
     scales: dict[tuple[float, float], str] = {}
     for panel, gate in enumerate(panels):
         cell = {"row": panel // 2 + 1, "col": panel % 2 + 1}
-        units = next((frame[gate].units for frame in pictures if gate in frame), 0)
-        grouped = f" (averages of {units / MAX_PROFILE:.3g})" if units > MAX_PROFILE else ""
-        figure.update_yaxes(title_text=f"unit{grouped}", range=[-0.5, max(units, 1) - 0.5], **cell)
-        figure.update_xaxes(title_text=plotly_text(time_label) if panel > 1 else None, **cell)
-        if gate not in recorded:
-            figure.update_xaxes(showgrid=False, **cell)
-            figure.update_yaxes(showgrid=False, **cell)
+        rows, grid = units.get(gate, 1), None if gate in units else False
+        grouped = f" (averages of {rows / MAX_PROFILE:.3g})" if rows > MAX_PROFILE else ""
+        figure.update_yaxes(title_text=f"unit{grouped}", range=[-0.5, rows - 0.5], showgrid=grid, **cell)
+        figure.update_xaxes(title_text=plotly_text(time_label) if panel > 1 else None, showgrid=grid, **cell)
+        if gate not in units:
             continue
         figure.add_heatmap(
             **_trace(pictures[-1].get(gate), times),
@@ -111,11 +106,11 @@ def render_gate_heatmap(
         )
 
     if labels is None:
-        (only,) = pictures
-        ends = [n + 1 for n in thin(max(shown.z.shape[1] for shown in only.values()), max_frames)]
-        places = _positions(span, times)
-        names = [place if isinstance(place, str) else f"{place:g}" for place in (places[end - 1] for end in ends)]
-        data = [[_until(only[gate], end, times) for gate in recorded] for end in ends]
+        whole = [_trace(pictures[0][gate], times) for gate in recorded]
+        ends = [n + 1 for n in thin(max(trace["z"].shape[1] for trace in whole), max_frames)]
+        at = _positions(span, times)
+        names = [at[end - 1] if isinstance(at, list) else f"{at[end - 1]:g}" for end in ends]
+        data = [[{"z": trace["z"][:, :end], "x": trace["x"][:end]} for trace in whole] for end in ends]
     else:
         names = [plotly_text(labels[i], 24) for i in kept]
         data = [[_trace(frame.get(gate), times) for gate in recorded] for frame in pictures]
@@ -132,26 +127,21 @@ def render_gate_heatmap(
     return figure
 
 
-def _where(where: str, labels: list[str] | None, i: int, gate: str) -> str:
-    return f"{where}, gate {gate!r}" if labels is None else f"{where}, frame {labels[i]!r}, gate {gate!r}"
-
-
-def _check_units(pictures: Sequence[dict[str, Picture]], where: str) -> None:
-    for gate in {gate for frame in pictures for gate in frame}:
-        if len(units := sorted({frame[gate].units for frame in pictures if gate in frame})) > 1:
+def _units(pictures: Sequence[Mapping[str, Picture]], where: str) -> dict[str, int]:
+    """Return how many units each gate has; raise where frames differ."""
+    units: dict[str, int] = {}
+    for gate, shown in ((gate, shown) for frame in pictures for gate, shown in frame.items()):
+        if shown.units != units.setdefault(gate, shown.units):
+            fewer, more = sorted((shown.units, units[gate]))
             raise ConfigError(
-                f"{where}: gate {gate!r} has {units[0]} units in one frame and {units[-1]} in another; "
-                "render the models apart"
+                f"{where}: gate {gate!r} has {fewer} units in one frame and {more} in another; render the models apart"
             )
+    return units
 
 
 def _positions(count: int, times: Sequence[float] | NDArray[Any] | None) -> Any:
     """Return the time in the middle of each bin, as plotly takes it; shape (bins,)."""
-    return _plotly_times(interpolate_times(centres(count), times))
-
-
-def _plotly_times(at: NDArray[Any]) -> Any:
-    return dates(at) if at.dtype.kind == "M" else at
+    return places(interpolate_times(centres(count), times))
 
 
 def _time_axis(span: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
@@ -160,7 +150,7 @@ def _time_axis(span: int, times: Sequence[float] | NDArray[Any] | None) -> dict[
     dated = at.dtype.kind == "M"
     widths = np.diff(at) if len(at) > 1 else [np.timedelta64(24, "h") if dated else 1.0]
     ends = np.asarray([at[0] - widths[0] / 2, at[-1] + widths[-1] / 2])
-    return {"range": list(_plotly_times(ends)), **({"type": "date", "nticks": 6} if dated else {})}
+    return {"range": list(places(ends)), **({"type": "date", "nticks": 6} if dated else {})}
 
 
 def _trace(shown: Picture | None, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
@@ -171,11 +161,6 @@ def _trace(shown: Picture | None, times: Sequence[float] | NDArray[Any] | None) 
     return {"z": shown.z, "x": _positions(shown.times, times), "y": y}
 
 
-def _until(shown: Picture, end: int, times: Sequence[float] | NDArray[Any] | None) -> dict[str, Any]:
-    """Return the picture up to a column; later columns are empty."""
-    return {"z": shown.z[:, :end], "x": _positions(shown.times, times)[:end]}
-
-
 def _limits(gate: str, metric: str) -> tuple[float, float]:
     """Return the ends of the colour scale; a standard deviation in [a, b] is at most (b − a) / 2 (Popoviciu 1935)."""
     scale = gate_scale(gate)
@@ -184,7 +169,7 @@ def _limits(gate: str, metric: str) -> tuple[float, float]:
     return (0.0, 1.0) if metric == "saturation" else (0.0, (scale.high - scale.low) / 2)
 
 
-def _lay_out(figure: Figure, title: str, scales: dict[tuple[float, float], str], metric: str) -> None:
+def _lay_out(figure: go.Figure, title: str, scales: dict[tuple[float, float], str], metric: str) -> None:
     figure.update_layout(
         title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}},
         template="plotly_white",
@@ -203,7 +188,7 @@ def _lay_out(figure: Figure, title: str, scales: dict[tuple[float, float], str],
         figure.update_layout({name: {"cmin": low, "cmax": high, "colorscale": colours, "colorbar": bar}})
 
 
-def _add_controls(figure: Figure, names: Sequence[str], prefix: str) -> None:
+def _add_controls(figure: go.Figure, names: Sequence[str], prefix: str) -> None:
     still = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 0, "redraw": True}}
     play = {**still, "fromcurrent": True, "frame": {"duration": FRAME_MS, "redraw": True}}
     buttons = [

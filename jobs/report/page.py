@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
+import hashlib
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+from plotly.graph_objects import Figure
+from plotly.offline import get_plotlyjs
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import replace_file
 from gatewatch.collector.names import path_name
+from gatewatch.collector.store.base import Store
 from gatewatch.jobs.report.content import content
-from gatewatch.jobs.report.html import render
+from gatewatch.jobs.text import number, percent
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from gatewatch.collector.store.base import Store
+_HERE: Final = Path(__file__).parent
 
 
 def write_report(
@@ -92,3 +98,34 @@ def _find(store: Store, run: str | None) -> Mapping[str, Any]:
         )
     row = runs.iloc[names.index(run)]
     return {str(name): value for name, value in row.astype(object).where(row.notna(), None).items()}
+
+
+def figure_json(figure: Figure) -> Markup:
+    """Return the JSON of a figure without `<`, so that it can neither end its script element nor open another."""
+    text = str(figure.to_json()).replace("\\u002f", "/").replace("<", "\\u003c")
+    return Markup(text)  # noqa: S704 - escaped in the line above
+
+
+def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
+    """Render the whole page. All content is escaped, except what `figure_json` made safe.
+
+    The page's policy allows its own two scripts, no other, and no request off the page.
+
+    Args:
+        content: the values that the template names; figures as they are.
+        refresh: seconds after which a browser loads the page again; None: never.
+    """
+    texts = [get_plotlyjs(), *((_HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))]
+    plotly_js, page_js, page_css = (Markup(text) for text in texts)  # noqa: S704 - files of plotly and of this package
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()) for script in (plotly_js, page_js))
+    hashes = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+    policy = (
+        f"default-src 'none'; script-src {hashes}; "
+        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    environment = jinja2.Environment(
+        autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"figure_json": figure_json, "number": number, "percent": percent}
+    own = {"plotly_js": plotly_js, "page_js": page_js, "page_css": page_css, "policy": policy, "refresh": refresh}
+    return environment.get_template("template.html").render(**content, **own)

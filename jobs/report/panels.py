@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gatewatch.collector.cells import CELLS, Cells, gate_scale, gates_by_name
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import MAX_PROFILE
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
 
 GateArrays = Mapping[str, "ArrayLike"]
 METRICS: Final = ("activation", "saturation", "variability")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from gatewatch.collector.cells import GATES
 from gatewatch.jobs.findings.axis import dates
 from gatewatch.jobs.findings.series import binned
 from gatewatch.jobs.text import plotly_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-    from plotly.graph_objects import Figure
 
 # Okabe and Ito's palette, which people with colour-blindness can tell apart.
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"
@@ -25,10 +21,8 @@ GATE_COLOURS: Final = {name: gate.colour for name, gate in GATES.items()}
 PHASE_COLOURS: Final = {"train": BLUE, "validation": RED, "backtest": PURPLE, "live": GREEN}
 
 
-def figure(height: int, *, market: bool = False) -> Figure:
+def figure(height: int, *, market: bool = False) -> go.Figure:
     """Make an empty figure of this height in pixels; its x-axis has dates in market time."""
-    import plotly.graph_objects as go  # noqa: PLC0415 - loaded only where a picture is drawn
-
     return go.Figure(
         layout={
             "template": None,
@@ -42,15 +36,17 @@ def figure(height: int, *, market: bool = False) -> Figure:
     )
 
 
+def places(x: NDArray[Any]) -> Any:
+    """Return places on an axis as plotly takes them: moments as text, numbers as they are."""
+    return dates(x) if x.dtype.kind == "M" else x
+
+
 def points(x: NDArray[Any], y: NDArray[np.float64], how: str = "mean") -> dict[str, Any]:
     """Return the x and y of a trace, at most 400 points, in the smallest exact types."""
     at = binned(x, "last")
-    if at.dtype.kind == "M":
-        return {"x": dates(at), "y": binned(y, how).astype(np.float32)}
-    return {
-        "x": at.astype(np.float32 if x.max(initial=0) < 2**24 else np.float64),
-        "y": binned(y, how).astype(np.float32),
-    }
+    if at.dtype.kind != "M":
+        at = at.astype(np.float32 if x.max(initial=0) < 2**24 else np.float64)
+    return {"x": places(at), "y": binned(y, how).astype(np.float32)}
 
 
 def line(x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, how: str = "mean") -> dict[str, Any]:
@@ -62,13 +58,6 @@ def line(x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, how: s
         "line": {"color": colour, "width": 1.8},
         "hovertemplate": "%{y:.4~g}",
     }
-
-
-def fit(figure: Figure, ends: Sequence[Any] | None) -> None:
-    """Set the range of the x-axis to `ends`: two floats, or two datetime64."""
-    if ends is not None and ends[0] < ends[1]:
-        reach = np.asarray(ends)
-        figure.update_xaxes(range=dates(reach) if reach.dtype.kind == "M" else reach.tolist())
 
 
 def faint(colour: str, opacity: float = 0.18) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.text import Text
 
 from gatewatch.collector.errors import ConfigError
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.patches import FancyArrowPatch
-    from matplotlib.text import Text
 
 Weights = Mapping[tuple[Hashable, Hashable], float]
 _WIDTHS: Final = (0.4, 6.0)
@@ -41,7 +41,6 @@ class TemporalGraph:
         self.ax = ax
         self.limit = limit
         self._labels: dict[Hashable, Text] = {}
-        self._nodes: dict[Hashable, tuple[float, float]] = {}
         self._steps: list[dict[tuple[Hashable, Hashable], float]] = []
         self._edges: dict[tuple[Hashable, Hashable], FancyArrowPatch] = {}
 
@@ -58,7 +57,7 @@ class TemporalGraph:
         Raises:
             ConfigError: the node is there already, or its position is not two finite numbers.
         """
-        if node_id in self._nodes:
+        if node_id in self._labels:
             raise ConfigError(f"node {node_id!r} was added already; every node needs an id of its own")
         try:
             x, y = (float(value) for value in position)
@@ -66,7 +65,6 @@ class TemporalGraph:
             x = y = math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
             raise ConfigError(f"node {node_id!r}: position={position!r} must be two finite numbers, x and y")
-        self._nodes[node_id] = (x, y)
         self._labels[node_id] = self.ax.text(
             x, y, str(node_id), ha="center", va="center", fontsize=9, zorder=3, parse_math=False, bbox=dict(_BOX)
         )
@@ -88,14 +86,14 @@ class TemporalGraph:
             if not (isinstance(edge, tuple) and len(edge) == 2):
                 raise ConfigError(f"edge {edge!r}: must be a pair, (from, to)")
             for node in edge:
-                if node not in self._nodes:
-                    names = ", ".join(map(repr, self._nodes)) or "none yet"
+                if node not in self._labels:
+                    names = ", ".join(map(repr, self._labels)) or "none yet"
                     raise ConfigError(f"edge {edge!r}: there is no node {node!r}; add it first (nodes: {names})")
             try:
                 checked[edge] = float(weight)
             except (TypeError, ValueError):
                 raise ConfigError(f"edge {edge!r}: its weight {weight!r} is not a number") from None
-        self._steps.append({**(self._steps[-1] if self._steps else {}), **checked})
+        self._steps.append((self._steps[-1] if self._steps else {}) | checked)
 
     def animate_time_step(self, frame: int) -> list[Artist]:
         """Draw the edges as they were at a time step, and return their artists, as `FuncAnimation` wants them.
@@ -118,9 +116,7 @@ class TemporalGraph:
         return list(self._edges.values())
 
     def _arrow(self, edge: tuple[Hashable, Hashable]) -> FancyArrowPatch:
-        from matplotlib.patches import FancyArrowPatch  # noqa: PLC0415 - loaded only where a graph is drawn
-
-        start, end = (self._nodes[node] for node in edge)
+        start, end = (self._labels[node].get_position() for node in edge)
         if edge[0] == edge[1]:  # a loop leaves the node on one side and returns on the other, behind its box
             left, right = self.ax.get_xlim()
             reach = 0.04 * abs(right - left)
@@ -136,8 +132,6 @@ class TemporalGraph:
         return arrow
 
     def _style(self, arrow: FancyArrowPatch, weight: float) -> None:
-        from matplotlib import colormaps  # noqa: PLC0415 - as above
-
         finite = math.isfinite(weight)
         part = max(-1.0, min(1.0, weight / self.limit)) if finite else 0.0
         arrow.set_linewidth(_WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * abs(part))

@@ -1,37 +1,53 @@
-"""Draw the report's charts of what a layer learns, from the points of `layer_updates`."""
+"""Make the report's section of what each layer learns, from the points of `layer_updates`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from plotly.graph_objects import Figure
 
-from gatewatch.jobs.findings.learning import positive
+from gatewatch.jobs.findings.axis import Axis
+from gatewatch.jobs.findings.learning import clipping, learning_problems, positive
+from gatewatch.jobs.findings.series import Key, of_layer
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.report.plot_style import BLUE, GREEN, ORANGE, OTHER, figure, line
 from gatewatch.jobs.thresholds import UPDATE_HEALTHY
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-    from numpy.typing import NDArray
-    from plotly.graph_objects import Figure
-
-    from gatewatch.jobs.findings.axis import Axis
-
 _COLOURS: Final = {"kernel": BLUE, "recurrent": ORANGE, "bias": GREEN}
 
 
-class LearningChart(NamedTuple):
-    """Hold a chart, its caption and a note beside the caption."""
+def learning_section(
+    updates: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis], most: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Make the section of what each layer learns, and the first thing that is plainly wrong, as a sentence.
 
-    name: str
-    note: str
-    figure: Figure
+    Args:
+        updates: series → points of `layer_updates`; the parameter is in the gate's place.
+        axes: phase → its axis.
+        most: how many layers to draw; layers with a problem come before others.
+    """
+    params = {block: of_layer(updates, *block) for block in dict.fromkeys((key.phase, key.layer) for key in updates)}
+    problems = {block: learning_problems(params[block], axes[block[0]]) for block in params}
+    drawn = set(sorted(params, key=lambda block: not problems[block])[:most])
+    layers = [
+        {
+            "name": layer,
+            "phases": [phase],
+            "words": " ".join(problems[phase, layer] + clipping(frames)),
+            "charts": _charts(frames, axes[phase]),
+        }
+        for (phase, layer), frames in params.items()
+        if (phase, layer) in drawn
+    ]
+    first = [f"Learning went wrong in {layer}: {words[0]}" for (_, layer), words in problems.items() if words]
+    return {"layers": layers, "left_out": len(params) - len(layers)}, first[:1]
 
 
-def learning_charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[LearningChart]:
+def _charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[dict[str, Any]]:
     """Draw the gradients (dotted after clipping), the size of a step relative to the weights, and what share moved.
 
     Args:
@@ -39,7 +55,7 @@ def learning_charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[Lear
         axis: the horizontal axis.
 
     Returns:
-        The charts that show any value.
+        The name, note and figure of each chart that shows any value.
     """
     gradients, ratios, frequencies = (figure(240, market=axis.market).update_layout(showlegend=True) for _ in range(3))
     clipped = False
@@ -61,11 +77,11 @@ def learning_charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[Lear
     for chart in (gradients, ratios):
         chart.update_yaxes(type="log", exponentformat="power", nticks=6)
     charts = [
-        LearningChart("gradient norm", "dotted: after clipping" if clipped else "", gradients),
-        LearningChart("update ratio", "usual in the band", ratios),
-        LearningChart("update frequency", "share of weights that moved", frequencies),
+        {"name": "gradient norm", "note": "dotted: after clipping" if clipped else "", "figure": gradients},
+        {"name": "update ratio", "note": "usual in the band", "figure": ratios},
+        {"name": "update frequency", "note": "share of weights that moved", "figure": frequencies},
     ]
-    return [chart for chart in charts if chart.figure.data]
+    return [chart for chart in charts if chart["figure"].data]
 
 
 def _draw(chart: Figure, trace: dict[str, Any]) -> bool:

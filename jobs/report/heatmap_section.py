@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.findings.axis import Axis, dates, without_overlap
-from gatewatch.jobs.findings.series import of_layer, profiles
+from gatewatch.jobs.findings.series import Key, of_layer, profiles
 from gatewatch.jobs.report.heatmap import MAX_FRAMES, render_gate_heatmap
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
-
-    from gatewatch.jobs.findings.series import Key
 
 _FEWEST_FRAMES: Final = 10
 _SAVED: Final = "each frame an epoch, each column a position in the sequence"
@@ -57,8 +52,6 @@ def heatmaps(
 
 def _of_units(units: Mapping[Key, pd.DataFrame], layer: str, axis: Axis, frames: int) -> dict[str, Any]:
     """Draw the heatmap of a layer's units over captures; empty where no unit has a value."""
-    import pandas as pd  # noqa: PLC0415 - the frames come from it, so it is loaded already
-
     gates: dict[str, list[pd.DataFrame]] = {}
     for phase in axis.phases:
         for gate, frame in of_layer(units, phase, layer).items():

@@ -1,0 +1,114 @@
+"""Make the report's sections of gates: the anomaly scores of each layer, and the range of each gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from plotly.graph_objects import Figure
+
+from gatewatch.collector.cells import gate_scale
+from gatewatch.jobs.findings.axis import Axis, without_overlap
+from gatewatch.jobs.findings.series import Key, Row, newest, of_layer
+from gatewatch.jobs.frames import numbers
+from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, line, places, points
+from gatewatch.jobs.text import plotly_text
+
+Series = Mapping[Key, pd.DataFrame]
+Spans = Mapping[str, tuple[Any, Any]]
+
+
+def gate_section(
+    shown: Sequence[str], stats: Series, scores: Series, rows: Sequence[Row], axes: Sequence[Axis], spans: Spans
+) -> list[dict[str, Any]]:
+    """Make the section of each layer's gates; all scores share one vertical axis, so that layers can be compared.
+
+    Args:
+        shown: the layers to draw, in their order.
+        stats, scores: series → points.
+        rows: the table of gates.
+        axes: the axes of the run.
+        spans: phase → its first and last moment.
+    """
+    top = max((row.worst for row in rows if row.worst > 2), default=2.0)
+    many = sum(len(axis.phases) for axis in axes) > 1
+    sections = []
+    for layer in shown:
+        scored: list[dict[str, Any]] = []
+        bands: list[dict[str, Any]] = []
+        for axis in axes:
+            by_phase = {phase: of_layer(stats, phase, layer) for phase in axis.phases}
+            drawn = [frame for gates in by_phase.values() for frame in gates.values()]
+            ends = _reach(axis, drawn) if len(axis.phases) > 1 and drawn else None  # of charts side by side
+            for part in without_overlap(axis, spans):
+                if gates := {phase: own for phase in part.phases if (own := of_layer(scores, phase, layer))}:
+                    scored.append({"phases": list(gates), "figure": _score_chart(gates, part, top, ends)})
+            for gate in dict.fromkeys(gate for gates in by_phase.values() for gate in gates):
+                frames = {phase: gates[gate] for phase, gates in by_phase.items() if gate in gates}
+                last = frames[max(frames, key=lambda phase: spans[phase][1])]
+                chart = _band_chart(gate, frames, axis, by_phase=many)
+                bands.append({"gate": gate, "phases": list(frames), "now": newest(last, "mean"), "figure": chart})
+        sections.append({"name": layer, "scores": scored, "bands": bands})
+    return sections
+
+
+def _reach(axis: Axis, frames: Iterable[pd.DataFrame]) -> list[Any]:
+    """Return the first and the last place of some points on an axis, as plotly takes them."""
+    x = np.concatenate([axis.x(frame) for frame in frames])
+    return list(places(np.array([x.min(), x.max()])))
+
+
+def _score_chart(
+    scores: Mapping[str, Mapping[str, pd.DataFrame]], axis: Axis, top: float, ends: Sequence[Any] | None
+) -> Figure:
+    """Draw the anomaly scores of a layer's gates, with a line at 1; several phases get a coloured background each.
+
+    Args:
+        scores: phase → gate → points; phases that follow each other on the axis.
+        axis: the horizontal axis.
+        top: the end of the vertical axis.
+        ends: the range of the horizontal axis, as plotly takes it; None: as far as the points reach.
+    """
+    chart = figure(300, market=axis.market)
+    in_legend: set[str] = set()
+    for phase, gates in scores.items():
+        for gate, frame in gates.items():
+            trace = line(axis.x(frame), numbers(frame, "anomaly_score"), gate, GATE_COLOURS.get(gate, OTHER), "max")
+            chart.add_scatter(**trace, legendgroup=plotly_text(gate), showlegend=gate not in in_legend)
+            in_legend.add(gate)
+        if len(scores) > 1:
+            (first, last), colour = _reach(axis, gates.values()), PHASE_COLOURS.get(phase, OTHER)
+            box = {"x0": first, "x1": last, "fillcolor": faint(colour, 0.08), "line_width": 0, "layer": "below"}
+            label = {"text": plotly_text(phase, 24), "font": {"color": colour, "size": 11}}
+            chart.add_vrect(**box, annotation=label, annotation_position="top left")
+    chart.add_hline(y=1, line={"color": "#b3261e", "width": 1.2, "dash": "dash"})
+    chart.update_yaxes(range=[0, top * 1.05], title_text="anomaly score")
+    chart.update_xaxes(title_text=axis.label, range=ends if ends and ends[0] < ends[1] else None)
+    return chart.update_layout(showlegend=True)
+
+
+def _band_chart(gate: str, phases: Mapping[str, pd.DataFrame], axis: Axis, *, by_phase: bool) -> Figure:
+    """Draw the mean of a gate in the band of its 5th to 95th percentile, on the gate's fixed scale.
+
+    Args:
+        gate: gives scale and colour.
+        phases: phase → points.
+        axis: the horizontal axis.
+        by_phase: whether each phase has a colour of its own.
+    """
+    scale = gate_scale(gate)
+    chart = figure(200, market=axis.market)
+    # The edges of the band carry no name of their own: hovering shows the mean alone.
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    reach = [scale.low, scale.high]
+    for phase, frame in phases.items():
+        colour = PHASE_COLOURS.get(phase, OTHER) if by_phase else GATE_COLOURS.get(gate, OTHER)
+        x, low, high = axis.x(frame), numbers(frame, "p05"), numbers(frame, "p95")
+        chart.add_scatter(**points(x, low, "min"), **edge)
+        chart.add_scatter(**points(x, high, "max"), **edge, fill="tonexty", fillcolor=faint(colour))
+        chart.add_scatter(**line(x, numbers(frame, "mean"), phase if by_phase else gate, colour))
+        reach += [float(value) for value in (*low, *high) if np.isfinite(value)]
+    margin = 0.03 * (scale.high - scale.low)
+    return chart.update_yaxes(range=[min(reach) - margin, max(reach) + margin], nticks=5)
