@@ -15,11 +15,7 @@ from gatewatch.collector.store.influxdb.settings import checked
 
 _PURPOSE: Final = "the set-up of InfluxDB"
 _PASSWORD: Final = "GATEWATCH_INFLUXDB_PASSWORD"  # noqa: S105 - the name of a variable
-_PASSWORD_BYTES: Final = range(8, 73)
-"""What InfluxDB takes: bcrypt, which it is kept by, holds no more."""
 _SECONDS: Final[Mapping[str, int]] = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_FOR_EVER: Final = 0
-_MAX_SECONDS: Final = 100 * 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ def desired_state(environment: Mapping[str, str]) -> DesiredState:
     except ConfigError:
         raise ConfigError("INFLUXDB_V2_URL is not the address of an InfluxDB; write it as http://host:8086") from None
     password = checked(_PASSWORD, read_password(_PASSWORD, environment), _PURPOSE)
-    if len(password.encode(errors="replace")) not in _PASSWORD_BYTES:
+    if not 8 <= len(password.encode(errors="replace")) <= 72:  # bcrypt, which InfluxDB keeps it by, holds no more
         raise ConfigError(f"{_PASSWORD} must be 8 to 72 bytes long; choose another")
     return DesiredState(
         url=url,
@@ -95,10 +91,10 @@ def _bucket(name: str) -> str:
 def _retention(environment: Mapping[str, str], name: str) -> int:
     text = read_variable(name, environment)
     if text in ("", "0"):
-        return _FOR_EVER
+        return 0
     match = re.fullmatch(r"([1-9]\d{0,5})([hdwy])", text)
     seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= _MAX_SECONDS:
+    if not 0 < seconds <= 100 * _SECONDS["y"]:
         raise ConfigError(
             f"{name}={text!r} is no time to keep points for; write hours, days, weeks or years, such as 72h, 90d, 26w"
             " or 2y, or 0 for ever"

@@ -15,17 +15,29 @@ is in the aggregates too. What is older when it comes is not."""
 _MEASUREMENTS: Final = [name for name, fields in SCHEMA.items() if any(field.hourly for field in fields)]
 _TEXTS: Final = [field.name for name in _MEASUREMENTS for field in SCHEMA[name] if field.type is str]
 
-_FLUX: Final = """\
+
+def hourly_task(source: str, target: str, org: str) -> str:
+    """Return the Flux of the task. Measurements, tags and fields keep their names, so that a query reads alike in both
+    buckets; a point's time is the beginning of its hour.
+
+    Args:
+        source, target: ids of the buckets that it reads and writes: hexadecimal, as InfluxDB makes them.
+        org: the organisation's id.
+    """
+    measurements, worst, last, text = map(
+        _pattern, (_MEASUREMENTS, hourly_fields("max"), hourly_fields("last"), _TEXTS)
+    )
+    return f"""\
 // Written by Gatewatch's set-up, which puts it back where it was changed; to do without it make the task inactive.
 import "date"
 
-option task = {{name: "{task}", every: 1h, offset: 10m}}
+option task = {{name: "{TASK}", every: 1h, offset: 10m}}
 
 stop = date.truncate(t: now(), unit: 1h)
-start = date.sub(d: {look_back}h, from: stop)
+start = date.sub(d: {LOOK_BACK_HOURS}h, from: stop)
 points = from(bucketID: "{source}")
     |> range(start: start, stop: stop)
-    |> filter(fn: (r) => r._measurement =~ /^({measurements})$/)
+    |> filter(fn: (r) => r._measurement =~ /{measurements}/)
 hourly = (fn, tables=<-) => tables
     |> aggregateWindow(every: 1h, fn: fn, createEmpty: false, timeSrc: "_start")
     |> to(bucketID: "{target}", orgID: "{org}")
@@ -36,27 +48,6 @@ points
 points |> filter(fn: (r) => r._field =~ /{worst}/) |> hourly(fn: max)
 points |> filter(fn: (r) => r._field =~ /{last}/) |> hourly(fn: last)
 """
-
-
-def hourly_task(source: str, target: str, org: str) -> str:
-    """Return the Flux of the task. Measurements, tags and fields keep their names, so that a query reads alike in both
-    buckets; a point's time is the beginning of its hour.
-
-    Args:
-        source, target: ids of the buckets that it reads and writes: hexadecimal, as InfluxDB makes them.
-        org: the organisation's id.
-    """
-    return _FLUX.format(
-        task=TASK,
-        look_back=LOOK_BACK_HOURS,
-        source=source,
-        target=target,
-        org=org,
-        measurements="|".join(_MEASUREMENTS),
-        worst=_pattern(hourly_fields("max")),
-        last=_pattern(hourly_fields("last")),
-        text=_pattern(_TEXTS),
-    )
 
 
 def _pattern(names: Iterable[str]) -> str:

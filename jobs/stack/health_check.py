@@ -9,26 +9,24 @@ import sys
 import time
 from typing import Final
 
-from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.schema import JOBS_HEALTH
 from gatewatch.collector.store import open_store
-from gatewatch.jobs.console import fail
+from gatewatch.jobs.console import exit_status, fail
 from gatewatch.jobs.service.health import TOLD_SECONDS
 
 SILENT_SECONDS: Final = 3 * TOLD_SECONDS
 
 
 def main() -> int:
-    """Look, and return the exit status."""
-    try:
-        since = time.time_ns() - int(SILENT_SECONDS * 1e9)
-        store = open_store()
-        if store.count(JOBS_HEALTH, "duration_s", start=since):
-            return 0
-    except ConfigError as error:
-        return fail(str(error), 2)
-    except GatewatchError as error:
-        return fail(str(error))
+    """Look for recent points of the service, and return the exit status."""
+    return exit_status(_check)
+
+
+def _check() -> int:
+    since = time.time_ns() - int(SILENT_SECONDS * 1e9)
+    store = open_store()
+    if store.count(JOBS_HEALTH, "duration_s", start=since):
+        return 0
     return fail(f"no service has written {JOBS_HEALTH} into {store.url} for {SILENT_SECONDS:.0f} s; see its log")
 
 

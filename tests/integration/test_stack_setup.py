@@ -252,6 +252,18 @@ class TestRepair:
         assert path.read_text().strip() != wrong.token
         store(server, tokens, "collector").check()
 
+    def test_two_tokens_of_one_purpose_become_one(self, server, tokens, capsys):
+        with owner(server) as client:
+            api = client.authorizations_api()
+            [own] = [a for a in api.find_authorizations() if a.description == "Gatewatch: jobs"]
+            twin = api.create_authorization(authorization=own).token
+            said = run(capsys, tokens)
+            assert len([a for a in api.find_authorizations() if a.description == "Gatewatch: jobs"]) == 1
+        assert said[:-1] == [f"made the token {token_path(tokens, 'jobs')}, which may read and write{REPLACED}"]
+        store(server, tokens, "jobs").check()
+        with pytest.raises(ConfigError, match="unauthorized"):
+            InfluxStore(Client(server.url, org="gatewatch", bucket="gatewatch", token=twin)).check()
+
     def test_a_task_that_was_changed_or_deleted_and_not_one_that_is_off(self, server, tokens, capsys):
         with owner(server) as client:
             api = client.tasks_api()
