@@ -13,24 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatewatch.collector.analyzer import StateAnalyzer
-    from gatewatch.collector.keras import GateMonitor, gates
-    from gatewatch.collector.store import open_store
-    from gatewatch.jobs.alerts import AlertManager
-    from gatewatch.jobs.anomaly_detector import AnomalyDetector
-    from gatewatch.jobs.report.heatmap import render_gate_heatmap
-    from gatewatch.jobs.report.temporal_graph import TemporalGraph
-
-__all__ = [
-    "AlertManager",
-    "AnomalyDetector",
-    "GateMonitor",
-    "StateAnalyzer",
-    "TemporalGraph",
-    "gates",
-    "open_store",
-    "render_gate_heatmap",
-]
+    from gatewatch.collector.analyzer import StateAnalyzer as StateAnalyzer
+    from gatewatch.collector.keras import GateMonitor as GateMonitor
+    from gatewatch.collector.keras import gates as gates
+    from gatewatch.collector.store import open_store as open_store
+    from gatewatch.jobs.alerts import AlertManager as AlertManager
+    from gatewatch.jobs.anomaly_detector import AnomalyDetector as AnomalyDetector
+    from gatewatch.jobs.report.heatmap import render_gate_heatmap as render_gate_heatmap
+    from gatewatch.jobs.report.temporal_graph import TemporalGraph as TemporalGraph
 
 _MODULE_OF = {
     "AlertManager": "gatewatch.jobs.alerts",
@@ -42,6 +32,7 @@ _MODULE_OF = {
     "open_store": "gatewatch.collector.store",
     "render_gate_heatmap": "gatewatch.jobs.report.heatmap",
 }
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
