@@ -4,158 +4,147 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
+from gatewatch.collector.config import FILE, Settings, load_settings
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.jobs.commands.common import Commands, need, print_json
+from gatewatch.collector.spool.inspect import pending
+from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.store import Store, open_store
+from gatewatch.collector.store.influxdb.client import Client
+from gatewatch.collector.store.influxdb.permissions import Permissions, permissions
+from gatewatch.collector.text import one_line
+from gatewatch.jobs.commands.common import print_list
+from gatewatch.jobs.commands.options import need
+from gatewatch.jobs.service.state_folder import check_state_folder, state_folder
 from gatewatch.jobs.text import printable
-
-if TYPE_CHECKING:
-    from gatewatch.collector.config import Settings
-    from gatewatch.collector.store import Store
-    from gatewatch.collector.store.influxdb.client import Client
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What became of one check.
-
-    Attributes:
-        what: was looked at.
-        ok: whether it works.
-        detail: what was found; where it does not work, the problem and its remedy.
-        warning: whether it works and should be mended all the same.
-    """
-
-    what: str
-    ok: bool
-    detail: str
-    warning: bool = False
 
 
 class Doubt(GatewatchError):  # noqa: N818 - nothing failed
     """It works, and should be mended all the same."""
 
 
-def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
-    """Add the command."""
-    check = commands.add_parser(
-        "check",
-        parents=[with_store],
-        help="check the configuration and every service that it names",
-        description="Check the configuration, the store and its token, the spool, the state folder, the mail server"
-        " and, where GRAFANA_URL is set, Grafana. Print a line for each, and what to do where something does not work."
-        " Nothing is changed, and a mail is sent only with --mail.",
-    )
-    check.add_argument("--mail", action="store_true", help="also send a test mail to the recipients")
-    check.add_argument("--json", action="store_true", help="print JSON")
-    check.set_defaults(run_command=_run)
+@dataclass(slots=True)
+class _Context:
+    """What the checks have found so far: each is given it, and later ones build on it."""
 
-
-def _run(arguments: argparse.Namespace) -> int:
-    findings = []
-    for finding in _findings(arguments):
-        findings.append(finding)
-        if not arguments.json:
-            word = "warning" if finding.warning else "ok" if finding.ok else "problem"
-            print(f"{word:<8} {finding.what:<14} {printable(finding.detail)}", flush=True)
-    if arguments.json:
-        print_json([asdict(finding) for finding in findings])
-    return 0 if all(finding.ok for finding in findings) else 1
-
-
-def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
-    from gatewatch.collector.config import FILE, Settings, load_settings  # noqa: PLC0415 - pydantic loads slowly
-
-    settings = Settings()
-
-    def configuration() -> str:
-        nonlocal settings
-        settings = load_settings()
-        named = read_variable("GATEWATCH_CONFIG") or FILE
-        return str(Path(named).absolute()) if Path(named).exists() else f"no {FILE} here: the defaults hold"
-
+    arguments: argparse.Namespace
+    settings: Settings
     store: Store | None = None
-
-    answering: Client | None = None
-
-    def opened() -> str:
-        nonlocal store, answering
-        from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it
-
-        store = open_store(arguments.store)
-        store.ping()
-        answering = store.influxdb
-        return _store(store)
-
-    yield _found("configuration", configuration)
-    yield (stored := _found("store", opened))
-    if client := answering:
-        token = _found("token", lambda: _token(client))
-        if token.ok or stored.ok:  # else it is the same trouble twice
-            yield token
-    yield _found("spool", lambda: _spool(settings, store))
-    yield _found("state folder", lambda: _state(settings, store))
-    yield _found("mail", lambda: _mail(settings, arguments.mail))
-    if read_variable("GRAFANA_URL"):
-        yield _found("grafana", lambda: _grafana(arguments.store))
+    token: tuple[Client, Permissions] | None = None
 
 
-def _found(what: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(what, True, look())
-    except Doubt as doubt:
-        return Finding(what, True, str(doubt), warning=True)
-    except (GatewatchError, OSError) as error:
-        return Finding(what, False, " ".join(str(error).split()))
+def run(arguments: argparse.Namespace) -> int:
+    """Check one thing after another, print what was found, and return the exit status."""
+    context = _Context(arguments, Settings())
+    findings = []
+    for what, check in _CHECKS.items():
+        ok, warning = True, False
+        try:
+            detail = check(context)
+        except Doubt as doubt:
+            detail, warning = str(doubt), True
+        except (GatewatchError, OSError) as error:
+            detail, ok = one_line(error), False
+        if detail is None:
+            continue
+        findings.append({"what": what, "ok": ok, "detail": detail, "warning": warning})
+        if not arguments.json:
+            word = "warning" if warning else "ok" if ok else "problem"
+            print(f"{word:<8} {what:<14} {printable(detail)}", flush=True)
+    if arguments.json:
+        print_list(arguments, findings, [], [])
+    return 0 if all(finding["ok"] for finding in findings) else 1
 
 
-def _store(store: Store) -> str:
-    """What is there; raises where points cannot be written or read."""
-    from gatewatch.collector.store.influxdb.permissions import permissions  # noqa: PLC0415 - numpy comes with it
+def _configuration(context: _Context) -> str:
+    context.settings = load_settings()
+    file = Path(read_variable("GATEWATCH_CONFIG") or FILE)
+    return str(file.absolute()) if file.exists() else f"no {FILE} here: the defaults hold"
 
+
+def _store(context: _Context) -> str:
+    store = context.store = open_store(context.arguments.store)
     if store.path is not None and not store.exists():
         folder = store.path.parent
         if not os.access(folder, os.W_OK):
             raise GatewatchError(f"{folder} is missing or cannot be written: make it, or name another with --store")
         return f"{store.url} does not exist yet: the first training makes it"
+    if store.influxdb is not None:
+        context.token = store.influxdb, permissions(store.influxdb)
     store.check()
     try:
         runs = len(store.runs())
     except ConfigError:
-        if store.influxdb is None or permissions(store.influxdb).reads:
+        if context.token is None or context.token[1].reads:
             raise
         return f"{store.url}, which the token may write and not read"
     return f"{store.url}, {runs:,} run{'' if runs == 1 else 's'}"
 
 
-def _token(client: Client) -> str:
-    from gatewatch.collector.store.influxdb.permissions import permissions  # noqa: PLC0415 - only an InfluxDB needs it
-
-    allowed, bucket = permissions(client), client.bucket
+def _token(context: _Context) -> str | None:
+    if context.token is None:
+        return None
+    (client, allowed), bucket = context.token, context.token[0].bucket
     if excess := allowed.excess():
         raise Doubt(
             f"it {excess}, and needs {bucket!r} alone: give a training one that may write that, the jobs one that may"
             f" read it too (`influx auth create --org {client.org} --write-bucket ID [--read-bucket ID]` or,"
             " where the stack runs, `docker compose cp setup:/tokens/jobs/jobs.token .`)"
         )
-    if not (allowed.reads or allowed.writes):
-        raise GatewatchError(f"it may neither read nor write {bucket!r}; see INFLUXDB_V2_BUCKET and INFLUXDB_V2_TOKEN")
-    if not allowed.reads:
-        return (
-            f"it writes {bucket!r} and cannot read it: enough for a training; the jobs, `gatewatch runs` and Grafana"
-            " need another"
-        )
-    if not allowed.writes:
+    if allowed.reads and allowed.writes:
+        return f"it reads and writes {bucket!r}, as the jobs need; a training needs to write alone, Grafana to read"
+    if allowed.reads:
         return f"it reads {bucket!r} and cannot write it: enough for Grafana; a training and the jobs need another"
-    return f"it reads and writes {bucket!r}, as the jobs need; a training needs to write alone, Grafana to read"
+    if allowed.writes:
+        others = "the jobs, `gatewatch runs` and Grafana need another"
+        return f"it writes {bucket!r} and cannot read it: enough for a training; {others}"
+    return None  # which is what the check of the store says
 
 
-def _grafana(store_url: str | None) -> str:
+def _spool(context: _Context) -> str:
+    root = spool_root(context.settings.spool.path)
+    if context.store is not None:
+        spool = Spool(root, context.store.destination, context.settings.spool.max_mb * 2**20)
+        spool.check()
+        spool.close()
+    entries = list(pending(root))
+    words = {"points": "points wait", "rejected": "were refused", "damaged": "records are damaged"}
+    counts = {name: sum(getattr(entry, name) for entry in entries) for name in words}
+    more = [f"{counts[name]:,} {text}" for name, text in words.items() if counts[name]]
+    return f"{root}{', '.join(['', *more])}{' (see `gatewatch spool status`)' if more else ''}"
+
+
+def _state(context: _Context) -> str:
+    store, state = context.store, context.settings.jobs.state
+    folder = state_folder(state, {}).parent if store is None else state_folder(state, store.destination)
+    check_state_folder(folder)
+    return str(folder)
+
+
+def _mail(context: _Context) -> str:
+    mail, send = context.settings.mail, context.arguments.mail
+    if not mail.to and send:
+        raise GatewatchError("nobody is to get mails: name the server in [mail] host and the recipients in [mail] to")
+    if not mail.to:
+        return "not configured: nobody gets mails (see [mail] of the configuration)"
+    about = f"{mail.host} to {', '.join(mail.to)}"
+    if not send:
+        return f"{about}; `gatewatch check --mail` sends a test"
+    from gatewatch.jobs.alerts import send_test  # noqa: PLC0415 - only where it is asked for
+
+    send_test(context.settings)
+    return f"{about}: a test was sent"
+
+
+def _grafana(context: _Context) -> str | None:
+    if not read_variable("GRAFANA_URL"):
+        return None
     need("jobs", "grafana_client")
     from gatewatch.jobs.grafana.artifacts import alert_environment, bucket_for, wanted  # noqa: PLC0415 - only where there is a Grafana
     from gatewatch.jobs.grafana.connection import Grafana, connect, token  # noqa: PLC0415 - as above
@@ -168,7 +157,8 @@ def _grafana(store_url: str | None) -> str:
         return f"{grafana.url} answers; GRAFANA_TOKEN is not set, so what is in it was not looked at"
     grafana = connect()
     there = datasource_exists(grafana)
-    resources = wanted(bucket_for(store_url, None, needed=not there), alert_environment(os.environ))
+    bucket = bucket_for(context.arguments.store, None, needed=not there)
+    resources = wanted(bucket, alert_environment(os.environ))
     about = f"{grafana.url}, Grafana {grafana.version}"
     if there and (problem := unreachable(grafana)):
         raise GatewatchError(
@@ -176,52 +166,22 @@ def _grafana(store_url: str | None) -> str:
         )
     # Grafana's token is another than that of the jobs, and need not be the one that is set here.
     steps = plan(resources, Target(grafana, compare_token=False).existing(resources))
-    counts = {verb: sum(step.verb == verb for step in steps) for verb in ("create", "update", "kept", "blocked")}
-    named = {"create": "missing", "update": "out of date", "blocked": "blocked"}
-    if late := [f"{counts[verb]} {word}" for verb, word in named.items() if counts[verb]]:
+    counts = Counter[str](step.verb for step in steps)
+    words = {"create": "missing", "update": "out of date", "blocked": "blocked"}
+    if late := [f"{counts[verb]} {word}" for verb, word in words.items() if counts[verb]]:
         raise Doubt(f"{about}: {', '.join(late)} of {len(steps)}; `gatewatch grafana push --dry-run` shows them")
     kept = f", {counts['kept']} of them kept as you have them" if counts["kept"] else ""
     return f"{about}: all {len(steps)} are there{kept}"
 
 
-def _spool(settings: Settings, store: Store | None) -> str:
-    from gatewatch.collector.spool.inspect import pending  # noqa: PLC0415 - as above
-    from gatewatch.collector.spool.queue import Spool, spool_root  # noqa: PLC0415 - `--help` needs none of it
-
-    root = spool_root(settings.spool.path)
-    if store is not None:
-        spool = Spool(root, store.destination, settings.spool.max_mb * 2**20)
-        spool.check()
-        spool.close()
-    entries = list(pending(root))
-    points, refused, damaged = (sum(getattr(e, name) for e in entries) for name in ("points", "rejected", "damaged"))
-    more = [f"{points:,} points wait"] if points else []
-    more += [f"{refused:,} were refused"] if refused else []
-    more += [f"{damaged:,} records are damaged"] if damaged else []
-    return f"{root}{', '.join(['', *more])}{' (see `gatewatch spool status`)' if more else ''}"
-
-
-def _state(settings: Settings, store: Store | None) -> str:
-    from gatewatch.jobs.service.state_folder import check_state_folder, state_folder  # noqa: PLC0415 - `--help` needs none of it
-
-    folder = state_folder(settings.jobs.state, {} if store is None else store.destination)
-    folder = folder if store is not None else folder.parent
-    check_state_folder(folder)
-    return str(folder)
-
-
-def _mail(settings: Settings, send: bool) -> str:
-    mail = settings.mail
-    if not mail.to:
-        if send:
-            raise GatewatchError(
-                "nobody is to get mails: name the server in [mail] host and the recipients in [mail] to"
-            )
-        return "not configured: nobody gets mails (see [mail] of the configuration)"
-    about = f"{mail.host} to {', '.join(mail.to)}"
-    if not send:
-        return f"{about}; `gatewatch check --mail` sends a test"
-    from gatewatch.jobs.alerts import send_test  # noqa: PLC0415 - only where it is asked for
-
-    send_test(settings)
-    return f"{about}: a test was sent"
+_CHECKS: Final[Mapping[str, Callable[[_Context], str | None]]] = {
+    "configuration": _configuration,
+    "store": _store,
+    "token": _token,
+    "spool": _spool,
+    "state folder": _state,
+    "mail": _mail,
+    "grafana": _grafana,
+}
+"""What is checked, in this order. A check returns what it found, or None where there is nothing to look at. Where
+something does not work it raises an error with the problem and its remedy."""

@@ -1,54 +1,49 @@
-"""What several commands do."""
+"""What several commands do: open the store, find the spool, print a list as JSON or as a table."""
 
 from __future__ import annotations
 
-import argparse
 import json
+from argparse import Namespace
 from collections.abc import Sequence
-from importlib import util
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+from gatewatch.collector.config import load_settings
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.spool.queue import spool_root
+from gatewatch.collector.store import Store, open_store
+from gatewatch.jobs.text import table
 
-if TYPE_CHECKING:
-    from gatewatch.collector.store import Store
-
-Commands = argparse._SubParsersAction  # what `add_subparsers` gives has no public name
 NO_RUNS = "{} holds no run yet: train one with GateMonitor, or try `gatewatch demo`"
 
 
-def existing_store(arguments: argparse.Namespace) -> Store:
-    """The store, which must be there already: no reader makes an empty one by a misspelt name."""
-    from gatewatch.collector.store import open_store  # noqa: PLC0415 - numpy comes with it, and `--help` needs none
-
+def existing_store(arguments: Namespace) -> Store:
+    """Open the store, which must be there already: no reader makes an empty one by a misspelt name."""
     store = open_store(arguments.store)
     if not store.exists():
         raise ConfigError(f"{store.url} does not exist; name the store with --store or GATEWATCH_STORE")
     return store
 
 
-def need(extra: str, *packages: str) -> None:
-    """See that packages are installed.
+def spool_folder() -> Path:
+    """Return the folder of the spools, from the configuration."""
+    return spool_root(load_settings().spool.path)
 
-    Raises:
-        ConfigError: some are not; names the extra that brings them.
+
+def print_list(
+    arguments: Namespace, entries: Sequence[Any], header: Sequence[str], rows: Sequence[Any], nothing: str = ""
+) -> bool:
+    """Print a list as JSON where --json is given, else as a table, and return whether it was a table.
+
+    Args:
+        arguments: of the command.
+        entries: the list for JSON; dataclasses become objects.
+        header, rows: of the table; a row has a cell for each column.
+        nothing: is printed in place of a table without rows.
     """
-    missing = [package for package in packages if util.find_spec(package) is None]
-    if missing:
-        raise ConfigError(f"this command needs {', '.join(missing)}: pip install 'gatewatch[{extra}]'")
-
-
-def print_json(entries: Sequence[object]) -> None:
-    """A list as JSON."""
-    print(json.dumps(entries, indent=2))
-
-
-def positive(text: str) -> int:
-    """An argument that is a positive whole number."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return number
+    if arguments.json:
+        print(json.dumps(entries, indent=2, default=asdict))
+    else:
+        print(table(header, rows) if rows else nothing)
+    return bool(rows) and not arguments.json

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Final
 
-from gatewatch.jobs.commands.common import NO_RUNS, Commands, existing_store
+from gatewatch.jobs.commands.common import NO_RUNS, existing_store
+from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.text import table
 
-_COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "run": "run",
-        "state": "state",
-        "phases": "phases",
-        "started": "started (UTC)",
-        "last_seen": "last seen (UTC)",
-        "step": "step",
-        "framework": "framework",
-        "model": "model",
-        "error": "ended by",
-    }
-)
+_COLUMNS: Final = ["run", "state", "phases", "started", "last_seen", "step", "framework", "model", "error"]
+_HEADERS: Final = {"started": "started (UTC)", "last_seen": "last seen (UTC)", "error": "ended by"}
 
 
-def add(commands: Commands[argparse.ArgumentParser], with_store: argparse.ArgumentParser) -> None:
-    """Add the command."""
-    runs = commands.add_parser(
-        "runs",
-        parents=[with_store],
-        help="list the runs and their states",
-        description="List the runs, newest first: live, completed, failed, interrupted or died.",
-    )
-    runs.add_argument("--json", action="store_true", help="print JSON")
-    runs.set_defaults(run_command=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from gatewatch.jobs.findings.run_state import current_state  # noqa: PLC0415 - `--help` needs none of it
-
+def run(arguments: argparse.Namespace) -> None:
+    """Print the runs and their states."""
     store = existing_store(arguments)
     store.ping()  # which answers soon, where reading may take long
     frame = store.runs()
@@ -56,7 +31,6 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         for moment in ("started", "last_seen"):
             frame[moment] = frame[moment].dt.strftime("%Y-%m-%d %H:%M:%S")
-        shown = frame[list(_COLUMNS)].astype(object)
+        shown = frame[_COLUMNS].astype(object)
         rows = shown.where(shown.notna(), "").to_numpy().tolist()
-        print(table(list(_COLUMNS.values()), rows))
-    return 0
+        print(table([_HEADERS.get(column, column) for column in _COLUMNS], rows))
