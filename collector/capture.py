@@ -42,10 +42,8 @@ def gate_points(
     for layer, captured in layers.items():
         for gate, values in captured.gates.items():
             series = {**tags, "layer": clean_name(layer), "gate": clean_name(gate)}
-            if units := unit_profile(values, captured.mask):
-                points.append(Point(GATE_UNITS, series, {**units, "step": step}, time))
-            if positions := time_profile(values, captured.mask):
-                points.append(Point(GATE_TIME, series, {**positions, "step": step}, time))
+            profiles = {GATE_UNITS: unit_profile(values, captured.mask), GATE_TIME: time_profile(values, captured.mask)}
+            points += [Point(name, series, {**each, "step": step}, time) for name, each in profiles.items() if each]
             # Last: the jobs take a capture that has its statistics for complete.
             scale = gate_scale(gate, cells)
             stats: dict[str, FieldValue] = dict(gate_statistics(values, scale, captured.mask, statistics))

@@ -158,19 +158,17 @@ class RunSession(ErrorGuard):
         self._updates = updates
         self.schedule.begin(self.step)
         register(self)
-        text = config_text(
-            {
-                **config,
-                "log_dir": None if self.log_dir is None else str(self.log_dir),
-                "every": self.schedule.every,
-                "overhead": self.schedule.overhead,
-                "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
-                "versions": versions(),
-                "host": platform.node(),
-                "pid": self._process,
-            }
-        )
-        self._event("started", framework=framework, model=one_line(model), config=text)
+        recorded = {
+            **config,
+            "log_dir": None if self.log_dir is None else str(self.log_dir),
+            "every": self.schedule.every,
+            "overhead": self.schedule.overhead,
+            "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
+            "versions": versions(),
+            "host": platform.node(),
+            "pid": self._process,
+        }
+        self._event("started", framework=framework, model=one_line(model), config=config_text(recorded))
         self.prepare()
 
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:

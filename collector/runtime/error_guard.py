@@ -26,12 +26,8 @@ def safe_get(owner: Any, name: str, call: Callable[[], Any] | None = None) -> An
     try:
         return getattr(owner, name, None) if call is None else call()
     except Exception as error:
-        log.warning(
-            "gatewatch: %s.%s is left out of what is recorded of the run: it raised %s",
-            type(owner).__name__,
-            name,
-            describe_exception(error),
-        )
+        member, problem = f"{type(owner).__name__}.{name}", describe_exception(error)
+        log.warning("gatewatch: %s is left out of what is recorded of the run: it raised %s", member, problem)
         return None
 
 
