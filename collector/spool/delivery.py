@@ -60,20 +60,25 @@ class Delivery:
         except WriteRejected as error:
             self.refuse(error.lines or [(lines.rstrip(b"\n"), error.reasons[0])], error.count)
             self.shipped += max(0, points - error.count)
+            self._wait = FIRST_WAIT
         except WriteUnavailable as error:
             self._unexpected = 0
             self.not_before = time.monotonic() + min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
-            self._went_away(error, error.slow)
+            self._went_away(error, "mend" if error.slow else "away")  # an outage may end in a missing bucket
+            # With jitter, so that many do not come back at once.
+            self.back_off((SLOW_WAIT if error.slow else self._wait) * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             return False
         except Exception as error:  # none that a store should give: a batch that does this must not stop all others
             self._unexpected += 1
-            self._went_away(error)
+            self._went_away(error, "away")
             if self._unexpected < _UNEXPECTED_TRIES:
+                self.back_off()
                 return False
             self.refuse([(line, describe_exception(error)) for line in split_lines(lines)], points)
         else:
             self.shipped += points
-        self._unexpected, self._wait = 0, FIRST_WAIT
+            self._wait = FIRST_WAIT
+        self._unexpected = 0
         if self.problem is not None:
             self.problem = None
             self._guard.forget("away", "mend")
@@ -87,14 +92,11 @@ class Delivery:
         put_aside = "which are put aside (`gatewatch spool status`)"
         self._guard.warn_once(f"{self._url} refused {count} points, {put_aside}: {lines[0][1]}", "rejected")
 
-    def back_off(self, slow: bool = False) -> None:
-        """Let time pass before the next try: with jitter, so that many do not come back at once."""
-        wait = SLOW_WAIT if slow else self._wait
-        self.retry_at = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    def back_off(self, seconds: float | None = None) -> None:
+        """Wait before the next try: so many seconds, or twice as long with each failure, up to `LONGEST_WAIT`."""
+        self.retry_at = time.monotonic() + (self._wait if seconds is None else seconds)
         self._wait = min(self._wait * 2, LONGEST_WAIT)
 
-    def _went_away(self, error: Exception, slow: bool = False) -> None:
+    def _went_away(self, error: Exception, topic: str) -> None:
         self.problem = one_line(error)
-        topic = "mend" if slow else "away"  # an outage may end in a missing bucket
         self._guard.warn_once(f"{self._url} takes no points now, they wait: {error}", topic)
-        self.back_off(slow)
