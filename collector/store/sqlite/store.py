@@ -143,7 +143,8 @@ class SqliteStore(Store):
                     continue
                 series_id = _series_id(connection, point)
                 self._shapes.keep(point, series_id)
-            yield series_id, point.time, _fields_text(point.fields)
+            fields = orjson.dumps(point.fields, default=float)  # of a subclass of float, such as numpy's
+            yield series_id, point.time, fields.decode()
 
     def _type_problem(self, connection: sqlite3.Connection, point: Point) -> str | None:
         """Return why a point cannot be stored beside those before; None where it can, and new fields are declared."""
@@ -238,13 +239,6 @@ def _series_id(connection: sqlite3.Connection, point: Point) -> int:
 
 def _type_of(value: FieldValue) -> type:
     return next(kind for kind in sqlite_read.TYPES.values() if isinstance(value, kind))
-
-
-def _fields_text(fields: Mapping[str, FieldValue]) -> str:
-    try:
-        return orjson.dumps(fields).decode()
-    except TypeError:  # a subclass of float, such as numpy's
-        return orjson.dumps({name: float(v) if isinstance(v, float) else v for name, v in fields.items()}).decode()
 
 
 _stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
