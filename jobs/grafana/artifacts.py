@@ -150,19 +150,10 @@ def _resource(kind: Kind, uid: str, name: str, body: Content) -> Resource:
 
 
 def _datasource(bucket: Bucket) -> Resource:
-    client = bucket.client
+    org, name, token = bucket.client.org, bucket.client.bucket, bucket.client.token
     body = {
-        "uid": DATASOURCE_UID,
-        "name": DATASOURCE_NAME,
-        "type": "influxdb",
-        "access": "proxy",
-        "url": bucket.url,
-        "jsonData": {
-            "version": "Flux",
-            "organization": client.org,
-            "defaultBucket": client.bucket,
-            TOKEN_MARK: token_mark(client.token),
-        },
-        "secureJsonData": {"token": client.token},
+        **{"uid": DATASOURCE_UID, "name": DATASOURCE_NAME, "type": "influxdb", "access": "proxy", "url": bucket.url},
+        "jsonData": {"version": "Flux", "organization": org, "defaultBucket": name, TOKEN_MARK: token_mark(token)},
+        "secureJsonData": {"token": token},
     }
     return _resource("datasource", DATASOURCE_UID, DATASOURCE_NAME, body)

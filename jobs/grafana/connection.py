@@ -122,22 +122,21 @@ class Grafana:
             ConfigError: the address or the token is wrong.
             GatewatchError: nothing answers.
         """
-        try:
-            return self._request("GET", path, timeout_s)
-        except Refused as refused:
-            if missing_ok and refused.status == 404:
-                return None
-            raise
+        return self._request("GET", path, timeout_s, missing_ok=missing_ok)
 
     def write(self, method: str, path: str, body: Content) -> Any:
         """Make (POST) or replace (PUT) something that can be edited in Grafana. Raises what `get` raises."""
         return self._request(method, path, json=body, headers={"X-Disable-Provenance": "true"})
 
-    def _request(self, method: str, path: str, timeout_s: float = 30.0, **arguments: Any) -> Any:
+    def _request(
+        self, method: str, path: str, timeout_s: float = 30.0, *, missing_ok: bool = False, **arguments: Any
+    ) -> Any:
         self._client.timeout = (min(CONNECT_S, timeout_s), timeout_s)
         try:
             return getattr(self._client, method)(path, **arguments)
         except GrafanaException as error:
+            if missing_ok and error.status_code == 404:
+                return None
             raise self._refusal(f"{method} {path.partition('?')[0]}", error.status_code, error.response) from None
         except (requests.RequestException, ValueError) as error:
             raise self._failure(error) from None

@@ -6,27 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.jobs.grafana.artifacts import (
-    ALERT_FOLDER,
-    DASHBOARD_FOLDER,
-    DATASOURCE_NAME,
-    DATASOURCE_UID,
-    FOLDERS,
-    MATCHER,
-)
+from gatewatch.jobs.grafana import artifacts, content
+from gatewatch.jobs.grafana.artifacts import ALERT_FOLDER, DATASOURCE_UID
 from gatewatch.jobs.grafana.connection import Grafana, NoAnswer, Refused
-from gatewatch.jobs.grafana.content import (
-    MARK,
-    TOKEN_MARK,
-    Content,
-    Kind,
-    content_of,
-    fingerprint,
-    is_token,
-    marked,
-    pushed_in,
-    without,
-)
+from gatewatch.jobs.grafana.content import Content, Kind, content_of, without
 from gatewatch.jobs.grafana.plan import Existing, Resource, Step, as_existing
 
 ANSWER_S: Final = 10.0
@@ -35,13 +18,13 @@ CACHE_S: Final = 6.0
 """Seconds for which Grafana goes on using the datasource's former settings after a change, and a little more."""
 _ALERTING: Final = "/v1/provisioning"
 _POLICIES: Final = f"{_ALERTING}/policies"
-_LISTS: Final[Mapping[Kind, tuple[str, str, str]]] = {
-    "datasource": ("/datasources", "/datasources/uid", "uid"),
-    "template": (f"{_ALERTING}/templates", f"{_ALERTING}/templates", "name"),
-    "contact point": (f"{_ALERTING}/contact-points", f"{_ALERTING}/contact-points", "name"),
-    "rule": (f"{_ALERTING}/alert-rules", f"{_ALERTING}/alert-rules", "uid"),
+_LISTS: Final[Mapping[Kind, tuple[str, str]]] = {
+    "datasource": ("/datasources", "uid"),
+    "template": (f"{_ALERTING}/templates", "name"),
+    "contact point": (f"{_ALERTING}/contact-points", "name"),
+    "rule": (f"{_ALERTING}/alert-rules", "uid"),
 }
-"""Where resources with a mark are listed and made, below what one is replaced, and the key that is our uid."""
+"""Where resources with a mark are listed and made, and the key that is our uid."""
 
 
 class Target:
@@ -60,7 +43,7 @@ class Target:
         folders = grafana.get("/folders?limit=1000")
         by_name = {one["title"]: one["uid"] for one in folders} | {one["uid"]: one["uid"] for one in folders}
         # A folder with our title, as file provisioning makes it, serves as well as one with our uid.
-        self._there = {uid: by_name.get(uid) or by_name.get(title) for uid, title in FOLDERS.items()}
+        self._there = {uid: by_name.get(uid) or by_name.get(title) for uid, title in artifacts.FOLDERS.items()}
         self._folders = {uid: there or uid for uid, there in self._there.items()}
         self._read()
         self._check_datasources()
@@ -94,7 +77,7 @@ class Target:
 
     def _read(self) -> None:
         self._listed: dict[tuple[str, str], Any] = {}
-        for kind, (path, _, key) in _LISTS.items():
+        for kind, (path, key) in _LISTS.items():
             # Of several contact points with one name the first is ours.
             self._listed |= {(kind, one[key]): one for one in reversed(self._grafana.get(path) or [])}
         self._intervals: dict[str, float] = {}
@@ -104,7 +87,7 @@ class Target:
             what = f"{self._grafana.url}: there is a datasource {source['name']!r} of type {source['type']} with uid"
             if uid == DATASOURCE_UID and source["type"] != "influxdb":
                 raise ConfigError(f"{what} {uid!r} already; the dashboards need one of type influxdb: delete it")
-            if uid != DATASOURCE_UID and source["name"].lower() == DATASOURCE_NAME.lower():
+            if uid != DATASOURCE_UID and source["name"].lower() == artifacts.DATASOURCE_NAME.lower():
                 remedy = f"the dashboards need the uid {DATASOURCE_UID!r}: rename or delete it"
                 raise ConfigError(f"{what} {uid!r} already; {remedy}")
 
@@ -131,17 +114,17 @@ class Target:
     def _datasource_problem(self, resource: Resource, answer: Content) -> str:
         if reason := unreachable(self._grafana):
             return f"it does not answer ({reason}): its token is set again"
-        token, mark = resource.body["secureJsonData"]["token"], (answer.get("jsonData") or {}).get(TOKEN_MARK)
-        return "another token" if self._compare_token and not is_token(token, mark) else ""
+        token, mark = resource.body["secureJsonData"]["token"], (answer.get("jsonData") or {}).get(content.TOKEN_MARK)
+        return "another token" if self._compare_token and not content.is_token(token, mark) else ""
 
     def _dashboard(self, uid: str) -> Existing | None:
         saved = self._grafana.get(f"/dashboards/uid/{uid}", missing_ok=True)
         if saved is None:
             return None
-        pushed = [pushed_in(message) for message in self._messages(uid)]
+        pushed = [content.pushed_in(message) for message in self._messages(uid)]
         owner = "file" if saved["meta"].get("provisioned") else ""
-        content, changed = content_of("dashboard", saved["dashboard"]), not pushed or pushed[0] is None
-        return Existing(content, next(filter(None, pushed), None), changed, owner, answer=saved)
+        board, changed = content_of("dashboard", saved["dashboard"]), not pushed or pushed[0] is None
+        return Existing(board, next(filter(None, pushed), None), changed, owner, answer=saved)
 
     def _messages(self, uid: str) -> list[str]:
         """Return the messages of the newest 100 versions of a dashboard, the newest first."""
@@ -175,8 +158,12 @@ class Target:
 
     def _write_dashboard(self, resource: Resource, existing: Existing | None) -> None:
         """Write a dashboard. With the version that was read Grafana refuses to replace one that someone saved since."""
-        folder = self._folders[DASHBOARD_FOLDER] if existing is None else existing.answer["meta"].get("folderUid") or ""
-        body = {"folderUid": folder, "message": MARK.format(resource.fingerprint), "overwrite": False}
+        folder = (
+            self._folders[artifacts.DASHBOARD_FOLDER]
+            if existing is None
+            else existing.answer["meta"].get("folderUid") or ""
+        )
+        body = {"folderUid": folder, "message": content.MARK.format(resource.fingerprint), "overwrite": False}
 
         def save(replaced: Content) -> Any:
             dashboard = {**resource.body, "id": replaced.get("id"), "version": replaced.get("version")}
@@ -193,8 +180,9 @@ class Target:
             resource, existing: see `_write`.
             stored: the fingerprint of what Grafana makes of it, where that differs.
         """
-        kind, (path, path_of_one, _) = resource.kind, _LISTS[resource.kind]
-        body = marked(kind, without(resource.body, "interval"), ".".join(filter(None, [resource.fingerprint, stored])))
+        kind, path = resource.kind, _LISTS[resource.kind][0]
+        pushed = f"{resource.fingerprint}.{stored}" if stored else resource.fingerprint
+        body = content.marked(kind, without(resource.body, "interval"), pushed)
         if kind == "rule":
             body["folderUID"] = self._folders[ALERT_FOLDER]
         if existing is not None:
@@ -202,7 +190,8 @@ class Target:
         if existing is None and kind != "template":
             self._grafana.write("POST", path, body)
         else:
-            self._grafana.write("PUT", f"{path_of_one}/{body.get('uid', resource.uid)}", body)
+            below = f"{path}/uid" if kind == "datasource" else path
+            self._grafana.write("PUT", f"{below}/{body.get('uid', resource.uid)}", body)
 
     def _settle(self, written: Sequence[Resource]) -> None:
         """Finish rules that were written: set the intervals of their groups, and mark what Grafana added to them."""
@@ -215,7 +204,7 @@ class Target:
         for resource in written:
             existing = self._find(resource)
             if existing is not None and existing.changed:
-                self._write_marked(resource, existing, fingerprint(existing.content))
+                self._write_marked(resource, existing, content.fingerprint(existing.content))
 
     def _group_path(self, name: str) -> str:
         return f"{_ALERTING}/folder/{self._folders[ALERT_FOLDER]}/rule-groups/{name}"
@@ -243,7 +232,7 @@ def with_route(tree: Content, route: Content) -> dict[str, Any]:
 
 
 def _is_ours(route: Content) -> bool:
-    return MATCHER in (route.get("object_matchers") or ())
+    return artifacts.MATCHER in (route.get("object_matchers") or ())
 
 
 def datasource_exists(grafana: Grafana) -> bool:
