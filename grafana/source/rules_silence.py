@@ -92,10 +92,8 @@ def jobs_silence(rule: Rule) -> str:
 def write_silence(rule: Rule) -> str:
     """Compare the seconds since anything was written of runs or jobs; without any point, all that are read."""
     written = ((RUNS, "event"), (COLLECTOR_HEALTH, "captured"), (JOBS_HEALTH, "duration_s"))
-    newest = [
-        points(measurement, (field,)) + pipe("last()", keep("_time"), "group()") for measurement, field in written
-    ]
-    return _since_the_newest(rule, START, *newest)
+    last = pipe("last()", keep("_time"), "group()")
+    return _since_the_newest(rule, START, *(points(measurement, (field,)) + last for measurement, field in written))
 
 
 def store_silence(rule: Rule) -> str:

@@ -158,11 +158,9 @@ class Target:
 
     def _write_dashboard(self, resource: Resource, existing: Existing | None) -> None:
         """Write a dashboard. With the version that was read Grafana refuses to replace one that someone saved since."""
-        folder = (
-            self._folders[artifacts.DASHBOARD_FOLDER]
-            if existing is None
-            else existing.answer["meta"].get("folderUid") or ""
-        )
+        folder = self._folders[artifacts.DASHBOARD_FOLDER]
+        if existing is not None:
+            folder = existing.answer["meta"].get("folderUid") or ""
         body = {"folderUid": folder, "message": content.MARK.format(resource.fingerprint), "overwrite": False}
 
         def save(replaced: Content) -> Any:
