@@ -397,6 +397,7 @@ class Unwell:
 @pytest.mark.parametrize("error", [WriteUnavailable("away"), RuntimeError("broken"), OSError(28, "disk full")])
 def test_a_store_that_goes_away_never_reaches_the_training(place, caplog, error, monkeypatch):
     monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("gatewatch.collector.spool.delivery.FIRST_WAIT", 60.0)  # fewer tries than quarantine a batch
     with caplog.at_level(logging.WARNING, "gatewatch"):
         history = fit(policy(), GateMonitor(probe=X[:4], store=Unwell(error), every=1), epochs=3)
     assert len(history.history["loss"]) == 3
