@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def print_list(
         nothing: is printed in place of a table without rows.
     """
     if arguments.json:
-        print(json.dumps(entries, indent=2, default=asdict))
+        # Not `asdict`, which makes another Counter of a Counter.
+        print(json.dumps(entries, indent=2, default=lambda one: {f.name: getattr(one, f.name) for f in fields(one)}))
     else:
         print(table(header, rows) if rows else nothing)
     return bool(rows) and not arguments.json
