@@ -27,6 +27,9 @@ _FIELD: Final = re.compile(
     r'(?:([-+]?+[0-9]++(?:\.[0-9]++)?+(?:e[-+]?+[0-9]++)?+)(?=,|\Z)|"((?:[^"\\]++|\\["\\])*+)"|([^," ]++))(,|\Z)'
 )
 """The name of a field, its value as a number, as text or as something else, and what follows."""
+_NUMBER: Final = r"""[^\\,= "\n]++=(?:-?+[0-9]{1,20}+i|[-+]?+[0-9]++(?:\.[0-9]++)?+(?:e[-+]?+[0-9]++)?+)"""
+_NUMBERS: Final = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*+")
+"""Fields of nothing but numbers, under names without escapes, as most lines have them."""
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
 _LINE: Final = re.compile(
     rb'(?:\\ |[^ \n])++ (?:(?:\\[,= ]|[^,= \n])++=(?:"(?:[^"\\]|\\["\\])*+"|[^," \n]++),?+)++ [^ "\n]++(?=\n|\Z)'
@@ -67,6 +70,22 @@ def parse(line: bytes) -> Point:
         raise ValueError("it has not the three parts: series, fields, time")
     if not _INTEGER.fullmatch(time):
         raise ValueError(f"its time {time[:40]!r} is no integer")
+    fields = _numbers(columns) or _fields(columns)
+    measurement, tags = _series.get(head.encode()) or _keep_series(head.encode())
+    return Point(measurement, tags.copy(), fields, int(time))
+
+
+def _numbers(columns: str) -> dict[str, FieldValue] | None:
+    """Return fields of nothing but numbers, in half the time of `_fields`; None where `_fields` has to look."""
+    if not _NUMBERS.fullmatch(columns):
+        return None
+    words = columns.replace("=", ",").split(",")
+    values = (int(word[:-1]) if word[-1] == "i" else float(word) for word in words[1::2])
+    fields = dict(zip(words[::2], values, strict=True))
+    return fields if 2 * len(fields) == len(words) and all(map(math.isfinite, fields.values())) else None
+
+
+def _fields(columns: str) -> dict[str, FieldValue]:
     fields: dict[str, FieldValue] = {}
     begin, more = 0, ","
     while more:
@@ -85,8 +104,7 @@ def parse(line: bytes) -> Point:
         else:
             fields[name] = _ESCAPED_TEXT.sub(r"\1", text)
         begin = field.end()
-    measurement, tags = _series.get(head.encode()) or _keep_series(head.encode())
-    return Point(measurement, tags.copy(), fields, int(time))
+    return fields
 
 
 def _value(text: str) -> FieldValue:
