@@ -80,9 +80,11 @@ def _numbers(columns: str) -> dict[str, FieldValue] | None:
     if not _NUMBERS.fullmatch(columns):
         return None
     words = columns.replace("=", ",").split(",")
-    values = (int(word[:-1]) if word[-1] == "i" else float(word) for word in words[1::2])
-    fields = dict(zip(words[::2], values, strict=True))
-    return fields if 2 * len(fields) == len(words) and all(map(math.isfinite, fields.values())) else None
+    values = [int(word[:-1]) if word[-1] == "i" else float(word) for word in words[1::2]]
+    if not all(map(math.isfinite, values)):
+        return None
+    fields: dict[str, FieldValue] = dict(zip(words[::2], values, strict=True))
+    return fields if 2 * len(fields) == len(words) else None
 
 
 def _fields(columns: str) -> dict[str, FieldValue]:
