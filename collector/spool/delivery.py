@@ -24,6 +24,7 @@ LONGEST_RETRY_AFTER: Final = 600.0
 _UNEXPECTED_TRIES: Final = 5
 """Attempts for a batch that fails with an unexpected exception, before it is quarantined."""
 
+_jitter: Final = random.Random()  # noqa: S311 - no secret. Its own: the global one is the training's
 log = logging.getLogger("gatewatch")
 
 
@@ -66,7 +67,7 @@ class Delivery:
             self.not_before = time.monotonic() + min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
             self._went_away(error, "mend" if error.slow else "away")  # an outage may end in a missing bucket
             # With jitter, so that many do not come back at once.
-            self.back_off((SLOW_WAIT if error.slow else self._wait) * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            self.back_off((SLOW_WAIT if error.slow else self._wait) * _jitter.uniform(0.5, 1.0))
             return False
         except Exception as error:  # none that a store should give: a batch that does this must not stop all others
             self._unexpected += 1

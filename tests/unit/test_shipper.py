@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import random
 import shutil
 import threading
 import time
@@ -143,6 +144,16 @@ def test_after_a_failure_everything_arrives_once_and_in_order(ship, said, error)
     assert store.numbers == [1, 2, 3, 4]
     assert counts(shipper) == (4, 0, 0, 0)
     assert len(said("takes no points now")) == len(said("takes points again")) == 1
+
+
+def test_an_outage_draws_nothing_from_the_random_numbers_of_the_training(ship):
+    store = Unwell(WriteUnavailable("away"), WriteUnavailable("away"))
+    shipper = ship(store)
+    before = random.getstate()
+    shipper.put(points(1))
+    assert shipper.flush(30)
+    assert store.tries == 3
+    assert random.getstate() == before
 
 
 def test_every_outage_is_said(ship, said):
