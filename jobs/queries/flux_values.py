@@ -84,10 +84,12 @@ def duration(text: str) -> Duration:
     """Read a duration."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f"must be a duration, such as 1h30m or 30d (units: {', '.join(_SECONDS)})")
-    text = text.replace("µ", "u")
-    if sum(int(amount) * _SECONDS[unit] for amount, unit in _PART.findall(text)) >= _LONGEST_YEARS * _YEAR:
+    parts = [(amount, unit) for amount, unit in _PART.findall(text.replace("µ", "u")) if int(amount)]
+    if sum(int(amount) * _SECONDS[unit] for amount, unit in parts) >= _LONGEST_YEARS * _YEAR:
         raise ValueError(f"must be shorter than {_LONGEST_YEARS} years")
-    return Duration(text)
+    if not parts:
+        return Duration("0s")
+    return Duration("-" * text.startswith("-") + "".join(map("".join, parts)))  # InfluxDB refuses `-0mo1d`
 
 
 def moment(text: str) -> Duration | Instant:

@@ -44,6 +44,8 @@ def nanoseconds(*parts):
         ("duration", "1y6mo", Duration("1y6mo")),
         ("duration", "-10ms", Duration("-10ms")),
         ("duration", "5µs", Duration("5us")),
+        ("duration", "-0mo1d0h", Duration("-1d")),
+        ("duration", "-0d", Duration("0s")),
         ("time", "now", Instant()),
         ("time", "-30d", Duration("-30d")),
         ("time", "2026-01-31", Instant(nanoseconds(2026, 1, 31))),
