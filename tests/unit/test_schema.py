@@ -123,7 +123,22 @@ def test_a_users_tag_may_be_named_like_any_field(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "phase", "layer", "gate", "param", "detector", "job", "rule", "_field", "_value", "_measurement"]
+    "name",
+    [
+        "run",
+        "phase",
+        "layer",
+        "gate",
+        "param",
+        "detector",
+        "job",
+        "rule",
+        "statistic",
+        "look",
+        "_field",
+        "_value",
+        "_measurement",
+    ],
 )
 def test_the_points_own_tags_are_taken(name: str) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' is taken"):
