@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,6 +57,24 @@ def as_array(values: Any, what: str) -> Array:
     except (TypeError, ValueError, RuntimeError):  # of whatever library the value is
         pass
     raise TypeError(f"{what}: must be arrays of numbers, not {type(values).__name__}")
+
+
+def as_number(value: Any) -> float | None:
+    """Return a number of whatever library, or an array or list of one; None where it is none.
+
+    A whole number too large for a float is infinite.
+    """
+    if isinstance(value, str | bytes) or value is None:
+        return None
+    try:
+        one = value if hasattr(value, "item") else np.asarray(value)
+        number = one.item()
+        is_time = getattr(getattr(one, "dtype", None), "kind", "f") in "mM"  # its item is a whole number of nanoseconds
+        return None if is_time or isinstance(number, str | bytes) else float(number)
+    except OverflowError:
+        return math.inf
+    except Exception:  # of whatever library the value is
+        return None
 
 
 def _dense(slices: Any, what: str) -> Array:

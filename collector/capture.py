@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from gatewatch.collector.arrays import as_number
 from gatewatch.collector.cells import CELLS, Cells, gate_scale
 from gatewatch.collector.names import clean_name
 from gatewatch.collector.schema import GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS, FieldValue, Point
@@ -66,7 +65,7 @@ def metrics_point(
         step: of the training.
         epoch: of the training, from 0.
     """
-    logged = [(clean_name(name), _number(value)) for name, value in metrics.items()]
+    logged = [(clean_name(name), as_number(value)) for name, value in metrics.items()]
     numbers = [(name, number) for name, number in logged if number is not None]
     if not numbers:
         return None
@@ -79,18 +78,4 @@ def metrics_point(
 
 def no_numbers(metrics: Mapping[str, Any]) -> list[str]:
     """The names of what a framework logs and no point can hold: neither a number nor nothing."""
-    return [str(name) for name, value in metrics.items() if value is not None and _number(value) is None]
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str | bytes) or value is None:
-        return None
-    try:
-        one = value if hasattr(value, "item") else np.asarray(value)
-        number = one.item()
-        is_time = getattr(getattr(one, "dtype", None), "kind", "f") in "mM"  # its item is a whole number of nanoseconds
-        return None if is_time or isinstance(number, str | bytes) else float(number)
-    except OverflowError:
-        return math.inf
-    except Exception:  # of whatever library the value is
-        return None
+    return [str(name) for name, value in metrics.items() if value is not None and as_number(value) is None]

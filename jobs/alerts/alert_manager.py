@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gatewatch.collector.arrays import as_number
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.jobs.alerts.mail import message
 from gatewatch.jobs.alerts.smtp import deliver, sender_of, server_of
@@ -91,7 +92,7 @@ class AlertManager:
         exceeded = []
         for name, given in metrics.items():
             bounds = self._bounds.get(str(name))
-            value = _as_number(given)
+            value = None if isinstance(given, bool) else as_number(given)
             if bounds is None or value is None:
                 continue
             if not math.isfinite(value):
@@ -147,21 +148,10 @@ def _send(settings: MailSettings, text: str, now: int) -> None:
 def _bounds(name: object, threshold: object) -> dict[str, float]:
     given = threshold if isinstance(threshold, Mapping) else {"above": threshold}
     sides = [side for side in given if side in ("above", "below")]
-    bounds = {side: number for side in sides if (number := _as_number(given[side])) is not None}
+    numbers = {side: as_number(given[side]) for side in sides if not isinstance(given[side], bool)}
+    bounds = {side: number for side, number in numbers.items() if number is not None}
     if not bounds or len(bounds) < len(given) or any(map(math.isnan, bounds.values())):
         raise ConfigError(
             f"thresholds[{name!r}]={threshold!r}: must be a number, or a mapping with numbers for above, below or both"
         )
     return bounds
-
-
-def _as_number(value: object) -> float | None:
-    """Return a number of whatever library; None where it is none."""
-    if isinstance(value, str | bytes | bool) or value is None:
-        return None
-    try:
-        return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]  # of any type
-    except OverflowError:
-        return math.inf
-    except Exception:  # of whatever library the value is
-        return None
