@@ -109,7 +109,7 @@ class Shipper:
         if spool.damaged:
             self._guard.warn_once(f"records in {spool.folder} were damaged or deleted, and are passed over", "damaged")
         if spool.overflowed:
-            self._guard.warn_once(f"no room for all that waits for {self._store.url}: the oldest points go", "full")
+            self._guard.warn_once(f"the spool for {self._store.url} is full: the oldest points are dropped", "full")
 
     def flush(self, seconds: float) -> bool:
         """Wait until everything is in the store, for at most so long; return whether it is.

@@ -159,7 +159,7 @@ class _Evaluation:
             if state.problem is not None and state.problem != before:
                 log.warning("gatewatch: mails wait: %s", state.problem)
             if dropped:
-                log.warning("gatewatch: %d mails went for want of room", dropped)
+                log.warning("gatewatch: dropped the %d oldest mails, since too many wait to be sent", dropped)
         outcome.waiting, outcome.refused = len(self._outbox.waiting), len(self._outbox.refused)
 
     def _write(self) -> None:

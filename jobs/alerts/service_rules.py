@@ -97,7 +97,7 @@ SERVICE_RULES: Final = (
     Rule(
         "jobs_failing",
         "a job fails again and again",
-        "The log of the jobs names the reason; `gatewatch jobs --once` shows it on the terminal.",
+        "The log of the jobs names the reason. If scoring fails, `gatewatch jobs --once` shows it on the terminal too.",
         Quantity(JOBS_HEALTH, "failures", "failures since the point before", JOB, "rise"),
         Condition(above=0.0, for_captures=3, within=5),
         InGrafana("health", "Failures", lookback_seconds=1800),

@@ -27,13 +27,13 @@ _LAYER: Final = "memory"
 """The layer of the script whose forget gates the fault drives shut."""
 _HEADER: Final = (
     "run",
-    "part of the training",
-    f"forget gate of {_LAYER!r}",
+    "part",
+    "forget gate",
     "remembers (steps)",
-    "all above",
+    "anomalous (all)",
     "worst gate",
-    "above",
-    "score",
+    "anomalous (worst)",
+    "median score",
 )
 _SCRIPT: Final = "keras_market_lstm.py"
 
@@ -70,8 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
     print()
     print(table(_HEADER, rows))
     print(
-        "\nScores are 0 to 1 for what is normal; they begin after a warm-up of 32 captures. all above: share of the"
-        "\ncaptures of all gates with a score above 1; worst gate: the one most often above 1, how often, its median.\n"
+        f"\nforget gate, remembers: median of the layer {_LAYER!r}. A score above 1 is anomalous; scores begin after 32"
+        "\ncaptures. anomalous (all): share of anomalous scores among all gates. worst gate: the gate that is anomalous"
+        "\nmost often. anomalous (worst), median score: of the worst gate.\n"
     )
     print(f"Open   {report.as_uri()}\n")
     gatewatch, python = _as_typed("gatewatch"), _as_typed("python")

@@ -42,15 +42,15 @@ def _jobs(commands: Commands, with_store: ArgumentParser) -> None:
         parents=[with_store],
         help="run the service that computes metrics and anomaly scores and sends alerts",
         description="Score the new captures of all runs and send alerts, every 15 seconds until it is stopped. With"
-        " --once, make one pass.",
+        " --once, score once and stop; alerts are not evaluated and no mail is sent.",
     )
-    _flag(jobs, "--once", "score all new captures once, then stop")
+    _flag(jobs, "--once", "score all new captures once, then stop; evaluate no alerts and send no mail")
     jobs.add_argument("--run", help="score only this run (with --once)")
     _flag(jobs, "--json", "print JSON (with --once)")
     _value(jobs, "--interval", "SECONDS", "time between two passes (default: 15)", type=float)
     jobs.add_argument("--executor", help="local, dask (a cluster of this machine) or dask://host:port (default: local)")
     jobs.add_argument("--workers", type=int, help="number of workers that share the runs (default: 1)")
-    _flag(jobs, "--verbose", "log each pass even if the output is not a terminal")
+    _flag(jobs, "--verbose", "print a line for each pass that did something; this is the default on a terminal")
     jobs.set_defaults(run_command=_imported("jobs.run", "jobs", "sklearn", "apscheduler"))
 
 
@@ -111,7 +111,8 @@ def _query(commands: Commands, with_store: ArgumentParser) -> None:
     _flag(
         query,
         "--show",
-        "print the Flux with its parameters filled in, to paste it elsewhere; without them, the file of the query",
+        "print the Flux of the query instead of running it, with the parameters filled in; if a required parameter is"
+        " missing, print the file of the query as it is",
     )
     form = query.add_mutually_exclusive_group()
     _flag(form, "--json", "print JSON")
@@ -122,13 +123,16 @@ def _query(commands: Commands, with_store: ArgumentParser) -> None:
 
 
 def _baseline(commands: Commands, with_store: ArgumentParser) -> None:
-    baseline = commands.add_parser("baseline", help="choose healthy runs as baselines of the scores")
+    baseline = commands.add_parser("baseline", help="choose the healthy runs that later runs are compared with")
     actions = _actions(baseline)
-    for name, text in (("add", "make a healthy run a baseline"), ("remove", "make a run no longer a baseline")):
+    for name, text in (
+        ("add", "mark a healthy run as a baseline for the scores of later runs"),
+        ("remove", "stop using a run as a baseline"),
+    ):
         action = actions.add_parser(name, parents=[with_store], help=text)
         action.add_argument("run", metavar="RUN", help="name of the run")
         action.set_defaults(run_command=_imported(f"baseline.{name}", "jobs", "sklearn"))
-    listing = actions.add_parser("list", parents=[with_store], help="list the baselines")
+    listing = actions.add_parser("list", parents=[with_store], help="list the runs that are baselines")
     _flag(listing, "--json", "print JSON")
     listing.set_defaults(run_command=_imported("baseline.show", "jobs", "sklearn"))
 
@@ -137,9 +141,9 @@ def _backfill(commands: Commands, with_store: ArgumentParser) -> None:
     backfill = commands.add_parser(
         "backfill",
         parents=[with_store],
-        help="score a past run as if it were live",
-        description="Score the captures of a past run as if it were live. A run that is scored already is left alone,"
-        " unless --from-scratch is given.",
+        help="score a finished run capture by capture, as the service would",
+        description="Score a finished run capture by capture, as the service would. A run that is scored already is"
+        " left alone, unless --from-scratch is given.",
     )
     backfill.add_argument("run", metavar="RUN", help="name of the run")
     _flag(backfill, "--from-scratch", "score all captures again, for example after the baselines have changed")
@@ -157,9 +161,9 @@ def _grafana(commands: Commands, with_store: ArgumentParser) -> None:
         "push",
         parents=[with_store],
         help="create or update the dashboards and alert rules",
-        description="Makes the datasource, dashboards, alert rules, contact point and policy in the Grafana of"
-        " GRAFANA_URL, with the token of GRAFANA_TOKEN. All stay editable there. What you change is left as you made"
-        " it. Mails go to GATEWATCH_ALERT_TO, else to `to` in [mail] of gatewatch.toml.",
+        description="Create or update the datasource, dashboards, alert rules, contact point and policy in the Grafana"
+        " of GRAFANA_URL, with the token of GRAFANA_TOKEN. All stay editable there. What you change there is"
+        " kept. Mails go to GATEWATCH_ALERT_TO, else to `to` in [mail] of gatewatch.toml.",
     )
     _value(push, "--url", "URL", "address of Grafana (default: GRAFANA_URL)")
     _value(push, "--influxdb-url", "URL", "the store's address as Grafana reaches it (default: that of the store)")
@@ -177,15 +181,15 @@ def _copy(commands: Commands, with_store: ArgumentParser) -> None:
         "the destination has already, by count, are not written again. At the end every value is counted in the "
         "destination. Organisation, bucket and token of an InfluxDB come from INFLUXDB_V2_ORG, _BUCKET and _TOKEN.",
     )
-    _value(copy, "--from", "URL", "sqlite:///file.db or http://host:8086", required=True, dest="source")
-    _value(copy, "--to", "URL", "likewise", required=True, dest="destination")
+    _value(copy, "--from", "URL", "store to read: sqlite:///file.db or http://host:8086", required=True, dest="source")
+    _value(copy, "--to", "URL", "store to write: same forms as --from", required=True, dest="destination")
     _value(copy, "--run", "RUN", "copy only this run; repeatable", action="append", default=[])
     _value(copy, "--measurement", "NAME", "copy only this measurement; repeatable", action="append", default=[])
     _value(copy, "--since", "TIME", "copy only points since, such as 2026-01-31 (UTC)", type=_moment)
     _flag(copy, "--dry-run", "write nothing, and show what would be written")
     how = copy.add_mutually_exclusive_group()
-    _flag(how, "--verify", "compare every value instead of counting; slower")
-    _flag(how, "--again", "also write what the destination has already")
+    _flag(how, "--verify", "decide what to copy by comparing every value instead of counting; slower")
+    _flag(how, "--again", "rewrite every point, also those that the destination has already")
     _timeout(copy, 60, "how long to retry while a store does not answer")
     _value(copy, "--from-org", "NAME", "organisation of the source (default: INFLUXDB_V2_ORG)")
     _value(copy, "--from-bucket", "NAME", "bucket of the source (default: INFLUXDB_V2_BUCKET)")
@@ -214,15 +218,15 @@ def _spool(commands: Commands, with_store: ArgumentParser) -> None:
     status = actions.add_parser(
         "status",
         help="show waiting and rejected points by store",
-        description="Show the points that wait in the spool, a folder on this machine, until their store has them, and"
-        " those that a store has rejected.",
+        description="Show the points that wait in the spool, a folder on this machine, until a process or `spool flush`"
+        " ships them, and the points that a store has rejected.",
     )
     _flag(status, "--json", "print JSON")
     status.set_defaults(run_command=_imported("spool.status"))
     flush = actions.add_parser(
         "flush",
-        help="ship the points that ended processes left behind",
-        description="Ship the points that ended processes left in the spool, a folder on this machine, to their store.",
+        help="ship the points left behind by processes that have exited",
+        description="Ship the points left in the spool, a folder on this machine, by processes that have exited.",
     )
     _flag(flush, "--json", "print JSON")
     _timeout(flush, 30, "how long to wait for a store that does not answer")

@@ -406,7 +406,7 @@ def test_a_full_spool(front, stored, tmp_path, monkeypatch, said):
     assert 1 < gone[0] < gone[-1] < 60
     health = stored.read(COLLECTOR_HEALTH, run="r").iloc[-1]
     assert health["dropped"] >= (64 - len(kept)) * 3 * len(LSTM.gate_names)
-    assert len(said("the oldest points go")) == 1
+    assert len(said("the oldest points are dropped")) == 1
 
 
 # Processes.

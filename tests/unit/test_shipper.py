@@ -222,7 +222,7 @@ def test_a_full_disk_queue_lets_the_oldest_go_and_says_so_once(ship, said):
     for n in range(1, 400):
         shipper.put(points(n))
     assert shipper.spool.dropped > 0
-    assert len(said("the oldest points go")) == 1
+    assert len(said("the oldest points are dropped")) == 1
     store.free.set()
     assert shipper.flush(30)
     assert store.numbers[-1] == 399
@@ -259,7 +259,7 @@ def test_memory_has_a_bound_too_and_what_goes_is_counted(root, ship, said, monke
     for n in range(1, 50):
         shipper.put(points(n))
     assert shipper.spool.dropped > 30
-    assert len(said("the oldest points go")) == 1
+    assert len(said("the oldest points are dropped")) == 1
     shipper.close(0)
     assert len(said("are lost")) == 1
     root.unlink()
