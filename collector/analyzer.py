@@ -17,19 +17,19 @@ _KEYS: Final = ("activations", "gradients", "before", "after")
 
 
 class StateAnalyzer:
-    """What can be said of activations, gradients and weights without a monitor, a run or a store.
+    """Computes metrics of activations, gradients and weights, without a monitor, a run or a store.
 
-    Wherever arrays are taken they may be NumPy arrays, tensors of TensorFlow, torch or Keras, numbers, or lists and
-    mappings of such, nested as one likes. An entry that is None (a variable without a gradient) is passed over. Values
+    Every argument that takes arrays accepts NumPy arrays, tensors of TensorFlow, torch or Keras, numbers, and lists and
+    mappings of these, nested to any depth. An entry that is None (a variable without a gradient) is skipped. Values
     that are not finite are left out; `calculate_state_metrics` counts them.
     """
 
     @staticmethod
     def calculate_gradient_magnitude(gradients: Any) -> float:
-        """The global L2 norm of gradients of the loss: √Σ‖g‖², as `clip_by_global_norm` and `clip_grad_norm_` take it.
+        """Return the global L2 norm of gradients: √Σ‖g‖², as `clip_by_global_norm` and `clip_grad_norm_` compute it.
 
         Args:
-            gradients: of any shapes.
+            gradients: gradients of the loss, of any shapes.
 
         Returns:
             The norm over the finite values; NaN where there is none.
@@ -43,24 +43,24 @@ class StateAnalyzer:
 
     @staticmethod
     def detect_activation_saturation(activations: Any, threshold: float = 0.95, *, gate: str | None = None) -> float:
-        """The share of activations that are saturated: |a| > threshold.
+        """Return the share of activations that are saturated: |a| > threshold.
 
-        Where a gate is named its own scale counts: a gate of the sigmoid (input, forget, output, update, reset) is
-        saturated to both sides, a > threshold or a < 1 − threshold, and a cell state where |tanh(a)| > threshold.
-        Saturated gates are where gradients stop (Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding
+        If a gate is named, its own scale is used. A sigmoid gate (input, forget, output, update, reset) is saturated on
+        both sides, where a > threshold or a < 1 − threshold. A cell state is saturated where |tanh(a)| > threshold.
+        Gradients do not pass saturated gates (Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding
         Recurrent Networks", with 0.9).
 
         Args:
-            activations: of any shapes.
-            threshold: above 0; with a gate below 1 too, and for one of the sigmoid at least 0.5.
-            gate: a name, such as "forget"; one that no cell has is measured on the scale of tanh.
+            activations: activations of any shapes.
+            threshold: above 0; with a gate also below 1, and for a sigmoid gate at least 0.5.
+            gate: name of a gate, such as "forget"; a name that no cell has is measured on the scale of tanh.
 
         Returns:
             0 to 1, over the finite activations.
 
         Raises:
             TypeError: an entry is no array of numbers.
-            ValueError: there is no finite activation, or the threshold is none.
+            ValueError: there is no finite activation, or the threshold is out of range.
         """
         low, high = _limits(threshold, gate)
         finite = _finite(_arrays(activations, "activations"))
@@ -70,15 +70,15 @@ class StateAnalyzer:
 
     @staticmethod
     def compute_update_frequency(before: Any, after: Any, *, tolerance: float = 0.0) -> float:
-        """The share of weights that moved by more than a tolerance: |after − before| > tolerance.
+        """Return the share of weights that changed by more than a tolerance: |after − before| > tolerance.
 
         Args:
             before: the weights before one step or several, of any shapes.
-            after: the weights afterwards, shaped and nested alike.
-            tolerance: what does not count as a move.
+            after: the weights afterwards, with the same shapes and nesting.
+            tolerance: the largest change that does not count.
 
         Returns:
-            0 to 1, over the weights that were and are finite.
+            0 to 1, over the weights that are finite before and after.
 
         Raises:
             TypeError: an entry is no array of numbers.
@@ -97,18 +97,19 @@ class StateAnalyzer:
 
     @staticmethod
     def calculate_state_metrics(batch: Mapping[str, Any]) -> dict[str, float]:
-        """What can be said of whatever of the four is given.
+        """Compute metrics for whichever keys are present.
 
         - of `activations`: mean_activation, var_activation, saturation, zero_crossing_rate, entropy, as in the points
           (`gate_stats`: mean, std², saturated_low + saturated_high, …). An array under a gate's name, such as in what
-          `gates()` returns, is measured on that gate's scale, any other on that of tanh. Of several arrays mean and
-          variance are those of all values together; the rest is the mean over arrays, weighted by their finite values;
+          `gates()` returns, is measured on that gate's scale, any other on that of tanh. For several arrays, mean and
+          variance are computed over all values together. The other metrics are averaged over the arrays, weighted by
+          their number of finite values;
         - of `gradients`: gradient_magnitude, mean_gradient, var_gradient;
         - of `before` and `after`, weights: update_frequency, and update_ratio = ‖after − before‖ / ‖before‖, usually
           about 1e-3 (Karpathy, CS231n);
         - of all: nan_count, inf_count. A step that `gates()` left out as masked is NaN, and counted here.
 
-        What cannot be said (no finite value, no weight other than zero) has no entry.
+        A metric that is undefined (no finite value, no weight other than zero) has no entry.
 
         Args:
             batch: any of `activations`, `gradients`, and `before` with `after`. Activations are (batch, time, units),
@@ -116,7 +117,8 @@ class StateAnalyzer:
 
         Raises:
             TypeError: the batch is no mapping, or an entry is no array of numbers.
-            ValueError: the batch has nothing, or something else; `before` without `after`; shapes that do not fit.
+            ValueError: the batch is empty or has an unknown key, has only one of `before` and `after`, or has shapes
+                that do not match.
         """
         if not isinstance(batch, Mapping):
             raise TypeError(f"batch: must be a mapping with any of {', '.join(_KEYS)}, not {type(batch).__name__}")
@@ -176,7 +178,7 @@ def _finite(arrays: list[Array]) -> Array:
 
 
 def _in_time(array: Array) -> Array:
-    """As (batch, time, units)."""
+    """Return an array as (batch, time, units)."""
     if array.ndim < 2:
         return array.reshape(1, -1, 1)
     return array[None] if array.ndim == 2 else array.reshape(*array.shape[:2], -1)

@@ -45,7 +45,7 @@ class RunSession(ErrorGuard):
 
     Args:
         log_dir: where the `gate_epoch_<n>.npz` files go; None for none.
-        run: the run's id; made up where None.
+        run: the run's id; generated from the time where None.
         store: a store or its URL; as `open_store` chooses where None.
         phase: train, validation, backtest or live.
         tags: the user's own, few.

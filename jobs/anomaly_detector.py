@@ -38,13 +38,13 @@ _TRUSTED: Final = ["sklearn.tree._tree.Tree"]
 class AnomalyDetector:
     """Learns normal behaviour from samples, and scores how anomalous others are.
 
-    A sample is a mapping with `activations` (an array; the last axis is units, the one before it time, where there are
-    as many) and perhaps `gradients` (an array, or several); an array alone is taken as activations. Arrays may be
-    tensors of any framework, and lists.
+    A sample is a mapping with `activations`, an array of shape (…, time, units), and optionally `gradients`, one array
+    or several of any shapes. Activations of shape (units,) are accepted too. An array instead of a mapping is taken as
+    activations. Arrays may also be lists, or tensors of any framework.
 
-    It compares levels, which suits a network that does not learn: a policy in a backtest, or copies of one. The levels
-    of a network that learns change anyway, so `gatewatch jobs` scores how far each gate is from its forecast instead
-    (docs/decisions/0003).
+    The detector compares levels, which suits a network that does not learn: a policy in a backtest, or copies of one.
+    The levels of a network that learns change anyway, so `gatewatch jobs` scores how far each gate is from its forecast
+    instead (docs/decisions/0003).
 
     Example:
         detector = AnomalyDetector().train({"activations": values} for values in healthy)
@@ -65,7 +65,7 @@ class AnomalyDetector:
         self._forest: IsolationForest | None = None
 
     def extract_features(self, sample: Sample) -> dict[str, float]:
-        """Return the numbers that are compared: name → value, those of `FEATURES`.
+        """Return the features of a sample: name → value, for each name in `FEATURES`.
 
         Mean, standard deviation, entropy, zero crossings and saturation are those of `gate_stats` on the scale of tanh
         (see `collector/schema`). Values that are not finite are left out; a missing gradient counts as 0.

@@ -29,14 +29,14 @@ _MEASURED: Final = (LAYER_UPDATES, TRAIN_METRICS, GATE_DERIVED, GATE_SCORES)
 
 
 @dataclass(slots=True)
-class Watched:
-    """What a loop did.
+class WatchResult:
+    """What `watch_run` did.
 
     Attributes:
-        turns: times that it looked.
-        scored: scores written.
-        anomalous: scores above 1 among them.
-        failed: why the run could not be scored at last; None where it could.
+        turns: number of turns.
+        scored: number of scores that were written.
+        anomalous: of these, scores above 1.
+        failed: why the last pass over the run stopped; None where it did not.
     """
 
     turns: int = 0
@@ -54,32 +54,37 @@ def watch_run(
     report: Path | None = None,
     until: Callable[[], bool] | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Watched:
+) -> WatchResult:
     """Watch one run while it goes on, until it has ended and its last capture is scored.
 
-    Each turn samples (reads the captures that are new), analyses them (derived metrics), detects (scores them against
-    the store's baselines, the normal templates of `gatewatch baseline`, and by detectors trained on them and on the
-    run's own past), alerts, updates the picture, and waits. A run that has not begun is waited for, and so is a store
-    that is away. It may run beside the service: both write the same points.
+    Each turn does this, then waits:
+
+    - read the new captures, and compute their derived metrics;
+    - score them against the store's baselines (the normal templates of `gatewatch baseline`) and with detectors that
+      are trained on the baselines and on the run's own past;
+    - send alerts, and write the report.
+
+    If the run has not begun, or the store does not answer, the loop waits for it. It may run beside the service: both
+    write the same points.
 
     Args:
-        store: where the run's points are.
-        run: its name.
+        store: the store that holds the run's points.
+        run: name of the run.
         every: seconds between two turns.
         alerts: compares the newest metrics with its thresholds (see `newest_metrics` for their names), and sends a
-            mail for each that begins to lie beyond one; where the mail server is away, after the next turn again.
-        report: file that the report is written to after each turn; a browser that shows it keeps up.
-        until: asked before each turn whether it is to be the last, although the run goes on or has not begun.
-        sleep: waits so many seconds.
+            mail for each metric that crosses one. If the mail server is away, the next turn tries again.
+        report: file that the report is written to after each turn; a browser that shows it reloads it.
+        until: called before each turn; returns whether the turn is the last, although the run has not ended.
+        sleep: waits the given number of seconds.
 
     Raises:
-        ConfigError: as things are the store cannot be read or written, the report has no place, or no mail server is
-            configured.
+        ConfigError: the store cannot be read or written with these settings, the report cannot be written, or no mail
+            server is configured.
     """
     from gatewatch.jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
     from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
-    watched, alerted = Watched(), set[str]()
+    watched, alerted = WatchResult(), set[str]()
     with TemporaryDirectory(prefix="gatewatch-") as checkpoints:
         while True:
             last, done = until is not None and until(), False
@@ -114,9 +119,9 @@ def _alert(alerts: AlertManager, metrics: Mapping[str, float], alerted: set[str]
 
 
 def newest_metrics(store: Store, run: str) -> dict[str, float]:
-    """Return the newest values of a run: name of a field → value; of several layers and gates the largest.
+    """Return the newest values of a run: name of a field → its largest value among layers and gates.
 
-    Of each of `layer_updates`, `train_metrics`, `gate_derived` and `gate_scores` the points of the newest moment.
+    They come from the newest points of each of `layer_updates`, `train_metrics`, `gate_derived` and `gate_scores`.
     """
     metrics: dict[str, float] = {}
     for measurement in _MEASURED:
@@ -131,7 +136,7 @@ def newest_metrics(store: Store, run: str) -> dict[str, float]:
 
 
 def run_state(store: Store, run: str) -> str | None:
-    """Return live, died, or how the run ended; None where the store holds no such run."""
+    """Return `live`, `died`, or how the run ended; None where the store holds no such run."""
     runs = store.runs().set_index("run")
     if run not in runs.index:
         return None

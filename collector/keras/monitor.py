@@ -50,7 +50,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         model: the model; `fit` gives it too.
         log_dir: folder of the `gate_epoch_<n>.npz` files, which hold every gate of an epoch's end; made where
             missing. None: no such files.
-        run: the run's id, not used before; made up from the time where None.
+        run: the run's id, which must be new; generated from the time where None.
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
         probe: a fixed batch of inputs as the model takes it, (batch, time, features) or a list or mapping of such;
@@ -61,8 +61,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         phase: train, validation, backtest or live.
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
         overhead: the share of the training's time that "auto" may spend on captures.
-        optimizer: the Keras optimizer whose state tells the gradients; where None, the one that the model is compiled
-            with.
+        optimizer: the Keras optimizer; gradients are derived from its state. Where None, the one that the model is
+            compiled with.
 
     Raises:
         ConfigError: an argument is wrong; from `fit`, before its first batch, where the probe does not fit the model,

@@ -36,11 +36,12 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
         input, forget, candidate, cell, output, hidden; GRU gates: update, reset, candidate, hidden. Position t is the
         t-th element of the input, whichever way the cell ran; a masked step is NaN.
 
-        A wrapped or nested layer is named by its path (`bidirectional/forward_lstm`), a cell of a stack by that of its
-        layer and its own name (`rnn/lstm_cell`). A layer that the model calls more than once is its path, `path#2`, up
-        to `path#8`; what a `TimeDistributed` layer does with its slices of time is one call, the slices after each
-        other along the batch axis. A layer of half precision is replayed in float32, from weights and inputs rounded
-        as it sees them.
+        A wrapped or nested layer is named by its path (`bidirectional/forward_lstm`), a cell of a stack by the path of
+        its layer and its own name (`rnn/lstm_cell`). If the model calls a layer more than once, the calls are named
+        `path`, `path#2`, up to `path#8`. A `TimeDistributed` layer counts as one call, with its slices one after the
+        other along the batch axis: for an input of shape (4, 3, 10, 2), 4 sequences of 3 slices, the arrays have shape
+        (12, 10, units), and the first 4 rows are the first slice of each sequence. A layer of half precision is
+        replayed in float32, from weights and inputs that are rounded as the layer sees them.
 
     Raises:
         ConfigError: no layer of the model is recurrent, the batch does not fit the model, or no recurrent layer can
@@ -63,10 +64,10 @@ def trace(
     verify: bool = False,
     cells: Cells = CELLS,
 ) -> Trace:
-    """Call the model on a batch, without training, and keep what its recurrent layers do.
+    """Call the model on a batch, without training, and record its recurrent layers.
 
-    The model is left as it was, the states of its stateful layers too. A layer that is no longer in the model is named
-    in `unreplayed`, and the trace is `stale`: `recurrent_layers(model)` has the layers of now.
+    The model is left as it was, with the states of its stateful layers. If a layer is no longer in the model,
+    `unreplayed` names it and the trace is `stale`: call `recurrent_layers(model)` again for its present layers.
 
     Args:
         model: a built Keras model or layer.

@@ -77,11 +77,11 @@ class KerasUpdates:
         return self.state.rate() if self.state is not None and self._steps(self.state) > 0 else None
 
     def measure(self) -> Measured:
-        """Return what the steps since `keep()` did, a parameter each.
+        """Return what the steps since `keep()` did: parameter → fields of its update.
 
-        `optimizer_steps` says how many they were, where the optimizer counted them. Gradients are those of a single
-        step: after more, or where the weights were moved past the optimizer, there are none. Where no step was made
-        and no weight moved, nothing is said; nor of a parameter that the model no longer has in that shape.
+        `optimizer_steps` is the number of steps, where the optimizer counted them. Gradients are known only after a
+        single step that no other change of the weights accompanied. The result is empty if no step was made and no
+        weight changed. A parameter that the model no longer has, or has in another shape, is left out.
         """
         weights, state = self._weights, self.state
         self.release()

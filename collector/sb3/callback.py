@@ -51,7 +51,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
     Args:
         log_dir: folder of the `gate_epoch_<n>.npz` files, one of each iteration that ends in a capture, as far as the
             budget allows; None for no such files.
-        run: the run's id, not used before; made up from the time where None.
+        run: the run's id, which must be new; generated from the time where None.
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
         probe: observations as the policy is given them (normalised where a VecNormalize does that), of shape (time,

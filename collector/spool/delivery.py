@@ -35,13 +35,14 @@ class Delivery:
         store: where the points go; one without `write_lines` is given points.
         spool: where rejected lines are quarantined.
         guard: logs what goes wrong, once.
-        first_wait: seconds before the store wants to be asked.
+        first_wait: seconds to wait before the first try.
 
     Attributes:
-        shipped, rejected: points that are in the store; that were refused.
-        problem: why the store takes nothing now; None where it does.
-        not_before: the moment (`time.monotonic()`) before which the store asked not to be tried again.
-        retry_at: the moment when it is tried again, if nobody is in a hurry.
+        shipped: number of points that the store has taken.
+        rejected: number of points that it has refused.
+        problem: why the store takes no points now; None where it takes them.
+        not_before: the time (`time.monotonic()`) before which the store asked not to be tried again.
+        retry_at: the time of the next try, unless the caller flushes earlier.
     """
 
     def __init__(self, store: Store, spool: Spool, guard: ErrorGuard, first_wait: float = 0.0) -> None:
@@ -55,7 +56,7 @@ class Delivery:
         self.retry_at = 0.0
 
     def write(self, lines: bytes, points: int) -> bool:
-        """Write a batch; return whether it is done with. If it is not, write it again at `retry_at`."""
+        """Write a batch. Return True if it is stored or quarantined; if False, write it again at `retry_at`."""
         try:
             self._send(lines)
         except WriteRejected as error:

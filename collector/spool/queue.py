@@ -1,7 +1,7 @@
 """The durable queue on disk between a training and a store: bounded, for any number of processes, safe to kill.
 
-Each process writes a folder of its own below the folder of the store. What a process that died left there is adopted by
-the next one that ships to the same store, or by `gatewatch spool flush`.
+Each writer, such as a run, has a folder of its own below the folder of the store. If its process dies, the next process
+that ships to the same store adopts the folder, or `gatewatch spool flush` does.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ ABOUT: Final = "# "
 
 
 class Spool:
-    """The queue of one store.
+    """The queue of one writer, such as a run, for one store. It has a folder of its own below the folder of the store.
 
-    It is safe for any number of threads, and for a process that forks: the child begins a folder of its own.
+    It is thread-safe, and safe in a process that forks: the child begins a folder of its own.
 
     Args:
         root: the folder of the spools of all stores.
@@ -49,12 +49,12 @@ class Spool:
         max_bytes: how many bytes may wait on disk for the store; beyond that the oldest segments are dropped.
 
     Attributes:
-        segment_bytes: the size at which a file is followed by the next.
-        segment_points: how many points a file may have, if they come in several records.
-        dropped: points that are lost, for want of room, or in a record that was damaged or deleted.
-        damaged: how often records were damaged, torn or deleted, and skipped.
-        overflowed: whether points were dropped for want of room, on disk or in memory.
-        disk_error: why the disk took nothing, when that last happened.
+        segment_bytes: the size at which the next file is begun.
+        segment_points: the maximum number of points in a file; a single record may have more.
+        dropped: points that were lost because there was no room, or because a record was damaged or deleted.
+        damaged: number of records that were damaged, torn or deleted, and skipped.
+        overflowed: whether points were dropped because there was no room, on disk or in memory.
+        disk_error: the last error of a write to the disk.
     """
 
     def __init__(self, root: Path, destination: Mapping[str, str], max_bytes: int) -> None:

@@ -48,7 +48,7 @@ class Segment:
         return cls(path, _file=os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600))
 
     def has_room(self, points: int, most_bytes: int, most_points: int) -> bool:
-        """Return whether points can be appended: the file is open and whole, and has not enough bytes or points yet."""
+        """Return whether points can be appended: the file is open and complete, and stays below both limits."""
         fits = self.size < most_bytes and self.points + points <= most_points
         return fits and self._file >= 0 and os.fstat(self._file).st_size == self.size
 

@@ -26,23 +26,24 @@ log = logging.getLogger("gatewatch")
 
 
 class Shipper:
-    """The queue of a run and the thread that writes it to a store.
+    """Queues points in a spool, and writes them to the store in a thread of its own.
 
-    What the store rejects is quarantined, counted and logged once. While the store is away the points wait in the
-    spool; its absence and its return are logged once. A forked child begins a thread and a folder of its own with the
-    first points that are put there.
+    A run has one shipper and one spool. The shipper also writes the points that processes which ended have left for the
+    same store. Points that the store rejects are quarantined, counted and logged once. While the store is away the
+    points wait in the spool; its absence and its return are logged once. A forked child begins a thread and a folder of
+    its own when it queues its first points.
 
     Args:
         store: where the points go. Only the thread writes to it.
-        spool: where they wait.
+        spool: where the points wait.
         tick: called by the thread about every `tick_seconds`.
-        tick_seconds: seconds.
-        first_wait: seconds before the store wants to be asked.
+        tick_seconds: seconds between two calls of `tick`.
+        first_wait: seconds to wait before the first try.
 
     Attributes:
         spool: counts the points that wait, and those that are lost.
-        delivery: counts the points that were shipped and rejected, those that other processes left behind included.
-        busy_seconds: time that the thread has spent working.
+        delivery: counts the points that were shipped and rejected, including those that other processes left.
+        busy_seconds: seconds that the thread has spent working.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every store does. A kind of store adds how points are written, read and counted there."""
+"""The interface of a store, and what all stores share. Subclasses write, read and count the points."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Tags = Mapping[str, str]
 """Name → value."""
 Series = tuple[tuple[str, str], ...]
-"""The tags of a series, sorted by name: what a mapping may be looked up by."""
+"""The tags of a series, sorted by name: hashable, as the key of a mapping."""
 
 
 def series_of(tags: Tags) -> Series:
@@ -30,7 +30,7 @@ def series_of(tags: Tags) -> Series:
 
 
 class Tally(NamedTuple):
-    """Points that share their tags: the tags, how many points have a field, and the newest one's time, nanoseconds."""
+    """Points that share their tags: the tags, how many points have a field, and the time of the newest, nanoseconds."""
 
     tags: Tags
     points: int
@@ -38,14 +38,14 @@ class Tally(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which points are asked for.
+    """Which points to read.
 
     Attributes:
         measurement: their measurement.
-        tags: tag → the value that they have; empty where they must not have the tag.
-        start: nanoseconds since the Unix epoch, of the first that is asked for; None for no bound.
-        stop: the same, of the first that is no longer asked for.
-        exactly: whether they have no other tags than these.
+        tags: tag → the value that the points have; empty: the points must not have the tag.
+        start: earliest time, in nanoseconds since the Unix epoch; None: no bound.
+        stop: the time before which the points lie, likewise.
+        exactly: whether the points have no other tags than these.
     """
 
     measurement: str
@@ -56,7 +56,7 @@ class Selection(NamedTuple):
 
 
 class Bounds(TypedDict, total=False):
-    """What may be asked for; see `Store.read`."""
+    """Which points to read; see `Store.read`."""
 
     run: str | None
     start: Time | None
@@ -71,10 +71,10 @@ def select(
     stop: Time | None = None,
     tags: Tags | None = None,
 ) -> Selection:
-    """Return what a caller asks for.
+    """Return the selection for the arguments of a caller.
 
     Raises:
-        ConfigError: a time is none.
+        ConfigError: `start` or `stop` is not a time.
     """
     wanted = dict(tags or {}) | ({} if run is None else {"run": run})
     first, last = (None if time is None else nanoseconds(time) for time in (start, stop))
@@ -82,7 +82,7 @@ def select(
 
 
 class RunBounds(TypedDict, total=False):
-    """What may be asked for of a run; see `History.points`."""
+    """Which points of a run to read; see `History.points`."""
 
     start: Time | None
     stop: Time | None
@@ -147,8 +147,8 @@ class History(ABC):
 class Store(ABC):
     """A database of points.
 
-    A point is identified by measurement, tags and time; writing it again unites the fields, and the last value wins.
-    So a write may be repeated. A field keeps the type it was first written with.
+    A point is identified by measurement, tags and time. Writing it again merges the fields, and the last value wins, so
+    writes are idempotent. A field keeps the type it was first written with.
     """
 
     url: str
@@ -163,45 +163,45 @@ class Store(ABC):
 
     @abstractmethod
     def ping(self, seconds: float | None = None) -> None:
-        """See that a server answers, which takes less time than reading; a file always does.
+        """Check that a server answers, which is faster than reading; a file always answers.
 
         Args:
-            seconds: timeout; None: that of small questions.
+            seconds: timeout; None: the timeout of short queries.
 
         Raises:
-            WriteUnavailable: it does not, or not in time.
+            WriteUnavailable: it does not answer, or not in time.
         """
 
     def exists(self) -> bool:
-        """Return whether there is something to be read: a file that was never written does not exist yet."""
+        """Return whether the store can be read: a file that was never written does not exist yet."""
         return True
 
     @abstractmethod
     def check(self) -> None:
-        """See whether points can be written.
+        """Check that points can be written.
 
         Raises:
-            ConfigError: they never can as things are: the token is refused, the bucket or the folder is missing, the
-                file is not a store.
-            WriteUnavailable: they cannot now: the server does not answer.
+            ConfigError: they cannot with these settings: the token is refused, the bucket or the folder is missing, or
+                the file is not a store.
+            WriteUnavailable: they cannot be written now: the server does not answer.
         """
 
     @abstractmethod
     def write(self, points: Iterable[Point]) -> None:
-        """Store the points, all or, where some are wrong, all others.
+        """Store all valid points. The write is idempotent: it can be retried with the same points.
 
         Raises:
-            WriteRejected: some points are wrong: a field that is not finite, a name no store can hold, a field of
-                another type than it was first written with. The others are stored.
-            WriteUnavailable: nothing or not everything was stored: write the same points again later.
+            WriteRejected: some points are invalid: a field is not finite, a name is one that no store can hold, or a
+                field has another type than it was first written with. The valid points are stored.
+            WriteUnavailable: nothing or not everything was stored; retry later with the same points.
         """
 
     @abstractmethod
     def write_lines(self, lines: bytes) -> None:
-        """Store points as `line_protocol.encode` gives them.
+        """Store points that are already encoded, by `line_protocol.encode`.
 
         Raises:
-            WriteRejected: as from `write`; its `lines` are those that were refused, each with the reason.
+            WriteRejected: as from `write`; its `lines` are the refused lines, each with the reason.
             WriteUnavailable: as from `write`.
         """
 
@@ -274,7 +274,7 @@ class Store(ABC):
         return by_run
 
     def series(self, measurement: str, field: str, run: str) -> list[Tally]:
-        """Count the same for each series of one run.
+        """Count, for each series of one run, the points that have a field, and find the time of the newest.
 
         Raises:
             WriteUnavailable: the store does not answer.
@@ -314,7 +314,10 @@ class Store(ABC):
 
     @abstractmethod
     def _tallies(self, measurement: str, field: str, run: str | None) -> list[Tally]:
-        """Count the points that have a field by series of a run, or of all runs, where it may be by run alone."""
+        """Count the points that have a field, for each series of a run.
+
+        If `run` is None, the points of all runs are counted; they may then be counted for each run, not each series.
+        """
 
     @abstractmethod
     def _run_events(self) -> tuple[Iterable[RunEvent], Iterable[RunEvent]]:

@@ -1,4 +1,4 @@
-"""The contexts of a look at a module: it leaves nothing behind, and begins with the states that it is given."""
+"""Contexts for calling a module to capture it: restore its state afterwards, and begin with given recurrent states."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from gatewatch.collector.trace import LARGEST_STATE
 
 @contextmanager
 def preserve_state(module: nn.Module) -> Iterator[None]:
-    """While open, infer without gradients; what a call moves on is put back afterwards.
+    """Let calls of a module leave nothing behind.
 
-    That is the mode of every submodule, the random state of CPU and CUDA, attributes that were set anew (a hidden
-    state that a policy keeps), and buffers of up to 65,536 values that were changed in place. What torch.compile has
-    made is not used meanwhile: it would be compiled once more for inference.
+    Inside: inference mode, no gradients. Compiled code is not used, because torch.compile would compile it once more
+    for inference.
+
+    On exit these are restored: the mode of every submodule, the random state of CPU and CUDA, attributes that were
+    assigned (such as a hidden state that a policy keeps), and buffers of up to 65,536 values that were changed in
+    place.
     """
     parts = modules(module)
     modes = [(one, one.training) for one in parts]
@@ -66,12 +69,12 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Iterator[None]:
-    """Let the recurrent modules that this thread calls without an initial state begin with these.
+    """Give initial states to the recurrent modules that this thread calls without one.
 
     Args:
-        layers: name → layer, as `recurrent_layers` gives them.
-        states: path of a module (or the name of its layer) → the `hx` that it takes, tensors or arrays, of a module of
-            one layer also as (batch, units); or that of the only recurrent module.
+        layers: name → layer, as `recurrent_layers` returns them.
+        states: path of a module (or the name of its layer) → the `hx` that it takes, as tensors or arrays. A module of
+            one layer also takes (batch, units). If there is a single recurrent module, its `hx` alone is enough.
 
     Raises:
         ConfigError: there is no such module, or more than one to choose from.

@@ -1,6 +1,6 @@
 """The parts of a torch module, which of them are recurrent, what they are called, and which parameters are whose.
 
-Modules are walked past `named_modules` and the like, of which a class of the user's own may have made something else.
+The modules are found through `_modules`, not `named_modules()`: a user's class may override such methods.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class GateMonitor(Monitor):
     Args:
         module: the module, or one of its parts.
         log_dir: folder of the `gate_epoch_<n>.npz` files, which `end_epoch()` writes; None for no such files.
-        run: the run's id, not used before; made up from the time where None.
+        run: the run's id, which must be new; generated from the time where None.
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
         probe: a fixed batch of finite inputs as the module takes it, a mapping or a packed sequence too, or a tuple of

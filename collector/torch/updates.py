@@ -28,26 +28,26 @@ _SCALER: Final = "grad_scaler"
 class TorchUpdates:
     """`Updates` of a torch module: the first step that any optimizer makes with its parameters after `keep()`.
 
-    The gradient before clipping is the one that the backward passes have left, the clipped one that which the optimizer
-    is given. What cannot be known is left out:
+    The unclipped gradient is what the backward passes left in `.grad`. The clipped gradient is `.grad` as the step of
+    the optimizer sees it. What cannot be known is left out:
 
-    - both, where a closure finds the gradient within the step;
-    - the former under a gradient scaler, whose factor is in it, and in one of several processes, where it is that of
-      this process alone;
-    - the latter where the optimizer itself takes the scaler's factor out (the fused ones);
-    - everything, of a parameter that is sharded over devices (a DTensor), and of a step that torch.compile runs, that
-      is captured as a CUDA graph, or that a scaler skips.
+    - the unclipped and the clipped gradient, where a closure computes the gradient within the step;
+    - the unclipped gradient, under a gradient scaler, because it contains the scaler's factor;
+    - the unclipped gradient, in one of several processes, because it is that of this process alone;
+    - the clipped gradient, where the optimizer itself divides by the scaler's factor (fused optimizers);
+    - the whole update, for a parameter that is sharded over devices (a DTensor), and for a step that torch.compile
+      runs, that is captured as a CUDA graph, or that a scaler skips.
 
-    The learning rate is that of the parameter group as the step begins and ends: what a scheduler sets afterwards is
-    not yet its.
+    The learning rate is that of the parameter group when the step begins and ends. What a scheduler sets after the step
+    applies to the next one.
 
-    A loss that is scaled by hand, and gradients that are unscaled by hand, cannot be told from clipping: the former
-    gradient is then the scaled one. Between `measure()` and the next `keep()` no hook is there.
+    If a script scales the loss itself and unscales the gradients itself, that looks like clipping: the unclipped
+    gradient is then the scaled one. Between `measure()` and the next `keep()` no hook is registered.
 
     Args:
-        module: whose parameters.
-        guarded_and_charged: the context in which the hooks do their work: no error leaves it, and its cost is
-            accounted for.
+        module: the module whose parameters are watched.
+        guarded_and_charged: the context in which the hooks work. No error leaves it, and it counts the time against
+            the budget.
     """
 
     def __init__(self, module: nn.Module, guarded_and_charged: Callable[[str], AbstractContextManager[None]]) -> None:
@@ -73,15 +73,15 @@ class TorchUpdates:
             self._handles.append(register_optimizer_step_post_hook(self._after))
 
     def rate(self) -> float | None:
-        """Return the learning rate of the step, right to 1 %: of the recurrent parameters, or of all if there are none.
+        """Return the learning rate of the step, exact to 1 %: of the recurrent parameters, or of all if there are none.
 
-        Where they have several the largest; None where one of them jumped within the step, or is not known.
+        If they have several rates, it is the largest. None where one of them jumped within the step, or is not known.
         """
         rates = {name: step.rate for name, step in self._steps.items() if step.after is not None}
         return largest([rate for (_, param), rate in rates.items() if param == "recurrent"] or rates.values())
 
     def measure(self) -> Measured:
-        """Return what the step did, a parameter each; nothing where there was none."""
+        """Return what the step did: parameter → fields of its update; empty where there was no step."""
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
         self.release()
         return {
@@ -138,7 +138,7 @@ class TorchUpdates:
                     step.after, step.rate = _copies(parameters), steady(step.rate, rate)
 
     def _of(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[Name, list[nn.Parameter], float | None]]:
-        """Yield name, parameters and learning rate of what is watched and is the optimizer's."""
+        """Yield name, parameters and learning rate of the watched parameters that the optimizer updates."""
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         for name, parameters in self._watched.items():
             if all(id(parameter) in groups for parameter in parameters):
@@ -163,14 +163,14 @@ def _rate(group: Mapping[str, Any]) -> float | None:
 
 
 def _copies(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
-    """Return the values of tensors, which may change; None where one is not there."""
+    """Return copies of the values of tensors; None where a tensor is missing."""
     if any(tensor is None for tensor in tensors):
         return None
     return [np.array(as_array(tensor)) for tensor in tensors]
 
 
 def _recorded() -> bool:
-    """Return whether what is called now is only noted, to be run later: a copy to the host would break that."""
+    """Return whether torch.compile or a CUDA graph records calls to run them later: then no value may be copied."""
     return torch.compiler.is_compiling() or (
         torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch is typed in part
     )
@@ -181,7 +181,7 @@ def _is_zero(arrays: Sequence[Array] | None) -> bool:
 
 
 def _has_values(parameter: torch.Tensor) -> bool:
-    """Return whether NumPy can have the values; a DTensor, as all that dispatch for themselves, has them elsewhere."""
+    """Return whether NumPy can read the values. A DTensor, or any class with its own dispatch, holds none itself."""
     own = getattr(type(parameter), "__torch_dispatch__", None)
     return own is torch.Tensor.__torch_dispatch__ and not parameter.is_meta
 

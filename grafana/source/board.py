@@ -1,4 +1,4 @@
-"""Put panels, variables, links and annotations together to a dashboard, as Grafana reads it."""
+"""Combine panels, variables, links and annotations into a dashboard, in the form that Grafana reads."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from grafana.source.flux_steps import map_to, newest
 from grafana.source.links import uid
 
 TAG: Final = "gatewatch"
-"""The tag that all our dashboards have; links between them go by it."""
+"""The tag that all our dashboards have; the links between dashboards find them by it."""
 MOST_ANNOTATIONS: Final = 100
-"""Annotations of a kind: the newest."""
+"""Maximum number of annotations of each kind: the newest ones."""
 
 
 def board(
@@ -33,12 +33,12 @@ def board(
     """Return a dashboard.
 
     Args:
-        title: what it is. In small letters it is the dashboard's name, for links.
-        description: what question it answers.
-        variables: in the order in which each depends on those before it.
-        panels: from top to bottom; a text is the heading of those below it.
-        since: the beginning of its time range, until now.
-        refresh: how often Grafana refreshes it; empty for never.
+        title: its title. The title in lower case is the dashboard's name, which links use.
+        description: the question that it answers.
+        variables: its variables, in an order in which each depends only on those before it.
+        panels: its panels from top to bottom; a text is the heading of the panels below it.
+        since: the beginning of its time range, which ends now.
+        refresh: how often Grafana refreshes it; empty: never.
     """
     of_run = any(variable.build().name == "run" for variable in variables)
     to_others = builders.DashboardLink("Gatewatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
@@ -87,7 +87,8 @@ def _annotations(of_run: bool) -> list[builders.AnnotationQuery]:
     """Return the events of runs and the alerts, marked in every panel with a time axis.
 
     Args:
-        of_run: whether they are only those of the chosen run. Those of all runs are many: they are off at first.
+        of_run: whether only those of the chosen run are marked. The events of all runs are many, so they are off at
+            first.
     """
     where = [chosen("run")] if of_run else []
     event = 'time: r._time, title: r._value, text: r.run + " (" + r.phase + ")", tags: "run"'

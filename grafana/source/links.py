@@ -11,18 +11,18 @@ THIS_TIME: Final = "from=${__data.fields.from}&to=${__data.fields.to}"
 
 
 def uid(dashboard: str) -> str:
-    """Return the uid of a dashboard, of which we call the title in small letters its name."""
+    """Return the uid of a dashboard from its name, which is its title in lower case."""
     return f"gatewatch-{dashboard}"
 
 
 def link(title: str, dashboard: str, time: str = "${__url_time_range}", **variables: str) -> dict[str, object]:
-    """Return a link of a value to a dashboard.
+    """Return a link from a value in a panel to a dashboard.
 
     Args:
-        title: what it says.
-        dashboard: its name.
-        time: the time range, as parameters.
-        variables: name → value, both as an address has them.
+        title: the text of the link.
+        dashboard: the dashboard's name.
+        time: the time range, as parameters of the URL.
+        variables: name → value of the dashboard's variables, both as they stand in the URL.
     """
     parameters = [time, *(f"var-{name}={value}" for name, value in variables.items())]
     return {"title": title, "url": f"/d/{uid(dashboard)}?{'&'.join(parameters)}", "targetBlank": False}

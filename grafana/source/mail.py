@@ -14,7 +14,7 @@ RECIPIENTS: Final = "$GATEWATCH_ALERT_TO"
 
 
 def contact_points_file() -> dict[str, Any]:
-    """The provisioning file of the contact point."""
+    """Return the provisioning file of the contact point."""
     settings = {
         "addresses": RECIPIENTS,
         "singleEmail": True,
@@ -26,17 +26,17 @@ def contact_points_file() -> dict[str, Any]:
 
 
 def policies_file() -> dict[str, Any]:
-    """The provisioning file of the policy.
+    """Return the provisioning file of the notification policy.
 
-    Grafana knows one tree. Where it is the stack's own it is this one; what is for our alerts hangs below a label that
-    only they have, so that it can be hung into the tree of a Grafana that has other alerts too.
+    Grafana has a single tree of policies. In the stack's own Grafana this file is the whole tree. The branch for our
+    alerts matches a label that only they have, so it can also be added to the tree of a Grafana with other alerts.
     """
     tree = {"orgId": 1, "receiver": CONTACT_POINT, "group_by": ["grafana_folder", "alertname"], "routes": [route()]}
     return {"apiVersion": 1, "policies": [tree]}
 
 
 def route() -> dict[str, Any]:
-    """What happens to our alerts: a mail a run, those that are critical sooner and by themselves."""
+    """Return the route of our alerts: one mail per run; critical alerts have their own mail, which is sent sooner."""
     usual = AlertSettings()
     return {
         "receiver": CONTACT_POINT,
@@ -64,5 +64,5 @@ def route() -> dict[str, Any]:
 
 
 def templates_file() -> dict[str, Any]:
-    """The provisioning file of what mails say. Grafana fills nothing into it: its dollars are single."""
+    """Return the provisioning file of the mail templates. Grafana expands no variables in it, so dollars are single."""
     return {"apiVersion": 1, "templates": [{"orgId": 1, "name": SERVICE, "template": TEMPLATES}]}

@@ -16,14 +16,14 @@ OF_RUN: Final = (chosen("run"), chosen("phase"))
 OF_LAYER: Final = (*OF_RUN, chosen("layer"))
 CONSENSUS: Final = 'r.detector == "consensus"'
 STATES: Final = {"live": "green", "completed": "blue", "interrupted": "yellow", "died": "red", "failed": "red"}
-"""What a run may be, and its colour."""
+"""State of a run → its colour."""
 _THROUGH_TANH: Final = " or ".join(
     f"r.gate == {literal(name)}" for name, gate in GATES.items() if gate.scale.through_tanh
 )
 
 
 def life() -> str:
-    """Return the expression for the state of a run, from its last event and the time of that, as `gatewatch runs`."""
+    """Return the expression for a run's state, from its last event and the event's time, as `gatewatch runs` has it."""
     silent = f"int(v: now()) - int(v: r._time) > {int(DIED_SECONDS * 1e9)}"
     going = 'r._value == "started" or r._value == "heartbeat"'
     return f'if {going} then (if {silent} then "died" else "live") else r._value'
@@ -38,7 +38,7 @@ def state() -> str:
 def series(
     measurement: str, fields: Sequence[str], *where: str, fn: str = "mean", by: Sequence[str] = ("layer", "gate")
 ) -> Series:
-    """Return fields over time, a value for each window and series; `by` are the tags that tell series apart."""
+    """Return fields over time, one value per window and series; `by` are the tags that distinguish the series."""
     return Series(points(measurement, fields, *where) + window(fn, *by), by)
 
 
@@ -48,7 +48,7 @@ def derived(field: str, *where: str, by: Sequence[str] = ("gate",)) -> Series:
 
 
 def last_value(field: str, *where: str, measurement: str = GATE_DERIVED) -> str:
-    """Return one number: the newest value in the chosen layer, of the series where it is largest."""
+    """Return the query for one number: the largest of the newest values of the series in the chosen layer."""
     read = points(measurement, [field], *OF_LAYER, *where)
     return read + pipe("last()", "group()", "max()", keep("_time", "_value"))
 
@@ -64,20 +64,20 @@ def worst_score(*where: str, columns: Sequence[str] = ("_time", "_value"), **tim
 
 
 def worst_by(read: str, *tags: str) -> str:
-    """Return the largest value of each window of all series that share these tags."""
+    """Return the query for the largest value per window among all series that share these tags."""
     return read + window("max", *tags) + window("max", *tags)
 
 
 def only_largest(name: str, most: int, peak: str, read: str, fn: str, labels: tuple[str, str]) -> Series:
-    """Return series over time, of many those with the largest values.
+    """Return only the series with the largest values, over time.
 
     Args:
-        name: of the list of their keys in the query.
-        most: how many.
-        peak: the step that makes one value of a series.
+        name: name of the list of their keys in the query.
+        most: maximum number of series.
+        peak: the step that reduces a series to one value, by which the series are compared.
         read: the points.
-        fn: makes one value of a window.
-        labels: the two tags that tell the series apart.
+        fn: the function that reduces a window to one value.
+        labels: the two tags that distinguish the series.
     """
     key = ' + "\\n" + '.join(f"r.{label}" for label in labels)
     query = flux(
@@ -117,10 +117,10 @@ def histogram(gate: str) -> str:
 
 
 def _rows(begin: str, gate: str, read: str, *steps: str) -> str:
-    """Return a query for the rows of a heatmap, each a field.
+    """Return a query for the rows of a heatmap, one field per row.
 
-    The windows are as wide as the panel's, but at least 1.5 times the mean distance of captures: a window without one
-    would be a gap.
+    The windows are as wide as the panel's, but at least 1.5 times the mean time between captures: a window without a
+    capture would be a gap.
     """
     return flux(
         begin,

@@ -1,8 +1,8 @@
 """The pieces of Flux that alert rules are made of.
 
-Grafana compares one number a series, so each query ends in one row a series: a value that lies beyond the rule's
-threshold exactly where the rule fires. Which captures make it fire, and which resolve it, is counted in Flux as
-`gatewatch.jobs.alerts.series_state` counts them.
+Grafana compares one number per series, so each query returns one row per series. The row's value lies beyond the rule's
+threshold if and only if the rule fires. Flux counts the captures that make a rule fire, and those that resolve it, as
+`gatewatch.jobs.alerts.series_state` does.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from grafana.source.flux import inline_union, keep_where, one_of, pipe, points
 from grafana.source.flux_steps import OLDEST_FIRST, extend, group, keep
 
 MOST_SERIES: Final = 900
-"""The worst so many series are compared: of more than 1,000 Grafana's datasource makes an error."""
+"""Maximum number of series that a query returns, the worst ones: Grafana's datasource fails for more than 1,000."""
 MOST_CAPTURES: Final = 300
-"""The newest captures of a series that are looked at."""
+"""Number of captures of a series that are evaluated: the newest ones."""
 SEEN_SECONDS: Final = 90
-"""What fired within this time fires: an evaluation a minute misses nothing that was over before it."""
+"""A rule that fired within this time still fires. Grafana evaluates once a minute, and so misses no short firing."""
 INSIDE_SECONDS: Final = 6 * 3600
 """How far back a series may have been within its thresholds, for a rule that asks whether it was."""
 NOW: Final = "v.timeRangeStop"
@@ -33,14 +33,14 @@ _NEVER: Final = f"{-(10**9)}"
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """How a measure takes its value from a capture and those before, in Flux.
+    """How a measure computes its value from a capture and the captures before, in Flux.
 
     In the expressions `r` is the capture, `a` the accumulator, and `known` whether the capture has a value.
 
     Attributes:
-        value: what is compared.
-        known: whether the capture has a value.
-        fields: of the accumulator: name → initial value, and the value after a capture.
+        value: expression for the value that is compared.
+        known: expression for whether the capture has a value.
+        fields: fields of the accumulator: name → its initial value, and the expression for its value after a capture.
     """
 
     value: str
@@ -49,37 +49,37 @@ class Counter:
 
 
 def field_of(rule: Rule, *fields: str, start: str = START) -> str:
-    """Return the points that a rule reads; `fields` in place of the rule's own."""
+    """Return the query for the points that a rule reads; `fields` replace the rule's own field."""
     conditions = [one_of(tag, *values) for tag, values in rule.quantity.where.items()]
     return points(rule.quantity.measurement, fields or (rule.quantity.field,), *conditions, start=start)
 
 
 def ago(duration: str) -> str:
-    """Return the time so long before now, such as `90d`; the query must import `date`."""
+    """Return the expression for the time a duration before now, such as `90d`; the query must import `date`."""
     return f"date.sub(d: {duration}, from: {NOW})"
 
 
 def by(labels: Sequence[str]) -> str:
-    """Return the steps that make one table a series, of times and values only."""
+    """Return the steps that make one table per series, with only its tags, times and values."""
     return pipe(keep("_time", "_value", *labels), group(*labels))
 
 
 def captures(rule: Rule, *fields: str, most: int = MOST_CAPTURES) -> str:
-    """Return one row a capture, newest first: the largest of its values, where it has several."""
+    """Return the query for one row per capture, newest first: the largest of its values, where it has several."""
     newest = pipe('sort(columns: ["_time", "_value"], desc: true)', 'unique(column: "_time")', f"limit(n: {most})")
     return field_of(rule, *fields) + pipe("toFloat()") + by(rule.quantity.series) + newest
 
 
 def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
-    """Return the end of a query that counts captures: what each series that fires is compared by.
+    """Return a query that counts captures, and ends in the value that Grafana compares for each series.
 
-    The rows that neither can fire nor keep a rule from being resolved are dropped first, since Flux takes its time for
-    each row that it reduces; their number is kept in `rank`, which counts captures from the newest.
+    Flux is slow for each row that it reduces. So the rows that can neither make the rule fire nor keep it from being
+    resolved are dropped first. Each row keeps its position in `rank`, which counts captures from the newest.
 
     Args:
-        rule: says how many of how many captures, and the thresholds.
+        rule: says how many of how many captures must lie beyond which threshold.
         rows: the captures, newest first, with `_time` and `_value`.
-        counter: how a value is taken from `_value` and the captures before; None: it is `_value`.
+        counter: how the value is computed from `_value` and the captures before; None: it is `_value`.
     """
     condition = rule.condition
     if counter is None:
@@ -128,7 +128,7 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
     }},
   )"""
     counted = pipe(OLDEST_FIRST, reduced, keep_where(f"r.captures > {int(condition.after_inside)}"))
-    # A value beyond the threshold of a series that does not fire is brought back to it: Grafana is to take it for well.
+    # Grafana must not alert about a series that does not fire: its value is held at the threshold if it lies beyond.
     limit = literal(condition.threshold())
     calm = f"(if {_past(condition, 'r.value')} then {limit} else r.value)"
     return rows + counted + compared(rule, f"if r.firing{recent} then r.worst else {calm}")
@@ -153,7 +153,7 @@ def _past(condition: Condition, value: str, *, recovering: bool = False) -> str:
 
 
 def parts(labels: Sequence[str], **tables: str) -> str:
-    """Return a line for each table that gives its values a name, so that `beside` can put them side by side."""
+    """Return one line of Flux per table. It names the table's values, so that `beside` can make columns of them."""
     return "\n".join(
         f"{name} = {table}"
         + pipe(f'set(key: "part", value: "{name}")', keep("part", "_value", *labels), group(*labels))
@@ -162,17 +162,17 @@ def parts(labels: Sequence[str], **tables: str) -> str:
 
 
 def beside(names: Iterable[str], labels: Sequence[str]) -> str:
-    """Return one row a series, with a column for each of its parts."""
+    """Return the query for one row per series, with one column per part."""
     pivot = f'pivot(rowKey: {literal([*labels])}, columnKey: ["part"], valueColumn: "_value")'
     return f"\nunion(tables: [{', '.join(names)}])" + pipe("group()", pivot)
 
 
 def compared(rule: Rule, value: str | None = None) -> str:
-    """Return the end of every query: the worst series, a row each.
+    """Return the last steps of every query: the worst series, one row per series.
 
     Args:
-        rule: says whether more is worse.
-        value: what is compared, in terms of `r`; None: `_value`, at its own time.
+        rule: says whether larger values are worse.
+        value: expression in `r` for what is compared; None: `_value`, at its own time.
     """
     worst_first = f'sort(columns: ["_value"], desc: {literal(rule.condition.is_upper)})'
     now = [extend(f"_time: {NOW}, _value: {value}")] if value else []

@@ -1,6 +1,6 @@
-"""What a rule about captures compares, as Flux: one function a measure.
+"""What a rule about captures compares, as Flux: one function per measure.
 
-`gatewatch.jobs.alerts.evaluator` and `series_state` are the same measures for the evaluator.
+`gatewatch.jobs.alerts.evaluator` and `series_state` compute the same measures for the jobs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from grafana.source.flux_steps import NEWEST_FIRST, OLDEST_FIRST, extend, group
 from grafana.source.rules_flux import MOST_CAPTURES, START, Counter, ago, by, captures, compared, field_of, firing
 
 RUN_DAYS: Final = 90
-"""How far back a run may have started, which says how large its layers are."""
+"""How far back the query looks for the start of a run, where the run records how large its layers are."""
 BEGUN_SECONDS: Final = 300
-"""A series whose first point comes so long after the beginning of what is read has begun there: heartbeats are
-far more frequent."""
+"""A series is new if its first point comes this long after the beginning of the time range: an older series would have
+had a heartbeat before."""
 _EVERY: Final = 1_000_000
 
 
@@ -37,7 +37,7 @@ def not_finite(rule: Rule) -> str:
 
 
 def times_median(rule: Rule) -> str:
-    """Compare the field as a multiple of its median over all that is read, once there are some captures."""
+    """Compare the field as a multiple of its median over the time range, once there are `FEWEST_CAPTURES` captures."""
     rows = "all" + pipe(OLDEST_FIRST, f"limit(n: {_EVERY}, offset: {FEWEST_CAPTURES})", f"tail(n: {MOST_CAPTURES})")
     medians = 'all |> median(method: "exact_mean")'
     return f"all = {captures(rule, most=_EVERY)}\n\n{firing(rule, _scaled(rows, medians, rule.quantity.series))}"
@@ -60,7 +60,7 @@ def frozen(rule: Rule) -> str:
 
 
 def share_of_units(rule: Rule) -> str:
-    """Compare a count of units as a share of the layer's, whose size the run records when it starts."""
+    """Compare a count of units as a share of the layer's size, which the run records when it starts."""
     config = points(RUNS, ("config",), start=ago(f"{RUN_DAYS}d")) + pipe("last()") + by(RUN)
     config += pipe('rename(columns: {_value: "config"})', OLDEST_FIRST, "tail(n: 1)", 'drop(columns: ["_time"])')
     sizes = (
@@ -85,7 +85,7 @@ def share_of_units(rule: Rule) -> str:
 
 
 def rise(rule: Rule) -> str:
-    """Compare by how much a counter exceeds the largest of the points before; one that begins rises from 0."""
+    """Compare by how much a counter exceeds the largest of the points before; a new series rises from 0."""
     before = [f"before{k}" for k in range(1, RISE_POINTS + 1)]
     largest = functools.reduce(lambda a, b: f"(if {a} > {b} then {a} else {b})", (f"a.{name}" for name in before))
     fields = {
@@ -104,7 +104,7 @@ def rise(rule: Rule) -> str:
 
 
 def growth(rule: Rule) -> str:
-    """Compare by how much a number exceeds that of a heartbeat before."""
+    """Compare by how much a number exceeds its value one heartbeat earlier."""
     counter = Counter(
         value="if a.captures > 0 then r._value - a.before else 0.0",
         known=f"a.captures == 0 or int(v: r._time) - int(v: a.heartbeat) >= {HEARTBEAT_SECONDS * 0.9e9:.0f}",
@@ -117,18 +117,18 @@ def growth(rule: Rule) -> str:
 
 
 def last_event(rule: Rule) -> str:
-    """Compare 1 for an alert whose last event is not that it recovered, else 0."""
+    """Compare 1 for an alert whose last event is not `recovered`, else 0."""
     fires = extend('_value: if r._value == "recovered" then 0.0 else 1.0')
     return field_of(rule) + pipe("last()", fires) + by(rule.quantity.series) + pipe("max()") + compared(rule)
 
 
 def _scaled(rows: str, scales: str, labels: Sequence[str]) -> str:
-    """Divide captures by a number of their series; a series without one is left out.
+    """Divide the captures of each series by a number; a series without such a number is left out.
 
     Args:
         rows: the captures.
-        scales: a row a series, with the number in `_value`.
-        labels: of the series.
+        scales: one row per series, with the number in `_value`.
+        labels: the tags that distinguish the series.
     """
     last = extend(f"_time: {_AFTER_ALL}, scale: r._value")
     return inline_union(rows, f"{scales}\n    |> {last}") + pipe(
@@ -141,8 +141,8 @@ def _scaled(rows: str, scales: str, labels: Sequence[str]) -> str:
 
 
 _AFTER_ALL: Final = "2200-01-01T00:00:00Z"
-# As `values.units_of` in the evaluator: the layer's own entry, else that of the path that it lies below. A run records
-# its configuration as JSON, in which a name is escaped; what is not ASCII matches any such character.
+# As `evaluator.units_of` in the jobs: the layer's own entry, else that of the path that it lies below. A run records
+# its configuration as JSON, which escapes names. A character that is not ASCII matches any other one.
 _UNITS: Final = r"""json = (v) => regexp.replaceAllString(
   r: /[^\x00-\x7f]/,
   v: regexp.quoteMeta(v: strings.replaceAll(v: strings.replaceAll(v: v, t: "\\", u: "\\\\"), t: "\"", u: "\\\"")),

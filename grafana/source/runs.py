@@ -30,7 +30,7 @@ _COLUMNS: Final = (
     *("state", "seen", "step", "epoch", "model", "error", "worst score", "from", "to"),
     *(f"{prefix}{name}" for prefix in ("", _BEST) for name in (*_LOSS, *_REWARD)),
 )
-"""The columns of the table beside the tags."""
+"""The columns of the table that are not tags."""
 _WIDTHS: Final = {
     **{"run": 210, "phase": 85, "state": 100, "worst score": 105, "step": 80, "epoch": 70},
     **{"loss": 85, "val_loss": 85, "best val_loss": 110, "best loss": 90, "seen": 160},
@@ -39,7 +39,7 @@ _WIDTHS: Final = {
 _NAMES: Final = {"seen": "last heard of"}
 _ARE_LISTED: Final = keep_where("contains(set: listed, value: r.run)")
 _WIDE: Final = ("group()", _ARE_LISTED, 'pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")')
-"""Steps that give rows of fields, all of one type, a column each; run and phase are the row."""
+"""Steps that make one row per run and phase, with one column per field; all fields must have one type."""
 _EXTENT: Final = """reduce(identity: {from: 9223372036854, to: 0}, fn: (r, accumulator) => ({
       from: if r.at < accumulator.from then r.at else accumulator.from,
       to: if r.at > accumulator.to then r.at else accumulator.to,

@@ -51,10 +51,10 @@ class AlertManager:
         recipients: one address or several.
         thresholds: metric → the number it must not exceed, or `{"above": x, "below": y}`, either or both.
         mail: the server, in place of the configuration's.
-        now: nanoseconds since the Unix epoch.
+        now: returns the time, in nanoseconds since the Unix epoch.
 
     Raises:
-        ConfigError: a recipient is no address, or a threshold no number; names it.
+        ConfigError: a recipient is not an address, or a threshold is not a number; the message names it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The rules, applied to what was read of one run, or of the jobs."""
+"""Apply the rules to the points that were read of one run, or of the jobs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Evaluator:
     """Applies the rules to the points of one run, or of the jobs.
 
     Args:
-        rules: the active ones.
-        progress: of the run; brought up to date.
-        now: nanoseconds.
+        rules: the active rules.
+        progress: the state of the run's series; it is updated.
+        now: the time, in nanoseconds.
 
     Attributes:
-        alerts: that have begun, changed or ended, by their keys.
+        alerts: key → alert, of those that have begun, changed or ended.
     """
 
     def __init__(self, rules: Sequence[Rule], progress: RunProgress, now: int) -> None:
@@ -50,7 +50,7 @@ class Evaluator:
                 self._update(rule, values.tags, partial(update_series, rule, values=values))
 
     def silence(self, silence: Silence, tags: Mapping[str, str]) -> None:
-        """Evaluate how long nothing came."""
+        """Evaluate the rules about this silence."""
         for rule in self._rules:
             if rule.quantity.measure == silence.measure:
                 self._update(rule, tags, partial(update_silence, rule, silence=silence, now=self._now))
@@ -62,10 +62,10 @@ class Evaluator:
 
 
 def series_of(frame: pd.DataFrame) -> list[SeriesPoints]:
-    """Return a measurement's points series by series, each in the order in which they are.
+    """Split a measurement's points into series; the points of each keep their order.
 
     Args:
-        frame: read with `prefix_tags`.
+        frame: the points, read with `prefix_tags`.
     """
     tags = tag_columns(frame.columns)
     if not tags or frame.empty:
@@ -77,12 +77,12 @@ def series_of(frame: pd.DataFrame) -> list[SeriesPoints]:
 
 
 def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str, int]) -> Iterator[Values]:
-    """Give what a rule compares of each series that it concerns.
+    """Yield the values that a rule compares, for each series that it applies to.
 
     Args:
-        rule: says which series, which field, and what of it.
-        series: of the rule's measurement, each ordered by time.
-        units: layer → how many it has, as far as is known.
+        rule: says which series, which field and which measure.
+        series: the series of the rule's measurement, each ordered by time.
+        units: layer → number of its units, where it is known.
     """
     concerned = [(tags, part) for tags, part in series if rule.concerns(tags)]
     if rule.quantity.measure == "frozen":
@@ -120,7 +120,7 @@ def units_by_layer(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _frozen(rule: Rule, series: Sequence[SeriesPoints]) -> Iterator[Values]:
-    """Give the largest update of each layer's parameters at each capture; NaN at one at which no layer moves."""
+    """Yield the largest update of each layer's parameters at each capture; NaN at a capture at which no layer moves."""
     norms: dict[tuple[tuple[str, str], ...], dict[int, float]] = {}
     steps: dict[int, float] = {}
     for tags, part in series:

@@ -74,11 +74,11 @@ class AlertState:
 
     Attributes:
         rule, tags, firing: as of the newest `Alert`.
-        threshold: that the firing's worst value lies beyond.
+        threshold: the threshold that the firing's worst value lies beyond.
         live: whether the run goes on.
-        pending: since when a mail is due: that it fires, or that it is resolved; None for none.
-        notified: when a mail last said that it fires; None where none did.
-        notifications: how many mails did.
+        pending: since when a mail is due that says that the alert fires or is resolved; None: no mail is due.
+        notified: when a mail last said that the alert fires; None: no mail did.
+        notifications: number of mails about the alert.
         unsent: events that no mail has mentioned.
     """
 
@@ -108,13 +108,13 @@ class AlertState:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a mail says of an alert.
+    """An alert as a mail reports it.
 
     Attributes:
-        kind: firing, repeated, recovered; or resolved before it was first mailed, which is `passed`.
-        key: of the alert.
+        kind: firing, repeated, recovered; or `passed`: it was resolved before it was first mailed.
+        key: the key of the alert.
         entry: its state.
-        events: that the mail mentions.
+        events: the events that the mail mentions.
     """
 
     kind: MailKind
@@ -124,7 +124,7 @@ class Item:
 
 
 def advance(entries: dict[str, AlertState], alerts: Sequence[Alert], now: int) -> list[Event]:
-    """Take in the alerts of an evaluation, and return the events of those that began or were resolved."""
+    """Update `entries` with the alerts of an evaluation, and return the events of those that began or were resolved."""
     events = []
     for alert in alerts:
         entry, firing = entries.get(alert.key), replace(alert.firing)
@@ -147,9 +147,10 @@ def advance(entries: dict[str, AlertState], alerts: Sequence[Alert], now: int) -
 def due(
     entries: dict[str, AlertState], mailed: dict[str, int], settings: AlertSettings, now: int
 ) -> dict[str, tuple[list[Item], list[Event]]]:
-    """Return what is to be mailed now: run → the items of its one mail, and the events of alerts that are repeated.
+    """Take the mails that are due now: mark their alerts as mailed, and remove the resolved ones from `entries`.
 
-    The alerts are marked as mailed; those that are resolved are forgotten.
+    Returns:
+        Run → the items of its mail, and the events of the alerts that the mail repeats.
     """
     groups: dict[str, dict[str, AlertState]] = {}
     for key, entry in entries.items():

@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 FIRST_PAUSE_SECONDS: Final = 15.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
 MOST: Final = 1000
-"""Mails that wait, and mails that were refused, at the most; past it the oldest go."""
+"""Maximum number of mails that wait, and of refused mails that are kept; beyond it the oldest are deleted."""
 _WAITING: Final = "outbox"
 _REFUSED: Final = "refused"
 
 
 @dataclass(slots=True)
 class Mail:
-    """A mail as it waits.
+    """A mail that waits to be sent.
 
     Attributes:
-        sender, to: of the envelope; who has it already is no more in `to`.
+        sender, to: sender and recipients of the envelope; recipients who have received the mail are removed from `to`.
         content: the message.
-        events: that it mentions.
-        tries, not_before: attempts in a row at which the server put it off, and when to try again; nanoseconds.
-        problem: why it was put off or refused.
+        events: the alert events that it mentions.
+        tries: number of attempts in a row that the server postponed.
+        not_before: when to try again; nanoseconds.
+        problem: why it was postponed or refused.
     """
 
     sender: str
@@ -49,11 +50,11 @@ class Outbox:
     """The mails of one store's alerts. For one process at a time.
 
     Args:
-        folder: of the alerts.
-        most: mails that wait at the most.
+        folder: the folder of the alerts.
+        most: maximum number of mails that wait, and of refused mails that are kept.
 
     Attributes:
-        dropped: mails that went for want of room.
+        dropped: number of waiting mails that were deleted because there were more.
     """
 
     def __init__(self, folder: Path, most: int = MOST) -> None:
@@ -67,11 +68,11 @@ class Outbox:
 
     @property
     def refused(self) -> list[Path]:
-        """Return the mails that a server has refused for good; one that is moved back to the others is tried again."""
+        """Return the mails that a server has refused for good. Move one to the waiting mails to try it again."""
         return sorted((self._folder / _REFUSED).glob("[!.]*.json"))
 
     def put(self, message: EmailMessage, to: Sequence[str], events: Sequence[Event], now: int) -> None:
-        """Keep a mail until it is sent; the same one, by its Message-ID, is kept once.
+        """Keep a mail until it is sent. A mail with the same Message-ID as a waiting one is not added again.
 
         Raises:
             OSError: it cannot be written.
@@ -85,15 +86,15 @@ class Outbox:
                 self.dropped += 1
 
     def send(self, settings: MailSettings, state: State, now: int) -> tuple[int, list[Event]]:
-        """Hand over what waits, oldest first, until there is none or the server is away.
+        """Send the waiting mails, oldest first, until none is left or the server cannot be reached.
 
         Args:
-            settings: of the server.
-            state: says when to try again; brought up to date.
-            now: nanoseconds.
+            settings: settings of the mail server.
+            state: says when to try again; it is updated.
+            now: the time, in nanoseconds.
 
         Returns:
-            Mails accepted, and the events that they mention.
+            The number of mails that the server accepted, and the events that they mention.
 
         Raises:
             OSError: a file cannot be written or removed.
@@ -118,7 +119,11 @@ class Outbox:
         return sent, delivered
 
     def _settle(self, path: Path, mail: Mail, done: Delivered, now: int) -> bool:
-        """Keep or remove a mail by what became of it; return whether somebody has it and nobody is still to get it."""
+        """Store again or delete a mail after an attempt.
+
+        Returns:
+            Whether delivery is complete: no recipient is left to try again, and one of this attempt was accepted.
+        """
         if done.refused:
             refused = replace(mail, to=list(done.refused), problem=_reasons(done.refused))
             save(self._folder / _REFUSED / path.name, refused)

@@ -1,4 +1,4 @@
-"""Reads the new points of runs and jobs, and evaluates them."""
+"""Read the new points of runs and jobs, and evaluate the rules for them."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from gatewatch.collector.store import Store
 
 SETTLED_SECONDS: Final = 3600.0
-"""A run that has ended, and of which nothing new came for so long, is not read until something new comes."""
+"""An ended run that has had no new points for this long is not read until it has new ones."""
 _SPAN: Final = 3600 * 10**9
-"""A long run is read in pieces of so many nanoseconds: an hour."""
+"""A long run is read in pieces of one hour: nanoseconds."""
 
 
 @dataclass(slots=True)
 class ReadResult:
-    """What was read, and what fires.
+    """What a reader has read, and the alerts that follow from it.
 
     Attributes:
-        alerts: that have begun, changed or ended.
-        progress: of each run that was read, to be saved.
+        alerts: the alerts that have begun, changed or ended.
+        progress: the progress of each run that was read, to be saved.
         live: run → phase → whether it goes on.
-        rows: how many were read.
+        rows: number of rows that were read.
         failed: run → why it could not be evaluated.
         forgotten: runs that were silent for so long that they are no longer watched.
     """
@@ -52,15 +52,17 @@ class ReadResult:
 
 
 class Reader:
-    """Reads what is new in the store, and evaluates it once.
+    """Reads the new points of every watched run and of the jobs, and evaluates the rules for them, once.
+
+    It writes nothing: the result has the alerts, and the progress that the caller saves.
 
     Args:
-        store: that is read.
-        rules: the active ones.
-        settings: how far back runs are watched; how often the jobs run.
-        files: the state of earlier evaluations; only read here.
-        state: likewise; `watched` is brought up to date.
-        now: nanoseconds.
+        store: the store that is read.
+        rules: the active rules.
+        settings: says how far back runs are watched, and how often the jobs run.
+        files: the saved progress of earlier evaluations; it is only read here.
+        state: the state of earlier evaluations; its `watched` is updated.
+        now: the time, in nanoseconds.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Reader:
         self._result = ReadResult()
 
     def read(self) -> ReadResult:
-        """Read and evaluate every watched run, and the jobs. A run that fails does not hold up the others.
+        """Read every watched run and the jobs, and evaluate the rules. If a run fails, the others are still evaluated.
 
         Raises:
             WriteUnavailable: the store does not answer.
@@ -95,7 +97,7 @@ class Reader:
                 self._run(name, row, watched)
             except (WriteUnavailable, ConfigError):
                 raise
-            except Exception as error:  # one run's points are odd: the others are judged all the same
+            except Exception as error:  # one run's points are odd: the others are still evaluated
                 self._result.failed[name] = f"{type(error).__name__}: {error}"
         for name, watched in list(self._state.watched.items()):
             if self._now - watched.last_seen > self._lookback:
@@ -135,10 +137,9 @@ class Reader:
     def _new(
         self, measurement: str, run: str, tags: Mapping[str, str], cursor: Cursor | None, begun: int
     ) -> Iterator[pd.DataFrame]:
-        """Give points that were not read twice yet: the first time may have been in the middle of a write.
+        """Yield the points that were not read twice yet: the first read may have been in the middle of a write.
 
-        A long run is read hour by hour. Of a run that began long before it is first read, only as much is read as
-        `lookback_hours` says.
+        A long run is read hour by hour. When a run is read for the first time, only the last `lookback_hours` are read.
         """
         start, last = cursor or (None, None)
         spans: Iterable[tuple[int | None, int | None]] = [(start, None)]

@@ -41,19 +41,25 @@ class Quantity:
     Attributes:
         measurement, field: what is read.
         text: what is compared, in words.
-        series: the tags that tell the series apart in Grafana, whose rules keep no others.
+        series: the tags that distinguish the series in Grafana; Grafana's rules keep no other tags.
         measure: what is compared.
-            `value`: the field.
-            `not_finite`: how many values of a gate or parameter are NaN or infinite.
-            `share_of_units`: `dead_units` over the number of units.
-            `frozen`: the `update_norm` of a whole layer, while some layer of the run moves.
-            `rise`: by how much a counter rose.
-            `growth`: by how much the field grew from heartbeat to heartbeat.
-            `times_median`: the field over its own median.
-            `last_event`: 1 while an alert fires.
-            The others: seconds of silence.
+            `value`: the field, in its own unit.
+            `not_finite`: number of values of a gate or parameter that are NaN or infinite.
+            `share_of_units`: `dead_units` divided by the number of units, 0 to 1.
+            `frozen`: the largest `update_norm` of a layer's parameters, while some layer of the run moves.
+            `rise`: increase of a counter, in the field's unit.
+            `growth`: increase of the field from one heartbeat to the next, in the field's unit.
+            `times_median`: the field divided by its own median, without a unit.
+            `last_event`: 1 while an alert fires, otherwise 0.
+            `run_silence`: seconds since the last event of a run.
+            `capture_silence`: time since the last capture, in multiples of the usual time between captures.
+            `score_delay`: seconds that a capture has waited for its score.
+            `turn_silence`: time since a job last ended a turn, in multiples of the usual time between those ends.
+            `jobs_silence`: seconds since the last report of any job.
+            `write_silence`: seconds since a run or a job last wrote anything.
+            `store_silence`: seconds without an answer of the store.
         unit: of what is compared.
-        where: tag → the values of it that count; a tag that is not named may have any.
+        where: tag → its values that the rule applies to; a tag that is not named may have any value.
     """
 
     measurement: str
@@ -160,9 +166,9 @@ class Rule:
 
     @property
     def about_silence(self) -> bool:
-        """Whether it compares how long nothing came, instead of captures."""
+        """Whether the rule compares the length of a silence, instead of captures."""
         return self.quantity.measure.endswith(("_silence", "_delay"))
 
     def concerns(self, tags: Mapping[str, str]) -> bool:
-        """Return whether a series with these tags is looked at."""
+        """Return whether the rule applies to a series with these tags."""
         return all(tags.get(name) in values for name, values in self.quantity.where.items())

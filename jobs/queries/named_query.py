@@ -29,9 +29,9 @@ class Parameter:
 
     Attributes:
         name: as the query calls it.
-        kind: its type, one of `values.READERS`.
-        limits: what it must be beside: "> 0", or "of gate_stats", a field of these; None for nothing.
-        default: as it would be typed; None where it must be given. `strings` that are not given are none.
+        kind: its type, one of `flux_values.READERS`.
+        limits: a further condition: "> 0", or "of gate_stats" for the name of a field of `gate_stats`; None: none.
+        default: as a user would type it; None where a value is required. For `strings` None means an empty list.
         help: what it is for.
     """
 

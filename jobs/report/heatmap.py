@@ -51,12 +51,12 @@ def render_gate_heatmap(
         gate_data: gate → array of shape (time, units) or (batch, time, units): the animation sweeps along time. Or
             labelled frames, label → such a mapping (or a sequence of mappings): the animation shows one after the
             other. It starts on the last.
-        layer_name: shown as it stands, never as markup.
+        layer_name: name of the layer, shown as plain text, never as markup.
         metric_type: `activation` (mean over the batch), `saturation` (share of the batch beyond the limits of
             `cells.gate_scale`) or `variability` (standard deviation over the batch).
-        times: what stands on the time axis for each position, as many as the arrays are long: numbers, or an array of
-            datetime64; 0, 1, … without.
-        time_label: what that axis counts.
+        times: labels of the time axis, one for each position in the arrays: numbers, or an array of datetime64. None:
+            0, 1, …
+        time_label: title of the time axis.
         max_frames: how many frames to keep, at least two; fewer make a smaller file.
 
     Raises:

@@ -52,7 +52,8 @@ class Captures:
         gates: (layer, gate) → (n, fields), in the order of `GATE_STATS_FIELDS`.
         units: (layer, gate) → (n, units), mean activations; units without any value are left out.
         updates: (layer, param) → (n, fields), in the order of `LAYER_UPDATES_FIELDS`.
-        metrics: name → (n,), the value logged first at the capture's step and not before the capture.
+        metrics: name → (n,), the first value that was logged at the capture's step, at the capture's time or later;
+            where there is none, the last value that was logged at that step before.
     """
 
     tags: Mapping[str, str]
@@ -143,8 +144,8 @@ def _pivoted(frame: pd.DataFrame, time: Times, part: str, names: Sequence[str]) 
 def _metrics(frame: pd.DataFrame, time: Times, step: Array) -> dict[str, Array]:
     """Return metric → (n,): the first value that was logged at a capture's step, at its time or later.
 
-    Where there is none, it is the last before: a later value of the same step, such as at the end of an epoch, may not
-    be there yet when a capture is scored.
+    Where there is none, it is the last value that was logged at that step before: a later value of the same step, such
+    as at the end of an epoch, may not be stored yet when a capture is scored.
     """
     metrics: dict[str, Array] = {}
     logged_at, moments = numbers(frame, "step"), times(frame)

@@ -48,20 +48,22 @@ _FILLERS: Final = {"values": np.nan, "distances": np.nan, "medians": np.nan, "lo
 
 @dataclass(slots=True)
 class RollingState:
-    """What `z_scores` remembers of C signals from one call to the next.
+    """The state of C signals that `z_scores` keeps from one call to the next.
 
     Attributes:
         keys: the signals.
-        count: captures so far.
+        count: number of captures so far.
         values: (up to SMOOTHED, C), the newest captures.
-        learnable: alike, whether they may be learned from.
-        distances: (up to HISTORY, C), the newest distances from the forecast; NaN where not learned from.
+        learnable: (up to SMOOTHED, C), whether the forecast may learn from these captures.
+        distances: (up to HISTORY, C), the newest distances from the forecast; NaN where it did not learn from them.
         at, reference: (REFERENCE, C), numbers and values of the captures that the line is fitted to, newest last.
-        learned: (C,), how many captures were learned from.
-        low, high: (C,), the range of the medians that were not far off; one odd capture does not widen it.
-        medians: (up to SETTLED, C), the newest medians, which do not widen the range yet; NaN where one was far off.
-        speed: (up to HISTORY,), the size of the updates at the newest captures; that of the capture before where it is
-            not recorded, and 1 before the first that is.
+        learned: (C,), number of captures that the forecast has learned from.
+        low, high: (C,), the range of the medians that were not far from the forecast; one odd capture does not widen
+            it.
+        medians: (up to SETTLED, C), the newest medians, which do not widen the range yet; NaN where one was far from
+            the forecast.
+        speed: (up to HISTORY,), the size of the updates at the newest captures. A capture without updates has the
+            value of the capture before; captures before the first update have 1.
     """
 
     keys: tuple[SignalKey, ...] = ()
@@ -103,10 +105,10 @@ class Residuals(NamedTuple):
     """Values and residuals of n captures of C signals: (n, C) each, NaN where there is none.
 
     Attributes:
-        z: how far from the forecast, signed, in multiples of the signal's usual distance.
+        z: signed distance from the forecast, in multiples of the signal's usual distance.
         value: the value itself.
         before: the median of the captures that the line of the forecast was fitted to.
-        high: the largest median of `SMOOTHED` captures until then that was not far off.
+        high: the upper end of the signal's range when the capture was scored; see `RollingState.high`.
     """
 
     z: Array

@@ -38,16 +38,17 @@ class PassResult:
 
     Attributes:
         run: its name.
-        captures: how many are scored, in this pass or before.
-        phases: phase → captures of it; the fewest where the user's own tags divide it.
+        captures: number of captures that are scored, in this pass or an earlier one.
+        phases: phase → number of its captures that are scored. Where the user's own tags divide a phase into several
+            groups of series, it is the number of the group that has the fewest.
         derived, scored: points of `gate_derived` and `gate_scores` that were written.
-        anomalous: scores of the consensus above 1 among them.
-        unscored: reason → how many scores of new captures were not given.
+        anomalous: of the scores that were written, those of the consensus above 1.
+        unscored: reason → number of scores that new captures did not get.
         rows_read: points that were read.
         written: points that were written.
         behind: captures that are left for the next pass.
         unchanged: whether every capture had its points already.
-        failed: why nothing was done; None where the pass did not fail.
+        failed: why the pass over this run stopped; None where it did not. What it had written by then stays written.
     """
 
     run: str
@@ -76,13 +77,13 @@ class RunScorer:
     Attributes:
         store: holds the captures, and gets the points.
         baselines: of the store.
-        state: folder of the checkpoints; None for none.
-        limit: the most captures of each group of series; the others are left for the next pass.
+        state: folder of the checkpoints; None: no checkpoints are kept.
+        limit: maximum number of captures of each group of series; the next pass scores the others. None: no maximum.
         detectors: classes of the detectors, in the order in which they score.
         metrics: the derived metrics.
-        result: of the pass over this run; it is filled in.
+        result: result of the pass over this run; `process_new` fills it in.
         ended: whether the run has ended, so that its newest capture is complete.
-        gaps_after: time after which generalisation gaps are missing; None where none is.
+        gaps_after: time after which generalisation gaps are missing; None where none are missing.
     """
 
     store: Store
@@ -109,7 +110,8 @@ class RunScorer:
             if not is_complete:
                 self.result.behind += 1  # the backtest of the same network comes first
                 continue
-            # A live phase continues its backtest; where that has more captures than then, scoring begins anew.
+            # A live phase continues the scoring state of its backtest. If captures were added to the backtest since,
+            # the live phase is scored again from its beginning.
             outdated = last is not None and backtest is not None and last.after != _after(backtest, last.first)
             now = self._take(group, None if outdated else last, backtest)
             done[group.in_phase(group.phase)] = now, now.newest >= group.newest
@@ -125,10 +127,10 @@ class RunScorer:
         return checkpoints.load(self.state, self.result.run, group.tags, self.detectors)
 
     def _fits(self, group: SeriesGroup, last: Checkpoint | None) -> bool:
-        """Return whether a checkpoint's captures are those that the store has of the same time.
+        """Return whether the store still has the captures that a checkpoint was made from, and no others of that time.
 
-        A store has more points where some came late, and fewer where it drops old ones. Of a run that was deleted and
-        recorded again it has none of those captures.
+        A store has more points where some arrived late, and fewer where its retention drops old ones. It has none of
+        these captures where the run was deleted and recorded again.
         """
         if last is None or not last.captures or (group.points, group.newest) == (last.points, last.newest):
             return True

@@ -1,4 +1,4 @@
-"""Signals: the numbers of a run that are scored. One row for each in `SIGNALS`, and its words in `PHRASES`.
+"""Signals: the numbers of a run that are scored. `SIGNALS` has a row for each, `PHRASES` says what its residuals mean.
 
 A signal is a number of one gate, one parameter or the whole model at each capture, on a scale on which the same change
 means the same in any network: shares of a gate's range, or logarithms of norms.
@@ -40,11 +40,12 @@ class Signal:
 
     Attributes:
         name: stored as `why_<name>` where it causes a score above 1.
-        floor: the lower bound of the usual distance from the forecast, which residuals are divided by.
-        kind: `level`: it moves with learning, faster when the weights do. `rate`: the speed of learning or of the
-            input; schedules and markets change it, so it has a residual only outside its range so far.
-        look_back: how many earlier captures a value depends on.
-        relative: the floor is a share of the signal's recent size, not a distance.
+        floor: lower bound of the usual distance from the forecast. Residuals are divided by that distance.
+        kind: `level`: the signal changes as the network learns, faster when the weights change faster. `rate`: the
+            signal is the speed of learning or of the input. Schedules and markets change such a speed, so it has a
+            residual only outside the range that it has had in this run. None: neither.
+        look_back: number of earlier captures that a value depends on.
+        relative: whether the floor is a share of the signal's recent size instead of a distance.
     """
 
     name: str

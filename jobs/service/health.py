@@ -1,4 +1,4 @@
-"""How the jobs themselves fare: the points of `jobs_health`, from what they report."""
+"""Health of the jobs: the points of `jobs_health`, from what the jobs report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 from gatewatch.collector.schema import JOBS_HEALTH, Point
 from gatewatch.jobs.service.tasks import Turn
 
-TOLD_SECONDS: Final = 60.0
-"""A job has a point at least so often, whether it did anything or not."""
+REPORT_SECONDS: Final = 60.0
+"""Longest time between two points of a job, whether the job did anything or not."""
 _KEPT: Final = 10_000
-"""Points that wait while the store is away; past it the oldest go."""
+"""Maximum number of points that wait while the store is away; beyond it the oldest are dropped."""
 _COUNTS: Final = ("windows", "rows_read", "points_written", "failures", "missed")
 
 
@@ -30,12 +30,12 @@ class _Job:
 
 
 class Running(NamedTuple):
-    """A turn of a job that is going on.
+    """A turn of a job that has not ended.
 
     Attributes:
-        job: whose.
-        at: the run that it is at; empty before the first.
-        silent: seconds since it was last heard of.
+        job: name of the job.
+        at: the run that it works on; empty before the first.
+        silent: seconds since the job last reported.
     """
 
     job: str
@@ -44,16 +44,19 @@ class Running(NamedTuple):
 
 
 class Health:
-    """Counts what the jobs report. For any number of threads; moments are given in monotonic seconds.
+    """Counts what the jobs report. It is thread-safe. Times are in monotonic seconds.
 
-    Of the fields `duration_s` is how long the last turn took; `lag_s` is how long the oldest capture that has no score
-    may have waited at the most: since the last turn began that left nothing behind, or else since the service began;
-    the others count since the service began: scores, rows read, points written, turns and runs that failed, and turns
-    that were not begun because one was still going on, or too late.
+    Fields of the points:
+
+    - `duration_s`: how long the last turn took;
+    - `lag_s`: upper bound of the age of the oldest capture without a score, in seconds. It is the time since the
+      beginning of the last turn that left nothing undone, or since the service began if there was no such turn;
+    - counts since the service began: `windows` (scores), `rows_read`, `points_written`, `failures` (of turns and runs),
+      and `missed` (turns that did not begin, because the one before had not ended or because it was too late).
 
     Args:
         jobs: their names.
-        now: the moment.
+        now: the time.
     """
 
     def __init__(self, jobs: Iterable[str], now: float) -> None:
@@ -68,12 +71,12 @@ class Health:
             state.began, state.heard, state.at = now, now, ""
 
     def heard(self, job: str, at: str, now: float) -> None:
-        """Note that the turn goes on, and which run it is at."""
+        """Note that the turn goes on, and which run it works on."""
         with self._lock:
             self._jobs[job].heard, self._jobs[job].at = now, at
 
     def done(self, job: str, turn: Turn, now: float, time: int) -> None:
-        """Count what a turn did that has ended by itself, at a time in nanoseconds since the Unix epoch."""
+        """Count what a turn did that ended without an exception; `time` is in nanoseconds since the Unix epoch."""
         with self._lock:
             state, alerts = self._jobs[job], turn.alerts
             began, state.began = state.began, None
@@ -104,7 +107,7 @@ class Health:
             self._jobs[job].counts["missed"] += 1
 
     def running(self, now: float) -> list[Running]:
-        """Return the turns that are going on."""
+        """Return the turns that have not ended."""
         with self._lock:
             return [
                 Running(job, state.at, now - state.heard)
@@ -113,17 +116,17 @@ class Health:
             ]
 
     def take(self, now: float, time: int) -> list[Point]:
-        """Take the points that wait to be written, one of each job that has had none for a while among them."""
+        """Remove and return the points to write, with one for each job that had none for `REPORT_SECONDS`."""
         with self._lock:
             for job, state in self._jobs.items():
-                if now - state.reported >= TOLD_SECONDS:
+                if now - state.reported >= REPORT_SECONDS:
                     self._add_point(job, now, time)
             points = list(self._points)
             self._points.clear()
             return points
 
     def give_back(self, points: Sequence[Point]) -> None:
-        """Keep points that could not be written: they wait again."""
+        """Put back points that could not be written."""
         with self._lock:
             room = _KEPT - len(self._points)
             self._points.extendleft(reversed(points[max(0, len(points) - room) :]))

@@ -12,9 +12,9 @@ from typing import Final
 from gatewatch.collector.schema import JOBS_HEALTH
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.console import exit_status, fail
-from gatewatch.jobs.service.health import TOLD_SECONDS
+from gatewatch.jobs.service.health import REPORT_SECONDS
 
-SILENT_SECONDS: Final = 3 * TOLD_SECONDS
+SILENT_SECONDS: Final = 3 * REPORT_SECONDS
 
 
 def main() -> int:

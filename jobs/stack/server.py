@@ -115,10 +115,10 @@ def token_permissions(bucket: str, history: str) -> dict[str, Permissions]:
 
 
 def ensure_tokens(owner: Client, org: str, wanted: Mapping[str, Permissions], folder: Path, say: Say) -> None:
-    """Make each token anew, and put it into its file, unless the file holds it and it may do what it should.
+    """Replace each token and write it to its file, unless the file holds a token that works and has these permissions.
 
-    InfluxDB knows a token by its hash only: one whose file is lost is replaced. Each authorization is found again by
-    its description, and of several with the same one none is kept.
+    InfluxDB stores only the hash of a token, so a token whose file is lost is replaced. An authorization is identified
+    by its description. If several have the same description, all of them are deleted and a new one is made.
     """
     authorizations: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for authorization in owner.json("GET", "/api/v2/authorizations", orgID=org)["authorizations"]:

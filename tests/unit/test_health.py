@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewatch.collector.schema import JOBS_HEALTH
-from gatewatch.jobs.service.health import TOLD_SECONDS, Health
+from gatewatch.jobs.service.health import REPORT_SECONDS, Health
 from gatewatch.jobs.service.tasks import Turn
 
 
@@ -61,11 +61,11 @@ def test_the_lag_grows_until_a_turn_leaves_nothing_behind(health):
 
 def test_a_job_that_does_not_end_is_told_of_all_the_same(health):
     health.begun("score", 110.0)
-    assert told(health, 100.0 + TOLD_SECONDS - 1) == {}
-    assert set(told(health, 100.0 + TOLD_SECONDS)) == {"score", "alerts"}
-    assert told(health, 101.0 + TOLD_SECONDS) == {}
-    later = told(health, 100.0 + 2 * TOLD_SECONDS)["score"]
-    assert later["lag_s"] == 2 * TOLD_SECONDS
+    assert told(health, 100.0 + REPORT_SECONDS - 1) == {}
+    assert set(told(health, 100.0 + REPORT_SECONDS)) == {"score", "alerts"}
+    assert told(health, 101.0 + REPORT_SECONDS) == {}
+    later = told(health, 100.0 + 2 * REPORT_SECONDS)["score"]
+    assert later["lag_s"] == 2 * REPORT_SECONDS
     assert later["duration_s"] == 0.0
 
 

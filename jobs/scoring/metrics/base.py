@@ -18,8 +18,8 @@ class Series:
 
     Attributes:
         pair: layer and gate, or layer and parameter.
-        captures: the new captures, preceded by at most as many as the metric looks back: fewer where the run begins.
-        new: how many captures are new: n.
+        captures: the new captures, after `Metric.look_back` earlier ones; there are fewer where the run begins.
+        new: n, the number of captures that are new.
         normal: the baselines; None where there are none.
     """
 
@@ -49,11 +49,12 @@ class Metric:
     Attributes:
         field: its name.
         unit: of its values, as its row in the schema has it.
-        of: what it is of: each gate, or each parameter.
-        compute: of a series: (n,), NaN where a new capture has no value; None where the series has no such metric.
-        look_back: how many captures before the one of the value it is computed from. It is given no more, so what it
-            computes does not depend on how the captures of a run are divided into passes.
-        whole: stored as an integer.
+        of: whether it is computed for each gate or for each parameter.
+        compute: returns the values of a series, (n,), NaN where a new capture has no value; None where the metric does
+            not apply to the series.
+        look_back: number of earlier captures that a value depends on. `compute` gets no more than these, so its
+            values do not depend on how the captures of a run are divided into passes.
+        whole: whether it is stored as an integer.
     """
 
     field: str
