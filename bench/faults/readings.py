@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES
 from gatewatch.collector.store import Store, open_store
 
-Series = Mapping[tuple[str, ...], NDArray[np.float64]]
+ValuesBySeries = Mapping[tuple[str, ...], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Readings:
 
     times: NDArray[Any]
     steps: NDArray[np.int64]
-    gates: Series
-    updates: Series
+    gates: ValuesBySeries
+    updates: ValuesBySeries
 
     def capture_of(self, step: int | None) -> int | None:
         """The first capture at a step or after it."""

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 Tags = Mapping[str, str]
 """Name → value."""
-Series = tuple[tuple[str, str], ...]
+SeriesKey = tuple[tuple[str, str], ...]
 """The tags of a series, sorted by name: hashable, as the key of a mapping."""
 
 
-def series_of(tags: Tags) -> Series:
+def series_of(tags: Tags) -> SeriesKey:
     """Return the tags that have a value, sorted by name."""
     return tuple(sorted((name, value) for name, value in tags.items() if value))
 
@@ -117,7 +117,7 @@ class History(ABC):
         """
         return self._points(_of_run(measurement, run, **bounds))
 
-    def counts(self, measurement: str, run: str, **bounds: Unpack[RunBounds]) -> Mapping[Series, Mapping[str, int]]:
+    def counts(self, measurement: str, run: str, **bounds: Unpack[RunBounds]) -> Mapping[SeriesKey, Mapping[str, int]]:
         """Count the values of the points that `points` would yield.
 
         Returns:
@@ -137,7 +137,7 @@ class History(ABC):
     def _points(self, selection: Selection) -> Iterator[list[Point]]: ...
 
     @abstractmethod
-    def _counts(self, selection: Selection) -> Mapping[Series, Mapping[str, int]]: ...
+    def _counts(self, selection: Selection) -> Mapping[SeriesKey, Mapping[str, int]]: ...
 
     @abstractmethod
     def close(self) -> None:

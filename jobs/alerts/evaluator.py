@@ -11,7 +11,7 @@ import numpy as np
 from gatewatch.collector.store.columns import field_columns, tag_columns
 from gatewatch.jobs.alerts.lifecycle import Alert, alert_key
 from gatewatch.jobs.alerts.rule import Rule
-from gatewatch.jobs.alerts.series_state import Firing, SeriesState, Silence, Values, update_series, update_silence
+from gatewatch.jobs.alerts.series_state import Firing, RuleValues, SeriesState, Silence, update_series, update_silence
 from gatewatch.jobs.alerts.state import RunProgress
 from gatewatch.jobs.frames import not_finite, numbers, times
 
@@ -76,7 +76,7 @@ def series_of(frame: pd.DataFrame) -> list[SeriesPoints]:
     ]
 
 
-def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str, int]) -> Iterator[Values]:
+def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str, int]) -> Iterator[RuleValues]:
     """Yield the values that a rule compares, for each series that it applies to.
 
     Args:
@@ -98,7 +98,7 @@ def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str
         causes = [name for name in field_columns(part.columns) if name.startswith(_WHY)]
         named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
         why = {name: deviations for name, deviations in named.items() if np.isfinite(deviations).any()}
-        yield Values(tags, times(part), numbers(part, "step"), value, why)
+        yield RuleValues(tags, times(part), numbers(part, "step"), value, why)
 
 
 def units_of(layer: str, units: Mapping[str, int]) -> int | None:
@@ -119,7 +119,7 @@ def units_by_layer(config: Mapping[str, Any]) -> dict[str, int]:
     return units
 
 
-def _frozen(rule: Rule, series: Sequence[SeriesPoints]) -> Iterator[Values]:
+def _frozen(rule: Rule, series: Sequence[SeriesPoints]) -> Iterator[RuleValues]:
     """Yield the largest update of each layer's parameters at each capture; NaN at a capture at which no layer moves."""
     norms: dict[tuple[tuple[str, str], ...], dict[int, float]] = {}
     steps: dict[int, float] = {}
@@ -134,4 +134,4 @@ def _frozen(rule: Rule, series: Sequence[SeriesPoints]) -> Iterator[Values]:
         moments = sorted(layer)
         value = [layer[time] if time in moving else np.nan for time in moments]
         step = [steps[time] for time in moments]
-        yield Values(dict(key), np.array(moments, dtype=np.int64), np.array(step), np.array(value))
+        yield RuleValues(dict(key), np.array(moments, dtype=np.int64), np.array(step), np.array(value))

@@ -16,12 +16,12 @@ from gatewatch.jobs.alerts.rule import Measure, Rule
 Array = NDArray[np.floating[Any]]
 
 MEDIAN_CAPTURES: Final = 64
-"""The captures that say what is usual of a series, for a rule that compares with its own median."""
+"""Number of captures whose median is the usual value of a series, for a rule that compares with that median."""
 FEWEST_CAPTURES: Final = 8
-"""Before so many of them a median says nothing."""
+"""Fewest captures for a median."""
 RISE_POINTS: Final = 3
-"""A counter is compared with the largest of so many points before: one that begins anew is no rise, nor are two
-processes that write the same series in turn."""
+"""A counter is compared with the largest of this many points before. So a counter that restarts at 0 is no rise, and
+neither are two processes that write the same series in turn."""
 _PLAIN: Final = ("value", "not_finite", "share_of_units", "frozen")
 _LARGEST: Final = 1e300
 NEVER: Final = -(2**63)
@@ -29,11 +29,11 @@ NEVER: Final = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
-    """What is compared of one series, oldest capture first. n captures.
+class RuleValues:
+    """The values of n captures of one series that a rule compares, oldest first.
 
     Attributes:
-        tags: of the series.
+        tags: tags of the series.
         time: (n,), nanoseconds, ascending.
         step: (n,), NaN where a capture has none.
         value: (n,), NaN where there is no value.
@@ -48,11 +48,11 @@ class Values:
 
 
 class Silence(NamedTuple):
-    """How long nothing came, for the rules about silence.
+    """The length of a silence, for the rules about silence.
 
     Attributes:
-        measure: of the rules that compare it.
-        value: how long, in the unit of those rules.
+        measure: the measure of the rules that compare it.
+        value: its length, in the unit of that measure.
         since: when it began; nanoseconds.
         step: the training's step at that time.
     """
@@ -68,11 +68,11 @@ class Firing:
     """A period in which a rule fires for a series.
 
     Attributes:
-        since, since_step: its first capture.
-        value: the newest.
-        worst: the one furthest beyond the threshold.
-        why: feature → by how many usual deviations it went up or down in that one.
-        until, until_step: the capture at which it was over; None while it lasts.
+        since, since_step: time and step of its first capture.
+        value: the newest value.
+        worst: the value furthest beyond the threshold.
+        why: feature → by how many usual deviations it went up or down in the capture with the worst value.
+        until, until_step: time and step of the capture that resolved it; None while it lasts.
     """
 
     since: int
@@ -92,8 +92,8 @@ class SeriesState:
         last: time of the newest capture.
         recent: time, step and value of the newest captures that were evaluated.
         history: earlier values that the measure compares with.
-        inside: whether it has been within the thresholds.
-        firing: the newest.
+        inside: whether the series has been within the thresholds.
+        firing: the newest firing.
     """
 
     last: int = NEVER
@@ -103,11 +103,11 @@ class SeriesState:
     firing: Firing | None = None
 
 
-def update_series(rule: Rule, state: SeriesState, values: Values) -> Firing | None:
+def update_series(rule: Rule, state: SeriesState, values: RuleValues) -> Firing | None:
     """Evaluate the captures that are newer than the state, and bring it up to date.
 
     Returns:
-        The firing that continues, or that was resolved with one of these captures; None where there is none.
+        The firing that continues, or that one of these captures resolved; None where there is none.
     """
     if state.firing is not None and state.firing.until is not None:
         state.firing = None
@@ -136,8 +136,8 @@ def update_silence(rule: Rule, state: SeriesState, silence: Silence, now: int) -
     return state.firing
 
 
-def _uneventful(rule: Rule, state: SeriesState, values: Values, chosen: NDArray[np.intp]) -> bool:
-    """Return whether none of the captures can begin or end a firing; then remember them without a look at each."""
+def _uneventful(rule: Rule, state: SeriesState, values: RuleValues, chosen: NDArray[np.intp]) -> bool:
+    """Return whether none of the captures can begin or end a firing; if so, add them to the state all at once."""
     new, condition = values.value[chosen], rule.condition
     extremes = (*(value for _, _, value in state.recent), float(new.min()), float(new.max()))
     if rule.quantity.measure not in _PLAIN or state.firing is not None or any(map(condition.beyond, extremes)):
@@ -148,7 +148,7 @@ def _uneventful(rule: Rule, state: SeriesState, values: Values, chosen: NDArray[
     return True
 
 
-def _evaluate(rule: Rule, state: SeriesState, values: Values, i: int) -> None:
+def _evaluate(rule: Rule, state: SeriesState, values: RuleValues, i: int) -> None:
     value = _measured(rule, state, int(values.time[i]), float(values.value[i]))
     if not math.isfinite(value):
         return
@@ -166,7 +166,7 @@ def _evaluate(rule: Rule, state: SeriesState, values: Values, i: int) -> None:
         if firing is None:
             worst = condition.worst([capture[2] for capture in beyond])
             firing = state.firing = Firing(*beyond[0][:2], value, worst, why)
-        firing.until = firing.until_step = None  # one that was over among the same captures is not over
+        firing.until = firing.until_step = None  # it fires again within the same captures
         _worsen(firing, value, why, rule)
     elif any(condition.beyond(capture[2], recovering=True) for capture in state.recent):
         _worsen(firing, value, why, rule)
@@ -182,13 +182,13 @@ def _worsen(firing: Firing, value: float, why: dict[str, float], rule: Rule) -> 
         firing.why = why or firing.why
 
 
-def _seen(values: Values, i: int, value: float) -> tuple[int, float | None, float]:
+def _seen(values: RuleValues, i: int, value: float) -> tuple[int, float | None, float]:
     step = float(values.step[i])
     return int(values.time[i]), step if math.isfinite(step) else None, value
 
 
 def _measured(rule: Rule, state: SeriesState, time: int, value: float) -> float:
-    """Return what of a value is compared; NaN where it cannot be."""
+    """Return the rule's measure of a value, and update the history; NaN where the measure is undefined."""
     if rule.quantity.measure == "rise":
         before = max(state.history, default=0.0)
         state.history = [*state.history, value][-RISE_POINTS:]

@@ -16,8 +16,8 @@ from gatewatch.collector.store.influxdb.settings import read_token_file
 from gatewatch.jobs.commands.common import print_list, spool_folder
 from gatewatch.jobs.console import fail, fail_each, show_progress
 from gatewatch.jobs.copying.copier import Check, Copier, Progress
-from gatewatch.jobs.copying.plan import Selection
-from gatewatch.jobs.copying.statistics import Copied, problems
+from gatewatch.jobs.copying.counts import Copied, problems
+from gatewatch.jobs.copying.plan import CopyScope
 from gatewatch.jobs.retry import Retry
 from gatewatch.jobs.text import printable
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     retry = Retry(arguments.timeout, lambda problem: show_progress(f"  waiting: {printable(problem)}\n"))
     check = Check.AGAIN if arguments.again else Check.VALUES if arguments.verify else Check.COUNTS
     copier = Copier(source, destination, retry, check, _Progress())
-    selection = Selection(arguments.run, arguments.measurement, arguments.since)
+    selection = CopyScope(arguments.run, arguments.measurement, arguments.since)
     begin = time.monotonic()
     with closing(source), closing(destination):
         try:

@@ -27,17 +27,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, Unpack
 from gatewatch.collector.errors import ConfigError, WriteRejected
 from gatewatch.collector.store.base import RunBounds
 from gatewatch.jobs.copying.batches import Piece, batches, matching
-from gatewatch.jobs.copying.plan import Part, Selection, parts
-from gatewatch.jobs.copying.statistics import Copied
+from gatewatch.jobs.copying.counts import Copied
+from gatewatch.jobs.copying.plan import CopyScope, Part, parts
 
 if TYPE_CHECKING:
     from gatewatch.collector.schema import Point
     from gatewatch.collector.store import Store
-    from gatewatch.collector.store.base import History, Series
+    from gatewatch.collector.store.base import History, SeriesKey
     from gatewatch.jobs.retry import Retry
 
 T = TypeVar("T")
-Counts = Mapping["Series", Mapping[str, int]]
+Counts = Mapping["SeriesKey", Mapping[str, int]]
 """Of each series: name of each field → how many points have it."""
 
 WRITES: Final = 2
@@ -90,7 +90,7 @@ class Copier:
     on_progress: Callable[[Progress], None] = lambda progress: None
     copied: dict[str, Copied] = field(default_factory=dict, init=False)
 
-    def run(self, selection: Selection, *, dry: bool = False) -> list[Copied]:
+    def run(self, selection: CopyScope, *, dry: bool = False) -> list[Copied]:
         """Copy the points of a selection.
 
         Args:

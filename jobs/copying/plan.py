@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which points are copied: all of them, where nothing is named.
+class CopyScope:
+    """Which points a copy takes: all of them, unless an attribute restricts them.
 
     Attributes:
         runs: only these; points without a run are then left out.
@@ -29,17 +29,17 @@ class Selection:
 
 
 class Part(NamedTuple):
-    """The points of a measurement that have this run; those without one, where it is ""."""
+    """The points of a measurement that have this run; "" stands for the points without a run."""
 
     measurement: str
     run: str
 
 
-def parts(history: History, selection: Selection) -> list[Part]:
-    """Return the parts of a selection, run after run, so that each run is complete early; points without one come last.
+def parts(history: History, selection: CopyScope) -> list[Part]:
+    """Return the parts of a copy, run after run, so that each run is complete early; points without a run come last.
 
     Raises:
-        ConfigError: a run or a measurement that was named is not there.
+        ConfigError: the source does not have a run or a measurement that was named.
     """
     there = {name: history.runs(name) for name in history.measurements()}
     _check_named("measurement", selection.measurements, there, f"it has {', '.join(map(printable, there)) or 'none'}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gatewatch.collector.cells import CELLS
 from gatewatch.collector.names import PHASES, clean_name, path_name
 from gatewatch.collector.text import one_line
-from gatewatch.jobs.report.panels import batch_mean, thin
+from gatewatch.jobs.report.heatmap_data import batch_mean, thin
 from gatewatch.jobs.text import join_words
 
 _SHOWN: Final = frozenset(gate for cell in CELLS for gate in cell.pictured)

@@ -16,12 +16,12 @@ from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, line, places, points
 from gatewatch.jobs.text import plotly_text
 
-Series = Mapping[Key, pd.DataFrame]
+Tables = Mapping[Key, pd.DataFrame]
 Spans = Mapping[str, tuple[Any, Any]]
 
 
 def gate_section(
-    shown: Sequence[str], stats: Series, scores: Series, rows: Sequence[Row], axes: Sequence[Axis], spans: Spans
+    shown: Sequence[str], stats: Tables, scores: Tables, rows: Sequence[Row], axes: Sequence[Axis], spans: Spans
 ) -> list[dict[str, Any]]:
     """Make the section of each layer's gates; all scores share one vertical axis, so that layers can be compared.
 

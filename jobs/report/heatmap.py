@@ -14,7 +14,7 @@ from gatewatch.collector.cells import gate_scale
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import MAX_PROFILE
 from gatewatch.jobs.findings.axis import interpolate_times
-from gatewatch.jobs.report.panels import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
+from gatewatch.jobs.report.heatmap_data import METRICS, Picture, centres, labelled_frames, panels_of, picture, thin
 from gatewatch.jobs.report.plot_style import places
 from gatewatch.jobs.text import plotly_text
 

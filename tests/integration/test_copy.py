@@ -24,8 +24,8 @@ from gatewatch.collector.store import open_store
 from gatewatch.collector.store.sqlite.store import SqliteStore
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.copying.copier import Check, Copier
-from gatewatch.jobs.copying.plan import Selection
-from gatewatch.jobs.copying.statistics import problems
+from gatewatch.jobs.copying.counts import problems
+from gatewatch.jobs.copying.plan import CopyScope
 from gatewatch.jobs.retry import Retry
 from tests.conftest import ROOT, free_port
 from tests.contract.test_store import values
@@ -231,13 +231,13 @@ class TestWhatArrives:
         training.start()
         try:
             for _ in range(5):
-                copied = Copier(source, destination, Retry(10)).run(Selection())
+                copied = Copier(source, destination, Retry(10)).run(CopyScope())
                 assert list(problems(copied)) == []
                 assert all(each.agrees for each in copied)
         finally:
             ended.set()
             training.join()
-        Copier(source, destination, Retry(10)).run(Selection())
+        Copier(source, destination, Retry(10)).run(CopyScope())
         assert everything(destination) == everything(source)
         assert len(wrote) > 5
 
@@ -282,7 +282,7 @@ def test_there_and_back_gives_the_same_bytes(batch, check, triples):
         if all(types.setdefault((each.measurement, n), type(v)) is type(v) for n, v in each.fields.items()):
             there.write([each])
     for one, other in ((there, server), (server, back)):
-        copied = Copier(one, other, Retry(10), check).run(Selection())
+        copied = Copier(one, other, Retry(10), check).run(CopyScope())
         assert list(problems(copied)) == []
         assert all(each.agrees and each.written == each.points for each in copied)
     assert everything(back) == everything(server) == everything(there)

@@ -21,7 +21,7 @@ from gatewatch.jobs.alerts import BUILT_IN, AlertManager, Rule, evaluate
 from gatewatch.jobs.alerts.lifecycle import Alert, advance, due
 from gatewatch.jobs.alerts.rule import Condition, Quantity
 from gatewatch.jobs.alerts.rules import active_rules
-from gatewatch.jobs.alerts.series_state import Firing, SeriesState, Values, update_series
+from gatewatch.jobs.alerts.series_state import Firing, RuleValues, SeriesState, update_series
 from gatewatch.jobs.findings.explanations import BROKEN, in_words
 from gatewatch.jobs.scoring.detectors.rules import PHRASES as RULES
 from gatewatch.jobs.scoring.signals import PHRASES, SIGNALS
@@ -457,7 +457,7 @@ def test_it_fires_where_so_many_of_so_many_captures_lie_beyond(values, times, mo
 
 def _values(values, begin, end):
     chosen = np.arange(min(begin, len(values)), min(end, len(values)))
-    return Values({}, chosen, chosen.astype(float), np.array(values, dtype=float)[chosen])
+    return RuleValues({}, chosen, chosen.astype(float), np.array(values, dtype=float)[chosen])
 
 
 class TestLifecycle:

@@ -10,8 +10,8 @@ from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store.sqlite.store import SqliteStore
 from gatewatch.jobs.copying.batches import LISTS, batches, matching
-from gatewatch.jobs.copying.plan import Part, Selection, parts
-from gatewatch.jobs.copying.statistics import Copied, problems
+from gatewatch.jobs.copying.counts import Copied, problems
+from gatewatch.jobs.copying.plan import CopyScope, Part, parts
 from gatewatch.jobs.retry import Retry
 
 
@@ -67,13 +67,13 @@ class TestPlan:
         history.close()
 
     def test_runs_are_whole_early_and_what_has_no_run_is_last(self, history):
-        assert parts(history, Selection()) == [("a", "r0"), ("a", "r1"), ("b", "r1"), ("c", "r1"), ("b", "")]
+        assert parts(history, CopyScope()) == [("a", "r0"), ("a", "r1"), ("b", "r1"), ("c", "r1"), ("b", "")]
 
     def test_only_what_is_named_is_copied(self, history):
-        assert parts(history, Selection(runs=["r1"], measurements=["a", "b"])) == [("a", "r1"), ("b", "r1")]
-        assert parts(history, Selection(measurements=["b"])) == [Part("b", "r1"), Part("b", "")]
+        assert parts(history, CopyScope(runs=["r1"], measurements=["a", "b"])) == [("a", "r1"), ("b", "r1")]
+        assert parts(history, CopyScope(measurements=["b"])) == [Part("b", "r1"), Part("b", "")]
 
-    @pytest.mark.parametrize("selection", [Selection(runs=["r2"]), Selection(measurements=["d"])])
+    @pytest.mark.parametrize("selection", [CopyScope(runs=["r2"]), CopyScope(measurements=["d"])])
     def test_what_is_named_and_not_there_is_told(self, history, selection):
         with pytest.raises(ConfigError, match=r"--(run 'r2'|measurement 'd'): the source has no points of it"):
             parts(history, selection)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.schema import FieldValue, Point
-from gatewatch.collector.store.base import History, Selection, Series, series_of
+from gatewatch.collector.store.base import History, Selection, SeriesKey, series_of
 from gatewatch.collector.store.influxdb.influxql import Part, all_types, field_keys, identifier, select
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class InfluxHistory(History):
         for fields, part in self._parts(selection):
             yield _points(selection.measurement, fields, part)
 
-    def _counts(self, selection: Selection) -> Mapping[Series, Mapping[str, int]]:
-        counts: dict[Series, Counter[str]] = {}
+    def _counts(self, selection: Selection) -> Mapping[SeriesKey, Mapping[str, int]]:
+        counts: dict[SeriesKey, Counter[str]] = {}
         for fields, part in self._parts(selection, "COUNT"):
             counted: Counter[str] = Counter()
             for (name, _), number in zip(fields, part["values"][0][1:], strict=True):

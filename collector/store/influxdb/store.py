@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gatewatch.collector.errors import ConfigError, WriteRejected
 from gatewatch.collector.line_protocol import encode, split_lines
 from gatewatch.collector.schema import RUNS, SCHEMA, FieldValue, Point, point_problem
-from gatewatch.collector.store.base import Selection, Series, Store, Tally, series_of
+from gatewatch.collector.store.base import Selection, SeriesKey, Store, Tally, series_of
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.history import InfluxHistory
 from gatewatch.collector.store.influxdb.http_errors import Names, Refused
@@ -128,7 +128,7 @@ class InfluxStore(Store):
         clause, values = where(Selection(measurement, {} if run is None else {"run": run}))
         by = '"run"::tag' if run is None else "*"
         about = f"({identifier(field)}::field) FROM {identifier(measurement)} {clause} GROUP BY {by}"
-        counts: dict[str, dict[Series, tuple[int, int]]] = {"count": {}, "last": {}}
+        counts: dict[str, dict[SeriesKey, tuple[int, int]]] = {"count": {}, "last": {}}
         for part in self.influxdb.influxql(f"SELECT COUNT{about}; SELECT LAST{about}", values):
             counts[part["columns"][1]][series_of(part.get("tags") or {})] = part["values"][0]
         newest = counts["last"]

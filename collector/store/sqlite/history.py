@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.schema import Point
-from gatewatch.collector.store.base import History, Selection, Series, series_of
+from gatewatch.collector.store.base import History, Selection, SeriesKey, series_of
 from gatewatch.collector.store.sqlite.file import open_empty, open_file
 from gatewatch.collector.store.sqlite.read import chunks, fields_of
 
@@ -52,8 +52,8 @@ class SqliteHistory(History):
                 each = zip(rows, fields_of(rows), strict=True)
                 yield [Point(selection.measurement, tags, fields, time) for (time, _), fields in each]
 
-    def _counts(self, selection: Selection) -> Mapping[Series, Mapping[str, int]]:
-        counts: defaultdict[Series, Counter[str]] = defaultdict(Counter)
+    def _counts(self, selection: Selection) -> Mapping[SeriesKey, Mapping[str, int]]:
+        counts: defaultdict[SeriesKey, Counter[str]] = defaultdict(Counter)
         with self._errors():
             for tags, rows in chunks(self._snapshot(), selection):
                 counts[series_of(tags)].update(chain.from_iterable(fields_of(rows)))

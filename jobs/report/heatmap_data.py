@@ -1,4 +1,4 @@
-"""Reduce gate data of any accepted form to pictures of at most 64 × 64 cells. Arrays in, arrays out."""
+"""The data of heatmaps: reduce gate data of any accepted form to arrays of at most 64 × 64 cells."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ METRICS: Final = ("activation", "saturation", "variability")
 
 @dataclass(frozen=True)
 class Picture:
-    """Hold what one panel shows in one frame.
+    """The cells that one panel shows in one frame.
 
     Attributes:
         z: (rows, columns) float32, rounded to three decimals, NaN where nothing was recorded. Rows are units or
             groups of neighbouring units, columns are positions or bins of them.
         units, times: how many units and positions the array had.
-        infinite: how many values were infinite; they are left out as masked ones are.
+        infinite: how many values were infinite; they are left out, as masked values are.
     """
 
     z: NDArray[np.float32]
@@ -36,17 +36,17 @@ class Picture:
 
 
 def panels_of(frames: Sequence[Mapping[str, Any]], where: str, cells: Cells = CELLS) -> dict[str, str]:
-    """Return the gates that are shown, each with its title: those of the first cell of which the frames have a gate.
+    """Return gate → title of its panel, for the gates of the first cell type of which the frames have a gate.
 
-    A gate that several cells have says less than one that a single cell has, so it counts only where there is none.
+    A gate that a single cell type has decides before a gate that several types have.
 
     Args:
         frames: mappings of gate to array.
         where: what to call the frames in an error.
-        cells: that may be shown.
+        cells: the cell types to choose from.
 
     Raises:
-        ConfigError: no frame has a gate of one of them.
+        ConfigError: no frame has a gate of any of these cell types.
     """
     names = {name for frame in frames for name in frame}
     shared = Counter(gate for cell in cells for gate in cell.gate_names)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Copied:
-    """What became of the points of one measurement.
+    """Counts of the points of one measurement that were copied.
 
     Attributes:
         measurement: its name.
@@ -18,7 +18,7 @@ class Copied:
         already_there: of these, points that the destination had already.
         refused: of these, points that the destination refused.
         values: number of values that were read; a value is one field of one point.
-        found: of these, values that the destination has after the writing; None where nothing was to be written.
+        found: of these, values that the destination has after the writing; None in a dry run.
         reasons: reason of a refusal → number of points.
     """
 
@@ -32,7 +32,7 @@ class Copied:
     reasons: dict[str, int] = field(default_factory=dict)
 
     def refuse(self, reasons: Counter[str]) -> None:
-        """Take points that were thought written for refused: reason → number of points."""
+        """Count points as refused that were counted as written; `reasons` is reason → number of points."""
         self.written -= reasons.total()
         self.refused += reasons.total()
         self.reasons = dict(Counter(self.reasons) + reasons)
@@ -44,7 +44,7 @@ class Copied:
 
 
 def problems(copied: Iterable[Copied]) -> Iterator[str]:
-    """Yield what differs between source and destination, a line each, and what to do about it."""
+    """Yield one line per difference between source and destination: the difference, and what to do about it."""
     copied = list(copied)
     if refused := [each for each in copied if each.refused]:
         reasons: Counter[str] = Counter()
