@@ -51,7 +51,7 @@ def recorded(
     change: Change | None = None,
     at: Callable[[int], int] = moment,
 ) -> Iterator[list[Point]]:
-    """The points of so many captures of a network that learns, a list each, in the order in which they are written.
+    """The points of this many captures of a network that learns, one list per capture, in the order of writing.
 
     Those of one capture are the same whoever asks, and in whatever pieces.
 

@@ -100,7 +100,7 @@ def begin(now: int, captures: int = CAPTURES, silent: int = 0) -> int:
 
 
 def many(now: int, count: int) -> Iterator[Point]:
-    """Events of so many runs, one begun a minute before the other, every tenth of which failed; no captures."""
+    """Events of this many runs, each begun a minute before the next; every tenth failed. No captures."""
     for number in range(count):
         tags, since = {"run": f"run-{number:04d}", "phase": "train"}, now - (count - number) * 60 * SECOND
         about = {"framework": "keras", "model": "lstm", "config": "{}", "step": 0}
@@ -111,7 +111,7 @@ def many(now: int, count: int) -> Iterator[Point]:
 
 
 def jobs_points(now: int, minutes: int = 30) -> Iterator[Point]:
-    """Health of the jobs, a point a minute each."""
+    """Health of the jobs, one point per job and minute."""
     for k in range(minutes):
         for job in ("detect", "alerts"):
             counts = {"windows": 40 * k, "rows_read": 900 * k, "points_written": 160 * k, "failures": k // 20}

@@ -47,7 +47,7 @@ class Captured:
 
 
 def captures(run: str, count: int, first: int = 0) -> Iterator[list[Point]]:
-    """The points of so many captures of a run, a list each; those of one are the same whoever asks."""
+    """The points of this many captures of a run, one list per capture; the same on every call."""
     tags = {"run": run, "phase": "train"}
     for k in range(first, first + count):
         numbers = np.random.default_rng([k, *run.encode()])

@@ -1,4 +1,4 @@
-"""The runs of Stable-Baselines3: sb3-contrib's RecurrentPPO on gym-anytrading, a capture each rollout."""
+"""The runs of Stable-Baselines3: sb3-contrib's RecurrentPPO on gym-anytrading, one capture per rollout."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ def dashboards() -> dict[str, dict[str, Any]]:
 
 
 def alerting_files(boards: Mapping[str, dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return what Grafana's alerting is provisioned with: name of the file → content.
+    """Return the provisioning files of Grafana's alerting: name of the file → content.
 
     Args:
-        boards: by uid; the rules lead to their panels.
+        boards: uid → dashboard; the rules link to their panels.
     """
     return {
         "rules.json": rules_file(lambda uid, title: panel_id(boards[uid], title)),

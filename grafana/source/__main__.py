@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
     """Write or check the generated files.
 
     Args:
-        arguments: of the command line; those of this process where None.
-        folder: where the files lie: `grafana/` of a checkout.
+        arguments: arguments of the command line; None: those of this process.
+        folder: the folder of the files: `grafana/` of a checkout.
 
     Returns:
         The exit status: 0; 1 where a file differs from its source or cannot be written.

@@ -26,9 +26,9 @@ def alert_table(
     """Return a table of alert events, the newest first; each rule leads to its section of the runbook.
 
     Args:
-        title: of the panel.
+        title: title of the panel.
         where: conditions on tags.
-        fields: of `alert_events` that are shown.
+        fields: the fields of `alert_events` that are shown.
         columns, no_value: see `table`.
         dropped: tags that are not shown.
     """

@@ -20,7 +20,7 @@ from grafana.source.queries import CONSENSUS, OF_LAYER, only_largest, scores, wo
 from grafana.source.values import SCORE, SCORE_BANDS, Values, limit, override
 
 MOST_SERIES: Final = 20
-"""Lines of a panel; of a large network those with the largest scores."""
+"""Maximum number of lines in a panel: those with the largest scores."""
 MOST_ROWS: Final = 100
 _CHOSEN: Final = (*OF_LAYER, chosen("gate"))
 _SUMMED: Final = """reduce(

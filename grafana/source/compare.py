@@ -14,7 +14,7 @@ from grafana.source.flux_steps import aggregate_window, column_values, group, ke
 from grafana.source.panels import xy_chart
 
 POINTS: Final = 200
-"""Of a line: the steps are taken together in so many equal parts."""
+"""Number of points of a line: the steps are divided into this many equal parts."""
 _RUNS: Final = (("run", "1"), ("other", "2"))
 
 
@@ -56,9 +56,9 @@ def _panels() -> list[Panel]:
 
 
 def by_step(measurement: str, field: str, *where: str) -> str:
-    """Return one table: the steps, and for each run a column with the means of a field.
+    """Return the query for one table: the steps, and one column per run with the means of a field.
 
-    Each run is read in windows of a 300th of its own time; InfluxDB does that while it reads, however long it went.
+    Each run is read in 300 windows of equal length. InfluxDB computes the means while it reads, so a long run is quick.
 
     Args:
         measurement, field: what is compared.

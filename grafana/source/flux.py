@@ -38,7 +38,7 @@ class Flux(Dataquery, Builder[Dataquery]):
         return self
 
     def to_json(self) -> dict[str, object]:
-        """Return it as a dashboard holds it."""
+        """Return the target in the form that a dashboard's JSON has."""
         return {"refId": self.ref_id, "datasource": DATASOURCE, "query": self.query}
 
 
@@ -48,7 +48,8 @@ class Series:
 
     Attributes:
         query: in Flux.
-        labels: the tags that tell the series apart, and `_field` where their fields do. They are their name in a panel.
+        labels: the tags that distinguish the series, and `_field` where series differ in their field. A panel names the
+            series by them.
     """
 
     query: str
@@ -84,13 +85,13 @@ def points(
     start: str = "v.timeRangeStart",
     stop: str = "v.timeRangeStop",
 ) -> str:
-    """Return the query for points, a table for each series and field. InfluxDB filters while it reads.
+    """Return the query for points, one table per series and field. InfluxDB filters while it reads.
 
     Args:
-        measurement: its name.
-        fields: only these; all where there is none.
-        where: conditions on tags, each in terms of `r`.
-        start, stop: of the time range; a rule gives its own.
+        measurement: name of the measurement.
+        fields: only these fields; empty: all fields.
+        where: conditions on tags, as expressions in `r`.
+        start, stop: the ends of the time range.
     """
     conditions = [f"r._measurement == {literal(measurement)}", *([one_of("_field", *fields)] if fields else []), *where]
     times = f"start: {start}{f', stop: {stop}' if stop else ''}"
@@ -98,7 +99,7 @@ def points(
 
 
 def flux(*lines: str) -> str:
-    """Return lines as one query."""
+    """Join lines to one query."""
     return "\n".join(lines)
 
 
@@ -119,7 +120,7 @@ def dictionary(pairs: Mapping[str, str]) -> str:
 
 
 def pipe(*steps: str) -> str:
-    """Return steps of a query, each on a line of its own, such as `group()` and `max()`: each takes the one before."""
+    """Return steps such as `group()` and `max()`, one per line, each piped into the next."""
     return "".join(f"\n  |> {step}" for step in steps)
 
 

@@ -1,4 +1,4 @@
-"""The steps of a query in Flux: each takes what the one before gives; `flux.pipe` writes one on a line."""
+"""The steps of a query in Flux. Each reads the output of the step before; `flux.pipe` writes one step per line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def extend(columns: str) -> str:
 
 
 def map_to(columns: str) -> str:
-    """Return the step that makes each row anew, of these columns alone; they are written as in a record of Flux."""
+    """Return the step that replaces each row by these columns; they are written as in a record of Flux."""
     return f"map(fn: (r) => ({{{columns}}}))"
 
 
@@ -28,7 +28,7 @@ def keep(*columns: str) -> str:
 
 
 def group(*columns: str) -> str:
-    """Return the step that makes a table for each value of these columns."""
+    """Return the step that makes one table per combination of values of these columns."""
     return f"group(columns: {literal([*columns])})"
 
 
@@ -48,21 +48,21 @@ def column_values(column: str) -> str:
 
 
 def aggregate_window(fn: str = "mean", every: str = "v.windowPeriod") -> str:
-    """Return the step that makes one value for each window and series.
+    """Return the step that computes one value per window and series.
 
-    Without `createEmpty: false` a window without points would give a null at the end.
+    Without `createEmpty: false` a last window without points would have a null.
     """
     return f"aggregateWindow(every: {every}, fn: {fn}, createEmpty: false)"
 
 
 def window(fn: str, *tags: str) -> str:
-    """Return the steps that make one value for each window and series, with these tags (or `_field`) alone.
+    """Return the steps that compute one value per window and series, and keep only these tags (or `_field`).
 
-    Series that do not differ in these tags become one, with one point for each of them.
+    Series that do not differ in these tags become one series, with one point per original series and window.
 
     Args:
-        fn: makes one value of a window.
-        tags: the columns that tell series apart.
+        fn: the function that reduces a window to one value.
+        tags: the columns that distinguish the series.
     """
     return pipe(aggregate_window(fn), keep("_time", "_value", *tags), group(*tags))
 

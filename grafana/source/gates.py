@@ -101,13 +101,13 @@ def _summary() -> list[Panel]:
 def _heatmaps(
     title: str, description: str, query: Callable[[str], str], axis: str, colours: Colours | None = None
 ) -> list[Panel]:
-    """Return a heatmap that is repeated by the gates between 0 and 1, and one by the other states.
+    """Return two heatmaps: one is repeated for each gate between 0 and 1, the other for each other state.
 
     Args:
-        title: what follows the name of the gate.
+        title: the part of the title after the name of the gate.
         description, axis: see `heatmap`.
-        query: from the condition that leaves one gate.
-        colours: of both; None: each has its own, since mean activations are shown.
+        query: returns the query, from the condition that selects one gate.
+        colours: colours of both; None: those for mean activations, which differ between the two.
     """
     return [
         heatmap(f"${{{variable}:text}}{title}", query(chosen("gate", variable)), colours or own, axis)

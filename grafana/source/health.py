@@ -16,7 +16,7 @@ from grafana.source.queries import only_largest, series
 from grafana.source.values import GREEN, RED, Values, graded, limit
 
 MOST_RUNS: Final = 20
-"""Lines of a panel: of more runs, those with the largest values."""
+"""Maximum number of lines in a panel: the runs with the largest values."""
 _OF_MANY: Final = f"Of many runs the {MOST_RUNS} with the largest."
 
 
@@ -67,9 +67,9 @@ def _summary() -> list[Panel]:
 
 
 def _increase(measurement: str, *fields: str) -> str:
-    """Return by how much counters rose in the time range, all together; a new process counts from 0.
+    """Return the query for the total increase of counters in the time range; a new process counts from 0.
 
-    It reads all points: with the last of each window, what was counted before a process ended would be lost.
+    It reads all points: the last point of each window would miss what a process counted before it ended.
     """
     return points(measurement, fields) + pipe("increase()", "last()", "group()", "sum()")
 
@@ -102,7 +102,7 @@ def _collectors() -> list[Panel]:
 
 
 def _by_run(field: str) -> Series:
-    """Return a field of the collectors' health over time, a series for each run and phase."""
+    """Return a field of the collectors' health over time, one series per run and phase."""
     return only_largest("most", MOST_RUNS, "last()", points(COLLECTOR_HEALTH, [field]), "mean", ("run", "phase"))
 
 

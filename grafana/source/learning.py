@@ -115,7 +115,7 @@ def _still() -> list[Panel]:
 
 
 def _not_finite() -> Series:
-    """Return the counts of the gates and of the parameters, of those series that have any."""
+    """Return the counts of values that are not finite, for the gates and parameters that have any."""
 
     def counts(measurement: str, tag: str) -> str:
         named = map_to(f"_time: r._time, _value: r._value, layer: r.layer, part: r.{tag}")

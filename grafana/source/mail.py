@@ -1,4 +1,4 @@
-"""How Grafana mails: to whom, which alerts together, how often, and what a mail says."""
+"""Provisioning of Grafana's mails: recipients, grouping of alerts, how often, and the text."""
 
 from __future__ import annotations
 

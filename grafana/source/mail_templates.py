@@ -11,9 +11,9 @@ from typing import Final
 SUBJECT: Final = "gatewatch.subject"
 TEXT: Final = "gatewatch.text"
 MOST: Final = 20
-"""The most alerts that a mail tells of one by one."""
+"""Maximum number of alerts that a mail lists."""
 NAMES: Final = 3
-"""The most that its subject names."""
+"""Maximum number of alerts that its subject names."""
 _BEFORE: Final = 3600 * 10**9
 """A panel is opened with the time from an hour before the alert, in nanoseconds."""
 

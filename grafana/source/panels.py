@@ -1,7 +1,7 @@
-"""The panels that dashboards are made of, with everything that is the same in all of them.
+"""Functions that make the panels of dashboards, with the settings that all of them share.
 
-A panel is one call, whose `description` says what it shows and what is healthy. What only one type of panel has is
-written as Grafana writes it in a dashboard's JSON.
+Each function makes one panel; its `description` says what the panel shows and what is healthy. Options that only one
+type of panel has are written as in the JSON of a dashboard.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grafana.source.values import CLEAR, GREY, PLAIN, Bands, Values, by_text, ov
 
 NO_DATA: Final = "Nothing here in this time range: choose a longer one, or another run"
 _MISREAD_EMPTY_FRAMES: Final = ("heatmap", "state-timeline", "xychart")
-"""Panels that may take the empty frame that stands for no data for data."""
+"""Panels for which an empty frame, which stands for no data, may look like data."""
 _WITHOUT_EMPTY_FRAMES: Final = model.DataTransformerConfig("filterFieldsByName", options={"include": {"pattern": ".*"}})
 _LEGEND: Final = {"displayMode": "list", "placement": "bottom", "calcs": []}
 _ONE_VALUE: Final = {"mode": "single", "sort": "asc"}
@@ -28,7 +28,7 @@ _BY_VALUE: Final = model.FieldColor(model.FieldColorModeId.THRESHOLDS)
 
 
 Colours = Mapping[str, object]
-"""The colours of a heatmap, the same whatever it shows: the values at its ends, and a colour scheme of d3."""
+"""The fixed colours of a heatmap: the values at the ends of its scale, and a colour scheme of d3."""
 ZERO_TO_ONE: Final = {"min": 0, "max": 1, "scheme": "Viridis", "reverse": False}
 SIGNED: Final = {"min": -1, "max": 1, "scheme": "RdBu", "reverse": True}
 PARTS: Final = {"min": 0, "max": 0.25, "scheme": "Viridis", "reverse": False}
@@ -40,11 +40,11 @@ def time_series(
     """Return a panel of series over time.
 
     Args:
-        title: of the panel.
-        series: what is shown.
-        values: how. With a logarithmic axis it says nothing where there is no data: it would say so at each line that
-            has no number.
-        size: width, of 24, and height.
+        title: title of the panel.
+        series: the series to show.
+        values: how their values are shown. With a logarithmic axis the panel has no text for missing data, because it
+            would show that text for each series without a number.
+        size: width, in 24ths of the dashboard, and height.
         show_points: `auto` or `never`.
     """
     custom: dict[str, object] = {"lineWidth": 1, "fillOpacity": 0, "showPoints": show_points, "pointSize": 4}
@@ -59,13 +59,13 @@ def time_series(
 
 
 def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
-    """Return a heatmap of ready cells: a row for each series, in the order of their names.
+    """Return a heatmap whose query computes the cells: one row per series, in the order of their names.
 
     Args:
-        title: of the panel.
-        query: in Flux; each of its tables is a row.
-        colours: of the values.
-        axis: what a row is.
+        title: title of the panel.
+        query: query in Flux; each of its tables is a row.
+        colours: colours of the values.
+        axis: what a row stands for.
     """
     options = {
         "calculate": False,
@@ -86,7 +86,7 @@ def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
 
 
 def state_timeline(title: str, series: Series, bands: Bands) -> Panel:
-    """Return a panel with a bar for each series, coloured by its value. For the arguments see `time_series`."""
+    """Return a panel with one bar per series, coloured by its value. For the arguments see `time_series`."""
     config = Values(decimals=2, bands=bands).config(
         display_name=series.name, color=_BY_VALUE, no_value=NO_DATA, custom={"lineWidth": 0, "fillOpacity": 80}
     )
@@ -115,13 +115,13 @@ def stat(title: str, query: str, values: Values) -> Panel:
 
 
 def text_stat(title: str, query: str, colours: Mapping[str, str]) -> Panel:
-    """Return a panel of one word, each in its colour. For the other arguments see `time_series`."""
+    """Return a panel that shows one word, in the colour of that word. For the other arguments see `time_series`."""
     config = model.FieldConfig(color=_BY_VALUE, no_value="–", mappings=[by_text(colours)])
     return _stat(title, query, config, "/.*/")
 
 
 def xy_chart(title: str, query: str, x: str) -> Panel:
-    """Return the columns of one table over one of them, `x`; the title says what they are. See `time_series`."""
+    """Return a panel that draws the columns of one table over its column `x`. See `time_series` for the arguments."""
     size = {"fixed": 3, "min": 1, "max": 20}
     custom = {"axisLabel": title.lower(), "label": "auto", "lineWidth": 1, "pointSize": size, "show": "points+lines"}
     config = model.FieldConfig(color=_PALETTE, no_value=NO_DATA, custom=custom)
@@ -147,12 +147,12 @@ def table(
     """Return a table.
 
     Args:
-        title: of the panel.
-        queries: in Flux. What several give is merged by the columns that they share.
-        columns: the first ones, in this order; InfluxDB orders them by name.
-        names: of columns that are shown under another name.
-        height: of the panel.
-        no_value: what stands there without a row.
+        title: title of the panel.
+        queries: queries in Flux. The rows of several queries are merged by the columns that they share.
+        columns: the first columns, in this order; InfluxDB orders the others by name.
+        names: column → the name under which it is shown.
+        height: height of the panel.
+        no_value: the text of a table without rows.
     """
     config = model.FieldConfig(color=_BY_VALUE, no_value=no_value, thresholds=thresholds([(None, GREY)]))
     options = {
@@ -190,7 +190,7 @@ def _stat(title: str, query: str, config: model.FieldConfig, fields: str) -> Pan
 def _panel(
     kind: str, title: str, queries: Sequence[str], config: model.FieldConfig, options: object, *, size: tuple[int, int]
 ) -> Panel:
-    """Return a panel with what all types have; of its queries the first is A, and its size is width and height."""
+    """Return a panel with the settings that all types share. Its first query is A; `size` is width and height."""
     width, height = size
     panel = Panel().type(kind).title(title).span(width).height(height).datasource(DATASOURCE)
     for letter, query in zip(ascii_uppercase, queries, strict=False):

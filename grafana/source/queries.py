@@ -88,7 +88,7 @@ def only_largest(name: str, most: int, peak: str, read: str, fn: str, labels: tu
 
 
 def units(measurement: str, letter: str, gate: str) -> str:
-    """Return the rows of a heatmap of the chosen layer: a unit or a position each. A cell state is shown as its tanh.
+    """Return the rows of a heatmap of the chosen layer, one per unit or position. A cell state is shown as its tanh.
 
     Args:
         measurement: gate_units or gate_time.
@@ -105,7 +105,7 @@ def units(measurement: str, letter: str, gate: str) -> str:
 
 
 def histogram(gate: str) -> str:
-    """Return the rows of a heatmap: a twentieth of the gate's scale each, named by its lower end in percent of it."""
+    """Return the rows of a heatmap, one per twentieth of the gate's scale, named by its lower end in percent."""
     names = dictionary({name: f"{i * 100 // HISTOGRAM_BINS:02d} %" for i, name in enumerate(HISTOGRAM_FIELDS)})
     return _rows(
         f'import "dict"\nnames = {names}',

@@ -18,11 +18,11 @@ FOLDER: Final = "Gatewatch alerts"
 INTERVAL: Final = "1m"
 """How often rules are evaluated: a multiple of 10 s, or Grafana does not start."""
 EXPRESSIONS: Final = "__expr__"
-"""The uid of Grafana's own datasource, which reduces and compares."""
+"""The uid of Grafana's own datasource for expressions, which reduces and compares."""
 SERVICE: Final = "gatewatch"
 """The value of the label `service`, which only these alerts have."""
 MOST_POINTS: Final = 43_200
-"""More rows than any series of a rule has."""
+"""Limit of rows per series; no rule reaches it."""
 
 _SHOWN: Final = {
     "": '{{ printf "%.4g" .Value }}',
@@ -31,15 +31,15 @@ _SHOWN: Final = {
     "B": "{{ humanize1024 .Value }}B",
 }
 PanelId = Callable[[str, str], int]
-"""Gives the number of a panel, from the uid of its dashboard and its title."""
+"""Returns the number of a panel, from the uid of its dashboard and its title."""
 
 
 def rules_file(panel_id: PanelId, rules: Sequence[Rule] = BUILT_IN) -> dict[str, Any]:
     """Return the provisioning file of the rules that Grafana can evaluate.
 
     Args:
-        panel_id: gives the number of a panel of a dashboard, by its title.
-        rules: the declared ones.
+        panel_id: returns the number of a panel; the rules link to panels.
+        rules: the declared rules.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for rule in rules:
@@ -55,14 +55,14 @@ def rules_file(panel_id: PanelId, rules: Sequence[Rule] = BUILT_IN) -> dict[str,
 
 
 def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
-    """Return one rule as a provisioning file has it.
+    """Return one rule in the form of a provisioning file.
 
     Args:
-        rule: its declaration; must say how Grafana shows it.
-        panel_id: gives the number of a panel of a dashboard, by its title.
+        rule: the declaration of the rule; its `grafana` must be set.
+        panel_id: returns the number of a panel; the rule links to panels.
 
     Raises:
-        ValueError: the rule is for the jobs alone.
+        ValueError: only the jobs evaluate this rule.
     """
     if (grafana := rule.grafana) is None:
         raise ValueError(f"the rule {rule.name} is for the jobs alone; say with grafana= how Grafana shows it")
@@ -96,7 +96,7 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
 
 
 def query(rule: Rule) -> str:
-    """Return the query of a rule, in Flux. What it compares is a function that has the name of the measure."""
+    """Return the query of a rule, in Flux. The function that makes it has the name of the rule's measure."""
     return str(getattr(silence if rule.about_silence else measures, rule.quantity.measure)(rule))
 
 
@@ -120,7 +120,7 @@ def _when(rule: Rule) -> str:
 
 
 def _subject(labels: Sequence[str]) -> str:
-    """What an alert is about, in terms of Go's templates. What stands in a label is never read as a template."""
+    """Return the subject of an alert, as a Go template. The values of labels are never read as templates."""
     if "run" in labels:
         place = "".join(f"{{{{ with $labels.{name} }}}} {{{{ . }}}}{{{{ end }}}}" for name in labels[2:])
         return f"{{{{ $labels.run }}}} ({{{{ $labels.phase }}}}){place}: "
@@ -132,7 +132,7 @@ def _query(ref: str, source: str, **model: object) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as Grafana shows it: in the largest unit that is whole."""
+    """Return a duration as Grafana writes it: in the largest unit of which it is a whole multiple."""
     whole = ((unit, size) for unit, size in (("h", 3600), ("m", 60)) if seconds and not seconds % size)
     unit, size = next(whole, ("s", 1))
     return f"{seconds / size:.0f}{unit}"

@@ -1,4 +1,4 @@
-"""What a rule about silence compares, as Flux: how long nothing came, from a run, a job or the store."""
+"""What a rule about silence compares, as Flux: the length of a silence of a run, a job or the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from grafana.source.rules_flux import NOW, SINCE, START, ago, beside, by, compar
 GOING: Final = ("started", "heartbeat")
 """The events of a run that has not ended."""
 TURN_SECONDS: Final = 60.0
-"""A spacing of a job's turns below this counts as this."""
+"""Smallest usual time between turns of a job; shorter ones count as this."""
 _AGE: Final = pipe(extend("_value: since(time: r._time)"))
 
 
@@ -30,7 +30,7 @@ def run_silence(rule: Rule) -> str:
 
 
 def capture_silence(rule: Rule) -> str:
-    """Compare the time since the last capture of a run that lives, in its usual spacings of captures."""
+    """Compare the time since the last capture of a live run, in multiples of its usual time between captures."""
     usual = "if r.counted > r.begun then (r.began - r.captured) / (r.counted - r.begun) else 0.0"
     of_run = ("toFloat()", group(*RUN), OLDEST_FIRST)
     tables = {"begun": "oldest", "began": f"oldest{_AGE}", "heard": f"newest{_AGE}"}
@@ -48,7 +48,7 @@ def capture_silence(rule: Rule) -> str:
 
 
 def score_delay(rule: Rule) -> str:
-    """Compare the time that the newest capture which is due has waited for its score, of a run that lives."""
+    """Compare the seconds that the newest capture of a live run which should have a score has waited for it."""
     newest = pipe("last()", "toFloat()", keep("_time", "_value", *RUN), *_newest(RUN))
     due = points(GATE_STATS, ("nan_count",), "r._value == 0", stop=ago(f"{UNSCORED_SECONDS:.0f}s"))
     scored = points(GATE_SCORES, (rule.quantity.field,), 'r.detector == "consensus"')
@@ -66,7 +66,7 @@ def score_delay(rule: Rule) -> str:
 
 
 def turn_silence(rule: Rule) -> str:
-    """Compare the time since a job that still reports has ended a turn, in the usual spacings of its ends."""
+    """Compare the time since a job that still reports ended a turn, in multiples of its usual time between ends."""
     usual = "if r.turns > 0.0 then (r.began - r.ended) / r.turns else 0.0"
     counted = pipe("count()", extend("_value: float(v: r._value) - 1.0"))
     changes = "reports" + pipe("difference()", keep_where("r._value != 0.0"))
@@ -90,7 +90,7 @@ def jobs_silence(rule: Rule) -> str:
 
 
 def write_silence(rule: Rule) -> str:
-    """Compare the seconds since anything was written of runs or jobs; without any point, all that are read."""
+    """Compare the seconds since a run or a job wrote anything; without any point, the length of the time range."""
     written = ((RUNS, "event"), (COLLECTOR_HEALTH, "captured"), (JOBS_HEALTH, "duration_s"))
     last = pipe("last()", keep("_time"), "group()")
     return _since_the_newest(rule, START, *(points(measurement, (field,)) + last for measurement, field in written))
@@ -116,5 +116,5 @@ def _heard_within(seconds: float) -> str:
 
 
 def _spacings(seconds: str, least: float) -> str:
-    """Return so many seconds in usual spacings, `r.usual`, each of which counts as `least` seconds at least."""
+    """Return the expression for a time in multiples of the usual spacing `r.usual`, at least `least` seconds."""
     return f"{seconds} / (if r.usual > {literal(least)} then r.usual else {literal(least)})"

@@ -1,4 +1,4 @@
-"""The runbook in Grafana: a panel for each section of `docs/runbook.md`, to which the mail of an alert links."""
+"""The runbook in Grafana: one panel per section of `docs/runbook.md`. The mail of an alert links to its section."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from grafana.source.queries import STATES, life, scores, worst_by, worst_score
 from grafana.source.values import GREEN, GREY, HIDDEN, RED, SCORE, WORST_SCORE, Values, by_text, override, thresholds
 
 MOST_RUNS: Final = 500
-"""Rows of the list: the runs heard of last."""
+"""Maximum number of rows in the list: the runs with the newest events."""
 MOST_LINES: Final = 20
 _BY_RUN: Final = group("run", "phase")
 _LOSS: Final = ("val_loss", "loss", "train/loss")
@@ -132,7 +132,7 @@ def _states() -> str:
 
 
 def _of_listed(read: str, *steps: str) -> str:
-    """Return a query about the runs in the list, whenever they were."""
+    """Return a query about the runs in the list, over all times."""
     listed = _last_events() + pipe("group()", newest(MOST_RUNS), column_values("run"))
     return flux(f"listed = {listed}", read + pipe(*steps))
 
@@ -152,7 +152,7 @@ def _best(which: str, fn: str) -> str:
 
 
 def _worst() -> str:
-    """Return the largest scores: of a backtest, which is in market time, those of all times; else of the time range."""
+    """Return the largest scores in the time range; for a backtest, which has market times, those of all times."""
     live, market = scores('r.phase != "backtest"'), scores('r.phase == "backtest"', start="0", stop="")
     largest_by_run = pipe(_BY_RUN, "max()")
     named = map_to('run: r.run, phase: r.phase, "worst score": r._value')

@@ -1,4 +1,4 @@
-"""How values are shown in panels: their units, axes and colours, and what one series or column has of its own."""
+"""How values are shown in panels: units, axes and colours, and overrides for a single series or column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RED: Final = "red"
 GREY: Final = "text"
 CLEAR: Final = "transparent"
 Bands = Sequence[tuple[float | None, str]]
-"""From which value on (None: from the lowest), and the colour."""
+"""Pairs of a value (None: the lowest) and the colour from that value on."""
 
 
 def limit(value: float) -> Bands:
@@ -32,7 +32,7 @@ class Values:
     """How the values of a panel are shown.
 
     Attributes:
-        unit: a name of Grafana's.
+        unit: the name of a unit in Grafana.
         low, high: the ends of the axis; Grafana's choice where None.
         decimals: Grafana's choice where None.
         bands: areas coloured by value, with lines at their ends; lines alone where the lowest is clear.
@@ -47,7 +47,7 @@ class Values:
     logarithmic: bool = False
 
     def config(self, **more: Any) -> model.FieldConfig:
-        """Return it as Grafana's configuration of fields, with `more` of that."""
+        """Return Grafana's field configuration for these values; `more` are further options of it."""
         return model.FieldConfig(
             unit=self.unit,
             min_val=self.low,
@@ -66,12 +66,12 @@ SHARE: Final = Values("percentunit", low=0, high=1)
 
 
 def thresholds(bands: Bands) -> model.ThresholdsConfig:
-    """Return colours by value."""
+    """Return Grafana's thresholds for bands of values."""
     return model.ThresholdsConfig(model.ThresholdsMode.ABSOLUTE, [model.Threshold(*band) for band in bands])
 
 
 def by_text(colours: Mapping[str, str]) -> model.ValueMap:
-    """Return colours by text."""
+    """Return the value mapping that gives each text its colour."""
     ordered = enumerate(colours.items())
     return model.ValueMap({name: model.ValueMappingResult(color=colour, index=i) for i, (name, colour) in ordered})
 
@@ -82,7 +82,7 @@ def fixed(colour: str) -> dict[str, str]:
 
 
 def override(**properties: object) -> list[model.DynamicConfigValue]:
-    """Return what one series or column has of its own; in names `__` stands for a dot."""
+    """Return the overridden properties of one series or column; in names `__` stands for a dot."""
     return [model.DynamicConfigValue(name.replace("__", "."), value) for name, value in properties.items()]
 
 

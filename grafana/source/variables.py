@@ -1,4 +1,4 @@
-"""The variables of a dashboard. Each looks only at what those before it leave: user tags, run, phase, layer, gate."""
+"""The variables of a dashboard: user tags, run, phase, layer, gate. Each offers only what the ones before it select."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from grafana.source.flux_steps import column_values, extend, keep, largest, map_
 from grafana.source.queries import OF_LAYER, OF_RUN, scores
 
 SIGMOID: Final = tuple(name for name, gate in GATES.items() if gate.scale.low == 0)
-"""The gates between 0 and 1; what a layer has beside them lies between −1 and 1, or, as the cell state, beyond."""
+"""The gates with values between 0 and 1; other states lie between −1 and 1, and a cell state may lie beyond."""
 TITLES: Final = {name: GATES[name].title for cell in CELLS for name in cell.pictured}
-"""Gate → what its pictures are called; in this order they are shown."""
+"""Gate → title of its panels, in the order in which they are shown."""
 OF_CHOSEN_TAG: Final = keep_where('"" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/')
 """The step that keeps the runs whose tag has one of the chosen values."""
 _MEMORY_GATES: Final = pattern(*sorted(MEMORY_GATES))
@@ -29,9 +29,9 @@ _SCHEMA: Final = 'import "influxdata/influxdb/schema"'
 
 
 def tag_and_value() -> list[QueryVariable]:
-    """Return the variables for one of a user's own tags and for its values.
+    """Return the variables for a user's own tag and for its values.
 
-    The names are only those that a query can hold as they are.
+    Tags whose names would have to be escaped in a query are left out.
     """
     of_runs = f"predicate: (r) => r._measurement == {literal(RUNS)}, start: 0)"
     names = f"schema.tagKeys(bucket: v.defaultBucket, {of_runs}" + pipe(
@@ -45,11 +45,11 @@ def tag_and_value() -> list[QueryVariable]:
 
 
 def run(*where: str, name: str = "run", label: str = "Run") -> QueryVariable:
-    """Return the variable for the runs that have these tags, the one heard of last first.
+    """Return the variable for the runs that have these tags; the run with the newest event comes first.
 
     Args:
         where: conditions on tags.
-        name, label: of the variable.
+        name, label: name and label of the variable.
     """
     events = f'r._measurement == {literal(RUNS)} and r._field == "event"'
     query = "from(bucket: v.defaultBucket)" + pipe(
@@ -75,8 +75,8 @@ def phase() -> QueryVariable:
 def layer() -> QueryVariable:
     """Return the variable for one layer of the run; the one with the worst score comes first.
 
-    The scores are those of the time range, which is quick; where it has none, those of all times, so that a run of
-    long ago opens well too. Scores of what has no gates, such as the loss, do not count.
+    It reads the scores in the time range, which is quick. If there are none, it reads those of all times, so that the
+    dashboard also opens for an old run. Scores without a gate, such as those of the loss, do not count.
     """
     in_layers = keep_where("contains(set: named, value: r.layer)")
     query = flux(
@@ -156,6 +156,6 @@ def _variable(name: str, label: str, query: str, description: str) -> QueryVaria
 
 
 def _several(name: str, label: str, query: str, description: str) -> QueryVariable:
-    """Return a variable of which any values can be chosen; all are at first."""
+    """Return a variable with multiple choice; at first all values are chosen."""
     everything = VariableOption(selected=True, text=["All"], value=["$__all"])
     return _variable(name, label, query, description).multi(True).include_all(True).current(everything)

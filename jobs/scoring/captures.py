@@ -97,7 +97,7 @@ def captures(
     """Return the captures of a group of series; None where its points make none.
 
     Args:
-        tags: of the group.
+        tags: the tags that the group shares.
         stats, units, updates, metrics: its points of `gate_stats`, `gate_units`, `layer_updates` and `train_metrics`,
             read with `prefix_tags`.
     """
@@ -171,10 +171,10 @@ class SeriesGroup:
     """The series of a run that share phase and the user's tags.
 
     Attributes:
-        tags: that they share.
-        only: the same, and an empty value for each tag that only other series of the run have.
-        series: tags and number of points of each.
-        points: of all of them together.
+        tags: the tags that they share.
+        only: these tags, and an empty value for each tag that only other series of the run have.
+        series: tags and number of points of each series.
+        points: number of points of all series together.
         newest: time of the newest point.
     """
 

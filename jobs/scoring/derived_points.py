@@ -28,8 +28,8 @@ def derived_points(
     """Yield the points of the newest captures: of each layer and gate, and of each layer and parameter.
 
     Args:
-        captures: the new captures, preceded by as many as the metrics look back, where there are as many.
-        new: how many are new.
+        captures: the new captures, after as many earlier ones as the metrics look back, or all if there are fewer.
+        new: number of new captures.
         normal: the baselines.
         metrics: what to compute.
     """
@@ -59,7 +59,7 @@ def gap_points(metrics: pd.DataFrame, tags: Mapping[str, str]) -> Iterator[Point
     Args:
         metrics: points of `train_metrics` of one run, phase and combination of the user's tags, oldest first,
             read with `prefix_tags`.
-        tags: theirs.
+        tags: the tags of these points.
     """
     gaps = generalisation_gap(numbers(metrics, "loss"), numbers(metrics, "val_loss"))
     for time, gap in zip(times(metrics).tolist(), gaps.tolist(), strict=True):

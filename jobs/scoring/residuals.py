@@ -1,16 +1,16 @@
 """Residuals: how far each signal is from its forecast, in multiples of its usual distance.
 
-A network that learns moves, so levels say little: a forest on levels calls nearly every healthy capture abnormal.
-Each signal is forecast from its own recent past by a robust line (Theil 1950, Sen 1968), and the distance from that
-forecast is divided by the distances that are usual for the signal. A capture that is far off is not learned from, so a
-fault stays visible while it lasts. The forecast grows less certain the older it is, as that of a random walk does, so
-a new normal is accepted in the end, a small step sooner than a large one.
+The levels of a network change while it learns, so they say little: a forest on levels calls nearly every healthy
+capture abnormal. Each signal is forecast from its own recent past by a robust line (Theil 1950, Sen 1968), and the
+distance from that forecast is divided by the distances that are usual for the signal. The forecast does not learn from
+a capture that is far from it, so a fault stays visible while it lasts. The uncertainty of a forecast grows with its
+age, as that of a random walk does. So a new normal is accepted in the end, a small step sooner than a large one.
 
-A learning rate that falls and rises is no fault, which takes two exceptions. A signal of how fast the network learns
-(`RATE_SIGNALS`) has a residual only beyond its range in this run: a warm restart returns to an earlier rate. And a
-signal that moves with the weights (`LEVEL_SIGNALS`) may move faster when they do.
+A learning rate that falls and rises is no fault, so there are two exceptions. A signal for the speed of learning
+(`RATE_SIGNALS`) has a residual only outside its range in this run: a warm restart returns to an earlier rate. A signal
+that changes with the weights (`LEVEL_SIGNALS`) may change faster when the weights do.
 
-All is causal: a residual depends on its capture and on earlier ones alone, which `RollingState` summarises.
+Residuals are causal: each depends only on its capture and on earlier ones, which `RollingState` summarises.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HISTORY: Final = 64
 SETTLED: Final = 5
 """Captures that pass before a new value widens the range of a signal: until then a rate beyond it has a residual."""
 LEARNED_FROM: Final = 8.0
-"""A capture whose residual is larger is not learned from."""
+"""The forecast does not learn from a capture whose residual is larger."""
 WARM_UP: Final = 32
 """The first captures of a run and phase: detectors learn from them, and give them no score."""
 _FEWEST: Final = 4
@@ -122,10 +122,10 @@ def z_scores(signals: Mapping[SignalKey, Array], state: RollingState) -> Residua
 
     Args:
         signals: each (n,), the captures that follow those of `state`.
-        state: of the captures before; it is updated to include the new ones.
+        state: state after the captures before; it is updated to include the new ones.
 
     Returns:
-        Of the signals `state.keys`, in their order.
+        The residuals of the signals `state.keys`, in their order.
     """
     state.widen(signals)
     size = len(next(iter(signals.values()), ()))
@@ -191,8 +191,8 @@ def _learn(state: RollingState, values: Array, learnable: NDArray[np.bool_], num
 
 
 def _speed(middle: Array, state: RollingState, kinds: NDArray[np.void]) -> float | None:
-    """Return the size of the updates, at most the largest before in this run: beyond it, an alarm is due. None where it
-    is not recorded, as at a capture between two steps."""
+    """Return the size of the updates, capped at the largest earlier one in this run: a larger update must cause an
+    alarm. None where no update is recorded, as at a capture between two steps."""
     rates = np.minimum(middle, np.maximum(state.high, state.low))[kinds["update"]]
     rates = rates[np.isfinite(rates)]
     return float(10 ** np.median(rates)) if rates.size else None
@@ -224,7 +224,7 @@ def _residuals(
 
 
 def _usual(distances: Array) -> tuple[NDArray[np.int64], Array]:
-    """Return how many distances of each signal are finite, and their median as a standard deviation; 0 of none."""
+    """Return how many distances of each signal are finite, and their median as a standard deviation; 0 if none is."""
     count = np.isfinite(distances).sum(axis=0)
     if not len(distances):
         return count, np.zeros(distances.shape[1])

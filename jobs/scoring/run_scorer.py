@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK: Final = 2_000
-"""The most captures that are read at once."""
+"""Maximum number of captures that are read at once."""
 
 
 @dataclass(slots=True)
@@ -147,8 +147,8 @@ class RunScorer:
         """Score the new captures of a group; return its new checkpoint.
 
         Args:
-            group: the series.
-            last: its checkpoint; None to begin with its first capture.
+            group: the group of series.
+            last: its checkpoint; None: begin with its first capture.
             backtest: the checkpoint of the backtest that it continues.
         """
         if last is not None and group.newest <= last.newest:
@@ -179,7 +179,7 @@ class RunScorer:
         return now
 
     def _stops(self, group: SeriesGroup, now: Checkpoint) -> list[int | None]:
-        """Return the times before which to stop reading, in order; count the captures that are left after the last."""
+        """Return the end times of the pieces to read, in order; add the captures after the last one to `behind`."""
         most = min(self.limit or CHUNK, CHUNK)
         if (group.points - now.points) / len(group.series) <= most / 2:
             return [None]
@@ -205,7 +205,7 @@ class RunScorer:
         return len(points)
 
     def _score(self, group: SeriesGroup, now: Checkpoint, read: Captures, new: int) -> None:
-        """Write the points of the newest captures, and move the checkpoint on."""
+        """Write the points of the newest captures, and update the checkpoint."""
         normal = self.baselines.normal(self.result.run, group.phase, group.gates)
         scores = now.scoring.advance(read, new, None if normal is None else normal.rows)
         first = len(read.time) - new

@@ -1,4 +1,4 @@
-"""The scoring state of one run and phase: rolling statistics and detectors, moved on capture by capture."""
+"""The scoring state of one run and phase: rolling statistics and detectors, updated capture by capture."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
 from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
 
 MOST_CAUSES: Final = 3
-"""The most `why_` fields of a score that come from residuals: the largest."""
+"""Maximum number of `why_` fields of a score that come from residuals: the largest ones."""
 
 
 class ScoringState:
-    """Scores one run, phase and combination of the user's tags, and remembers what later captures need.
+    """Scores one run, phase and combination of the user's tags, and keeps the state that later captures need.
 
     Args:
         detectors: their classes, in the order in which they score.
@@ -29,7 +29,7 @@ class ScoringState:
     Attributes:
         rolling: statistics of the signals so far.
         detectors: one object of each class.
-        unscored: reason → how many scores were not given, in the last call of `advance`.
+        unscored: reason → number of scores that are missing, in the last call of `advance`.
     """
 
     def __init__(self, detectors: Sequence[type[Detector]] = DETECTORS) -> None:
@@ -41,9 +41,8 @@ class ScoringState:
         """Return the `gate_scores` points of the newest captures, and learn from these.
 
         Args:
-            captures: the new captures, preceded by the newest that were advanced over before: as many as signals and
-                detectors look back.
-            new: how many of them are new.
+            captures: the new captures, after as many earlier ones as signals and detectors look back.
+            new: number of new captures.
             normal_rows: (rows, F), residuals of baselines of this phase; None where there are none and the forest
                 learns from the warm-up.
         """

@@ -1,4 +1,4 @@
-"""The contract of a detector: what it is given, what it keeps, and what its scores mean."""
+"""The contract of a detector: its input, its state, and the meaning of its scores."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The captures that a detector is given: n new ones of one run, phase and combination of the user's tags.
+    """The input of a detector: n new captures of one run, phase and combination of the user's tags.
 
     Attributes:
-        captures: the new captures, preceded by earlier ones, at least `look_back` of each detector where there are.
+        captures: the new captures, after at least `look_back` earlier ones, or all if there are fewer.
         first: index of the first new capture in `captures`.
         keys: the C signals, one for each column of the residuals.
         columns: (layer, gate or parameter) → the columns of its signals.

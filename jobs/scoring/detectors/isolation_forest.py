@@ -19,7 +19,7 @@ FEATURES: Final = (*LEVEL_SIGNALS, "gradient_norm", "update_ratio")
 """The signals whose residuals make a row: a gate's level signals, and the largest gradient and update of its layer."""
 _OF_UPDATES: Final = FEATURES[len(LEVEL_SIGNALS) :]
 CONTAMINATION: Final = 0.05
-"""The share of the rows it learned from that scores above 1."""
+"""The share of the training rows that scores above 1."""
 TREES: Final = 100
 RESIDUAL_FLOOR: Final = 2.0
 """Residuals below this are all the same to the forest, and are no cause of a score."""
@@ -34,7 +34,7 @@ class ForestDetector(Detector):
     """Scores each gate's residuals with a forest that is trained at the end of the warm-up.
 
     Attributes:
-        model: None during the warm-up, and where it gave too little to learn from.
+        model: None during the warm-up, and where the warm-up had too few rows to train on.
         state: `learned`, (rows, F), the rows of the warm-up so far; empty after it.
     """
 

@@ -36,7 +36,7 @@ COLLAPSE: Final = 0.2
 SATURATION: Final = 0.5
 """Rise of the share of saturated activations that does not happen within a few captures of a healthy training."""
 CERTAIN: Final = 2.0
-"""The score of a rule that has no degrees."""
+"""The score of a broken rule that is either broken or not."""
 PHRASES: Final[Mapping[str, str]] = {
     "not_finite": "values are NaN or infinite",
     "collapsed": "the gate went fully open or shut",
@@ -47,7 +47,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "exploded": "the gradient is far larger than it has been",
     "vanished": "the gradient is too small to move the weights",
 }
-"""Rule → what it means that it is broken."""
+"""Rule → what a broken rule means."""
 
 
 class Rules(Detector):

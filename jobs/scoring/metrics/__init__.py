@@ -1,6 +1,6 @@
-"""Derived metrics: one row for each, computed by functions over captures.
+"""Derived metrics: one row per metric, computed by functions over captures.
 
-The value of a capture depends on it and on as many captures before it as the metric declares.
+A value depends on its capture and on as many earlier captures as the metric declares.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gatewatch.jobs.scoring.metrics import gates, learning, units
 from gatewatch.jobs.scoring.metrics.base import Metric, Series
 
 ALL_UNITS: Final = 64
-"""`gate_units` holds each unit of a layer that has fewer; of a larger one it holds groups, and the layer's size is not
-known."""
+"""`gate_units` holds each unit of a layer that has fewer than this many. Otherwise it may hold groups of units, and the
+size of the layer is unknown."""
 
 
 def _saturation(of: Series) -> Array:

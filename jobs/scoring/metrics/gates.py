@@ -11,15 +11,15 @@ from gatewatch.jobs.scoring.captures import Array
 from gatewatch.jobs.scoring.metrics.windows import before, latest, median, of_newest, rank_correlation, slope
 
 DRIFT_CAPTURES: Final = 8
-"""A histogram is compared with the mean of so many before it."""
+"""Number of earlier histograms whose mean a histogram is compared with."""
 SATURATION_CAPTURES: Final = 16
-"""Saturation is compared with its median over so many captures before."""
+"""Number of earlier captures whose median the saturation is compared with."""
 TREND_CAPTURES: Final = 16
-"""The captures through which the line of the entropy is drawn."""
+"""Number of captures that the line of the entropy is fitted to."""
 VOLATILITY_STEPS: Final = 20
 """The steps over which volatility is taken: a month of trading days."""
 REGIME_CAPTURES: Final = 64
-"""The captures over which a gate is held against volatility: enough to see more than one regime."""
+"""Number of captures over which a gate is correlated with volatility: enough to see more than one regime."""
 _STILL: Final = 1e-7
 """A standard deviation below this is that of rounded numbers."""
 
@@ -120,16 +120,16 @@ def entropy_trend(entropy: Array, newest: int | None = None) -> Array:
         newest: only of the newest so many captures.
 
     Returns:
-        (..., n), bits a capture; NaN where fewer than four captures have a value.
+        (..., n), bits per capture; NaN where fewer than four captures have a value.
     """
     return slope(latest(entropy, TREND_CAPTURES, newest))
 
 
 def input_forget_coupling(input_units: Array, forget_units: Array) -> Array:
-    """Return whether units that forget are those that take in: the correlation of i and 1 − f over a layer's units.
+    """Return how far the units that forget are those that take input: the correlation of i and 1 − f over the units.
 
-    1 is what a cell with coupled gates does by construction, f = 1 − i, at little cost (Greff et al. 2017, "LSTM: A
-    Search Space Odyssey"). At 0 a unit's memory is written and cleared independently.
+    A cell with coupled gates, f = 1 − i, has 1 by construction, at little cost (Greff et al. 2017, "LSTM: A Search
+    Space Odyssey"). At 0 a unit's memory is written and cleared independently.
 
     Args:
         input_units, forget_units: (..., n, units), mean activations of the input and the forget gate.
@@ -157,7 +157,7 @@ def volatility(price: Array, newest: int | None = None) -> Array:
     """Return the standard deviation of the logarithmic returns of the last steps, at each step; not annualised.
 
     Args:
-        price: (..., n), one a step; NaN or 0 and less where there is none.
+        price: (..., n), one per step; NaN, 0 or less where there is none.
         newest: only of the newest so many steps.
 
     Returns:

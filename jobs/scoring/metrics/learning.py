@@ -12,13 +12,13 @@ from gatewatch.jobs.scoring.metrics.windows import before, latest, median, of_ne
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODES, GRADIENT_VANISHED, UPDATE_FAST, UPDATE_SLOW
 
 GRADIENT_CAPTURES: Final = 32
-"""A gradient is compared with the median of so many before it."""
+"""Number of earlier gradients whose median a gradient is compared with."""
 GAP_POINTS: Final = 64
-"""The points of a loss that say how far it moves."""
+"""Number of points of a loss over which its movement is measured."""
 
 
 def update_band(ratio: Array) -> Array:
-    """Return whether updates have a size that learns: −1 below `UPDATE_SLOW`, 1 above `UPDATE_FAST`, 0 between.
+    """Return whether updates have a useful size: −1 below `UPDATE_SLOW`, 1 above `UPDATE_FAST`, 0 between.
 
     Args:
         ratio: (..., n), norm of the update / norm of the weights.
@@ -62,10 +62,9 @@ def gradient_state(norm: Array, newest: int | None = None) -> Array:
 def generalisation_gap(loss: Array, val_loss: Array, newest: int | None = None) -> Array:
     """Return how much worse the loss is on data that was not learned from: (val_loss − loss) / scale.
 
-    A ratio val_loss / loss has no meaning for losses that may be negative or pass through zero, as a negative profit
-    does. So the difference is measured in the larger of two sizes, both of the training: that of the loss, and how far
-    it moved, from the least to the most, over its last points. Multiplying both losses leaves the gap as it is; the
-    sign is that of the difference whatever the losses' own.
+    A ratio val_loss / loss has no meaning for losses that may be negative or zero, such as a negative profit. So the
+    difference is divided by a scale of the training loss: its size, or its range over its last points, whichever is
+    larger. Multiplying both losses by a positive number does not change the gap. Its sign is that of the difference.
 
     Args:
         loss, val_loss: (..., n), at the points of `train_metrics`; a gap is where both are.

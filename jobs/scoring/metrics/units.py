@@ -11,11 +11,11 @@ from gatewatch.jobs.scoring.captures import Array
 from gatewatch.jobs.scoring.metrics.windows import latest, piecewise
 
 RANK_CAPTURES: Final = 16
-"""The captures over which the movement of the units is looked at."""
+"""Number of captures over which the movement of the units is measured."""
 FROZEN_CAPTURES: Final = 16
-"""A unit that did not move for so many captures is frozen."""
+"""Number of captures without movement after which a unit is frozen."""
 FROZEN_RANGE: Final = 1e-6
-"""What counts as not moving, as a share of the gate's range: ten times what single precision resolves."""
+"""Smaller changes, as a share of the gate's range, are no movement: ten times the resolution of single precision."""
 
 
 def dead_share(dead_units: Array, units: ArrayLike) -> Array:
@@ -37,11 +37,12 @@ def dead_share(dead_units: Array, units: ArrayLike) -> Array:
 def frozen_share(units: Array, width: float = 1.0, newest: int | None = None) -> Array:
     """Return the share of a layer's units whose mean activation did not move over the last captures.
 
-    The inputs are the same at each capture, so what does not move does not learn, nor does anything before it.
+    The inputs are the same at each capture. So a unit that does not move does not learn, and neither do the layers
+    before it.
 
     Args:
         units: (..., n, units), mean activations.
-        width: of the gate's range, `gate_scale`.
+        width: width of the gate's range, see `gate_scale`.
         newest: only of the newest so many captures.
 
     Returns:

@@ -19,7 +19,7 @@ from gatewatch.jobs.scoring.captures import Array
 FEWEST: Final = 4
 """A median, slope or correlation of fewer finite values than this is NaN."""
 _AT_ONCE: Final = 2**22
-"""The most numbers in memory at once: 32 MB."""
+"""Maximum number of values in memory at once: 32 MB."""
 
 
 def of_newest(values: Array, newest: int | None, axis: int = -1) -> Array:
