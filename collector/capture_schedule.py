@@ -74,7 +74,7 @@ class CaptureSchedule:
         return due
 
     def affordable(self, seconds: float) -> bool:
-        """Whether an epoch's file, which takes about so long, may be written; always where the user chose the steps."""
+        """Return whether the budget allows an epoch's file that takes about `seconds`; always True with fixed steps."""
         return self.every != "auto" or self.spent + seconds <= self.overhead * self.elapsed + GRACE_SECONDS
 
     def charge(self, kind: str, seconds: float) -> None:

@@ -24,9 +24,9 @@ TENSOR_FLOAT: Final = 2.0**-10
 """A GPU multiplies float32 as TensorFloat32, of float16's precision, unless it is set otherwise: layers of 5 units were
 measured to differ by up to 4e-4 there."""
 MOST_CALLS: Final = 8
-"""So many calls of one layer are recorded; a loop over one layer must not make series without end."""
+"""Maximum number of recorded calls of one layer: a loop over a layer must not make an unlimited number of series."""
 LARGEST_STATE: Final = 65_536
-"""What is put back after a look has at most so many values: frozen weights would be too many to copy each time."""
+"""Largest array, in values, that is restored after a capture: copying frozen weights each time would be too slow."""
 
 
 @dataclass(slots=True)

@@ -169,7 +169,7 @@ def update_points(updates: Measured, tags: Mapping[str, str], time: int, step: i
 
 
 def parts(size: int) -> Iterator[slice]:
-    """Yield slices that go through so many values, a part at a time."""
+    """Yield slices that together cover `size` values, each at most `_PART` long."""
     return (slice(start, start + _PART) for start in range(0, size, _PART))
 
 

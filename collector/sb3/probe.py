@@ -23,7 +23,7 @@ from gatewatch.collector.text import first_line
 _LONGEST: Final = 256
 _MOST_SEQUENCES: Final = 32
 _MOST_STEPS: Final = 2048
-"""The probe is at most so many steps of so many environments, and in all so many observations."""
+"""Limits of the probe: steps, environments, and observations in all."""
 
 Array = NDArray[Any]
 

@@ -95,7 +95,7 @@ class Delivery:
         self._guard.warn_once(f"{self._url} refused {count} points, {put_aside}: {lines[0][1]}", "rejected")
 
     def back_off(self, seconds: float | None = None) -> None:
-        """Wait before the next try: so many seconds, or twice as long with each failure, up to `LONGEST_WAIT`."""
+        """Set the time of the next try, by default with exponential backoff up to `LONGEST_WAIT` seconds."""
         self.retry_at = time.monotonic() + (self._wait if seconds is None else seconds)
         self._wait = min(self._wait * 2, LONGEST_WAIT)
 

@@ -113,9 +113,9 @@ class Shipper:
             self._guard.warn_once(f"the spool for {self._store.url} is full: the oldest points are dropped", "full")
 
     def flush(self, seconds: float) -> bool:
-        """Wait until everything is in the store, for at most so long; return whether it is.
+        """Wait for at most `seconds` until everything is in the store; return whether it is.
 
-        The store is tried at once, unless it has said when.
+        The store is tried at once, unless it has asked to wait (`Retry-After`).
         """
         with self._changed:
             self._hurry = True
@@ -123,10 +123,11 @@ class Shipper:
             return self._changed.wait_for(lambda: not self.spool.waiting, seconds)
 
     def close(self, seconds: float) -> bool:
-        """Ship what is left for at most so long, then stop; what stays behind waits in the spool, which is logged.
+        """Ship the remaining points for at most `seconds`, then stop. Points that are left stay in the spool; a log
+        message says so.
 
         Returns:
-            Whether the thread has ended, and uses the store no more.
+            Whether the thread has ended, and so no longer uses the store.
         """
         if self._closed:
             return True
@@ -166,7 +167,7 @@ class Shipper:
                 self.busy_seconds = time.thread_time()
 
     def _wait_for_work(self, seconds: float) -> bool:
-        """Wait for points, for at most so long; return whether the store may be tried."""
+        """Wait for points, for at most `seconds`; return whether the store may be tried."""
         with self._changed:
             hurry = self._hurry
             pause = max(self.delivery.not_before, 0.0 if hurry else self.delivery.retry_at) - time.monotonic()

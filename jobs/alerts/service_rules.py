@@ -11,13 +11,13 @@ from gatewatch.jobs.findings.run_state import DIED_SECONDS
 SILENT_SPACINGS: Final = 10.0
 """Captures or turns have stalled after this many typical intervals without a new one."""
 UNSCORED_SECONDS: Final = 300.0
-"""A capture that has no score after so long gets none."""
+"""A capture without a score for this long will get none."""
 STORE_SECONDS: Final = 300.0
-"""A store that does not answer for so long is away."""
+"""A store that has not answered for this long is away."""
 JOBS_SECONDS: Final = 300.0
-"""Jobs report every minute: after so long without a report they are gone."""
+"""Jobs report every minute. After this long without a report they are considered dead."""
 QUIET_SECONDS: Final = 600.0
-"""After so long without any point, of a run or a job, nothing is written any more."""
+"""If no run or job has written a point for this long, something is wrong with writing."""
 
 SERVICE_RULES: Final = (
     Rule(

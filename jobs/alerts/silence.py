@@ -109,7 +109,7 @@ class Phase:
         return max(0.0, (now - self.heard) / 1e9)
 
     def shift(self, nanoseconds: int) -> None:
-        """Leave out so long a pause of the evaluator from every silence."""
+        """Subtract a pause of the evaluator, in nanoseconds, from every silence."""
         self.heard += nanoseconds
         self.captures.heard += nanoseconds
         if self.waits is not None:

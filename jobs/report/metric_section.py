@@ -20,7 +20,7 @@ from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS
 _NOT_METRICS: Final = ["time", "step", "epoch", "nan_count", "inf_count"]
 _LOSS: Final = re.compile(r"(^|[^a-z])loss$", re.IGNORECASE)
 _ALIKE: Final = 10.0
-"""Losses share an axis where the largest of one is at most so many times that of the other."""
+"""Losses share an axis if their largest values differ by at most this factor."""
 
 
 def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[Axis]) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from gatewatch.collector.schema import SCHEMA, hourly_fields
 
 TASK: Final = "Gatewatch hourly"
 LOOK_BACK_HOURS: Final = 25
-"""Each run looks at so many whole hours, and writes them again: what came late, such as after a day without a network,
-is in the aggregates too. What is older when it comes is not."""
+"""Each run of the task aggregates this many whole hours again. So the aggregates include points that arrive late, such
+as after a day without a network, but no points that are older when they arrive."""
 
 _MEASUREMENTS: Final = [name for name, fields in SCHEMA.items() if any(field.hourly for field in fields)]
 _TEXTS: Final = [field.name for name in _MEASUREMENTS for field in SCHEMA[name] if field.type is str]

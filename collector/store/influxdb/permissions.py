@@ -20,7 +20,7 @@ HISTORY_SUFFIX: Final = "_hourly"
 LISTED: Final = 100
 """Buckets that are asked for at once, which is as many as InfluxDB gives."""
 _OTHERS: Final = 5
-"""Of the buckets that a token sees beside its own, so many are tried."""
+"""Maximum number of other buckets for which a token's permissions are tried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def drift(histograms: Array, newest: int | None = None) -> Array:
 
     Args:
         histograms: (..., n, bins), shares; a capture with NaN has no drift, and is left out of the means.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), NaN where there is nothing to compare with.
@@ -103,7 +103,7 @@ def saturation_change(low: Array, high: Array, newest: int | None = None) -> Arr
 
     Args:
         low, high: (..., n), saturated_low and saturated_high.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), −1 to 1, above 0 where more are saturated; NaN where fewer than four captures before have a value.
@@ -117,7 +117,7 @@ def entropy_trend(entropy: Array, newest: int | None = None) -> Array:
 
     Args:
         entropy: (..., n), bits.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), bits per capture; NaN where fewer than four captures have a value.
@@ -158,7 +158,7 @@ def volatility(price: Array, newest: int | None = None) -> Array:
 
     Args:
         price: (..., n), one per step; NaN, 0 or less where there is none.
-        newest: only of the newest so many steps.
+        newest: compute values for only this many of the newest steps; None: for all.
 
     Returns:
         (..., n), NaN where fewer than four returns have a value.
@@ -182,7 +182,7 @@ def regime_sensitivity(mean: Array, volatility: Array, newest: int | None = None
     Args:
         mean: (..., n), of a gate at each capture.
         volatility: (..., n), of the price at the captures' steps.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), −1 (it shuts as volatility rises) to 1 (it opens); NaN where fewer than four captures have a value.

@@ -34,7 +34,7 @@ def gradient_ratio(norm: Array, newest: int | None = None) -> Array:
 
     Args:
         norm: (..., n), of the gradient before it is clipped.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), NaN where fewer than four captures before have a value, or their median is 0.
@@ -50,7 +50,7 @@ def gradient_state(norm: Array, newest: int | None = None) -> Array:
 
     Args:
         norm: (..., n), of the gradient before it is clipped.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), NaN where there is no norm.
@@ -68,7 +68,7 @@ def generalisation_gap(loss: Array, val_loss: Array, newest: int | None = None) 
 
     Args:
         loss, val_loss: (..., n), at the points of `train_metrics`; a gap is where both are.
-        newest: only of the newest so many points.
+        newest: compute values for only this many of the newest points; None: for all.
 
     Returns:
         (..., n), 0 for none, 1 where it is worse by as much as the loss itself or all its movement; NaN where one of

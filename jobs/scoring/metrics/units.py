@@ -43,7 +43,7 @@ def frozen_share(units: Array, width: float = 1.0, newest: int | None = None) ->
     Args:
         units: (..., n, units), mean activations.
         width: width of the gate's range, see `gate_scale`.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), 0 to 1, over the units that have a value in all of these captures; NaN where none is.
@@ -65,7 +65,7 @@ def effective_ranks(units: Array, newest: int | None = None) -> Array:
     Args:
         units: (..., n, units), mean activations. Captures without any unit are left out, and of the others units
             without a value in one of them.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
 
     Returns:
         (..., n), 1 to min(`RANK_CAPTURES`, units); NaN where nothing moved, or fewer than two captures or units have a

@@ -35,7 +35,7 @@ def latest(values: Array, captures: int, newest: int | None = None, axis: int = 
     Args:
         values: any shape.
         captures: how many, the newest included.
-        newest: only of the newest so many captures.
+        newest: compute values for only this many of the newest captures; None: for all.
         axis: along which the captures lie.
     """
     windows = _windows(values, captures, newest, axis)
