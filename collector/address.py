@@ -32,8 +32,8 @@ def server_url(
     except ValueError:
         usable = False
     if not usable:
-        shown = url.partition("?")[0].rpartition("@")[2]  # neither user, password nor query
-        raise ConfigError(f"{source}: {shown!r} is not {what}; {forms}")
+        shown = "the address" if set("@?#") & set(url) else repr(url)  # a user, a password or a query is not shown
+        raise ConfigError(f"{source}: {shown} is not {what}; {forms}")
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(

@@ -47,7 +47,9 @@ class Delivery:
 
     def __init__(self, store: Store, spool: Spool, guard: ErrorGuard, first_wait: float = 0.0) -> None:
         self._url, self._spool, self._guard = store.url, spool, guard
-        self._send = getattr(store, "write_lines", None) or (lambda lines: store.write(map(parse, split_lines(lines))))
+        self._send = getattr(store, "write_lines", None) or (
+            lambda lines: store.write([parse(line) for line in split_lines(lines)])
+        )
         self._wait = FIRST_WAIT
         self._unexpected = 0
         self.shipped = self.rejected = 0

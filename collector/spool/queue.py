@@ -75,7 +75,7 @@ class Spool:
         self._segments: list[Segment] = []
         self._memory: deque[Batch] = deque()
         self._in_flight: Batch | None = None
-        self._written = 0
+        self._written = self.segment_bytes  # the first write makes room: many short runs may fill the spool together
         self.dropped = self.damaged = 0
         self.overflowed = False
         self.disk_error: OSError | None = None

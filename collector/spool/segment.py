@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final, Self
 
 MAGIC: Final = b"GWSPOOL2"
+_FORMER: Final = struct.Struct("<8sQ")
+"""How files of the former format begin: with its name, GWSPOOL1, and how far their records have been shipped."""
 _COUNTS: Final = struct.Struct("<II")
 _CHECKSUM: Final = struct.Struct("<I")
 _HEADER: Final = _COUNTS.size + _CHECKSUM.size
@@ -130,7 +132,13 @@ def read_segment(path: Path, size: int | None = None) -> tuple[Segment, bytes]:
     """
     content = path.read_bytes()[:size]
     segment, sound = Segment(path, len(content)), []
-    begin = len(MAGIC) if content.startswith(MAGIC) else len(content)
+    if content.startswith(MAGIC):
+        begin = len(MAGIC)
+    elif content.startswith(b"GWSPOOL1") and len(content) >= _FORMER.size:
+        begin = max(_FORMER.size, _FORMER.unpack_from(content)[1])
+    else:
+        segment.damaged = int(bool(content))
+        return segment, b""
     while begin + _HEADER <= len(content):
         length, points = _COUNTS.unpack_from(content, begin)
         end = begin + _HEADER + length
@@ -143,6 +151,5 @@ def read_segment(path: Path, size: int | None = None) -> tuple[Segment, bytes]:
         else:
             segment.damaged += 1
         begin = end
-    torn = begin < len(content) or not content.startswith(MAGIC)
-    segment.damaged += torn and bool(content)
+    segment.damaged += begin < len(content)
     return segment, b"".join(sound)

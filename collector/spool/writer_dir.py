@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -49,7 +50,7 @@ def adopt_folder(folder: Path) -> tuple[FileIO, list[Segment]] | None:
 def release_folder(folder: Path, lock: FileIO) -> None:
     """Unlock a folder, so that another process may adopt it; delete it where no segment is left."""
     with suppress(OSError):
-        if not any(folder.glob(f"*{SUFFIX}")):
+        if not any(name.endswith(SUFFIX) for name in os.listdir(folder)):  # noqa: PTH208 - glob hides errors
             (folder / LOCK).unlink()
             folder.rmdir()
     lock.close()

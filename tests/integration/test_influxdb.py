@@ -300,9 +300,10 @@ def replying(status: int, body: bytes = b"", **headers: str) -> Answer:
     [
         (lambda: "7", 7, 7),
         (lambda: "0", 0, 0),
+        (lambda: "1.5", 1.5, 1.5),
         (lambda: formatdate(time.time() + 3600, usegmt=True), 3000, 3601),
     ],
-    ids=["seconds", "at-once", "a-date"],
+    ids=["seconds", "at-once", "parts-of-a-second", "a-date"],
 )
 def test_a_busy_server_says_when_to_come_back(
     stand_in: Callable[[Answer], InfluxStore], header: Callable[[], str], low: float, high: float
@@ -317,7 +318,7 @@ def test_a_busy_server_says_when_to_come_back(
             assert low <= caught.value.retry_after <= high
 
 
-@pytest.mark.parametrize("header", ["soon", "nan", "inf", "-3"])
+@pytest.mark.parametrize("header", ["soon", "nan", "inf", "-3", "Thu, 01 Jan 99999 00:00:00 GMT", "9" * 5000])
 def test_a_senseless_retry_after_does_no_harm(stand_in: Callable[[Answer], InfluxStore], header: str) -> None:
     store = stand_in(replying(503, Retry_After=header))
     with pytest.raises(WriteUnavailable) as caught:

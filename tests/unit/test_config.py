@@ -144,6 +144,8 @@ def test_relative_and_absolute_paths(form: str) -> None:
         "postgres://me:s3cret@host/db",
         "http://me:s3cret@host:8086",
         "http://host:8086?token=s3cret",
+        "http://admin:s3cret?rest@host:8086",
+        "http://host:port?token=a@s3cret",
         "ftp://host",
         "//me:s3cret@host",
         "me:s3cret@host",

@@ -9,6 +9,7 @@ import random
 import shutil
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 
@@ -154,6 +155,22 @@ def test_an_outage_draws_nothing_from_the_random_numbers_of_the_training(ship):
     assert shipper.flush(30)
     assert store.tries == 3
     assert random.getstate() == before
+
+
+def test_a_store_of_the_users_own_is_given_a_list_of_points(ship):
+    class Own:
+        url = "own://"
+        destination: ClassVar = {"url": url}
+        stored: ClassVar = []
+
+        def write(self, points):
+            self.stored += [point.time for point in points[: len(points)]]
+
+    shipper = ship(Own())
+    shipper.put(points(1, 2))
+    assert shipper.flush(30)
+    assert Own.stored == [1, 2]
+    assert counts(shipper) == (2, 0, 0, 0)
 
 
 def test_every_outage_is_said(ship, said):

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import struct
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.spool.queue import Spool, spool_root
-from gatewatch.collector.spool.segment import MAGIC, SUFFIX
+from gatewatch.collector.spool.segment import MAGIC, SUFFIX, as_record
 from gatewatch.collector.spool.writer_dir import LOCK
 
 MEGABYTE = 2**20
@@ -220,6 +221,47 @@ def test_the_bound_counts_what_other_processes_hold(tmp_path):
     assert spool.dropped > 0
     assert other.dropped == 0
     assert len(take(other)) == 100
+
+
+def test_the_bound_holds_for_many_short_processes_of_which_none_writes_much(tmp_path):
+    dropped = 0
+    for _ in range(24):
+        spool = open_spool(tmp_path, max_bytes=2000, segment_bytes=500)
+        spool.adopt()
+        put(spool, *range(10))
+        dropped += spool.dropped
+        spool.close()
+    assert sum(file.stat().st_size for file in segments(tmp_path)) <= 2000 + 500
+    heir = open_spool(tmp_path)
+    assert heir.adopt() + dropped == 240
+    assert dropped > 0
+
+
+def test_files_of_the_former_format_are_shipped_from_where_they_were_left(tmp_path):
+    first, second = (as_record(b"m f=%d %d\n" % (n, n), 1) for n in (1, 2))
+    dead = open_spool(tmp_path)
+    put(dead, 0)
+    (file,) = segments(tmp_path)
+    after_a_kill(dead)
+    content = struct.pack("<8sQ", b"GWSPOOL1", 16 + len(first)) + first + second
+    file.write_bytes(content)
+    heir = open_spool(tmp_path)
+    assert heir.adopt() == 1
+    assert take(heir) == [2]
+    assert heir.damaged == 0
+    assert segments(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_listed_keeps_its_lock(tmp_path, monkeypatch):
+    """Without its lock no process could ever adopt what is in it."""
+    spool = open_spool(tmp_path)
+    put(spool, 1)
+    monkeypatch.setattr(os, "listdir", lambda folder: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+    spool.close()
+    monkeypatch.undo()
+    heir = open_spool(tmp_path)
+    heir.adopt()
+    assert take(heir) == [1]
 
 
 def test_a_folder_that_is_cleared_under_it_is_made_again(tmp_path):

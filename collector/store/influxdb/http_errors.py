@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -145,7 +147,12 @@ def no_answer(url: str, error: Exception, seconds: float) -> WriteUnavailable:
 
 def _retry_after(header: str | None) -> float | None:
     """Return the seconds of a Retry-After header, which holds seconds or a date; None for none or rubbish."""
+    if not header:
+        return None
+    with suppress(ValueError):
+        seconds = float(header)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
-        return urllib3.Retry().parse_retry_after(header) if header else None
-    except urllib3.exceptions.InvalidHeader:
+        return urllib3.Retry().parse_retry_after(header)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
