@@ -21,8 +21,8 @@ class CaptureSchedule:
     `prepare` says one step before whether a capture will be due: a change is measured from before the step to after it.
 
     Args:
-        every: capture at each step whose number it divides; or "auto": at the step after the one at which the cost
-            so far and of the next capture stay within the budget.
+        every: capture at the first step that reaches or passes a multiple of it; or "auto": at the step after the one
+            at which the cost so far and of the next capture stay within the budget.
         overhead: the budget, as a share of the time since `begin`.
         clock: seconds, monotonic.
 

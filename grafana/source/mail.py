@@ -10,7 +10,7 @@ from grafana.source.rules import SERVICE, duration
 
 CONTACT_POINT: Final = "Gatewatch mail"
 RECIPIENTS: Final = "$GATEWATCH_ALERT_TO"
-"""Grafana fills it in from its environment, in contact points and policies alone; any other `$` is `$$` there."""
+"""Grafana fills it in from its environment; any other `$` is written `$$`."""
 
 
 def contact_points_file() -> dict[str, Any]:

@@ -83,7 +83,8 @@ WITH_MGU = (*CELLS, MGU)
 def kurtosis(sample: GateSample) -> Fields:
     """Return the kurtosis of the activations, 3 for a normal distribution."""
     centred = sample.finite - sample.finite.mean()
-    return {"kurtosis": float((centred**4).mean() / (centred**2).mean() ** 2)}
+    variance = (centred**2).mean()
+    return {"kurtosis": float((centred**4).mean() / variance**2)} if variance else {}  # a field must be finite
 
 
 class ToyMonitor(GateMonitor):
