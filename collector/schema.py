@@ -28,6 +28,8 @@ BASELINES: Final = "baselines"
 
 HEARTBEAT_SECONDS: Final = 30.0
 """How often a run says that it lives."""
+GOING_EVENTS: Final = ("started", "heartbeat")
+"""The events of a run that has not ended."""
 HISTOGRAM_BINS: Final = 20
 HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))
 MAX_PROFILE: Final = 64

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from gatewatch.collector.schema import GOING_EVENTS
 from gatewatch.collector.store.frame import moments
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _run_row(run: str, ends: list[RunEvent], begun: Mapping[tuple[str, str], Run
         key=lambda start: (start.time, start.phase),
     )
     events = [end.fields.get("event") for end in ends]
-    state = next((event for event in events if event in ("started", "heartbeat")), None)
+    state = next((event for event in events if event in GOING_EVENTS), None)
     failures = [end.fields.get("error") for end, event in zip(ends, events, strict=True) if event == "failed"]
     about = [event.fields for event in (*starts, *ends)]
     return {

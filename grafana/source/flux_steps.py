@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from gatewatch.collector.schema import GOING_EVENTS
 from gatewatch.collector.store.columns import TAG
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import pattern, pipe
 
 OLDEST_FIRST: Final = 'sort(columns: ["_time"])'
 NEWEST_FIRST: Final = 'sort(columns: ["_time"], desc: true)'
+GOES_ON: Final = " or ".join(f"r._value == {literal(event)}" for event in GOING_EVENTS)
+"""Whether a row holds an event of a run that has not ended."""
 
 
 def extend(columns: str) -> str:

@@ -10,7 +10,17 @@ from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HI
 from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pipe, points
-from grafana.source.flux_steps import aggregate_window, column_values, extend, group, keep, largest, map_to, window
+from grafana.source.flux_steps import (
+    GOES_ON,
+    aggregate_window,
+    column_values,
+    extend,
+    group,
+    keep,
+    largest,
+    map_to,
+    window,
+)
 
 OF_RUN: Final = (chosen("run"), chosen("phase"))
 OF_LAYER: Final = (*OF_RUN, chosen("layer"))
@@ -25,8 +35,7 @@ _THROUGH_TANH: Final = " or ".join(
 def life() -> str:
     """Return the expression for a run's state, from its last event and the event's time, as `gatewatch runs` has it."""
     silent = f"int(v: now()) - int(v: r._time) > {int(DIED_SECONDS * 1e9)}"
-    going = 'r._value == "started" or r._value == "heartbeat"'
-    return f'if {going} then (if {silent} then "died" else "live") else r._value'
+    return f'if {GOES_ON} then (if {silent} then "died" else "live") else r._value'
 
 
 def state() -> str:

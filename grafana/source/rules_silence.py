@@ -11,11 +11,9 @@ from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.queries.flux_values import literal
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from grafana.source.flux import flux, keep_where, pipe, points
-from grafana.source.flux_steps import OLDEST_FIRST, extend, group, keep
+from grafana.source.flux_steps import GOES_ON, OLDEST_FIRST, extend, group, keep
 from grafana.source.rules_flux import NOW, SINCE, START, ago, beside, by, compared, field_of, parts
 
-GOING: Final = ("started", "heartbeat")
-"""The events of a run that has not ended."""
 TURN_SECONDS: Final = 60.0
 """Smallest usual time between turns of a job; shorter ones count as this."""
 _AGE: Final = pipe(extend("_value: since(time: r._time)"))
@@ -23,8 +21,7 @@ _AGE: Final = pipe(extend("_value: since(time: r._time)"))
 
 def run_silence(rule: Rule) -> str:
     """Compare the seconds since the last event of a run; 0 for a run that has ended."""
-    going = " or ".join(f'r._value == "{event}"' for event in GOING)
-    silence = extend(f"_value: if {going} then since(time: r._time) else 0.0")
+    silence = extend(f"_value: if {GOES_ON} then since(time: r._time) else 0.0")
     last = field_of(rule) + pipe("last()", keep("_time", "_value", *RUN), *_newest(RUN), silence)
     return flux(SINCE, last + compared(rule))
 
