@@ -68,12 +68,6 @@ class defer_sigint(AbstractContextManager[None]):  # noqa: N801
             self._pending = False
             signal.raise_signal(signal.SIGINT)
 
-    def after_fork_in_child(self) -> None:
-        """Restore the handler where another thread forked: the block that would do it does not go on in the child."""
-        if self._thread != threading.get_ident():
-            self._pending = False  # that one was the parent's
-            self.restore()
-
 
 class allow_sigint(AbstractContextManager[None]):  # noqa: N801
     """Handle SIGINT again inside the innermost `defer_sigint`, at once where one is pending."""
@@ -93,10 +87,11 @@ class allow_sigint(AbstractContextManager[None]):  # noqa: N801
 
 
 def _after_fork_in_child() -> None:
-    handler = None
-    while isinstance(latest := signal_handler(signal.SIGINT), defer_sigint) and latest is not handler:
-        handler = latest
-        handler.after_fork_in_child()
+    """Restore the handler where another thread forked: the block that would do it does not go on in the child."""
+    thread = threading.get_ident()
+    while isinstance(handler := signal_handler(signal.SIGINT), defer_sigint) and handler._thread != thread:
+        handler._pending = False  # that one was the parent's
+        handler.restore()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
