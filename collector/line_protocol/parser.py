@@ -22,12 +22,13 @@ _EQUALS: Final = re.compile(r"(?<!\\)=")
 _BLANK: Final = re.compile(r"(?<!\\) ")
 _ESCAPED: Final = re.compile(r"\\([,= ])")
 _ESCAPED_TEXT: Final = re.compile(r'\\(["\\])')
+_FLOAT: Final = r"[-+]?+[0-9]++(?:\.[0-9]++)?+(?:e[-+]?+[0-9]++)?+"
 _FIELD: Final = re.compile(
     r"((?:[^\\,= \n]++|\\[,= ]?+)++)="
-    r'(?:([-+]?+[0-9]++(?:\.[0-9]++)?+(?:e[-+]?+[0-9]++)?+)(?=,|\Z)|"((?:[^"\\]++|\\["\\])*+)"|([^," ]++))(,|\Z)'
+    rf'(?:({_FLOAT})(?=,|\Z)|"((?:[^"\\]++|\\["\\])*+)"|([^," ]++))(,|\Z)'
 )
 """The name of a field, its value as a number, as text or as something else, and what follows."""
-_NUMBER: Final = r"""[^\\,= "\n]++=(?:-?+[0-9]{1,20}+i|[-+]?+[0-9]++(?:\.[0-9]++)?+(?:e[-+]?+[0-9]++)?+)"""
+_NUMBER: Final = rf"""[^\\,= "\n]++=(?:-?+[0-9]{{1,20}}+i|{_FLOAT})"""
 _NUMBERS: Final = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*+")
 """Fields of nothing but numbers, under names without escapes, as most lines have them."""
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
