@@ -129,9 +129,7 @@ def _state(context: _Context) -> str:
 
 def _mail(context: _Context) -> str:
     mail, send = context.settings.mail, context.arguments.mail
-    if not mail.to and send:
-        raise GatewatchError("nobody is to get mails: name the server in [mail] host and the recipients in [mail] to")
-    if not mail.to:
+    if not mail.to and not send:
         return "not configured: nobody gets mails (see [mail] of the configuration)"
     about = f"{mail.host} to {', '.join(mail.to)}"
     if not send:
