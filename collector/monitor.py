@@ -102,7 +102,7 @@ class BaseMonitor:
 
     def _report(self, traced: Trace, *, verified: bool = True) -> Layers:
         """Report what is not replayed, and how exact the rest is where that was verified; return the gates."""
-        self._session.report_unreplayed(traced.unreplayed)
+        self._session.report_unreplayed(traced.unreplayed, traced.layers)
         if verified:
             self._session.replay_error = traced.error
         return traced.layers

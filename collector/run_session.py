@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -55,7 +55,7 @@ class RunSession(ErrorGuard):
         statistics: what is taken of each gate.
 
     Attributes:
-        unreplayed: layer → why it is not recorded.
+        unreplayed: layer → why the latest look did not record it.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -238,15 +238,18 @@ class RunSession(ErrorGuard):
             with self.charged("save"):
                 save_epoch(self.log_dir, layers, run=self.run, phase=self.phase, epoch=self.epoch, step=self.step)
 
-    def report_unreplayed(self, unreplayed: Mapping[str, str]) -> None:
-        """Log that layers are not recorded, once for each layer.
+    def report_unreplayed(self, unreplayed: Mapping[str, str], recorded: Collection[str]) -> None:
+        """Log that layers are not recorded, or are again, each once.
 
         Args:
-            unreplayed: layer → the reason.
+            unreplayed: layer → why the latest look did not record it.
+            recorded: the layers that it did record.
         """
         for path, reason in unreplayed.items():
             self.warn_once(f"layer {path!r} is not recorded: {reason}", f"layer {path}")
-        self.unreplayed = {**unreplayed, **self.unreplayed}
+        for path in [path for path in self.unreplayed if path in recorded and path not in unreplayed]:
+            self.warn_once(f"layer {path!r} is recorded again")
+        self.unreplayed = dict(unreplayed)
 
     @contextmanager
     def guarded_and_charged(self, kind: str) -> Iterator[None]:

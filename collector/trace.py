@@ -13,16 +13,6 @@ from gatewatch.collector.arrays import Array, Mask, as_array
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.text import first_line
 
-REPLAY_TOLERANCE: Final = 1e-4
-"""A replay that differs more from the layer's own output, relative to the largest output or 1, is not recorded."""
-ROUNDINGS: Final = 8
-"""A layer that computes in half precision, or on a GPU, rounds each result of each step, which the replay does not. It
-is allowed so many epsilons of its type (2^-10 of float16, 2^-7 of bfloat16) of its largest output. Measured with Keras
-over sizes, weights and inputs from small to saturating, on both backends: at most 3 where the replay is right; where
-two gates are exchanged, 1 (outputs near zero) to 2,000. With torch, LSTMs of up to 256 units and 256 steps: 1.5."""
-TENSOR_FLOAT: Final = 2.0**-10
-"""A GPU multiplies float32 as TensorFloat32, of float16's precision, unless it is set otherwise: layers of 5 units were
-measured to differ by up to 4e-4 there."""
 MOST_CALLS: Final = 8
 """Maximum number of recorded calls of one layer: a loop over a layer must not make an unlimited number of series."""
 LARGEST_STATE: Final = 65_536
@@ -108,22 +98,6 @@ class Trace:
     @property
     def _reasons(self) -> str:
         return "; ".join(f"layer {path!r}: {reason}" for path, reason in self.unreplayed.items())
-
-
-def difference(ours: Array, theirs: Array) -> float | None:
-    """Return the largest difference between two arrays of one shape, relative to the largest value of the second or 1.
-
-    What is not finite in both is no difference; in one of them only, it is an infinite one. None where nothing is
-    finite.
-    """
-    finite = np.isfinite(ours)
-    if (finite != np.isfinite(theirs)).any():
-        return float("inf")
-    if not finite.any():
-        return None
-    ours, theirs = ours[finite], theirs[finite]
-    with np.errstate(over="ignore"):  # a network may explode
-        return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
 def _gate_array(gate: object, values: Any) -> Array:

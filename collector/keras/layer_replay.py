@@ -13,10 +13,10 @@ from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cell_of, inner_cells, name_of
+from gatewatch.collector.replay import rounding
 from gatewatch.collector.replay.recurrence import Replay
-from gatewatch.collector.trace import REPLAY_TOLERANCE, ROUNDINGS, TENSOR_FLOAT, difference
+from gatewatch.collector.replay.rounding import Change
 
-_EPSILON: Final = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 _VERIFIED: Final = 8
 """So many sequences and steps of a batch are compared."""
 
@@ -40,7 +40,9 @@ class LayerReplay(NamedTuple):
     mask: Mask | None
 
 
-def replay_layer(layer: Any, x: Array, begin: States, mask: Mask | None, cells: Cells) -> LayerReplay:
+def replay_layer(
+    layer: Any, x: Array, begin: States, mask: Mask | None, cells: Cells, change: Change | None = None
+) -> LayerReplay:
     """Replay a call from the layer's weights.
 
     A layer of half precision is replayed in float32, from weights, inputs and states that are rounded as it sees them.
@@ -51,6 +53,7 @@ def replay_layer(layer: Any, x: Array, begin: States, mask: Mask | None, cells: 
         begin: the states to begin with, tensors in Keras's order; zeros where None.
         mask: (batch, time), False where a step is masked; None where no step is.
         cells: the cells that can be replayed.
+        change: is given the weights of each cell, and returns those to replay it with; None: the weights as they are.
 
     Raises:
         ValueError: there are more states than the layer has.
@@ -67,6 +70,7 @@ def replay_layer(layer: Any, x: Array, begin: States, mask: Mask | None, cells: 
             first = tuple(_seen(state, cell.compute_dtype) for state in given[: entry.states])
             del given[: entry.states]
         weights = entry.from_keras(partial(_read, cell))
+        weights = weights if change is None else change(weights)
         replay: Replay = entry.replay(_seen(x, cell.compute_dtype), weights, first, mask, layer.go_backwards)
         gates.append((suffix, replay.gates))
         states.append(replay.states)
@@ -143,41 +147,30 @@ def compare(
         How far the replay is from it, relative to the largest output or 1, None where there was nothing finite to
         compare; and whether the replay may be recorded.
     """
-    rows = sequences.shape[0] if layer.stateful else min(sequences.shape[0], _VERIFIED)
-    x = sequences[:rows, :_VERIFIED]
-    begin = None if begin is None else keras.tree.map_structure(lambda state: state[:rows], begin)
-    mask = None if mask is None else mask[:rows, :_VERIFIED]
-    ours = keras_output(layer, replay_layer(layer, keras.ops.convert_to_numpy(x), begin, mask, cells), begin)
+    count = sequences.shape[0] if layer.stateful else min(sequences.shape[0], _VERIFIED)
+    part = sequences[:count, :_VERIFIED]
+    begin = None if begin is None else keras.tree.map_structure(lambda state: state[:count], begin)
+    mask = None if mask is None else mask[:count, :_VERIFIED]
+    x = keras.ops.convert_to_numpy(part)
+
+    def outputs(rows: Any, change: Change | None = None) -> list[Array]:
+        some = None if begin is None else keras.tree.map_structure(lambda s: keras.ops.convert_to_numpy(s)[rows], begin)
+        replay = replay_layer(layer, x[rows], some, None if mask is None else mask[rows], cells, change)
+        return _arrays(keras_output(layer, replay, some))
+
+    ours = outputs(slice(None))
     kept = [(state, keras.ops.copy(state.value)) for state in keras.tree.flatten(layer.states or ())]
     own_mask = None if mask is None else keras.ops.convert_to_tensor(mask)
-    theirs = own_call(x, initial_state=begin, mask=own_mask, training=False)
+    theirs = own_call(part, initial_state=begin, mask=own_mask, training=False)
     for state, value in kept:
         state.assign(value)
     types = [layer.compute_dtype, *(cell.compute_dtype for _, cell in inner_cells(layer))]
-    allowed = roundings(types, any(map(_on_gpu, keras.tree.flatten(theirs))))
-    error: float | None = None
-    tolerable = True
-    for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
-        mine, own = (np.asarray(keras.ops.convert_to_numpy(tensor)).astype(np.float64) for tensor in (a, b))
-        apart = difference(mine, own)
-        if apart is not None:
-            largest = float(np.abs(own).max(initial=0, where=np.isfinite(own)))
-            error = max(error or 0.0, apart)
-            tolerable = tolerable and apart <= REPLAY_TOLERANCE + allowed * min(1.0, largest)
-    return error, tolerable
+    precision = rounding.precision_of(types, any(map(_on_gpu, keras.tree.flatten(theirs))))
+    return rounding.compare(ours, _arrays(theirs), precision, again=lambda change, rows: outputs(rows, change))
 
 
-def roundings(types: Sequence[str], on_gpu: bool) -> float:
-    """Return what a replay may differ by for the layer's own roundings, relative to its largest output.
-
-    Args:
-        types: what the layer and its cells compute in, by name.
-        on_gpu: whether on a GPU.
-    """
-    coarsest = max((_EPSILON.get(name, 0.0) for name in types), default=0.0)
-    if on_gpu and "float64" not in types:
-        coarsest = max(coarsest, TENSOR_FLOAT)
-    return ROUNDINGS * coarsest
+def _arrays(tensors: Any) -> list[Array]:
+    return [np.asarray(keras.ops.convert_to_numpy(one)).astype(np.float64) for one in keras.tree.flatten(tensors)]
 
 
 def _on_gpu(tensor: Any) -> bool:

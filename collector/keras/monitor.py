@@ -95,6 +95,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._optimizer = optimizer
         self._probe = None if probe is None else as_probe(probe)
         self._layers: dict[str, Any] = {}
+        self._verified: set[str] = set()  # layers of which a replay was compared with the layer's own call
         self._updates: KerasUpdates | None = None
         self._epoch_start = self._epoch_offset = 0
         self._fits, self._first_epoch = 0, True
@@ -159,7 +160,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         model = self.model
         if model is None:
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
-        self._layers = self._choose(model)
+        self._layers, self._verified = self._choose(model), set()
         traced = None
         if self._probe is None and self._needs_inputs(self._layers):  # each step brings what to look at
             if not own_loop:
@@ -169,8 +170,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                 )
         else:
             explain = partial(input_mismatch_error, "probe", self._probe, model)
-            traced = self._first_look(partial(self._trace, self._probe, verify=True), explain)
-        self._verified = traced is not None
+            traced = self._first_look(partial(self._trace, self._probe), explain)
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
         self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None
         session.start(
@@ -196,22 +196,25 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             call_once(model, self._probe)
         return choose_layers(recurrent_layers(model, required=True), self._chosen, name_of, "model")
 
-    def _trace(self, x: Any, state: State | None = None, *, verify: bool) -> Trace:
+    def _trace(self, x: Any, state: State | None = None) -> Trace:
         states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
-        return trace(self.model, x, self._layers, states=states, verify=verify, cells=self.cells)
+        traced = trace(
+            self.model, x, self._layers, states=states, verify=True, verified=self._verified, cells=self.cells
+        )
+        self._verified |= self._layers.keys() - traced.unreplayed.keys()
+        return traced
 
     def _look(self, x: Any, state: State | None) -> Layers:
         inputs = self._probe if x is None else x
         if inputs is None and self._needs_inputs(self._layers):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
-        traced = self._trace(inputs, state, verify=not self._verified)
+        traced = self._trace(inputs, state)
         if traced.stale:  # the model was changed in the middle of the run
-            self._report(traced, verified=False)
-            self._layers, self._verified = self._choose(self.model), False
-            traced = self._trace(inputs, state, verify=True)
-        layers = self._report(traced, verified=not self._verified)
-        self._verified = True
-        return layers
+            gone = traced.unreplayed
+            self._layers, self._verified = self._choose(self.model), set()
+            traced = self._trace(inputs, state)
+            traced.unreplayed = {**gone, **traced.unreplayed}
+        return self._report(traced, verified=traced.error is not None)
 
 
 def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Bidirectional, nested and subclassed models) is done by Keras itself, and the sl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -62,6 +62,7 @@ def trace(
     *,
     states: Mapping[str, Any] | None = None,
     verify: bool = False,
+    verified: Collection[str] = (),
     cells: Cells = CELLS,
 ) -> Trace:
     """Call the model on a batch, without training, and record its recurrent layers.
@@ -76,6 +77,7 @@ def trace(
             whatever the layer is called by now.
         states: path of a layer → the states it begins with, where the model gives it none.
         verify: also run each layer's own call on a part of the batch, and compare.
+        verified: paths of the layers for which that is not needed.
         cells: the cells that can be replayed.
     """
     result = Trace()
@@ -91,7 +93,8 @@ def trace(
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(recorded_as_one_batch(layer, recorder))
             for path, layer in replayed.items():
-                stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), verify, cells))
+                compared = verify and path not in verified
+                stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), compared, cells))
             with whole_tracebacks(), allow_sigint():
                 model(x, training=False)
     there = {id(layer) for layer in present.values()}

@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import Cell
 from gatewatch.collector.replay.recurrence import Replay
+from gatewatch.collector.replay.rounding import Change, Precision, compare, precision_of
 from gatewatch.collector.torch.layers import as_array, suffixes
-from gatewatch.collector.trace import REPLAY_TOLERANCE, ROUNDINGS, TENSOR_FLOAT, LayerGates, difference
+from gatewatch.collector.trace import LayerGates
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Call:
         begin: the states at the beginning, each (L, B, units).
         outputs: (B, T, units), those of both directions side by side.
         end: the states at the end, each (L, B, units).
-        tolerance: how far a replay may be from this call, relative to the largest output or 1.
+        precision: in which it was computed.
     """
 
     x: Array
@@ -37,7 +37,7 @@ class Call:
     begin: tuple[Array, ...]
     outputs: Array
     end: tuple[Array, ...]
-    tolerance: float
+    precision: Precision
 
     @property
     def is_step(self) -> bool:
@@ -72,14 +72,13 @@ def read_call(module: nn.Module, arguments: Sequence[Any], options: Mapping[str,
         elif not module.batch_first:
             x, outputs = x.transpose(0, 1), outputs.transpose(0, 1)
     begin, end = (tuple(_layers_first(s, batched) for s in as_tuple(some)) for some in (hx, states))
-    rounding = max(torch.finfo(outputs.dtype).eps, TENSOR_FLOAT if outputs.is_cuda else 0.0)
     return Call(
         as_array(x).copy(),
         None if mask is None or mask.all() else mask,
         begin or tuple(np.zeros_like(state) for state in end),
         as_array(outputs).copy(),
         end,
-        max(REPLAY_TOLERANCE, ROUNDINGS * rounding),
+        precision_of([str(outputs.dtype).removeprefix("torch.")], outputs.is_cuda),
     )
 
 
@@ -94,7 +93,7 @@ def read_weights(module: nn.Module, cell: Cell) -> list[Any]:
     return [cell.from_torch(partial(read, suffix)) for suffix in suffixes(module)]
 
 
-def replay(calls: Sequence[Call], cell: Cell, weights: Sequence[Any], directions: int) -> list[LayerGates]:
+def replay(calls: Sequence[Call], cell: Cell, weights: Sequence[Any], directions: int) -> tuple[list[LayerGates], bool]:
     """Return the gates of each layer over one call, or over the steps of a loop, side by side in time.
 
     Their error is one for all: the largest difference between the replay and the module's own outputs and states; None
@@ -105,24 +104,48 @@ def replay(calls: Sequence[Call], cell: Cell, weights: Sequence[Any], directions
         cell: of the module.
         weights: of each layer, those of both directions in turn.
         directions: 1 or 2.
+
+    Returns:
+        The gates, and whether they may be recorded: the replay is the module's own output, but for rounding.
     """
     whole = _side_by_side(calls)
-    x = whole.x
-    replays: list[Replay] = []
-    for first in range(0, len(weights), directions):
-        for k in range(first, first + directions):
-            begin = tuple(state[k] for state in whole.begin)
-            replays.append(cell.replay(x, weights[k], begin, whole.mask, reverse=k > first))
-        x = np.concatenate([one.outputs for one in replays[first:]], axis=-1)
-    kept = slice(None) if whole.mask is None else whole.mask
-    pairs = [(x[kept], whole.outputs[kept])]
-    pairs += [(np.stack([one.states[n] for one in replays]), end) for n, end in enumerate(whole.end)]
-    errors = [difference(ours, theirs) for ours, theirs in pairs]
-    error = max((error for error in errors if error is not None), default=None)
-    return [
+    replays, ours = _run(whole, cell, weights, directions)
+
+    def again(change: Change, rows: Any) -> Sequence[Array]:
+        return _run(_sequences(whole, rows), cell, [change(one) for one in weights], directions)[1]
+
+    error, is_exact = compare(ours, _compared(whole.outputs, whole.end, whole.mask), whole.precision, again)
+    layers = [
         LayerGates({gate: _in_time(values, len(calls)) for gate, values in one.gates.items()}, whole.mask, error)
         for one in replays
     ]
+    return layers, is_exact
+
+
+def _run(call: Call, cell: Cell, weights: Sequence[Any], directions: int) -> tuple[list[Replay], list[Array]]:
+    """Replay each layer, and return these with the outputs and states of all, to be compared."""
+    x = call.x
+    replays: list[Replay] = []
+    for first in range(0, len(weights), directions):
+        for k in range(first, first + directions):
+            begin = tuple(state[k] for state in call.begin)
+            replays.append(cell.replay(x, weights[k], begin, call.mask, reverse=k > first))
+        x = np.concatenate([one.outputs for one in replays[first:]], axis=-1)
+    states = [np.stack(states) for states in zip(*(one.states for one in replays), strict=True)]
+    return replays, _compared(x, states, call.mask)
+
+
+def _compared(outputs: Array, states: Sequence[Array], mask: Mask | None) -> list[Array]:
+    """Return outputs and states with the sequences first, and without what is past the end of a packed one."""
+    kept = outputs if mask is None else np.where(mask[:, :, None], outputs, 0)
+    return [kept, *(state.swapaxes(0, 1) for state in states)]
+
+
+def _sequences(call: Call, rows: Any) -> Call:
+    """Return a call of some of the sequences."""
+    mask = None if call.mask is None else call.mask[rows]
+    begin, end = (tuple(state[:, rows] for state in states) for states in (call.begin, call.end))
+    return Call(call.x[rows], mask, begin, call.outputs[rows], end, call.precision)
 
 
 def read_arguments(input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
@@ -155,7 +178,7 @@ def _side_by_side(calls: Sequence[Call]) -> Call:
         tuple(np.concatenate(states, axis=1) for states in zip(*(call.begin for call in calls), strict=True)),
         np.concatenate([call.outputs for call in calls]),
         tuple(np.concatenate(states, axis=1) for states in zip(*(call.end for call in calls), strict=True)),
-        max(call.tolerance for call in calls),
+        max(call.precision for call in calls),
     )
 
 

@@ -201,16 +201,15 @@ class _CallRecorder:
 def _record(run: _Run, result: Trace) -> None:
     directions = 2 if getattr(run.module, "bidirectional", False) else 1
     try:
-        replayed = replay(run.calls, run.cell, run.weights, directions)
+        replayed, is_exact = replay(run.calls, run.cell, run.weights, directions)
     except Exception as failure:
         reason = f"its replay failed: {describe_exception(failure)}"
     else:
-        error = replayed[0].error
-        if error is None or error <= max(call.tolerance for call in run.calls):
+        if is_exact:
             by_suffix = dict(zip(suffixes(run.module), replayed, strict=True))
             result.layers.update({name: by_suffix[suffix] for suffix, name in run.names.items()})
             return
-        reason = f"the replay of its module differs from the module's own output by {error:.2g}"
+        reason = f"the replay of its module differs from the module's own output by {replayed[0].error:.2g}"
     result.unreplayed.update(dict.fromkeys(run.names.values(), reason))
 
 

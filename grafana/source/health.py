@@ -92,7 +92,8 @@ def _collectors() -> list[Panel]:
             f"Healthy: steady. Growing: captures have become dear, or steps quick. {_OF_MANY}"
         ),
         time_series("Error of the replay", _by_run("replay_error"), error).description(
-            "How far the gates that were computed are from what the network itself said. Healthy: below 1e-4. "
+            "How far the gates that were computed are from what the network itself said. Healthy: below 1e-4; more "
+            "where inputs are not normalised, as far as rounding explains it. "
             f"{_OF_MANY}"
         ),
         time_series("Points dropped", _by_run("dropped"), Values("none", low=0)).description(

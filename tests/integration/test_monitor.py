@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import gc
 import logging
 import math
@@ -19,8 +20,9 @@ import numpy as np
 import pytest
 
 from gatewatch import GateMonitor, gates, open_store
-from gatewatch.collector.cells import LSTM
+from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.replay.lstm import replay_lstm
 
 X = np.random.default_rng(0).normal(size=(64, 7, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(64, 1)).astype("float32")
@@ -210,6 +212,36 @@ def test_masks_and_unreplayable_layers(place, caplog):
     health = store.read("collector_health", run=monitor.run)
     assert set(health["unreplayed_layers"]) == {1}
     assert "SimpleRNNCell" in health["unreplayed"].iloc[0]
+
+
+def test_a_layer_whose_replay_is_wrong_is_compared_again_until_it_is_right(place, caplog):
+    wrong = True
+
+    def replay(x, *rest):
+        return replay_lstm(-x if wrong else x, *rest)
+
+    class Monitor(GateMonitor):
+        cells = (dataclasses.replace(LSTM, replay=replay), GRU)
+
+    class Mend(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            nonlocal wrong
+            wrong = batch < 4
+
+    layers = keras.layers.GRU(3, return_sequences=True, name="sound"), keras.layers.LSTM(3, name="odd")
+    monitor = Monitor(probe=X[:4], every=1)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        fit(policy(*layers), Mend(), monitor, epochs=1)
+    store = open_store()
+    stats = store.read("gate_stats", run=monitor.run, tags={"gate": "hidden"})
+    steps = stats.groupby("layer")["step"].unique().map(list).to_dict()
+    assert steps == {"sound": [*range(9)], "odd": [5, 6, 7, 8]}
+    health = store.read("collector_health", run=monitor.run).dropna(subset="unreplayed_layers")
+    assert health["unreplayed_layers"].tolist()[:9] == [1] * 5 + [0] * 4
+    assert [record.message.split(":")[1] for record in caplog.records] == [
+        " layer 'odd' is not recorded",
+        " layer 'odd' is recorded again",
+    ]
 
 
 def gates_of(model, x):
