@@ -7,7 +7,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -293,6 +293,9 @@ class RunSession(ErrorGuard):
         """
         if status not in _ENDINGS:
             raise ConfigError(f"status={status!r}: must be one of {', '.join(_ENDINGS)}")
+        if self._shipper is not None and self._shipper.at_work_here:  # a finalizer that has interrupted it
+            self._close_elsewhere(status, error, seconds)
+            return
         with self._ending:
             shipper = self._shipper
             if shipper is None:
@@ -311,7 +314,12 @@ class RunSession(ErrorGuard):
     def abandon(self) -> None:
         """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""
         if self.started and os.getpid() == self._process:
-            threading.Thread(target=self.close, args=("interrupted",), name="gatewatch-end").start()
+            self._close_elsewhere("interrupted")
+
+    def _close_elsewhere(self, *arguments: Any) -> None:
+        """Close in another thread; where Python starts none any more, the end of the process closes."""
+        with suppress(RuntimeError):
+            threading.Thread(target=self.close, args=arguments, name="gatewatch-end").start()
 
     def after_fork_in_child(self) -> None:
         """Replace the locks in a forked child, since threads of the parent that hold them do not exist there."""

@@ -68,7 +68,7 @@ class SteadyTime:
 
     def after_fork_in_child(self) -> None:
         """Replace the lock in a forked child, where another thread's hold on it would never end."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that interrupts a call may write points too
 
 
 def _within(time: int) -> int:

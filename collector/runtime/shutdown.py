@@ -24,6 +24,8 @@ END_SECONDS: Final = 10.0
 
 _open: Final[dict[RunSession, bool]] = {}
 """The runs that have not ended, and whether the notebook cell that began each of them is still running."""
+_exit: Final = {"ends_runs": False, "terminated": False}
+"""Whether the end of the process ends the runs now, and whether SIGTERM has arrived meanwhile."""
 _forking: Final = threading.local()
 """The signal mask from before a fork, for the thread that forks."""
 
@@ -62,24 +64,36 @@ def _end_all(status: str, error: BaseException | None) -> None:
         run.record_end(status, error)
     for run in runs:
         run.close(status, error, max(0.0, deadline - time.monotonic()))
+    while _open and time.monotonic() < deadline:  # another thread closes one of them, and ships yet
+        time.sleep(0.05)
 
 
 def _at_exit() -> None:
     error = getattr(sys, "last_value", None)
-    _end_all("interrupted" if error is None else final_status(error), error)
+    _exit["ends_runs"] = True
+    try:
+        _end_all("interrupted" if error is None else final_status(error), error)
+    finally:
+        _exit["ends_runs"] = False
+        if _exit["terminated"]:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _at_sigterm(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
-    if not _open:
-        os.kill(os.getpid(), signal.SIGTERM)
+    if _exit["ends_runs"]:  # it ships for some seconds, and then ends by the signal
+        _exit["terminated"] = True
+        return
 
     def end() -> None:
         _end_all("interrupted", None)
         os.kill(os.getpid(), signal.SIGTERM)
 
     # In a thread: the main thread may hold any lock here, and releases it only after this handler returns.
-    threading.Thread(target=end, name="gatewatch-end").start()
+    try:
+        threading.Thread(target=end, name="gatewatch-end").start()
+    except RuntimeError:  # Python 3.12 starts none once the main thread has ended, which now waits for others
+        end()
 
 
 def _hook_notebook_cells() -> bool:
@@ -114,7 +128,11 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _open.update(dict.fromkeys(_open, False))
+    for run in list(_open):
+        if run.started:
+            _open[run] = False
+        else:  # a thread that the child does not have was closing it
+            del _open[run]
     if signal.getsignal(signal.SIGTERM) is _at_sigterm:  # the child's end is not the end of the run
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _after_fork()

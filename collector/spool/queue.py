@@ -68,7 +68,7 @@ class Spool:
         reset_in_forked_child(self)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._locks: dict[Path, FileIO] = {}
         self._own: Path | None = None
         self._number = 0
@@ -194,6 +194,11 @@ class Spool:
                 file.replace(file.with_suffix(".1.lp"))
             with file.open("ab") as stream:
                 stream.write(text)
+
+    @property
+    def held_here(self) -> bool:
+        """Whether this thread is in the middle of a change, as where a finalizer has interrupted it."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as threading.Condition asks it
 
     @property
     def waiting(self) -> int:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from gatewatch.collector.line_protocol import encode
@@ -73,9 +74,15 @@ class Shipper:
 
     after_fork_in_child = _begin  # without a thread
 
+    @property
+    def at_work_here(self) -> bool:
+        """Whether this thread is in the middle of queueing or shipping: what waits for either would wait for ever."""
+        return threading.current_thread() is self._thread or self.spool.held_here
+
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="gatewatch-shipper", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="gatewatch-shipper", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def put(self, points: Sequence[Point]) -> None:
         """Queue points. Never raises and never waits for the store; does nothing after `close`."""
@@ -93,7 +100,8 @@ class Shipper:
                 self._warn_of_losses()
         with self._changed:
             if self._thread is None:  # in a forked child
-                self._start()
+                with suppress(RuntimeError):  # Python 3.12 starts none where the process ends: the next run ships
+                    self._start()
             self._changed.notify_all()
 
     def _sound(self, points: Sequence[Point]) -> list[Point]:

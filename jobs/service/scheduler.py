@@ -85,10 +85,10 @@ class Service:
         self._scheduler = self._scheduled(jobs)
 
     def run(self) -> bool:
-        """Work until `stop` is called; return whether everything had ended by then."""
+        """Work until `stop` is called or the main thread ends; return whether everything had ended by then."""
         self._scheduler.start()
         try:
-            while not self._stopping:
+            while not self._stopping and threading.main_thread().is_alive():
                 time.sleep(_LOOK_SECONDS)
                 self._watch()
         finally:
@@ -181,8 +181,11 @@ class Service:
             time.sleep(_LOOK_SECONDS / 4)
         if "store" not in self._problems:
             last = threading.Thread(target=self._flush, daemon=True)
-            last.start()
-            last.join(max(1.0, deadline - time.monotonic()))
+            try:
+                last.start()
+                last.join(max(1.0, deadline - time.monotonic()))
+            except RuntimeError:  # Python 3.12 starts no thread once the main thread has ended
+                self._flush()
         drained = not self.health.running(time.monotonic())
         self._scheduler.shutdown(wait=False)
         if self._cluster is not None:
