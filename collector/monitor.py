@@ -103,6 +103,10 @@ class BaseMonitor:
     def _report(self, traced: Trace, *, verified: bool = True) -> Layers:
         """Report what is not replayed, and how exact the rest is where that was verified; return the gates."""
         self._session.report_unreplayed(traced.unreplayed, traced.layers)
+        for attribute, reason in traced.shared.items():
+            self._session.warn_once(
+                f"{attribute} cannot be copied for captures: {reason}. What the model's call does to it, they do too"
+            )
         if verified:
             self._session.replay_error = traced.error
         return traced.layers

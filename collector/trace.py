@@ -46,11 +46,13 @@ class Trace:
     Attributes:
         layers: path of the layer → its gates, in the order in which they ran.
         unreplayed: path of the layer → why it is not among `layers`.
+        shared: attribute of the model → why the call was given the training's own, and may have changed it.
         stale: whether some of the layers asked for are no longer in the model: ask `recurrent_layers` again.
     """
 
     layers: dict[str, LayerGates] = field(default_factory=dict)
     unreplayed: dict[str, str] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)
     stale: bool = False
 
     @property

@@ -209,8 +209,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         return self._report(self._trace(self._probe))
 
     def _trace(self, probe: Probe) -> Trace:
-        policy = self._algorithm.policy
-        return trace(policy, lambda: act(policy, probe), self._layers)
+        return trace(self._algorithm.policy, lambda twin: act(twin, probe), self._layers)
 
     def _metrics(self) -> dict[str, Any]:
         metrics = {**self._log.values, **self.logger.name_to_value}

@@ -1,75 +1,59 @@
-"""Contexts for calling a module to capture it: restore its state afterwards, and begin with given recurrent states."""
+"""Contexts for calling a module to look at it: apart from the training, and from given recurrent states."""
 
 from __future__ import annotations
 
-import threading
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gatewatch.collector.cells import Cell
 from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.runtime.random_state import preserve_random_state
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
-from gatewatch.collector.torch.layers import COMPILED, RecurrentLayer, buffers, modules, parameters
-from gatewatch.collector.trace import LARGEST_STATE
+from gatewatch.collector.torch.layers import RecurrentLayer, parameters
 
 
 @contextmanager
-def preserve_state(module: nn.Module) -> Iterator[None]:
-    """Let calls of a module leave nothing behind.
+def isolated() -> Iterator[None]:
+    """Keep what a forward does besides what it does with its module from the process.
 
-    Inside: inference mode, no gradients. Compiled code is not used, because torch.compile would compile it once more
-    for inference.
-
-    On exit these are restored: the mode of every submodule, the random state of CPU and CUDA, attributes that were
-    assigned (such as a hidden state that a policy keeps), and buffers of up to 65,536 values that were changed in
-    place.
+    Inside: no gradients, nothing is compiled, and a call to the other processes of a distributed training raises a
+    RuntimeError, since they do not take part and it would wait for them. On exit the random states of Python, NumPy and
+    torch, on CPU and CUDA, are put back.
     """
-    parts = modules(module)
-    modes = [(one, one.training) for one in parts]
-    members = [
-        (present, dict(present))
-        for one in parts
-        if not isinstance(one, torch.jit.ScriptModule)  # it has no attributes of Python's
-        for present in (vars(one), one._parameters, one._buffers, one._modules)
-    ]
-    counters = [
-        (buffer, buffer._version, buffer.clone())
-        for buffer in buffers(module)
-        if not is_lazy(buffer) and buffer.numel() <= LARGEST_STATE and not buffer.is_inference()
-    ]
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
     devices = range(torch.cuda.device_count()) if started else ()
     with ExitStack() as stack:
+        stack.enter_context(preserve_random_state())
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(torch.no_grad())
-        if any(COMPILED in one._modules or vars(one).get("_compiled_call_impl") is not None for one in parts):
+        if "torch._dynamo" in sys.modules:  # imported where something is compiled; importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        try:
-            for one in parts:
-                _set_mode(one, False)  # not eval(), which a module may have made do more
-            yield
-        finally:
-            for one, training in modes:
-                _set_mode(one, training)
-            for present, before in members:
-                present.update(before)  # with none missing at any moment: another thread may be at work
-                for name in present.keys() - before.keys():
-                    del present[name]
-            for buffer, version, value in counters:
-                if buffer._version != version:
-                    buffer.copy_(value)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            stack.enter_context(_RefuseCollectives())  # type: ignore[no-untyped-call]  # torch is typed in part
+        yield
+
+
+class _RefuseCollectives(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "c10d" in func.namespace:
+            raise RuntimeError(
+                f"its forward calls {func.__name__}, which waits for the other processes, and these do not look at "
+                "theirs: it cannot be looked at in a distributed training"
+            )
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Iterator[None]:
-    """Give initial states to the recurrent modules that this thread calls without one.
+    """Give initial states to the recurrent modules that are called without one.
 
     Args:
         layers: name → layer, as `recurrent_layers` returns them.
@@ -87,22 +71,11 @@ def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Ite
         yield
 
 
-def _set_mode(module: nn.Module, training: bool) -> None:
-    """Set the mode past a `__setattr__` of the user's own, which may do anything."""
-    if "training" in vars(module):
-        vars(module)["training"] = training
-    else:
-        module.training = training
-
-
 def _begin_with(state: Any, cell: Cell | None) -> Callable[..., Any]:
-    """Return the hook that gives a module a state, where this thread calls it without one."""
-    thread = threading.get_ident()
+    """Return the hook that gives a module a state, where it is called without one."""
     several = cell is not None and cell.states > 1
 
     def hook(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if threading.get_ident() != thread:
-            return None
         x, hx = read_arguments(*arguments, **options)
         return ((x, _fitted(module, x, state, several)), {}) if hx is None else None
 

@@ -86,7 +86,8 @@ def read_weights(module: nn.Module, cell: Cell) -> list[Any]:
     """Return the weights of each layer of a recurrent module, as they are in effect now, in torch's order of layers."""
 
     def read(suffix: str, name: str) -> Any:
-        return as_array(getattr(module, f"{name}{suffix}", None))
+        weight = getattr(module, f"{name}{suffix}", None)
+        return None if weight is None else as_array(weight).copy()  # the forward may yet change it
 
     if cell.from_torch is None:
         raise ValueError(f"{cell.name} has no from_torch to read its weights")

@@ -12,13 +12,15 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from gatewatch.collector.cells import CELLS, Cell, Cells, types_of
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.error_guard import has_attribute
 
-COMPILED: Final = "_orig_mod"
+_COMPILED: Final = "_orig_mod"
 """The child of torch.compile's wrapper: what was compiled."""
+_WRAPPERS: Final = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
 _PARAMS: Final = {"weight_ih": "kernel", "weight_hh": "recurrent", "weight_hr": "projection", "weight": "kernel"}
 """A weight → the tag `param`; every other parameter is a bias."""
@@ -135,7 +137,7 @@ def walk(
 ) -> Iterator[tuple[str, nn.Module]]:
     """Yield path and module, of the module and all below it, each once, and none that is inside a leaf.
 
-    What torch.compile wraps has the path of its wrapper.
+    What is wrapped, see `wrapped`, has the path of its wrapper.
     """
     seen: set[int] = set()
 
@@ -144,11 +146,22 @@ def walk(
             return
         seen.add(id(parent))
         yield path, parent
+        inner = wrapped(parent)
         for name, child in parent._modules.items() if not is_leaf(parent) else ():
             if child is not None:
-                yield from below(child, path if name == COMPILED else _joined(path, name))
+                yield from below(child, path if name == inner else _joined(path, name))
 
     return below(module, "")
+
+
+def wrapped(module: nn.Module) -> str | None:
+    """Return the name of the child that a wrapper wraps, to compile it or to train it on several devices.
+
+    None of a module that is no such wrapper.
+    """
+    if _COMPILED in module._modules:
+        return _COMPILED
+    return "module" if isinstance(module, _WRAPPERS) else None
 
 
 def modules(module: nn.Module) -> list[nn.Module]:
@@ -189,7 +202,7 @@ def as_array(tensor: Any) -> Any:
 
 
 def _is_recurrent(module: nn.Module) -> bool:
-    if COMPILED in module._modules:  # the wrapper, which passes on the attributes of what it wraps
+    if wrapped(module) is not None:  # it may pass on the attributes of what it wraps
         return False
     if offers_history(module) or isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return True

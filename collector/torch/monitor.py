@@ -18,10 +18,11 @@ from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import safe_attributes, safe_get
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
-from gatewatch.collector.torch.call_contexts import preserve_state
+from gatewatch.collector.torch.call_contexts import isolated
 from gatewatch.collector.torch.inputs import arrays, as_inputs, as_probe, input_mismatch_error, shapes
 from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
 from gatewatch.collector.torch.trace import trace
+from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import Layers, Trace
 
@@ -40,8 +41,9 @@ class GateMonitor(Monitor):
     batches are: captures can be compared. Gradients and updates are those of the step before a capture, seen by hooks
     that are there for that step alone.
 
-    Once training has begun nothing is raised into it, and it never waits for the store. Another thread that calls the
-    module during a capture finds it in inference mode: dropout and batch normalisation are off for that call.
+    It is a copy of the module that does it, so that the training's own is never called or changed.
+
+    Once training has begun nothing is raised into it, and it never waits for the store.
 
     Args:
         module: the module, or one of its parts.
@@ -89,8 +91,7 @@ class GateMonitor(Monitor):
         self._layers = choose(module, self._chosen, self.cells)
         traced = None
         if self._probe is not None:  # or each step brings what to look at
-            explain = partial(input_mismatch_error, "probe", self._probe, module)
-            traced = self._first_look(partial(self._trace, self._probe), explain)
+            traced = self._first_look(partial(self._trace, self._probe))
         config = {
             **describe(module, self._layers),
             "probe": None if self._probe is None else shapes(self._probe),
@@ -113,7 +114,8 @@ class GateMonitor(Monitor):
         return self._report(self._trace(inputs or (), state))
 
     def _trace(self, inputs: tuple[Any, ...], state: State | None = None) -> Trace:
-        return trace(self._module, lambda: self._module(*inputs), self._layers, states=state)
+        explain = partial(input_mismatch_error, "probe" if inputs is self._probe else "input", inputs)
+        return trace(self._module, lambda twin: twin(*as_inputs(inputs)), self._layers, states=state, explain=explain)
 
 
 def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
@@ -127,13 +129,12 @@ def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS)
 
 def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:
     """Return what is recorded of a module with its run; None for what raises when it is read."""
-    with preserve_state(module):
+    with isolated(), twin_of(module) as twin:  # what a class says of itself may change it
+        copy = twin.module
         return {
-            "layers": {name: _describe_layer(layer.module) for name, layer in layers.items()},
-            "parameters": safe_get(
-                module, "parameters()", lambda: sum(int(parameter.numel()) for parameter in module.parameters())
-            ),
-            "summary": safe_get(module, "__repr__()", lambda: repr(module)),
+            "layers": {name: _describe_layer(twin.copies[id(layer.module)]) for name, layer in layers.items()},
+            "parameters": safe_get(copy, "parameters()", lambda: sum(one.numel() for one in copy.parameters())),
+            "summary": safe_get(copy, "__repr__()", lambda: repr(copy)),
         }
 
 

@@ -1,15 +1,15 @@
 """What the recurrent layers of a torch module do with a batch.
 
-torch's own forward pass is left to do its work. Hooks keep what each recurrent module is called with, NumPy replays it
-for the gates, and the module's own outputs and states are what the replay is held to.
+A copy of the module is called, so that the training's own stays as it is. Hooks keep what each recurrent module of the
+copy is called with, NumPy replays it for the gates, and the module's own outputs and states are what the replay is held
+to.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,17 +22,18 @@ from gatewatch.collector.checks import explain_mismatch
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.text import describe_exception, safe_repr
-from gatewatch.collector.torch.call_contexts import preserve_state, with_initial_state
+from gatewatch.collector.torch.call_contexts import isolated, with_initial_state
 from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
-from gatewatch.collector.torch.inputs import input_mismatch_error
+from gatewatch.collector.torch.inputs import as_inputs, input_mismatch_error
 from gatewatch.collector.torch.layers import RecurrentLayer, parameters, recurrent_layers, suffixes, why_not_replayed
+from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.trace import MOST_CALLS, Trace
 
 
 def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
     """Return the gates of a torch module's recurrent layers for a batch, without training.
 
-    The module is called once, in inference mode, and left as it was: its mode, its buffers, torch's random state.
+    A copy of the module is called once, in inference mode.
 
     Args:
         module: any module with `nn.LSTM`, `nn.GRU` or cells of them in it, or one of these itself.
@@ -49,55 +50,59 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
         by side in time; a module that is called again otherwise has `path/l0#2`, and so on.
 
     Raises:
-        ConfigError: no layer of the module is recurrent, the inputs do not fit the module, or no recurrent layer can
-            be replayed exactly. Where only some cannot, a warning names them.
+        ConfigError: no layer of the module is recurrent, the inputs do not fit the module, it cannot be copied, or no
+            recurrent layer can be replayed exactly. Where only some cannot, a warning names them.
         Exception: whatever else the module's forward raises.
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
     layers = recurrent_layers(module, required=True)
-    with explain_mismatch(partial(input_mismatch_error, "input", inputs, module)):
-        traced = trace(module, lambda: module(*inputs), layers)
-    return traced.gates()
+    explain = partial(input_mismatch_error, "input", inputs)
+    return trace(module, lambda twin: twin(*as_inputs(inputs)), layers, explain=explain).gates()
 
 
 def trace(
-    module: nn.Module, call: Callable[[], Any], layers: Mapping[str, RecurrentLayer], *, states: Any = None
+    module: nn.Module,
+    call: Callable[[Any], Any],
+    layers: Mapping[str, RecurrentLayer],
+    *,
+    states: Any = None,
+    explain: Callable[[nn.Module, Exception], ConfigError | None] = lambda twin, error: None,
 ) -> Trace:
-    """Call a module, without training, and keep what its recurrent layers do.
-
-    The module is left as it was: see `preserve_state`. Ctrl-C interrupts the call and the replay, and waits while the
-    module is changed and put back.
+    """Call a copy of a module, without training, and keep what its recurrent layers do.
 
     Args:
-        module: the module.
-        call: calls it, or a method of it: `lambda: module(x)`.
+        module: the module. It is not called, nor changed in any way.
+        call: calls the copy, or a method of it, with inputs that the copy may change: `lambda twin: twin(x.clone())`.
         layers: name → layer, as `recurrent_layers` gives them; the others are left alone.
         states: what the recurrent modules begin with that are given no state: see `with_initial_state`.
+        explain: the copy, an error of its call → what is wrong with the inputs; None where they are not why it failed.
 
     Raises:
-        ConfigError: the module has yet to be called for the first time, which makes its parameters; the states are
-            for no module of `layers`.
+        ConfigError: the inputs do not fit the module, as `explain` says; it has yet to be called for the first time,
+            which makes its parameters; it cannot be copied, see `twin_of`; the states are for no module of `layers`.
+        RuntimeError: its forward waits for other processes.
         Exception: whatever the call raises.
     """
     if any(is_lazy(parameter) for parameter in parameters(module)):
         raise ConfigError(
             f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
         )
-    with (
-        defer_sigint(),
-        preserve_state(module),
-        with_initial_state(layers, states),
-        record_calls(layers) as result,
-        allow_sigint(),
-    ):
-        call()
+    with defer_sigint(), isolated(), allow_sigint(), twin_of(module) as twin:
+        own = {name: replace(layer, module=twin.copies[id(layer.module)]) for name, layer in layers.items()}
+        with (
+            explain_mismatch(partial(explain, twin.module)),
+            with_initial_state(own, states),
+            record_calls(own) as result,
+        ):
+            call(twin.module)
+    result.shared = twin.shared
     return result
 
 
 @contextmanager
 def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
-    """Keep what recurrent layers do with whatever this thread calls them with. The calls are not changed in any way.
+    """Keep what recurrent layers do with whatever they are called with. The calls are not changed in any way.
 
     The trace is filled when the context is left.
 
@@ -122,14 +127,13 @@ def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
             hook = nn.Module.register_forward_hook(module, recorder, with_kwargs=True, prepend=True)
             stack.enter_context(hook)
         yield result
-    with allow_sigint():
-        for run in runs:
-            _record(run, result)
-        for name, layer in layers.items():
-            if layer.offers_history:
-                result.ask(name, layer.module)
-            elif layer.module in recorders and not recorders[layer.module].called:
-                result.unreplayed[name] = "the module did not call it"
+    for run in runs:
+        _record(run, result)
+    for name, layer in layers.items():
+        if layer.offers_history:
+            result.ask(name, layer.module)
+        elif layer.module in recorders and not recorders[layer.module].called:
+            result.unreplayed[name] = "the module did not call it"
 
 
 @dataclass(slots=True)
@@ -156,7 +160,7 @@ class _Run:
 
 
 class _CallRecorder:
-    """The hook of one module: it notes the calls of the thread that made it."""
+    """The hook of one module: it notes its calls."""
 
     def __init__(self, cell: Cell, result: Trace, runs: list[_Run]) -> None:
         self._cell = cell
@@ -166,10 +170,9 @@ class _CallRecorder:
         self._runs = runs
         self._own: list[_Run] = []
         self._open = True
-        self._thread = threading.get_ident()
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-        if threading.get_ident() != self._thread or not self._open:
+        if not self._open:
             return
         self.called = True
         try:

@@ -44,7 +44,7 @@ def exact():
 
 def error(module, *inputs):
     """How far the replay is from what the device itself computed, at the most."""
-    traced = trace(module, lambda: module(*inputs), recurrent_layers(module))
+    traced = trace(module, lambda twin: twin(*inputs), recurrent_layers(module))
     assert not traced.unreplayed
     return max(layer.error for layer in traced.layers.values())
 

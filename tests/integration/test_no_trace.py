@@ -1,0 +1,300 @@
+"""A training with a monitor ends exactly as one without, whatever the model's forward does."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store import open_store
+from gatewatch.collector.torch import gates
+from gatewatch.torch import GateMonitor
+from tests.zoo.torch_modules import MISCHIEF, Base
+
+STEPS = 8
+PROBE = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1))
+
+
+def plain_step(module, optimizer, x, y, number):
+    loss = (module(x) - y).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def accumulating_step(module, optimizer, x, y, number):
+    (module(x) - y).square().mean().backward()
+    if number % 3 == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def closure_step(module, optimizer, x, y, number):
+    def closure():
+        optimizer.zero_grad()
+        loss = (module(x) - y).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def half_precision_step(module, optimizer, x, y, number):
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = (module(x) - y).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+STEP = {
+    "plain": plain_step,
+    "accumulating": accumulating_step,
+    "closure": closure_step,
+    "half precision": half_precision_step,
+}
+WRAP = {
+    "DataParallel": nn.DataParallel,
+    "compiled": lambda module: torch.compile(module, backend="eager"),
+    "averaged": lambda module: AveragedModel(module).train(),
+}
+
+
+def train(make, monitor, step=plain_step, wrap=lambda module: module):
+    """Train, with a monitor or without, and return what a look could have left a trace in."""
+    gc.collect()
+    files = open_files()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(3)
+    inner = make()
+    module = wrap(inner)
+    optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    batches = torch.randn(STEPS, 4, 6, 3).unbind()
+    with monitor(module) or nullcontext() as watching:
+        for number, x in enumerate(batches, 1):
+            step(module, optimizer, x, torch.tanh(x[:, -1, :2]), number)
+            if watching:
+                watching.step()
+    with torch.no_grad():
+        output = module(batches[0])
+    return {
+        **{name: value.clone() for name, value in inner.state_dict().items()},
+        **{f"batch {number}": x for number, x in enumerate(batches)},
+        **{f"moments {number}": value for number, value in enumerate(moments(optimizer))},
+        "output": output,
+        "attributes": sorted(vars(inner)),
+        "modes": [part.training for part in inner.modules()],
+        "hooks": [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in inner.modules()],
+        "random states": (random.getstate(), repr(np.random.get_state()), torch.get_rng_state()),
+        "gradients": torch.is_grad_enabled(),
+        "handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "opened files": open_files() - files,
+    }
+
+
+def open_files():
+    return {file.name for file in Path("/proc/self/fd").iterdir()}
+
+
+def moments(optimizer):
+    return [value for state in optimizer.state.values() for value in state.values()]
+
+
+def assert_equal(bare, monitored):
+    assert bare.keys() == monitored.keys()
+    for name, value in bare.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, monitored[name]), name
+        elif name == "random states":
+            assert value[:2] == monitored[name][:2]
+            assert torch.equal(value[2], monitored[name][2])
+        else:
+            assert value == monitored[name], name
+
+
+def monitor_of(tmp_path, **options):
+    store = f"sqlite:///{tmp_path}/g.db"
+
+    def monitor(module):
+        return GateMonitor(module, None, run="r", store=store, probe=PROBE, every=1, **options)
+
+    return monitor, store
+
+
+def read(store, measurement):
+    with closing(open_store(store)) as opened:
+        return opened.read(measurement, run="r")
+
+
+def check(tmp_path, caplog, make, **options):
+    """Train bare and monitored; return the captures of the LSTM."""
+    monitor, store = monitor_of(tmp_path)
+    bare = train(make, lambda module: None, **options)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        assert_equal(bare, train(make, monitor, **options))
+    assert [record.message for record in caplog.records if record.name == "gatewatch"] == []
+    rows = read(store, "gate_stats")
+    assert set(rows["step"]) == set(range(1, STEPS + 1))
+    return rows
+
+
+@pytest.mark.parametrize("name", MISCHIEF)
+def test_a_forward_that_changes_things_changes_them_once(name, tmp_path, caplog):
+    check(tmp_path, caplog, MISCHIEF[name])
+
+
+@pytest.mark.parametrize("step", STEP)
+def test_every_way_to_train(step, tmp_path, caplog):
+    check(tmp_path, caplog, MISCHIEF["Normalised"], step=STEP[step])
+
+
+@pytest.mark.parametrize("wrapper", WRAP)
+def test_what_wraps_a_module_neither_changes_nor_names_anything(wrapper, tmp_path, caplog):
+    rows = check(tmp_path, caplog, MISCHIEF["Normalised"], wrap=WRAP[wrapper])
+    assert set(rows["layer"]) == {"lstm/l0"}
+    monitor, store = monitor_of(tmp_path / "again")
+    (tmp_path / "again").mkdir()
+    train(MISCHIEF["Normalised"], monitor, wrap=WRAP[wrapper])
+    updates = read(store, "layer_updates")
+    assert {"lstm/l0", "head"} == set(updates["layer"])
+
+
+def test_a_look_begins_with_what_the_module_holds_at_that_moment():
+    module = MISCHIEF["Attributes"]()
+    x = torch.randn(4, 6, 3)
+    seen = []
+    Base.change, before = (lambda self, hidden: seen.append(1) or 0.0), Base.change
+    try:
+        module(x)
+        gates(module, x)
+    finally:
+        Base.change = before
+    assert module.calls == 1
+
+
+class Generator(Base):
+    def begin(self):
+        self.noise = (random.random() for _ in iter(int, 1))
+
+    def change(self, hidden):
+        return next(self.noise)
+
+
+class Endless(Base):
+    def begin(self):
+        self.trainer = [[[number]] for number in range(60_000)]
+
+
+def test_what_cannot_be_looked_at_without_a_trace_is_not(tmp_path):
+    monitor, _ = monitor_of(tmp_path)
+    with (
+        pytest.raises(ConfigError, match=r"Generator\.noise is a generator, which cannot be copied"),
+        monitor(Generator()),
+    ):
+        pass
+    with pytest.raises(ConfigError, match=r"Endless\.trainer leads to more than 100,000 objects"), monitor(Endless()):
+        pass
+
+
+class Writer(Base):
+    def begin(self):
+        self.file, self.prices = Path(os.devnull).open("w"), np.zeros(9_000_000)  # noqa: SIM115 - kept open
+        self.lock = threading.RLock()
+
+    def change(self, hidden):
+        with self.lock:
+            self.file.write("called\n")
+        return float(self.prices[0])
+
+
+def test_what_is_used_as_it_is_is_said_once(tmp_path, caplog):
+    monitor, store = monitor_of(tmp_path)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        train(Writer, monitor)
+    assert [message.split(":")[1].split(" cannot")[0] for message in caplog.messages] == [
+        " Writer.file",
+        " Writer.prices",
+    ]
+    assert "it has 69 MiB" in caplog.text
+    assert len(set(read(store, "gate_stats")["step"])) == STEPS
+
+
+TWO_RANKS = """
+import sys
+import torch
+from torch import distributed, nn
+from gatewatch.torch import GateMonitor
+
+rank, file, store, kind = int(sys.argv[1]), *sys.argv[2:]
+distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.lstm, self.head = nn.BatchNorm1d(3), nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 1)
+
+    def forward(self, x):
+        x = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        hidden = self.lstm(x)[0][:, -1]
+        if kind == "collective":
+            distributed.all_reduce(hidden.detach().clone())
+        return self.head(hidden)
+
+
+torch.manual_seed(0)
+module = nn.parallel.DistributedDataParallel(Net())
+optimizer = torch.optim.SGD(module.parameters(), 0.1)
+watch = GateMonitor(module, None, run="r", store=store, probe=torch.randn(4, 6, 3), every=2) if rank == 0 else None
+if watch:
+    watch.__enter__()
+torch.manual_seed(rank)
+for step in range(6):
+    optimizer.zero_grad()
+    module(torch.randn(4, 6, 3)).square().mean().backward()
+    optimizer.step()
+    if watch:
+        watch.step()
+if watch:
+    watch.close()
+print(sum(float(p.sum()) for p in module.parameters()), module.module.norm.num_batches_tracked.item())
+distributed.destroy_process_group()
+"""
+
+
+def two_ranks(tmp_path, kind):
+    store = f"sqlite:///{tmp_path}/{kind}.db"
+    commands = [[sys.executable, "-c", TWO_RANKS, str(r), str(tmp_path / f"meet-{kind}"), store, kind] for r in (0, 1)]
+    ranks = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for c in commands]
+    printed = [rank.communicate(timeout=120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    return store, printed
+
+
+def test_a_look_at_one_rank_of_a_distributed_training_waits_for_no_other(tmp_path):
+    store, ((first, said), (second, _)) = two_ranks(tmp_path, "plain")
+    assert first == second
+    assert "gatewatch" not in said
+    rows = read(store, "gate_stats")
+    assert set(rows["layer"]) == {"lstm/l0"}
+    assert set(rows["step"]) == {2, 4, 6}
+
+
+def test_a_forward_that_waits_for_other_ranks_is_not_looked_at(tmp_path):
+    _, ((_, said), _) = two_ranks(tmp_path, "collective")
+    assert "its forward calls allreduce_" in said
+    assert "it cannot be looked at in a distributed training" in said
