@@ -20,6 +20,9 @@ class CaptureSchedule:
 
     `prepare` says one step before whether a capture will be due: a change is measured from before the step to after it.
 
+    Attributes:
+        stride: how far apart the last step and the next are.
+
     Args:
         every: capture at the first step that reaches or passes a multiple of it; or "auto": at the step after the one
             at which the cost so far and of the next capture stay within the budget.
@@ -46,6 +49,7 @@ class CaptureSchedule:
         """Begin to count, now; `step` is the number of the step before the first."""
         self.spent = 0.0
         self._last = self._prepared = step
+        self.stride = 1
         self._ready = False
         self._started = self._clock()
         self._cost: dict[str, float] = {}
@@ -57,20 +61,26 @@ class CaptureSchedule:
             step: this one.
             upcoming: the next; where None, as far from this one as this one was from the last.
         """
-        if self.every != "auto":  # steps may be passed over: Keras counts several as one where the user says so
-            upcoming = step + max(1, step - self._prepared) if upcoming is None else upcoming
-            self._prepared = step
-            return upcoming // self.every > step // self.every
+        # Steps may be passed over: Keras counts several as one where the user says so.
+        self.stride = max(1, step - self._prepared if upcoming is None else upcoming - step)
+        self._prepared = step
+        if self.every != "auto":
+            return self.is_due_within(self.stride, step)
         self._ready = self._ready or self.spent + self.capture_seconds <= self.overhead * self.elapsed
         return self._ready
 
-    def due(self, step: int) -> bool:
-        """Whether to capture at this step."""
+    def is_due_within(self, steps: int, step: int) -> bool:
+        """Return whether a capture will be due within so many steps from this one; False with "auto", unknown there."""
+        return self.every != "auto" and (step + steps) // self.every > step // self.every
+
+    def due(self, step: int, *, wait: bool = False) -> bool:
+        """Whether to capture at this step; with `wait` and "auto" at none, but at a later one."""
         if self.every != "auto":
             due = step // self.every > self._last // self.every
             self._last = step
             return due
-        due, self._ready = self._ready, False
+        due = self._ready and not wait
+        self._ready = self._ready and wait
         return due
 
     def affordable(self, seconds: float) -> bool:

@@ -205,7 +205,7 @@ class Monitor(BaseMonitor, ABC):
         self, metrics: Mapping[str, Any] | None, x: Any = None, time: Time | None = None, state: State | None = None
     ) -> None:
         session = self._session
-        due = session.schedule.due(session.step)
+        due = session.due()
         moment = None if time is None else _market_time(time)
         if due:
             with session.guarded("a capture"):

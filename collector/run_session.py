@@ -30,6 +30,7 @@ from gatewatch.collector.store import Store
 from gatewatch.collector.text import describe_exception, one_line, safe_repr
 from gatewatch.collector.times import SteadyTime
 from gatewatch.collector.trace import Layers
+from gatewatch.collector.update_recorder import UpdateRecorder
 from gatewatch.collector.updates import Measured, Updates, update_points
 
 CLOSE_SECONDS: Final = 10.0
@@ -90,8 +91,7 @@ class RunSession(ErrorGuard):
         self._time = SteadyTime(time.time_ns, time.perf_counter)
         self._cells, self._statistics = cells, statistics
         self._shipper: Shipper | None = None
-        self._updates: Updates | None = None
-        self._prepared_step: int | None = None
+        self._updates: UpdateRecorder | None = None
         self._rate: float | None = None
         self._process: int | None = None
         self._unrecorded = self._end_written = False
@@ -155,8 +155,11 @@ class RunSession(ErrorGuard):
         self._shipper = open_shipper(self.store, self.tags, self._beat, unused=unused)
         self._process, self._end_written = os.getpid(), False
         self._shipping_seconds = 0.0
-        self._updates = updates
         self.schedule.begin(self.step)
+        self._updates = None
+        if updates is not None:
+            with self.guarded("a look at the parameters"):
+                self._updates = UpdateRecorder(updates, self.schedule, self.step, self.guarded)
         register(self)
         recorded = {
             **config,
@@ -196,7 +199,11 @@ class RunSession(ErrorGuard):
             time: nanoseconds since the epoch; now where None.
         """
         with self.charged("capture"), single_threaded_blas():
-            updates = self._measured()
+            updates: Measured = {}
+            self._rate = None
+            if self._updates is not None:
+                with self.guarded("a look at the parameters"):
+                    updates, self._rate = self._updates.take(self.step)
             layers = look()
             moment = self._time() if time is None else time
             points = update_points(updates, self.tags, moment, self.step)
@@ -209,28 +216,34 @@ class RunSession(ErrorGuard):
         self._health()
         return layers
 
+    def due(self) -> bool:
+        """Return, at the end of a step, whether to capture.
+
+        With "auto" a capture waits for the optimizer where that does not step as often as the loop.
+        """
+        wait = False
+        if self._updates is not None and self.schedule.every == "auto":
+            with self.guarded_and_charged("follow"):
+                self._updates.follow(self.step)
+                wait = self._updates.is_waiting(self.step)
+        return self.schedule.due(self.step, wait=wait)
+
     def prepare(self, upcoming: int | None = None) -> None:
-        """At the end of a step: if the next step is due for a capture, save the parameters to compare with.
+        """At the end of a step: save the parameters to compare with, if the next step of the optimizer is needed.
 
         Args:
             upcoming: the number of the next step, where it is known.
         """
-        if self.schedule.prepare(self.step, upcoming) and self._updates is not None:
+        due = self.schedule.prepare(self.step, upcoming)
+        if self._updates is None:
+            return
+        needed = False
+        with self.guarded_and_charged("follow"):
+            self._updates.follow(self.step)
+            needed = self._updates.needs_look(self.step, due=due)
+        if needed:
             with self.guarded_and_charged("prepare"):
-                self._updates.keep()
-                self._prepared_step = self.step
-
-    def _measured(self) -> Measured:
-        """Return the updates since `prepare` saved the parameters; none where they were not saved before this step."""
-        self._rate = None
-        if self._updates is None or self._prepared_step is None or self._prepared_step >= self.step:
-            return {}
-        self._prepared_step = None
-        with self.guarded("a look at the learning rate"):
-            self._rate = self._updates.rate()
-        with self.guarded("a look at the parameters"):
-            return self._updates.measure()
-        return {}
+                self._updates.begin_look(self.step)
 
     def save_epoch(self, layers: Layers) -> None:
         """Write the epoch's file, where there is a folder for it and the budget allows."""

@@ -6,7 +6,7 @@ Values that are not finite are counted, and everything else is taken over the fi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -34,10 +34,16 @@ Measured = Mapping[Name, Mapping[str, FieldValue]]
 
 
 class Updates(Protocol):
-    """What a framework's adapter offers: a look at the parameters before a step, and one after it."""
+    """What a framework's adapter offers: a look at the parameters before a step of the optimizer, and one after it."""
+
+    def watch(self) -> None:
+        """Begin to count the steps of optimizers; give up a look that `keep()` began."""
 
     def keep(self) -> None:
         """Remember, before a step, what will be compared."""
+
+    def stepped(self) -> Collection[int] | None:
+        """Return which optimizers have made a step since the last call, a number each; None where that is not known."""
 
     def rate(self) -> float | None:
         """Return, after a step and before `measure()`, the learning rate of the latest step.
@@ -46,7 +52,10 @@ class Updates(Protocol):
         """
 
     def measure(self) -> Measured:
-        """Return, after a step, what it did to each trainable parameter; nothing where none was kept or made."""
+        """Return, after a step, what it did to each trainable parameter, and end the look.
+
+        Where no step was made since `keep()` there is nothing to return, and the look goes on.
+        """
 
     def release(self) -> None:
         """Forget what was kept, and let go of the model."""

@@ -172,7 +172,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             explain = partial(input_mismatch_error, "probe", self._probe, model)
             traced = self._first_look(partial(self._trace, self._probe), explain)
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
-        self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step) if session.learns else None
+        self._updates = None
+        if session.learns:
+            self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step, warn_once=session.warn_once)
         session.start(
             framework=f"keras/{keras.backend.backend()}",
             model=f"{type(model).__name__} {name_of(model)}",

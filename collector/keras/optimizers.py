@@ -62,14 +62,18 @@ class OptimizerState:
     Args:
         optimizer: a Keras optimizer; the one that a `LossScaleOptimizer` wraps is looked at.
         variables: the trainable variables whose gradients are wanted.
+
+    Attributes:
+        steps_before: how many steps the optimizer had made.
     """
 
     def __init__(self, optimizer: Any, variables: Iterable[Any]) -> None:
         self.optimizer = optimizer
         inner = self._inner = getattr(optimizer, "inner_optimizer", optimizer)
-        self._iterations = int(_number(inner.iterations))
+        self.steps_before = steps_of(optimizer)
         self._slots: dict[int, tuple[_Slot, Array]] = {}
-        if inner.built:
+        self._was_built = bool(inner.built)
+        if self._was_built:
             for variable in inner._trainable_variables if _global_limit(inner) else variables:
                 index = _index(inner, variable)
                 if index is not None and (slot := _slot(inner, index)) is not None:
@@ -83,7 +87,25 @@ class OptimizerState:
 
     def steps(self) -> int:
         """Return how many steps the optimizer has made since; below zero where its count was set back."""
-        return int(_number(self._inner.iterations)) - self._iterations
+        return steps_of(self.optimizer) - self.steps_before
+
+    def had_gradient(self, variable: Any) -> bool | None:
+        """Return whether a step since has used a gradient for the variable; True where the optimizer keeps no state.
+
+        None where the state was not made yet, or is still as it was made: a gradient of zero does not change it either.
+        """
+        if not self._was_built:
+            return None
+        index = _index(self._inner, variable)
+        if index not in self._slots:
+            return True
+        slot, before = self._slots[index]
+        after = numpy_of(slot.variable)
+        if after.shape != before.shape or not same_values(before, after):
+            return True
+        if slot.decay == 1 or not before.any():
+            return None
+        return not _untouched(before, after)
 
     def gradients(self, variables: Iterable[Any]) -> dict[int, Gradient]:
         """Return `id` of the variable → its gradient in the one step made since, where it can be read."""
@@ -136,6 +158,11 @@ class OptimizerState:
                 gradient.whole = gradient.exact and peak < _BELOW * inner.clipvalue
             else:
                 gradient.whole = below_limit
+
+
+def steps_of(optimizer: Any) -> int:
+    """Return how many steps a Keras optimizer has made."""
+    return int(_number(getattr(optimizer, "inner_optimizer", optimizer).iterations))
 
 
 def numpy_of(variable: Any, *, copy: bool = False) -> Array:

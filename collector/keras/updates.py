@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import keras
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.keras.layers import all_variables, walk
-from gatewatch.collector.keras.optimizers import OptimizerState, numpy_of
+from gatewatch.collector.keras.optimizers import OptimizerState, numpy_of, steps_of
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.updates import Measured, Name, same_values, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 """The tag `param` → the attribute of a Keras layer or cell."""
+_RHYTHM: Final = 2
+"""So many first steps of the optimizer are counted, to learn how often it steps."""
+_FIRST_STEPS: Final = 3
+"""Within so many steps a sound layer may have had no gradient but zero: the weights above it began as zeros."""
 
 
 def parameters(model: Any) -> dict[Name, Any]:
@@ -48,18 +52,50 @@ class KerasUpdates:
         optimizer: that trains it; where None, the one that the model is compiled with, if any.
         unclipped: whether nothing but the optimizer clips gradients. What a loop of a user's own does to them before
             it calls the optimizer cannot be seen.
+        warn_once: logs what cannot be recorded, once for each topic: text, topic.
 
     Attributes:
         state: of the optimizer at `keep()`, where a step is waited for. Its `note_rate()` may be called as a step
             begins: the learning rate may have been changed since.
     """
 
-    def __init__(self, model: Any, optimizer: Any = None, *, unclipped: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any = None,
+        *,
+        unclipped: bool = True,
+        warn_once: Callable[[str, str], None] = lambda text, topic: None,
+    ) -> None:
         self._model = model
         self._given = optimizer
         self._unclipped = unclipped
+        self._warn_once = warn_once
         self._weights: dict[Name, tuple[Any, Array]] = {}
         self.state: OptimizerState | None = None
+        self._count: tuple[int, int] | None = None
+        self._counted = 0
+        self._used: set[str] = set()
+
+    def watch(self) -> None:
+        """Give up a look, if there is one: the optimizer counts its steps itself."""
+        self.release()
+
+    def stepped(self) -> Collection[int] | None:
+        """Return whether the optimizer has made a step since the last call, as one number or none.
+
+        That is known of the first two steps, and while a look goes on. At other times, or where there is no optimizer,
+        it is None: reading the count would make a device wait after every batch.
+        """
+        optimizer = self._optimizer()
+        is_read = self.state is not None or self._counted < _RHYTHM
+        before, self._count = self._count, _count(optimizer) if is_read else None
+        if before is None or self._count is None or self._count[0] != before[0]:
+            return None
+        if self._count == before:
+            return ()
+        self._counted += 1
+        return (0,)
 
     def keep(self) -> None:
         """Copy the weights and what the optimizer holds for them."""
@@ -68,6 +104,7 @@ class KerasUpdates:
         optimizer = self._optimizer()
         is_keras = isinstance(optimizer, keras.optimizers.Optimizer)
         self.state = OptimizerState(optimizer, by_name.values()) if is_keras else None
+        self._count = _count(optimizer)
 
     def rate(self) -> float | None:
         """Return the learning rate of the latest step since `keep()`, right to 1 %; None where there was none.
@@ -81,10 +118,10 @@ class KerasUpdates:
 
         `optimizer_steps` is the number of steps, where the optimizer counted them. Gradients are known only after a
         single step that no other change of the weights accompanied. The result is empty if no step was made and no
-        weight changed. A parameter that the model no longer has, or has in another shape, is left out.
+        weight changed; then the copies are kept for a later call. A parameter that the model no longer has, or has in
+        another shape, is left out, and so is a layer that has no gradient.
         """
         weights, state = self._weights, self.state
-        self.release()
         present = parameters(self._model)
         steps = self._steps(state)
         changes = {
@@ -94,9 +131,13 @@ class KerasUpdates:
         }
         if steps < 1 and not any(not same_values(before, after) for _, before, after in changes.values()):
             return {}
+        self.release()
+        unused = self._unused(changes, state) if state is not None and steps > 0 else set()
         gradients = state.gradients(v for v, _, _ in changes.values()) if state is not None and steps == 1 else {}
         updates: dict[Name, Mapping[str, FieldValue]] = {}
         for name, (variable, before, after) in changes.items():
+            if name[0] in unused:
+                continue
             gradient = gradients.get(id(variable))
             fields = update_fields(before, after, clipped=None if gradient is None else gradient.values)
             if gradient is not None and gradient.whole and self._unclipped and "gradient_norm_clipped" in fields:
@@ -110,8 +151,36 @@ class KerasUpdates:
         """Forget the copies."""
         self._weights, self.state = {}, None
 
+    def _unused(self, changes: Mapping[Name, tuple[Any, Array, Array]], state: OptimizerState) -> set[str]:
+        """Return the layers that have no gradient: neither their weights nor what the optimizer holds has changed.
+
+        A layer whose gradient has been zero in every step of the run looks the same, and is taken for one.
+        """
+        is_young = state.steps_before < _FIRST_STEPS
+        still: set[str] = set()
+        others: set[str] = set()
+        for (layer, _), (variable, before, after) in changes.items():
+            had_gradient = state.had_gradient(variable) if same_values(before, after) else True
+            if had_gradient:
+                self._used.add(layer)
+            is_still = had_gradient is False or (had_gradient is None and not is_young and layer not in self._used)
+            (still if is_still else others).add(layer)
+        unused = still - others
+        if layers := sorted(unused - self._used):
+            self._warn_once(
+                f"no gradient has reached {', '.join(map(repr, layers))}: nothing is recorded of what the optimizer "
+                "does to them while that is so; a layer that the loss depends on gets one, unless it is always zero",
+                "no gradient",
+            )
+        return unused
+
     def _steps(self, state: OptimizerState | None) -> int:
         return state.steps() if state is not None and state.optimizer is self._optimizer() else 0
 
     def _optimizer(self) -> Any:
         return getattr(self._model, "optimizer", None) if self._given is None else self._given
+
+
+def _count(optimizer: Any) -> tuple[int, int] | None:
+    """Return which optimizer this is, and how many steps it has made; None where it is not one of Keras."""
+    return (id(optimizer), steps_of(optimizer)) if isinstance(optimizer, keras.optimizers.Optimizer) else None

@@ -108,7 +108,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             session.close("interrupted")
         self._layers = self._choose()
         traced = self._look_before()
-        updates = TorchUpdates(model.policy, session.guarded_and_charged)
+        updates = TorchUpdates(model.policy, session.guarded_and_charged, session.warn_once)
         config = {
             **model_config(model),
             **describe(model.policy, self._layers),
@@ -163,7 +163,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             return
         self._collected = False
         session.step = self._offset + self.model.num_timesteps
-        if session.schedule.due(session.step):
+        if session.due():
             with session.guarded("a capture"):
                 layers = session.capture(self._look)
                 with session.guarded("the epoch's file"):

@@ -101,7 +101,7 @@ class GateMonitor(Monitor):
             framework="torch",
             model=type(module).__name__,
             config=config,
-            updates=TorchUpdates(module, session.guarded_and_charged) if session.learns else None,
+            updates=TorchUpdates(module, session.guarded_and_charged, session.warn_once) if session.learns else None,
         )
         if traced is not None:
             self._report(traced)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -24,17 +24,22 @@ from gatewatch.collector.updates import Measured, Name, largest, steady, update_
 _FRAMES: Final = 16
 _SCALER: Final = "grad_scaler"
 
+_StepArguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional arguments of an optimizer's step, the optimizer itself first, and those by name."""
+
 
 class TorchUpdates:
     """`Updates` of a torch module: the first step that any optimizer makes with its parameters after `keep()`.
 
     The unclipped gradient is what the backward passes left in `.grad`. The clipped gradient is `.grad` as the step of
-    the optimizer sees it. What cannot be known is left out:
+    the optimizer sees it: at its beginning or, where a closure computes the gradient within the step, when the closure
+    returns. What cannot be known is left out:
 
-    - the unclipped and the clipped gradient, where a closure computes the gradient within the step;
+    - the unclipped and the clipped gradient, where the optimizer evaluates its closure several times (LBFGS);
     - the unclipped gradient, under a gradient scaler, because it contains the scaler's factor;
     - the unclipped gradient, in one of several processes, because it is that of this process alone;
     - the clipped gradient, where the optimizer itself divides by the scaler's factor (fused optimizers);
+    - the whole update, for a parameter that has no gradient (`.grad is None`), because the optimizer passes it over;
     - the whole update, for a parameter that is sharded over devices (a DTensor), and for a step that torch.compile
       runs, that is captured as a CUDA graph, or that a scaler skips.
 
@@ -42,35 +47,61 @@ class TorchUpdates:
     applies to the next one.
 
     If a script scales the loss itself and unscales the gradients itself, that looks like clipping: the unclipped
-    gradient is then the scaled one. Between `measure()` and the next `keep()` no hook is registered.
+    gradient is then the scaled one. Between `measure()` and the next `keep()` the parameters have no hook; the two on
+    optimizers count steps from `watch()` to `release()`.
 
     Args:
         module: the module whose parameters are watched.
         guarded_and_charged: the context in which the hooks work. No error leaves it, and it counts the time against
             the budget.
+        warn_once: logs what cannot be recorded, once for each topic: text, topic.
     """
 
-    def __init__(self, module: nn.Module, guarded_and_charged: Callable[[str], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        guarded_and_charged: Callable[[str], AbstractContextManager[None]],
+        warn_once: Callable[[str, str], None] = lambda text, topic: None,
+    ) -> None:
         self._module = module
         self._guarded_and_charged = guarded_and_charged
-        self._handles: list[RemovableHandle] = []
+        self._warn_once = warn_once
+        self._on_optimizers: list[RemovableHandle] = []
+        self._on_parameters: list[RemovableHandle] = []
         self._watched: dict[Name, list[nn.Parameter]] = {}
+        self._watched_ids: set[int] = set()
         self._whole: dict[int, torch.Tensor] = {}
         self._steps: dict[Name, _Step] = {}
+        self._stepped: set[int] = set()
+        self._used: set[str] = set()
 
-    def keep(self) -> None:
-        """Watch the next step."""
+    def watch(self) -> None:
+        """Count the steps of optimizers, and look at none."""
         with defer_sigint():
-            self.release()
+            self._forget()
             by_name = trainable_parameters(self._module)
             self._watched = {name: some for name, some in by_name.items() if all(map(_has_values, some))}
+            self._watched_ids = {id(parameter) for some in self._watched.values() for parameter in some}
+            if not self._on_optimizers:
+                self._on_optimizers.append(register_optimizer_step_pre_hook(self._before))
+                self._on_optimizers.append(register_optimizer_step_post_hook(self._after))
+
+    def keep(self) -> None:
+        """Look at the next step. What backward passes have left for it since an earlier `keep()` is not forgotten."""
+        with defer_sigint():
+            whole = self._whole if self._on_parameters else {}
+            self.watch()
+            self._whole = {key: gradient for key, gradient in whole.items() if key in self._watched_ids}
             for parameters in self._watched.values():
                 for parameter in parameters:
                     if parameter.is_leaf:
                         handle = parameter.register_post_accumulate_grad_hook(self._backward)  # type: ignore[no-untyped-call]  # torch is typed in part
-                        self._handles.append(handle)
-            self._handles.append(register_optimizer_step_pre_hook(self._before))
-            self._handles.append(register_optimizer_step_post_hook(self._after))
+                        self._on_parameters.append(handle)
+
+    def stepped(self) -> Collection[int]:
+        """Return which optimizers have made a step with the watched parameters since the last call: a number each."""
+        stepped, self._stepped = self._stepped, set()
+        return stepped
 
     def rate(self) -> float | None:
         """Return the learning rate of the step, exact to 1 %: of the recurrent parameters, or of all if there are none.
@@ -81,9 +112,10 @@ class TorchUpdates:
         return largest([rate for (_, param), rate in rates.items() if param == "recurrent"] or rates.values())
 
     def measure(self) -> Measured:
-        """Return what the step did: parameter → fields of its update; empty where there was no step."""
+        """Return what the step did: parameter → fields of its update. Where there was none, go on looking."""
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
-        self.release()
+        if steps:
+            self._forget()
         return {
             name: {
                 **update_fields(step.before, step.after or (), gradient=step.whole, clipped=step.clipped),
@@ -95,9 +127,17 @@ class TorchUpdates:
     def release(self) -> None:
         """Remove the hooks and forget what they saw."""
         with defer_sigint():
-            for handle in self._handles:
+            self._forget()
+            for handle in self._on_optimizers:
                 handle.remove()
-            self._handles, self._watched, self._whole, self._steps = [], {}, {}, {}
+            self._on_optimizers, self._watched, self._watched_ids, self._stepped = [], {}, set(), set()
+
+    def _forget(self) -> None:
+        """End the look at a step."""
+        with defer_sigint():
+            for handle in self._on_parameters:
+                handle.remove()
+            self._on_parameters, self._whole, self._steps = [], {}, {}
 
     def _backward(self, parameter: torch.Tensor) -> None:
         """Copy the gradient: the last of several backward passes before a step leaves the sum of all."""
@@ -107,35 +147,90 @@ class TorchUpdates:
             if parameter.grad is not None:
                 self._whole[id(parameter)] = parameter.grad.detach().clone()
 
-    def _before(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        if _recorded():
-            return
+    def _before(
+        self, optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> _StepArguments | None:
+        if _recorded() or not self._on_parameters:
+            return None
         with self._guarded_and_charged("hooks"):
             skipped = getattr(optimizer, "found_inf", None)
             if skipped is not None and bool(skipped):  # a scaler has marked a gradient as not finite
-                return
-            has_closure = any(callable(one) for one in (*arguments[1:], options.get("closure")))
+                return None
             unscales = getattr(optimizer, "grad_scale", None) is not None or options.get("grad_scaler") is not None
-            scaled = unscales or _is_scaled()
+            is_whole = not (unscales or _is_scaled() or _is_one_of_several())
+            steps = []
             for name, parameters, rate in self._of(optimizer):
-                if name in self._steps:
-                    continue
-                clipped = None if has_closure else _copies([parameter.grad for parameter in parameters])
-                whole = None
-                if clipped is not None and not scaled and not _is_one_of_several():
-                    whole = _copies([self._whole.get(id(parameter)) for parameter in parameters])
-                if whole is not None and _is_zero(clipped) and not _is_zero(whole):
-                    whole = None  # zero_grad(set_to_none=False) was called since that backward pass
-                self._steps[name] = _Step(_copies(parameters) or [], None if unscales else clipped, whole, rate)
+                if name not in self._steps or self._steps[name].after is None:  # where it is, that step has failed
+                    self._steps[name] = _Step(parameters, _copies(parameters) or [], rate, (not unscales, is_whole))
+                    steps.append(self._steps[name])
+            with_closure = _replace_closure(arguments, options, lambda closure: self._seen(closure, optimizer, steps))
+            if with_closure is None:
+                self._read_gradients(steps)
+            return with_closure
+        return None
+
+    def _seen(
+        self, closure: Callable[..., Any], optimizer: torch.optim.Optimizer, steps: Sequence[_Step]
+    ) -> Callable[..., Any]:
+        """Return a closure that does the same, after which the gradients are read."""
+        evaluations = 0
+
+        def evaluate(*arguments: Any, **options: Any) -> Any:
+            nonlocal evaluations
+            loss = closure(*arguments, **options)
+            with self._guarded_and_charged("hooks"):
+                evaluations += 1
+                if evaluations == 1:
+                    self._read_gradients(steps)
+                elif evaluations == 2:
+                    for step in steps:
+                        step.whole = step.clipped = None
+                    kind = type(optimizer).__name__
+                    self._warn_once(
+                        f"gradients of what {kind} trains are not recorded, but weights and updates are: it evaluates "
+                        "its closure several times in a step",
+                        f"closure of {kind}",
+                    )
+            return loss
+
+        return evaluate
+
+    def _read_gradients(self, steps: Sequence[_Step]) -> None:
+        """Copy the gradients that the optimizer is about to use."""
+        for step in steps:
+            reads_clipped, reads_whole = step.reads
+            step.used = _has_gradient(step.parameters)
+            clipped = _copies([parameter.grad for parameter in step.parameters])
+            whole = _copies([self._whole.get(id(parameter)) for parameter in step.parameters])
+            if clipped is None or (_is_zero(clipped) and whole is not None and not _is_zero(whole)):
+                whole = None  # zero_grad was called since that backward pass
+            step.clipped, step.whole = clipped if reads_clipped else None, whole if reads_whole else None
 
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         if _recorded():
             return
         with self._guarded_and_charged("hooks"):
-            for name, parameters, rate in self._of(optimizer):
+            if any(
+                id(parameter) in self._watched_ids for group in optimizer.param_groups for parameter in group["params"]
+            ):
+                self._stepped.add(id(optimizer))
+            unused = set()
+            for name, parameters, rate in self._of(optimizer) if self._steps else ():
                 step = self._steps.get(name)
-                if step is not None and step.after is None:
+                if step is None or step.after is not None:
+                    continue
+                if _has_gradient(parameters) if step.used is None else step.used:
                     step.after, step.rate = _copies(parameters), steady(step.rate, rate)
+                    self._used.add(name[0])
+                else:  # the optimizer has passed it over
+                    del self._steps[name]
+                    unused.add(name[0])
+            if layers := sorted(unused - self._used):
+                self._warn_once(
+                    f"no gradient reaches {', '.join(map(repr, layers))}: nothing is recorded of what the optimizer "
+                    "does to them while that is so; a layer that forward uses gets one unless it is detached",
+                    "no gradient",
+                )
 
     def _of(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[Name, list[nn.Parameter], float | None]]:
         """Yield name, parameters and learning rate of the watched parameters that the optimizer updates."""
@@ -147,11 +242,36 @@ class TorchUpdates:
 
 @dataclass(slots=True)
 class _Step:
+    """A step of an optimizer, as far as it has come.
+
+    Attributes:
+        parameters: one parameter of the records, which may be several tensors.
+        before, after: their values.
+        rate: the learning rate.
+        reads: whether the clipped and the unclipped gradient can be known.
+        used: whether there is a gradient for it; None where that was not seen before the step.
+        clipped, whole: the gradient as the optimizer uses it, and before clipping.
+    """
+
+    parameters: Sequence[nn.Parameter]
     before: list[Array]
-    clipped: list[Array] | None
-    whole: list[Array] | None
     rate: float | None
+    reads: tuple[bool, bool]
+    used: bool | None = None
+    clipped: list[Array] | None = None
+    whole: list[Array] | None = None
     after: list[Array] | None = None
+
+
+def _replace_closure(
+    arguments: tuple[Any, ...], options: Mapping[str, Any], replace: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> _StepArguments | None:
+    """Return the arguments of an optimizer's step with another closure; None where they have none."""
+    for place, given in enumerate(arguments[1:], start=1):
+        if callable(given):
+            return (*arguments[:place], replace(given), *arguments[place + 1 :]), dict(options)
+    closure = options.get("closure")
+    return (arguments, {**options, "closure": replace(closure)}) if callable(closure) else None
 
 
 def _rate(group: Mapping[str, Any]) -> float | None:
@@ -167,6 +287,10 @@ def _copies(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
     if any(tensor is None for tensor in tensors):
         return None
     return [np.array(as_array(tensor)) for tensor in tensors]
+
+
+def _has_gradient(parameters: Sequence[nn.Parameter]) -> bool:
+    return any(parameter.grad is not None for parameter in parameters)
 
 
 def _recorded() -> bool:
@@ -193,6 +317,7 @@ def _is_one_of_several() -> bool:
 
 
 def _is_scaled() -> bool:
-    """Return whether the optimizer's step is called by a gradient scaler."""
+    """Return whether the optimizer's step is called by a gradient scaler that is enabled."""
     frames = islice(walk_stack(sys._getframe(1)), _FRAMES)
-    return any(_SCALER in frame.f_code.co_filename for frame, _ in frames)
+    scalers = [frame.f_locals.get("self") for frame, _ in frames if _SCALER in frame.f_code.co_filename]
+    return any(getattr(scaler, "_enabled", True) for scaler in scalers)

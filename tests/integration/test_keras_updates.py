@@ -6,6 +6,7 @@ The whole file runs on TensorFlow, and once more on the torch backend of Keras.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import subprocess
@@ -15,7 +16,9 @@ import keras
 import numpy as np
 import pytest
 
+from gatewatch import GateMonitor
 from gatewatch.collector.keras.updates import KerasUpdates, parameters
+from gatewatch.collector.schema import LAYER_UPDATES
 
 ON_TORCH = keras.backend.backend() == "torch"
 layers, optimizers = keras.layers, keras.optimizers
@@ -277,6 +280,8 @@ def test_nothing_is_said_where_nothing_happened():
     assert updates.measure() == {}
     updates.keep()
     assert updates.measure() == {}
+    apply(model, some_gradients(model))
+    assert updates.measure()["dense", "kernel"]["optimizer_steps"] == 1  # it was waited for
     apply(model, some_gradients(model))
     assert updates.measure() == {}  # what was kept was used
 
@@ -654,6 +659,109 @@ def test_looking_within_fit_changes_nothing_of_the_training(name):
     assert all(found["memory", "recurrent"]["optimizer_steps"] == 1 for found in look.found)
     assert all("gradient_norm" in found["memory", "recurrent"] for found in look.found[1:])
     assert look.rates == pytest.approx([0.01 if name == "adam" else float(WHOLE(step)) for step in range(8)])
+
+
+class Kept:
+    """A store of one's own: a list."""
+
+    url = "kept://"
+
+    def __init__(self):
+        self.points = []
+
+    def check(self):
+        pass
+
+    def read(self, *_, **__):
+        return []
+
+    def write(self, points):
+        self.points += points
+
+    def updates(self):
+        """Step of the capture → parameter → fields."""
+        found = {}
+        for point in self.points:
+            if point.measurement == LAYER_UPDATES:
+                found.setdefault(point.fields["step"], {})[point.tags["layer"], point.tags["param"]] = point.fields
+        return found
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_gradients_that_fit_accumulates(every):
+    model, store = small(optimizers.Adam(0.01, gradient_accumulation_steps=3)), Kept()
+    kernel, weights = model.get_layer("head").kernel, []
+    keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: weights.append(numpy(kernel)))
+    callbacks = [keep, GateMonitor(log_dir=None, probe=X[:2], store=store, every=every)]
+    model.fit(
+        X, Y, batch_size=2, epochs=1, verbose=0, shuffle=False, callbacks=callbacks
+    )  # 16 steps, 5 of the optimizer
+    steps, captures = range(3, 17, 3), range(every, 17, every)
+    found = store.updates()
+    wanted = {capture: [step for step in steps if capture - every < step <= capture] for capture in captures}
+    assert sorted(found) == [capture for capture in captures if wanted[capture]]
+    for capture, fields in found.items():
+        before, after = weights[wanted[capture][-1] - 2], weights[wanted[capture][-1] - 1]
+        told = fields["head", "kernel"]
+        assert told["update_norm"] == pytest.approx(norm(after - before), rel=1e-4)
+        assert told["optimizer_steps"] == 1
+        assert told["gradient_norm"] > 0
+
+
+def test_a_loop_of_ones_own_that_learns_once_in_a_window():
+    model, store = small(optimizers.Adam(0.01)), Kept()
+    with GateMonitor(model, None, probe=X[:2], store=store, every=3) as monitor:
+        for bar in range(24):
+            if bar % 5 == 0:
+                model.train_on_batch(X, Y)
+            monitor.step()
+    found = store.updates()
+    assert sorted(found) == [6, 12, 18, 21]  # it has learnt at steps 6, 11, 16 and 21
+    assert all(fields["head", "kernel"]["gradient_norm_clipped"] > 0 for fields in found.values())
+
+
+def with_spare(optimizer):
+    """A network whose loss does not depend on one of its heads, although it is called."""
+    inputs = keras.Input(X.shape[1:])
+    x = layers.LSTM(3, name="memory")(inputs)
+    outputs = {"price": layers.Dense(1, name="head")(x), "other": layers.Dense(1, name="spare")(x)}
+    model = keras.Model(inputs, outputs)
+    model.compile(optimizer, {"price": "mse"})
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("name", ["adam", "adagrad"])
+def test_a_layer_that_the_loss_does_not_depend_on_is_named_once_and_not_recorded(name, caplog):
+    model, store = with_spare((EXACT | TO_ONE_PERCENT)[name]()), Kept()
+    with (
+        caplog.at_level(logging.WARNING, "gatewatch"),
+        GateMonitor(model, None, probe=X[:2], store=store, every=1) as monitor,
+    ):
+        for _ in range(8):
+            model.train_on_batch(X, {"price": Y})
+            monitor.step()
+    found = {step: {layer for layer, _ in told} for step, told in store.updates().items()}
+    assert all(found[step] == {"memory", "head"} for step in range(5, 9))
+    assert [text for text in caplog.messages if "'spare'" in text] == [
+        "gatewatch: no gradient has reached 'spare': nothing is recorded of what the optimizer does to them while that "
+        "is so; a layer that the loss depends on gets one, unless it is always zero"
+    ]
+
+
+def test_a_layer_that_is_used_no_longer_is_not_recorded_and_one_whose_gradient_is_zero_stands_still():
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(4, name="dense"), layers.Dense(2, name="second")])
+    model.compile(optimizers.Adam(0.01), "mse")
+    for _ in range(5):
+        apply(model, some_gradients(model))
+    second = model.trainable_variables[2:]
+    updates = KerasUpdates(model)
+    updates.keep()
+    apply(model, some_gradients(model)[2:], second)
+    assert {layer for layer, _ in updates.measure()} == {"second"}
+    for _ in range(2):
+        told = one_step(model, [g * 0 for g in some_gradients(model)], updates)["dense", "kernel"]
+        assert (told["gradient_norm"], told["zero_count"]) == (0, 20)
 
 
 @pytest.mark.skipif(ON_TORCH, reason="Keras on torch makes one step an execution")
