@@ -14,6 +14,8 @@ _PATIENCE: Final = 1_000
 """So many steps of a loop without one of the optimizer, and nothing waits for it any more."""
 _GAPS: Final = 16
 """How long an optimizer may pause is taken from so many of its last steps."""
+_TURNS: Final = 16
+"""Optimizers that take turns within so many steps of a loop are recorded with one capture, even if it has to wait."""
 
 
 class UpdateRecorder:
@@ -65,9 +67,14 @@ class UpdateRecorder:
         self._stepped.update(stepped)
 
     def is_waiting(self, step: int) -> bool:
-        """Return whether a capture that may be made at any time should wait for a step of the optimizer."""
-        is_looking = self._looking_since is not None and not self._is_complete()
-        return self._schedule.every == "auto" and is_looking and bool(self._rhythms) and step < self._patient_until
+        """Return whether a capture that may be made at any time should wait for a step of the optimizer.
+
+        It waits for as long as an optimizer has lately paused; where one has stepped, not much longer for others.
+        """
+        if self._schedule.every != "auto" or self._looking_since is None or self._is_complete():
+            return False
+        turns = self._looking_since + _TURNS * self._schedule.stride
+        return step < (min(turns, self._patient_until) if self._stepped else self._patient_until)
 
     def needs_look(self, step: int, *, due: bool) -> bool:
         """Return, at the end of a step of the loop, whether a look at the optimizer's next step must begin.
@@ -92,14 +99,17 @@ class UpdateRecorder:
             return False
         if not self._rhythms:
             return is_expected and self._is_counted
-        return self._schedule.is_due_within(self._gap(step), step)
+        stride = self._schedule.stride
+        gap = max(max(*one.gaps, step + stride - one.latest) for one in self._rhythms.values())  # the present one too
+        return self._schedule.is_due_within(gap, step)
 
     def begin_look(self, step: int) -> None:
         """Begin a look at the optimizer's next step."""
         if self._stepped:
             self._end_look()
         self._updates.keep()
-        self._looking_since, self._patient_until, self._stepped = step, step + self._gap(step), set()
+        longest = max((max(one.gaps) for one in self._rhythms.values()), default=0)
+        self._looking_since, self._patient_until, self._stepped = step, step + longest, set()
 
     def take(self, step: int) -> tuple[Measured, float | None]:
         """Return what is recorded with a capture at this step: the updates, and the learning rate of theirs."""
@@ -129,11 +139,6 @@ class UpdateRecorder:
             self._held, self._held_rate, self._stepped = {**self._held, **measured}, rate, set()
         else:
             self._looking_since = since
-
-    def _gap(self, step: int) -> int:
-        """Return the longest that an optimizer has lately paused, its present pause included."""
-        stride = self._schedule.stride
-        return max((max(*one.gaps, step + stride - one.latest) for one in self._rhythms.values()), default=stride)
 
 
 class _Rhythm:

@@ -72,6 +72,7 @@ class TorchUpdates:
         self._watched_ids: set[int] = set()
         self._whole: dict[int, torch.Tensor] = {}
         self._steps: dict[Name, _Step] = {}
+        self._done: set[int] = set()
         self._stepped: set[int] = set()
         self._used: set[str] = set()
 
@@ -137,11 +138,11 @@ class TorchUpdates:
         with defer_sigint():
             for handle in self._on_parameters:
                 handle.remove()
-            self._on_parameters, self._whole, self._steps = [], {}, {}
+            self._on_parameters, self._whole, self._steps, self._done = [], {}, {}, set()
 
     def _backward(self, parameter: torch.Tensor) -> None:
         """Copy the gradient: the last of several backward passes before a step leaves the sum of all."""
-        if _recorded():
+        if id(parameter) in self._done or _recorded():
             return
         with self._guarded_and_charged("hooks"):
             if parameter.grad is not None:
@@ -221,6 +222,7 @@ class TorchUpdates:
                     continue
                 if _has_gradient(parameters) if step.used is None else step.used:
                     step.after, step.rate = _copies(parameters), steady(step.rate, rate)
+                    self._done.update(map(id, parameters))
                     self._used.add(name[0])
                 else:  # the optimizer has passed it over
                     del self._steps[name]
