@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -37,6 +38,12 @@ watch_points()
 
 # TensorFlow and Triton each bring an LLVM, and a process that loads both aborts. torch does without Triton on a CPU.
 sys.modules["triton"] = None  # type: ignore[assignment]  # which makes its import fail
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collections: with three frameworks each takes most of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
