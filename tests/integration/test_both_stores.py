@@ -31,6 +31,7 @@ from gatewatch.collector.schema import (
 from gatewatch.jobs.report.page import write_report
 from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import free_port
+from tests.keras_models import build_optimizer
 
 ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(0).normal(size=(64, 7, 3)).astype("float32")
@@ -95,6 +96,7 @@ def policy():
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input(X.shape[1:]), keras.layers.LSTM(5, name="memory"), keras.layers.Dense(1)])
     model.compile("adam", "mse")
+    build_optimizer(model)
     return model
 
 

@@ -1,16 +1,12 @@
 """Weights and gradients of Keras models, held to the gradients that optimizers were given and to automatic ones.
 
-The whole file runs on TensorFlow, and once more on the torch backend of Keras.
+The whole file runs on TensorFlow, and once more on the torch backend of Keras: `test_gates.py` starts that run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -19,6 +15,7 @@ import pytest
 from gatewatch import GateMonitor
 from gatewatch.collector.keras.updates import KerasUpdates, parameters
 from gatewatch.collector.schema import LAYER_UPDATES
+from tests.keras_models import build_optimizer
 
 ON_TORCH = keras.backend.backend() == "torch"
 layers, optimizers = keras.layers, keras.optimizers
@@ -510,6 +507,7 @@ def policy(optimizer="adam"):
     x = layers.SimpleRNN(4, use_bias=False, name="simple")(x)
     model = keras.Model(inputs, layers.Dense(1, name="head")(x))
     model.compile(optimizer, "mse")
+    build_optimizer(model)
     return model
 
 
@@ -641,6 +639,7 @@ class Look(keras.callbacks.Callback):
 def small(optimizer, **options):
     model = keras.Sequential([keras.Input(X.shape[1:]), layers.LSTM(3, name="memory"), layers.Dense(1, name="head")])
     model.compile(optimizer, "mse", **options)
+    build_optimizer(model)
     return model
 
 
@@ -788,16 +787,3 @@ def test_mixed_precision():
     model.train_on_batch(X, Y)
     told = updates.measure()["memory", "kernel"]
     assert told["gradient_norm"] == pytest.approx(norm(gradients[0]), rel=0.05)
-
-
-@pytest.mark.skipif(ON_TORCH, reason="this is the run on torch")
-def test_all_of_this_on_the_torch_backend():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"KERAS_BACKEND": "torch"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert re.search(r"\d{2} passed, 2 skipped", done.stdout)

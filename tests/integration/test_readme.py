@@ -23,6 +23,7 @@ from gatewatch.torch import GateMonitor as TorchMonitor
 from grafana.emulator.frames import FluxSource
 from grafana.emulator.interpolate import Moment, interpolate
 from tests.grafana_alerts import SECOND, series
+from tests.keras_models import build_optimizer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -37,6 +38,7 @@ def blocks(language, page="README.md"):
 def policy():
     model = keras.Sequential([keras.Input(X.shape[1:]), keras.layers.LSTM(4, name="memory"), keras.layers.Dense(1)])
     model.compile("adam", "mse")
+    build_optimizer(model)
     return model
 
 
