@@ -284,18 +284,19 @@ def test_distributions_of_the_same_names_stay_theirs(installed, project, namesak
 def test_mypy_strict_sees_the_types(installed, project, tmp_path_factory):
     cache = tmp_path_factory.getbasetemp() / "mypy-cache"
     mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed.python, "--cache-dir", cache]
-    assert run(*mypy, "typed.py", cwd=project).stdout == "Success: no issues found in 1 source file\n"
-    printed = run(*mypy, "mistaken.py", cwd=project, status=1).stdout
-    assert sorted({int(line) for line in re.findall(r"^mistaken\.py:(\d+): error", printed, re.M)}) == MISTAKEN_LINES
+    printed = run(*mypy, "typed.py", "mistaken.py", cwd=project, status=1).stdout
+    errors = {(file, int(line)) for file, line in re.findall(r"^(.+\.py):(\d+): error", printed, re.M)}
+    assert errors == {("mistaken.py", line) for line in MISTAKEN_LINES}
+    assert re.search(r"\(checked 2 source files\)$", printed)
 
 
 def test_pyright_sees_the_types(installed, project):
     pyright = [sys.executable, "-m", "basedpyright", "--pythonpath", installed.python, "--outputjson"]
     (project / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
-    run(*pyright, "typed.py", cwd=project)
-    printed = json.loads(run(*pyright, "--level", "error", "mistaken.py", cwd=project, status=1).stdout)
-    lines = {each["range"]["start"]["line"] + 1 for each in printed["generalDiagnostics"]}
-    assert sorted(lines) == MISTAKEN_LINES
+    printed = json.loads(run(*pyright, "--level", "error", "typed.py", "mistaken.py", cwd=project, status=1).stdout)
+    found = {(Path(each["file"]).name, each["range"]["start"]["line"] + 1) for each in printed["generalDiagnostics"]}
+    assert found == {("mistaken.py", line) for line in MISTAKEN_LINES}
+    assert printed["summary"]["filesAnalyzed"] == 2
 
 
 def test_the_collector_asks_for_no_more_than_it_needs(built, tmp_path):

@@ -547,13 +547,15 @@ def button(page, label):
     return page.locator(".heatmap .updatemenu-button", has_text=label).first
 
 
-@pytest.fixture
-def hostile(store, tmp_path):
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    store = open_store(f"sqlite:///{folder}/gatewatch.db")
     seed(
         store,
         HOSTILE_RUN,
         (HOSTILE_LAYER, "%{x}<b>&amp;"),
-        log_dir=tmp_path,
+        log_dir=folder,
         config={
             "<img src=x onerror=alert(3)>": "</script><script>alert(4)</script>",
             "layers": {HOSTILE_LAYER: {}, "%{x}<b>&amp;": {}},
@@ -565,8 +567,10 @@ def hostile(store, tmp_path):
     failed = {"event": "failed", "error": "ValueError: <img src=x onerror=alert(5)>", "step": 1}
     store.write([Point("runs", {"run": HOSTILE_RUN, "phase": "train"}, failed, START + 999 * SECOND)])
     for epoch in range(24):
-        save_epoch(tmp_path, epoch, HOSTILE_RUN, HOSTILE_LAYER)
-    return report(store, tmp_path)
+        save_epoch(folder, epoch, HOSTILE_RUN, HOSTILE_LAYER)
+    written = report(store, folder)
+    store.close()
+    return written
 
 
 def test_a_browser_draws_every_chart_without_a_request_or_a_complaint(hostile, visit):
