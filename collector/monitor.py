@@ -25,7 +25,7 @@ from gatewatch.collector.trace import Layers, Trace
 _EARLIEST: Final = 10**17
 """Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""
 
-_OF_THE_SESSION: Final = ("log_dir", "run", "store", "phase", "tags", "every", "overhead")
+_OF_THE_SESSION: Final = ("log_dir", "run", "store", "phase", "tags", "every", "overhead", "all_ranks")
 
 State = Mapping[str, Any] | Sequence[Any]
 
@@ -134,8 +134,7 @@ class Monitor(BaseMonitor, ABC):
 
     def __enter__(self) -> Self:
         if not self._session.started:
-            with self._session.starting():
-                self._begin()  # the first capture is that of a step, which may have the market's time
+            self._session.begin(self._begin)  # the first capture is that of a step, which may have the market's time
         return self
 
     def __exit__(

@@ -18,10 +18,12 @@ from gatewatch.collector.epoch_files import check_folder, save_epoch, save_secon
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.names import check_phase, check_run, check_tags
 from gatewatch.collector.run_metadata import config_text, new_run, versions
+from gatewatch.collector.run_name import RunName
 from gatewatch.collector.run_store import chosen_store, open_shipper
-from gatewatch.collector.runtime.error_guard import ErrorGuard
+from gatewatch.collector.runtime.error_guard import ErrorGuard, log
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
+from gatewatch.collector.runtime.ranks import current_rank
 from gatewatch.collector.runtime.shutdown import register, unregister
 from gatewatch.collector.schema import COLLECTOR_HEALTH, RUNS, FieldValue, Point
 from gatewatch.collector.spool.shipper import Shipper
@@ -52,6 +54,7 @@ class RunSession(ErrorGuard):
         tags: the user's own, few.
         every: capture every so many steps, or "auto".
         overhead: the budget of "auto".
+        all_ranks: whether each process of a distributed training records a run of its own.
         cells: whose gates have scales of their own.
         statistics: what is taken of each gate.
 
@@ -72,6 +75,7 @@ class RunSession(ErrorGuard):
         tags: Mapping[str, str] | None,
         every: Every,
         overhead: float,
+        all_ranks: bool,
         cells: Cells = CELLS,
         statistics: Sequence[Statistic] = STATISTICS,
     ) -> None:
@@ -79,6 +83,7 @@ class RunSession(ErrorGuard):
         self.run = new_run() if run is None else check_run(run)
         self.phase = check_phase(phase)
         self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
+        self._given_run, self._all_ranks = self.run, all_ranks
         if not isinstance(log_dir, str | os.PathLike | None):
             raise ConfigError(f"log_dir={safe_repr(log_dir)}: must be a path, or None for no files")
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
@@ -92,6 +97,7 @@ class RunSession(ErrorGuard):
         self._cells, self._statistics = cells, statistics
         self._shipper: Shipper | None = None
         self._updates: UpdateRecorder | None = None
+        self._name: RunName | None = None
         self._rate: float | None = None
         self._process: int | None = None
         self._unrecorded = self._end_written = False
@@ -123,18 +129,44 @@ class RunSession(ErrorGuard):
         """Whether the parameters may be expected to change: not in a validation or a backtest."""
         return self.phase in ("train", "live")
 
-    @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Let only a ConfigError out of the start of a run. After any other error the training goes on unrecorded."""
-        self._unrecorded = False
+    def begin(self, start: Callable[[], object]) -> None:
+        """Let the run begin, unless another process of a distributed training records it.
+
+        Args:
+            start: calls the method `start`. Only a ConfigError gets out of it; after any other error the training goes
+                on unrecorded.
+
+        Raises:
+            ConfigError: see `start`.
+        """
+        self._unrecorded = not self._records()
+        if self._unrecorded:
+            return
         try:
-            yield
+            start()
         except ConfigError:
             raise
         except Exception as error:
             self._unrecorded = not self.started
             lost = "nothing is recorded" if self._unrecorded else "a part of it is not recorded"
             self.warn_once(f"the start of the run failed, training goes on and {lost}: {describe_exception(error)}")
+
+    def _records(self) -> bool:
+        """Return whether this process records a run; with `all_ranks` it gives the run of its rank a name."""
+        rank = current_rank()
+        if rank.number and not self._all_ranks:
+            text = f"rank {rank.number} records nothing, rank 0 does; all_ranks=True records a run of each"
+            if rank.joined:
+                log.info("gatewatch: %s", text)
+            else:  # what a launcher has left in the environment of a process that is not distributed
+                self.warn_once(f"{text} (by the variables RANK or LOCAL_RANK, and WORLD_SIZE)")
+            return False
+        self._rename(f"{self._given_run}-rank{rank.number}" if rank.number else self._given_run)
+        return True
+
+    def _rename(self, run: str) -> None:
+        self.run = check_run(run)
+        self.tags = {**self.tags, "run": self.run}
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
         """Open the store and check the folders, then begin the run.
@@ -151,8 +183,13 @@ class RunSession(ErrorGuard):
         """
         if self.log_dir is not None:
             check_folder(self.log_dir)
-        unused = self._named and self._process is None
-        self._shipper = open_shipper(self.store, self.tags, self._beat, unused=unused)
+        if self._name is None or self._process != os.getpid():
+            self._name = RunName(self.store, self.run, self.phase)
+        described = {**config, **self._settings()}
+        fields = {"framework": framework, "model": one_line(model), "config": config_text(described)}
+        started = self._run_event("started", **fields)
+        unused = started if self._named and self._process is None else None
+        self._shipper, written = open_shipper(self.store, self._name, self._beat, unused)
         self._process, self._end_written = os.getpid(), False
         self._shipping_seconds = 0.0
         self.schedule.begin(self.step)
@@ -161,18 +198,21 @@ class RunSession(ErrorGuard):
             with self.guarded("a look at the parameters"):
                 self._updates = UpdateRecorder(updates, self.schedule, self.step, self.guarded)
         register(self)
-        recorded = {
-            **config,
+        if not written:
+            self._put([started])
+        self.prepare()
+
+    def _settings(self) -> dict[str, object]:
+        """Return what is recorded of the monitor and its process with the run."""
+        return {
             "log_dir": None if self.log_dir is None else str(self.log_dir),
             "every": self.schedule.every,
             "overhead": self.schedule.overhead,
             "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
             "versions": versions(),
             "host": platform.node(),
-            "pid": self._process,
+            "pid": os.getpid(),
         }
-        self._event("started", framework=framework, model=one_line(model), config=config_text(recorded))
-        self.prepare()
 
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
         """Write the metrics that the framework logged, if any; warn once about each that is not a number.
@@ -287,6 +327,18 @@ class RunSession(ErrorGuard):
                 with self.guarded("the end of the run"):
                     self._health()
                     self._event(status, **({} if error is None else {"error": describe_exception(error)}))
+                if not self.captured:
+                    self.warn_once(f"run {self.run!r} ends without a capture: {self._why_none()}")
+
+    def _why_none(self) -> str:
+        """Say why nothing was captured."""
+        looks = ("the first capture", "a capture")
+        failed = [self.problems[activity] for activity in looks if activity in self.problems]
+        if failed:
+            return f"each look failed, the first with {failed[0]}"
+        if not self.step:
+            return "the training ended before its first step, or nothing called step()"
+        return f"none of its {self.step} steps was due, with every={self.schedule.every!r}"
 
     def close(
         self, status: str = "completed", error: BaseException | None = None, seconds: float | None = None
@@ -320,8 +372,12 @@ class RunSession(ErrorGuard):
                 self._updates.release()
         with self.guarded("the end of the run"):
             stopped = shipper.close(CLOSE_SECONDS if seconds is None else seconds)
+            if stopped and shipper.delivery.problem is None:
+                self._warn_of_others()
             if self._own_store and stopped:
                 self.store.close()
+        if self._name is not None:
+            self._name.release()
         unregister(self)
 
     def abandon(self) -> None:
@@ -339,6 +395,9 @@ class RunSession(ErrorGuard):
         self._ending = threading.RLock()
         self._time.after_fork_in_child()
         self._shipping_seconds = 0.0
+        if not self._named and self._process is None:
+            self._given_run = new_run()  # each worker's own
+            self._rename(self._given_run)
 
     def _beat(self) -> None:
         """Write that the process lives. Called by the shipper's thread."""
@@ -347,9 +406,18 @@ class RunSession(ErrorGuard):
             with self._ending:
                 if self.started and not self._end_written:
                     self._event("heartbeat")
+            self._warn_of_others()
+
+    def _warn_of_others(self) -> None:
+        if self._name is not None and self._named:
+            self._name.warn_of_others()
 
     def _event(self, event: str, **fields: FieldValue) -> None:
-        self._put([Point(RUNS, self.tags, {"event": event, **fields, "step": self.step}, self._time())])
+        self._put([self._run_event(event, **fields)])
+
+    def _run_event(self, event: str, **fields: FieldValue) -> Point:
+        session = {} if self._name is None else {"session": self._name.session}
+        return Point(RUNS, self.tags, {"event": event, **session, **fields, "step": self.step}, self._time())
 
     def _health(self) -> None:
         """Write `collector_health`."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.schema import HEARTBEAT_SECONDS, RUNS
+from gatewatch.collector.run_name import RunName
+from gatewatch.collector.schema import HEARTBEAT_SECONDS, Point
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.store import Store, open_store
@@ -36,39 +37,44 @@ def chosen_store(store: Store | str | None) -> Store:
     return store
 
 
-def open_shipper(store: Store, tags: Mapping[str, str], beat: Callable[[], None], *, unused: bool) -> Shipper:
-    """Check the store and the spool, and begin the thread that ships the points of a run.
+def open_shipper(store: Store, name: RunName, beat: Callable[[], None], started: Point | None) -> tuple[Shipper, bool]:
+    """Check the store and the spool, reserve the run's name, and begin the thread that ships the points of the run.
 
     Args:
         store: where the points go. While it does not answer they wait.
-        tags: `run` and `phase` of the run.
+        name: of the run.
         beat: called by the thread at each heartbeat.
-        unused: whether the store may hold no run of this name and phase.
+        started: the first event of a run whose name must be new; None where it need not be.
+
+    Returns:
+        The thread, and whether that event is in the store already.
 
     Raises:
-        ConfigError: the store can never take the points as things are, the spool cannot be written, or the name was
-            used before.
+        ConfigError: the store can never take the points as things are, the spool cannot be written, the name was used
+            before, or another process records the run.
     """
-    wait = 0.0
+    away: WriteUnavailable | None = None
+    written = False
     try:
         store.check()
-        if unused:
-            _check_unused(store, tags["run"], tags["phase"])
     except WriteUnavailable as error:
-        wait = error.retry_after or 0.0
-        log.warning("gatewatch: %s does not answer yet; training goes on and the points wait: %s", store.url, error)
+        away = error
     settings = load_settings().spool
     destination = getattr(store, "destination", {"url": store.url})  # a user's own store may have none
     spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
     spool.check()
-    return Shipper(store, spool, tick=beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
-
-
-def _check_unused(store: Store, run: str, phase: str) -> None:
     try:
-        used = store.read(RUNS, run=run, tags={"phase": phase}, prefix_tags=True)
-    except ConfigError:  # a token that may only write cannot be asked
-        return
-    if len(used) and not (set(used["event"]) & {"failed", "interrupted"} and used["step"].max() == 0):
-        problem = f"run={run!r}: {store.url} already holds a run of this name and phase"
-        raise ConfigError(f"{problem}; choose another, or leave run=None for a new one each time")
+        name.lock(spool.folder)
+        if started is not None and away is None:
+            written = name.claim(started)
+    except WriteUnavailable as error:
+        away = error
+    except BaseException:
+        name.release()
+        spool.close()
+        raise
+    if away is not None:
+        text = "gatewatch: %s does not answer yet; training goes on and the points wait: %s"
+        log.warning(text, store.url, away)
+    wait = 0.0 if away is None else away.retry_after or 0.0
+    return Shipper(store, spool, tick=beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait), written

@@ -136,7 +136,10 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
             Field("model_id", str),
             *_floats("1 is the limit", "why_*"),
         ),
-        RUNS: (*(Field(name, str) for name in ("event", "framework", "model", "config", "error")), Field("step", int)),
+        RUNS: (
+            *(Field(name, str) for name in ("event", "session", "framework", "model", "config", "error")),
+            Field("step", int),
+        ),
         COLLECTOR_HEALTH: (
             *(Field(name, int, "points") for name in ("shipped", "rejected", "dropped")),
             *(Field(name, int) for name in ("captured", "failures", "unreplayed_layers")),

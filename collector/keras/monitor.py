@@ -63,6 +63,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         overhead: the share of the training's time that "auto" may spend on captures.
         optimizer: the Keras optimizer; gradients are derived from its state. Where None, the one that the model is
             compiled with.
+        all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
+            rank 0 records and the others do nothing.
 
     Raises:
         ConfigError: an argument is wrong; from `fit`, before its first batch, where the probe does not fit the model,
@@ -83,6 +85,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
         optimizer: Any = None,
+        all_ranks: bool = False,
     ) -> None:
         super().__init__()
         self._set_up(locals())
@@ -108,11 +111,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         """Check the model, the probe, the store and the folder, and make the first capture."""
         session = self._session
         if not session.started:
-            with session.starting():
-                traced = self._start()
-                if traced is not None:
-                    with session.guarded("the first capture"):
-                        self._latest = session.step, session.capture(lambda: traced.layers)
+            session.begin(self._begin_fit)
         self._fits += 1
         self._first_epoch = True
 
@@ -149,6 +148,12 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """End the run; another `fit` with the same monitor goes on with it."""
         self.close()
+
+    def _begin_fit(self) -> None:
+        session, traced = self._session, self._start()
+        if traced is not None:
+            with session.guarded("the first capture"):
+                self._latest = session.step, session.capture(lambda: traced.layers)
 
     # What a loop of one's own calls, beside what every monitor offers.
 

@@ -49,10 +49,12 @@ class ErrorGuard:
 
     Attributes:
         failures: activity → how often it failed.
+        problems: activity → why it failed the first time.
     """
 
     def __init__(self) -> None:
         self.failures: dict[str, int] = {}
+        self.problems: dict[str, str] = {}
         self._warned: set[str] = set()
 
     def warn_once(self, text: str, topic: str | None = None) -> None:
@@ -78,4 +80,5 @@ class ErrorGuard:
         if activity not in self.failures:
             text = one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)
             log.warning("gatewatch: %s failed, training goes on: %s", activity, text)
+            self.problems[activity] = text
         self.failures[activity] = self.failures.get(activity, 0) + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -22,6 +22,9 @@ from gatewatch.collector.torch.monitor import choose, describe
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import Layers, Trace
+
+_EVENTS: Final = ("_on_training_start", "_on_rollout_start", "_on_rollout_end", "_on_training_end")
+"""The events of a training that the callback needs."""
 
 
 class GateMonitorCallback(BaseMonitor, BaseCallback):
@@ -66,6 +69,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
         overhead: the share of the training's time that "auto" may spend on captures.
         verbose: 1 to print at the beginning which run goes to which store.
+        all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
+            rank 0 records and the others do nothing.
 
     Raises:
         ConfigError: an argument is wrong; from `learn`, before its first step, where the policy has no recurrent layer,
@@ -85,6 +90,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
         verbose: int = 0,
+        all_ranks: bool = False,
     ) -> None:
         super().__init__(verbose)
         self._set_up(locals())
@@ -98,9 +104,27 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
 
     # What Stable-Baselines3 calls.
 
+    @property
+    def parent(self) -> BaseCallback | None:
+        """The callback that passes its events on to this one; None where `learn` itself does.
+
+        Raises:
+            ConfigError: on setting, where it keeps events to itself: nothing would be captured.
+        """
+        return self._parent
+
+    @parent.setter
+    def parent(self, callback: BaseCallback | None) -> None:
+        kind = type(callback)
+        if callback is not None and any(getattr(kind, name) is getattr(BaseCallback, name) for name in _EVENTS):
+            raise ConfigError(
+                f"GateMonitorCallback cannot be inside {kind.__name__}, which passes on few events of a training: give "
+                f"it to learn() itself, as in callback=[{kind.__name__}(...), GateMonitorCallback()]"
+            )
+        self._parent = callback
+
     def _on_training_start(self) -> None:
-        with self._session.starting():
-            self._start()
+        self._session.begin(self._start)
 
     def _start(self) -> None:
         session, model = self._session, self._algorithm

@@ -59,6 +59,8 @@ class GateMonitor(Monitor):
         phase: train, validation, backtest or live.
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
         overhead: the share of the training's time that "auto" may spend on captures.
+        all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
+            rank 0 records and the others do nothing.
 
     Raises:
         ConfigError: an argument is wrong; on entry, where the probe does not fit the module, the module has no
@@ -78,6 +80,7 @@ class GateMonitor(Monitor):
         phase: str = "train",
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
+        all_ranks: bool = False,
     ) -> None:
         self._set_up(locals())
         if not isinstance(module, nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -238,6 +239,38 @@ def test_what_is_told_at_the_start_is_enough_to_look_the_same_way_again(place):
     assert "LSTM(3, 4" in first["summary"]
     assert first["versions"].keys() >= {"python", "torch", "numpy"}
     assert first["tags"] == {"symbol": "GOOG"}
+
+
+def never(monitor):
+    pass
+
+
+def too_rarely(monitor):
+    for _ in range(7):
+        monitor.step()
+
+
+def in_vain(monitor):
+    for _ in range(3):
+        monitor.step(torch.ones(2, 5, 9))
+
+
+@pytest.mark.parametrize(
+    ("loop", "why"),
+    [
+        (never, "the training ended before its first step, or nothing called step\\(\\)"),
+        (too_rarely, "none of its 7 steps was due, with every=8"),
+        (in_vain, "each look failed, the first with RuntimeError: .*Expected 3, got 9"),
+    ],
+)
+def test_a_run_that_captured_nothing_says_why(place, caplog, loop, why):
+    every = 8 if loop is too_rarely else 1
+    probe = torch.ones(2, 5, 3)
+    with GateMonitor(torch.nn.LSTM(3, 4), None, run="life", probe=probe, every=every) as monitor:
+        loop(monitor)
+    ends = [record.getMessage() for record in caplog.records if "without a capture" in record.getMessage()]
+    assert len(ends) == 1
+    assert re.fullmatch(f"gatewatch: run 'life' ends without a capture: {why}", ends[0])
 
 
 def test_life_and_death():

@@ -21,7 +21,13 @@ import torch
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    EveryNTimesteps,
+)
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from torch.optim import optimizer as optimizers
@@ -481,6 +487,41 @@ def test_what_is_wrong_is_said_before_training(place):
     raises_before_the_first_step("log_dir=.*cannot be written", log_dir="file/logs")
     algorithm().learn(ROLLOUT, GateMonitorCallback(run="mine"))
     raises_before_the_first_step("run='mine'.*already holds", run="mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("EveryNTimesteps", lambda callback: EveryNTimesteps(10, callback)),
+        ("EveryNTimesteps", lambda callback: EveryNTimesteps(10, CallbackList([callback]))),
+        ("EvalCallback", lambda callback: EvalCallback(environment(1), callback_after_eval=callback)),
+        ("EvalCallback", lambda callback: EvalCallback(environment(1), callback_on_new_best=callback)),
+        ("EvalCallback", lambda callback: EvalCallback(environment(1), callback_on_new_best=CallbackList([callback]))),
+    ],
+)
+def test_a_callback_that_passes_on_few_events_is_no_place_for_it(name, inside):
+    model = algorithm()
+    with pytest.raises(ConfigError, match=rf"inside {name}, .*give it to learn\(\) itself") as caught:
+        model.learn(ROLLOUT, inside(GateMonitorCallback()))
+    assert "\n" not in str(caught.value)
+    assert model.num_timesteps == 0
+
+
+def test_lists_in_lists_pass_on_every_event():
+    callback = GateMonitorCallback(every=1)
+    algorithm().learn(ROLLOUT, CallbackList([CallbackList([callback]), EveryNTimesteps(10, BreakOff(10**9))]))
+    assert set(read("gate_stats", callback.run)["step"]) == {0, ROLLOUT}
+
+
+def test_a_training_broken_off_in_its_first_rollout_says_that_nothing_was_captured(caplog):
+    callback = GateMonitorCallback()
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        algorithm().learn(ROLLOUT, [callback, BreakOff(3)])
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        f"gatewatch: run '{callback.run}' ends without a capture: the training ended before its first step, or nothing "
+        "called step()"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,18 @@ import orjson
 
 from gatewatch.collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from gatewatch.collector.line_protocol import encode, parse, split_lines
-from gatewatch.collector.schema import FieldValue, Point, point_problem
-from gatewatch.collector.store.base import Store
+from gatewatch.collector.schema import RUNS, FieldValue, Point, point_problem
+from gatewatch.collector.store.base import Store, select
+from gatewatch.collector.store.frame import frame
 from gatewatch.collector.store.series_shapes import Shapes
 from gatewatch.collector.store.sqlite import read as sqlite_read
 from gatewatch.collector.store.sqlite.file import VERSION, is_at_rest, open_empty, open_file
 from gatewatch.collector.store.sqlite.history import SqliteHistory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import pandas as pd
 
     from gatewatch.collector.store.base import Selection, Tally
     from gatewatch.collector.store.frame import Block
@@ -93,6 +96,30 @@ class SqliteStore(Store):
         refused += [(parsed[i][0], why) for i, why in self._store([point for _, point in parsed])]
         if refused:
             raise WriteRejected(list(dict.fromkeys(why for _, why in refused)), len(refused), refused)
+
+    def begin_run(self, run: str, phase: str, first: Callable[[pd.DataFrame], Point]) -> None:
+        """Write the first event of a run and phase, in one transaction with a look at those that are there already.
+
+        Of two processes that begin at the same moment the second is shown the event of the first.
+
+        Args:
+            run: the run's id.
+            phase: of the run.
+            first: is given the events as `read(..., prefix_tags=True)` returns them, and returns the event to write. It
+                must not use the store. What it raises is raised, and nothing is written.
+
+        Raises:
+            WriteRejected: see `Store.write`.
+            WriteUnavailable: nothing was written.
+        """
+        selection = select(RUNS, run, tags={"phase": phase})
+        with self._lock, self._errors(WriteUnavailable), self._transaction("IMMEDIATE") as connection:
+            types = sqlite_read.field_types(connection, RUNS)
+            event = first(frame(sqlite_read.blocks(connection, selection, types, None), types, prefix_tags=True))
+            refused: list[tuple[int, str]] = []
+            connection.executemany(_UPSERT, self._rows(connection, [event], refused))
+        if refused:
+            raise WriteRejected([why for _, why in refused])
 
     def history(self) -> SqliteHistory:
         """See `Store.history`."""
