@@ -25,7 +25,7 @@ from gatewatch.collector.trace import Layers, Trace
 _EARLIEST: Final = 10**17
 """Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""
 
-_OF_THE_SESSION: Final = ("log_dir", "run", "store", "phase", "tags", "every", "overhead", "all_ranks")
+_OF_THE_SESSION: Final = ("log_dir", "run", "store", "phase", "tags", "every", "overhead", "resume", "all_ranks")
 
 State = Mapping[str, Any] | Sequence[Any]
 
@@ -187,6 +187,27 @@ class Monitor(BaseMonitor, ABC):
             self._end_epoch(metrics)
             self._session.epoch += 1
 
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of the last step and of the present epoch, to be saved in a checkpoint of the training."""
+        return {"step": self._session.step, "epoch": self._session.epoch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on counting where a checkpoint was saved, before or after the run has begun.
+
+        Steps and epochs that the run has recorded since are not recorded again.
+
+        Args:
+            state: what `state_dict()` returned when the checkpoint was saved.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        try:
+            step, epoch = int(state["step"]), int(state["epoch"])
+        except (TypeError, KeyError, ValueError):
+            raise ConfigError(f"load_state_dict({safe_repr(state)}): give what state_dict() returned") from None
+        self._session.go_to(step, epoch)
+
     def close(self, status: str = "completed") -> None:
         """End the run: completed, failed or interrupted. Calling it again does nothing.
 
@@ -209,12 +230,15 @@ class Monitor(BaseMonitor, ABC):
         if due:
             with session.guarded("a capture"):
                 self._capture(x, moment, state)
-        if due or moment is not None:  # a bar is not to be had again
+        if due or (moment is not None and not session.is_recorded):  # a bar is not to be had again
             with session.guarded("the metrics of a step"), session.charged("metrics"):
                 session.metrics(metrics, moment)
+            session.note_recorded()
 
     def _end_epoch(self, metrics: Mapping[str, Any] | None) -> None:
         session = self._session
+        if session.epoch_is_recorded:
+            return
         with session.guarded("the epoch's metrics"):
             session.metrics(metrics)
         with session.guarded("the epoch's file"):
@@ -223,6 +247,7 @@ class Monitor(BaseMonitor, ABC):
                     self._capture()
             if self._latest is not None and self._latest[0] == session.step:
                 session.save_epoch(self._latest[1])
+        session.note_recorded(epoch_ended=True)
 
     def _capture(self, x: Any = None, moment: int | None = None, state: State | None = None) -> None:
         self._latest = self._session.step, self._session.capture(lambda: self._look(x, state), moment)

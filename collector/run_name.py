@@ -1,4 +1,4 @@
-"""Reserve the name of a run, so that no two processes record one run."""
+"""Reserve the name of a run, so that no two processes record one run, and find how far an earlier one has come."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import logging
 import os
 import platform
 import secrets
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected
 from gatewatch.collector.run_file import RunFile, lock_run
-from gatewatch.collector.schema import RUNS, Point
+from gatewatch.collector.run_progress import Progress
+from gatewatch.collector.schema import DIED_SECONDS, GOING_EVENTS, RUNS, Point
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_REMEDY = "choose another, or leave run=None for a new one each time"
+FirstEvent = Callable[[str], Point]
+"""Makes the first event of a session from its name, `started` or `resumed`."""
+_REMEDY: Final = "choose another, or leave run=None for a new one each time"
+_ANSWER_SECONDS: Final = 2.0
+"""How long a server may take to show that it is there, before it is asked for other sessions."""
 
 log = logging.getLogger("gatewatch")
 
@@ -34,17 +41,20 @@ class RunName:
         store: where the run is recorded.
         run: the run's id.
         phase: of the run.
+        resume: whether to go on with a run of this name.
 
     Attributes:
         session: id of this process's part in the run: host, process and some random digits.
+        earlier: how far an earlier process has recorded the run that this one goes on with; None for a new run.
     """
 
-    def __init__(self, store: Store, run: str, phase: str) -> None:
-        self._store, self._run, self._phase = store, run, phase
+    def __init__(self, store: Store, run: str, phase: str, *, resume: bool) -> None:
+        self._store, self._run, self._phase, self._resume = store, run, phase, resume
         self.session = f"{one_line(platform.node())}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.earlier: Progress | None = None
         self._file: RunFile | None = None
         self._asked = False
-        self._earlier: set[str] = set()
+        self._sessions_before: set[str] = set()
         self._unverified = True
 
     def lock(self, store_folder: Path) -> None:
@@ -59,49 +69,82 @@ class RunName:
         """
         file = lock_run(store_folder, self._run, self._phase)
         if not isinstance(file, RunFile):
-            raise ConfigError(self._in_use(f", which process {file} records" if file else ""))
+            raise ConfigError(self._going_on(f"process {file}") if self._resume else self._in_use(file))
         self._file = file
         with suppress(OSError):  # the lock does without
-            file.save({"run": self._run, "phase": self._phase, "session": self.session, "pid": os.getpid()})
+            file.save({**file.left, "pid": os.getpid()})
 
-    def claim(self, started: Point) -> bool:
-        """Check that the store holds no run of this name and phase, and write its first event.
+    def claim(self, first: FirstEvent, *, unshipped: bool) -> tuple[Point, bool]:
+        """Check that the store holds no run of this name and phase, or that it can be resumed, and write its event.
 
         Args:
-            started: that event.
+            first: makes the event.
+            unshipped: whether points of earlier processes may wait in the spool.
 
         Returns:
-            Whether it is written; otherwise it is to be shipped like every other point.
+            The event, and whether it is in the store already; otherwise it is to be shipped like every other point.
 
         Raises:
-            ConfigError: the name was used before.
+            ConfigError: the name was used before, or the run cannot be resumed.
             WriteUnavailable: the store does not answer now.
         """
+        left = self._left
+        stored = Progress()
 
-        def first(events: pd.DataFrame) -> Point:
-            if not self._asked:
-                self._earlier, self._asked = _sessions(events), True
-            if len(events) and not _never_learnt(events):
+        def judged(events: pd.DataFrame) -> Point:
+            self._asked = True
+            self._sessions_before = _sessions(events)
+            if not len(events) or _never_learnt(events):
+                return self._begun(first, left if self._resume and unshipped and left.step >= 0 else None)
+            if not self._resume:
                 raise ConfigError(self._in_use())
-            return started
+            self._check_ended(events)
+            return self._begun(first, max(left, stored, key=lambda progress: progress.step))
 
         begin = getattr(self._store, "begin_run", None)
         try:
+            if self._resume and isinstance(self._store, Store):  # a user's own may not tell
+                stored = Progress.from_store(self._store, self._run, self._phase)
             if begin is None:
-                first(self._read())
-                return False
-            begin(self._run, self._phase, first)
+                return judged(self._read()), False
+            event: Point = begin(self._run, self._phase, judged)
         except ConfigError:
             if self._asked:
                 raise
-            self._unverified = False
             unknown = "whether it already holds a run of this name is not known"
             log.warning("gatewatch: run %r: %s cannot be read, %s", self._run, self._store.url, unknown)
-            return False
+            return self.claim_unasked(first), False
         except WriteRejected:
-            return False
+            return self._begun(first, self.earlier), False
         self._unverified = False
-        return True
+        return event, True
+
+    def claim_unasked(self, first: FirstEvent) -> Point:
+        """Do as `claim` does where the store cannot be asked, by what this machine knows of the run.
+
+        Args:
+            first: makes the event.
+
+        Returns:
+            The event, which is to be shipped.
+
+        Raises:
+            ConfigError: this machine has recorded a run of this name, and it is not to be resumed.
+        """
+        left = self._left
+        if left.step > 0 and not self._resume:
+            raise ConfigError(self._in_use())
+        return self._begun(first, left if self._resume and left.step >= 0 else None)
+
+    def keep(self, progress: Progress) -> None:
+        """Note on this machine how far the run is recorded.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._file is not None:
+            about = {"run": self._run, "phase": self._phase, "session": self.session, "pid": os.getpid()}
+            self._file.save({**about, **progress.as_dict()})
 
     def warn_of_others(self) -> None:
         """Log it where another session writes under this name too. Does nothing once the store has been asked.
@@ -111,11 +154,13 @@ class RunName:
         if not self._unverified:
             return
         try:
+            if hasattr(self._store, "ping"):  # a user's own store may have none
+                self._store.ping(_ANSWER_SECONDS)
             events = self._read()
         except GatewatchError:  # it does not answer now, or never to this token
             return
         self._unverified = False
-        sessions = _sessions(events) - self._earlier - {self.session}
+        sessions = _sessions(events) - self._sessions_before - {self.session}
         if sessions:
             log.warning(
                 "gatewatch: run %r, phase %s, is recorded by another process too (%s): %s holds the points of both "
@@ -131,10 +176,34 @@ class RunName:
         if self._file is not None:
             self._file.release()
 
+    @property
+    def _left(self) -> Progress:
+        return Progress() if self._file is None else Progress.from_dict(self._file.left)
+
+    def _begun(self, first: FirstEvent, earlier: Progress | None) -> Point:
+        self.earlier = earlier
+        return first("started" if earlier is None else "resumed")
+
     def _read(self) -> pd.DataFrame:
         return self._store.read(RUNS, run=self._run, tags={"phase": self._phase}, prefix_tags=True)
 
-    def _in_use(self, by: str = "") -> str:
+    def _check_ended(self, events: pd.DataFrame) -> None:
+        """Raise where the run goes on in a process of another machine; the lock has told of those of this one."""
+        last = events.iloc[-1]
+        session = last.get("session")
+        silent = (time.time_ns() - last["time"].value) / 1e9
+        here = self._file is not None and session == self._file.left.get("session")
+        if last["event"] in GOING_EVENTS and not here and silent < DIED_SECONDS:
+            wait = f"; if it has died, try again in {DIED_SECONDS - max(0.0, silent):.0f} s"
+            raise ConfigError(self._going_on(session or "another process") + wait)
+
+    def _going_on(self, by: str) -> str:
+        return (
+            f"run={self._run!r} cannot be resumed: {by} is still recording it; end that first, or choose another name"
+        )
+
+    def _in_use(self, holder: int | None = None) -> str:
+        by = "" if holder is None else f", which process {holder} records"
         return f"run={self._run!r}: {self._store.url} already holds a run of this name and phase{by}; {_REMEDY}"
 
 

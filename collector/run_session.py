@@ -1,46 +1,32 @@
-"""One run, for any framework: turn captures into points, and write its start, heartbeats and end."""
+"""One run, for any framework: when to capture, and the points that a capture becomes."""
 
 from __future__ import annotations
 
 import os
 import platform
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.names import check_phase, check_run, check_tags
-from gatewatch.collector.run_metadata import config_text, new_run, versions
-from gatewatch.collector.run_name import RunName
-from gatewatch.collector.run_store import chosen_store, open_shipper
-from gatewatch.collector.runtime.error_guard import ErrorGuard, log
-from gatewatch.collector.runtime.fork import reset_in_forked_child
+from gatewatch.collector.run_life import RunLife
+from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
-from gatewatch.collector.runtime.ranks import current_rank
-from gatewatch.collector.runtime.shutdown import register, unregister
-from gatewatch.collector.schema import COLLECTOR_HEALTH, RUNS, FieldValue, Point
-from gatewatch.collector.spool.shipper import Shipper
+from gatewatch.collector.schema import COLLECTOR_HEALTH, FieldValue, Point
 from gatewatch.collector.statistics import STATISTICS, Statistic
-from gatewatch.collector.store import Store
-from gatewatch.collector.text import describe_exception, one_line, safe_repr
-from gatewatch.collector.times import SteadyTime
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Layers
 from gatewatch.collector.update_recorder import UpdateRecorder
 from gatewatch.collector.updates import Measured, Updates, update_points
 
-CLOSE_SECONDS: Final = 10.0
-"""How long the end of a run waits for a slow store."""
-_ENDINGS: Final = ("completed", "failed", "interrupted")
 
-
-class RunSession(ErrorGuard):
+class RunSession(RunLife):
     """The run behind a monitor: its name, its store, its schedule and its points.
 
     Construction checks every argument and touches nothing; `start()` touches the store and the folder. After that
@@ -48,15 +34,11 @@ class RunSession(ErrorGuard):
 
     Args:
         log_dir: where the `gate_epoch_<n>.npz` files go; None for none.
-        run: the run's id; generated from the time where None.
-        store: a store or its URL; as `open_store` chooses where None.
-        phase: train, validation, backtest or live.
-        tags: the user's own, few.
         every: capture every so many steps, or "auto".
         overhead: the budget of "auto".
-        all_ranks: whether each process of a distributed training records a run of its own.
         cells: whose gates have scales of their own.
         statistics: what is taken of each gate.
+        **of_the_run: see `RunLife`.
 
     Attributes:
         unreplayed: layer → why the latest look did not record it.
@@ -65,108 +47,30 @@ class RunSession(ErrorGuard):
         ConfigError: an argument is wrong.
     """
 
-    def __init__(  # noqa: PLR0913 - the monitors' arguments, passed on by name
+    def __init__(
         self,
         *,
         log_dir: str | os.PathLike[str] | None,
-        run: str | None,
-        store: Store | str | None,
-        phase: str,
-        tags: Mapping[str, str] | None,
         every: Every,
         overhead: float,
-        all_ranks: bool,
         cells: Cells = CELLS,
         statistics: Sequence[Statistic] = STATISTICS,
+        **of_the_run: Any,
     ) -> None:
-        super().__init__()
-        self.run = new_run() if run is None else check_run(run)
-        self.phase = check_phase(phase)
-        self.tags = {"run": self.run, "phase": self.phase, **check_tags(tags)}
-        self._given_run, self._all_ranks = self.run, all_ranks
+        super().__init__(**of_the_run)
         if not isinstance(log_dir, str | os.PathLike | None):
             raise ConfigError(f"log_dir={safe_repr(log_dir)}: must be a path, or None for no files")
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
-        self.store = chosen_store(store)
         self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
-        self.step = self.epoch = self.captured = 0
+        self.captured = 0
         self.replay_error: float | None = None
         self.unreplayed: dict[str, str] = {}
-        self._named, self._own_store = run is not None, isinstance(store, str | None)
-        self._time = SteadyTime(time.time_ns, time.perf_counter)
         self._cells, self._statistics = cells, statistics
-        self._shipper: Shipper | None = None
         self._updates: UpdateRecorder | None = None
-        self._name: RunName | None = None
+        self._watched: Updates | None = None
         self._rate: float | None = None
-        self._process: int | None = None
-        self._unrecorded = self._end_written = False
-        self._ending = threading.RLock()
         self._last_capture_step, self._every = 0, 1
         self._shipping_seconds = 0.0
-        reset_in_forked_child(self)
-
-    @property
-    def started(self) -> bool:
-        """Whether the run has begun and not ended."""
-        return self._shipper is not None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run has begun and ended, or could not begin: the loop may go on, and nothing is recorded.
-
-        It warns once, since a loop may go on after SIGTERM has ended the run.
-        """
-        if self._unrecorded:
-            return True
-        over = self._process is not None and not self.started
-        if over:
-            self.warn_once(f"run {self.run!r} has ended; the steps after its end are not recorded")
-        return over
-
-    @property
-    def learns(self) -> bool:
-        """Whether the parameters may be expected to change: not in a validation or a backtest."""
-        return self.phase in ("train", "live")
-
-    def begin(self, start: Callable[[], object]) -> None:
-        """Let the run begin, unless another process of a distributed training records it.
-
-        Args:
-            start: calls the method `start`. Only a ConfigError gets out of it; after any other error the training goes
-                on unrecorded.
-
-        Raises:
-            ConfigError: see `start`.
-        """
-        self._unrecorded = not self._records()
-        if self._unrecorded:
-            return
-        try:
-            start()
-        except ConfigError:
-            raise
-        except Exception as error:
-            self._unrecorded = not self.started
-            lost = "nothing is recorded" if self._unrecorded else "a part of it is not recorded"
-            self.warn_once(f"the start of the run failed, training goes on and {lost}: {describe_exception(error)}")
-
-    def _records(self) -> bool:
-        """Return whether this process records a run; with `all_ranks` it gives the run of its rank a name."""
-        rank = current_rank()
-        if rank.number and not self._all_ranks:
-            text = f"rank {rank.number} records nothing, rank 0 does; all_ranks=True records a run of each"
-            if rank.joined:
-                log.info("gatewatch: %s", text)
-            else:  # what a launcher has left in the environment of a process that is not distributed
-                self.warn_once(f"{text} (by the variables RANK or LOCAL_RANK, and WORLD_SIZE)")
-            return False
-        self._rename(f"{self._given_run}-rank{rank.number}" if rank.number else self._given_run)
-        return True
-
-    def _rename(self, run: str) -> None:
-        self.run = check_run(run)
-        self.tags = {**self.tags, "run": self.run}
 
     def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
         """Open the store and check the folders, then begin the run.
@@ -183,23 +87,23 @@ class RunSession(ErrorGuard):
         """
         if self.log_dir is not None:
             check_folder(self.log_dir)
-        if self._name is None or self._process != os.getpid():
-            self._name = RunName(self.store, self.run, self.phase)
-        described = {**config, **self._settings()}
-        fields = {"framework": framework, "model": one_line(model), "config": config_text(described)}
-        started = self._run_event("started", **fields)
-        unused = started if self._named and self._process is None else None
-        self._shipper, written = open_shipper(self.store, self._name, self._beat, unused)
-        self._process, self._end_written = os.getpid(), False
         self._shipping_seconds = 0.0
+        self.open(framework, model, {**config, **self._settings()})
+        self._watched = updates
+        self._begin_counting()
+
+    def go_to(self, step: int, epoch: int) -> None:
+        """See `RunLife.go_to`."""
+        super().go_to(step, epoch)
+        self._begin_counting()
+
+    def _begin_counting(self) -> None:
+        """Let the schedule and the look at the updates begin at this step."""
         self.schedule.begin(self.step)
         self._updates = None
-        if updates is not None:
+        if self._watched is not None:
             with self.guarded("a look at the parameters"):
-                self._updates = UpdateRecorder(updates, self.schedule, self.step, self.guarded)
-        register(self)
-        if not written:
-            self._put([started])
+                self._updates = UpdateRecorder(self._watched, self.schedule, self.step, self.guarded)
         self.prepare()
 
     def _settings(self) -> dict[str, object]:
@@ -249,7 +153,8 @@ class RunSession(ErrorGuard):
             points = update_points(updates, self.tags, moment, self.step)
             at = (moment, self.step, self.epoch)
             points += gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
-            self._put(points)
+            if not self.is_recorded:
+                self._put(points)
         self.captured += 1
         self._every = max(1, self.step - self._last_capture_step)
         self._last_capture_step = self.step
@@ -257,7 +162,7 @@ class RunSession(ErrorGuard):
         return layers
 
     def due(self) -> bool:
-        """Return, at the end of a step, whether to capture.
+        """Return, at the end of a step, whether to capture; a step that is recorded already is not captured again.
 
         With "auto" a capture waits for the optimizer where that does not step as often as the loop.
         """
@@ -266,7 +171,7 @@ class RunSession(ErrorGuard):
             with self.guarded_and_charged("follow"):
                 self._updates.follow(self.step)
                 wait = self._updates.is_waiting(self.step)
-        return self.schedule.due(self.step, wait=wait)
+        return self.schedule.due(self.step, wait=wait) and not self.is_recorded
 
     def prepare(self, upcoming: int | None = None) -> None:
         """At the end of a step: save the parameters to compare with, if the next step of the optimizer is needed.
@@ -319,106 +224,6 @@ class RunSession(ErrorGuard):
         finally:
             self.schedule.charge(kind, time.perf_counter() - begin)
 
-    def record_end(self, status: str, error: BaseException | None = None) -> None:
-        """Write the end of the run; only the first call does."""
-        with self._ending:
-            if self.started and not self._end_written and os.getpid() == self._process:
-                self._end_written = True
-                with self.guarded("the end of the run"):
-                    self._health()
-                    self._event(status, **({} if error is None else {"error": describe_exception(error)}))
-                if not self.captured:
-                    self.warn_once(f"run {self.run!r} ends without a capture: {self._why_none()}")
-
-    def _why_none(self) -> str:
-        """Say why nothing was captured."""
-        looks = ("the first capture", "a capture")
-        failed = [self.problems[activity] for activity in looks if activity in self.problems]
-        if failed:
-            return f"each look failed, the first with {failed[0]}"
-        if not self.step:
-            return "the training ended before its first step, or nothing called step()"
-        return f"none of its {self.step} steps was due, with every={self.schedule.every!r}"
-
-    def close(
-        self, status: str = "completed", error: BaseException | None = None, seconds: float | None = None
-    ) -> None:
-        """End the run: write its end, and ship for some seconds what is left; the rest waits in the spool.
-
-        Calling it again does nothing. In a forked child it ships the points that the child queued, and does not end the
-        run.
-
-        Args:
-            status: completed, failed or interrupted.
-            error: the exception that ended the run.
-            seconds: how long it may ship; None: `CLOSE_SECONDS`.
-
-        Raises:
-            ConfigError: there is no such status.
-        """
-        if status not in _ENDINGS:
-            raise ConfigError(f"status={status!r}: must be one of {', '.join(_ENDINGS)}")
-        if self._shipper is not None and self._shipper.at_work_here:  # a finalizer that has interrupted it
-            self._close_elsewhere(status, error, seconds)
-            return
-        with self._ending:
-            shipper = self._shipper
-            if shipper is None:
-                return
-            self.record_end(status, error)
-            self._shipper = None
-        with self.guarded("the end of the run"):
-            if self._updates is not None:
-                self._updates.release()
-        with self.guarded("the end of the run"):
-            stopped = shipper.close(CLOSE_SECONDS if seconds is None else seconds)
-            if stopped and shipper.delivery.problem is None:
-                self._warn_of_others()
-            if self._own_store and stopped:
-                self.store.close()
-        if self._name is not None:
-            self._name.release()
-        unregister(self)
-
-    def abandon(self) -> None:
-        """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""
-        if self.started and os.getpid() == self._process:
-            self._close_elsewhere("interrupted")
-
-    def _close_elsewhere(self, *arguments: Any) -> None:
-        """Close in another thread; where Python starts none any more, the end of the process closes."""
-        with suppress(RuntimeError):
-            threading.Thread(target=self.close, args=arguments, name="gatewatch-end").start()
-
-    def after_fork_in_child(self) -> None:
-        """Replace the locks in a forked child, since threads of the parent that hold them do not exist there."""
-        self._ending = threading.RLock()
-        self._time.after_fork_in_child()
-        self._shipping_seconds = 0.0
-        if not self._named and self._process is None:
-            self._given_run = new_run()  # each worker's own
-            self._rename(self._given_run)
-
-    def _beat(self) -> None:
-        """Write that the process lives. Called by the shipper's thread."""
-        if self.started and os.getpid() == self._process:
-            self._health()
-            with self._ending:
-                if self.started and not self._end_written:
-                    self._event("heartbeat")
-            self._warn_of_others()
-
-    def _warn_of_others(self) -> None:
-        if self._name is not None and self._named:
-            self._name.warn_of_others()
-
-    def _event(self, event: str, **fields: FieldValue) -> None:
-        self._put([self._run_event(event, **fields)])
-
-    def _run_event(self, event: str, **fields: FieldValue) -> Point:
-        session = {} if self._name is None else {"session": self._name.session}
-        return Point(RUNS, self.tags, {"event": event, **session, **fields, "step": self.step}, self._time())
-
     def _health(self) -> None:
         """Write `collector_health`."""
         shipper = self._shipper
@@ -444,6 +249,24 @@ class RunSession(ErrorGuard):
             fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in self.unreplayed.items())[:4096]
         self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
 
-    def _put(self, points: list[Point]) -> None:
-        if self._shipper is not None:
-            self._shipper.put(points)
+    def _problem(self) -> str | None:
+        """Say why nothing was captured, where that is so."""
+        if self.captured or self.resumed:
+            return None
+        looks = ("the first capture", "a capture")
+        failed = [self.problems[activity] for activity in looks if activity in self.problems]
+        if failed:
+            return f"without a capture: each look failed: {failed[0]}"
+        if not self.step:
+            return "without a capture: the training ended before its first step, or nothing called step()"
+        return f"without a capture: none of its {self.step} steps was due, with every={self.schedule.every!r}"
+
+    def _release(self) -> None:
+        updates, self._updates, self._watched = self._updates, None, None
+        if updates is not None:
+            updates.release()
+
+    def after_fork_in_child(self) -> None:
+        """See `RunLife.after_fork_in_child`."""
+        super().after_fork_in_child()
+        self._shipping_seconds = 0.0

@@ -8,7 +8,7 @@ from typing import Final
 
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.run_name import RunName
+from gatewatch.collector.run_name import FirstEvent, RunName
 from gatewatch.collector.schema import HEARTBEAT_SECONDS, Point
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.spool.shipper import Shipper
@@ -37,44 +37,56 @@ def chosen_store(store: Store | str | None) -> Store:
     return store
 
 
-def open_shipper(store: Store, name: RunName, beat: Callable[[], None], started: Point | None) -> tuple[Shipper, bool]:
+def open_shipper(
+    store: Store, name: RunName, beat: Callable[[], None], first: FirstEvent, *, again: bool
+) -> tuple[Shipper, Point | None]:
     """Check the store and the spool, reserve the run's name, and begin the thread that ships the points of the run.
 
     Args:
         store: where the points go. While it does not answer they wait.
         name: of the run.
         beat: called by the thread at each heartbeat.
-        started: the first event of a run whose name must be new; None where it need not be.
+        first: makes the first event.
+        again: whether this process has begun the run before, or has made up its name: nothing needs to be asked.
 
     Returns:
-        The thread, and whether that event is in the store already.
+        The thread, and the first event where it is not in the store already.
 
     Raises:
         ConfigError: the store can never take the points as things are, the spool cannot be written, the name was used
             before, or another process records the run.
     """
-    away: WriteUnavailable | None = None
-    written = False
+    wait, away = 0.0, False
     try:
         store.check()
     except WriteUnavailable as error:
-        away = error
+        wait, away = _not_yet(store, error), True
     settings = load_settings().spool
     destination = getattr(store, "destination", {"url": store.url})  # a user's own store may have none
     spool = Spool(spool_root(settings.path), destination, settings.max_mb * 2**20)
     spool.check()
+    event: Point | None
     try:
         name.lock(spool.folder)
-        if started is not None and away is None:
-            written = name.claim(started)
-    except WriteUnavailable as error:
-        away = error
+        written = False
+        if again:
+            event = first("started")
+        elif away:
+            event = name.claim_unasked(first)
+        else:
+            try:
+                event, written = name.claim(first, unshipped=spool.holds_others)
+            except WriteUnavailable as error:
+                wait, event = _not_yet(store, error), name.claim_unasked(first)
     except BaseException:
         name.release()
         spool.close()
         raise
-    if away is not None:
-        text = "gatewatch: %s does not answer yet; training goes on and the points wait: %s"
-        log.warning(text, store.url, away)
-    wait = 0.0 if away is None else away.retry_after or 0.0
-    return Shipper(store, spool, tick=beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait), written
+    shipper = Shipper(store, spool, tick=beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
+    return shipper, None if written else event
+
+
+def _not_yet(store: Store, error: WriteUnavailable) -> float:
+    text = "gatewatch: %s does not answer yet; training goes on and the points wait: %s"
+    log.warning(text, store.url, error)
+    return error.retry_after or 0.0

@@ -28,7 +28,9 @@ BASELINES: Final = "baselines"
 
 HEARTBEAT_SECONDS: Final = 30.0
 """How often a run says that it lives."""
-GOING_EVENTS: Final = ("started", "heartbeat")
+DIED_SECONDS: Final = 4 * HEARTBEAT_SECONDS
+"""A run without an event for longer, and without a final one, has died or cannot reach the store."""
+GOING_EVENTS: Final = ("started", "resumed", "heartbeat")
 """The events of a run that has not ended."""
 HISTOGRAM_BINS: Final = 20
 HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))

@@ -50,7 +50,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         model: the model; `fit` gives it too.
         log_dir: folder of the `gate_epoch_<n>.npz` files, which hold every gate of an epoch's end; made where
             missing. None: no such files.
-        run: the run's id, which must be new; generated from the time where None.
+        run: the run's id, which must be new, except with `resume`; generated from the time where None.
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
         probe: a fixed batch of inputs as the model takes it, (batch, time, features) or a list or mapping of such;
@@ -63,6 +63,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         overhead: the share of the training's time that "auto" may spend on captures.
         optimizer: the Keras optimizer; gradients are derived from its state. Where None, the one that the model is
             compiled with.
+        resume: go on with the run of this name after a crash, where there is one. Steps that the training makes once
+            more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
 
@@ -85,6 +87,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
         optimizer: Any = None,
+        resume: bool = False,
         all_ranks: bool = False,
     ) -> None:
         super().__init__()
@@ -102,6 +105,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._updates: KerasUpdates | None = None
         self._epoch_start = self._epoch_offset = 0
         self._fits, self._first_epoch = 0, True
+        self._watched: Any = None
+        self._broken_off = False
         if model is not None:
             self.set_model(model)
 
@@ -110,6 +115,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Check the model, the probe, the store and the folder, and make the first capture."""
         session = self._session
+        self._broken_off = session.started  # an earlier fit has raised
+        if session.started and self.model is not self._watched:
+            session.close("interrupted")
         if not session.started:
             session.begin(self._begin_fit)
         self._fits += 1
@@ -120,10 +128,24 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         session = self._session
         if self._first_epoch:
             self._first_epoch = False
-            again = self._fits > 1 and int(epoch) <= session.epoch
-            self._epoch_offset = session.epoch + 1 - int(epoch) if again else 0
+            self._epoch_offset = self._take_up(int(epoch))
         session.epoch = int(epoch) + self._epoch_offset
         self._epoch_start = session.step
+
+    def _take_up(self, epoch: int) -> int:
+        """Find where in the run a `fit` begins; return what is to be added to its numbers of epochs.
+
+        A `fit` after a crash that begins at a later epoch than 0, or with a model that has learnt nothing yet, says
+        where it takes up the work. Any other goes on after the last epoch.
+
+        Args:
+            epoch: the number of the first one, as `fit` counts.
+        """
+        session, resumes = self._session, self._session.resumed and self._fits == 1
+        if (epoch and (self._broken_off or resumes)) or (resumes and _is_fresh(self.model)):
+            session.go_to(session.progress.step_of_epoch(epoch), epoch)
+            return 0
+        return max(0, session.progress.epochs - epoch) if self._fits > 1 or resumes else 0
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the learning rate of a step that will be captured, which a callback may have changed."""
@@ -151,9 +173,10 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def _begin_fit(self) -> None:
         session, traced = self._session, self._start()
-        if traced is not None:
+        if traced is not None and not session.is_recorded:
             with session.guarded("the first capture"):
                 self._latest = session.step, session.capture(lambda: traced.layers)
+            session.note_recorded()
 
     # What a loop of one's own calls, beside what every monitor offers.
 
@@ -177,6 +200,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             explain = partial(input_mismatch_error, "probe", self._probe, model)
             traced = self._first_look(partial(self._trace, self._probe), explain)
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
+        self._watched = model
         self._updates = None
         if session.learns:
             self._updates = KerasUpdates(model, self._optimizer, unclipped=not own_step, warn_once=session.warn_once)
@@ -222,6 +246,12 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             traced = self._trace(inputs, state)
             traced.unreplayed = {**gone, **traced.unreplayed}
         return self._report(traced, verified=traced.error is not None)
+
+
+def _is_fresh(model: Any) -> bool:
+    """Return whether the optimizer of a model has not made a step yet."""
+    iterations = safe_get(getattr(model, "optimizer", None), "iterations")
+    return iterations is not None and int(iterations) == 0
 
 
 def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:

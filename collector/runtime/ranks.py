@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NamedTuple
+
+from gatewatch.collector.environment import read_variable
 
 
 class Rank(NamedTuple):
@@ -27,10 +28,10 @@ def current_rank() -> Rank:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return Rank(int(distributed.get_rank()), True)
-    size, rank = (_whole(os.environ.get(name)) for name in ("WORLD_SIZE", "RANK"))
-    rank = _whole(os.environ.get("LOCAL_RANK")) if rank is None else rank
+    size, rank = (_whole(read_variable(name)) for name in ("WORLD_SIZE", "RANK"))
+    rank = _whole(read_variable("LOCAL_RANK")) if rank is None else rank
     return Rank(rank if rank is not None and size is not None and size > 1 else 0, False)
 
 
-def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdecimal() else None
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from gatewatch.collector.runtime.signals import signal_handler
 
 if TYPE_CHECKING:
-    from gatewatch.collector.run_session import RunSession
+    from gatewatch.collector.run_life import RunLife
 
 END_SECONDS: Final = 10.0
 """How long the end of a process waits for the stores of all its runs."""
 
-_open: Final[dict[RunSession, bool]] = {}
+_open: Final[dict[RunLife, bool]] = {}
 """The runs that have not ended, and whether the notebook cell that began each of them is still running."""
 _exit: Final = {"ends_runs": False, "terminated": False}
 """Whether the end of the process ends the runs now, and whether SIGTERM has arrived meanwhile."""
@@ -30,7 +30,7 @@ _forking: Final = threading.local()
 """The signal mask from before a fork, for the thread that forks."""
 
 
-def register(run: RunSession) -> None:
+def register(run: RunLife) -> None:
     """End the run when the process ends, on SIGTERM, or when the notebook cell that began it fails."""
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
@@ -39,7 +39,7 @@ def register(run: RunSession) -> None:
     _open[run] = threading.current_thread() is threading.main_thread() and _hook_notebook_cells()
 
 
-def unregister(run: RunSession) -> None:
+def unregister(run: RunLife) -> None:
     """Leave a run alone from now on, since it has ended; with the last run the SIGTERM handler goes."""
     _open.pop(run, None)
     if not _open and signal_handler(signal.SIGTERM) is _at_sigterm:

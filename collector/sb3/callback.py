@@ -54,7 +54,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
     Args:
         log_dir: folder of the `gate_epoch_<n>.npz` files, one of each iteration that ends in a capture, as far as the
             budget allows; None for no such files.
-        run: the run's id, which must be new; generated from the time where None.
+        run: the run's id, which must be new, except with `resume`; generated from the time where None.
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
         probe: observations as the policy is given them (normalised where a VecNormalize does that), of shape (time,
@@ -69,6 +69,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
         overhead: the share of the training's time that "auto" may spend on captures.
         verbose: 1 to print at the beginning which run goes to which store.
+        resume: go on with the run of this name after a crash, where there is one. Steps that the training makes once
+            more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
 
@@ -90,6 +92,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
         verbose: int = 0,
+        resume: bool = False,
         all_ranks: bool = False,
     ) -> None:
         super().__init__(verbose)
@@ -142,17 +145,22 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         session.start(framework="sb3", model=model_name(model), config=config, updates=updates)
         if traced is not None:
             self._report(traced)
-        self._offset = session.step - model.num_timesteps if self._begun else 0
+        resumes = session.resumed and not self._begun
+        learnt = resumes and not model.num_timesteps and model._n_updates  # a checkpoint, with its timesteps reset
+        self._offset = session.step - model.num_timesteps if self._begun or learnt else 0
         session.step = self._offset + model.num_timesteps
+        if resumes:
+            session.go_to(session.step, session.progress.epochs)
         self._begun, self._collected = True, False
         self._episodes.clear()
         if self._log not in self.logger.output_formats:
             self.logger.output_formats.append(self._log)
         if self.verbose:
             print(f"gatewatch: run {self.run} goes to {session.store.url}")
-        if self._probe is not None and traced is not None:
+        if self._probe is not None and traced is not None and not session.is_recorded:
             with session.guarded("the first capture"):
                 session.capture(lambda: traced.layers)
+            session.note_recorded()
 
     def _on_step(self) -> bool:
         if self._session.started:
@@ -169,7 +177,9 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         if self._probe is None:
             with session.guarded("the first capture"):
                 self._probe = rollout_probe(self._algorithm)
-                session.capture(self._look)
+                if not session.is_recorded:
+                    session.capture(self._look)
+                    session.note_recorded()
         session.prepare(self._offset + self.model.num_timesteps)
 
     def _on_rollout_start(self) -> None:
@@ -193,8 +203,12 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
                 with session.guarded("the epoch's file"):
                     session.save_epoch(layers)
         with session.guarded("the metrics"):
-            session.metrics(self._metrics())
-        session.epoch += 1
+            metrics = self._metrics()
+            if not session.is_recorded:
+                session.metrics(metrics)
+        if not session.is_recorded:
+            session.note_recorded(epoch_ended=True)
+            session.epoch += 1
 
     # What there is to look at, and the look.
 

@@ -48,7 +48,7 @@ class GateMonitor(Monitor):
     Args:
         module: the module, or one of its parts.
         log_dir: folder of the `gate_epoch_<n>.npz` files, which `end_epoch()` writes; None for no such files.
-        run: the run's id, which must be new; generated from the time where None.
+        run: the run's id, which must be new, except with `resume`; generated from the time where None.
         store: a URL (`sqlite:///gatewatch.db`, `http://localhost:8086`) or an open store; where None as `open_store`
             chooses.
         probe: a fixed batch of finite inputs as the module takes it, a mapping or a packed sequence too, or a tuple of
@@ -59,6 +59,8 @@ class GateMonitor(Monitor):
         phase: train, validation, backtest or live.
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
         overhead: the share of the training's time that "auto" may spend on captures.
+        resume: go on with the run of this name after a crash, where there is one. Steps that the training makes once
+            more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
 
@@ -80,6 +82,7 @@ class GateMonitor(Monitor):
         phase: str = "train",
         tags: Mapping[str, str] | None = None,
         overhead: float = 0.01,
+        resume: bool = False,
         all_ranks: bool = False,
     ) -> None:
         self._set_up(locals())

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from gatewatch.collector.cells import GATES
-from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_BINS, HISTOGRAM_FIELDS, RUNS
-from gatewatch.jobs.findings.run_state import DIED_SECONDS
+from gatewatch.collector.schema import (
+    DIED_SECONDS,
+    GATE_DERIVED,
+    GATE_SCORES,
+    GATE_STATS,
+    HISTOGRAM_BINS,
+    HISTOGRAM_FIELDS,
+    RUNS,
+)
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pipe, points
 from grafana.source.flux_steps import (

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, JOBS_HEALTH, RUNS
+from gatewatch.collector.schema import (
+    COLLECTOR_HEALTH,
+    DIED_SECONDS,
+    GATE_SCORES,
+    GATE_STATS,
+    HEARTBEAT_SECONDS,
+    JOBS_HEALTH,
+    RUNS,
+)
 from gatewatch.jobs.alerts.rule import JOB, RUN, Rule
 from gatewatch.jobs.alerts.service_rules import JOBS_SECONDS, UNSCORED_SECONDS
-from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.queries.flux_values import literal
 from gatewatch.jobs.scoring.residuals import WARM_UP
 from grafana.source.flux import flux, keep_where, pipe, points

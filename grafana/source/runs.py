@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import GATE_STATS, RUNS, TRAIN_METRICS
-from gatewatch.jobs.findings.run_state import DIED_SECONDS
+from gatewatch.collector.schema import DIED_SECONDS, GATE_STATS, RUNS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import board
 from grafana.source.flux import Series, flux, keep_where, pattern, pipe, points, union

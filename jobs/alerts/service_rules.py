@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gatewatch.collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, GATE_SCORES, JOBS_HEALTH, RUNS
+from gatewatch.collector.schema import ALERT_EVENTS, COLLECTOR_HEALTH, DIED_SECONDS, GATE_SCORES, JOBS_HEALTH, RUNS
 from gatewatch.jobs.alerts.rule import JOB, PARAM, RUN, Condition, InGrafana, Quantity, Rule
-from gatewatch.jobs.findings.run_state import DIED_SECONDS
 
 SILENT_SPACINGS: Final = 10.0
 """Captures or turns have stalled after this many typical intervals without a new one."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, RUNS
+from gatewatch.collector.schema import COLLECTOR_HEALTH, DIED_SECONDS, GATE_SCORES, GATE_STATS, HEARTBEAT_SECONDS, RUNS
 from gatewatch.jobs.alerts.series_state import NEVER, Silence
-from gatewatch.jobs.findings.run_state import DIED_SECONDS, current_state
+from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.frames import not_finite, numbers, times
 from gatewatch.jobs.scoring.residuals import WARM_UP
 

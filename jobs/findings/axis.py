@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from gatewatch.collector.names import PHASES
-from gatewatch.jobs.findings.run_state import DIED_SECONDS
+from gatewatch.collector.schema import DIED_SECONDS
 from gatewatch.jobs.findings.series import steps
 from gatewatch.jobs.frames import rank
 from gatewatch.jobs.text import moment, number

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from gatewatch.collector.schema import GOING_EVENTS, HEARTBEAT_SECONDS
-
-DIED_SECONDS: Final = 4 * HEARTBEAT_SECONDS
-"""A run without an event for longer, and without a final one, has died or cannot reach the store."""
+from gatewatch.collector.schema import DIED_SECONDS, GOING_EVENTS
 
 
 def current_state(state: str, silent_seconds: float) -> str:

@@ -60,7 +60,7 @@ union(
         fn: (r) =>
             ({r with
                 state:
-                    if r.event != "started" and r.event != "heartbeat" then
+                    if r.event != "started" and r.event != "resumed" and r.event != "heartbeat" then
                         r.event
                     else if until - r.last_seen > 120 then
                         "died"

@@ -153,7 +153,7 @@ class Slowly(keras.callbacks.Callback):
 
 
 def test_a_server_that_is_not_there_at_all_does_not_keep_anyone_from_training(monkeypatch, caplog):
-    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("gatewatch.collector.run_life.CLOSE_SECONDS", 1.0)
     model = policy()
     for name, value in {"ORG": "o", "BUCKET": "b", "TOKEN": "t"}.items():
         monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)

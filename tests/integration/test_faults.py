@@ -30,7 +30,7 @@ from torch import nn
 
 from gatewatch.collector.cells import LSTM
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.run_session import CLOSE_SECONDS
+from gatewatch.collector.run_life import CLOSE_SECONDS
 from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
     GATE_STATS,
@@ -140,7 +140,7 @@ def quick(monkeypatch):
         "spool.delivery.SLOW_WAIT": 0.4,
         "spool.shipper.LINGER_SECONDS": 0.05,
         "spool.shipper.ADOPT_SECONDS": 0.5,
-        "run_session.CLOSE_SECONDS": 20.0,
+        "run_life.CLOSE_SECONDS": 20.0,
     }.items():
         monkeypatch.setattr(f"gatewatch.collector.{name}", seconds)
 
@@ -148,7 +148,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def brief(monkeypatch):
     """The end of a run waits shortly for a store that does not come back."""
-    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("gatewatch.collector.run_life.CLOSE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -684,7 +684,7 @@ def test_a_bucket_that_is_deleted(influxd, bucket, stored, said):
 
 
 def test_a_server_that_never_answers(front, stored, monkeypatch, said):
-    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("gatewatch.collector.run_life.CLOSE_SECONDS", 1.0)
     waited = []
 
     def meanwhile(step, module):
@@ -706,10 +706,10 @@ def test_a_server_that_never_answers(front, stored, monkeypatch, said):
 
 HANGING = """
 import os, pathlib, sys, time, torch
-import gatewatch.collector.runtime.shutdown, gatewatch.collector.run_session
+import gatewatch.collector.runtime.shutdown, gatewatch.collector.run_life
 from gatewatch.torch import GateMonitor
 
-gatewatch.collector.runtime.shutdown.END_SECONDS = gatewatch.collector.run_session.CLOSE_SECONDS = 2.0
+gatewatch.collector.runtime.shutdown.END_SECONDS = gatewatch.collector.run_life.CLOSE_SECONDS = 2.0
 child = os.fork()
 print(child, flush=True) if child else None
 with GateMonitor(torch.nn.LSTM(3, 4), None, store=sys.argv[1], probe=torch.ones(2, 5, 3), every=1) as monitor:
@@ -796,7 +796,7 @@ def test_an_answer_that_is_cut(front, stored, said):
 
 
 def test_an_answer_that_drips(front, stored, monkeypatch, said):
-    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("gatewatch.collector.run_life.CLOSE_SECONDS", 1.0)
 
     def meanwhile(step, module):
         if step == 3:

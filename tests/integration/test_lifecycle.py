@@ -14,14 +14,15 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
+from gatewatch.collector.schema import DIED_SECONDS
 from gatewatch.collector.store import open_store
-from gatewatch.jobs.findings.run_state import DIED_SECONDS, current_state
+from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.torch import GateMonitor
 
 TRAINING = """
 import os, signal, sys, time
 import torch
-import gatewatch.collector.run_session, gatewatch.collector.run_store
+import gatewatch.collector.run_life, gatewatch.collector.run_store
 from gatewatch.torch import GateMonitor
 
 module = torch.nn.LSTM(3, 4, batch_first=True)
@@ -77,7 +78,7 @@ def test_a_signal_ends_the_process_as_it_always_did_and_the_run_says_so(place, n
 
 def test_a_second_sigterm_ends_it_at_once(place):
     process = start(
-        "gatewatch.collector.run_session.CLOSE_SECONDS = 60\n"
+        "gatewatch.collector.run_life.CLOSE_SECONDS = 60\n"
         "monitor._session.store.write_lines = lambda lines: time.sleep(99)" + LOOP
     )
     process.terminate()
@@ -260,7 +261,7 @@ def in_vain(monitor):
     [
         (never, "the training ended before its first step, or nothing called step\\(\\)"),
         (too_rarely, "none of its 7 steps was due, with every=8"),
-        (in_vain, "each look failed, the first with RuntimeError: .*Expected 3, got 9"),
+        (in_vain, r"each look failed: the input of shape \(2, 5, 9\) does not fit .*"),
     ],
 )
 def test_a_run_that_captured_nothing_says_why(place, caplog, loop, why):

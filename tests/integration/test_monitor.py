@@ -431,7 +431,7 @@ class Unwell:
 
 @pytest.mark.parametrize("error", [WriteUnavailable("away"), RuntimeError("broken"), OSError(28, "disk full")])
 def test_a_store_that_goes_away_never_reaches_the_training(place, caplog, error, monkeypatch):
-    monkeypatch.setattr("gatewatch.collector.run_session.CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("gatewatch.collector.run_life.CLOSE_SECONDS", 0.2)
     monkeypatch.setattr("gatewatch.collector.spool.delivery.FIRST_WAIT", 60.0)  # fewer tries than quarantine a batch
     with caplog.at_level(logging.WARNING, "gatewatch"):
         history = fit(policy(), GateMonitor(probe=X[:4], store=Unwell(error), every=1), epochs=3)
@@ -718,6 +718,52 @@ def test_another_fit_that_counts_its_epochs_from_0_goes_on_after_the_last(place)
         fit(model, monitor, epochs=2)
     assert sorted(path.name for path in Path("gate_logs").glob("*.npz")) == [f"gate_epoch_{n}.npz" for n in range(4)]
     assert sorted(set(open_store().read("train_metrics")["epoch"])) == [0, 1, 2, 3]
+
+
+class Raises(keras.callbacks.Callback):
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.at, self.epoch = (epoch, batch), 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            raise ZeroDivisionError
+
+
+def test_a_fit_after_one_that_raised_takes_up_the_epoch_that_it_says(place):
+    model, monitor = policy(), GateMonitor(probe=X[:4], every=1, run="again")
+    with pytest.raises(ZeroDivisionError):
+        fit(model, monitor, Raises(2, 1), epochs=4)
+    fit(model, monitor, epochs=4, initial_epoch=2)
+    store = open_store()
+    stats = store.read("gate_stats", run="again", tags={"gate": "cell"})
+    assert stats["step"].tolist() == [*range(33)]  # 8 a epoch, the first 2 of the third made twice
+    epochs = store.read("train_metrics", run="again").groupby("epoch")["step"].apply(lambda steps: sorted(set(steps)))
+    assert epochs.tolist() == [[*range(8 * n + 1, 8 * n + 9)] for n in range(4)]
+    assert sorted(path.name for path in Path("gate_logs").glob("*.npz")) == [f"gate_epoch_{n}.npz" for n in range(4)]
+
+
+def test_another_model_after_a_fit_that_raised_is_recorded_with_its_updates(place):
+    monitor = GateMonitor(probe=X[:4], every=1, run="again")
+    with pytest.raises(ZeroDivisionError):
+        fit(policy(), monitor, Raises(1, 1), epochs=2)
+    fit(policy(), monitor, epochs=2)
+    store = open_store()
+    stats, updates = (
+        store.read(measurement, run="again", tags=tags)
+        for measurement, tags in (
+            ("gate_stats", {"gate": "cell"}),
+            ("layer_updates", {"layer": "memory", "param": "kernel"}),
+        )
+    )
+    assert stats["step"].tolist() == [*range(11), 10, *range(11, 27)]  # the second model is looked at first of all too
+    assert updates["step"].tolist() == [*range(1, 27)]
+    assert updates["update_norm"].gt(0).all()
+    assert store.read("runs", run="again")["event"].tolist() == ["started", "interrupted", "started", "completed"]
+    assert sorted(set(store.read("train_metrics", run="again")["epoch"])) == [0, 1, 2]
 
 
 def test_a_model_that_is_changed_in_the_middle_is_looked_at_as_it_is_now(place, caplog):

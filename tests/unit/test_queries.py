@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializationMode
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import DIED_SECONDS
 from gatewatch.collector.store.influxdb.annotated_csv import QueryFailed
-from gatewatch.jobs.findings.run_state import DIED_SECONDS
 from gatewatch.jobs.queries.client import placed, rows
 from gatewatch.jobs.queries.flux_values import READERS, Duration, Instant, guess, literal, parse_typed_items, read
 from gatewatch.jobs.queries.flux_values import parse_items as taken_apart

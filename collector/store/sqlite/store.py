@@ -97,7 +97,7 @@ class SqliteStore(Store):
         if refused:
             raise WriteRejected(list(dict.fromkeys(why for _, why in refused)), len(refused), refused)
 
-    def begin_run(self, run: str, phase: str, first: Callable[[pd.DataFrame], Point]) -> None:
+    def begin_run(self, run: str, phase: str, first: Callable[[pd.DataFrame], Point]) -> Point:
         """Write the first event of a run and phase, in one transaction with a look at those that are there already.
 
         Of two processes that begin at the same moment the second is shown the event of the first.
@@ -107,6 +107,9 @@ class SqliteStore(Store):
             phase: of the run.
             first: is given the events as `read(..., prefix_tags=True)` returns them, and returns the event to write. It
                 must not use the store. What it raises is raised, and nothing is written.
+
+        Returns:
+            The event.
 
         Raises:
             WriteRejected: see `Store.write`.
@@ -120,6 +123,7 @@ class SqliteStore(Store):
             connection.executemany(_UPSERT, self._rows(connection, [event], refused))
         if refused:
             raise WriteRejected([why for _, why in refused])
+        return event
 
     def history(self) -> SqliteHistory:
         """See `Store.history`."""
