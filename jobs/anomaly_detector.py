@@ -18,6 +18,7 @@ from gatewatch.collector.cells import GATES
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.statistics import gate_statistics
 from gatewatch.jobs.scoring.captures import Array
+from gatewatch.jobs.skops_io import skops_io
 
 Sample = Mapping[str, Any] | Array
 
@@ -136,9 +137,7 @@ class AnomalyDetector:
             ValueError: it was not trained.
             OSError: the file cannot be written.
         """
-        import skops.io  # noqa: PLC0415 - it loads torch, where that is installed
-
-        skops.io.dump({"forest": self._trained(), "provenance": self.provenance}, path)
+        skops_io().dump({"forest": self._trained(), "provenance": self.provenance}, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -147,10 +146,8 @@ class AnomalyDetector:
         Raises:
             ConfigError: the file is missing or damaged, or holds something else or a detector with other features.
         """
-        import skops.io  # noqa: PLC0415 - as above
-
         try:
-            stored = skops.io.load(path, trusted=_TRUSTED)
+            stored = skops_io().load(path, trusted=_TRUSTED)
         except Exception as error:  # whatever is wrong with a file, skops raises many kinds of error
             reason = error.strerror if isinstance(error, OSError) else "it is damaged, or no file of skops"
             raise ConfigError(f"{Path(path)}: the detector cannot be read: {reason}; train it again") from None

@@ -27,6 +27,7 @@ from gatewatch.jobs.scoring.detectors.base import Model
 from gatewatch.jobs.scoring.residuals import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.signals import SignalKey
+from gatewatch.jobs.skops_io import skops_io
 
 VERSION: Final = 3
 """To be raised whenever scores, or the format of checkpoints, change."""
@@ -147,10 +148,8 @@ def _save_model(file: Path, detector: Detector, model: Model) -> None:
     try:
         _load_model(file, detector, model.model_id)
     except ValueError:
-        import skops.io  # noqa: PLC0415 - it loads torch, where that is installed
-
         with replace_file(_model_file(file, detector), mode=0o600) as stream:
-            skops.io.dump(model, stream, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+            skops_io().dump(model, stream, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
         with suppress(ValueError):
             _load_model(file, detector, model.model_id)  # which caches it
 
@@ -175,10 +174,8 @@ def _load_model(checkpoint: Path, detector: Detector, model_id: str) -> Model:
 @lru_cache(maxsize=512)
 def _loaded(file: Path, types: tuple[str, ...], _modified: int, _size: int) -> Model:
     """Load a model from its file, once: that takes longer than a pass over its run."""
-    import skops.io  # noqa: PLC0415 - as above
-
     try:
-        model: Model = skops.io.load(file, trusted=[*types])
+        model: Model = skops_io().load(file, trusted=[*types])
     except Exception as error:  # a damaged file raises many kinds of error
         raise ValueError(f"{file.name} cannot be read: {error}") from None
     return model

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 from dataclasses import fields
 
@@ -221,3 +223,14 @@ def test_who_reads_finds_the_old_one_or_the_new_one(run, tmp_path):
         thread.join()
     assert failures == []
     assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".npz", ".skops"]
+
+
+def test_models_are_read_and_written_without_loading_torch():
+    code = """
+import sys
+from gatewatch.jobs.skops_io import skops_io
+assert skops_io().loads(skops_io().dumps({"a": 1})) == {"a": 1}
+assert not [name for name in sys.modules if name.startswith(("torch", "sklearn.externals.array_api_compat.torch"))]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
