@@ -41,7 +41,7 @@ setup: $(VENV)/.dev browser ## install everything that the tests need, influxd a
 lint: $(VENV)/.dev ## check style, types and the lines between the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	tools/mypy
 	$(BIN)/lint-imports
 
 influxd: ## build influxd where needed (about 10 minutes, once) and print its path
