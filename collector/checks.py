@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from traceback import walk_tb
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,45 @@ from gatewatch.collector.errors import ConfigError
 
 Shape = Sequence[int | None]
 Layer = TypeVar("Layer")
+
+_KINDS: Final = {
+    ("keras", "Layer"): ("a Keras layer", "gatewatch.{entry} records it"),
+    ("tf_keras", "Layer"): ("a tf_keras layer", "Gatewatch records those of Keras 3: build it with `import keras`"),
+    ("stable_baselines3", "BaseAlgorithm"): (
+        "a Stable-Baselines3 algorithm",
+        "learn(callback=gatewatch.sb3.GateMonitorCallback()) records it",
+    ),
+    ("torch", "Module"): ("a torch module", "gatewatch.torch.{entry} records it"),
+}
+"""Package and name of a class → what its instances are, and what records them."""
+
+
+def framework_of(value: Any) -> tuple[str, str] | None:
+    """Return the key in `_KINDS` of the class that an object inherits from; None where it inherits from none.
+
+    The classes are known by their names: no framework is imported. With its torch backend a layer of Keras is a torch
+    module too, but a layer first.
+    """
+    bases = ((base.__module__.partition(".")[0], base.__name__) for base in type(value).__mro__)
+    return next((base for base in bases if base in _KINDS), None)
+
+
+def check_framework(argument: str, value: Any, framework: str, entry: str) -> None:
+    """Check that a model is of no other framework.
+
+    Args:
+        argument: in which it was given, for the message.
+        value: the model.
+        framework: the package that it should be of: keras or torch.
+        entry: what it was given to: GateMonitor or gates.
+
+    Raises:
+        ConfigError: it is of another; the message names what records it.
+    """
+    found = framework_of(value)
+    if found is not None and found[0] != framework:
+        is_what, remedy = _KINDS[found]
+        raise ConfigError(f"{argument}: {type(value).__name__} is {is_what}; {remedy.format(entry=entry)}")
 
 
 @contextmanager

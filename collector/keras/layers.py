@@ -37,9 +37,11 @@ def recurrent_layers(model: Any, *, required: bool = False) -> dict[str, Any]:
     """
     layers = {path: layer for path, layer in walk(model) if _is_recurrent(layer)}
     if required and not layers:
+        wrapper = next((path for path, layer in walk(model) if type(layer).__name__ == "TorchModuleWrapper"), None)
         raise ConfigError(
             f"the model {name_of(model)!r} has no recurrent layer: LSTM and GRU layers are recorded, and layers that "
             "offer get_gate_history()"
+            + (f"; gatewatch.torch.GateMonitor records the module that {wrapper!r} wraps" if wrapper else "")
         )
     return layers
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import keras
 
 from gatewatch.collector.capture_schedule import Every
-from gatewatch.collector.checks import choose_layers
+from gatewatch.collector.checks import check_framework, choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.inputs import arrays, as_probe, call_once, input_mismatch_error, shapes
 from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
@@ -92,6 +92,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     ) -> None:
         super().__init__()
         self._set_up(locals())
+        check_framework("model", model, "keras", "GateMonitor")
         if model is not None and not isinstance(model, keras.Layer):
             raise ConfigError(f"model={safe_repr(model)}: must be a Keras model; with fit it need not be given")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -188,6 +189,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         model = self.model
         if model is None:
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
+        check_framework("model", model, "keras", "GateMonitor")  # fit gives it too
         self._layers, self._verified = self._choose(model), set()
         traced = None
         if self._probe is None and self._needs_inputs(self._layers):  # each step brings what to look at

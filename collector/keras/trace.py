@@ -16,7 +16,7 @@ import keras
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import CELLS, Cells
-from gatewatch.collector.checks import explain_mismatch
+from gatewatch.collector.checks import check_framework, explain_mismatch
 from gatewatch.collector.keras.inputs import call_once, input_mismatch_error, whole_tracebacks
 from gatewatch.collector.keras.layers import offers_history, recurrent_layers, walk, why_not_replayed
 from gatewatch.collector.keras.patched_call import Recorder, patched_call, preserve_state, recorded_as_one_batch
@@ -48,6 +48,7 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
             be replayed exactly. Where only some cannot, a warning names them.
         Exception: whatever else the model's call raises.
     """
+    check_framework("model", model, "keras", "gates")
     call_once(model, x)
     layers = recurrent_layers(model, required=True)
     with explain_mismatch(partial(input_mismatch_error, "batch", x, model)):

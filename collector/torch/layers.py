@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gatewatch.collector.cells import CELLS, Cell, Cells, types_of
+from gatewatch.collector.checks import framework_of
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.error_guard import has_attribute
 
@@ -71,9 +72,11 @@ def recurrent_layers(module: nn.Module, cells: Cells = CELLS, *, required: bool 
         for suffix in suffixes(child)
     }
     if required and not layers:
+        other = next((path for path, part in walk(module) if framework_of(part) == ("keras", "Layer")), None)
         raise ConfigError(
             f"the module {type(module).__name__} has no recurrent layer: nn.LSTM, nn.GRU and their cells are recorded, "
             "and modules that offer get_gate_history()"
+            + (f"; gatewatch.GateMonitor records {other!r}, a Keras layer" if other else "")
         )
     return layers
 

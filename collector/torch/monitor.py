@@ -11,7 +11,7 @@ from torch import nn
 
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.cells import CELLS, Cells
-from gatewatch.collector.checks import choose_layers
+from gatewatch.collector.checks import check_framework, choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
@@ -86,6 +86,7 @@ class GateMonitor(Monitor):
         all_ranks: bool = False,
     ) -> None:
         self._set_up(locals())
+        check_framework("module", module, "torch", "GateMonitor")
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
         self._module = module

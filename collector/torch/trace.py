@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import Cell
-from gatewatch.collector.checks import explain_mismatch
+from gatewatch.collector.checks import check_framework, explain_mismatch
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.text import describe_exception, safe_repr
@@ -54,6 +54,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
             recurrent layer can be replayed exactly. Where only some cannot, a warning names them.
         Exception: whatever else the module's forward raises.
     """
+    check_framework("module", module, "torch", "gates")
     if not isinstance(module, nn.Module):
         raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
     layers = recurrent_layers(module, required=True)

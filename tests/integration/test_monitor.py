@@ -18,7 +18,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import torch
 
+import gatewatch.torch
 from gatewatch import GateMonitor, gates, open_store
 from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
@@ -215,6 +217,36 @@ def test_masks_and_unreplayable_layers(place, caplog):
     health = store.read("collector_health", run=monitor.run)
     assert set(health["unreplayed_layers"]) == {1}
     assert "SimpleRNNCell" in health["unreplayed"].iloc[0]
+
+
+def test_a_model_of_another_framework_is_refused_by_naming_what_records_it(place):
+    module = torch.nn.LSTM(3, 4)
+    of_keras_2 = type("Sequential", (type("Layer", (), {"__module__": "tf_keras.src.engine.base_layer"}),), {})()
+    for refused, text in [
+        (lambda: GateMonitor(module), "model: LSTM is a torch module; gatewatch.torch.GateMonitor records it"),
+        (lambda: gates(module, X), "model: LSTM is a torch module; gatewatch.torch.gates records it"),
+        (
+            lambda: gatewatch.torch.GateMonitor(policy()),
+            "module: Sequential is a Keras layer; gatewatch.GateMonitor records it",
+        ),
+        (lambda: gatewatch.torch.gates(policy(), X), "module: Sequential is a Keras layer; gatewatch.gates records it"),
+        (
+            lambda: GateMonitor(of_keras_2),
+            "model: Sequential is a tf_keras layer; Gatewatch records those of Keras 3: build it with `import keras`",
+        ),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            refused()
+        assert str(caught.value) == text
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="Keras wraps torch's modules on its torch backend alone")
+def test_a_wrapper_of_another_frameworks_layer_is_refused_by_naming_what_records_it(place):
+    wrapper = keras.layers.TorchModuleWrapper(torch.nn.LSTM(3, 4), name="wrapper", output_shape=(7, 4))
+    with pytest.raises(ConfigError, match=r"gatewatch\.torch\.GateMonitor records the module that 'wrapper' wraps"):
+        gates(wrapper, X)
+    with pytest.raises(ConfigError, match=r"gatewatch\.GateMonitor records '0', a Keras layer"):
+        gatewatch.torch.gates(torch.nn.Sequential(keras.layers.LSTM(4)), torch.tensor(X))
 
 
 def test_a_layer_whose_replay_is_wrong_is_compared_again_until_it_is_right(place, caplog):
