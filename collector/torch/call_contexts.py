@@ -17,7 +17,10 @@ from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.random_state import preserve_random_state
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
-from gatewatch.collector.torch.layers import RecurrentLayer, parameters
+from gatewatch.collector.torch.layers import RecurrentLayer, parameters, torch_class
+
+Forward = Callable[..., Any]
+"""Called in the place of a module's forward: with the module, its own forward, and the arguments."""
 
 
 @contextmanager
@@ -66,20 +69,53 @@ def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Ite
     with ExitStack() as stack:
         cells = {layer.module: layer.cell for layer in layers.values()}
         for module, state in _by_module(layers, states).items():
-            hook = _begin_with(state, cells[module])
-            stack.enter_context(nn.Module.register_forward_pre_hook(module, hook, with_kwargs=True))
+            stack.enter_context(replaced_forward(module, _begin_with(state, cells[module])))
         yield
 
 
-def _begin_with(state: Any, cell: Cell | None) -> Callable[..., Any]:
-    """Return the hook that gives a module a state, where it is called without one."""
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Forward) -> Iterator[None]:
+    """While open, call another function for torch's own forward of a recurrent module.
+
+    It does not matter how that is reached: by calling the module, by `module.forward(x)`, or by `super().forward(x)` in
+    a class of the user's with a forward of its own. For that the module is of a class made for it, in whose order of
+    bases one with the function comes before torch's.
+
+    Args:
+        module: the module.
+        forward: called with the module, torch's own forward of it, and the arguments.
+    """
+    kind, stock = type(module), torch_class(module)
+
+    class Between(stock):  # type: ignore[misc, valid-type]  # which one it is depends on the module
+        def forward(self, *arguments: Any, **options: Any) -> Any:
+            own = super().forward
+            return forward(self, own, *arguments, **options) if self is module else own(*arguments, **options)
+
+    names = {name: kind.__dict__[name] for name in ("__module__", "__qualname__", "__doc__") if name in kind.__dict__}
+    first = () if issubclass(kind, _Unannounced) else (_Unannounced,)
+    extended = type(kind.__name__, (Between,) if kind is stock else (*first, kind, Between), names)
+    object.__setattr__(module, "__class__", extended)
+    try:
+        yield
+    finally:
+        object.__setattr__(module, "__class__", kind)
+
+
+class _Unannounced:
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keep a subclass from whoever counts those of the user's class."""
+
+
+def _begin_with(state: Any, cell: Cell | None) -> Forward:
+    """Return the forward that gives a module a state, where it is called without one."""
     several = cell is not None and cell.states > 1
 
-    def hook(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def forward(module: nn.Module, own: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         x, hx = read_arguments(*arguments, **options)
-        return ((x, _fitted(module, x, state, several)), {}) if hx is None else None
+        return own(x, _fitted(module, x, state, several) if hx is None else hx)
 
-    return hook
+    return forward
 
 
 def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Module, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,14 @@ from gatewatch.collector.torch.layers import as_array, cell_of, layer_name, para
 _DECLARING = (nn.RNNBase, nn.RNNCellBase, nn.Linear)
 
 
-def as_probe(probe: Any) -> tuple[Any, ...]:
+def as_probe(probe: Any, method: str | None = None) -> tuple[Any, ...]:
     """Return the probe as a module's inputs, as `as_inputs` makes them, and with sound values.
 
     Raises:
         ConfigError: it is no batch, an empty one, or holds values that are not finite.
     """
     try:
-        inputs = as_inputs(probe)
+        inputs = as_inputs(probe, method)
         values = arrays(inputs)
     except Exception as error:
         raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
@@ -35,28 +35,32 @@ def as_probe(probe: Any) -> tuple[Any, ...]:
     return inputs
 
 
-def as_inputs(inputs: Any) -> tuple[Any, ...]:
+def as_inputs(inputs: Any, method: str | None = None) -> tuple[Any, ...]:
     """Return the inputs of a module, with tensors of our own: what becomes of the given ones does not matter.
 
-    Tensors and arrays are copied, in tuples, lists and mappings too, and arrays become tensors. Whatever else there is
-    stays as it is.
+    Tensors and arrays are copied, in tuples, lists and mappings too, and arrays become tensors, but for a method, which
+    may take either. Whatever else there is stays as it is.
     """
     parts = inputs if type(inputs) in (tuple, list) else (inputs,)
-    return tuple(_copy(part) for part in parts)
+    return tuple(_copy(part, torch.tensor if method is None else np.copy) for part in parts)
 
 
 def arrays(inputs: Any) -> list[NDArray[Any]]:
-    """Return the values of every tensor in a nest, in its order."""
-    return [as_array(tensor) for tensor in tensors(inputs)]
+    """Return the values of every tensor or array in a nest, in its order."""
+    return [as_array(leaf) for leaf in _leaves(inputs)]
 
 
 def tensors(inputs: Any) -> Iterator[Tensor]:
     """Yield every tensor of a nest, in its order."""
-    if isinstance(inputs, Tensor):
+    return (leaf for leaf in _leaves(inputs) if isinstance(leaf, Tensor))
+
+
+def _leaves(inputs: Any) -> Iterator[Any]:
+    if isinstance(inputs, Tensor | np.ndarray):
         yield inputs
     elif isinstance(inputs, Mapping | tuple | list):  # a PackedSequence too
         for part in inputs.values() if isinstance(inputs, Mapping) else inputs:
-            yield from tensors(part)
+            yield from _leaves(part)
 
 
 def shapes(inputs: Any) -> str:
@@ -68,7 +72,9 @@ def shapes(inputs: Any) -> str:
     return str(tuple(inputs.shape)) if hasattr(inputs, "shape") else type(inputs).__name__
 
 
-def input_mismatch_error(what: str, inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> ConfigError | None:
+def input_mismatch_error(
+    what: str, inputs: tuple[Any, ...], module: nn.Module, error: Exception, method: str | None = None
+) -> ConfigError | None:
     """Return the error that says why a module does not take its inputs; None where its call failed otherwise.
 
     Args:
@@ -76,45 +82,51 @@ def input_mismatch_error(what: str, inputs: tuple[Any, ...], module: nn.Module, 
         inputs: what the module was called with.
         module: the module.
         error: what the call has raised.
+        method: of the module, that was called; None where the module itself was.
     """
-    if reason := _reason(inputs, module, error):
+    if reason := _reason(inputs, module, error, method):
         name = type(module).__name__
         return ConfigError(f"the {what} of shape {shapes(inputs)} does not fit the module {name}: {reason}")
     return None
 
 
-def _copy(part: Any) -> Any:
+def _copy(part: Any, of_array: Callable[[Any], Any]) -> Any:
     if isinstance(part, Tensor):
         return part.detach().clone()
     if isinstance(part, np.ndarray):
-        return torch.tensor(part)
+        return of_array(part)
     if isinstance(part, Mapping):
-        copies = {key: _copy(one) for key, one in part.items()}
+        copies = {key: _copy(one, of_array) for key, one in part.items()}
         if not isinstance(part, MutableMapping):
             return copies
         mapping = copy.copy(part)  # of its own type
         mapping.update(copies)
         return mapping
     if type(part) in (tuple, list):  # a state (h, c)
-        return type(part)(_copy(one) for one in part)
+        return type(part)(_copy(one, of_array) for one in part)
     if isinstance(part, tuple) and hasattr(part, "_fields"):  # a PackedSequence, for one
-        return type(part)(*(_copy(one) for one in part))
+        return type(part)(*(_copy(one, of_array) for one in part))
     return part
 
 
-def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception) -> str | None:
+def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception, method: str | None) -> str | None:
     given = list(tensors(inputs))
-    if not given and any(isinstance(one, np.ndarray) for one in inputs):
+    if method is None and not given and any(isinstance(one, np.ndarray) for one in inputs):
         return "it is an array; give tensors, as the module takes them"
-    if reason := _wrong_arguments(module, inputs):
+    if reason := _wrong_arguments(module, inputs, method or "forward"):
         return reason
-    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and len(inputs) > 1 and not _takes_state(module, *inputs[:2]):
+    if (
+        method is None
+        and isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+        and len(inputs) > 1
+        and not _takes_state(module, *inputs[:2])
+    ):
         wanted = "a pair of tensors" if len(_state_units(module)) == 2 else "one tensor"
         return f"its state must be {wanted} of {module.hidden_size} units"
-    return _reason_of_layer(given, module, error)
+    return _reason_of_layer(list(_leaves(inputs)), module, error)
 
 
-def _reason_of_layer(given: list[Tensor], module: nn.Module, error: Exception) -> str | None:
+def _reason_of_layer(given: list[Any], module: nn.Module, error: Exception) -> str | None:
     """Return what the layer that raised the error declares, and its input is not."""
     inside = next((frame for frame in frames(error) if frame.f_code.co_name == "forward"), None)
     layer: Any = None if inside is None else inside.f_locals.get("self")
@@ -134,6 +146,7 @@ def _reason_of_layer(given: list[Tensor], module: nn.Module, error: Exception) -
     if reason is not None:
         return named + reason
     devices = {parameter.device for parameter in parameters(layer)}
+    given = [one for one in given if isinstance(one, Tensor)]
     if got.device not in devices and got.device in {one.device for one in given}:
         return f"{named}is on device {next(iter(devices))}, the input on {got.device}"
     own = {parameter.dtype for parameter in parameters(layer)}
@@ -146,15 +159,15 @@ def _reason_of_layer(given: list[Tensor], module: nn.Module, error: Exception) -
     return None
 
 
-def _wrong_arguments(module: nn.Module, inputs: tuple[Any, ...]) -> str | None:
+def _wrong_arguments(module: nn.Module, inputs: tuple[Any, ...], method: str) -> str | None:
     try:
-        signature = inspect.signature(module.forward)
+        signature = inspect.signature(getattr(module, method))
     except (TypeError, ValueError):  # a compiled one
         return None
     try:
         signature.bind(*inputs)
     except TypeError:
-        return f"its forward takes {signature}"
+        return f"its {method} takes {signature}"
     return None
 
 

@@ -22,6 +22,7 @@ from gatewatch.collector.runtime.error_guard import has_attribute
 _COMPILED: Final = "_orig_mod"
 """The child of torch.compile's wrapper: what was compiled."""
 _WRAPPERS: Final = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
+_STOCK: Final = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
 _PARAMS: Final = {"weight_ih": "kernel", "weight_hh": "recurrent", "weight_hr": "projection", "weight": "kernel"}
 """A weight → the tag `param`; every other parameter is a bias."""
@@ -133,6 +134,18 @@ def trainable_parameters(module: nn.Module) -> dict[tuple[str, str], list[nn.Par
 def cell_of(module: nn.Module, cells: Cells = CELLS) -> Cell | None:
     """Return the entry of a recurrent module; None where no entry is of its type or one that it inherits from."""
     return next((cell for cell in cells if isinstance(module, types_of(cell.torch))), None)
+
+
+def torch_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class of torch's that a recurrent module is of, or inherits from; else its own."""
+    return next((kind for kind in _STOCK if isinstance(module, kind)), type(module))
+
+
+def why_not_called(module: nn.Module) -> str:
+    """Return why torch's own forward of a recurrent module was not called."""
+    if type(module).forward is torch_class(module).forward and "forward" not in vars(module):
+        return "the module did not call it"
+    return f"{_type_name(module)} has a forward of its own, and torch's was not called"
 
 
 def walk(

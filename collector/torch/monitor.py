@@ -63,6 +63,9 @@ class GateMonitor(Monitor):
             more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
+        method: the method that is called with the probe, or with what `step` brings, where it is not the module itself:
+            "predict" of a policy of Stable-Baselines3, "get_action_and_value" of an agent of CleanRL. It is given
+            arrays as they are, not as tensors.
 
     Raises:
         ConfigError: an argument is wrong; on entry, where the probe does not fit the module, the module has no
@@ -84,13 +87,16 @@ class GateMonitor(Monitor):
         overhead: float = 0.01,
         resume: bool = False,
         all_ranks: bool = False,
+        method: str | None = None,
     ) -> None:
         self._set_up(locals())
         check_framework("module", module, "torch", "GateMonitor")
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
-        self._module = module
-        self._probe = None if probe is None else as_probe(probe)
+        if method is not None and not (isinstance(method, str) and callable(safe_get(module, method))):
+            raise ConfigError(f"method={safe_repr(method)}: the module {type(module).__name__} has no such method")
+        self._module, self._method = module, method
+        self._probe = None if probe is None else as_probe(probe, method)
         self._layers: dict[str, RecurrentLayer] = {}
 
     def _begin(self) -> None:
@@ -114,15 +120,20 @@ class GateMonitor(Monitor):
             self._report(traced)
 
     def _look(self, x: Any, state: State | None) -> Layers:
-        inputs = self._probe if x is None else as_inputs(x)
+        inputs = self._probe if x is None else as_inputs(x, self._method)
         if inputs is None and not all(layer.offers_history for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         self._layers = choose(self._module, self._chosen, self.cells)  # a module may be changed in the middle of a run
         return self._report(self._trace(inputs or (), state))
 
     def _trace(self, inputs: tuple[Any, ...], state: State | None = None) -> Trace:
-        explain = partial(input_mismatch_error, "probe" if inputs is self._probe else "input", inputs)
-        return trace(self._module, lambda twin: twin(*as_inputs(inputs)), self._layers, states=state, explain=explain)
+        what, method = "probe" if inputs is self._probe else "input", self._method
+
+        def call(twin: Any) -> None:
+            (twin if method is None else getattr(twin, method))(*as_inputs(inputs, method))
+
+        explain = partial(input_mismatch_error, what, inputs, method=method)
+        return trace(self._module, call, self._layers, states=state, explain=explain)
 
 
 def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:

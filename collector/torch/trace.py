@@ -1,8 +1,8 @@
 """What the recurrent layers of a torch module do with a batch.
 
-A copy of the module is called, so that the training's own stays as it is. Hooks keep what each recurrent module of the
-copy is called with, NumPy replays it for the gates, and the module's own outputs and states are what the replay is held
-to.
+A copy of the module is called, so that the training's own stays as it is. In the copy torch's own forward of each
+recurrent module notes what it is called with; NumPy replays that for the gates, and the module's own outputs and states
+are what the replay is held to.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -22,10 +23,17 @@ from gatewatch.collector.checks import check_framework, explain_mismatch
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.text import describe_exception, safe_repr
-from gatewatch.collector.torch.call_contexts import isolated, with_initial_state
+from gatewatch.collector.torch.call_contexts import isolated, replaced_forward, with_initial_state
 from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
-from gatewatch.collector.torch.inputs import as_inputs, input_mismatch_error
-from gatewatch.collector.torch.layers import RecurrentLayer, parameters, recurrent_layers, suffixes, why_not_replayed
+from gatewatch.collector.torch.inputs import as_inputs, input_mismatch_error, tensors
+from gatewatch.collector.torch.layers import (
+    RecurrentLayer,
+    parameters,
+    recurrent_layers,
+    suffixes,
+    why_not_called,
+    why_not_replayed,
+)
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.trace import MOST_CALLS, Trace
 
@@ -125,8 +133,7 @@ def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
             recorders.setdefault(layer.module, _CallRecorder(layer.cell, result, runs)).names[layer.suffix] = name
     with ExitStack() as stack:
         for module, recorder in recorders.items():
-            hook = nn.Module.register_forward_hook(module, recorder, with_kwargs=True, prepend=True)
-            stack.enter_context(hook)
+            stack.enter_context(replaced_forward(module, recorder))
         yield result
     for run in runs:
         _record(run, result)
@@ -134,7 +141,7 @@ def record_calls(layers: Mapping[str, RecurrentLayer]) -> Iterator[Trace]:
         if layer.offers_history:
             result.ask(name, layer.module)
         elif layer.module in recorders and not recorders[layer.module].called:
-            result.unreplayed[name] = "the module did not call it"
+            result.unreplayed[name] = why_not_called(layer.module)
 
 
 @dataclass(slots=True)
@@ -161,7 +168,7 @@ class _Run:
 
 
 class _CallRecorder:
-    """The hook of one module: it notes its calls."""
+    """The forward of one module: torch's own, whose calls it notes."""
 
     def __init__(self, cell: Cell, result: Trace, runs: list[_Run]) -> None:
         self._cell = cell
@@ -172,16 +179,20 @@ class _CallRecorder:
         self._own: list[_Run] = []
         self._open = True
 
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-        if not self._open:
-            return
-        self.called = True
-        try:
-            self._note(module, arguments, options, output)
-        except Exception as error:
-            self._leave_out(f"its call cannot be read: {describe_exception(error)}", *self.names.values())
+    def __call__(self, module: nn.Module, own: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        output = own(*arguments, **options)
+        if self._open:
+            self.called = True
+            try:
+                self._note(module, arguments, options, output)
+            except Exception as error:
+                self._leave_out(f"its call cannot be read: {describe_exception(error)}", *self.names.values())
+        return output
 
     def _note(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        if any(map(torch._C._functorch.is_batchedtensor, tensors((arguments, output)))):
+            self._leave_out("it is called inside torch.vmap, where there are no values", *self.names.values())
+            return
         if isinstance(module, nn.RNNBase) and module.training and module.dropout and module.num_layers > 1:
             self._leave_out("its dropout is in play", *self.names.values())
             return

@@ -51,7 +51,7 @@ MODULES = {
 
 
 def look(module, x, known=cells.CELLS):
-    return trace(module, lambda: module(x), recurrent_layers(module, known))
+    return trace(module, lambda twin: twin(x), recurrent_layers(module, known))
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")

@@ -136,7 +136,7 @@ def test_the_other_monitors_have_the_same_options():
     keras_options = options(GateMonitor)
     del keras_options["model"], keras_options["optimizer"]
     torch_options = options(TorchMonitor)
-    torch_options.pop("module")
+    del torch_options["module"], torch_options["method"]
     assert torch_options == keras_options
     assert options(GateMonitorCallback) == keras_options | {"verbose": 0}
 
