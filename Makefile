@@ -27,9 +27,10 @@ test-stack: setup ## run the stack of docker-compose.yml in containers (about 4 
 	@{ tools/build-compose && tools/build-base; } >/dev/null || [ $$? -eq 3 ] # the tests say what is missing
 	$(BIN)/python -m pytest -x tests/stack/check_stack.py
 
-endurance: setup ## kill 100 trainings, take the server away for two minutes, and count what arrived (about 5 minutes)
+endurance: setup ## kill 100 trainings, take the server away for two minutes, start children, pools and ranks (about 10 minutes)
 	$(BIN)/python -m tests.endurance kill
 	$(BIN)/python -m tests.endurance outage
+	$(BIN)/python -m tests.processes
 
 soak: setup ## kill the service 20 times and stop its server twice, and count what it wrote (about 2 minutes)
 	$(BIN)/python -m tests.soak

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.monitor import BaseMonitor
 from gatewatch.collector.text import describe_exception
 from gatewatch.collector.torch.layers import modules, wrapped
 
@@ -35,7 +36,7 @@ _FSDP: Final = "_fsdp_wrapped_module"
 """The child of FullyShardedDataParallel: what it wraps."""
 _AS_THEY_ARE: Final = (
     *(type(None), bool, int, float, complex, str, bytes, range, type, enum.Enum, types.ModuleType, types.CodeType),
-    *(np.generic, np.dtype, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
+    *(np.generic, np.dtype, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, BaseMonitor),
 )
 _HANDLES: Final = ("torch._C", "torch.cuda", "torch.distributed", "torch.jit")
 """Where the types of streams, process groups and compiled functions are from: they keep no values."""
@@ -90,7 +91,7 @@ class _Copier:
         self._originals: list[Any] = []  # an id belongs to its object for as long as that lives
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._ways: dict[type, _Way | None] = {}
-        self._where = "it"
+        self._where = "the module"
 
     def __call__(self, original: Any) -> Any:
         kind = type(original)

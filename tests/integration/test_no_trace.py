@@ -7,8 +7,6 @@ import logging
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -17,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.optim.swa_utils import AveragedModel
 
 from gatewatch.collector.errors import ConfigError
@@ -24,6 +24,7 @@ from gatewatch.collector.store import open_store
 from gatewatch.collector.torch import gates
 from gatewatch.torch import GateMonitor
 from tests.zoo.torch_modules import MISCHIEF, Base
+from tests.zoo.two_ranks import two_ranks
 
 STEPS = 8
 PROBE = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1))
@@ -210,6 +211,40 @@ def test_what_cannot_be_looked_at_without_a_trace_is_not(tmp_path):
         pass
 
 
+def test_what_is_sharded_is_not_looked_at(tmp_path):
+    monitor, _ = monitor_of(tmp_path)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        sharded = FullyShardedDataParallel(Base(), device_id=torch.device("cpu"))
+        with pytest.raises(ConfigError, match="the module is a FullyShardedDataParallel"), monitor(sharded):
+            pass
+        split = fully_shard(Base(), mesh=init_device_mesh("cpu", (1,)))
+        with (
+            pytest.raises(ConfigError, match="is a DTensor, of which this process may hold a part only"),
+            monitor(split),
+        ):
+            pass
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class Watched(Base):
+    def begin(self):
+        self.monitor = None
+
+    def change(self, hidden):
+        return 0.0 if self.monitor is None else 0.1
+
+
+def test_a_module_may_hold_its_monitor(tmp_path, caplog):
+    monitor, store = monitor_of(tmp_path)
+    module = Watched()
+    with caplog.at_level(logging.WARNING, "gatewatch"), monitor(module) as module.monitor:
+        module.monitor.step()
+    assert caplog.messages == []
+    assert len(set(read(store, "runs")["run"])) == 1
+
+
 class Writer(Base):
     def begin(self):
         self.file, self.prices = Path(os.devnull).open("w"), np.zeros(9_000_000)  # noqa: SIM115 - kept open
@@ -233,65 +268,13 @@ def test_what_is_used_as_it_is_is_said_once(tmp_path, caplog):
     assert len(set(read(store, "gate_stats")["step"])) == STEPS
 
 
-TWO_RANKS = """
-import sys
-import torch
-from torch import distributed, nn
-from gatewatch.torch import GateMonitor
-
-rank, file, store, kind = int(sys.argv[1]), *sys.argv[2:]
-distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm, self.lstm, self.head = nn.BatchNorm1d(3), nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 1)
-
-    def forward(self, x):
-        x = self.norm(x.transpose(1, 2)).transpose(1, 2)
-        hidden = self.lstm(x)[0][:, -1]
-        if kind == "collective":
-            distributed.all_reduce(hidden.detach().clone())
-        return self.head(hidden)
-
-
-torch.manual_seed(0)
-module = nn.parallel.DistributedDataParallel(Net())
-optimizer = torch.optim.SGD(module.parameters(), 0.1)
-watch = GateMonitor(module, None, run="r", store=store, probe=torch.randn(4, 6, 3), every=2) if rank == 0 else None
-if watch:
-    watch.__enter__()
-torch.manual_seed(rank)
-for step in range(6):
-    optimizer.zero_grad()
-    module(torch.randn(4, 6, 3)).square().mean().backward()
-    optimizer.step()
-    if watch:
-        watch.step()
-if watch:
-    watch.close()
-print(sum(float(p.sum()) for p in module.parameters()), module.module.norm.num_batches_tracked.item())
-distributed.destroy_process_group()
-"""
-
-
-def two_ranks(tmp_path, kind):
-    store = f"sqlite:///{tmp_path}/{kind}.db"
-    commands = [[sys.executable, "-c", TWO_RANKS, str(r), str(tmp_path / f"meet-{kind}"), store, kind] for r in (0, 1)]
-    ranks = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for c in commands]
-    printed = [rank.communicate(timeout=120) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], printed
-    return store, printed
-
-
 def test_a_look_at_one_rank_of_a_distributed_training_waits_for_no_other(tmp_path):
     store, ((first, said), (second, _)) = two_ranks(tmp_path, "plain")
     assert first == second
     assert "gatewatch" not in said
     rows = read(store, "gate_stats")
     assert set(rows["layer"]) == {"lstm/l0"}
-    assert set(rows["step"]) == {2, 4, 6}
+    assert set(rows["step"]) == set(range(2, 21, 2))
 
 
 def test_a_forward_that_waits_for_other_ranks_is_not_looked_at(tmp_path):
