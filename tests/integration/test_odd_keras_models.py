@@ -284,7 +284,10 @@ def test_a_monitors_look_logs_an_error_of_the_call_in_one_line(tmp_path, caplog)
     store = f"sqlite:///{tmp_path}/gates.db"
     with caplog.at_level(logging.WARNING, "gatewatch"):
         trained(Raising, GateMonitor(None, None, run="odd", probe=X[:4], every=2, store=store))
-    assert lines(caplog) == ["gatewatch: a capture failed, training goes on: LookupError: no prices"]
+    assert lines(caplog) == [
+        "gatewatch: a capture failed, training goes on: LookupError: no prices",
+        "gatewatch: run 'odd' ends without a capture: each look failed: LookupError: no prices",
+    ]
     assert open_store(store).read("runs", run="odd")["event"].tolist() == ["started", "completed"]
 
 

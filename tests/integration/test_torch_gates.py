@@ -579,7 +579,7 @@ def always_dropped(bad, x):
     return bad(x)
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:There is a performance drop")
 @pytest.mark.parametrize(
     ("bad", "call", "name", "reason"),
     [
@@ -709,7 +709,8 @@ def test_a_monitors_look_logs_an_error_of_the_forward_in_one_line(tmp_path, capl
     ):
         monitor.step(metrics={"loss": 1.0})
     assert [record.message for record in caplog.records] == [
-        "gatewatch: a capture failed, training goes on: LookupError: no prices"
+        "gatewatch: a capture failed, training goes on: LookupError: no prices",
+        "gatewatch: run 'raising' ends without a capture: each look failed: LookupError: no prices",
     ]
     assert open_store(store).read("runs", run="raising")["event"].tolist() == ["started", "completed"]
 
