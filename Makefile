@@ -87,4 +87,5 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
 	  || $(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@tools/bytecode || echo "make: what is imported is compiled when it is imported" >&2
 	@touch $(VENV)/.demo $@
