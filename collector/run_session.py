@@ -168,7 +168,7 @@ class RunSession(RunLife):
         """
         wait = False
         if self._updates is not None and self.schedule.every == "auto":
-            with self.guarded_and_charged("follow"):
+            with self.guarded("a look at the parameters"):
                 self._updates.follow(self.step)
                 wait = self._updates.is_waiting(self.step)
         return self.schedule.due(self.step, wait=wait) and not self.is_recorded
@@ -183,8 +183,10 @@ class RunSession(RunLife):
         if self._updates is None:
             return
         needed = False
-        with self.guarded_and_charged("follow"):
-            self._updates.follow(self.step)
+        with self.guarded("a look at the parameters"):
+            if self._updates.follow(self.step):
+                with self.charged("measure"):
+                    self._updates.end_look()
             needed = self._updates.needs_look(self.step, due=due)
         if needed:
             with self.guarded_and_charged("prepare"):

@@ -54,17 +54,18 @@ class UpdateRecorder:
         self._held_rate: float | None = None
         updates.watch()
 
-    def follow(self, step: int) -> None:
-        """At the end of a step of the loop: note which optimizers have stepped."""
+    def follow(self, step: int) -> bool:
+        """At the end of a step of the loop: note which optimizers have stepped; return whether a look is complete."""
         stepped = self._updates.stepped()
         self._is_counted = stepped is not None
         if stepped is None:  # nobody looked: taken to be as often as the loop
             for rhythm in self._rhythms.values():
                 rhythm.latest = step
-            return
+            return False
         for optimizer in stepped:
             self._rhythms.setdefault(optimizer, _Rhythm(step)).note(step)
         self._stepped.update(stepped)
+        return self._looking_since is not None and self._is_complete()
 
     def is_waiting(self, step: int) -> bool:
         """Return whether a capture that may be made at any time should wait for a step of the optimizer.
@@ -79,14 +80,10 @@ class UpdateRecorder:
     def needs_look(self, step: int, *, due: bool) -> bool:
         """Return, at the end of a step of the loop, whether a look at the optimizer's next step must begin.
 
-        A look that is complete ends here, and what it has found is held.
-
         Args:
             step: this one.
             due: whether a capture is due at the next one.
         """
-        if self._is_complete():
-            self._end_look()
         patience = _PATIENCE * self._schedule.stride
         self._rhythms = {key: one for key, one in self._rhythms.items() if step - one.latest <= patience}
         if due:
@@ -106,17 +103,31 @@ class UpdateRecorder:
     def begin_look(self, step: int) -> None:
         """Begin a look at the optimizer's next step."""
         if self._stepped:
-            self._end_look()
+            self.end_look()
         self._updates.keep()
         longest = max((max(one.gaps) for one in self._rhythms.values()), default=0)
         self._looking_since, self._patient_until, self._stepped = step, step + longest, set()
+
+    def end_look(self) -> None:
+        """Hold what the look has found. Where that is nothing it goes on."""
+        since, self._looking_since = self._looking_since, None
+        if since is None:
+            return
+        rate = None
+        with self._guarded("a look at the learning rate"):
+            rate = self._updates.rate()
+        if measured := self._updates.measure():
+            self._held, self._held_rate = {**self._held, **measured}, rate
+        else:  # a scaler skipped the step, for example
+            self._looking_since = since
+        self._stepped = set()
 
     def take(self, step: int) -> tuple[Measured, float | None]:
         """Return what is recorded with a capture at this step: the updates, and the learning rate of theirs."""
         self.follow(step)
         since = self._looking_since
         if since is not None and since < step and (self._stepped or not self._is_counted):
-            self._end_look()
+            self.end_look()
         taken, self._held, self._held_rate = (self._held, self._held_rate), {}, None
         return taken
 
@@ -126,19 +137,6 @@ class UpdateRecorder:
 
     def _is_complete(self) -> bool:
         return bool(self._stepped) and self._rhythms.keys() <= self._stepped
-
-    def _end_look(self) -> None:
-        """Hold what the look has found. Where that is nothing it goes on."""
-        since, self._looking_since = self._looking_since, None
-        if since is None:
-            return
-        rate = None
-        with self._guarded("a look at the learning rate"):
-            rate = self._updates.rate()
-        if measured := self._updates.measure():
-            self._held, self._held_rate, self._stepped = {**self._held, **measured}, rate, set()
-        else:
-            self._looking_since = since
 
 
 class _Rhythm:

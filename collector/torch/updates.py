@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from traceback import walk_stack
@@ -210,13 +210,15 @@ class TorchUpdates:
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         if _recorded():
             return
-        with self._guarded_and_charged("hooks"):
-            if any(
-                id(parameter) in self._watched_ids for group in optimizer.param_groups for parameter in group["params"]
-            ):
+        with suppress(Exception):  # of an optimizer with groups of its own kind; in every step, so nothing dearer
+            groups = optimizer.param_groups
+            if any(id(parameter) in self._watched_ids for group in groups for parameter in group["params"]):
                 self._stepped.add(id(optimizer))
+        if not self._on_parameters:
+            return
+        with self._guarded_and_charged("hooks"):
             unused = set()
-            for name, parameters, rate in self._of(optimizer) if self._steps else ():
+            for name, parameters, rate in self._of(optimizer):
                 step = self._steps.get(name)
                 if step is None or step.after is not None:
                     continue

@@ -6,6 +6,7 @@ Every number is held to one that the test takes from clones of parameters and gr
 from __future__ import annotations
 
 import logging
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -151,8 +152,10 @@ def train(net, store, *, optimizer, accumulate, first, every, closure, clip, sca
                 return loss
 
             before = clones(net)
-            if closure and is_last:
+            if closure == "position" and is_last:
                 optimizer.step(evaluate)
+            elif closure and is_last:
+                optimizer.step(closure=partial(evaluate))
             else:
                 evaluate()
                 if is_last:
@@ -178,7 +181,7 @@ def train(net, store, *, optimizer, accumulate, first, every, closure, clip, sca
             "clip": st.sampled_from([None, "norm", "value"]),
             "zero": st.sampled_from(["before forward", "before backward", "after step"]),
             "to_none": st.booleans(),
-            "closure": st.booleans(),
+            "closure": st.sampled_from([None, "position", "name"]),
             "scaled": st.booleans(),
         }
     )
@@ -205,7 +208,7 @@ def test_gradients_that_are_accumulated(every):
     """As in `if i % 4 == 0: optimizer.step()`: it is never the step of a capture that steps."""
     net, store = Net(), Kept()
     did, captures = train(
-        net, store, optimizer="adam", accumulate=4, first=0, every=every, closure=False, clip="norm", scaled=False,
+        net, store, optimizer="adam", accumulate=4, first=0, every=every, closure=None, clip="norm", scaled=False,
         zero="after step", to_none=True,
     )  # fmt: skip
     found = store.updates()
