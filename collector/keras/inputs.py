@@ -67,17 +67,29 @@ def input_mismatch_error(what: str, x: Any, model: Any, error: Exception) -> Con
     return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model {name_of(model)!r}: {reason}")
 
 
-def call_once(model: Any, x: Any) -> None:
+def was_called(model: Any) -> bool:
+    """Return whether a model is built."""
+    try:
+        return bool(model.built) and getattr(model, "inputs", True) is not None
+    except Exception:  # of whoever wrote its class
+        return bool(model.built)
+
+
+def call_once(model: Any, x: Any, what: str = "batch") -> None:
     """Build a model that was never called.
+
+    Args:
+        model: the model.
+        x: what it is called with.
+        what: what that is, for the message.
 
     Raises:
         ConfigError: it does not take the batch.
         Exception: whatever else the call raises.
     """
-    if model.built and getattr(model, "inputs", True) is not None:
-        return
-    with explain_mismatch(partial(input_mismatch_error, "batch", x, model)), whole_tracebacks():
-        model(x, training=False)
+    with explain_mismatch(partial(input_mismatch_error, what, x, model)), whole_tracebacks():
+        if not was_called(model):
+            model(x, training=False)
 
 
 @contextmanager

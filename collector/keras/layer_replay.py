@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import keras
 import numpy as np
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import Cells
@@ -183,7 +184,10 @@ def _read(cell: Any, name: str) -> Any:
     value = getattr(cell, name, None)
     if isinstance(value, keras.Variable):
         # Past what Keras casts weights to just now: that is the layer's type, and a cell may have another.
-        return _seen(keras.ops.convert_to_numpy(value._value), cell.compute_dtype)
+        scope = get_stateless_scope()  # in which a forward may have assigned the weight
+        written = None if scope is None else scope.get_current_value(value)
+        present = value._value if written is None else written  # None: a model that was never called is being built
+        return _seen(keras.ops.convert_to_numpy(value.value if present is None else present), cell.compute_dtype)
     return ACTIVATION_NAMES[value] if callable(value) else value
 
 

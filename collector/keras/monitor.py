@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -12,14 +13,15 @@ import keras
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.checks import check_framework, choose_layers
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.inputs import arrays, as_probe, call_once, input_mismatch_error, shapes
+from gatewatch.collector.keras.inputs import arrays, as_probe, call_once, input_mismatch_error, shapes, was_called
+from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
-from gatewatch.collector.keras.patched_call import preserve_state
 from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
+from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Layers, Trace
@@ -179,6 +181,21 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                 self._latest = session.step, session.capture(lambda: traced.layers)
             session.note_recorded()
 
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Refuse to watch an `evaluate` by itself; the validation within `fit` needs nothing."""
+        self._refuse("evaluate")
+
+    def on_predict_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Refuse to watch a `predict` by itself."""
+        self._refuse("predict")
+
+    def _refuse(self, method: str) -> None:
+        if not self._session.started and not self._session.ended:
+            raise ConfigError(
+                f"GateMonitor records what fit does, not {method}(callbacks=[...]): use `with GateMonitor(model, "
+                'probe=x[:32], phase="validation") as monitor: monitor.step()`'
+            )
+
     # What a loop of one's own calls, beside what every monitor offers.
 
     def _begin(self) -> None:
@@ -190,17 +207,19 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         if model is None:
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
         check_framework("model", model, "keras", "GateMonitor")  # fit gives it too
-        self._layers, self._verified = self._choose(model), set()
         traced = None
-        if self._probe is None and self._needs_inputs(self._layers):  # each step brings what to look at
-            if not own_loop:
-                raise ConfigError(
-                    "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); "
-                    "only layers that offer get_gate_history() do without"
-                )
-        else:
-            explain = partial(input_mismatch_error, "probe", self._probe, model)
-            traced = self._first_look(partial(self._trace, self._probe), explain)
+        with self._as_if_called(self._probe):
+            self._layers, self._verified = self._choose(model), set()
+            if self._probe is None and self._needs_inputs(self._layers):  # each step brings what to look at
+                if not own_loop:
+                    raise ConfigError(
+                        "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); "
+                        "only layers that offer get_gate_history() do without"
+                    )
+            else:
+                explain = partial(input_mismatch_error, "probe", self._probe, model)
+                traced = self._first_look(partial(self._trace, self._probe), explain)
+            description = _describe(model, self._layers)
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
         self._watched = model
         self._updates = None
@@ -210,7 +229,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             framework=f"keras/{keras.backend.backend()}",
             model=f"{type(model).__name__} {name_of(model)}",
             config={
-                **_describe(model, self._layers),
+                **description,
                 "probe": None if self._probe is None else shapes(self._probe),
                 "probe_fingerprint": fingerprint(arrays(self._probe)),
             },
@@ -224,9 +243,20 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def _needs_inputs(layers: Mapping[str, Any]) -> bool:
         return not all(offers_history(layer) for layer in layers.values())
 
+    @contextmanager
+    def _as_if_called(self, x: Any) -> Iterator[None]:
+        """While open, let a model that was never called be built. Afterwards it is not: the training will build it."""
+        if x is None or was_called(self.model):
+            yield
+            return
+        try:
+            with defer_sigint(), isolated(self.model), allow_sigint():
+                call_once(self.model, x, "probe")
+                yield
+        finally:
+            self._layers, self._verified = {}, set()
+
     def _choose(self, model: Any) -> dict[str, Any]:
-        if not model.built and self._probe is not None:
-            call_once(model, self._probe)
         return choose_layers(recurrent_layers(model, required=True), self._chosen, name_of, "model")
 
     def _trace(self, x: Any, state: State | None = None) -> Trace:
@@ -241,13 +271,15 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         inputs = self._probe if x is None else x
         if inputs is None and self._needs_inputs(self._layers):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
-        traced = self._trace(inputs, state)
-        if traced.stale:  # the model was changed in the middle of the run
-            gone = traced.unreplayed
-            self._layers, self._verified = self._choose(self.model), set()
+        with self._as_if_called(inputs):
+            self._layers = self._layers or self._choose(self.model)
             traced = self._trace(inputs, state)
-            traced.unreplayed = {**gone, **traced.unreplayed}
-        return self._report(traced, verified=traced.error is not None)
+            if traced.stale:  # the model was changed in the middle of the run
+                gone = traced.unreplayed
+                self._layers, self._verified = self._choose(self.model), set()
+                traced = self._trace(inputs, state)
+                traced.unreplayed = {**gone, **traced.unreplayed}
+            return self._report(traced, verified=traced.error is not None)
 
 
 def _is_fresh(model: Any) -> bool:
@@ -260,7 +292,7 @@ def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is recorded of a model with its run; None for what it does not have, or raises when it is read."""
     for named in (model, *layers.values()):
         safe_get(named, "name")  # the walks go on without a name; that it raises is said here
-    with preserve_state(model, layers.values()):
+    with isolated(model):
         return {
             "layers": {path: _describe_layer(layer) for path, layer in layers.items()},
             "parameters": safe_get(model, "count_params()", lambda: int(model.count_params())) if model.built else None,

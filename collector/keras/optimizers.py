@@ -148,6 +148,9 @@ class OptimizerState:
     def _judge(self, gradients: dict[int, Gradient]) -> None:
         """Say which gradients are known to be whole."""
         inner, limit = self._inner, _global_limit(self._inner)
+        strategy = getattr(inner, "_distribution_strategy", None)
+        if getattr(strategy, "num_replicas_in_sync", 1) > 1 and (inner.clipnorm or inner.clipvalue or limit):
+            return  # each replica clips its own gradient, and the state has their sum
         complete = len(gradients) == len(inner._trainable_variables)
         below_limit = complete and math.hypot(*map(_norm, gradients.values())) < _BELOW * limit if limit else True
         for gradient in gradients.values():

@@ -1,12 +1,11 @@
-"""For the length of one call of a model: its recurrent layers are replayed and recorded, and its state is preserved."""
+"""For the length of one call of a model, its recurrent layers are replayed and recorded."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -15,9 +14,9 @@ import numpy as np
 from gatewatch.collector.cells import Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layer_replay import as_mask, begins_with, compare, keras_output, move_on, replay_layer
-from gatewatch.collector.keras.layers import all_variables, inner_cells
+from gatewatch.collector.keras.layers import inner_cells
 from gatewatch.collector.text import describe_exception
-from gatewatch.collector.trace import LARGEST_STATE, MOST_CALLS, LayerGates, Trace
+from gatewatch.collector.trace import MOST_CALLS, LayerGates, Trace
 
 
 class Recorder:
@@ -160,35 +159,6 @@ def recorded_as_one_batch(layer: Any, recorder: Recorder) -> Iterator[None]:
 
     with _replaced(layer, {"call": call}):
         yield
-
-
-@contextmanager
-def preserve_state(model: Any, recurrent: Iterable[Any]) -> Iterator[None]:
-    """Record no gradients, and put back what a call moves on: random seeds, recurrent states, a layer's own counters.
-
-    Keras draws dropout masks, and so moves their seeds, even where they are not applied.
-
-    Args:
-        model: a built Keras model or layer.
-        recurrent: its recurrent layers.
-    """
-    stateful = [layer for layer in recurrent if getattr(layer, "stateful", False)]
-    variables = [state for layer in stateful for state in keras.tree.flatten(getattr(layer, "states", None) or ())]
-    # Frozen weights are not trainable either, and too large to copy at each capture; what a call counts is small.
-    variables += [v for v in all_variables(model) if not v.trainable and math.prod(v.shape) <= LARGEST_STATE]
-    before = [keras.ops.copy(variable.value) for variable in variables]
-    with ExitStack() as stack:
-        if keras.backend.backend() == "torch":  # from whose own random state Keras's dropout draws there
-            import torch  # noqa: PLC0415 - only where Keras itself runs on it
-
-            started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
-            stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count()) if started else ()))
-            stack.enter_context(torch.no_grad())
-        try:
-            yield
-        finally:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)
 
 
 @contextmanager

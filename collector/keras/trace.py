@@ -18,8 +18,9 @@ from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_framework, explain_mismatch
 from gatewatch.collector.keras.inputs import call_once, input_mismatch_error, whole_tracebacks
+from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import offers_history, recurrent_layers, walk, why_not_replayed
-from gatewatch.collector.keras.patched_call import Recorder, patched_call, preserve_state, recorded_as_one_batch
+from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.trace import Trace
 
@@ -89,7 +90,7 @@ def trace(
     replayed = {path: layers[path] for path, reason in reasons.items() if not reason}
     if replayed:
         with defer_sigint(), ExitStack() as stack:
-            stack.enter_context(preserve_state(model, present.values()))
+            stack.enter_context(isolated(model, result.shared))
             for _, layer in walk(model):  # outermost first
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(recorded_as_one_batch(layer, recorder))

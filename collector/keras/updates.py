@@ -99,9 +99,9 @@ class KerasUpdates:
 
     def keep(self) -> None:
         """Copy the weights and what the optimizer holds for them."""
+        optimizer = self._optimizer()
         by_name = parameters(self._model)
         self._weights = {name: (variable, numpy_of(variable, copy=True)) for name, variable in by_name.items()}
-        optimizer = self._optimizer()
         is_keras = isinstance(optimizer, keras.optimizers.Optimizer)
         self.state = OptimizerState(optimizer, by_name.values()) if is_keras else None
         self._count = _count(optimizer)
@@ -178,6 +178,9 @@ class KerasUpdates:
         return state.steps() if state is not None and state.optimizer is self._optimizer() else 0
 
     def _optimizer(self) -> Any:
+        """Return the optimizer. On JAX `fit` keeps all values elsewhere: they are brought back, as for any callback."""
+        if (sync := getattr(self._model, "jax_state_sync", None)) is not None:
+            sync()
         return getattr(self._model, "optimizer", None) if self._given is None else self._given
 
 

@@ -1,0 +1,183 @@
+"""Save one mutable object, and restore it in place: containers, arrays, random number generators, names.
+
+Each function takes an object and returns what restores it. That leaves alone what has not changed, since another
+thread may be at work.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import operator
+import random
+import types
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from typing import Any, Final
+
+import numpy as np
+
+MISSING: Final = object()
+"""Stands for a name that is not there."""
+
+Undo = Callable[[], object]
+
+
+def dict_type(value: dict[Any, Any]) -> type[dict[Any, Any]]:
+    """Return the class whose methods read and write a dict past those of the user's own class."""
+    return OrderedDict if isinstance(value, OrderedDict) else dict
+
+
+def save_dict(value: dict[Any, Any]) -> Undo:
+    """Save the entries of a dict and their order."""
+    kind = dict_type(value)
+    saved = list(kind.items(value))
+
+    def restore() -> None:
+        present = itertools.chain.from_iterable(kind.items(value))
+        if not _same(present, [*itertools.chain.from_iterable(saved)], 2 * len(value)):
+            kind.clear(value)
+            for key, entry in saved:
+                kind.__setitem__(value, key, entry)
+
+    return restore
+
+
+def save_names(namespace: MutableMapping[str, Any], names: Iterable[str] | None = None) -> Undo:
+    """Save some names of a namespace; all, and that there are no others, where None.
+
+    None of them is missing at any moment while they are restored.
+    """
+    saved = dict(namespace) if names is None else {name: namespace.get(name, MISSING) for name in names}
+
+    def restore() -> None:
+        added = [] if names is not None else namespace.keys() - saved.keys()
+        for name, entry in [*saved.items(), *((name, MISSING) for name in added)]:
+            if entry is MISSING:
+                namespace.pop(name, None)
+            elif namespace.get(name, MISSING) is not entry:
+                namespace[name] = entry
+
+    return restore
+
+
+def save_class(kind: type) -> Undo:
+    """Save the attributes of a class, special ones left out."""
+    saved = {name: entry for name, entry in vars(kind).items() if not is_special(name)}
+
+    def restore() -> None:
+        present = {name: entry for name, entry in vars(kind).items() if not is_special(name)}
+        for name, entry in saved.items():
+            if present.pop(name, MISSING) is not entry:
+                setattr(kind, name, entry)
+        for name in present:
+            delattr(kind, name)
+
+    return restore
+
+
+def save_slot(value: Any, slot: types.MemberDescriptorType) -> Undo:
+    """Save an attribute that a class has a slot for."""
+    saved = read_slot(value, slot)
+
+    def restore() -> None:
+        if saved is not MISSING:
+            slot.__set__(value, saved)
+        elif read_slot(value, slot) is not MISSING:
+            slot.__delete__(value)
+
+    return restore
+
+
+def read_slot(value: Any, slot: types.MemberDescriptorType) -> Any:
+    """Return what is in a slot, or `MISSING`."""
+    try:
+        return slot.__get__(value)
+    except AttributeError:
+        return MISSING
+
+
+def save_cell(cell: types.CellType) -> Undo:
+    """Save a variable of a closure, which must not be empty."""
+    saved = cell.cell_contents
+    return lambda: setattr(cell, "cell_contents", saved)
+
+
+def save_list(value: list[Any]) -> Undo:
+    """Save the entries of a list."""
+    saved = list.__getitem__(value, slice(None))
+
+    def restore() -> None:
+        if not _same(list.__iter__(value), saved, len(value)):
+            list.__setitem__(value, slice(None), saved)
+
+    return restore
+
+
+def save_set(value: set[Any]) -> Undo:
+    """Save the entries of a set."""
+    saved = set(value)
+
+    def restore() -> None:
+        if len(value) != len(saved) or not set.issuperset(value, saved):
+            set.clear(value)
+            set.update(value, saved)
+
+    return restore
+
+
+def save_deque(value: deque[Any]) -> Undo:
+    """Save the entries of a deque."""
+    saved = list(deque.__iter__(value))
+
+    def restore() -> None:
+        if not _same(deque.__iter__(value), saved, len(value)):
+            deque.clear(value)
+            deque.extend(value, saved)
+
+    return restore
+
+
+def save_array(value: np.ndarray[Any, Any]) -> Undo:
+    """Save the values of an array of NumPy."""
+    saved = value.copy()
+
+    def restore() -> None:
+        if value.shape != saved.shape:
+            value.resize(saved.shape, refcheck=False)
+        if value.tobytes() != saved.tobytes():
+            np.copyto(value, saved)
+
+    return restore
+
+
+def save_bytes(value: Any) -> Undo:
+    """Save a bytearray or an array of Python's."""
+    return functools.partial(operator.setitem, value, slice(None), value[:])
+
+
+def save_python_random(value: random.Random) -> Undo:
+    """Save the state of a generator of Python's."""
+    return functools.partial(value.setstate, value.getstate())
+
+
+def save_numpy_random(value: Any) -> Undo:
+    """Save the state of a generator of NumPy's, or of the bit generator below it."""
+    generator = getattr(value, "bit_generator", value)
+    return functools.partial(setattr, generator, "state", copy.deepcopy(generator.state))
+
+
+def save_memory_file(value: Any) -> Undo:
+    """Save what is in a `StringIO` or `BytesIO`, and where it is read."""
+    return functools.partial(value.__setstate__, value.__getstate__())
+
+
+def is_special(name: str) -> bool:
+    """Return whether a name has the form `__name__`."""
+    return name.startswith("__") and name.endswith("__")
+
+
+def _same(present: Iterator[Any], saved: list[Any], length: int) -> bool:
+    """Return whether both hold the same objects in the same order."""
+    return length == len(saved) and all(map(operator.is_, present, saved))
