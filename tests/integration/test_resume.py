@@ -27,6 +27,7 @@ PROBE = torch.ones(2, 5, 3)
 SCRIPT = """
 import glob, os, signal, sys
 os.environ["KERAS_BACKEND"] = "torch"
+sys.modules["tensorboard"] = None  # it would load TensorFlow
 import gymnasium, keras, numpy as np, torch
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
@@ -100,7 +101,7 @@ def with_sb3(run, dies_at):
     probe = np.random.default_rng(0).normal(size=(6, 1, 3)).astype("float32")
     model.learn(48 - model.num_timesteps, reset_num_timesteps=False, callback=[
         GateMonitorCallback(run, run=run, probe=probe, every=1, resume=True),
-        CheckpointCallback(8, f"{run}-models"),
+        CheckpointCallback(16, f"{run}-models"),
         *([DiesAfter(dies_at)] if dies_at else []),
     ])
 
@@ -189,7 +190,7 @@ def test_every_step_is_recorded_once(crashed, run, steps):
     events = store.read(RUNS, run=run)
     assert events["event"].tolist() == ["started", "resumed", "completed"]
     assert events["session"].nunique() == 2
-    assert (f"run '{run}' goes on after step" in log) == (run != "sb3")  # which dies before it has learnt more
+    assert f"run '{run}' goes on after step" in log
 
 
 def test_the_steps_and_iterations_of_sb3_go_on(crashed):
