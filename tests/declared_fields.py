@@ -16,6 +16,8 @@ COPIERS = ("gatewatch.collector.store.", "gatewatch.collector.line_protocol.", "
 
 _problems: list[str] = []
 _schema: dict[str, tuple[Field, ...]] = dict(SCHEMA)
+_found: dict[tuple[str, str], tuple[tuple[Field, ...], Field | None]] = {}
+"""Measurement and field → the rows that were searched, and the one that declares it: the question comes with each field."""
 
 
 def watch_points() -> None:
@@ -62,9 +64,17 @@ def undeclared(point: Point, schema: Mapping[str, tuple[Field, ...]] = SCHEMA) -
     if rows is None:
         return f"no row declares the measurement {point.measurement!r}"
     for name, value in point.fields.items():
-        row = next((row for row in rows if fnmatchcase(name, row.name)), None)
+        row = _row(point.measurement, rows, name)
         if row is None:
             return f"no row of {point.measurement} declares the field {name!r}"
         if type(value) is not row.type:
             return f"{point.measurement}.{name} is declared as {row.type.__name__}, not as {type(value).__name__}"
     return None
+
+
+def _row(measurement: str, rows: tuple[Field, ...], name: str) -> Field | None:
+    found = _found.get((measurement, name))
+    if found is None or found[0] is not rows:
+        found = rows, next((row for row in rows if fnmatchcase(name, row.name)), None)
+        _found[measurement, name] = found
+    return found[1]
