@@ -17,7 +17,7 @@ COPIERS = ("gatewatch.collector.store.", "gatewatch.collector.line_protocol.", "
 _problems: list[str] = []
 _schema: dict[str, tuple[Field, ...]] = dict(SCHEMA)
 _found: dict[tuple[str, str], tuple[tuple[Field, ...], Field | None]] = {}
-"""Measurement and field → the rows that were searched, and the one that declares it: the question comes with each field."""
+"""Measurement and field → the rows that were searched, and the one that declares it."""
 
 
 def watch_points() -> None:
