@@ -23,7 +23,8 @@ from gatewatch.collector.trace import LayerGates
 
 class Training(Monitor):
     def __init__(self, run="r", every=1, store=None):
-        log_dir, phase, tags, overhead, layers = None, "train", None, 0.01, None
+        log_dir = tags = layers = None
+        phase, overhead, resume, all_ranks = "train", 0.01, False, False
         self._set_up(locals())
 
     def _begin(self):
@@ -63,6 +64,12 @@ def start(script):
     )
 
 
+def until_it_ends(process):
+    """Wait until it says that it ends, and a little longer."""
+    assert "ends\n" in iter(process.stdout.readline, ""), process.stderr.read()
+    time.sleep(0.4)
+
+
 def ended(process):
     """The exit status, and what was printed."""
     out, error = process.communicate(timeout=60)
@@ -97,9 +104,7 @@ said("ends")
 @pytest.mark.parametrize("end", ENDS)
 def test_sigterm_while_the_process_ends_waits_for_what_is_shipped_and_is_not_lost(place, end):
     process = start(ENDS[end])
-    while process.stdout.readline() != "ends\n":
-        pass
-    time.sleep(0.4)
+    until_it_ends(process)
     process.terminate()
     code, _, error = ended(process)
     assert (code, error) == (-signal.SIGTERM, "")
@@ -109,9 +114,7 @@ def test_sigterm_while_the_process_ends_waits_for_what_is_shipped_and_is_not_los
 
 def test_a_second_sigterm_ends_it_at_once(place):
     process = start(OPEN + "slow(monitor, 30)\natexit.register(said, 'ends')\n")
-    while process.stdout.readline() != "ends\n":
-        pass
-    time.sleep(0.4)
+    until_it_ends(process)
     process.terminate()
     time.sleep(0.4)
     assert process.poll() is None
