@@ -76,6 +76,9 @@ def test_a_training_is_the_same_with_a_monitor(store, caplog):
         assert monitored[what] == value, what
     assert not caplog.messages
     assert captured(store) == [0, 1, 2, 3, 4]
+    updates = open_store(store).read("layer_updates", run="zoo", tags={"layer": "memory", "param": "kernel"})
+    assert {2, 3, 4} <= set(updates.dropna(subset="gradient_norm")["step"])
+    assert set(open_store(store).read("train_metrics", run="zoo")["learning_rate"].dropna()) == {np.float32(0.001)}
 
 
 class Model(keras.Model):

@@ -347,20 +347,17 @@ elif BACKEND == "torch":
 ZOO = [
     SharedRandom,
     OwnRandom,
-    RandomOfTheModule,
     Histories,
     InPlace,
     Helpers,
     Attributes,
     Functions,
     Iterators,
-    Variables,
-    LayerOutside,
     Losses,
     Loops,
-    LazyWeights,
-    *([RandomOfKeras, OfTheBackend] if BACKEND != "jax" else []),  # JAX itself refuses the first
 ]
+if BACKEND != "jax":  # where a call that is compiled cannot do these
+    ZOO += [RandomOfTheModule, RandomOfKeras, Variables, LayerOutside, LazyWeights, OfTheBackend]
 
 
 class Policy(keras.Model):
