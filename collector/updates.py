@@ -140,6 +140,19 @@ def update_fields(
     return {name: value for name, value in fields.items() if value is not None and math.isfinite(value)}
 
 
+def passed_over_fields(values: Arrays) -> dict[str, FieldValue]:
+    """Return the fields of `layer_updates`, `step` left out, for a parameter that the optimizer passed over this time.
+
+    It has no gradient, and no update that could be small or large: `optimizer_steps` is 0.
+
+    Args:
+        values: the weights.
+    """
+    counts = tally(values)
+    norm = {} if counts.norm is None else {"weight_norm": counts.norm}
+    return {**norm, "nan_count": counts.nan, "inf_count": counts.inf, "optimizer_steps": 0}
+
+
 def steady(before: float | None, after: float | None) -> float | None:
     """Return the learning rate of a step, from what it was before and after, right to 1 %.
 

@@ -11,7 +11,7 @@ from gatewatch.collector.arrays import Array
 from gatewatch.collector.keras.layers import all_variables, walk
 from gatewatch.collector.keras.optimizers import OptimizerState, numpy_of, steps_of
 from gatewatch.collector.schema import FieldValue
-from gatewatch.collector.updates import Measured, Name, same_values, update_fields
+from gatewatch.collector.updates import Measured, Name, passed_over_fields, same_values, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 """The tag `param` → the attribute of a Keras layer or cell."""
@@ -76,6 +76,7 @@ class KerasUpdates:
         self._count: tuple[int, int] | None = None
         self._counted = 0
         self._used: set[str] = set()
+        self._named: set[str] = set()
 
     def watch(self) -> None:
         """Give up a look, if there is one: the optimizer counts its steps itself."""
@@ -119,7 +120,8 @@ class KerasUpdates:
         `optimizer_steps` is the number of steps, where the optimizer counted them. Gradients are known only after a
         single step that no other change of the weights accompanied. The result is empty if no step was made and no
         weight changed; then the copies are kept for a later call. A parameter that the model no longer has, or has in
-        another shape, is left out, and so is a layer that has no gradient.
+        another shape, is left out, and so is a layer that has no gradient; if it had one before, that is recorded as no
+        step.
         """
         weights, state = self._weights, self.state
         present = parameters(self._model)
@@ -137,6 +139,8 @@ class KerasUpdates:
         updates: dict[Name, Mapping[str, FieldValue]] = {}
         for name, (variable, before, after) in changes.items():
             if name[0] in unused:
+                if name[0] in self._used:
+                    updates[name] = passed_over_fields(after)
                 continue
             gradient = gradients.get(id(variable))
             fields = update_fields(before, after, clipped=None if gradient is None else gradient.values)
@@ -166,11 +170,12 @@ class KerasUpdates:
             is_still = had_gradient is False or (had_gradient is None and not is_young and layer not in self._used)
             (still if is_still else others).add(layer)
         unused = still - others
-        if layers := sorted(unused - self._used):
+        if layers := sorted(unused - self._named):
+            self._named.update(layers)
             self._warn_once(
-                f"no gradient has reached {', '.join(map(repr, layers))}: nothing is recorded of what the optimizer "
-                "does to them while that is so; a layer that the loss depends on gets one, unless it is always zero",
-                "no gradient",
+                f"no gradient has reached {', '.join(map(repr, layers))}: no update is recorded while that is so; "
+                "a layer that the loss depends on has a gradient, unless it is always zero",
+                f"no gradient: {layers}",
             )
         return unused
 

@@ -18,8 +18,9 @@ from torch.utils.hooks import RemovableHandle
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
+from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.torch.layers import as_array, trainable_parameters
-from gatewatch.collector.updates import Measured, Name, largest, steady, update_fields
+from gatewatch.collector.updates import Measured, Name, largest, passed_over_fields, steady, update_fields
 
 _FRAMES: Final = 16
 _SCALER: Final = "grad_scaler"
@@ -39,7 +40,8 @@ class TorchUpdates:
     - the unclipped gradient, under a gradient scaler, because it contains the scaler's factor;
     - the unclipped gradient, in one of several processes, because it is that of this process alone;
     - the clipped gradient, where the optimizer itself divides by the scaler's factor (fused optimizers);
-    - the whole update, for a parameter that has no gradient (`.grad is None`), because the optimizer passes it over;
+    - the update, for a parameter that has no gradient (`.grad is None`), because the optimizer passes it over; if its
+      layer had one before, that is recorded as no step;
     - the whole update, for a parameter that is sharded over devices (a DTensor), and for a step that torch.compile
       runs, that is captured as a CUDA graph, or that a scaler skips.
 
@@ -75,6 +77,7 @@ class TorchUpdates:
         self._done: set[int] = set()
         self._stepped: set[int] = set()
         self._used: set[str] = set()
+        self._named: set[str] = set()
 
     def watch(self) -> None:
         """Count the steps of optimizers, and look at none."""
@@ -109,7 +112,7 @@ class TorchUpdates:
 
         If they have several rates, it is the largest. None where one of them jumped within the step, or is not known.
         """
-        rates = {name: step.rate for name, step in self._steps.items() if step.after is not None}
+        rates = {name: step.rate for name, step in self._steps.items() if step.after is not None and step.used}
         return largest([rate for (_, param), rate in rates.items() if param == "recurrent"] or rates.values())
 
     def measure(self) -> Measured:
@@ -117,13 +120,7 @@ class TorchUpdates:
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
         if steps:
             self._forget()
-        return {
-            name: {
-                **update_fields(step.before, step.after or (), gradient=step.whole, clipped=step.clipped),
-                "optimizer_steps": 1,
-            }
-            for name, step in steps.items()
-        }
+        return {name: step.fields() for name, step in steps.items()}
 
     def release(self) -> None:
         """Remove the hooks and forget what they saw."""
@@ -222,18 +219,23 @@ class TorchUpdates:
                 step = self._steps.get(name)
                 if step is None or step.after is not None:
                     continue
-                if _has_gradient(parameters) if step.used is None else step.used:
-                    step.after, step.rate = _copies(parameters), steady(step.rate, rate)
-                    self._done.update(map(id, parameters))
+                if step.used is None:
+                    step.used = _has_gradient(parameters)
+                if step.used:
                     self._used.add(name[0])
+                    self._done.update(map(id, parameters))
                 else:  # the optimizer has passed it over
-                    del self._steps[name]
                     unused.add(name[0])
-            if layers := sorted(unused - self._used):
+                if name[0] in self._used:
+                    step.after, step.rate = _copies(parameters), steady(step.rate, rate)
+                else:
+                    del self._steps[name]
+            if layers := sorted(unused - self._named):
+                self._named.update(layers)
                 self._warn_once(
-                    f"no gradient reaches {', '.join(map(repr, layers))}: nothing is recorded of what the optimizer "
-                    "does to them while that is so; a layer that forward uses gets one unless it is detached",
-                    "no gradient",
+                    f"no gradient reaches {', '.join(map(repr, layers))}: no update is recorded while that is so; "
+                    "a layer that forward uses has a gradient unless it is detached",
+                    f"no gradient: {layers}",
                 )
 
     def _of(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[Name, list[nn.Parameter], float | None]]:
@@ -265,6 +267,13 @@ class _Step:
     clipped: list[Array] | None = None
     whole: list[Array] | None = None
     after: list[Array] | None = None
+
+    def fields(self) -> dict[str, FieldValue]:
+        """Return what is recorded of it."""
+        after = self.after or ()
+        if not self.used:
+            return passed_over_fields(after)
+        return {**update_fields(self.before, after, gradient=self.whole, clipped=self.clipped), "optimizer_steps": 1}
 
 
 def _replace_closure(

@@ -743,21 +743,25 @@ def test_a_layer_that_the_loss_does_not_depend_on_is_named_once_and_not_recorded
     found = {step: {layer for layer, _ in told} for step, told in store.updates().items()}
     assert all(found[step] == {"memory", "head"} for step in range(5, 9))
     assert [text for text in caplog.messages if "'spare'" in text] == [
-        "gatewatch: no gradient has reached 'spare': nothing is recorded of what the optimizer does to them while that "
-        "is so; a layer that the loss depends on gets one, unless it is always zero"
+        "gatewatch: no gradient has reached 'spare': no update is recorded while that is so; a layer that the loss "
+        "depends on has a gradient, unless it is always zero"
     ]
 
 
-def test_a_layer_that_is_used_no_longer_is_not_recorded_and_one_whose_gradient_is_zero_stands_still():
+def test_a_layer_that_is_used_no_longer_is_passed_over_and_one_whose_gradient_is_zero_stands_still():
     model = keras.Sequential([keras.Input((5,)), layers.Dense(4, name="dense"), layers.Dense(2, name="second")])
     model.compile(optimizers.Adam(0.01), "mse")
     for _ in range(5):
         apply(model, some_gradients(model))
     second = model.trainable_variables[2:]
     updates = KerasUpdates(model)
+    assert one_step(model, some_gradients(model), updates)["dense", "kernel"]["optimizer_steps"] == 1
     updates.keep()
     apply(model, some_gradients(model)[2:], second)
-    assert {layer for layer, _ in updates.measure()} == {"second"}
+    found = updates.measure()
+    assert found["second", "kernel"]["update_norm"] > 0
+    assert found["dense", "kernel"]["optimizer_steps"] == 0
+    assert "update_norm" not in found["dense", "kernel"]
     for _ in range(2):
         told = one_step(model, [g * 0 for g in some_gradients(model)], updates)["dense", "kernel"]
         assert (told["gradient_norm"], told["zero_count"]) == (0, 20)

@@ -6,6 +6,7 @@ Every number is held to one that the test takes from clones of parameters and gr
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES
+from gatewatch.collector.store import open_store
 from gatewatch.torch import GateMonitor
+from tests.passes import only
 
 X, Y = torch.randn(8, 4, 3, generator=torch.Generator().manual_seed(0)), torch.ones(8, 1)
 PARAMETERS = {
@@ -389,13 +392,34 @@ def test_a_layer_that_forward_does_not_use_is_named_once_and_not_recorded(closur
                 evaluate(step)
                 optimizer.step()
             monitor.step()
-    layers = {step: {layer for layer, _ in told} for step, told in store.updates().items()}
-    used, all_used = {"lstm/l0", "head"}, {"lstm/l0", "head", "auxiliary/l0"}
-    assert layers == {1: used, 2: all_used, 3: used, 4: all_used, 5: used, 6: all_used}
+    found = store.updates()
+    assert {layer for layer, _ in found[1]} == {"lstm/l0", "head"}
+    assert all({layer for layer, _ in found[step]} == {"lstm/l0", "head", "auxiliary/l0"} for step in range(2, 7))
+    moved = {step: told["auxiliary/l0", "recurrent"].get("update_norm") for step, told in found.items() if step > 1}
+    assert {step for step, norm in moved.items() if norm} == {2, 4, 6}
+    passed_over = found[3]["auxiliary/l0", "recurrent"]
+    assert passed_over["optimizer_steps"] == 0
+    assert passed_over.keys() == {"weight_norm", "nan_count", "inf_count", "optimizer_steps"}
     assert caplog.messages == [
-        "gatewatch: no gradient reaches 'auxiliary/l0', 'spare': nothing is recorded of what the optimizer does to "
-        "them while that is so; a layer that forward uses gets one unless it is detached"
+        "gatewatch: no gradient reaches 'auxiliary/l0', 'spare': no update is recorded while that is so; a layer that "
+        "forward uses has a gradient unless it is detached"
     ]
+
+
+def test_a_layer_that_is_used_now_and_then_is_not_taken_for_frozen(tmp_path):
+    net, url = WithSpare(), f"sqlite:///{tmp_path}/gates.db"
+    optimizer = torch.optim.Adam(net.parameters())
+    with GateMonitor(net, None, probe=X[:2], store=url, every=1, layers=["lstm"]) as monitor:
+        for step in range(60):
+            optimizer.zero_grad()
+            (net(X + torch.randn_like(X) / 10, auxiliary=step % 3 == 0) - Y).square().mean().backward()
+            optimizer.step()
+            monitor.step()
+    with closing(open_store(url)) as store:
+        only(store)
+        scores = store.read("gate_scores", tags={"layer": "auxiliary/l0", "detector": "rules"})
+    assert len(scores)
+    assert scores["anomaly_score"].max() <= 1
 
 
 def test_a_layer_whose_gradient_is_zero_still_stands_still():

@@ -144,12 +144,14 @@ def look(told, gates=(GATE,), updates=(KERNEL, RECURRENT), counts=None):
     Args:
         told: channel → its value, the median before, and the largest before, of each capture.
         gates, updates: series.
-        counts: (series, field) → how many values were not finite at each capture.
+        counts: (series, field) → the counts at each capture: of values that are not finite, of the optimizer's steps.
     """
     size = len(next(iter((told or counts).values())))
 
     def tables(all_series, fields):
         found = {series: np.zeros((size, len(fields))) for series in all_series}
+        for series in updates if fields is LAYER_UPDATES_FIELDS else ():
+            found[series][:, fields.index("optimizer_steps")] = 1
         for (series, field), values in (counts or {}).items():
             if series in found:
                 found[series][:, fields.index(field)] = values
@@ -280,6 +282,12 @@ class TestRules:
         for other in (gone, still):  # nobody says anything of updates any more, or nothing is trained
             found = look({kernel: [moving, gone, gone], recurrent: [moving, other, other]})
             assert found[KERNEL, "frozen"] == [0, 0, 0]
+
+    def test_a_parameter_that_the_optimizer_passed_over_stands_not_still(self):
+        gone, moving = (NAN, -3, -3), (-3, -3, -3)
+        kernel, recurrent = (SignalKey(*series, "update_ratio") for series in (KERNEL, RECURRENT))
+        told = {kernel: [moving, gone, gone], recurrent: [moving] * 3}
+        assert look(told, counts={(KERNEL, "optimizer_steps"): [1, 0, 0]})[KERNEL, "frozen"] == [0, 0, 0]
 
     def test_updates_that_the_learning_rate_does_not_explain(self):
         one, two, three = (SignalKey(*series, "update_per_rate") for series in (KERNEL, RECURRENT, ("head", "kernel")))

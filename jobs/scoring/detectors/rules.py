@@ -116,7 +116,9 @@ def _compare_with_before(captures: Captures, residuals: Residuals, keys: Sequenc
             case "update_ratio":
                 yield series, "leap", (value - high) / UPDATE_SPIKE
                 # A schedule that has come to its end is no such case, nor a run whose updates are no longer recorded.
-                stopped = (value <= still) | (np.isnan(value) & any_moves)
+                # Nor is a layer that was not used in that step: the optimizer passed it over.
+                passed_over = series in captures.updates and captures.update(series, "optimizer_steps") == 0
+                stopped = (value <= still) | (np.isnan(value) & any_moves & np.logical_not(passed_over))
                 yield series, "frozen", np.where(stopped & (before > high - EXPLODED_DECADES), CERTAIN, 0.0)
             case "update_per_rate":
                 yield series, "hasty", np.minimum(_finite((value - high) / UPDATE_RATE_EXCESS), common_excess)
