@@ -93,13 +93,24 @@ def replaced_forward(module: nn.Module, forward: Forward) -> Iterator[None]:
             return forward(self, own, *arguments, **options) if self is module else own(*arguments, **options)
 
     names = {name: kind.__dict__[name] for name in ("__module__", "__qualname__", "__doc__") if name in kind.__dict__}
-    first = () if issubclass(kind, _Unannounced) else (_Unannounced,)
-    extended = type(kind.__name__, (Between,) if kind is stock else (*first, kind, Between), names)
+    extended = _extend(kind, (Between,) if kind is stock else (kind, Between), names)
     object.__setattr__(module, "__class__", extended)
     try:
         yield
     finally:
         object.__setattr__(module, "__class__", kind)
+
+
+def _extend(kind: type, bases: tuple[type, ...], names: dict[str, Any]) -> type:
+    """Return a class whose objects are laid out as those of a class of the user's, so that one can be the other."""
+
+    class Meta(type(kind)):  # type: ignore[misc]  # which one it is depends on the class
+        def mro(cls) -> Any:
+            """Put `_Unannounced` first: as the first of the bases it would decide on the layout."""
+            first, *rest = super().mro()
+            return [first, *rest] if _Unannounced in rest else [first, _Unannounced, *rest]
+
+    return Meta(kind.__name__, bases, names)
 
 
 class _Unannounced:

@@ -111,6 +111,8 @@ def _copy(part: Any, of_array: Callable[[Any], Any]) -> Any:
 
 def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception, method: str | None) -> str | None:
     given = list(tensors(inputs))
+    if method is None and getattr(module.forward, "__func__", None) is nn.Module.forward:
+        return "it has no forward; method= of GateMonitor names what is called instead"
     if method is None and not given and any(isinstance(one, np.ndarray) for one in inputs):
         return "it is an array; give tensors, as the module takes them"
     if reason := _wrong_arguments(module, inputs, method or "forward"):

@@ -107,3 +107,11 @@ def test_inputs_that_the_method_does_not_take_are_refused_with_what_it_takes(url
         GateMonitor(Agent(), None, probe=torch.zeros(2, 3), method="get_states", store=url),
     ):
         pass
+
+
+def test_a_module_without_a_forward_is_refused_with_what_to_give(url):
+    with (
+        pytest.raises(ConfigError, match=r"Agent: it has no forward; method= of GateMonitor names what is"),
+        GateMonitor(Agent(), None, probe=torch.zeros(2, 3), store=url),
+    ):
+        pass

@@ -9,6 +9,7 @@ import logging
 import signal
 import threading
 import time
+from abc import ABC
 from itertools import pairwise
 
 import numpy as np
@@ -496,6 +497,17 @@ class Counted(nn.LSTM):
         return super().forward(x)[0]
 
 
+class WithoutDict(ABC, nn.RNNBase):
+    """ABC, typing.Generic and their like declare `__slots__ = ()`, and come first."""
+
+    def forward(self, x, hx=None):
+        return super().forward(x, hx=hx)
+
+
+class OfAbstract(WithoutDict, nn.LSTM):
+    pass
+
+
 def on_other_weights(module, x):
     return torch.func.functional_call(module, {name: one * 1.0 for name, one in module.named_parameters()}, (x,))
 
@@ -511,6 +523,7 @@ def on_other_weights(module, x):
         (OtherArguments, lambda module, x: module(x, 3, more=3)),
         (OwnMemory, lambda module, x: module(x)),
         (Counted, lambda module, x: module(x)),
+        (OfAbstract, lambda module, x: module(x)),
         (nn.LSTM, on_other_weights),
     ],
 )
