@@ -30,6 +30,9 @@ ROOT = Path(__file__).parent.parent
 _BINARY = os.environ.get("GATEWATCH_INFLUXD")
 _CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
+# Compiling Flux makes much garbage: fewer collections, and no profile of who makes it, save a third of influxd's time.
+_GO = {"GOGC": "400", "GODEBUG": "memprofilerate=0,profstackdepth=1"}
+
 _spools = count()
 
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # not by the clock
@@ -80,6 +83,7 @@ class Influxd:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [self.binary, f"--http-bind-address={self.address}", "--reporting-disabled", *places],
+                env=os.environ | _GO,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
