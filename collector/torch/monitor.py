@@ -124,15 +124,17 @@ class GateMonitor(Monitor):
         if inputs is None and not all(layer.offers_history for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
         self._layers = choose(self._module, self._chosen, self.cells)  # a module may be changed in the middle of a run
-        return self._report(self._trace(inputs or (), state))
+        return self._report(self._trace(inputs, state))
 
-    def _trace(self, inputs: tuple[Any, ...], state: State | None = None) -> Trace:
+    def _trace(self, inputs: tuple[Any, ...] | None, state: State | None = None) -> Trace:
         what, method = "probe" if inputs is self._probe else "input", self._method
 
         def call(twin: Any) -> None:
+            if inputs is None:  # its layers tell what they did in the training's own call
+                return
             (twin if method is None else getattr(twin, method))(*as_inputs(inputs, method))
 
-        explain = partial(input_mismatch_error, what, inputs, method=method)
+        explain = partial(input_mismatch_error, what, inputs or (), method=method)
         return trace(self._module, call, self._layers, states=state, explain=explain)
 
 

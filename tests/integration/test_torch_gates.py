@@ -661,6 +661,26 @@ def test_what_a_module_tells_of_itself_is_taken_at_its_word():
     assert list(gates(Told(), x)) == ["told"]
 
 
+def test_a_module_that_tells_its_gates_needs_no_probe(tmp_path):
+    class Told(nn.Linear):
+        def forward(self, x):
+            self.seen = super().forward(x)
+            return self.seen
+
+        def get_gate_history(self):
+            return {"forget": self.seen}
+
+    net, url = nn.Sequential(Told(FEATURES, UNITS), nn.Tanh()), f"sqlite:///{tmp_path}/gates.db"
+    with GateMonitor(net, None, run="told", every=1, store=url) as monitor:
+        for size in (1.0, 2.0):
+            net(torch.full((BATCH, TIME, FEATURES), size))
+            monitor.step()
+    stats = open_store(url).read("gate_stats", run="told")
+    with torch.no_grad():
+        wanted = [float(net[0](torch.full((FEATURES,), size)).mean()) for size in (1.0, 2.0)]
+    np.testing.assert_allclose(stats["mean"], wanted, rtol=1e-5)
+
+
 # What is said where it is used wrongly.
 
 
