@@ -24,7 +24,7 @@ from gatewatch.collector.store.influxdb.store import InfluxStore
 from tests.declared_fields import declared_fields, watch_points  # noqa: F401 - a fixture for every test
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 ROOT = Path(__file__).parent.parent
 _BINARY = os.environ.get("GATEWATCH_INFLUXD")
@@ -43,10 +43,15 @@ watch_points()
 sys.modules["triton"] = None  # type: ignore[assignment]  # which makes its import fail
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collections: with three frameworks each takes most of a second."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what is imported out of garbage collections: with three frameworks each takes most of a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
