@@ -23,7 +23,7 @@ import pytest
 from gatewatch import GateMonitor, gates, open_store
 from gatewatch.collector import cells
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras import patched_call
+from gatewatch.collector.keras import isolation, patched_call
 from gatewatch.collector.keras import trace as trace_module
 from gatewatch.collector.keras.layers import recurrent_layers, why_not_replayed
 from gatewatch.collector.keras.trace import trace
@@ -748,7 +748,7 @@ class Interrupted:
 
 def test_an_interrupt_at_any_line_of_a_look_leaves_the_model_as_it_was():
     watched = Interrupted()
-    files = {inspect.getfile(module) for module in (contextlib, patched_call, trace_module, signals)}
+    files = {inspect.getfile(module) for module in (contextlib, isolation, patched_call, trace_module, signals)}
     own_trace, at = sys.gettrace(), itertools.count(1, 5)
     seen = interrupted = 0
 
