@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import CaptureSchedule, Every
@@ -24,6 +24,9 @@ from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Layers
 from gatewatch.collector.update_recorder import UpdateRecorder
 from gatewatch.collector.updates import Measured, Updates, update_points
+
+_CAPTURES: Final = 3
+"""The first captures may come before an optimizer that seldom makes a step."""
 
 
 class RunSession(RunLife):
@@ -63,6 +66,7 @@ class RunSession(RunLife):
         self.log_dir = None if log_dir is None else Path(log_dir).absolute()
         self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
         self.captured = 0
+        self._saw_updates = False
         self.replay_error: float | None = None
         self.unreplayed: dict[str, str] = {}
         self._cells, self._statistics = cells, statistics
@@ -148,6 +152,7 @@ class RunSession(RunLife):
             if self._updates is not None:
                 with self.guarded("a look at the parameters"):
                     updates, self._rate = self._updates.take(self.step)
+                    self._saw_updates |= bool(updates)
             layers = look()
             moment = self._time() if time is None else time
             points = update_points(updates, self.tags, moment, self.step)
@@ -252,7 +257,9 @@ class RunSession(RunLife):
         self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
 
     def _problem(self) -> str | None:
-        """Say why nothing was captured, where that is so."""
+        """Say what was never seen, and why, where that is so."""
+        if self.phase == "train" and self._updates is not None and self.captured > _CAPTURES and not self._saw_updates:
+            return "without gradients and updates: no optimizer was seen to make a step with what the model learns"
         if self.captured or self.resumed:
             return None
         looks = ("the first capture", "a capture")

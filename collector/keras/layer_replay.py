@@ -14,6 +14,7 @@ from gatewatch.collector.arrays import Array, Mask
 from gatewatch.collector.cells import Cells
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.layers import ACTIVATION_NAMES, cell_of, inner_cells, name_of
+from gatewatch.collector.keras.optimizers import numpy_of
 from gatewatch.collector.replay import rounding
 from gatewatch.collector.replay.recurrence import Replay
 from gatewatch.collector.replay.rounding import Change
@@ -59,7 +60,7 @@ def replay_layer(
     Raises:
         ValueError: there are more states than the layer has.
     """
-    given = None if begin is None else list(map(keras.ops.convert_to_numpy, keras.tree.flatten(list(begin))))
+    given = None if begin is None else [numpy_of(state, copy=True) for state in keras.tree.flatten(list(begin))]
     gates: list[tuple[str, Mapping[str, Array]]] = []
     states: list[tuple[Array, ...]] = []
     for suffix, cell in inner_cells(layer):
@@ -155,7 +156,9 @@ def compare(
     x = keras.ops.convert_to_numpy(part)
 
     def outputs(rows: Any, change: Change | None = None) -> list[Array]:
-        some = None if begin is None else keras.tree.map_structure(lambda s: keras.ops.convert_to_numpy(s)[rows], begin)
+        some = (
+            None if begin is None else keras.tree.map_structure(lambda state: numpy_of(state, copy=True)[rows], begin)
+        )
         replay = replay_layer(layer, x[rows], some, None if mask is None else mask[rows], cells, change)
         return _arrays(keras_output(layer, replay, some))
 
@@ -187,7 +190,7 @@ def _read(cell: Any, name: str) -> Any:
         scope = get_stateless_scope()  # in which a forward may have assigned the weight
         written = None if scope is None else scope.get_current_value(value)
         present = value._value if written is None else written  # None: a model that was never called is being built
-        return _seen(keras.ops.convert_to_numpy(value.value if present is None else present), cell.compute_dtype)
+        return _seen(numpy_of(value.value if present is None else present, copy=True), cell.compute_dtype)
     return ACTIVATION_NAMES[value] if callable(value) else value
 
 

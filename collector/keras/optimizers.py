@@ -169,8 +169,8 @@ def steps_of(optimizer: Any) -> int:
 
 
 def numpy_of(variable: Any, *, copy: bool = False) -> Array:
-    """Return the values of a variable; without a copy they may be its own memory, good until the next step."""
-    tensor = getattr(variable, "value", variable)
+    """Return the values of a variable or a tensor; without a copy they may be its memory, good until the next step."""
+    tensor = variable.value if isinstance(variable, keras.Variable) else variable
     values: Array
     # Keras's own way copies, and some versions twice: for large models that is half of what a look costs.
     if keras.backend.backend() == "torch" and "bfloat16" not in str(tensor.dtype):
@@ -260,7 +260,7 @@ def _index(optimizer: Any, variable: Any) -> int | None:
 
 
 def _number(value: Any) -> float:
-    return float(keras.ops.convert_to_numpy(value))
+    return float(numpy_of(value))
 
 
 _RULES: Final[Mapping[str, tuple[str, str | None, _Reader, float | Literal["rest"] | None]]] = {

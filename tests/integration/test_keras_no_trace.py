@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from importlib.util import find_spec
 
 import keras
@@ -79,6 +80,19 @@ def test_a_training_is_the_same_with_a_monitor(store, caplog):
     updates = open_store(store).read("layer_updates", run="zoo", tags={"layer": "memory", "param": "kernel"})
     assert {2, 3, 4} <= set(updates.dropna(subset="gradient_norm")["step"])
     assert set(open_store(store).read("train_metrics", run="zoo")["learning_rate"].dropna()) == {np.float32(0.001)}
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras itself warns on other backends")
+def test_a_script_that_takes_warnings_for_errors_trains(store, caplog):
+    memory = keras.layers.LSTM(4, stateful=True)
+    model = keras.Sequential([keras.Input((5, 3), batch_size=4), memory, keras.layers.Dense(1)])
+    model.compile("adam", "mse", jit_compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        monitor = GateMonitor(probe=X[:4], every=1, log_dir=None, run="strict", store=store)
+        model.fit(X, Y, batch_size=4, verbose=0, callbacks=[monitor])
+    assert not caplog.messages
+    assert captured(store, "strict") == [0, 1, 2, 3, 4]
 
 
 class Model(keras.Model):

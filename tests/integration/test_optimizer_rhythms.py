@@ -456,3 +456,23 @@ def test_an_optimizer_that_forgets_its_gradients_within_its_step_is_recorded():
             optimizer.step()
             monitor.step()
     assert store.updates()[2]["head", "kernel"]["gradient_norm"] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [3, 40])
+def test_a_loop_without_an_optimizer_says_that_none_was_seen(steps, caplog):
+    net, store = Net(), Kept()
+    with (
+        caplog.at_level(logging.WARNING, "gatewatch"),
+        GateMonitor(net, None, run="own", store=store, probe=X, every=1) as monitor,
+    ):
+        for _ in range(steps):
+            net.zero_grad()
+            loss_of(net).backward()
+            for parameter in net.parameters():
+                parameter.data.add_(parameter.grad, alpha=-0.1)
+            monitor.step()
+    said = (
+        "run 'own' ends without gradients and updates: no optimizer was seen to make a step with what the model learns"
+    )
+    assert caplog.messages == ([f"gatewatch: {said}"] if steps > 3 else [])
+    assert store.updates() == {}
