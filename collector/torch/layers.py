@@ -180,6 +180,13 @@ def wrapped(module: nn.Module) -> str | None:
     return "module" if isinstance(module, _WRAPPERS) else None
 
 
+def bare(module: nn.Module) -> nn.Module:
+    """Return what all wrappers of a module wrap; the module itself where there is none."""
+    while (name := wrapped(module)) is not None and (inner := module._modules[name]) is not None:
+        module = inner
+    return module
+
+
 def modules(module: nn.Module) -> list[nn.Module]:
     """Return the module and all below it, each once."""
     return [part for _, part in walk(module)]

@@ -20,7 +20,7 @@ from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import isolated
 from gatewatch.collector.torch.inputs import arrays, as_inputs, as_probe, input_mismatch_error, shapes
-from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
+from gatewatch.collector.torch.layers import RecurrentLayer, bare, recurrent_layers
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.torch.updates import TorchUpdates
@@ -93,8 +93,10 @@ class GateMonitor(Monitor):
         check_framework("module", module, "torch", "GateMonitor")
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
-        if method is not None and not (isinstance(method, str) and callable(safe_get(module, method))):
-            raise ConfigError(f"method={safe_repr(method)}: the module {type(module).__name__} has no such method")
+        if method is not None and not (isinstance(method, str) and callable(safe_get(bare(module), method))):
+            raise ConfigError(
+                f"method={safe_repr(method)}: the module {type(bare(module)).__name__} has no such method"
+            )
         self._module, self._method = module, method
         self._probe = None if probe is None else as_probe(probe, method)
         self._layers: dict[str, RecurrentLayer] = {}
@@ -112,7 +114,7 @@ class GateMonitor(Monitor):
         }
         session.start(
             framework="torch",
-            model=type(module).__name__,
+            model=type(bare(module)).__name__,
             config=config,
             updates=TorchUpdates(module, session.guarded_and_charged, session.warn_once) if session.learns else None,
         )

@@ -93,17 +93,19 @@ def _token(context: _Context) -> str | None:
     (client, allowed), bucket = context.token, context.token[0].bucket
     if excess := allowed.excess():
         raise Doubt(
-            f"it {excess}, and needs {bucket!r} alone: give a training one that may write that, the jobs one that may"
-            f" read it too (`influx auth create --org {client.org} --write-bucket ID [--read-bucket ID]` or,"
-            " where the stack runs, `docker compose cp setup:/tokens/jobs/jobs.token .`)"
+            f"it {excess}, and needs {bucket!r} alone: give trainings and the jobs one that may read and write that"
+            f" (`influx auth create --org {client.org} --read-bucket ID --write-bucket ID` or, where the stack runs,"
+            " `docker compose cp setup:/tokens/jobs/jobs.token .`)"
         )
     if allowed.reads and allowed.writes:
-        return f"it reads and writes {bucket!r}, as the jobs need; a training needs to write alone, Grafana to read"
+        return f"it reads and writes {bucket!r}, as trainings and the jobs need; Grafana needs to read"
     if allowed.reads:
         return f"it reads {bucket!r} and cannot write it: enough for Grafana; a training and the jobs need another"
     if allowed.writes:
         others = "the jobs, `gatewatch runs` and Grafana need another"
-        return f"it writes {bucket!r} and cannot read it: enough for a training; {others}"
+        return (
+            f"it writes {bucket!r} and cannot read it: a training cannot see whether its run's name is taken; {others}"
+        )
     return None  # which is what the check of the store says
 
 

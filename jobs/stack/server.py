@@ -108,7 +108,7 @@ def ensure_task(owner: Client, org: str, flux: str, say: Say) -> None:
 def token_permissions(bucket: str, history: str) -> dict[str, Permissions]:
     """Return the least permissions of each token: its name → permissions, from the ids of the buckets."""
     return {
-        "collector": frozenset({("write", bucket)}),
+        "collector": frozenset({("read", bucket), ("write", bucket)}),
         "jobs": frozenset({("read", bucket), ("write", bucket)}),
         "grafana": frozenset({("read", bucket), ("read", history)}),
     }

@@ -172,6 +172,14 @@ def test_what_wraps_a_module_neither_changes_nor_names_anything(wrapper, tmp_pat
     train(MISCHIEF["Normalised"], monitor, wrap=WRAP[wrapper])
     updates = read(store, "layer_updates")
     assert {"lstm/l0", "head"} == set(updates["layer"])
+    assert read(store, "runs")["model"].dropna().tolist() == ["Normalised"]
+
+
+def test_the_method_of_a_wrapped_module_is_called(tmp_path, caplog):
+    monitor, store = monitor_of(tmp_path, method="change_all")
+    with caplog.at_level(logging.WARNING, "gatewatch"), monitor(nn.DataParallel(Agent())) as watching:
+        watching.step()
+    assert set(read(store, "gate_stats")["layer"]) == {"lstm/l0"}
 
 
 def test_a_look_begins_with_what_the_module_holds_at_that_moment():
@@ -185,6 +193,11 @@ def test_a_look_begins_with_what_the_module_holds_at_that_moment():
     finally:
         Base.change = before
     assert module.calls == 1
+
+
+class Agent(Base):
+    def change_all(self, x):
+        return self.lstm(x)
 
 
 class Generator(Base):

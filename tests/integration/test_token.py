@@ -131,7 +131,7 @@ class TestTheCheckCommand:
     def test_one_that_reads_and_writes_the_bucket(self, finding, token, bucket):
         status, found = finding(token("read", "write"))
         assert (status, found["token"]["warning"]) == (0, False)
-        assert found["token"]["detail"].startswith(f"it reads and writes {bucket!r}, as the jobs need")
+        assert found["token"]["detail"].startswith(f"it reads and writes {bucket!r}, as trainings and the jobs need")
 
     def test_one_that_can_do_more_than_it_needs(self, finding, influxd, bucket):
         status, found = finding(influxd.token)
@@ -140,11 +140,14 @@ class TestTheCheckCommand:
             rf"reads every token, and needs '{bucket}' alone: .*influx auth create", found["token"]["detail"]
         )
 
-    def test_one_that_may_only_write_is_enough_for_a_training(self, finding, token):
+    def test_one_that_may_only_write(self, finding, token):
         status, found = finding(token("write"))
         assert status == 0
         assert found["store"]["detail"].endswith("which the token may write and not read")
-        assert "enough for a training; the jobs, `gatewatch runs` and Grafana need another" in found["token"]["detail"]
+        assert (
+            "cannot see whether its run's name is taken; the jobs, `gatewatch runs` and Grafana need another"
+            in found["token"]["detail"]
+        )
 
     def test_one_that_may_only_read_is_enough_for_grafana(self, finding, token):
         status, found = finding(token("read"))

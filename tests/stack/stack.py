@@ -143,10 +143,10 @@ class Stack:
         self.compose("cp", f"setup:/tokens/{name}/{name}.token", path)
         return path.read_text().strip()
 
-    def store(self, name: str = "jobs") -> InfluxStore:
-        """The store, with one of the tokens."""
+    def store(self, name: str = "jobs", bucket: str = "gatewatch") -> InfluxStore:
+        """A bucket, with one of the tokens."""
         url = f"http://localhost:{self.port}"
-        return InfluxStore(Client(url, org="gatewatch", bucket="gatewatch", token=self.token(name)))
+        return InfluxStore(Client(url, org="gatewatch", bucket=bucket, token=self.token(name)))
 
 
 def until(condition: Callable[[], object], what: str, about: Mapping[str, Callable[[], object]]) -> None:

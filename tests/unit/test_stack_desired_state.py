@@ -72,7 +72,7 @@ class TestWanted:
 class TestTokens:
     def test_no_token_may_more_than_it_needs(self):
         assert token_permissions("b1", "b2") == {
-            "collector": {("write", "b1")},
+            "collector": {("read", "b1"), ("write", "b1")},
             "jobs": {("read", "b1"), ("write", "b1")},
             "grafana": {("read", "b1"), ("read", "b2")},
         }
