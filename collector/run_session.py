@@ -25,8 +25,8 @@ from gatewatch.collector.trace import Layers
 from gatewatch.collector.update_recorder import UpdateRecorder
 from gatewatch.collector.updates import Measured, Updates, update_points
 
-_CAPTURES: Final = 3
-"""The first captures may come before an optimizer that seldom makes a step."""
+_CAPTURES: Final = 32
+"""Fewer are too few to be scored, and may come before an optimizer that seldom makes a step."""
 
 
 class RunSession(RunLife):
@@ -258,7 +258,7 @@ class RunSession(RunLife):
 
     def _problem(self) -> str | None:
         """Say what was never seen, and why, where that is so."""
-        if self.phase == "train" and self._updates is not None and self.captured > _CAPTURES and not self._saw_updates:
+        if self.phase == "train" and self._updates is not None and self.captured >= _CAPTURES and not self._saw_updates:
             return "without gradients and updates: no optimizer was seen to make a step with what the model learns"
         if self.captured or self.resumed:
             return None

@@ -173,7 +173,9 @@ def numpy_of(variable: Any, *, copy: bool = False) -> Array:
     tensor = variable.value if isinstance(variable, keras.Variable) else variable
     values: Array
     # Keras's own way copies, and some versions twice: for large models that is half of what a look costs.
-    if keras.backend.backend() == "torch" and "bfloat16" not in str(tensor.dtype):
+    if isinstance(tensor, np.ndarray):
+        values = tensor
+    elif keras.backend.backend() == "torch" and "bfloat16" not in str(tensor.dtype):
         values = tensor.detach().cpu().numpy()
     elif hasattr(tensor, "read_value"):
         values = np.asarray(tensor.read_value())

@@ -458,7 +458,7 @@ def test_an_optimizer_that_forgets_its_gradients_within_its_step_is_recorded():
     assert store.updates()[2]["head", "kernel"]["gradient_norm"] == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("steps", [3, 40])
+@pytest.mark.parametrize("steps", [31, 32])
 def test_a_loop_without_an_optimizer_says_that_none_was_seen(steps, caplog):
     net, store = Net(), Kept()
     with (
@@ -474,5 +474,5 @@ def test_a_loop_without_an_optimizer_says_that_none_was_seen(steps, caplog):
     said = (
         "run 'own' ends without gradients and updates: no optimizer was seen to make a step with what the model learns"
     )
-    assert caplog.messages == ([f"gatewatch: {said}"] if steps > 3 else [])
+    assert caplog.messages == ([f"gatewatch: {said}"] if steps == 32 else [])
     assert store.updates() == {}
