@@ -260,17 +260,19 @@ class RunLife(ErrorGuard):
                 return
             self.record_end(status, error)
             self._shipper = None
-        with self.guarded("the end of the run"):
-            self._release()
-        with self.guarded("the end of the run"):
-            stopped = shipper.close(CLOSE_SECONDS if seconds is None else seconds)
-            if stopped and shipper.delivery.problem is None:
-                self._warn_of_others()
-            if self._own_store and stopped:
-                self.store.close()
-        if self._name is not None:
-            self._name.release()
-        unregister(self)
+        try:
+            with self.guarded("the end of the run"):
+                self._release()
+            with self.guarded("the end of the run"):
+                stopped = shipper.close(CLOSE_SECONDS if seconds is None else seconds)
+                if stopped and shipper.delivery.problem is None:
+                    self._warn_of_others()
+                if self._own_store and stopped:
+                    self.store.close()
+        finally:  # also where Ctrl-C ends the waiting
+            if self._name is not None:
+                self._name.release()
+            unregister(self)
 
     def abandon(self) -> None:
         """End the run as interrupted, without waiting: for a monitor that nobody holds any more."""

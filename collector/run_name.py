@@ -212,4 +212,6 @@ def _sessions(events: pd.DataFrame) -> set[str]:
 
 
 def _never_learnt(events: pd.DataFrame) -> bool:
-    return bool(set(events["event"]) & {"failed", "interrupted"}) and bool(events["step"].max() == 0)
+    """Return whether the latest session of a run has ended before its first step, as did those before it."""
+    latest = events.sort_values("time")["event"].iloc[-1]
+    return latest in ("failed", "interrupted") and bool(events["step"].max() == 0)

@@ -14,6 +14,7 @@ import random
 import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +45,10 @@ def save_dict(value: dict[Any, Any]) -> Undo:
     return restore
 
 
+_STOP: Final = "stop_training"
+"""An attribute of a Keras model that a signal handler or another thread may set at any moment, to stay."""
+
+
 def save_names(namespace: MutableMapping[str, Any], names: Iterable[str] | None = None) -> Undo:
     """Save some names of a namespace; all, and that there are no others, where None.
 
@@ -54,6 +59,8 @@ def save_names(namespace: MutableMapping[str, Any], names: Iterable[str] | None 
     def restore() -> None:
         added = [] if names is not None else namespace.keys() - saved.keys()
         for name, entry in [*saved.items(), *((name, MISSING) for name in added)]:
+            if name == _STOP:
+                continue
             if entry is MISSING:
                 namespace.pop(name, None)
             elif namespace.get(name, MISSING) is not entry:
@@ -82,10 +89,12 @@ def save_slot(value: Any, slot: types.MemberDescriptorType) -> Undo:
     saved = read_slot(value, slot)
 
     def restore() -> None:
-        if saved is not MISSING:
-            slot.__set__(value, saved)
-        elif read_slot(value, slot) is not MISSING:
-            slot.__delete__(value)
+        present = read_slot(value, slot)
+        with suppress(AttributeError, TypeError):  # one that cannot be set has not changed
+            if saved is MISSING and present is not MISSING:
+                slot.__delete__(value)
+            elif present is not saved:
+                slot.__set__(value, saved)
 
     return restore
 

@@ -36,8 +36,11 @@ _FSDP: Final = "_fsdp_wrapped_module"
 """The child of FullyShardedDataParallel: what it wraps."""
 _AS_THEY_ARE: Final = (
     *(type(None), bool, int, float, complex, str, bytes, range, type, enum.Enum, types.ModuleType, types.CodeType),
+    *(type(threading.Lock()), type(threading.RLock())),  # whoever else holds one holds the original
     *(np.generic, np.dtype, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, BaseMonitor),
 )
+_OF_THREADS: Final = frozenset({"threading", "queue", "_queue", "concurrent", "multiprocessing", "asyncio", "_asyncio"})
+"""Where the types of threads, and of what hands something to another thread or process, are from."""
 _HANDLES: Final = ("torch._C", "torch.cuda", "torch.distributed", "torch.jit")
 """Where the types of streams, process groups and compiled functions are from: they keep no values."""
 
@@ -265,6 +268,9 @@ class _Copier:
         twin.set_state(original.get_state())
         return twin
 
+    def _of_threads(self, original: Any) -> Any:
+        return self._share(original, "another thread or process may wait at its other end")
+
     def _by_reduction(self, original: Any) -> Any:
         """Copy by what `pickle` and `copy` ask of any class, its `__reduce_ex__`."""
         if hasattr(type(original), "__del__"):
@@ -276,10 +282,6 @@ class _Copier:
         parts: list[Any] = [*reduced, *[None] * (6 - len(reduced))]
         make, arguments, state, items, pairs, set_state = parts
         twin = self._keep(original, make(*map(self, arguments)))
-        for item in items or ():
-            twin.append(self(item))
-        for key, value in pairs or ():
-            twin[self(key)] = self(value)
         if set_state is not None:
             set_state(twin, self(state))
         elif state is not None and hasattr(twin, "__setstate__"):
@@ -290,6 +292,10 @@ class _Copier:
                 vars(twin).update(self._attributes(original, attributes))
             for name, value in self._attributes(original, slots or {}).items():
                 setattr(twin, name, value)
+        for item in items or ():
+            twin.append(self(item))
+        for key, value in pairs or ():
+            twin[self(key)] = self(value)
         return twin
 
 
@@ -312,9 +318,6 @@ _WAYS: Final[Mapping[type, _Way]] = {
     functools._lru_cache_wrapper: _Copier._cached_function,
     weakref.ref: _Copier._weak_reference,
     torch.Generator: _Copier._generator,
-    threading.Thread: lambda copier, thread: copier._share(thread, "it is a thread"),
-    type(threading.Lock()): lambda copier, lock: threading.Lock(),
-    type(threading.RLock()): lambda copier, lock: threading.RLock(),
 }
 
 
@@ -322,15 +325,18 @@ def _way(kind: type) -> _Way | None:
     """Return how objects of a type are copied; None where they never change and need not be."""
     if issubclass(kind, _AS_THEY_ARE):
         return None
+    if any(base.__module__.partition(".")[0] in _OF_THREADS for base in kind.__mro__):
+        return _Copier._of_threads
     ways = (way for base, way in _WAYS.items() if issubclass(kind, base))
     return _EXACTLY.get(kind) or next(ways, _Copier._by_reduction)
 
 
 def _is_special(tensor: Tensor) -> bool:
-    """Return whether a tensor is more than a view of memory."""
-    return tensor.layout is not torch.strided or any(
-        (tensor.is_quantized, tensor.is_meta, tensor.is_conj(), tensor.is_neg())
-    )
+    """Return whether a tensor is more than a view of memory, or one of a small part of much memory."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return True
+    is_small_part = tensor.untyped_storage().nbytes() > max(_LARGEST_ARRAY, 2 * tensor.nbytes)
+    return is_small_part or tensor.is_quantized or tensor.is_conj() or tensor.is_neg()
 
 
 class _StandIn(nn.Module):

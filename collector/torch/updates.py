@@ -280,9 +280,8 @@ def _replace_closure(
     arguments: tuple[Any, ...], options: Mapping[str, Any], replace: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> _StepArguments | None:
     """Return the arguments of an optimizer's step with another closure; None where they have none."""
-    for place, given in enumerate(arguments[1:], start=1):
-        if callable(given):
-            return (*arguments[:place], replace(given), *arguments[place + 1 :]), dict(options)
+    if len(arguments) > 1 and callable(arguments[1]) and not isinstance(arguments[1], nn.Module):
+        return (arguments[0], replace(arguments[1]), *arguments[2:]), dict(options)
     closure = options.get("closure")
     return (arguments, {**options, "closure": replace(closure)}) if callable(closure) else None
 

@@ -23,6 +23,7 @@ import pytest
 
 from gatewatch import GateMonitor, gates, open_store
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.runtime import object_state
 from tests.zoo import keras_models
 
@@ -324,6 +325,15 @@ def test_a_gradient_that_each_replica_clips_for_itself_has_no_norm_before_clippi
     norms = done.stdout.split()
     assert float(norms[0]) == pytest.approx(1.0, rel=1e-3)
     assert norms[1:] == ["None"] * 3
+
+
+def test_a_stop_that_arrives_in_a_look_stays():
+    """A signal handler or another thread sets it, and `fit` reads it after the batch."""
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+    model.stop_training = False
+    with isolated(model):
+        model.stop_training = True
+    assert model.stop_training
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="this is the run on another backend")

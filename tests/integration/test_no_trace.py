@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import queue
 import random
 import signal
 import threading
@@ -22,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import open_store
 from gatewatch.collector.torch import gates
+from gatewatch.collector.torch.twin import twin_of
 from gatewatch.torch import GateMonitor
 from tests.zoo.torch_modules import MISCHIEF, Base
 from tests.zoo.two_ranks import two_ranks
@@ -294,3 +296,95 @@ def test_a_forward_that_waits_for_other_ranks_is_not_looked_at(tmp_path):
     _, ((_, said), _) = two_ranks(tmp_path, "collective")
     assert "its forward calls allreduce_" in said
     assert "it cannot be looked at in a distributed training" in said
+
+
+class Worker(Base):
+    """Its forward asks a thread, and waits for the answer."""
+
+    def begin(self):
+        self.asked, self.answers, self.lock = queue.Queue(), queue.Queue(), threading.Lock()
+        threading.Thread(target=self.work, args=(self.asked, self.answers), daemon=True).start()
+
+    @staticmethod
+    def work(asked, answers):
+        while True:
+            answers.put(asked.get() * 2)
+
+    def change(self, hidden):
+        with self.lock:
+            self.asked.put(0.5)
+            return self.answers.get(timeout=60)
+
+
+def test_a_forward_that_waits_for_a_thread_is_answered(tmp_path, caplog):
+    monitor, store = monitor_of(tmp_path)
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        assert_equal(train(Worker, lambda module: None), train(Worker, monitor))
+    assert [message.split(" cannot")[0] for message in caplog.messages] == [
+        "gatewatch: Worker.asked",
+        "gatewatch: Worker.answers",
+    ]
+    assert len(set(read(store, "gate_stats")["step"])) == STEPS
+
+
+class Window(Base):
+    def begin(self):
+        self.window = torch.zeros(30_000_000)[:5]
+
+    def change(self, hidden):
+        self.window += 0.1
+        return self.window
+
+
+def test_a_small_part_of_much_memory_is_copied_alone(tmp_path, caplog):
+    check(tmp_path, caplog, Window)
+    with twin_of(Window()) as twin:
+        assert twin.module.window.untyped_storage().nbytes() == 20
+
+
+class Counting(list):
+    """A list that cannot append before it has its attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def append(self, value):
+        self.total += 1
+        super().append(value)
+
+
+class OwnList(Base):
+    def begin(self):
+        self.seen = Counting()
+
+    def change(self, hidden):
+        self.seen.append(1)
+        return 0.1 * self.seen.total
+
+
+def test_a_list_of_the_users_own_class_is_copied(tmp_path, caplog):
+    check(tmp_path, caplog, OwnList)
+
+
+class EvolutionStep(torch.optim.Optimizer):
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1})
+
+    def step(self, module, x):
+        for parameter in module.parameters():
+            parameter.grad.mul_(0.5)
+            parameter.data.sub_(parameter.grad)
+        return module(x)
+
+
+def test_an_optimizer_that_is_given_the_module_is_given_the_module(tmp_path):
+    monitor, store = monitor_of(tmp_path)
+    module, x = Base(), torch.randn(4, 6, 3)
+    optimizer = EvolutionStep(module.parameters())
+    with monitor(module) as watching:
+        for _ in range(3):
+            module(x).square().mean().backward()
+            assert optimizer.step(module, x).shape == (4, 2)
+            watching.step()
+    assert set(read(store, "layer_updates")["step"]) == {1, 2, 3}
