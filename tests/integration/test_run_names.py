@@ -142,7 +142,7 @@ def test_two_sessions_of_a_run_on_a_server_are_named(influxd, tmp_path, monkeypa
     bucket = influxd.bucket()
     for variable, value in {"ORG": influxd.org, "BUCKET": bucket, "TOKEN": influxd.token}.items():
         monkeypatch.setenv(f"INFLUXDB_V2_{variable}", value)
-    monkeypatch.setattr("gatewatch.collector.run_store.HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr("gatewatch.collector.run_store.HEARTBEAT_SECONDS", 2.0)  # by then both have shipped
     front = Front(influxd.url)
     front.answer = replying(503, b'{"code":"unavailable","message":"away"}')
     with contextlib.ExitStack() as running, caplog.at_level(logging.WARNING, "gatewatch"):
