@@ -15,8 +15,6 @@ from gatewatch.collector.text import first_line
 
 MOST_CALLS: Final = 8
 """Maximum number of recorded calls of one layer: a loop over a layer must not make an unlimited number of series."""
-LARGEST_STATE: Final = 65_536
-"""Largest array, in values, that is restored after a capture: copying frozen weights each time would be too slow."""
 
 
 @dataclass(slots=True)

@@ -59,7 +59,7 @@ def _backend() -> Any:
 def _kinds() -> Kinds:
     backend = _backend()
     own, classes = ({}, ()) if backend is None else (backend.KINDS, backend.CLASSES)
-    return Kinds({keras.Variable: _follow_variable, **own}, (keras.layers.Layer, Tracker, *classes))
+    return Kinds({keras.Variable: _follow_variable, **own}, (keras.layers.Layer, Tracker, *classes), {"stop_training"})
 
 
 def _follow_variable(state: ObjectState, variable: Any, place: Place) -> None:

@@ -154,11 +154,10 @@ def compare(
     begin = None if begin is None else keras.tree.map_structure(lambda state: state[:count], begin)
     mask = None if mask is None else mask[:count, :_VERIFIED]
     x = keras.ops.convert_to_numpy(part)
+    states = None if begin is None else keras.tree.map_structure(partial(numpy_of, copy=True), begin)
 
     def outputs(rows: Any, change: Change | None = None) -> list[Array]:
-        some = (
-            None if begin is None else keras.tree.map_structure(lambda state: numpy_of(state, copy=True)[rows], begin)
-        )
+        some = None if states is None else keras.tree.map_structure(lambda state: state[rows], states)
         replay = replay_layer(layer, x[rows], some, None if mask is None else mask[rows], cells, change)
         return _arrays(keras_output(layer, replay, some))
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from gatewatch.collector.runtime.object_state import ObjectState, Place, Visit
+from gatewatch.collector.torch.call_contexts import torch_isolated
 
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """While open, record no gradients, run functions uncompiled, and preserve the random state of CPU and CUDA."""
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
-    devices = range(torch.cuda.device_count()) if started else ()
-    with torch.random.fork_rng(devices), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        yield
+isolated = torch_isolated
 
 
 def shared() -> Mapping[str, Any]:

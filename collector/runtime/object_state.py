@@ -18,7 +18,7 @@ import threading
 import types
 import warnings
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -68,11 +68,12 @@ class Kinds(dict[type, Visit | None]):
     Args:
         own: type of a framework → how an object of it, or of a subclass, is saved.
         classes: of a framework, whose instances are followed as those of a user's classes are.
+        left_alone: attributes of these that another thread or a signal handler may set at any moment, to stay.
     """
 
-    def __init__(self, own: Mapping[type, Visit], classes: tuple[type, ...]) -> None:
+    def __init__(self, own: Mapping[type, Visit], classes: tuple[type, ...], left_alone: Collection[str] = ()) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.left_alone = classes, left_alone
         self._by_base = {**own, **_BUILT_IN}
 
     def __missing__(self, kind: Any) -> Visit | None:
@@ -156,7 +157,7 @@ class ObjectState:
         namespace = _namespace(value)
         of_framework = isinstance(value, self._kinds.classes)
         frameworks_own = (dict, list, set, *self._kinds.classes)
-        self.undo(saved.save_names(namespace))
+        self.undo(saved.save_names(namespace, left_alone=self._kinds.left_alone if of_framework else ()))
         for name, entry in list(namespace.items()):
             if self._kinds[type(entry)] is None:
                 continue

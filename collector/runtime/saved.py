@@ -13,7 +13,7 @@ import operator
 import random
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -45,12 +45,10 @@ def save_dict(value: dict[Any, Any]) -> Undo:
     return restore
 
 
-_STOP: Final = "stop_training"
-"""An attribute of a Keras model that a signal handler or another thread may set at any moment, to stay."""
-
-
-def save_names(namespace: MutableMapping[str, Any], names: Iterable[str] | None = None) -> Undo:
-    """Save some names of a namespace; all, and that there are no others, where None.
+def save_names(
+    namespace: MutableMapping[str, Any], names: Iterable[str] | None = None, left_alone: Collection[str] = ()
+) -> Undo:
+    """Save some names of a namespace; all, and that there are no others, where None. Those left alone are not restored.
 
     None of them is missing at any moment while they are restored.
     """
@@ -59,7 +57,7 @@ def save_names(namespace: MutableMapping[str, Any], names: Iterable[str] | None 
     def restore() -> None:
         added = [] if names is not None else namespace.keys() - saved.keys()
         for name, entry in [*saved.items(), *((name, MISSING) for name in added)]:
-            if name == _STOP:
+            if name in left_alone:
                 continue
             if entry is MISSING:
                 namespace.pop(name, None)

@@ -31,16 +31,24 @@ def isolated() -> Iterator[None]:
     RuntimeError, since they do not take part and it would wait for them. On exit the random states of Python, NumPy and
     torch, on CPU and CUDA, are put back.
     """
+    with ExitStack() as stack:
+        stack.enter_context(preserve_random_state())
+        stack.enter_context(torch_isolated())
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            stack.enter_context(_RefuseCollectives())  # type: ignore[no-untyped-call]  # torch is typed in part
+        yield
+
+
+@contextmanager
+def torch_isolated() -> Iterator[None]:
+    """While open, record no gradients and run functions uncompiled; torch's random state is put back on exit."""
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
     devices = range(torch.cuda.device_count()) if started else ()
     with ExitStack() as stack:
-        stack.enter_context(preserve_random_state())
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # imported where something is compiled; importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            stack.enter_context(_RefuseCollectives())  # type: ignore[no-untyped-call]  # torch is typed in part
         yield
 
 

@@ -207,12 +207,6 @@ def parameters(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for _, parameter in named_parameters(module)]
 
 
-def buffers(module: nn.Module) -> list[Tensor]:
-    """Return the buffers of the module and all below it, each once."""
-    by_id = {id(buffer): buffer for part in modules(module) for buffer in part._buffers.values() if buffer is not None}
-    return list(by_id.values())
-
-
 def as_array(tensor: Any) -> Any:
     """Return a tensor as a NumPy array, float32 where it is of half precision; anything else as it is.
 

@@ -107,9 +107,10 @@ def ensure_task(owner: Client, org: str, flux: str, say: Say) -> None:
 
 def token_permissions(bucket: str, history: str) -> dict[str, Permissions]:
     """Return the least permissions of each token: its name → permissions, from the ids of the buckets."""
+    reads_and_writes = frozenset({("read", bucket), ("write", bucket)})
     return {
-        "collector": frozenset({("read", bucket), ("write", bucket)}),
-        "jobs": frozenset({("read", bucket), ("write", bucket)}),
+        "collector": reads_and_writes,
+        "jobs": reads_and_writes,
         "grafana": frozenset({("read", bucket), ("read", history)}),
     }
 

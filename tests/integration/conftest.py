@@ -1,4 +1,4 @@
-"""A browser for the tests of the report, where the machine has one."""
+"""What several files share: a browser for the tests of the report, and a folder for scripts."""
 
 from __future__ import annotations
 
@@ -85,3 +85,11 @@ def visit(chromium):
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True)
     yield Visit(context)
     context.close()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, for scripts that import the checkout."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

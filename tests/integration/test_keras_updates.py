@@ -14,7 +14,7 @@ import pytest
 
 from gatewatch import GateMonitor
 from gatewatch.collector.keras.updates import KerasUpdates, parameters
-from gatewatch.collector.schema import LAYER_UPDATES
+from tests.kept import Kept
 from tests.keras_models import build_optimizer
 
 ON_TORCH = keras.backend.backend() == "torch"
@@ -658,32 +658,6 @@ def test_looking_within_fit_changes_nothing_of_the_training(name):
     assert all(found["memory", "recurrent"]["optimizer_steps"] == 1 for found in look.found)
     assert all("gradient_norm" in found["memory", "recurrent"] for found in look.found[1:])
     assert look.rates == pytest.approx([0.01 if name == "adam" else float(WHOLE(step)) for step in range(8)])
-
-
-class Kept:
-    """A store of one's own: a list."""
-
-    url = "kept://"
-
-    def __init__(self):
-        self.points = []
-
-    def check(self):
-        pass
-
-    def read(self, *_, **__):
-        return []
-
-    def write(self, points):
-        self.points += points
-
-    def updates(self):
-        """Step of the capture → parameter → fields."""
-        found = {}
-        for point in self.points:
-            if point.measurement == LAYER_UPDATES:
-                found.setdefault(point.fields["step"], {})[point.tags["layer"], point.tags["param"]] = point.fields
-        return found
 
 
 @pytest.mark.parametrize("every", [2, 4])

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gatewatch.collector.capture_schedule import CaptureSchedule
-from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES
 from gatewatch.collector.store import open_store
 from gatewatch.torch import GateMonitor
+from tests.kept import Kept
 from tests.passes import only
 
 X, Y = torch.randn(8, 4, 3, generator=torch.Generator().manual_seed(0)), torch.ones(8, 1)
@@ -40,37 +40,6 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.head(self.lstm(x)[0][:, -1])
-
-
-class Kept:
-    """A store of one's own: a list."""
-
-    url = "kept://"
-
-    def __init__(self):
-        self.points = []
-
-    def check(self):
-        pass
-
-    def read(self, *_, **__):
-        return []
-
-    def write(self, points):
-        self.points += points
-
-    def captures(self):
-        """The steps at which the gates were looked at."""
-        return {point.fields["step"] for point in self.points if point.measurement == GATE_STATS}
-
-    def updates(self):
-        """Step of the capture → parameter → fields."""
-        found = {}
-        for point in self.points:
-            if point.measurement == LAYER_UPDATES:
-                fields = dict(point.fields)
-                found.setdefault(fields.pop("step"), {})[point.tags["layer"], point.tags["param"]] = fields
-        return found
 
 
 @pytest.fixture(autouse=True)

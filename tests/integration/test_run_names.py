@@ -52,15 +52,18 @@ def work(number, said, gate, machines, make):
         gate.wait()
         said.put(f"{steps} steps: {error}")
 
+def answers(workers, said):
+    for worker in workers:
+        worker.start()
+    given = [said.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return given
+
 def race(make, machines=False):
     said, gate = context.Queue(), context.Barrier(4)
     workers = [context.Process(target=work, args=(i, said, gate, machines, make)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    answers = [said.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join()
-    return answers
+    return answers(workers, said)
 
 def rank(number, said, run, all_ranks):
     address = f"file://{os.getcwd()}/{run}.rendezvous"
@@ -77,12 +80,7 @@ def rank(number, said, run, all_ranks):
 def ranks(run, all_ranks):
     said = context.Queue()
     workers = [context.Process(target=rank, args=(i, said, run, all_ranks)) for i in range(2)]
-    for worker in workers:
-        worker.start()
-    answers = [said.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join()
-    return answers
+    return answers(workers, said)
 
 unnamed = monitor(None)
 print(json.dumps({
