@@ -53,6 +53,8 @@ class CaptureSchedule:
         self._ready = False
         self._started = self._clock()
         self._cost: dict[str, float] = {}
+        self._captures = 0
+        self._after_first = (0.0, 0.0)
 
     def prepare(self, step: int, upcoming: int | None = None) -> bool:
         """Whether a capture will be due at the next step, as far as can be known at the end of this one.
@@ -91,6 +93,10 @@ class CaptureSchedule:
         """Add what work of a kind has cost; "prepare" and "capture" together are the estimate for the next capture."""
         self.spent += seconds
         self._cost[kind] = seconds
+        if kind == "capture":
+            self._captures += 1
+            if self._captures == 1:
+                self._after_first = (self.spent, self.elapsed)
 
     @property
     def capture_seconds(self) -> float:
@@ -103,6 +109,12 @@ class CaptureSchedule:
         return max(self._clock() - self._started, 1e-9)
 
     @property
-    def overhead_ratio(self) -> float:
-        """What captures have cost, as a share of the time that passed without them."""
-        return self.spent / max(self.elapsed - self.spent, 1e-9)
+    def overhead_ratio(self) -> float | None:
+        """What watching has cost since the first capture, as a share of the time since then; None until the second.
+
+        The first capture is slower than any other: frameworks compile what it calls.
+        """
+        if self._captures < 2:
+            return None
+        spent, elapsed = self._after_first
+        return (self.spent - spent) / max(self.elapsed - elapsed, 1e-9)

@@ -246,10 +246,11 @@ class RunSession(RunLife):
             "dropped": shipper.spool.dropped,
             "failures": sum(list(self.failures.values())),
             "capture_ms": self.schedule.capture_seconds * 1e3,
-            "overhead_ratio": self.schedule.overhead_ratio,
             "every": self._every if self.schedule.every == "auto" else self.schedule.every,
             "unreplayed_layers": len(self.unreplayed),
         }
+        if self.schedule.overhead_ratio is not None:
+            fields["overhead_ratio"] = self.schedule.overhead_ratio
         if self.replay_error is not None:
             fields["replay_error"] = self.replay_error
         if self.unreplayed:

@@ -144,14 +144,19 @@ def test_files_of_epochs_have_a_grace_beyond_the_budget():
     assert schedule.affordable(0.01)
 
 
-def test_the_ratio_is_of_the_time_without_captures():
+def test_the_ratio_is_a_share_of_the_time_since_the_first_capture():
     clock = Clock()
     schedule = CaptureSchedule("auto", 0.01, clock)
-    assert (schedule.spent, schedule.overhead_ratio) == (0.0, 0.0)
-    clock.now += 11
-    schedule.charge("capture", 1.0)
-    assert schedule.elapsed == pytest.approx(11)
-    assert schedule.overhead_ratio == pytest.approx(0.1)
+    schedule.begin()
+    clock.now += 5
+    schedule.charge("capture", 4.0)
+    assert schedule.overhead_ratio is None
+    clock.now += 10
+    schedule.charge("prepare", 0.5)
+    schedule.charge("capture", 1.5)
+    assert schedule.overhead_ratio == pytest.approx(0.2)
+    schedule.begin()
+    assert schedule.overhead_ratio is None
 
 
 @given(seconds, seconds)
@@ -159,7 +164,8 @@ def test_the_ratio_is_finite_even_when_a_clock_stands_still(passed, charged):
     clock = Clock()
     schedule = CaptureSchedule("auto", 0.01, clock)
     clock.now += passed
-    schedule.charge("capture", charged)
+    for _ in range(2):
+        schedule.charge("capture", charged)
     assert schedule.elapsed > 0
     assert math.isfinite(schedule.overhead_ratio)
 
