@@ -15,6 +15,9 @@ from gatewatch.collector.store.influxdb.settings import checked
 
 _PURPOSE: Final = "the set-up of InfluxDB"
 _PASSWORD: Final = "GATEWATCH_INFLUXDB_PASSWORD"  # noqa: S105 - the name of a variable
+_OF_GRAFANA: Final = tuple(f"GATEWATCH_{of}_{name}" for of in ("GRAFANA", "SMTP") for name in ("USER", "PASSWORD"))
+_REPLACED: Final = re.compile(r"%\([^)]+\)s|\$__\w+\{[^}]+\}")
+"""What Grafana replaces in a setting even where docker-compose.yml has it put in by Grafana itself."""
 _SECONDS: Final[Mapping[str, int]] = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 
 
@@ -64,6 +67,11 @@ def desired_state(environment: Mapping[str, str]) -> DesiredState:
     password = checked(_PASSWORD, read_password(_PASSWORD, environment), _PURPOSE)
     if not 8 <= len(password.encode(errors="replace")) <= 72:  # bcrypt, which InfluxDB keeps it by, holds no more
         raise ConfigError(f"{_PASSWORD} must be 8 to 72 bytes long; choose another")
+    for name in _OF_GRAFANA:
+        if _REPLACED.search(read_password(name, environment)):
+            raise ConfigError(
+                f"{name}: Grafana would replace what looks like %(name)s or $__file{{name}}; choose another"
+            )
     return DesiredState(
         url=url,
         user=_text(environment, "GATEWATCH_INFLUXDB_USER", "gatewatch"),

@@ -30,7 +30,10 @@ def filled_in(text: str, values: dict[str, str]) -> str:
 
 
 def settings(values: dict[str, str]) -> dict[str, str]:
-    return {name: filled_in(value, values) for name, value in GIVEN.items()}
+    """Each setting as Grafana has it: Compose reads $$ as $, and Grafana puts in its own variables once."""
+    given = {name: filled_in(value, values) for name, value in GIVEN.items() if not value.startswith("$$")}
+    own = {name: value.removeprefix("$$").strip("{}") for name, value in GIVEN.items() if value.startswith("$$")}
+    return given | {name: given[variable] for name, variable in own.items()}
 
 
 def is_address(text: str) -> bool:
@@ -72,6 +75,10 @@ RULES = {
     "INFLUXDB_V2_URL": is_url,
     "INFLUXDB_V2_ORG": is_text,
     "INFLUXDB_V2_BUCKET": is_text,
+    "GATEWATCH_GRAFANA_USER": is_text,
+    "GATEWATCH_GRAFANA_PASSWORD": is_text,
+    "GATEWATCH_SMTP_USER": is_text,
+    "GATEWATCH_SMTP_PASSWORD": is_text,
     "GF_SECURITY_ADMIN_USER": is_text,
     "GF_SECURITY_ADMIN_PASSWORD": is_text,
     "GF_SECURITY_DISABLE_GRAVATAR": is_boolean,
@@ -129,3 +136,10 @@ def test_the_sender_of_the_mails_is_never_empty():
 def test_mail_is_off_until_a_server_is_named():
     assert settings(SAMPLE)["GF_SMTP_ENABLED"] == ""
     assert settings(SAMPLE | {"GATEWATCH_SMTP_HOST": "smtp.example.com:587"})["GF_SMTP_ENABLED"] == "true"
+
+
+def test_a_password_reaches_grafana_as_it_is():
+    for name in ("GF_SECURITY_ADMIN_PASSWORD", "GF_SMTP_PASSWORD"):
+        variable = name.replace("GF_SECURITY_ADMIN", "GATEWATCH_GRAFANA").replace("GF_", "GATEWATCH_")
+        assert GIVEN[name] == f"$${{{variable}}}"
+        assert settings({variable: "$HOME ${HOME} 100%"})[name] == "$HOME ${HOME} 100%"

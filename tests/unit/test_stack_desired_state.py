@@ -33,6 +33,10 @@ class TestWanted:
         assert found.password == " correct horse "
         assert "horse" not in repr(found)
 
+    @pytest.mark.parametrize("password", ["${HOME}", "100%", "50%(off)", "$$a$", ""])
+    def test_any_other_password_goes_to_grafana(self, password):
+        assert desired_state(ENOUGH | {"GATEWATCH_SMTP_PASSWORD": password}) == desired_state(ENOUGH)
+
     @pytest.mark.parametrize(
         ("text", "seconds"),
         [("72h", 259_200), ("90d", 7_776_000), ("26w", 15_724_800), ("2y", 63_072_000), ("0", 0), (" 1h ", 3_600)],
@@ -53,6 +57,8 @@ class TestWanted:
             ("GATEWATCH_INFLUXDB_PASSWORD", "ü" * 37, "must be 8 to 72 bytes long"),
             ("GATEWATCH_INFLUXDB_PASSWORD", "with\nnewline", "has a character"),
             ("GATEWATCH_INFLUXDB_USER", "a\tb", "has a character"),
+            ("GATEWATCH_GRAFANA_PASSWORD", "secret%(user)s", "Grafana would replace"),
+            ("GATEWATCH_SMTP_PASSWORD", "secret$__file{/etc/passwd}", "Grafana would replace"),
             ("INFLUXDB_V2_BUCKET", "_monitoring", "start with an underscore"),
             ("INFLUXDB_V2_BUCKET", 'a"b', "without a quote"),
             ("GATEWATCH_RETENTION", "30m", "such as 72h, 90d, 26w or 2y"),
