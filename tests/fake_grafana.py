@@ -58,6 +58,7 @@ class FakeGrafana:
         self.folders: dict[str, str] = {}
         self.dashboards: dict[str, dict[str, Any]] = {}
         self.versions: dict[str, list[dict[str, Any]]] = {}
+        self.saved: dict[tuple[str, int], dict[str, Any]] = {}
         self.rules: dict[str, dict[str, Any]] = {}
         self.intervals: dict[tuple[str, str], int] = {}
         self.provenances: dict[str, str] = {}
@@ -124,8 +125,14 @@ class FakeGrafana:
             "dashboard": {**dashboard, "id": key, "version": number},
         }
         said = message if now else "Initial save"  # whatever message it was given
-        self.versions.setdefault(uid, []).insert(0, {"id": self.serial(), "version": number, "message": said})
+        version = {"id": self.serial(), "version": number, "message": said}
+        self.versions.setdefault(uid, []).insert(0, version)
+        self.saved[uid, number] = self.dashboards[uid]["dashboard"]
         return number
+
+    def save_over_newer_api(self, dashboard: dict[str, Any]) -> None:
+        """What saving it through /apis/dashboard.grafana.app does: the message of the version before stays."""
+        self.save_dashboard(dashboard, self.versions[dashboard["uid"]][0]["message"])
 
     def serial(self) -> int:
         self._serial += 1
@@ -215,6 +222,11 @@ def _dashboard(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool
 def _versions(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
     listed = grafana.versions[names[0]]
     return 200, {"continueToken": "", "versions": listed} if grafana.version.startswith("12.") else listed
+
+
+def _version(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
+    uid, number = names[0], int(names[1])
+    return 200, {"version": number, "uid": uid, "data": grafana.saved[uid, number]}
 
 
 def _save(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
@@ -334,6 +346,7 @@ _ROUTES: dict[tuple[str, str], tuple[str, Handle]] = {
     ("POST", "/folders"): ("folders:create", _make_folder),
     ("GET", "/dashboards/uid/([^/]+)"): ("dashboards:read", _dashboard),
     ("GET", "/dashboards/uid/([^/]+)/versions"): ("dashboards:write", _versions),
+    ("GET", r"/dashboards/uid/([^/]+)/versions/(\d+)"): ("dashboards:write", _version),
     ("POST", "/dashboards/db"): ("dashboards:write", _save),
     ("GET", "/v1/provisioning/alert-rules"): ("alert.provisioning:read", _rules),
     ("POST", "/v1/provisioning/alert-rules"): ("alert.provisioning:write", _write_rule),

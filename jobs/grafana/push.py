@@ -121,16 +121,25 @@ class Target:
         saved = self._grafana.get(f"/dashboards/uid/{uid}", missing_ok=True)
         if saved is None:
             return None
-        pushed = [content.pushed_in(message) for message in self._messages(uid)]
+        versions = self._versions(uid)
+        pushed = [content.pushed_in(version.get("message")) for version in versions]
+        board = content_of("dashboard", saved["dashboard"])
+        changed = not pushed or pushed[0] is None
+        if not changed and content.fingerprint(board) != pushed[0]:
+            # What is saved over Grafana's newer APIs keeps the message of the version before.
+            first = max(number for number in range(len(pushed)) if set(pushed[: number + 1]) == {pushed[0]})
+            changed = first > 0 and self._version(uid, versions[first]["version"]) != board
         owner = "file" if saved["meta"].get("provisioned") else ""
-        board, changed = content_of("dashboard", saved["dashboard"]), not pushed or pushed[0] is None
         return Existing(board, next(filter(None, pushed), None), changed, owner, answer=saved)
 
-    def _messages(self, uid: str) -> list[str]:
-        """Return the messages of the newest 100 versions of a dashboard, the newest first."""
+    def _versions(self, uid: str) -> list[Content]:
+        """Return what Grafana says of the newest 100 versions of a dashboard, the newest first."""
         answer = self._grafana.get(f"/dashboards/uid/{uid}/versions?limit=100")
-        versions = answer["versions"] if isinstance(answer, dict) else answer  # from Grafana 12 on, and before
-        return [str(version.get("message")) for version in versions]
+        return list(answer["versions"] if isinstance(answer, dict) else answer)  # from Grafana 12 on, and before
+
+    def _version(self, uid: str, number: int) -> Any:
+        """Return a version of a dashboard in the form in which two are compared."""
+        return content_of("dashboard", self._grafana.get(f"/dashboards/uid/{uid}/versions/{number}")["data"])
 
     def _policy(self) -> Existing | None:
         """Return our route. It has no place for a mark: one that is not as wanted counts as changed by a user."""
@@ -168,7 +177,7 @@ class Target:
             return self._grafana.write("POST", "/dashboards/db", {**body, "dashboard": dashboard})
 
         saved = save({} if existing is None else existing.answer["dashboard"])
-        if existing is None and self._messages(resource.uid)[0] != body["message"]:
+        if existing is None and self._versions(resource.uid)[0].get("message") != body["message"]:
             save(saved)  # Grafana gives the first version of a dashboard a message of its own
 
     def _write_marked(self, resource: Resource, existing: Existing | None, stored: str = "") -> None:

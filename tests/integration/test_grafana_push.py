@@ -298,6 +298,18 @@ def edit_dashboard(grafana):
     grafana.save_dashboard({**grafana.dashboards["gatewatch-runs"]["dashboard"], "title": "Mine"}, "my own")
 
 
+def edit_over_newer_api(grafana):
+    grafana.save_over_newer_api({**grafana.dashboards["gatewatch-runs"]["dashboard"], "title": "Mine"})
+
+
+def edit_as_v2(grafana):
+    """What Grafana gives of a dashboard that was saved in a form which it cannot turn into the former one."""
+    held = grafana.dashboards["gatewatch-runs"]["dashboard"]
+    grafana.save_over_newer_api(
+        {"uid": held["uid"], "title": held["title"], "elements": {}, "layout": {"kind": "Grid"}}
+    )
+
+
 def edit_rule(grafana):
     grafana.rules["gatewatch-one"]["for"] = "10m"
 
@@ -330,6 +342,8 @@ def edit_interval(grafana):
 
 EDITS = {
     "dashboard": (edit_dashboard, "dashboard Runs"),
+    "dashboard over a newer API": (edit_over_newer_api, "dashboard Runs"),
+    "dashboard in another form": (edit_as_v2, "dashboard Runs"),
     "rule": (edit_rule, "rule one"),
     "label": (pause_and_label, "rule one"),
     "template": (edit_template, "template gatewatch"),
@@ -368,6 +382,20 @@ class TestWhatAUserChanged:
         held = grafana.dashboards["gatewatch-runs"]["dashboard"]
         grafana.save_dashboard(held)
         assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+    def test_a_change_over_a_newer_api_that_is_taken_back_is_no_change(self, grafana, capsys):
+        push(capsys)
+        held = grafana.dashboards["gatewatch-runs"]["dashboard"]
+        edit_over_newer_api(grafana)
+        grafana.save_over_newer_api(held)
+        assert results(push(capsys)[0]) == ["unchanged"] * ALL
+
+    def test_what_grafana_adds_to_a_dashboard_is_no_change(self, grafana, capsys, folder):
+        push(capsys)
+        for board in grafana.dashboards.values():
+            board["dashboard"] |= {"schemaVersion": 42}
+        lay(folder, dashboards=[dashboard("gatewatch-runs", "All runs")])
+        assert push(capsys)[0]["dashboard All runs"][0] == "updated"
 
     def test_a_moved_dashboard_is_updated_where_it_is(self, grafana, capsys, folder):
         push(capsys)
