@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,19 @@ def check_values(arrays: Iterable[NDArray[Any]]) -> None:
             raise ConfigError(f"the probe of shape {array.shape} holds no sequence; give a batch, such as x[:32]")
         if array.dtype.kind in "fcV" and not np.isfinite(array).all():  # V: bfloat16
             raise ConfigError("the probe holds values that are not finite; give a batch of sound inputs")
+
+
+def wrong_arguments(model: Any, method: str, arguments: Sequence[Any]) -> str | None:
+    """Return what a method of a model takes, where it does not take so many arguments."""
+    try:
+        signature = inspect.signature(getattr(model, method))
+    except (TypeError, ValueError):  # a compiled one
+        return None
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return f"its {method} takes {signature}"
+    return None
 
 
 def frames(error: BaseException) -> Iterator[FrameType]:

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from gatewatch.collector.arrays import Array
-from gatewatch.collector.checks import Shape, check_values, explain_mismatch, frames, wrong_shape
+from gatewatch.collector.checks import Shape, check_values, explain_mismatch, frames, wrong_arguments, wrong_shape
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.layers import name_of
-from gatewatch.collector.text import first_line
+from gatewatch.collector.keras.layers import name_of, recurrent_layers
+from gatewatch.collector.runtime.code_names import is_users
+from gatewatch.collector.text import first_line, safe_repr
 
 
-def as_probe(probe: Any) -> Any:
+def check_method(model: Any, method: Any) -> None:
+    """Check that a model has a method, one that is not Keras's own.
+
+    Raises:
+        ConfigError: it has not, or has it from Keras.
+    """
+    owner = next((kind for kind in type(model).__mro__ if isinstance(method, str) and method in vars(kind)), None)
+    if not isinstance(method, str) or not callable(getattr(model, method, None)):
+        raise ConfigError(f"method={safe_repr(method)}: the model {type(model).__name__} has no such method")
+    if owner is not None and not is_users(owner) and method not in vars(model):
+        raise ConfigError(
+            f"method={method!r}: that is a method of Keras's; without method= the model itself is called, and "
+            "method= names one of your own class"
+        )
+
+
+def as_arguments(given: Any) -> tuple[Any, ...]:
+    """Return the arguments of a method, with arrays and tensors of our own; a list or tuple is several of them."""
+    return tuple(keras.tree.map_structure(_copied, part) for part in _several(given))
+
+
+def _several(given: Any) -> Sequence[Any]:
+    return given if type(given) in (tuple, list) else (given,)
+
+
+def _copied(part: Any) -> Any:
+    if isinstance(part, np.ndarray):
+        return part.copy()
+    return keras.ops.copy(part) if keras.ops.is_tensor(part) else part
+
+
+def as_probe(probe: Any, method: str | None = None) -> Any:
     """Return the probe as tensors of its own, made once: what becomes of the arrays it was given does not matter.
+
+    For a method it is a tuple of arguments, as `as_arguments` makes them.
 
     Raises:
         ConfigError: it is no batch, or an empty one.
     """
+    if method is not None:
+        arguments = as_arguments(probe)
+        check_values(arrays(arguments))
+        return arguments
     try:
         tensors = keras.tree.map_structure(lambda part: keras.ops.copy(keras.ops.convert_to_tensor(part)), probe)
     except Exception as error:
@@ -36,8 +75,9 @@ def as_probe(probe: Any) -> Any:
 
 
 def arrays(batch: Any) -> list[Array]:
-    """Return the values of every part of a batch; nothing for no batch."""
-    return [] if batch is None else [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(batch)]
+    """Return the values of every part of a batch that has some; nothing for no batch."""
+    parts = keras.tree.flatten(batch)
+    return [keras.ops.convert_to_numpy(part) for part in parts if hasattr(part, "shape")]
 
 
 def shapes(batch: Any) -> str:
@@ -46,7 +86,9 @@ def shapes(batch: Any) -> str:
     return ", ".join(str(tuple(getattr(part, "shape", ()))) for part in parts) if batch is not None else "none"
 
 
-def input_mismatch_error(what: str, x: Any, model: Any, error: Exception) -> ConfigError | None:
+def input_mismatch_error(
+    what: str, x: Any, model: Any, error: Exception, method: str | None = None
+) -> ConfigError | None:
     """Return the error that says why a model does not take a batch; None where its call failed for another reason.
 
     Args:
@@ -54,42 +96,55 @@ def input_mismatch_error(what: str, x: Any, model: Any, error: Exception) -> Con
         x: what the model was called with.
         model: the model.
         error: what the call has raised, inside `whole_tracebacks`.
+        method: of the model, that was called; None where the model itself was.
     """
-    expected = _declared(model)
+    expected = _declared(model) if method is None else None
     if expected is not None:
         if _fits(x, expected):
             return None
         wanted = ", ".join(str(shape) for shape in expected.values())
         return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model's input {wanted}")
-    reason = _reason_of_layer(x, model, error)
+    reason = None if method is None else wrong_arguments(model, method, _several(x))
+    reason = reason or _reason_of_layer(x, model, error)
     if reason is None:
         return None
     return ConfigError(f"the {what} of shape {shapes(x)} does not fit the model {name_of(model)!r}: {reason}")
 
 
-def was_called(model: Any) -> bool:
-    """Return whether a model is built."""
+def was_called(model: Any, method: str | None = None) -> bool:
+    """Return whether a model is built; where a method is called in its place, whether its recurrent layers are."""
+    if method is not None:
+        return all(layer.built for layer in recurrent_layers(model).values())
     try:
         return bool(model.built) and getattr(model, "inputs", True) is not None
     except Exception:  # of whoever wrote its class
         return bool(model.built)
 
 
-def call_once(model: Any, x: Any, what: str = "batch") -> None:
+def call(model: Any, x: Any, method: str | None = None) -> None:
+    """Call a model in inference mode, or a method of it with copies of these arguments."""
+    if method is None:
+        model(x, training=False)
+    else:
+        getattr(model, method)(*as_arguments(x))
+
+
+def call_once(model: Any, x: Any, what: str = "batch", method: str | None = None) -> None:
     """Build a model that was never called.
 
     Args:
         model: the model.
         x: what it is called with.
         what: what that is, for the message.
+        method: that is called in its place.
 
     Raises:
         ConfigError: it does not take the batch.
         Exception: whatever else the call raises.
     """
-    with explain_mismatch(partial(input_mismatch_error, what, x, model)), whole_tracebacks():
-        if not was_called(model):
-            model(x, training=False)
+    with explain_mismatch(partial(input_mismatch_error, what, x, model, method=method)), whole_tracebacks():
+        if not was_called(model, method):
+            call(model, x, method)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ _BACKENDS: Final = ("tensorflow", "torch")
 
 
 @contextmanager
-def isolated(model: Any, left_out: dict[str, str] | None = None) -> Iterator[None]:
+def isolated(model: Any, left_out: dict[str, str] | None = None, method: str | None = None) -> Iterator[None]:
     """While open, let calls of a model in this thread leave nothing behind, and record no gradients.
 
     - What is assigned to Keras's variables, wherever they are, is seen inside and then forgotten: `StatelessScope`.
@@ -30,6 +30,7 @@ def isolated(model: Any, left_out: dict[str, str] | None = None) -> Iterator[Non
     Args:
         model: a Keras model or layer.
         left_out: takes what is not restored → why.
+        method: of the model, that is called in its place.
 
     Raises:
         NotIsolatedError: from a call inside that uses what can neither be copied nor restored, such as a generator.
@@ -40,7 +41,7 @@ def isolated(model: Any, left_out: dict[str, str] | None = None) -> Iterator[Non
         if backend is not None:
             stack.enter_context(backend.isolated())
         roots = {name_of(model): model, "keras": vars(global_state.GLOBAL_STATE_TRACKER)}
-        state = ObjectState(roots if backend is None else roots | backend.shared(), _kinds())
+        state = ObjectState(roots if backend is None else roots | backend.shared(), _kinds(), {method or "call"})
         stack.callback(state.restore)
         if left_out is not None:
             left_out.update(state.left_out)

@@ -6,27 +6,34 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import keras
 
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.checks import check_framework, choose_layers
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.inputs import arrays, as_probe, call_once, input_mismatch_error, shapes, was_called
+from gatewatch.collector.keras.description import describe
+from gatewatch.collector.keras.inputs import (
+    arrays,
+    as_probe,
+    call_once,
+    check_method,
+    input_mismatch_error,
+    shapes,
+    was_called,
+)
 from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
 from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
-from gatewatch.collector.runtime.error_guard import has_attribute, safe_get
+from gatewatch.collector.runtime.error_guard import safe_get
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Layers, Trace
-
-_LONGEST_SUMMARY: Final = 16_384
 
 
 class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -69,6 +76,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
+        method: the method of the model that is called with the probe, or with what `step` brings, where it is not the
+            model itself: "act" of an agent. Several arguments are a tuple; arrays are given as they are, not as
+            tensors.
 
     Raises:
         ConfigError: an argument is wrong; from `fit`, before its first batch, where the probe does not fit the model,
@@ -91,6 +101,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         optimizer: Any = None,
         resume: bool = False,
         all_ranks: bool = False,
+        method: str | None = None,
     ) -> None:
         super().__init__()
         self._set_up(locals())
@@ -101,8 +112,10 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             raise ConfigError(
                 f"optimizer={safe_repr(optimizer)}: must be a Keras optimizer; a compiled model has its own"
             )
-        self._optimizer = optimizer
-        self._probe = None if probe is None else as_probe(probe)
+        if model is not None and method is not None:
+            check_method(model, method)
+        self._optimizer, self._method = optimizer, method
+        self._probe = None if probe is None else as_probe(probe, method)
         self._layers: dict[str, Any] = {}
         self._verified: set[str] = set()  # layers of which a replay was compared with the layer's own call
         self._updates: KerasUpdates | None = None
@@ -207,6 +220,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         if model is None:
             raise ConfigError("GateMonitor has no model: give it as the first argument, or pass the monitor to fit")
         check_framework("model", model, "keras", "GateMonitor")  # fit gives it too
+        if self._method is not None:
+            check_method(model, self._method)
         traced = None
         with self._as_if_called(self._probe):
             self._layers, self._verified = self._choose(model), set()
@@ -217,9 +232,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                         "only layers that offer get_gate_history() do without"
                     )
             else:
-                explain = partial(input_mismatch_error, "probe", self._probe, model)
+                explain = partial(input_mismatch_error, "probe", self._probe, model, method=self._method)
                 traced = self._first_look(partial(self._trace, self._probe), explain)
-            description = _describe(model, self._layers)
+            description = describe(model, self._layers)
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
         self._watched = model
         self._updates = None
@@ -246,12 +261,12 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     @contextmanager
     def _as_if_called(self, x: Any) -> Iterator[None]:
         """While open, let a model that was never called be built. Afterwards it is not: the training will build it."""
-        if x is None or was_called(self.model):
+        if x is None or was_called(self.model, self._method):
             yield
             return
         try:
-            with defer_sigint(), isolated(self.model), allow_sigint():
-                call_once(self.model, x, "probe")
+            with defer_sigint(), isolated(self.model, method=self._method), allow_sigint():
+                call_once(self.model, x, "probe", self._method)
                 yield
         finally:
             self._layers, self._verified = {}, set()
@@ -262,7 +277,14 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
     def _trace(self, x: Any, state: State | None = None) -> Trace:
         states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
         traced = trace(
-            self.model, x, self._layers, states=states, verify=True, verified=self._verified, cells=self.cells
+            self.model,
+            x,
+            self._layers,
+            method=self._method,
+            states=states,
+            verify=True,
+            verified=self._verified,
+            cells=self.cells,
         )
         self._verified |= self._layers.keys() - traced.unreplayed.keys()
         return traced
@@ -286,32 +308,3 @@ def _is_fresh(model: Any) -> bool:
     """Return whether the optimizer of a model has not made a step yet."""
     iterations = safe_get(getattr(model, "optimizer", None), "iterations")
     return iterations is not None and int(iterations) == 0
-
-
-def _describe(model: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is recorded of a model with its run; None for what it does not have, or raises when it is read."""
-    for named in (model, *layers.values()):
-        safe_get(named, "name")  # the walks go on without a name; that it raises is said here
-    with isolated(model):
-        return {
-            "layers": {path: _describe_layer(layer) for path, layer in layers.items()},
-            "parameters": safe_get(model, "count_params()", lambda: int(model.count_params())) if model.built else None,
-            "summary": safe_get(model, "summary()", lambda: _summary(model))
-            if has_attribute(model, "summary")
-            else None,
-        }
-
-
-def _summary(model: Any) -> str:
-    lines: list[str] = []
-    model.summary(line_length=100, print_fn=lambda text, **_: lines.append(str(text)))
-    return "\n".join(lines)[:_LONGEST_SUMMARY]
-
-
-def _describe_layer(layer: Any) -> dict[str, Any]:
-    cell = safe_get(layer, "cell")
-    return {
-        "type": type(layer).__name__,
-        **{name: safe_get(cell, name) for name in ("units", "dropout")},
-        **{name: safe_get(layer, name) for name in ("go_backwards", "stateful")},
-    }

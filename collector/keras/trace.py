@@ -17,7 +17,7 @@ import keras
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_framework, explain_mismatch
-from gatewatch.collector.keras.inputs import call_once, input_mismatch_error, whole_tracebacks
+from gatewatch.collector.keras.inputs import call, call_once, input_mismatch_error, whole_tracebacks
 from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import offers_history, recurrent_layers, walk, why_not_replayed
 from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
@@ -62,6 +62,7 @@ def trace(
     x: Any,
     layers: Mapping[str, Any],
     *,
+    method: str | None = None,
     states: Mapping[str, Any] | None = None,
     verify: bool = False,
     verified: Collection[str] = (),
@@ -74,9 +75,10 @@ def trace(
 
     Args:
         model: a built Keras model or layer.
-        x: a batch as the model takes it.
+        x: a batch as the model takes it, or the arguments of the method.
         layers: path → layer, as `recurrent_layers` gives them; the others are left alone. A name given here holds,
             whatever the layer is called by now.
+        method: the method that is called in the model's place.
         states: path of a layer → the states it begins with, where the model gives it none.
         verify: also run each layer's own call on a part of the batch, and compare.
         verified: paths of the layers for which that is not needed.
@@ -90,7 +92,7 @@ def trace(
     replayed = {path: layers[path] for path, reason in reasons.items() if not reason}
     if replayed:
         with defer_sigint(), ExitStack() as stack:
-            stack.enter_context(isolated(model, result.shared))
+            stack.enter_context(isolated(model, result.shared, method))
             for _, layer in walk(model):  # outermost first
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(recorded_as_one_batch(layer, recorder))
@@ -98,7 +100,7 @@ def trace(
                 compared = verify and path not in verified
                 stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), compared, cells))
             with whole_tracebacks(), allow_sigint():
-                model(x, training=False)
+                call(model, x, method)
     there = {id(layer) for layer in present.values()}
     for path, layer in layers.items():
         if path in recorder.called:

@@ -98,18 +98,19 @@ class ObjectState:
     Args:
         roots: name → object.
         kinds: how objects are saved.
+        names: of the methods that are called, beside those that a framework calls itself.
 
     Attributes:
         left_out: what is not restored → why.
     """
 
-    def __init__(self, roots: Mapping[str, Any], kinds: Kinds) -> None:
+    def __init__(self, roots: Mapping[str, Any], kinds: Kinds, names: Collection[str] = ()) -> None:
         self.left_out: dict[str, str] = {}
         self._kinds = kinds
         self._undo: list[Undo] = []
         self._seen: dict[int, Any] = {}
         self._classes: set[tuple[type, bool]] = set()
-        self._names = set(_ENTRIES)
+        self._names = {*_ENTRIES, *names}
         self._waiting: dict[str, list[tuple[_Put, Any, Place]]] = {}
         self._bytes = 0
         self._stack: list[tuple[Any, Place]] = [(root, (None, name)) for name, root in roots.items()]

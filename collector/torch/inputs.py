@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gatewatch.collector.checks import check_values, frames, wrong_shape
+from gatewatch.collector.checks import check_values, frames, wrong_arguments, wrong_shape
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.text import first_line
 from gatewatch.collector.torch.layers import as_array, cell_of, layer_name, parameters, walk
@@ -115,7 +114,7 @@ def _reason(inputs: tuple[Any, ...], module: nn.Module, error: Exception, method
         return "it has no forward; method= of GateMonitor names what is called instead"
     if method is None and not given and any(isinstance(one, np.ndarray) for one in inputs):
         return "it is an array; give tensors, as the module takes them"
-    if reason := _wrong_arguments(module, inputs, method or "forward"):
+    if reason := wrong_arguments(module, method or "forward", inputs):
         return reason
     if (
         method is None
@@ -158,18 +157,6 @@ def _reason_of_layer(given: list[Any], module: nn.Module, error: Exception) -> s
         and not torch.is_autocast_enabled(got.device.type)
     ):
         return f"{named}takes {next(iter(own))}, not {got.dtype}"
-    return None
-
-
-def _wrong_arguments(module: nn.Module, inputs: tuple[Any, ...], method: str) -> str | None:
-    try:
-        signature = inspect.signature(getattr(module, method))
-    except (TypeError, ValueError):  # a compiled one
-        return None
-    try:
-        signature.bind(*inputs)
-    except TypeError:
-        return f"its {method} takes {signature}"
     return None
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from gatewatch import GateMonitor, gates, open_store
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.keras.monitor import _describe_layer
+from gatewatch.collector.keras.description import _describe_layer
 from tests.keras_models import build_optimizer
 
 X = np.random.default_rng(0).normal(size=(32, 7, 3)).astype("float32")
