@@ -19,7 +19,6 @@ from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pipe, points
 from grafana.source.flux_steps import (
     GOES_ON,
-    aggregate_window,
     column_values,
     extend,
     group,
@@ -114,7 +113,7 @@ def units(measurement: str, letter: str, gate: str) -> str:
     return _rows(
         'import "math"',
         gate,
-        points(measurement, (), f"r._field =~ /^{letter}[0-9]/", *OF_LAYER, gate),
+        (measurement, (), f"r._field =~ /^{letter}[0-9]/"),
         extend(f"_value: if {_THROUGH_TANH} then math.tanh(x: r._value) else r._value"),
         keep("_time", "_value", "_field"),
     )
@@ -126,28 +125,36 @@ def histogram(gate: str) -> str:
     return _rows(
         f'import "dict"\nnames = {names}',
         gate,
-        points(GATE_STATS, (), "r._field =~ /^hist_/", *OF_LAYER, gate),
+        (GATE_STATS, (), "r._field =~ /^hist_/"),
         keep("_time", "_value", "_field"),
         extend('_field: dict.get(dict: names, key: r._field, default: "")'),
     )
 
 
-def _rows(begin: str, gate: str, read: str, *steps: str) -> str:
-    """Return a query for the rows of a heatmap, one field per row.
+def _rows(begin: str, gate: str, what: tuple[str, Sequence[str], str], *steps: str) -> str:
+    """Return a query for the rows of a heatmap, one field per row, up to the last capture.
 
-    The windows are as wide as the panel's, but at least 1.5 times the mean time between captures: a window without a
-    capture would be a gap.
+    A window without a capture has what the one before has: Grafana draws a gap in black, as if it were a low value, and
+    markets close at weekends.
+
+    Args:
+        begin: the first lines.
+        gate: the condition that leaves one gate.
+        what: the measurement, its fields, and the condition that leaves the rows' fields.
+        steps: what is done with the windows.
     """
+    measurement, fields, rows = what
     return flux(
         begin,
-        f"taken = {points(GATE_STATS, ['step'], *OF_LAYER, gate)}",
-        "first = taken |> first()",
-        "last = taken |> last()",
-        'ends = union(tables: [first, last]) |> group() |> sort(columns: ["_time"])' + pipe(column_values("_time")),
-        "counts = taken |> count() |> group() |> max()" + pipe(column_values("_value")),
-        "many = length(arr: counts) > 0 and length(arr: ends) > 1 and counts[0] > 1",
-        "apart = if many then (int(v: ends[length(arr: ends) - 1]) - int(v: ends[0])) / (counts[0] - 1) else 0",
-        "least = apart + apart / 2",
-        "every = if least > int(v: v.windowPeriod) then duration(v: least) else v.windowPeriod",
-        read + pipe(aggregate_window("mean", "every"), *steps, group("_field")),
+        f"last = {points(GATE_STATS, ['step'], *OF_LAYER, gate)}"
+        + pipe("last()", "group()", 'max(column: "_time")', column_values("_time")),
+        "end = if length(arr: last) > 0 then time(v: int(v: last[0]) + 1) else v.timeRangeStop",
+        points(measurement, fields, rows, *OF_LAYER, gate, stop="end")
+        + pipe(
+            "aggregateWindow(every: v.windowPeriod, fn: mean)",
+            "fill(usePrevious: true)",
+            keep_where("exists r._value"),
+            *steps,
+            group("_field"),
+        ),
     )

@@ -190,12 +190,38 @@ class TestEveryQuery:
             assert names == sorted(names), one.panel
 
     def test_the_cells_of_a_heatmap_have_no_gaps(self, all_asked):
-        """The captures are as far apart as each other: so are the columns, whatever is shown."""
         for one in all_asked:
-            if one.kind == "heatmap" and one.dashboard == "Gates":
+            if one.kind == "heatmap":
                 times = one.frames[0].field("Time").values[1:-1]  # windows at the ends are cut off
                 apart = {b - a for a, b in pairwise(times)}
                 assert len(apart) == 1, (one.panel, apart)
+
+    def test_a_heatmap_holds_what_was_there_before_a_weekend_and_ends_with_the_last_capture(self, boards, influxd, now):
+        bucket, day = influxd.bucket(), 24 * HOUR
+        tags = {"run": "r", "phase": "backtest", "layer": "l", "gate": "forget"}
+        monday = now // (7 * day) * 7 * day - 60 * 7 * day
+        bars = [monday + (7 * week + weekday) * day for week in range(2) for weekday in range(5)]
+        captured = [
+            point
+            for number, at in enumerate(bars)
+            for point in (
+                Point("gate_stats", tags, {"mean": 0.5, "step": number}, at),
+                Point("gate_units", tags, {"u000": number / 10, "step": number}, at),
+            )
+        ]
+        started = Point(RUNS, {"run": "r", "phase": "backtest"}, {"event": "started", "step": 0}, now - SECOND)
+        influxd.store(bucket).write([started, *captured])
+        window = (monday - day, monday + 30 * day)
+        asked = open_dashboard(boards["gatewatch-backtest"], source_of(influxd, bucket), now=now, window=window)
+        (frame,) = next(one for one in asked if one.panel == "What each unit keeps").frames
+        times, shown = frame.field("Time").values, frame.numbers[0].values
+        before_monday = [
+            value for at, value in zip(times, shown, strict=True) if bars[4] + day < at <= bars[5] - HOUR * 12
+        ]
+        assert len(before_monday) >= 8
+        assert set(before_monday) == {0.4}
+        assert bars[-1] <= times[-1] < bars[-1] + day
+        assert shown[-1] == 0.9
 
     def test_a_panel_of_one_number_has_one(self, all_asked):
         for one in all_asked:
