@@ -164,7 +164,12 @@ class RunLife(ErrorGuard):
         name, again = self._name, not self._named or self._process is not None
         fields = {"framework": framework, "model": one_line(model), "config": config_text(config)}
         self._shipper, started = open_shipper(
-            self.store, name, self._beat, lambda event: self._event(event, name.earlier, **fields), again=again
+            self.store,
+            name,
+            lambda event: self._event(event, name.earlier, **fields),
+            beat=self._beat,
+            last=lambda: self._warn_of_others(at_end=True),
+            again=again,
         )
         self._process, self._end_written = os.getpid(), False
         register(self)
@@ -265,8 +270,6 @@ class RunLife(ErrorGuard):
                 self._release()
             with self.guarded("the end of the run"):
                 stopped = shipper.close(CLOSE_SECONDS if seconds is None else seconds)
-                if stopped and shipper.delivery.problem is None:
-                    self._warn_of_others()
                 if self._own_store and stopped:
                     self.store.close()
         finally:  # also where Ctrl-C ends the waiting
@@ -301,9 +304,9 @@ class RunLife(ErrorGuard):
                     self._put([self._event("heartbeat")])
             self._warn_of_others()
 
-    def _warn_of_others(self) -> None:
-        if self._name is not None and self._named:
-            self._name.warn_of_others()
+    def _warn_of_others(self, *, at_end: bool = False) -> None:
+        if self._name is not None and self._named and os.getpid() == self._process:
+            self._name.warn_of_others(at_end=at_end)
 
     def _event(self, event: str, earlier: Progress | None = None, **fields: str) -> Point:
         session = {} if self._name is None else {"session": self._name.session}

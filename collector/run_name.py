@@ -12,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
 from gatewatch.collector.run_file import RunFile, lock_run
 from gatewatch.collector.run_progress import Progress
 from gatewatch.collector.schema import DIED_SECONDS, GOING_EVENTS, RUNS, Point
+from gatewatch.collector.spool.inspect import points_wait
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import one_line
 
@@ -53,9 +54,12 @@ class RunName:
         self.session = f"{one_line(platform.node())}:{os.getpid()}:{secrets.token_hex(3)}"
         self.earlier: Progress | None = None
         self._file: RunFile | None = None
-        self._asked = False
-        self._sessions_before: set[str] = set()
-        self._unverified = True
+        self._spool_folder = Path()
+        self._asked, self._looks = False, True
+        self._before: dict[str, int] = {}
+        self._began = 0
+        self._named: set[str] = set()
+        self._heartbeats, self._next_look = 0, 1
 
     def lock(self, store_folder: Path) -> None:
         """Keep the other processes of this machine away.
@@ -70,16 +74,15 @@ class RunName:
         file = lock_run(store_folder, self._run, self._phase)
         if not isinstance(file, RunFile):
             raise ConfigError(self._going_on(f"process {file}") if self._resume else self._in_use(file))
-        self._file = file
+        self._file, self._spool_folder = file, store_folder
         with suppress(OSError):  # the lock does without
             file.save({**file.left, "pid": os.getpid()})
 
-    def claim(self, first: FirstEvent, *, unshipped: bool) -> tuple[Point, bool]:
+    def claim(self, first: FirstEvent) -> tuple[Point, bool]:
         """Check that the store holds no run of this name and phase, or that it can be resumed, and write its event.
 
         Args:
             first: makes the event.
-            unshipped: whether points of earlier processes may wait in the spool.
 
         Returns:
             The event, and whether it is in the store already; otherwise it is to be shipped like every other point.
@@ -88,14 +91,15 @@ class RunName:
             ConfigError: the name was used before, or the run cannot be resumed.
             WriteUnavailable: the store does not answer now.
         """
-        left = self._left
-        stored = Progress()
+        left, stored = self._left, Progress()
+        # Before the store is asked: what another process ships meanwhile is then seen here or there.
+        waits = self._resume and left.step >= 0 and points_wait(self._spool_folder, self._run, self._phase)
 
         def judged(events: pd.DataFrame) -> Point:
             self._asked = True
-            self._sessions_before = _sessions(events)
+            self._before = _sessions(events)
             if not len(events) or _never_learnt(events):
-                return self._begun(first, left if self._resume and unshipped and left.step >= 0 else None)
+                return self._begun(first, left if waits else None)
             if not self._resume:
                 raise ConfigError(self._in_use())
             self._check_ended(events)
@@ -116,7 +120,7 @@ class RunName:
             return self.claim_unasked(first), False
         except WriteRejected:
             return self._begun(first, self.earlier), False
-        self._unverified = False
+        self._looks = False
         return event, True
 
     def claim_unasked(self, first: FirstEvent) -> Point:
@@ -146,30 +150,42 @@ class RunName:
             about = {"run": self._run, "phase": self._phase, "session": self.session, "pid": os.getpid()}
             self._file.save({**about, **progress.as_dict()})
 
-    def warn_of_others(self) -> None:
-        """Log it where another session writes under this name too. Does nothing once the store has been asked.
+    def warn_of_others(self, *, at_end: bool = False) -> None:
+        """Log each other session that writes under this name too, once. Does nothing where none can.
 
-        Call it after the first event of this session has been written.
+        Call it at each heartbeat and at the end, once the first event of this session has been written. Another session
+        may ship its first event at any time later, so it looks at the first heartbeat that the store answers at, then
+        each time that twice as many have passed, and at the end.
         """
-        if not self._unverified:
+        self._heartbeats += 1
+        if not self._looks or (self._heartbeats < self._next_look and not at_end):
             return
         try:
             if hasattr(self._store, "ping"):  # a user's own store may have none
                 self._store.ping(_ANSWER_SECONDS)
             events = self._read()
-        except GatewatchError:  # it does not answer now, or never to this token
+        except GatewatchError as error:
+            if not isinstance(error, WriteUnavailable):  # not to this token
+                self._next_look = 2 * self._heartbeats
             return
-        self._unverified = False
-        sessions = _sessions(events) - self._sessions_before - {self.session}
-        if sessions:
+        self._next_look = 2 * self._heartbeats
+        others = {session for session, newest in _sessions(events).items() if self._is_beside(session, newest)}
+        if others - self._named:
             log.warning(
                 "gatewatch: run %r, phase %s, is recorded by another process too (%s): %s holds the points of both "
                 "without telling them apart; end one of them, and give each run a name of its own",
                 self._run,
                 self._phase,
-                ", ".join(sorted(sessions)),
+                ", ".join(sorted(others - self._named)),
                 self._store.url,
             )
+            self._named |= others
+
+    def _is_beside(self, session: str, newest: int) -> bool:
+        """Return whether a session is another than this one and those that this one follows, by its newest event."""
+        if self.earlier is None and session not in self._before:
+            return session != self.session
+        return session != self.session and newest > max(self._began, self._before.get(session, 0))
 
     def release(self) -> None:
         """Let another process of this machine record the run."""
@@ -182,7 +198,9 @@ class RunName:
 
     def _begun(self, first: FirstEvent, earlier: Progress | None) -> Point:
         self.earlier = earlier
-        return first("started" if earlier is None else "resumed")
+        event = first("started" if earlier is None else "resumed")
+        self._began = event.time
+        return event
 
     def _read(self) -> pd.DataFrame:
         return self._store.read(RUNS, run=self._run, tags={"phase": self._phase}, prefix_tags=True)
@@ -194,8 +212,11 @@ class RunName:
         silent = (time.time_ns() - last["time"].value) / 1e9
         here = self._file is not None and session == self._file.left.get("session")
         if last["event"] in GOING_EVENTS and not here and silent < DIED_SECONDS:
-            wait = f"; if it has died, try again in {DIED_SECONDS - max(0.0, silent):.0f} s"
-            raise ConfigError(self._going_on(session or "another process") + wait)
+            wait = f"if it has died, try again in {DIED_SECONDS - silent:.0f} s"
+            if silent <= -1:
+                ahead = f"its last event lies {-silent:.0f} s in the future"
+                wait = f"{ahead}: set the clock of its machine or of this one right; {wait}"
+            raise ConfigError(f"{self._going_on(session or 'another process')}; {wait}")
 
     def _going_on(self, by: str) -> str:
         return (
@@ -207,8 +228,11 @@ class RunName:
         return f"run={self._run!r}: {self._store.url} already holds a run of this name and phase{by}; {_REMEDY}"
 
 
-def _sessions(events: pd.DataFrame) -> set[str]:
-    return set(events["session"].dropna()) if len(events) and "session" in events else set()
+def _sessions(events: pd.DataFrame) -> dict[str, int]:
+    """Return the time of the newest event of each session."""
+    if not len(events) or "session" not in events:
+        return {}
+    return {str(session): newest.value for session, newest in events.groupby("session")["time"].max().items()}
 
 
 def _never_learnt(events: pd.DataFrame) -> bool:

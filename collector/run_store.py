@@ -38,15 +38,16 @@ def chosen_store(store: Store | str | None) -> Store:
 
 
 def open_shipper(
-    store: Store, name: RunName, beat: Callable[[], None], first: FirstEvent, *, again: bool
+    store: Store, name: RunName, first: FirstEvent, *, beat: Callable[[], None], last: Callable[[], None], again: bool
 ) -> tuple[Shipper, Point | None]:
     """Check the store and the spool, reserve the run's name, and begin the thread that ships the points of the run.
 
     Args:
         store: where the points go. While it does not answer they wait.
         name: of the run.
-        beat: called by the thread at each heartbeat.
         first: makes the first event.
+        beat: called by the thread at each heartbeat.
+        last: called by the thread before it ends, where everything is in the store.
         again: whether this process has begun the run before, or has made up its name: nothing needs to be asked.
 
     Returns:
@@ -75,14 +76,14 @@ def open_shipper(
             event = name.claim_unasked(first)
         else:
             try:
-                event, written = name.claim(first, unshipped=spool.holds_others)
+                event, written = name.claim(first)
             except WriteUnavailable as error:
                 wait, event = _not_yet(store, error), name.claim_unasked(first)
     except BaseException:
         name.release()
         spool.close()
         raise
-    shipper = Shipper(store, spool, tick=beat, tick_seconds=HEARTBEAT_SECONDS, first_wait=wait)
+    shipper = Shipper(store, spool, tick=beat, tick_seconds=HEARTBEAT_SECONDS, last=last, first_wait=wait)
     return shipper, None if written else event
 
 

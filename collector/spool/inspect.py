@@ -1,4 +1,4 @@
-"""Read from the disk what waits for each store, for `gatewatch spool status`."""
+"""Read from the disk what waits for each store, for `gatewatch spool status`, and whether anything of a run does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from gatewatch.collector.line_protocol import encode, parse, split_lines
+from gatewatch.collector.schema import RUNS, Point
 from gatewatch.collector.spool.queue import ABOUT, DESTINATION, REJECTED, list_paths
 from gatewatch.collector.spool.segment import SUFFIX, read_segment
 
@@ -59,3 +61,22 @@ def pending(root: Path) -> Iterator[Pending]:
             continue
         if isinstance(destination, dict) and all(isinstance(value, str) for value in destination.values()):
             yield Pending(file.parent, destination)
+
+
+def points_wait(folder: Path, run: str, phase: str) -> bool:
+    """Return whether points of a run and phase wait in the folder of a store, whoever is to ship them."""
+    tags = {"run": run, "phase": phase}
+    head = encode([Point(RUNS, {"run": run}, {"step": 0}, 0)]).rpartition(b" step=")[0].removeprefix(RUNS.encode())
+    for path in list_paths(folder, f"[0-9]*/*{SUFFIX}"):
+        with suppress(OSError):  # shipped in this moment
+            _, lines = read_segment(path)
+            # Most lines are passed over unread; text in a field may look like the tag.
+            if head in lines and any(_has(line, tags) for line in split_lines(lines) if head in line):
+                return True
+    return False
+
+
+def _has(line: bytes, tags: Mapping[str, str]) -> bool:
+    with suppress(ValueError):
+        return tags.items() <= parse(line).tags.items()
+    return False

@@ -212,13 +212,6 @@ class Spool:
         with self._lock:
             return sum(segment.size for segment in self._segments)
 
-    @property
-    def holds_others(self) -> bool:
-        """Whether points of other writers, dead or alive, wait on disk."""
-        with self._lock:
-            mine = set(self._locks)
-        return any(path.parent not in mine for path in list_paths(self.folder, f"[0-9]*/*{SUFFIX}"))
-
     def close(self) -> None:
         """Close the files; what is left can be adopted by the next process."""
         with self._lock:

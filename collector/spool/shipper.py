@@ -39,6 +39,7 @@ class Shipper:
         spool: where the points wait.
         tick: called by the thread about every `tick_seconds`.
         tick_seconds: seconds between two calls of `tick`.
+        last: called by the thread before it ends, where everything is in the store.
         first_wait: seconds to wait before the first try.
 
     Attributes:
@@ -54,11 +55,12 @@ class Shipper:
         *,
         tick: Callable[[], None] = lambda: None,
         tick_seconds: float = ADOPT_SECONDS,
+        last: Callable[[], None] = lambda: None,
         first_wait: float = 0.0,
     ) -> None:
         self.spool = spool
         self._store = store
-        self._tick, self._tick_seconds = tick, tick_seconds
+        self._tick, self._tick_seconds, self._last = tick, tick_seconds, last
         self._closed = False
         self._begin(first_wait)
         reset_in_forked_child(self)
@@ -173,6 +175,9 @@ class Shipper:
             if self._wait_for_work(max(0.01, min(due.values()) - now)):
                 self._ship()
                 self.busy_seconds = time.thread_time()
+        if not self.spool.waiting and self.delivery.problem is None:
+            with self._guard.guarded("background work"):
+                self._last()
 
     def _wait_for_work(self, seconds: float) -> bool:
         """Wait for points, for at most `seconds`; return whether the store may be tried."""

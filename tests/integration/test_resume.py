@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +15,10 @@ import pytest
 import torch
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.run_progress import Progress
-from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS, LAYER_UPDATES, RUNS, TRAIN_METRICS
+from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS, LAYER_UPDATES, RUNS, TRAIN_METRICS, Point
+from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.scoring.scoring_pass import run_pass
@@ -287,6 +291,44 @@ def test_a_run_that_is_alive_is_not_resumed(place, monkeypatch):
             loop(1, resume=True)
     loop(1, resume=True)
     assert steps_of(open_store()) == [1, 2]
+
+
+def test_a_run_whose_clock_is_ahead_may_be_alive_and_the_line_says_so(place):
+    ahead = time.time_ns() + 3600 * 10**9
+    event = {"event": "heartbeat", "session": "desk:7:abc", "step": 5}
+    open_store().write([Point(RUNS, {"run": "exp1", "phase": "train"}, event, ahead)])
+    with pytest.raises(ConfigError) as caught:
+        loop(1, resume=True)
+    assert re.sub(r"3600|3599", "1 h", re.sub(r"3720|3719", "1 h 2 min", str(caught.value))) == (
+        "run='exp1' cannot be resumed: desk:7:abc is still recording it; end that first, or choose another name; its "
+        "last event lies 1 h s in the future: set the clock of its machine or of this one right; if it has died, try "
+        "again in 1 h 2 min s"
+    )
+
+
+LOOKS_LIKE_IT = "x,run=exp1,phase=train y"
+
+
+@pytest.mark.parametrize(
+    ("tags", "goes_on"),
+    [
+        ({"run": "exp1", "phase": "train"}, True),
+        ({"run": "exp1", "phase": "train", "symbol": "A B"}, True),
+        ({"run": "other", "phase": "train"}, False),
+        ({"run": "exp1", "phase": "live"}, False),
+        ({"run": "exp10", "phase": "train"}, False),
+        ({"run": LOOKS_LIKE_IT, "phase": "train"}, False),
+    ],
+)
+def test_where_the_database_was_deleted_only_what_waits_of_the_run_itself_counts(place, tags, goes_on):
+    loop(3, resume=True)
+    Path("gatewatch.db").unlink()
+    store = open_store()
+    waiting = Spool(spool_root(), store.destination, 2**20)  # of a process that lives, and does not reach the store
+    waiting.append(encode([Point(RUNS, tags, {"event": "heartbeat", "config": LOOKS_LIKE_IT, "step": 3}, 1)]), 1)
+    loop(2, resume=True)
+    waiting.close()
+    assert steps_of(store) == ([4, 5] if goes_on else [1, 2])
 
 
 def test_a_token_that_may_only_write_is_enough(influxd, place, monkeypatch, caplog):

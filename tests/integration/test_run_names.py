@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -135,29 +136,81 @@ def test_two_monitors_of_a_process_cannot_share_a_name(tmp_path, monkeypatch):
     assert open_store().read(RUNS, run="exp1")["event"].tolist() == ["started", "started", "completed", "completed"]
 
 
-def test_two_sessions_of_a_run_on_a_server_are_named(influxd, tmp_path, monkeypatch, caplog):
-    """Two machines that begin a run of one name while the server is away: nobody can tell them before they ship."""
+AWAY = replying(503, b'{"code":"unavailable","message":"away"}')
+
+
+@pytest.fixture
+def machine(influxd, tmp_path, monkeypatch):
+    """Begins the run exp1 as another machine would, whose way to the server is down: the monitor, and the way."""
     bucket = influxd.bucket()
     for variable, value in {"ORG": influxd.org, "BUCKET": bucket, "TOKEN": influxd.token}.items():
         monkeypatch.setenv(f"INFLUXDB_V2_{variable}", value)
-    monkeypatch.setattr("gatewatch.collector.run_store.HEARTBEAT_SECONDS", 2.0)  # by then both have shipped
-    front = Front(influxd.url)
-    front.answer = replying(503, b'{"code":"unavailable","message":"away"}')
-    with contextlib.ExitStack() as running, caplog.at_level(logging.WARNING, "gatewatch"):
-        running.callback(front.close)
-        for machine in ("a", "b"):
-            monkeypatch.setenv("GATEWATCH_SPOOL", str(tmp_path / machine))
-            monitor = GateMonitor(torch.nn.LSTM(3, 4), None, run="exp1", probe=PROBE, every=1, store=front.url)
-            running.enter_context(monitor).step()
-        front.answer = None
-        deadline = time.monotonic() + 20
-        while len(named := said(caplog, "recorded by another process too")) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-    sessions = set(influxd.store(bucket).read(RUNS, run="exp1")["session"])
-    assert len(sessions) == 2
-    assert len(named) == 2
-    for session in sessions:
-        assert sum(session in line for line in named) == 1
+    with contextlib.ExitStack() as ways:
+
+        def begin(**options):
+            front = Front(influxd.url)
+            ways.callback(front.close)
+            front.answer = AWAY
+            monkeypatch.setenv("GATEWATCH_SPOOL", str(tmp_path / front.url[-5:]))
+            options = {"run": "exp1", "probe": PROBE, "every": 1, "store": front.url} | options
+            monitor = GateMonitor(torch.nn.LSTM(3, 4), None, **options)
+            monitor.__enter__()
+            monitor.step()
+            return monitor, front
+
+        begin.events = lambda: influxd.store(bucket).read(RUNS, run="exp1")
+        yield begin
+
+
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def others(caplog):
+    return said(caplog, "recorded by another process too")
+
+
+def test_two_sessions_of_a_run_on_a_server_are_named_at_their_ends(machine, caplog):
+    """Two machines that begin a run of one name while the server is away: nobody can tell them before they ship."""
+    (first, to_first), (second, to_second) = machine(), machine()
+    to_first.answer = to_second.answer = None
+    until(lambda: len(machine.events()) == 2)
+    for monitor in (first, second):
+        monitor.close()
+    sessions = [monitor._session._name.session for monitor in (first, second)]
+    assert set(machine.events()["session"]) == set(sessions)
+    assert [sum(session in line for line in others(caplog)) for session in sessions] == [1, 1]
+    assert len(others(caplog)) == 2
+
+
+def test_a_session_that_ships_late_is_named_while_both_go_on(machine, monkeypatch, caplog):
+    monkeypatch.setattr("gatewatch.collector.run_store.HEARTBEAT_SECONDS", 0.1)
+    (first, to_first), (second, to_second) = machine(), machine()
+    to_first.answer = None
+    name = first._session._name
+    until(lambda: name._next_look > 1)  # it has looked, and has found nobody
+    assert others(caplog) == []
+    to_second.answer = None
+    until(lambda: len(others(caplog)) == 2)
+    for monitor in (first, second):
+        monitor.close()  # and the last look says nothing again
+    assert sorted(re.findall(r"too \((.*?)\):", " ".join(others(caplog)))) == sorted(
+        monitor._session._name.session for monitor in (first, second)
+    )
+
+
+def test_the_session_that_a_run_goes_on_after_is_not_taken_for_another(machine, caplog):
+    first, front = machine()
+    first._session.close("failed", seconds=0.1)  # what it has recorded waits in its spool
+    front.answer = None
+    goes_on = GateMonitor(torch.nn.LSTM(3, 4), None, run="exp1", probe=PROBE, every=1, store=front.url, resume=True)
+    with goes_on:
+        goes_on.step()
+    assert machine.events()["event"].tolist() == ["started", "failed", "resumed", "completed"]
+    assert others(caplog) == []
 
 
 def test_a_server_that_can_be_asked_refuses_the_second(influxd, tmp_path, monkeypatch, caplog):
