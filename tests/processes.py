@@ -98,7 +98,7 @@ def main() -> int:
         folder = Path(name)
         os.environ["GATEWATCH_SPOOL"] = f"{folder}/spool"
         store = f"sqlite:///{folder}/g.db"
-        with GateMonitor(Policy(), None, store=store, probe=torch.randn(8, 16, 4), every=1) as monitor:
+        with GateMonitor(Policy(), None, store=store, probe=torch.randn(8, 16, 4), every=1, phase="live") as monitor:
             sound = [forks(monitor, arguments.forks), pools(monitor, arguments.pools)]
         sound.append(ranks(folder, arguments.jobs, random.Random(arguments.seed)))
     return 0 if all(sound) else 1

@@ -19,6 +19,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import GATE_STATS, RUNS
 from gatewatch.collector.store import open_store
 from gatewatch.torch import GateMonitor
+from tests.conftest import free_port
 from tests.servers import Front, replying
 
 ROOT = Path(__file__).parents[2]
@@ -242,6 +243,73 @@ def test_of_two_ranks_the_first_records_unless_all_are_to(workers):
     assert "ranks-rank1" not in set(store.runs()["run"])
 
 
+TENSORFLOW = """
+import json, os, sys
+os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+number, *addresses = sys.argv[1:]
+task = {"type": "worker", "index": int(number)}
+os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+import tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+import keras, numpy
+from gatewatch import GateMonitor
+
+with strategy.scope():
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+    with GateMonitor(model, None, run="exp1", probe=numpy.ones((2, 5, 3)), every=1) as monitor:
+        for _ in range(3):
+            monitor.step()
+        print("records" if monitor._session.started else "does nothing")
+"""
+
+
+def test_of_two_workers_of_tensorflow_the_first_records(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    commands = [[sys.executable, "-c", TENSORFLOW, str(number), *addresses] for number in range(2)]
+    with contextlib.ExitStack() as running:
+        workers = [
+            running.enter_context(subprocess.Popen(one, env=environment, cwd=tmp_path, stdout=subprocess.PIPE))
+            for one in commands
+        ]
+        for worker in workers:
+            running.callback(worker.kill)
+        printed = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert printed == [b"records\n", b"does nothing\n"]
+    stats = open_store(f"sqlite:///{tmp_path}/gatewatch.db").read(GATE_STATS, run="exp1", tags={"gate": "forget"})
+    assert stats["step"].tolist() == [1, 2, 3]
+
+
+LAUNCHERS = {
+    "SLURM array": {
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_ARRAY_TASK_COUNT": "4",
+        "SLURM_PROCID": "0",
+        "SLURM_NTASKS": "1",
+    },
+    "srun -n 2": {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"},
+    "mpirun -n 2": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
+    "mpiexec -n 2": {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"},
+    "a TFJob": {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'},
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_independent_trainings_of_one_launcher_are_each_recorded(tmp_path, monkeypatch, caplog, launcher):
+    """As in a sweep: what the launcher numbers need not be one training, and nothing here has joined the others."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in LAUNCHERS[launcher].items():
+        monkeypatch.setenv(name, value)
+    runs = []
+    for _ in range(2):
+        with GateMonitor(torch.nn.LSTM(3, 4), None, probe=PROBE, every=1) as monitor:
+            monitor.step()
+        runs.append(monitor.run)
+    assert set(open_store().runs()["run"]) == set(runs)
+    assert len(set(runs)) == 2
+    assert said(caplog, "rank") == []
+
+
 @pytest.mark.parametrize(
     ("variables", "records"),
     [
@@ -250,7 +318,6 @@ def test_of_two_ranks_the_first_records_unless_all_are_to(workers):
         ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, False),
         ({"RANK": "1", "WORLD_SIZE": "1"}, True),  # left over from somewhere
         ({"RANK": "one", "WORLD_SIZE": "2"}, True),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, True),  # one of many jobs of an array, as far as anybody can tell
     ],
 )
 def test_a_launchers_variables_say_who_records(tmp_path, monkeypatch, caplog, variables, records):
