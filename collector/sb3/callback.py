@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any, Final
 
 import numpy as np
@@ -107,24 +109,19 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
 
     # What Stable-Baselines3 calls.
 
-    @property
-    def parent(self) -> BaseCallback | None:
-        """The callback that passes its events on to this one; None where `learn` itself does.
+    def _init_callback(self) -> None:
+        """Refuse to be inside a callback that keeps events to itself: nothing would be captured.
 
-        Raises:
-            ConfigError: on setting, where it keeps events to itself: nothing would be captured.
+        Those who initialise this one are those who pass events on to it. `parent` is None inside a list within a list.
         """
-        return self._parent
-
-    @parent.setter
-    def parent(self, callback: BaseCallback | None) -> None:
-        kind = type(callback)
-        if callback is not None and any(getattr(kind, name) is getattr(BaseCallback, name) for name in _EVENTS):
-            raise ConfigError(
-                f"GateMonitorCallback cannot be inside {kind.__name__}, which passes on few events of a training: give "
-                f"it to learn() itself, as in callback=[{kind.__name__}(...), GateMonitorCallback()]"
-            )
-        self._parent = callback
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and isinstance(outer := frame.f_locals.get("self"), BaseCallback):
+            kind, frame = type(outer), frame.f_back
+            if any(getattr(kind, name) is getattr(BaseCallback, name) for name in _EVENTS):
+                raise ConfigError(
+                    f"GateMonitorCallback cannot be inside {kind.__name__}, which passes on few events of a training: "
+                    f"give it to learn() itself, as in callback=[{kind.__name__}(...), GateMonitorCallback()]"
+                )
 
     def _on_training_start(self) -> None:
         self._session.begin(self._start)
