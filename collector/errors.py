@@ -16,6 +16,10 @@ class ConfigError(GatewatchError, ValueError):
     """
 
 
+class TooLargeError(ConfigError):
+    """A module holds too much to be copied at each capture."""
+
+
 class WriteRejected(GatewatchError):  # noqa: N818 - a public name of the design
     """These points are wrong: writing them again cannot succeed. Whatever else was in the batch is stored.
 

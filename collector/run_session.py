@@ -14,7 +14,7 @@ from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
-from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError, TooLargeError
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
@@ -69,6 +69,7 @@ class RunSession(RunLife):
         self._saw_updates = False
         self.replay_error: float | None = None
         self.unreplayed: dict[str, str] = {}
+        self._too_large: TooLargeError | None = None
         self._cells, self._statistics = cells, statistics
         self._updates: UpdateRecorder | None = None
         self._watched: Updates | None = None
@@ -153,7 +154,13 @@ class RunSession(RunLife):
                 with self.guarded("a look at the parameters"):
                     updates, self._rate = self._updates.take(self.step)
                     self._saw_updates |= bool(updates)
-            layers = look()
+            if self._too_large is not None:  # it took long to find out
+                raise self._too_large
+            try:
+                layers = look()
+            except TooLargeError as error:
+                self._too_large = error.with_traceback(None)
+                raise
             moment = self._time() if time is None else time
             points = update_points(updates, self.tags, moment, self.step)
             at = (moment, self.step, self.epoch)

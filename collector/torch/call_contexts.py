@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gatewatch.collector.cells import Cell
 from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.runtime.random_state import preserve_random_state
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
 from gatewatch.collector.torch.layers import RecurrentLayer, parameters, torch_class
@@ -53,7 +58,7 @@ def torch_isolated() -> Iterator[None]:
 
 
 class _RefuseCollectives(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "c10d" in func.namespace:
             raise RuntimeError(
                 f"its forward calls {func.__name__}, which waits for the other processes, and these do not look at "
@@ -85,45 +90,107 @@ def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Ite
 def replaced_forward(module: nn.Module, forward: Forward) -> Iterator[None]:
     """While open, call another function for torch's own forward of a recurrent module.
 
-    It does not matter how that is reached: by calling the module, by `module.forward(x)`, or by `super().forward(x)` in
-    a class of the user's with a forward of its own. For that the module is of a class made for it, in whose order of
-    bases one with the function comes before torch's.
+    It does not matter how that is reached: by calling the module, by `module.forward(x)`, or, inside
+    `forwards_passed_on`, by `super().forward(x)` in a class of the user's with a forward of its own. The module keeps
+    its class: whoever counts subclasses, or compares types, sees nothing.
 
     Args:
         module: the module.
         forward: called with the module, torch's own forward of it, and the arguments.
     """
-    kind, stock = type(module), torch_class(module)
-
-    class Between(stock):  # type: ignore[misc, valid-type]  # which one it is depends on the module
-        def forward(self, *arguments: Any, **options: Any) -> Any:
-            own = super().forward
-            return forward(self, own, *arguments, **options) if self is module else own(*arguments, **options)
-
-    names = {name: kind.__dict__[name] for name in ("__module__", "__qualname__", "__doc__") if name in kind.__dict__}
-    extended = _extend(kind, (Between,) if kind is stock else (kind, Between), names)
-    object.__setattr__(module, "__class__", extended)
+    name = _REPLACED if _has_own_forward(module) else "forward"
+    replaced = vars(module).setdefault(name, _Replaced(module, _passed_on.own(torch_class(module))))
+    replaced.forwards.append(forward)
     try:
         yield
     finally:
-        object.__setattr__(module, "__class__", kind)
+        replaced.forwards.remove(forward)
+        if not replaced.forwards:
+            del vars(module)[name]
 
 
-def _extend(kind: type, bases: tuple[type, ...], names: dict[str, Any]) -> type:
-    """Return a class whose objects are laid out as those of a class of the user's, so that one can be the other."""
+@contextmanager
+def forwards_passed_on(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """While open, let `replaced_forward` reach those of the modules whose class has a forward of its own.
 
-    class Meta(type(kind)):  # type: ignore[misc]  # which one it is depends on the class
-        def mro(cls) -> Any:
-            """Put `_Unannounced` first: as the first of the bases it would decide on the layout."""
-            first, *rest = super().mro()
-            return [first, *rest] if _Unannounced in rest else [first, _Unannounced, *rest]
+    What torch's own forward does for other modules stays as it is.
+    """
+    kinds = {torch_class(module) for module in modules if _has_own_forward(module)}
+    for kind in kinds:
+        _passed_on.begin(kind)
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            _passed_on.end(kind)
 
-    return Meta(kind.__name__, bases, names)
+
+_REPLACED: Final = "_gatewatch_forward"
+"""The attribute of a module with a forward of its own that says what replaces torch's."""
 
 
-class _Unannounced:
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Keep a subclass from whoever counts those of the user's class."""
+def _has_own_forward(module: nn.Module) -> bool:
+    kind, stock = type(module), torch_class(module)
+    in_place = vars(module).get("forward")
+    return not isinstance(in_place, _Replaced | None) or (kind is not stock and kind.forward is not stock.forward)
+
+
+class _Replaced:
+    """What is called for torch's own forward of a module. A copy of the module, or its pickle, has torch's again."""
+
+    def __init__(self, module: nn.Module, own: Callable[..., Any]) -> None:
+        self.module, self.own = module, own
+        self.forwards: list[Forward] = []
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        call: Callable[..., Any] = partial(self.own, self.module)
+        for forward in reversed(self.forwards):
+            call = partial(forward, self.module, call)
+        return call(*arguments, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial, (torch_class(self.module).forward, self.module)  # pickled by its name
+
+
+class _PassedOn:
+    """The classes of torch's whose forward passes calls on, with their own forward, and how many looks need it."""
+
+    def __init__(self) -> None:
+        self._own: dict[type, Callable[..., Any]] = {}
+        self._looks: Counter[type] = Counter()
+        self.after_fork_in_child()
+        reset_in_forked_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which another thread may have held. A forward that passes on may stay: it does no harm."""
+        self._lock = threading.Lock()
+
+    def own(self, kind: type[nn.Module]) -> Callable[..., Any]:
+        return self._own.get(kind, kind.forward)
+
+    def begin(self, kind: Any) -> None:
+        with self._lock:
+            self._looks[kind] += 1
+            if kind in self._own:
+                return
+            self._own[kind] = own = kind.forward
+
+            @functools.wraps(own)
+            def forward(module: nn.Module, *arguments: Any, **options: Any) -> Any:
+                replaced = vars(module).get(_REPLACED)
+                call = replaced if isinstance(replaced, _Replaced) else partial(own, module)
+                return call(*arguments, **options)
+
+            kind.forward = forward
+
+    def end(self, kind: Any) -> None:
+        with self._lock:
+            self._looks[kind] -= 1
+            if not self._looks[kind]:
+                kind.forward = self._own.pop(kind)
+
+
+_passed_on: Final = _PassedOn()
 
 
 def _begin_with(state: Any, cell: Cell | None) -> Forward:

@@ -23,7 +23,7 @@ from gatewatch.collector.checks import check_framework, explain_mismatch
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.text import describe_exception, safe_repr
-from gatewatch.collector.torch.call_contexts import isolated, replaced_forward, with_initial_state
+from gatewatch.collector.torch.call_contexts import forwards_passed_on, isolated, replaced_forward, with_initial_state
 from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
 from gatewatch.collector.torch.inputs import as_inputs, input_mismatch_error, tensors
 from gatewatch.collector.torch.layers import (
@@ -97,7 +97,8 @@ def trace(
         raise ConfigError(
             f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
         )
-    with defer_sigint(), isolated(), allow_sigint(), twin_of(module) as twin:
+    passed_on = forwards_passed_on(layer.module for layer in layers.values() if layer.cell is not None)
+    with defer_sigint(), isolated(), passed_on, allow_sigint(), twin_of(module) as twin:
         own = {name: replace(layer, module=twin.copies[id(layer.module)]) for name, layer in layers.items()}
         with (
             explain_mismatch(partial(explain, twin.module)),

@@ -13,9 +13,10 @@ import io
 import threading
 import types
 import weakref
+from abc import ABC
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.errors import ConfigError, TooLargeError
 from gatewatch.collector.monitor import BaseMonitor
 from gatewatch.collector.text import describe_exception
 from gatewatch.collector.torch.layers import modules, wrapped
@@ -70,18 +71,19 @@ def twin_of(module: nn.Module) -> Iterator[Twin]:
     """
     copier = _Copier()
     try:
-        twin = copier(module)
+        twin = copier.copy_all(module)
         for part in modules(twin):
             if "training" in vars(part):
                 vars(part)["training"] = False  # not eval(), which a module may have made do more
             else:  # TorchScript's
                 part.training = False
         yield Twin(twin, copier.copies, copier.shared)
-    except RecursionError as error:
-        raise ConfigError(f"the module {type(module).__name__} cannot be looked at: it is nested too deeply") from error
     finally:
         for part in copier.modules:  # a cache may hold on to a part, and closures make circles
             vars(part).clear()
+            if hasattr(type(part), "__del__"):
+                with suppress(TypeError):  # its forward has made it one of another class
+                    object.__setattr__(part, "__class__", _without_del(type(part)))
 
 
 class _Copier:
@@ -96,6 +98,16 @@ class _Copier:
         self._ways: dict[type, _Way | None] = {}
         self._where = "the module"
 
+    def copy_all(self, module: nn.Module) -> Any:
+        """Copy a module and all that it holds."""
+        try:
+            return self(module)
+        except RecursionError as error:
+            raise ConfigError(
+                f"the module {type(module).__name__} cannot be looked at: to copy {self._where} takes more nested "
+                "calls than Python allows; sys.setrecursionlimit() allows more"
+            ) from error
+
     def __call__(self, original: Any) -> Any:
         kind = type(original)
         if kind not in self._ways:
@@ -106,7 +118,7 @@ class _Copier:
         key = id(original)
         if key not in self.copies:
             if len(self._originals) > _MOST_OBJECTS:
-                raise ConfigError(
+                raise TooLargeError(
                     f"{self._where} leads to more than {_MOST_OBJECTS:,} objects, too many to copy at each capture; "
                     "do not keep a trainer, an environment or a data set in the module"
                 )
@@ -166,9 +178,7 @@ class _Copier:
             return stand_in
         if isinstance(original, torch.jit.ScriptModule):
             return copy.deepcopy(original)
-        if hasattr(kind, "__del__"):  # it is not for the copy to close what the original has opened
-            kind = type(kind.__name__, (kind,), {"__del__": lambda self: None, "__module__": kind.__module__})
-        module: nn.Module = self._keep(original, object.__new__(kind))
+        module: nn.Module = self._keep(original, _empty(kind))
         self.modules.append(module)
         get_state: Callable[[nn.Module], dict[str, Any]] = kind.__getstate__
         state = vars(original) if get_state.__module__.startswith("torch.") else get_state(original)
@@ -329,6 +339,39 @@ def _way(kind: type) -> _Way | None:
         return _Copier._of_threads
     ways = (way for base, way in _WAYS.items() if issubclass(kind, base))
     return _EXACTLY.get(kind) or next(ways, _Copier._by_reduction)
+
+
+def _empty(kind: type[nn.Module]) -> Any:
+    """Return a module of a class without attributes, and without a call of anything that is the class's.
+
+    Raises:
+        ConfigError: its `__del__` cannot be kept from being called.
+    """
+    if not hasattr(kind, "__del__"):
+        return object.__new__(kind)
+    module = object.__new__(_without_del(kind))
+    try:
+        object.__setattr__(module, "__class__", kind)
+    except TypeError as error:
+        raise ConfigError(
+            f"a module of class {kind.__name__} cannot be looked at: its __del__ would be called for the copy too"
+        ) from error
+    return module
+
+
+def _without_del(kind: Any) -> type[nn.Module]:
+    """Return a class whose objects are laid out as those of a class with a `__del__`, and can become such and back."""
+    while kind.__base__.__dictoffset__:
+        kind = kind.__base__
+    return _EmptiedAbstract if kind.__base__ is ABC else _Emptied
+
+
+class _Emptied(nn.Module):
+    """What a copy becomes when the look is over: it is not for a copy to close what the original has opened."""
+
+
+class _EmptiedAbstract(ABC, nn.Module):
+    """The same where `ABC` comes before torch's classes."""
 
 
 def _is_special(tensor: Tensor) -> bool:

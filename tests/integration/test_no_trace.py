@@ -226,6 +226,78 @@ def test_what_cannot_be_looked_at_without_a_trace_is_not(tmp_path):
         pass
 
 
+def test_a_module_that_grows_too_large_is_walked_once(tmp_path, caplog):
+    walks = []
+
+    class Walked:
+        def __reduce_ex__(self, protocol):
+            walks.append(1)
+            return object, ()
+
+    monitor, _ = monitor_of(tmp_path)
+    module = Base()
+    module.first = Walked()
+    with caplog.at_level(logging.WARNING, "gatewatch"), monitor(module) as watching:
+        watching.step()
+        walks.clear()
+        module.history = [[number] for number in range(100_000)]
+        for _ in range(3):
+            watching.step()
+    assert walks == [1]
+    assert [message for message in caplog.messages if "too many to copy" in message] == caplog.messages
+
+
+class Chain(Base):
+    def begin(self):
+        self.chain = None
+        for _ in range(3000):
+            self.chain = [self.chain]
+
+
+class Recursive(Base):
+    def change(self, hidden):
+        return self.change(hidden)
+
+
+def test_nesting_without_an_end_is_named_for_what_it_is():
+    with pytest.raises(ConfigError, match=r"Chain cannot be looked at: to copy Chain\.chain takes more nested calls"):
+        gates(Chain(), PROBE)
+    with pytest.raises(RecursionError):
+        gates(Recursive(), PROBE)
+
+
+class OwnMemory(nn.LSTM):
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Closing(Base):
+    def begin(self):
+        self.lstm = OwnMemory(3, 5, batch_first=True)
+
+    def __del__(self):
+        pass
+
+
+def test_looks_leave_no_classes_behind():
+    """Circles of classes stay for as long as a training keeps the garbage collector off."""
+    module = Closing()
+    gates(module, PROBE)
+    gc.collect()
+    gc.disable()
+    try:
+        before = count_classes()
+        for _ in range(20):
+            gates(module, PROBE)
+        assert count_classes() == before
+    finally:
+        gc.enable()
+
+
+def count_classes():
+    return sum(isinstance(one, type) for one in gc.get_objects())
+
+
 def test_what_is_sharded_is_not_looked_at(tmp_path):
     monitor, _ = monitor_of(tmp_path)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)

@@ -5,6 +5,7 @@ Over cells, layers, directions, projections, biases, packing and initial states;
 
 from __future__ import annotations
 
+import copy
 import logging
 import signal
 import threading
@@ -512,6 +513,14 @@ def on_other_weights(module, x):
     return torch.func.functional_call(module, {name: one * 1.0 for name, one in module.named_parameters()}, (x,))
 
 
+FORWARD = nn.LSTM.forward
+
+
+def beside_a_copy(module, x):
+    copy.deepcopy(module)(2 * x)
+    return module(x)
+
+
 @pytest.mark.parametrize(
     ("kind", "call"),
     [
@@ -525,6 +534,8 @@ def on_other_weights(module, x):
         (Counted, lambda module, x: module(x)),
         (OfAbstract, lambda module, x: module(x)),
         (nn.LSTM, on_other_weights),
+        (nn.LSTM, beside_a_copy),
+        (OutputOnly, beside_a_copy),
     ],
 )
 def test_torchs_own_forward_is_recorded_however_it_is_called(kind, call):
@@ -545,6 +556,7 @@ def test_torchs_own_forward_is_recorded_however_it_is_called(kind, call):
     assert type(net.memory) is kind
     assert "forward" not in vars(net.memory)
     assert Counted.subclasses == ()
+    assert nn.LSTM.forward is FORWARD
 
 
 def test_a_look_begins_with_states_where_the_forward_is_the_users_own():
@@ -825,10 +837,15 @@ def test_the_mode_of_a_scripted_part_stays():
 
 
 def test_at_whatever_moment_ctrl_c_comes_the_module_is_left_as_it_was():
+    class Own(nn.GRU):
+        def forward(self, x, hx):
+            return super().forward(x, hx)
+
     class Deep(nn.Module):
         def __init__(self):
             super().__init__()
-            self.layers = nn.ModuleList([nn.GRU(FEATURES, FEATURES, batch_first=True) for _ in range(4)])
+            kinds = (nn.GRU, nn.GRU, Own, Own)
+            self.layers = nn.ModuleList([kind(FEATURES, FEATURES, batch_first=True) for kind in kinds])
             self.dropouts = nn.ModuleList([nn.Dropout() for _ in range(60)])
             self.register_buffer("seen", torch.zeros(1))
             self.calls = 0
@@ -840,7 +857,7 @@ def test_at_whatever_moment_ctrl_c_comes_the_module_is_left_as_it_was():
                 x, _ = layer(x, None)
             return x
 
-    model, x = Deep(), torch.randn(BATCH, TIME, FEATURES)
+    model, x, forward = Deep(), torch.randn(BATCH, TIME, FEATURES), nn.GRU.forward
     layers = recurrent_layers(model)
     states = {"layers.0": torch.zeros(BATCH, FEATURES)}
 
@@ -872,6 +889,7 @@ def test_at_whatever_moment_ctrl_c_comes_the_module_is_left_as_it_was():
             assert all(one.training for one in model.modules())
             assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
             assert (model.calls, model.seen.item()) == (0, 0)
+            assert nn.GRU.forward is forward
             assert torch.is_grad_enabled()
             assert torch.equal(torch.get_rng_state(), random)
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

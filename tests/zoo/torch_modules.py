@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import io
 import itertools
 import random
 import types
@@ -292,3 +293,51 @@ class Closed(Base):
 
     def change(self, hidden):
         return float(self.open[0])
+
+
+# Classes.
+
+
+class Registry(type):
+    """A metaclass that counts its classes."""
+
+    classes = 0
+
+    def __init__(cls, *arguments, **options):
+        super().__init__(*arguments, **options)
+        Registry.classes += 1
+
+
+class Exact(nn.LSTM, metaclass=Registry):
+    """A layer that counts its subclasses, and asks for its class."""
+
+    subclasses = 0
+
+    def __init_subclass__(cls):
+        Exact.subclasses += 1
+
+    def forward(self, x):
+        if type(self) is not Exact:
+            raise TypeError(f"{type(self)} is another class")
+        return super(self.__class__, self).forward(x)
+
+
+@mischief
+class Registered(Base, metaclass=Registry):
+    def begin(self):
+        Registry.classes = Exact.subclasses = 0
+        self.lstm = Exact(3, 5, batch_first=True)
+
+    def __init_subclass__(cls):
+        Exact.subclasses += 1
+
+    def __del__(self):
+        Registry.classes += 1
+        Exact.subclasses += 1
+
+    def change(self, hidden):
+        if type(self) is not Registered or type(self.head) is not nn.Linear:
+            raise TypeError(f"{type(self)} is another class")
+        saved = io.BytesIO()
+        torch.save(self, saved)  # by the name of its class
+        return 0.1 * (Registry.classes + Exact.subclasses)
