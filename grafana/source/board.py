@@ -11,6 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType
 
 from gatewatch.collector.schema import ALERT_EVENTS, RUNS
+from grafana.emulator.check import panels as panels_of
 from grafana.source.flux import DATASOURCE, Flux, chosen, keep_where, pipe, points
 from grafana.source.flux_steps import map_to, newest
 from grafana.source.links import uid
@@ -25,7 +26,7 @@ def board(
     title: str,
     description: str,
     variables: Sequence[builders.QueryVariable],
-    panels: Sequence[builders.Panel | str],
+    panels: Sequence[builders.Panel | builders.Row | str],
     *,
     since: str = "now-6h",
     refresh: str = "30s",
@@ -36,7 +37,8 @@ def board(
         title: its title. The title in lower case is the dashboard's name, which links use.
         description: the question that it answers.
         variables: its variables, in an order in which each depends only on those before it.
-        panels: its panels from top to bottom; a text is the heading of the panels below it.
+        panels: its panels from top to bottom; a text is the heading of the panels below it, and a row (`closed_row`)
+            holds its own panels.
         since: the beginning of its time range, which ends now.
         refresh: how often Grafana refreshes it; empty: never.
     """
@@ -56,7 +58,8 @@ def board(
         .variables([*variables])
     )
     for panel in panels:
-        dashboard = dashboard.with_row(builders.Row(panel)) if isinstance(panel, str) else dashboard.with_panel(panel)
+        row = builders.Row(panel) if isinstance(panel, str) else panel
+        dashboard = dashboard.with_row(row) if isinstance(row, builders.Row) else dashboard.with_panel(row)
     content: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
     content["schemaVersion"] = 37  # every supported Grafana brings it up to its own
     for variable in content["templating"]["list"] if variables else ():
@@ -64,20 +67,29 @@ def board(
         for name in ("id", "auto", "auto_count", "auto_min"):
             variable.pop(name, None)
         variable |= {"current": variable.get("current", {}), "options": [], "definition": variable["query"]}
-    for number, panel in enumerate(content["panels"], 1):
+    rows = [panel for panel in content["panels"] if panel["type"] == "row"]
+    for number, panel in enumerate([*panels_of(content), *rows], 1):
         panel["id"] = number
         if "repeat" in panel:
             panel["maxPerRow"] = 24 // panel["gridPos"]["w"]  # 24 columns are the whole width
     return content
 
 
+def closed_row(title: str, *panels: builders.Panel) -> builders.Row:
+    """Return a heading that is closed at first; its panels are shown, and ask their queries, once it is opened."""
+    row = builders.Row(title)
+    for panel in panels:
+        row = row.with_panel(panel)
+    return row
+
+
 def panel_id(dashboard: dict[str, Any], title: str) -> int:
-    """Return the number of a panel.
+    """Return the number of a panel. Grafana opens it by that number even where its row is closed.
 
     Raises:
         KeyError: no panel of the dashboard has this title, or several have.
     """
-    ids = [panel["id"] for panel in dashboard["panels"] if panel.get("title") == title]
+    ids = [panel["id"] for panel in panels_of(dashboard) if panel.get("title") == title]
     if len(ids) != 1:
         raise KeyError(f"{dashboard['uid']} has {len(ids)} panels called {title!r}")
     return int(ids[0])

@@ -1,4 +1,7 @@
-"""The runbook in Grafana: one panel per section of `docs/runbook.md`. The mail of an alert links to its section."""
+"""The runbook in Grafana: a row for each section of `docs/runbook.md`, closed at first, so that they read as a list.
+
+The mail of an alert, and each table of alerts, links to the panel of the rule's section.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,32 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from grafana.source.board import board
+from grafana_foundation_sdk.builders.dashboard import Panel
+
+from gatewatch.jobs.alerts.rules import BUILT_IN
+from grafana.source.board import board, closed_row
+from grafana.source.links import uid
 from grafana.source.panels import markdown
 
 _FILE: Final = Path(__file__).parents[2] / "docs" / "runbook.md"
 _HEADING: Final = re.compile(r"^#{1,2} +(.*)$", re.MULTILINE)
-_LINK: Final = re.compile(r"\[([^\]]*)\]\((?!https?://)[^)]*\)")
-"""A link to a file beside the runbook, which Grafana cannot follow."""
+_LINK: Final = re.compile(r"\[([^\]]*)\]\((?!https?://)([^)]*)\)")
+"""A link to another section, or to a file beside the runbook."""
+_LINE: Final = 55
+"""Characters of a line on a phone; a wider screen has longer lines."""
+_LINES_PER_UNIT: Final = 1.6
+"""Lines of text in a unit of a panel's height."""
 
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
+    about = {rule.name: f"{rule.name}: {rule.summary}" for rule in BUILT_IN}
+    rows = [closed_row(about.get(title, title), _section(title, text)) for title, text in _sections().items()]
     return board(
         "Runbook",
         "What each alert means, what causes it in networks that trade, where to look and what to do.",
         [],
-        [markdown(title, content) for title, content in _sections().items()],
+        rows,
         refresh="",
     )
 
@@ -31,8 +44,20 @@ def numbers() -> dict[str, int]:
     return {title: number for number, title in enumerate(_sections(), 1)}
 
 
+def _section(title: str, text: str) -> Panel:
+    """Return the panel of a section, high enough that nothing has to be scrolled in it."""
+    sections = numbers()
+
+    def in_grafana(link: re.Match[str]) -> str:
+        number = sections.get(link[2].removeprefix("#"))
+        # Relative, as Grafana may lie below a path of its server.
+        return f"[{link[1]}](d/{uid('runbook')}?viewPanel={number})" if number else link[1]
+
+    lines = sum(1 + -(-len(paragraph) // _LINE) for paragraph in text.split("\n\n"))
+    return markdown(title, _LINK.sub(in_grafana, text)).span(12).height(2 + round(lines / _LINES_PER_UNIT))
+
+
 def _sections() -> dict[str, str]:
     """Return each heading of the file and the text below it."""
     _, *parts = _HEADING.split(_FILE.read_text(encoding="utf-8"))
-    titles, texts = parts[::2], parts[1::2]
-    return {title.strip(): _LINK.sub(r"\1", text).strip() for title, text in zip(titles, texts, strict=True)}
+    return {title.strip(): text.strip() for title, text in zip(parts[::2], parts[1::2], strict=True)}

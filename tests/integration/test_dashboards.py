@@ -13,7 +13,7 @@ from gatewatch.collector.cells import GRU, LSTM
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, Point
 from gatewatch.jobs.findings.run_state import current_state
-from grafana.emulator.check import ANNOTATIONS, VARIABLES, QueryResult, check, open_dashboard
+from grafana.emulator.check import ANNOTATIONS, VARIABLES, QueryResult, check, open_dashboard, panels
 from grafana.emulator.frames import MAX_SERIES, FluxError, FluxSource
 from grafana.source import dashboards
 from grafana.source.compare import POINTS
@@ -552,7 +552,7 @@ class TestAnomalies:
         (frame,) = opened("anomalies", run=seeded.COLLAPSED)["Alerts of this run"][0].frames
         assert frame.field("rule").values == ["forget_gate_shut"]
         (number,) = frame.field("section").values
-        titles = {panel["id"]: panel["title"] for panel in boards["gatewatch-runbook"]["panels"]}
+        titles = {panel["id"]: panel["title"] for panel in panels(boards["gatewatch-runbook"])}
         assert titles[int(number)] == "forget_gate_shut"
 
     def test_annotations(self, opened):

@@ -196,6 +196,30 @@ class TestDashboards:
         titles = [panel["title"] for panel in panels(boards["gatewatch-runbook"])]
         assert titles[1:] == headings
 
+    def test_the_runbook_opens_as_a_list_of_rules_each_with_its_section_whole(self, boards):
+        rows = boards["gatewatch-runbook"]["panels"]
+        assert {(row["type"], row["collapsed"], len(row["panels"])) for row in rows} == {("row", True, 1)}
+        titles = [row["title"] for row in rows]
+        assert titles[:3] == [
+            "When an alert comes",
+            "anomaly: a gate behaves as it has not before",
+            "gate_not_finite: NaN or Inf in a gate",
+        ]
+        (units_dead,) = (panel for row in rows for panel in row["panels"] if panel["title"] == "units_dead")
+        assert units_dead["gridPos"]["w"] == 12
+        assert units_dead["gridPos"]["h"] == 19
+
+    def test_a_number_of_the_runbook_stays_that_of_its_rule(self, boards):
+        """Mails that lie in a mailbox link to it."""
+        numbers = {title: panel_id(boards["gatewatch-runbook"], title) for title in ("anomaly", "backtest_alert")}
+        assert numbers == {"anomaly": 2, "backtest_alert": 26}
+
+    def test_a_section_of_the_runbook_leads_to_another(self, boards):
+        texts = {panel["title"]: panel["options"]["content"] for panel in panels(boards["gatewatch-runbook"])}
+        assert "see [gradient_vanishing](d/gatewatch-runbook?viewPanel=7)" in texts["layer_frozen"]
+        assert "The sample has every key" in texts["When an alert comes"]
+        assert not re.search(r"\]\((?!d/|https?://)", "".join(texts.values()))
+
 
 class TestProvisioning:
     def test_the_datasource_is_the_one_that_the_dashboards_ask(self):

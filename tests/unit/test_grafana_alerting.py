@@ -12,6 +12,7 @@ import yaml
 from gatewatch.jobs.alerts.rules import BUILT_IN
 from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.grafana.artifacts import ALERT_FOLDER, DASHBOARD_FOLDER, FOLDERS, MATCHER
+from grafana.emulator.check import panels
 from grafana.emulator.interpolate import references
 from grafana.source import alerting_files, build, dashboards
 from grafana.source.flux import DATASOURCE_UID
@@ -128,9 +129,9 @@ class TestRules:
     @each_rule
     def test_it_leads_to_a_panel_and_to_its_section(self, name):
         annotations = RULES[name]["annotations"]
-        panels = {str(panel["id"]): panel for panel in BOARDS[annotations["__dashboardUid__"]]["panels"]}
-        assert panels[annotations["__panelId__"]]["type"] != "row"
-        sections = {panel["id"]: panel["title"] for panel in BOARDS["gatewatch-runbook"]["panels"]}
+        there = {str(panel["id"]): panel["title"] for panel in panels(BOARDS[annotations["__dashboardUid__"]])}
+        assert there[annotations["__panelId__"]] == DECLARED[name].grafana.panel
+        sections = {panel["id"]: panel["title"] for panel in panels(BOARDS["gatewatch-runbook"])}
         assert annotations["runbook_url"].startswith(PANEL)
         assert sections[int(annotations["runbook_url"].removeprefix(PANEL))] == name
 
