@@ -147,8 +147,10 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def brief(monkeypatch):
-    """The end of a run waits shortly for a store that does not come back."""
-    monkeypatch.setattr("gatewatch.collector.run_life.CLOSE_SECONDS", 0.3)
+    """The end of a run waits shortly for a store that does not come back, until `comes_back` is given this."""
+    with monkeypatch.context() as patch:
+        patch.setattr("gatewatch.collector.run_life.CLOSE_SECONDS", 0.3)
+        yield patch
 
 
 @pytest.fixture
@@ -187,8 +189,10 @@ def goes_away(front, answer=AWAY):
     front.answer = answer
 
 
-def comes_back(front):
+def comes_back(front, brief=None):
     front.answer = None
+    if brief is not None:
+        brief.undo()
 
 
 @contextmanager
@@ -301,7 +305,7 @@ def test_a_full_disk_that_has_room_again(front, stored, disk, monkeypatch, brief
 
     train(front.url, 12, meanwhile=meanwhile)
     assert not said("are lost")
-    comes_back(front)
+    comes_back(front, brief)
     train(front.url, run="next")
     assert_whole(stored, range(1, 13))
 
@@ -319,7 +323,7 @@ def test_a_full_disk_to_the_end(front, stored, disk, monkeypatch, brief, said):
     (lost,) = said("are lost")
     assert int(re.search(r"([\d,]+) points are lost", lost)[1].replace(",", "")) > 4 * 3 * len(LSTM.gate_names)
     disk.empty()
-    comes_back(front)
+    comes_back(front, brief)
     train(front.url, run="next")
     kept = steps_of(stored)
     assert kept == [*range(1, kept[-1] + 1)]
@@ -327,15 +331,15 @@ def test_a_full_disk_to_the_end(front, stored, disk, monkeypatch, brief, said):
     assert_whole(stored, run="next")
 
 
-def leave_behind(front, **options):
+def leave_behind(front, brief, **options):
     """A run whose points wait in the spool when its process is gone."""
     goes_away(front)
     train(front.url, **options)
-    comes_back(front)
+    comes_back(front, brief)
 
 
 def test_a_torn_tail(front, stored, brief, said, capsys):
-    leave_behind(front)
+    leave_behind(front, brief)
     file = files_of_the_spool()[-1]
     os.truncate(file, file.stat().st_size - 7)
     assert main(["spool", "status", "--json"]) == 0
@@ -347,7 +351,7 @@ def test_a_torn_tail(front, stored, brief, said, capsys):
 
 
 def test_damage_in_the_middle(front, stored, brief, said):
-    leave_behind(front)
+    leave_behind(front, brief)
     metrics = b"loss=0.25,"  # of step 4
     (file,) = [file for file in files_of_the_spool() if metrics in file.read_bytes()]
     content = file.read_bytes()
@@ -884,7 +888,7 @@ def test_sigterm_while_the_loop_goes_on(front, stored, brief):
         front.answer = holding
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
-    comes_back(front)
+    comes_back(front, brief)
     train(front.url, run="next")
     arrived = steps_of(stored, "victim")
     assert arrived == [*range(1, len(arrived) + 1)]
