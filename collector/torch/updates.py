@@ -20,6 +20,7 @@ from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.torch.layers import as_array, trainable_parameters
+from gatewatch.collector.torch.scaled_losses import scaled_losses
 from gatewatch.collector.updates import Measured, Name, largest, passed_over_fields, steady, update_fields
 
 _FRAMES: Final = 16
@@ -48,9 +49,9 @@ class TorchUpdates:
     The learning rate is that of the parameter group when the step begins and ends. What a scheduler sets after the step
     applies to the next one.
 
-    If a script scales the loss itself and unscales the gradients itself, that looks like clipping: the unclipped
-    gradient is then the scaled one. Between `measure()` and the next `keep()` the parameters have no hook; the two on
-    optimizers count steps from `watch()` to `release()`.
+    If a script scales the loss itself, without a scaler, and unscales the gradients itself, that looks like clipping:
+    the unclipped gradient is then the scaled one. Between `measure()` and the next `keep()` the parameters have no
+    hook; the two on optimizers count steps from `watch()` to `release()`.
 
     Args:
         module: the module whose parameters are watched.
@@ -78,6 +79,7 @@ class TorchUpdates:
         self._stepped: set[int] = set()
         self._used: set[str] = set()
         self._named: set[str] = set()
+        self._scaled_before = 0
 
     def watch(self) -> None:
         """Count the steps of optimizers, and look at none."""
@@ -89,11 +91,14 @@ class TorchUpdates:
             if not self._on_optimizers:
                 self._on_optimizers.append(register_optimizer_step_pre_hook(self._before))
                 self._on_optimizers.append(register_optimizer_step_post_hook(self._after))
+                scaled_losses.watch()
 
     def keep(self) -> None:
         """Look at the next step. What backward passes have left for it since an earlier `keep()` is not forgotten."""
         with defer_sigint():
             whole = self._whole if self._on_parameters else {}
+            if not self._on_parameters:
+                self._scaled_before = scaled_losses.count
             self.watch()
             self._whole = {key: gradient for key, gradient in whole.items() if key in self._watched_ids}
             for parameters in self._watched.values():
@@ -128,6 +133,8 @@ class TorchUpdates:
             self._forget()
             for handle in self._on_optimizers:
                 handle.remove()
+            if self._on_optimizers:
+                scaled_losses.release()
             self._on_optimizers, self._watched, self._watched_ids, self._stepped = [], {}, set(), set()
 
     def _forget(self) -> None:
@@ -155,7 +162,8 @@ class TorchUpdates:
             if skipped is not None and bool(skipped):  # a scaler has marked a gradient as not finite
                 return None
             unscales = getattr(optimizer, "grad_scale", None) is not None or options.get("grad_scaler") is not None
-            is_whole = not (unscales or _is_scaled() or _is_one_of_several())
+            is_scaled = scaled_losses.count != self._scaled_before or _is_scaled()
+            is_whole = not (unscales or is_scaled or _is_one_of_several())
             steps = []
             for name, parameters, rate in self._of(optimizer):
                 if name not in self._steps or self._steps[name].after is None:  # where it is, that step has failed

@@ -494,7 +494,10 @@ def test_what_is_wrong_is_said_before_training(place):
     [
         ("EveryNTimesteps", lambda callback: EveryNTimesteps(10, callback)),
         ("EveryNTimesteps", lambda callback: EveryNTimesteps(10, CallbackList([callback]))),
-        ("EveryNTimesteps", lambda callback: EveryNTimesteps(10, CallbackList([BreakOff(9), CallbackList([callback])]))),
+        (
+            "EveryNTimesteps",
+            lambda callback: EveryNTimesteps(10, CallbackList([BreakOff(9), CallbackList([callback])])),
+        ),
         ("EveryNTimesteps", lambda callback: [CallbackList([EveryNTimesteps(10, CallbackList([callback]))])]),
         ("EvalCallback", lambda callback: EvalCallback(environment(1), callback_after_eval=callback)),
         ("EvalCallback", lambda callback: EvalCallback(environment(1), callback_on_new_best=callback)),

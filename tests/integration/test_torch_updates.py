@@ -102,6 +102,38 @@ def test_under_a_scaler_a_gradient_is_told_only_where_it_is_unscaled(net, loss, 
         assert found["gradient_norm_clipped"] == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_script_that_unscales_and_steps_itself_is_told_no_scaled_gradient(net, loss, updates, clip):
+    optimizer, wanted = torch.optim.SGD(net.parameters(), 0.1), true_norm(loss, net)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(loss(net)).backward()
+    scaler.unscale_(optimizer)
+    if clip:
+        nn.utils.clip_grad_norm_(net.parameters(), 1e-3)
+    optimizer.step()
+    scaler.update()
+    found = head(updates.measure())
+    assert "gradient_norm" not in found
+    assert found["gradient_norm_clipped"] == pytest.approx(net.head.weight.grad.norm().item(), rel=1e-5)
+    assert clip or found["gradient_norm_clipped"] == pytest.approx(wanted, rel=1e-5)
+    updates.keep()
+    optimizer.zero_grad()
+    loss(net).backward()  # no longer scaled
+    wanted = net.head.weight.grad.norm().item()
+    optimizer.step()
+    assert head(updates.measure())["gradient_norm"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_scalers_class_is_left_as_it_was(net):
+    before = torch.amp.GradScaler.scale
+    first, second = (TorchUpdates(net, lambda kind: nullcontext()) for _ in range(2))
+    for one in (first, second):
+        one.keep()
+    for one in (first, second, first):
+        one.release()
+    assert torch.amp.GradScaler.scale is before
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_step_that_a_scaler_skips_is_none(net, loss, updates, fused):
     optimizer, scaler = torch.optim.Adam(net.parameters(), fused=fused), torch.amp.GradScaler("cpu", 2.0**60)
