@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
 from gatewatch.collector.times import Time, nanoseconds
 from gatewatch.jobs.alerts.evaluator import Evaluator
-from gatewatch.jobs.alerts.lifecycle import advance, due
+from gatewatch.jobs.alerts.lifecycle import advance, due, end_with_runs
 from gatewatch.jobs.alerts.mail import alert_mail
 from gatewatch.jobs.alerts.outbox import Outbox
 from gatewatch.jobs.alerts.reader import Reader, ReadResult
@@ -39,7 +39,7 @@ class Outcome:
         busy: another process was at it; nothing was done.
         rows_read, points_written: of the store.
         failures: runs that could not be evaluated, and a store or a mail server that does not answer.
-        firing: alerts that fire now.
+        firing: alerts that fire now, without those whose run has ended.
         written: mails that were put into the outbox.
         sent: mails that the server accepted.
         waiting, refused: mails that wait for it, and that it has refused for good, in all.
@@ -126,16 +126,14 @@ class _Evaluation:
         for key, entry in list(state.entries.items()):
             if entry.rule not in self._rules or entry.run in result.forgotten:
                 del state.entries[key]
-            elif entry.run in result.live and entry.rule != "run_died":  # a death is repeated while it lasts
-                phases = result.live[entry.run]
-                entry.live = phases.get(entry.tags.get("phase", ""), any(phases.values()))
+        state.events += end_with_runs(state.entries, result.states, self._now)
         for run in result.forgotten:
             state.mailed.pop(run, None)
         for run, reason in result.failed.items():
             log.warning("gatewatch: the alerts of run %r cannot be evaluated: %s", run, reason)
         self._outcome.rows_read, self._outcome.failed = result.rows, result.failed
         self._outcome.failures = len(result.failed)
-        self._outcome.firing = sum(entry.firing.until is None for entry in state.entries.values())
+        self._outcome.firing = sum(entry.firing.until is None and not entry.ended for entry in state.entries.values())
 
     def _post(self) -> None:
         """Write the mails that are due, where anybody is to get mails."""

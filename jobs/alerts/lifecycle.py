@@ -1,4 +1,4 @@
-"""The lifecycle of an alert: firing, repeated, resolved. Pure: the time is an argument."""
+"""The lifecycle of an alert: firing, repeated, resolved, or ended with its run. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gatewatch.collector.config import AlertSettings
     from gatewatch.jobs.alerts.rule import Rule
 
-MailKind = Literal["firing", "repeated", "recovered", "passed"]
+MailKind = Literal["firing", "repeated", "ended", "recovered", "passed"]
 
 
 class Alert(NamedTuple):
@@ -49,7 +49,7 @@ class Event:
     Attributes:
         tags: of the series, and `rule`.
         time: nanoseconds.
-        state: firing, repeated or recovered.
+        state: firing, repeated, recovered; or ended: the run ended while the alert fired.
         value: at that moment.
         threshold: that it lay beyond.
         delivered: whether a mail server has accepted the mail about it.
@@ -75,7 +75,7 @@ class AlertState:
     Attributes:
         rule, tags, firing: as of the newest `Alert`.
         threshold: the threshold that the firing's worst value lies beyond.
-        live: whether the run goes on.
+        ended: how the run ended while the alert fires (completed, failed, interrupted, died); empty: it has not.
         pending: since when a mail is due that says that the alert fires or is resolved; None: no mail is due.
         notified: when a mail last said that the alert fires; None: no mail did.
         notifications: number of mails about the alert.
@@ -86,7 +86,7 @@ class AlertState:
     tags: dict[str, str]
     firing: Firing
     threshold: float
-    live: bool = True
+    ended: str = ""
     pending: int | None = None
     notified: int | None = None
     notifications: int = 0
@@ -111,7 +111,8 @@ class Item:
     """An alert as a mail reports it.
 
     Attributes:
-        kind: firing, repeated, recovered; or `passed`: it was resolved before it was first mailed.
+        kind: firing, repeated, recovered; `ended`: its run ended while it fired; `passed`: it was resolved before it
+            was first mailed.
         key: the key of the alert.
         entry: its state.
         events: the events that the mail mentions.
@@ -136,12 +137,40 @@ def advance(entries: dict[str, AlertState], alerts: Sequence[Alert], now: int) -
         entry.firing, entry.threshold = firing, threshold
         if began:
             events.append(entry.event("firing", now))
+            entry.ended = ""
             if entry.notified is not None:  # the mail that says that it fires is still true
                 entry.pending = None
         if firing.until is not None and (began or not was_over):
             events.append(entry.event("recovered", now))
             entry.pending = now if entry.pending is None else entry.pending
     return events
+
+
+def end_with_runs(entries: dict[str, AlertState], states: Mapping[str, Mapping[str, str]], now: int) -> list[Event]:
+    """Update `entries` with the states of the runs, and return the events of alerts that fired when their run ended.
+
+    Args:
+        entries: of all alerts.
+        states: run → phase → its state, as `current_state` has it. Runs that are missing are as they were.
+        now: nanoseconds.
+    """
+    events = []
+    for entry in entries.values():
+        if entry.run not in states or entry.firing.until is not None or entry.rule == "run_died":
+            continue  # a death is repeated while it lasts
+        before, entry.ended = entry.ended, _how_it_ended(states[entry.run], entry.tags.get("phase", ""))
+        if entry.ended and not before:
+            events.append(entry.event("ended", now))
+            entry.pending = now if entry.pending is None else entry.pending
+        elif before and not entry.ended and entry.notified is not None:
+            entry.pending = None  # it goes on: the mail that says that the alert fires is still true
+    return events
+
+
+def _how_it_ended(phases: Mapping[str, str], phase: str) -> str:
+    """Return how a phase ended, or where the alert names none, the whole run; empty while it goes on."""
+    states = [phases[phase]] if phase in phases else list(phases.values())
+    return "" if "live" in states or not states else states[0]
 
 
 def due(
@@ -170,14 +199,14 @@ def due(
 
 
 def _is_repeated(entry: AlertState, settings: AlertSettings, now: int) -> bool:
-    lasts = entry.firing.until is None and entry.pending is None and entry.live
+    lasts = entry.firing.until is None and entry.pending is None and not entry.ended
     return lasts and entry.notified is not None and now - entry.notified >= settings.repeat_hours * 3600e9
 
 
 def _mail_item(entries: dict[str, AlertState], key: str, now: int) -> Item:
     entry = entries[key]
     events, entry.unsent = entry.unsent, []
-    kind: MailKind = "firing" if entry.notified is None else "repeated"
+    kind: MailKind = "ended" if entry.ended else "firing" if entry.notified is None else "repeated"
     if entry.firing.until is not None:
         kind = "passed" if entry.notified is None else "recovered"
         del entries[key]

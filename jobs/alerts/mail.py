@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 _STYLES: Final[Mapping[MailKind, tuple[str, str]]] = {
     "firing": ("FIRING", "#b3261e"),
     "repeated": ("STILL FIRING", "#b3261e"),
+    "ended": ("ENDED WHILE FIRING", "#b3261e"),
     "passed": ("FIRED AND OVER", "#8a5a00"),
     "recovered": ("RECOVERED", "#1b6e3c"),
 }
 """Kind → title and colour, in the order in which a mail has them."""
+_ENDS: Final = {"completed": "was completed", "failed": "failed", "interrupted": "was interrupted", "died": "died"}
+"""State of a run → how it ended, in words."""
 MOST: Final = 12
 """Alerts that a mail says everything of; of more it has the names."""
 _NAME: Final = 60
@@ -63,7 +66,7 @@ def alert_mail(
     place = _short(_place(ordered[0].entry))
     subject = f"[gatewatch] {about}: {' '.join(filter(None, (_short(run or 'jobs'), place)))}"
     cards = [_card(item, rules[item.entry.rule], settings.alerts.runbook) for item in ordered[:MOST]]
-    lasting = any(item.entry.firing.until is None for item in ordered)
+    lasting = any(item.kind in ("firing", "repeated") for item in ordered)
     foot = f"Repeated every {number(settings.alerts.repeat_hours)} h while it lasts. " if lasting else ""
     if more := ordered[MOST:]:
         foot = f"And {len(more)} more: {', '.join(map(_named, more[:MOST]))}{' …' if len(more) > MOST else ''}. {foot}"
@@ -124,6 +127,8 @@ def _card(item: Item, rule: Rule, runbook: str) -> tuple[str, str]:
     lines.append(f"since {_when(firing.since, firing.since_step)}")
     if firing.until is not None:
         lines.append(f"over at {_when(firing.until, firing.until_step)}")
+    if item.kind == "ended":
+        lines.append(f"the run {_ENDS.get(entry.ended, entry.ended)} while it fired: this is no recovery")
     lines += [f"why: {cause}" for cause in in_words(firing.why)]
     link = ""
     if item.kind != "recovered":

@@ -37,7 +37,7 @@ class ReadResult:
     Attributes:
         alerts: the alerts that have begun, changed or ended.
         progress: the progress of each run that was read, to be saved.
-        live: run → phase → whether it goes on.
+        states: run → phase → whether it is live, died, or how it ended; see `current_state`.
         rows: number of rows that were read.
         failed: run → why it could not be evaluated.
         forgotten: runs that were silent for so long that they are no longer watched.
@@ -45,7 +45,7 @@ class ReadResult:
 
     alerts: list[Alert] = field(default_factory=list)
     progress: list[RunProgress] = field(default_factory=list)
-    live: dict[str, dict[str, bool]] = field(default_factory=dict)
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
@@ -112,7 +112,7 @@ class Reader:
         started = row["started"]
         begun = nanoseconds(started) if started == started else watched.last_seen  # noqa: PLR0124 - NaT is not itself
         evaluator = Evaluator(self._rules, progress, self._now)
-        live = {}
+        states = {}
         for phase_name in str(row["phases"] or "").split(","):
             tags = {"phase": phase_name} if phase_name else {}
             phase = progress.phases.setdefault(phase_name, Phase())
@@ -128,9 +128,9 @@ class Reader:
                 progress.cursors[key] = (newest if cursor is None else cursor[1], newest)
             for silence in silences(phase, self._now):
                 evaluator.silence(silence, {"run": name, **tags})
-            live[phase_name] = phase.state(self._now) == "live"
-        watched.live = any(live.values())
-        self._result.live[name] = live
+            states[phase_name] = phase.state(self._now)
+        watched.live = "live" in states.values()
+        self._result.states[name] = states
         self._result.alerts += evaluator.alerts.values()
         self._result.progress.append(progress)
 

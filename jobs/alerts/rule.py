@@ -126,7 +126,7 @@ class InGrafana:
 
     Attributes:
         dashboard, panel: the panel that shows it, by its title.
-        lookback_seconds: how far back Grafana reads.
+        lookback_seconds: how far back Grafana reads: a series, from its newest capture on.
         wait_seconds: for how long the condition must hold in Grafana before it fires.
         alone: whether only Grafana can evaluate it, not the evaluator of the jobs.
     """

@@ -153,7 +153,10 @@ class Service:
         return evaluate(self.store, settings, self.folder, at(seconds))
 
     def turns(self, begin, end, every=15):
-        return [self.turn(seconds) for seconds in range(begin, end, every)]
+        """Turns in which every run says that it lives."""
+        runs = [{"run": run, "phase": "train"} for run in self.store.runs()["run"]]
+        beats = lambda seconds: [Point("runs", run, {"event": "heartbeat", "step": 1}, at(seconds)) for run in runs]  # noqa: E731
+        return [self.turn(seconds, beats(seconds)) for seconds in range(begin, end, every)]
 
     def fires(self, seconds, run="goog-1", layers=("memory",), count=4, step=100):
         """NaN in a gate of some layers of a run that lives, or none any more where the count is 0."""
@@ -234,6 +237,32 @@ class TestWhatArrives:
             ("repeated", True),
             ("recovered", True),
         ]
+
+    def test_a_run_that_ends_while_an_alert_fires_says_so_once_and_is_no_recovery(self, service, postbox):
+        service.fires(0)
+        service.turns(15, 61)
+        service.turn(600, [Point("runs", {"run": "goog-1", "phase": "train"}, {"event": "failed", "step": 9}, at(599))])
+        for seconds in range(615, 9 * 3600, 600):
+            service.turn(seconds)
+        assert postbox.subjects == [
+            "[gatewatch] FIRING 1: goog-1 memory/forget",
+            "[gatewatch] ENDED WHILE FIRING 1: goog-1 memory/forget",
+        ]
+        assert text_of(postbox.mails[1]).splitlines() == [
+            "goog-1: ended while firing 1",
+            "",
+            "ENDED WHILE FIRING: gate_not_finite (critical)",
+            "memory/forget, phase train",
+            "NaN or Inf in a gate",
+            "values that are not finite 4, alerts above 0",
+            "since 2026-09-21 14:13:19 UTC, step 100",
+            "the run failed while it fired: this is no recovery",
+            f"do: {RULES['gate_not_finite'].remedy}",
+            "more: docs/runbook.md#gate_not_finite",
+            "",
+            "Rules and recipients: [alerts] and [mail] in gatewatch.toml.",
+        ]
+        assert service.events() == [("gate_not_finite", "memory", state, True) for state in ("firing", "ended")]
 
     def test_what_was_over_before_it_was_told_says_so(self, service, postbox):
         service.fires(0)
@@ -392,7 +421,7 @@ class TestServersThatAreNotWell:
     def test_one_that_is_away_for_a_while_loses_no_mail(self, service, postbox):
         postbox.stop()
         for k in range(5):
-            service.fires(60 * k, run=f"run-{k}")
+            service.fires(20 * k, run=f"run-{k}")
         outcomes = service.turns(300, 900, 60)
         assert outcomes[-1].waiting == 5
         assert "see that the mail server runs there" in outcomes[-1].problem

@@ -18,7 +18,7 @@ from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import BUILT_IN, AlertManager, Rule, evaluate
-from gatewatch.jobs.alerts.lifecycle import Alert, advance, due
+from gatewatch.jobs.alerts.lifecycle import Alert, advance, due, end_with_runs
 from gatewatch.jobs.alerts.rule import Condition, Quantity
 from gatewatch.jobs.alerts.rules import active_rules
 from gatewatch.jobs.alerts.series_state import Firing, RuleValues, SeriesState, update_series
@@ -260,6 +260,14 @@ class TestSilence:
     def test_one_that_has_ended_has_not(self, watch, end):
         watch.sees([*lived(60), Point("runs", RUN, {"event": end, "step": 9}, at(61))], 62)
         assert not any(watch.sees((), seconds) for seconds in range(77, 600, 15))
+
+    def test_what_fires_when_a_run_ends_is_recorded_as_ended_and_not_as_recovered(self, watch):
+        watch.sees([*lived(300), *FAULTS["forget_gate_shut"]], 301)
+        watch.sees([Point("runs", RUN, {"event": "completed", "step": 9}, at(310))], 316)
+        for seconds in range(331, 4000, 15):
+            watch.sees((), seconds)
+        assert watch.events() == [("forget_gate_shut", "firing"), ("forget_gate_shut", "ended")]
+        assert watch.outcome.firing == 0
 
     def test_points_that_come_late_and_a_clock_that_is_behind_are_no_death(self, watch):
         """A machine that is five minutes behind, and that ships what has waited."""
@@ -506,13 +514,48 @@ class TestLifecycle:
         told = self.mails([("a/1", 0, True), ("a/1", 60, False), ("a/1", 90, True)], 3600)
         assert told == {30: {"a": [("a/1", "firing")]}}
 
-    def test_a_run_that_has_ended_is_not_told_of_again(self):
-        entries, mailed = {}, {}
-        advance(entries, [Alert(self.RULE, {"run": "a"}, Firing(0, None, 2.0, 2.0))], at(0))
-        (entry,) = entries.values()
-        entry.live = False
-        told = [second for second in range(0, 10 * 3600, 60) if due(entries, mailed, self.SETTINGS, at(second))]
-        assert told == [60]
+    def states(self, changes, until=10 * 3600, rule=RULE, recovers=None):
+        """Second → the kinds of mails about an alert that fires at 0, while its run has these states from then on."""
+        entries, mailed, told, events = {}, {}, {}, []
+        tags = {"run": "a", "phase": "train"}
+        for second in range(0, until, 15):
+            if second in (0, recovers):
+                over = at(second) if second else None
+                events += advance(entries, [Alert(rule, tags, Firing(at(0), None, 2.0, 2.0, until=over))], at(second))
+            state = [state for since, state in sorted(changes.items()) if since <= second][-1]
+            events += end_with_runs(entries, {"a": {"train": state}, "b": {"train": "completed"}}, at(second))
+            for items, _ in due(entries, mailed, self.SETTINGS, at(second)).values():
+                told[second] = [item.kind for item in items]
+        return told, [event.state for event in events]
+
+    @pytest.mark.parametrize("how", ["completed", "failed", "interrupted", "died"])
+    def test_a_run_that_ends_while_an_alert_fires_is_mailed_once(self, how):
+        told, events = self.states({0: "live", 600: how})
+        assert told == {30: ["firing"], 630: ["ended"]}
+        assert events == ["firing", "ended"]
+
+    def test_a_run_that_ends_before_its_alert_was_mailed_gets_one_mail(self):
+        assert self.states({0: "live", 15: "completed"}) == ({30: ["ended"]}, ["firing", "ended"])
+
+    def test_an_alert_about_captures_that_are_read_after_the_end_of_the_run_says_that_it_ended(self):
+        assert self.states({0: "completed"}) == ({30: ["ended"]}, ["firing", "ended"])
+
+    def test_a_run_that_goes_on_after_its_end_is_repeated_again(self):
+        told, _ = self.states({0: "live", 600: "died", 3600: "live"}, until=5 * 3600)
+        assert told == {30: ["firing"], 630: ["ended"], 630 + 4 * 3600: ["repeated"]}
+
+    def test_a_run_that_goes_on_before_its_end_was_mailed_is_no_news(self):
+        assert self.states({0: "live", 600: "died", 615: "live"}, until=3600)[0] == {30: ["firing"]}
+
+    def test_what_recovers_in_captures_that_are_read_after_the_end_is_over(self):
+        told, events = self.states({0: "live", 600: "completed"}, recovers=1200)
+        assert told == {30: ["firing"], 630: ["ended"], 1230: ["recovered"]}
+        assert events == ["firing", "ended", "recovered"]
+
+    def test_the_death_of_a_run_is_repeated_while_it_lasts(self):
+        died = next(rule for rule in BUILT_IN if rule.name == "run_died")
+        told, _ = self.states({0: "died"}, until=5 * 3600, rule=died)
+        assert told == {30: ["firing"], 30 + 4 * 3600: ["repeated"]}
 
     @settings(deadline=None, max_examples=50)
     @given(st.lists(st.tuples(st.sampled_from(["a/1", "a/2", "b/1"]), st.integers(0, 20_000)), max_size=25))
