@@ -68,7 +68,8 @@ class Evaluator:
 
     Attributes:
         states: of each series.
-        mailed: what was told: seconds, firing or resolved, and of which series.
+        mailed: seconds, the series, and what was mailed about it: firing, resolved, or `no data`: resolved since its
+            data ended (`grafana_state_reason` is MissingSeries, or NoData where no series is left).
     """
 
     content: Mapping[str, Any]
@@ -88,7 +89,8 @@ class Evaluator:
             for labels, values in found.items():
                 self._known(labels, now, self._condition(values[-1]), values[-1])
             if not found:
-                self._known((), now, "NoData", None)
+                for labels in list(self.states) or [()]:
+                    self._known(labels, now, "NoData", None)
         self._forget(now)
         return {labels: state.state for labels, state in self.states.items()}
 
@@ -134,11 +136,11 @@ class Evaluator:
             if aimed == "Alerting":
                 self.mailed.append((now, "firing", labels))
             elif before == "Alerting":
-                self.mailed.append((now, "resolved", labels))
+                self.mailed.append((now, "no data" if result == "NoData" else "resolved", labels))
 
     def _forget(self, now: float) -> None:
         for labels, state in list(self.states.items()):
             if now - state.evaluated >= 2 * self.interval:
                 if state.state == "Alerting":
-                    self.mailed.append((now, "resolved", labels))
+                    self.mailed.append((now, "no data", labels))
                 del self.states[labels]

@@ -3,6 +3,10 @@
 Grafana compares one number per series, so each query returns one row per series. The row's value lies beyond the rule's
 threshold if and only if the rule fires. Flux counts the captures that make a rule fire, and those that resolve it, as
 `gatewatch.jobs.alerts.series_state` does.
+
+What is evaluated of a series ends with its newest capture and not now. So the answer about a run that has ended stays
+what it was at its end, until the whole series leaves the time range; captures that left it one by one would look like a
+recovery.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ NOW: Final = "v.timeRangeStop"
 START: Final = "v.timeRangeStart"
 SINCE: Final = f"since = (time) => float(v: int(v: {NOW}) - int(v: time)) / 1000000000.0\n"
 """A function in Flux: the seconds since a time."""
+AFTER_ALL: Final = "2200-01-01T00:00:00Z"
+"""A time after every capture, for a row that is to be sorted before them."""
 _NEVER: Final = f"{-(10**9)}"
 
 
@@ -41,11 +47,13 @@ class Counter:
         value: expression for the value that is compared.
         known: expression for whether the capture has a value.
         fields: fields of the accumulator: name → its initial value, and the expression for its value after a capture.
+        first: an assignment that comes before them all, for an expression that several use; may be empty.
     """
 
     value: str
     known: str
     fields: Mapping[str, tuple[str, str]]
+    first: str = ""
 
 
 def field_of(rule: Rule, *fields: str, start: str = START) -> str:
@@ -64,10 +72,34 @@ def by(labels: Sequence[str]) -> str:
     return pipe(keep("_time", "_value", *labels), group(*labels))
 
 
+def values(rule: Rule, *fields: str) -> str:
+    """Return the query for the values of each series, newest first: those of a time range that ends with the newest.
+
+    A series whose newest value lies before Grafana's time range is left out. The column `newest` has the time of the
+    newest value, in nanoseconds.
+    """
+    labels, span = rule.quantity.series, lookback(rule)
+    start = f"time(v: int(v: {START}) - {span}000000000)"
+    rows = field_of(rule, *fields, start=start) + pipe("toFloat()") + by(labels)
+    last = field_of(rule, *fields) + pipe("last()", keep("_time", *labels), group(*labels), OLDEST_FIRST, "tail(n: 1)")
+    last += pipe(extend(f"newest: int(v: r._time), _time: {AFTER_ALL}"))
+    recent = f"exists r.newest and int(v: r._time) >= r.newest - {span}000000000"
+    return inline_union(rows, last) + pipe(
+        group(*labels),
+        'sort(columns: ["_time", "_value"], desc: true)',
+        'fill(column: "newest", usePrevious: true)',
+        keep_where(f"r._time < {AFTER_ALL} and {recent}"),
+    )
+
+
 def captures(rule: Rule, *fields: str, most: int = MOST_CAPTURES) -> str:
     """Return the query for one row per capture, newest first: the largest of its values, where it has several."""
-    newest = pipe('sort(columns: ["_time", "_value"], desc: true)', 'unique(column: "_time")', f"limit(n: {most})")
-    return field_of(rule, *fields) + pipe("toFloat()") + by(rule.quantity.series) + newest
+    return values(rule, *fields) + pipe('unique(column: "_time")', f"limit(n: {most})")
+
+
+def lookback(rule: Rule) -> int:
+    """Return the length of Grafana's time range, in seconds; 0 for a rule that only the jobs evaluate."""
+    return rule.grafana.lookback_seconds if rule.grafana else 0
 
 
 def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
@@ -110,7 +142,7 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
     reduced = f"""reduce(
     identity: {{{", ".join(f"{name}: {initial}" for name, (initial, _) in fields.items())}}},
     fn: (r, accumulator) => {{
-      a = accumulator
+      a = accumulator{f"{chr(10)}      {counter.first}" if counter.first else ""}
       known = {counter.known}
       value = {counter.value}
       position = {position}

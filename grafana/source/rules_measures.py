@@ -15,13 +15,25 @@ from gatewatch.jobs.alerts.series_state import FEWEST_CAPTURES, RISE_POINTS
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import flux, inline_union, keep_where, pipe, points
 from grafana.source.flux_steps import NEWEST_FIRST, OLDEST_FIRST, extend, group
-from grafana.source.rules_flux import MOST_CAPTURES, START, Counter, ago, by, captures, compared, field_of, firing
+from grafana.source.rules_flux import (
+    AFTER_ALL,
+    MOST_CAPTURES,
+    Counter,
+    ago,
+    by,
+    captures,
+    compared,
+    field_of,
+    firing,
+    lookback,
+    values,
+)
 
 RUN_DAYS: Final = 90
 """How far back the query looks for the start of a run, where the run records how large its layers are."""
 BEGUN_SECONDS: Final = 300
-"""A series is new if its first point comes this long after the beginning of the time range: an older series would have
-had a heartbeat before."""
+"""A series is new if its first point comes this long after the beginning of what is evaluated: an older series would
+have had a heartbeat before."""
 _EVERY: Final = 1_000_000
 
 
@@ -56,7 +68,7 @@ def frozen(rule: Rule) -> str:
         group(*LAYER),
         NEWEST_FIRST,
     )
-    return f"norms = {field_of(rule)}{pipe('toFloat()')}\n\n{firing(rule, rows)}"
+    return f"norms = {values(rule)}\n\n{firing(rule, rows)}"
 
 
 def share_of_units(rule: Rule) -> str:
@@ -88,19 +100,16 @@ def rise(rule: Rule) -> str:
     """Compare by how much a counter exceeds the largest of the points before; a new series rises from 0."""
     before = [f"before{k}" for k in range(1, RISE_POINTS + 1)]
     largest = functools.reduce(lambda a, b: f"(if {a} > {b} then {a} else {b})", (f"a.{name}" for name in before))
-    fields = {
-        name: ("0.0", f"if r._value < 0.0 then a.{name} else {value}")
-        for name, value in zip(before, ["r._value", *(f"a.{name}" for name in before)], strict=False)
-    }
+    values_before = ["r._value", *(f"a.{name}" for name in before)]
+    fields = {name: ("0.0", value) for name, value in zip(before, values_before, strict=False)}
+    late = f"r.newest - int(v: r._time) < {lookback(rule) - BEGUN_SECONDS}000000000"
     counter = Counter(
         value=f"if r._value > {largest} then r._value - {largest} else 0.0",
-        known=f"r._value >= 0.0 and (a.begun or a.points >= {RISE_POINTS})",
-        fields=fields | {"begun": ("false", "a.begun or r._value < 0.0"), "points": ("0", "a.points + 1")},
+        known=f"begun or a.points >= {RISE_POINTS}",
+        fields=fields | {"begun": ("false", "begun"), "points": ("0", "a.points + 1")},
+        first=f"begun = a.begun or (a.points == 0 and {late})",
     )
-    begun = keep_where(f"int(v: r._time) - int(v: {START}) > {BEGUN_SECONDS}000000000")
-    first = field_of(rule) + pipe("first()", "toFloat()") + by(rule.quantity.series)
-    first += pipe(OLDEST_FIRST, "limit(n: 1)", begun, extend(f"_time: {START}, _value: -1.0"))
-    return firing(rule, inline_union(captures(rule, most=_EVERY), first) + pipe(group(*rule.quantity.series)), counter)
+    return firing(rule, captures(rule, most=_EVERY), counter)
 
 
 def growth(rule: Rule) -> str:
@@ -130,17 +139,16 @@ def _scaled(rows: str, scales: str, labels: Sequence[str]) -> str:
         scales: one row per series, with the number in `_value`.
         labels: the tags that distinguish the series.
     """
-    last = extend(f"_time: {_AFTER_ALL}, scale: r._value")
+    last = extend(f"_time: {AFTER_ALL}, scale: r._value")
     return inline_union(rows, f"{scales}\n    |> {last}") + pipe(
         group(*labels),
         NEWEST_FIRST,
         'fill(column: "scale", usePrevious: true)',
-        keep_where(f"r._time < {_AFTER_ALL} and r.scale > 0.0"),
+        keep_where(f"r._time < {AFTER_ALL} and r.scale > 0.0"),
         extend("_value: r._value / r.scale"),
     )
 
 
-_AFTER_ALL: Final = "2200-01-01T00:00:00Z"
 # As `evaluator.units_of` in the jobs: the layer's own entry, else that of the path that it lies below. A run records
 # its configuration as JSON, which escapes names. A character that is not ASCII matches any other one.
 _UNITS: Final = r"""json = (v) => regexp.replaceAllString(

@@ -125,6 +125,12 @@ def found(rule, make, series, spacing, influxd, folder):
     grafana = Grafana(grafana_rule(rule, lambda uid, title: 1), source)
     grafana.evaluate(end + 120)  # an alert goes on for up to 90 seconds after it is resolved
     alerting = {dict(labels).get("run") or dict(labels)["job"] for labels in grafana.alerting}
+    for later in range(end + 180, end + rule.grafana.lookback_seconds + 240, 120):
+        grafana.evaluate(later)
+    assert grafana.alerting == set()
+    assert "resolved" not in {kind for _, kind, _ in grafana.mailed}, (
+        "captures that leave the time range are no recovery"
+    )
     return firing, alerting
 
 
