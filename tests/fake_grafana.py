@@ -176,6 +176,10 @@ def _permissions(grafana: FakeGrafana, names: list[str], body: Any, disabled: bo
     return 200, grafana.permissions
 
 
+def _settings(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
+    return 200, {"appUrl": "https://grafana.example.org/sub/", "buildInfo": {"version": grafana.version}}
+
+
 def _sources(grafana: FakeGrafana, names: list[str], body: Any, disabled: bool) -> Reply:
     return 200, [{k: v for k, v in one.items() if k != "secureJsonData"} for one in grafana.datasources.values()]
 
@@ -338,6 +342,7 @@ def _put_template(grafana: FakeGrafana, names: list[str], body: Any, disabled: b
 Handle = Callable[[FakeGrafana, list[str], Any, bool], Reply]
 _ROUTES: dict[tuple[str, str], tuple[str, Handle]] = {
     ("GET", "/access-control/user/permissions"): ("", _permissions),
+    ("GET", "/frontend/settings"): ("", _settings),
     ("GET", "/datasources"): ("datasources:read", _sources),
     ("POST", "/datasources"): ("datasources:create", _write_source),
     ("PUT", "/datasources/uid/([^/]+)"): ("datasources:write", _write_source),

@@ -76,12 +76,13 @@ def dashboard() -> dict[str, Any]:
                 chosen("run"),
                 fields=["state", "value", "threshold"],
                 columns=["_time", "rule", "state", "value", "threshold", "layer", "gate", "phase"],
-                no_value="No alert about this run in this time range",
+                no_value="No rule fired in this time range, if the jobs run: Health says so",
                 dropped=["run"],
             )
             .description(
-                "What the jobs have mailed about it: the rule (its section in the runbook says what to do), where, and "
-                "the value. Empty is healthy."
+                "What the jobs found: the rule (its section in the runbook says what to do), where, and the value. "
+                "`ended`: the run ended while the rule fired. Healthy: empty, or all recovered. Where the jobs do not "
+                "run it is empty too: Health says whether they do."
             )
             .span(12),
         ],
@@ -125,8 +126,8 @@ def _explanations() -> Panel:
     return (
         table("Why", query, columns=columns, no_value="No score is above 1 in this time range")
         .description(
-            "What contributed to scores above 1 in the time range, the largest first. Empty is healthy: no score was "
-            "above 1."
+            "What contributed to scores above 1 in the time range, the largest first. Healthy: empty, while the jobs "
+            "run; without them there are no scores. Health says whether they do."
         )
         .override_by_name("cause", override(custom__width=560))
         .override_by_name("worst score", override(decimals=2))

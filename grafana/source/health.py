@@ -26,8 +26,11 @@ def dashboard() -> dict[str, Any]:
         "Alerts found by the jobs",
         fields=["state", "value", "threshold", "delivered"],
         columns=["_time", "rule", "state", "delivered", "value", "threshold", "run", "phase", "layer", "gate", "job"],
-        no_value="No alert in this time range",
-    ).description("What the jobs found, and whether a mail server took the mail. Healthy: delivered.")
+        no_value="No rule fired in this time range, if the jobs run: see Lag",
+    ).description(
+        "What the jobs found, and whether a mail server took the mail. `ended`: the run ended while the rule fired. "
+        "Healthy: empty while the jobs run, or delivered; where the jobs mail nobody nothing is."
+    )
     return board(
         "Health",
         "Whether the watching itself works: collectors, spools, jobs, mails.",

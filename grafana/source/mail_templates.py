@@ -2,6 +2,9 @@
 
 Grafana escapes what goes into its HTML, and encodes the subject. Names of runs and layers are data here; only where
 they go into an address they are escaped.
+
+The annotation `grafana_state_reason` says why Grafana resolved an alert; without it the values came back. The alerts of
+a series that is gone have it, and those of a rule that was paused, changed or deleted: these are no recoveries.
 """
 
 from __future__ import annotations
@@ -15,18 +18,27 @@ MOST: Final = 20
 NAMES: Final = 3
 """Maximum number of alerts that its subject names."""
 _BEFORE: Final = 3600 * 10**9
-"""A panel is opened with the time from an hour before the alert, in nanoseconds."""
+"""Where Grafana's address of a panel has no time, it is opened from an hour before the alert, in nanoseconds."""
 
 TEMPLATES: Final = (
     """\
 {{ define "gatewatch.subject" -}}
-{{ if not .Alerts.Firing }}Over: {{ else if eq .CommonLabels.severity "critical" }}Critical: {{ end -}}
+{{ if not .Alerts.Firing }}{{ template "gatewatch.end" .Alerts.Resolved }}
+{{- else if eq .CommonLabels.severity "critical" }}Critical: {{ end -}}
 {{ with .CommonLabels.run }}{{ . }}{{ else }}Gatewatch{{ end }}{{ ": " -}}
 {{ if match "^Datasource" .CommonLabels.alertname }}rules cannot be evaluated
 {{- else if .CommonLabels.alertname }}{{ .CommonLabels.alertname }}
 {{- with .CommonLabels.layer }} in {{ . }}{{ end }}{{ if gt (len .Alerts) 1 }} ({{ len .Alerts }}){{ end }}
 {{- else if .Alerts.Firing }}{{ template "gatewatch.names" .Alerts.Firing }}
 {{- else }}{{ template "gatewatch.names" .Alerts.Resolved }}{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.end" -}}
+{{ $end := "Over: " -}}
+{{ range . }}{{ if not (match "^Datasource" .Labels.alertname) -}}
+{{ if match "MissingSeries|NoData" .Annotations.grafana_state_reason }}{{ $end = "No more data: " }}
+{{- else if and .Annotations.grafana_state_reason (eq $end "Over: ") }}{{ $end = "No longer evaluated: " }}{{ end -}}
+{{ end }}{{ end }}{{ $end -}}
 {{ end }}
 
 {{ define "gatewatch.names" -}}
@@ -41,9 +53,10 @@ TEMPLATES: Final = (
 
 {{ define "gatewatch.alerts" -}}
 {{ range $i, $alert := .Alerts.Firing }}{{ if lt $i MOST }}{{ template "gatewatch.firing" $alert }}{{ end }}{{ end -}}
-{{ range $i, $alert := .Alerts.Resolved }}{{ if lt $i MOST }}{{ template "gatewatch.over" $alert }}{{ end }}{{ end -}}
+{{ range $i, $alert := .Alerts.Resolved -}}
+{{ if lt $i MOST }}{{ template "gatewatch.resolved" $alert }}{{ end }}{{ end -}}
 {{ if or (gt (len .Alerts.Firing) MOST) (gt (len .Alerts.Resolved) MOST) -}}
-{{ len .Alerts.Firing }} fire, {{ len .Alerts.Resolved }} are over. All of them:
+{{ len .Alerts.Firing }} fire, {{ len .Alerts.Resolved }} do no more. All of them:
 {{ reReplaceAll "/+$" "" .ExternalURL }}/alerting/list
 {{ end -}}
 {{ end }}
@@ -71,31 +84,61 @@ since {{ template "gatewatch.time" .StartsAt }}
 
 {{ else -}}
 ● {{ .Labels.alertname }} ({{ .Labels.severity }})
-{{ .Annotations.summary }}
+{{ template "gatewatch.place" . }}{{ .Annotations.summary }}{{ with .Annotations.value }}; {{ . }}{{ end }}
 since {{ template "gatewatch.time" .StartsAt }}
 {{ .Annotations.description }}
 {{ template "gatewatch.links" . }}
 {{ end -}}
 {{ end }}
 
-{{ define "gatewatch.over" -}}
-○ over: {{ or .Labels.rulename .Labels.alertname }}
-{{- with .Labels.run }}, {{ . }}{{ end }}{{ with .Labels.layer }} {{ . }}{{ end }}
-{{- with .Labels.gate }} {{ . }}{{ end }}{{ with .Labels.param }} {{ . }}{{ end }}
-{{- with .Labels.job }}, job {{ . }}{{ end }}
-since {{ template "gatewatch.time" .StartsAt }}, until {{ template "gatewatch.time" .EndsAt }}
+{{ define "gatewatch.resolved" -}}
+{{ if match "^Datasource" .Labels.alertname -}}
+○ evaluated again: {{ .Labels.rulename }}
 
+{{ else if match "MissingSeries|NoData" .Annotations.grafana_state_reason -}}
+○ no more data: {{ .Labels.alertname }}
+{{ template "gatewatch.place" . }}{{ .Annotations.summary }}
+{{ template "gatewatch.since" . }}It still fired with the last data: this is no recovery.
+{{ if .Labels.run }}The run ended or died, or the store was away.{{ else }}Nothing is written of it any more.{{ end }}
+{{ template "gatewatch.links" . }}
+{{ else if .Annotations.grafana_state_reason -}}
+○ no longer evaluated: {{ .Labels.alertname }}
+{{ template "gatewatch.place" . }}{{ .Annotations.summary }}
+{{ template "gatewatch.since" . }}It still fired when the rule was paused, changed or deleted in Grafana.
+
+{{ else -}}
+○ over: {{ .Labels.alertname }}
+{{ template "gatewatch.place" . }}{{ .Annotations.summary }}
+{{ template "gatewatch.since" . }}until {{ template "gatewatch.time" .EndsAt }}
+
+{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.since" -}}
+{{ if .StartsAt.Before .EndsAt }}since {{ template "gatewatch.time" .StartsAt }}
+{{ end -}}
+{{ end }}
+
+{{ define "gatewatch.place" -}}
+{{ with .Labels.run }}{{ . }}{{ end }}{{ with .Labels.phase }} ({{ . }}){{ end -}}
+{{ with .Labels.layer }} {{ . }}{{ end }}{{ with .Labels.param }} {{ . }}{{ end -}}
+{{ with .Labels.gate }} {{ . }}{{ end }}{{ with .Labels.rule }} {{ . }}{{ end -}}
+{{ with .Labels.job }}job {{ . }}{{ end -}}
+{{ if or .Labels.run .Labels.job }}: {{ end -}}
 {{ end }}
 
 {{ define "gatewatch.links" -}}
 {{ if .PanelURL }}See: {{ .PanelURL }}{{ template "gatewatch.chosen" . }}
+{{ if match "^https?://" .Annotations.runbook_url }}Runbook: {{ .Annotations.runbook_url }}
+{{ else if .Annotations.runbook_url -}}
 Runbook: {{ reReplaceAll "/d/.*" "" .PanelURL }}/{{ .Annotations.runbook_url }}
+{{ end -}}
 {{ end -}}
 {{ end }}
 
 {{ define "gatewatch.chosen" -}}
-&from={{ (.StartsAt.Add -BEFORE).UnixMilli }}&to=now
-{{- with .Labels.run }}&var-run={{ urlquery . }}{{ end }}{{ with .Labels.phase }}&var-phase={{ urlquery . }}{{ end }}
+{{ if not (match "[?&]from=" .PanelURL) }}&from={{ (.StartsAt.Add -BEFORE).UnixMilli }}&to=now{{ end -}}
+{{ with .Labels.run }}&var-run={{ urlquery . }}{{ end }}{{ with .Labels.phase }}&var-phase={{ urlquery . }}{{ end }}
 {{- with .Labels.layer }}&var-layer={{ urlquery . }}{{ end }}{{ with .Labels.gate }}&var-gate={{ urlquery . }}{{ end }}
 {{- end }}
 

@@ -84,8 +84,9 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
         "execErrState": "Alerting" if rule.quantity.measure == "store_silence" else "Error",
         "labels": {"service": SERVICE, "severity": rule.condition.severity},
         "annotations": {
-            "summary": f"{_subject(rule.quantity.series)}{rule.summary}"
-            f"{{{{ with $values.B }}}}; {rule.quantity.text} {_SHOWN[rule.quantity.unit]}{{{{ end }}}}",
+            # Grafana's list of rules shows it without filling it in; so what differs from alert to alert is not in it.
+            "summary": rule.summary,
+            "value": f"{{{{ with $values.B }}}}{rule.quantity.text} {_SHOWN[rule.quantity.unit]}{{{{ end }}}}",
             "description": f"Alerts {_when(rule)}. {rule.remedy}",
             # No slash before it: pages of Grafana know where they lie, and mails put the rest in front.
             "runbook_url": f"d/{runbook}?viewPanel={panel_id(runbook, rule.name)}",
@@ -117,14 +118,6 @@ def _when(rule: Rule) -> str:
     else:
         count = f" in {rule.condition.for_captures} of the last {rule.condition.within} {points}"
     return f"{side} {number(rule.condition.threshold())}{unit}{count}"
-
-
-def _subject(labels: Sequence[str]) -> str:
-    """Return the subject of an alert, as a Go template. The values of labels are never read as templates."""
-    if "run" in labels:
-        place = "".join(f"{{{{ with $labels.{name} }}}} {{{{ . }}}}{{{{ end }}}}" for name in labels[2:])
-        return f"{{{{ $labels.run }}}} ({{{{ $labels.phase }}}}){place}: "
-    return "".join(f"{name} {{{{ $labels.{name} }}}}: " for name in labels)
 
 
 def _query(ref: str, source: str, **model: object) -> dict[str, Any]:

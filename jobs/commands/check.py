@@ -158,7 +158,7 @@ def _grafana(context: _Context) -> str | None:
     grafana = connect()
     there = datasource_exists(grafana)
     bucket = bucket_for(context.arguments.store, None, needed=not there)
-    resources = wanted(bucket, alert_environment(os.environ))
+    resources = wanted(bucket, alert_environment(os.environ), grafana.pages)
     about = f"{grafana.url}, Grafana {grafana.version}"
     if there and (problem := unreachable(grafana)):
         raise GatewatchError(

@@ -28,7 +28,7 @@ def push(arguments: argparse.Namespace) -> int:
     bucket = bucket_for(arguments.store, arguments.influxdb_url, needed=not datasource_exists(grafana))
     for warning in _warnings(bucket, variables):
         print(f"gatewatch: warning: {printable(warning)}", file=sys.stderr)
-    target, resources = Target(grafana), wanted(bucket, variables)
+    target, resources = Target(grafana), wanted(bucket, variables, grafana.pages)
     steps = plan(resources, target.existing(resources), overwrite=arguments.overwrite)
     results = {} if arguments.dry_run else _carry_out(target, steps)
     rows = [

@@ -94,13 +94,14 @@ def folder(name: str) -> Path:
     raise GatewatchError(f"{here / name}: there is nothing to push; install gatewatch again")
 
 
-def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Resource]:
+def wanted(bucket: Bucket | None, environment: Mapping[str, str], pages: str = "") -> list[Resource]:
     """Return everything that a Grafana should have, in the order in which it is made.
 
     Args:
         bucket: None where the datasource is there already and stays as it is.
         environment: the variables that the alerting files name. Without recipients there is neither a contact point
             nor a policy.
+        pages: the address of Grafana's pages. Grafana makes links only of runbooks with a whole address.
 
     Raises:
         GatewatchError: there are no files.
@@ -124,7 +125,7 @@ def wanted(bucket: Bucket | None, environment: Mapping[str, str]) -> list[Resour
         for rule in group["rules"]:
             # Grafana expands variables in all of a rule but these.
             body = {**expand(without(rule, "annotations", "data"), environment), **place}
-            body |= {name: rule[name] for name in ("annotations", "data")}
+            body |= {"data": rule["data"], "annotations": _with_address(rule["annotations"], pages)}
             resources.append(_resource("rule", rule["uid"], rule["title"], body))
     return resources
 
@@ -143,6 +144,13 @@ def expand(value: Any, environment: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
         return {name: expand(one, environment) for name, one in value.items()}
     return [expand(one, environment) for one in value] if isinstance(value, list) else value
+
+
+def _with_address(annotations: Mapping[str, str], pages: str) -> dict[str, str]:
+    """Return the annotations of a rule with the whole address of its runbook, which files cannot know."""
+    runbook = annotations.get("runbook_url", "")
+    whole = {"runbook_url": f"{pages}/{runbook}"} if pages and runbook.startswith("d/") else {}
+    return {**annotations, **whole}
 
 
 def _resource(kind: Kind, uid: str, name: str, body: Content) -> Resource:

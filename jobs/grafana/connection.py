@@ -83,6 +83,11 @@ class Grafana:
             raise ConfigError(f"{self.url} is Grafana {version}, and {OLDEST} or newer is needed: update it")
         return str(version)
 
+    @cached_property
+    def pages(self) -> str:
+        """The address under which people see it, by its own settings; it may be reached here under another."""
+        return str(self.get("/frontend/settings").get("appUrl") or self.url).rstrip("/")
+
     def health(self) -> dict[str, Any]:
         """Return what it says about itself to everyone.
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from gatewatch.jobs.alerts.rules import BUILT_IN
 from grafana.source.mail_templates import MOST, TEMPLATES
 from tests.seeded import HOSTILE, HOSTILE_LAYER
 
 PROGRAM = Path(__file__).parents[1] / "mail_template.go"
+PANEL = "http://g:3000/x/d/gatewatch-gates?from=1795795230000&orgId=1&to=1795802700000&viewPanel=7"
 SINCE, UNTIL = "2026-11-27T17:00:30Z", "2026-11-27T18:05:00Z"
 
 
@@ -39,18 +41,21 @@ def mail(tmp_path_factory):
     return told
 
 
-def alert(name, status="firing", severity="warning", **labels):
+def alert(name, status="firing", severity="warning", reason="", **labels):
+    """An alert as Grafana 12 gives it to a template; `reason` is why it was resolved without a recovery."""
     return {
         "Status": status,
         "Labels": {"alertname": name, "severity": severity, "service": "gatewatch", **labels},
         "Annotations": {
-            "summary": f"{name} of {labels}",
+            "summary": "the gate has collapsed",
+            "value": "mean activation 0.03",
             "description": "Do this.",
             "runbook_url": "d/book?viewPanel=2",
+            **({"grafana_state_reason": reason} if reason else {}),
         },
         "StartsAt": SINCE,
         "EndsAt": UNTIL,
-        "PanelURL": "http://g:3000/x/d/gatewatch-gates?orgId=1&viewPanel=7",
+        "PanelURL": PANEL,
     }
 
 
@@ -58,24 +63,77 @@ def test_one_alert(mail):
     given = alert("forget_gate_shut", severity="critical", run="r1", phase="train", layer="lstm", gate="forget")
     subject, text = mail(given)
     assert subject == "Critical: r1: forget_gate_shut in lstm"
-    chosen = "from=1795795230000&to=now&var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget"
     assert text.splitlines() == [
         "● forget_gate_shut (critical)",
-        given["Annotations"]["summary"],
+        "r1 (train) lstm forget: the gate has collapsed; mean activation 0.03",
         "since 27 Nov 17:00 UTC",
         "Do this.",
-        f"See: http://g:3000/x/d/gatewatch-gates?orgId=1&viewPanel=7&{chosen}",
+        f"See: {PANEL}&var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget",
         "Runbook: http://g:3000/x/d/book?viewPanel=2",
     ]
+
+
+def test_a_panel_without_a_time_is_opened_from_an_hour_before(mail):
+    """Older versions of Grafana give no time."""
+    given = alert("anomaly", run="r1") | {"PanelURL": "http://g:3000/d/gatewatch-gates?orgId=1&viewPanel=7"}
+    (see,) = [line for line in mail(given)[1].splitlines() if line.startswith("See: ")]
+    assert see == ("See: http://g:3000/d/gatewatch-gates?orgId=1&viewPanel=7&from=1795795230000&to=now&var-run=r1")
+
+
+def test_a_runbook_with_an_address_of_its_own(mail):
+    given = alert("anomaly", run="r1")
+    given["Annotations"]["runbook_url"] = "https://grafana.example.org/d/book?viewPanel=2"
+    assert mail(given)[1].splitlines()[-1] == "Runbook: https://grafana.example.org/d/book?viewPanel=2"
 
 
 def test_what_is_over(mail):
     subject, text = mail(alert("jobs_late", "resolved", job="score"))
     assert subject == "Over: Gatewatch: jobs_late"
     assert text.splitlines() == [
-        "○ over: jobs_late, job score",
-        "since 27 Nov 17:00 UTC, until 27 Nov 18:05 UTC",
+        "○ over: jobs_late",
+        "job score: the gate has collapsed",
+        "since 27 Nov 17:00 UTC",
+        "until 27 Nov 18:05 UTC",
     ]
+
+
+def test_what_is_over_says_since_when_only_where_grafana_knows(mail):
+    """Of an alert that it resolves, Grafana may give the time of the recovery as its beginning."""
+    _, text = mail(alert("jobs_late", "resolved", job="score") | {"StartsAt": UNTIL})
+    assert text.splitlines()[2:] == ["until 27 Nov 18:05 UTC"]
+
+
+@pytest.mark.parametrize("reason", ["MissingSeries", "NoData"])
+def test_a_run_that_ended_while_it_fired_is_no_recovery(mail, reason):
+    labels = {"run": "r1", "phase": "train", "layer": "lstm", "gate": "forget"}
+    subject, text = mail(alert("forget_gate_shut", "resolved", "critical", reason, **labels))
+    assert subject == "No more data: r1: forget_gate_shut in lstm"
+    assert text.splitlines() == [
+        "○ no more data: forget_gate_shut",
+        "r1 (train) lstm forget: the gate has collapsed",
+        "since 27 Nov 17:00 UTC",
+        "It still fired with the last data: this is no recovery.",
+        "The run ended or died, or the store was away.",
+        f"See: {PANEL}&var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget",
+        "Runbook: http://g:3000/x/d/book?viewPanel=2",
+    ]
+
+
+def test_a_rule_that_was_paused_while_it_fired_is_no_recovery(mail):
+    subject, text = mail(alert("anomaly", "resolved", reason="Paused", run="r1", phase="train"))
+    assert subject == "No longer evaluated: r1: anomaly"
+    assert text.splitlines() == [
+        "○ no longer evaluated: anomaly",
+        "r1 (train): the gate has collapsed",
+        "since 27 Nov 17:00 UTC",
+        "It still fired when the rule was paused, changed or deleted in Grafana.",
+    ]
+
+
+def test_the_subject_names_the_worst_end(mail):
+    ends = [alert(name, "resolved", reason=reason, run="r") for name, reason in (("a", ""), ("b", "MissingSeries"))]
+    assert mail(*ends)[0] == "No more data: r: a, b"
+    assert mail(*ends[::-1])[0] == "No more data: r: b, a"
 
 
 def test_several_of_a_run_are_named_in_the_subject(mail):
@@ -90,7 +148,7 @@ def test_several_of_a_run_are_named_in_the_subject(mail):
 def test_what_fires_comes_before_what_is_over(mail):
     subject, text = mail(alert("anomaly", "resolved", run="r"), alert("units_dead", run="r"))
     assert subject == "r: units_dead"
-    assert text.index("● units_dead") < text.index("○ over: anomaly, r")
+    assert text.index("● units_dead") < text.index("○ over: anomaly\nr: ")
 
 
 def test_rules_that_cannot_be_evaluated_are_told_of_together(mail):
@@ -104,6 +162,8 @@ def test_rules_that_cannot_be_evaluated_are_told_of_together(mail):
         "connection refused",
         "`gatewatch check` says what is wrong. Trainings go on meanwhile, their points wait on their machines.",
     ]
+    for one in failed:  # that series which it had while it failed is gone once the query is answered
+        one["Annotations"]["grafana_state_reason"] = "MissingSeries"
     subject, text = mail(*(one | {"Status": "resolved"} for one in failed))
     assert subject == "Over: Gatewatch: rules cannot be evaluated"
     assert text == "○ evaluated again: anomaly, run_died"
@@ -115,12 +175,24 @@ def test_one_that_cannot_be_among_others(mail):
     _, text = mail(failed, alert("run_died", run="r"))
     assert "● anomaly cannot be evaluated: connection refused\nsince 27 Nov 17:00 UTC" in text
     assert "● run_died" in text
+    _, text = mail(failed | {"Status": "resolved"}, alert("run_died", run="r"))
+    assert "○ evaluated again: anomaly" in text.splitlines()
 
 
 def test_more_than_anybody_reads(mail):
     _, text = mail(*(alert("run_died", run=f"r{k}") for k in range(MOST + 5)))
     assert text.count("● run_died") == MOST
-    assert text.endswith(f"{MOST + 5} fire, 0 are over. All of them:\nhttp://g:3000/x/alerting/list")
+    assert text.endswith(f"{MOST + 5} fire, 0 do no more. All of them:\nhttp://g:3000/x/alerting/list")
+
+
+@pytest.mark.parametrize("rule", BUILT_IN, ids=lambda rule: rule.name)
+def test_a_mail_names_every_label_of_a_series(mail, rule):
+    labels = {label: f"the-{label}" for label in rule.quantity.series}
+    for status, reason in (("firing", ""), ("resolved", ""), ("resolved", "MissingSeries")):
+        _, text = mail(alert(rule.name, status, reason=reason, **labels))
+        line = text.splitlines()[1]
+        assert line.endswith("the gate has collapsed" if status == "resolved" else "; mean activation 0.03")
+        assert all(line.count(value) == 1 for value in labels.values())
 
 
 def test_names_are_data_and_escaped_in_addresses(mail):

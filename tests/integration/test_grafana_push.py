@@ -218,6 +218,17 @@ class TestAFreshGrafana:
         assert settings["addresses"] == "a@example.org;b@example.org"
         assert settings["message"].startswith("{{ $x }}")
 
+    def test_a_runbook_gets_the_address_under_which_people_see_grafana(self, grafana, capsys, folder):
+        written = rule("one", annotations={"runbook_url": "d/gatewatch-runbook?viewPanel=2"})
+        own = rule("two", annotations={"runbook_url": "https://wiki.example.org/two"})
+        group = {"name": "network", "interval": "1m", "folder": "Gatewatch alerts", "rules": [written, own]}
+        lay(folder, rules={"groups": [group]})
+        push(capsys)
+        assert {uid: one["annotations"]["runbook_url"] for uid, one in grafana.rules.items()} == {
+            "gatewatch-one": "https://grafana.example.org/sub/d/gatewatch-runbook?viewPanel=2",
+            "gatewatch-two": "https://wiki.example.org/two",
+        }
+
     def test_each_rule_group_gets_its_interval(self, grafana, capsys):
         push(capsys)
         alerts = "gatewatch-alerts"
