@@ -54,6 +54,8 @@ def _of_dashboard(
     )
     for panel in panels(dashboard):
         yield from (f"panel {panel['title']!r}: {problem}" for problem in _of_panel(panel, names, datasource))
+    for link in dashboard.get("links", ()):
+        yield from (f"link {link['title']}: {problem}" for problem in _of_text(link.get("url") or "", names))
     yield from _links(dashboard, by_uid)
 
 

@@ -16,11 +16,9 @@ from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pi
 from grafana.source.flux_steps import aggregate_window, extend, group, keep, map_to, newest
 from grafana.source.links import link
 from grafana.source.panels import state_timeline, table, time_series
-from grafana.source.queries import CONSENSUS, OF_LAYER, only_largest, scores, worst_by
+from grafana.source.queries import CONSENSUS, MOST_LINES, OF_LAYER, only_worst, scores, worst_by
 from grafana.source.values import SCORE, SCORE_BANDS, Values, limit, override
 
-MOST_SERIES: Final = 20
-"""Maximum number of lines in a panel: those with the largest scores."""
 MOST_ROWS: Final = 100
 _CHOSEN: Final = (*OF_LAYER, chosen("gate"))
 _SUMMED: Final = """reduce(
@@ -44,16 +42,15 @@ else " fell")),
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
-    of_run = [*variables.tag_and_value(), variables.run(), variables.phase()]
-    worst = only_largest("worst", MOST_SERIES, "max()", scores(*_CHOSEN), "max", ("layer", "gate"))
+    worst = only_worst(scores(*_CHOSEN), "max", ("layer", "gate"))
     by_detector = worst_by(points(GATE_SCORES, ["anomaly_score"], *_CHOSEN), "detector")
     return board(
         "Anomalies",
         "Which gate behaves as it has not before, since when, and why.",
-        [*of_run, variables.layers(GATE_SCORES), variables.scored()],
+        [*variables.of_run(), variables.layers(GATE_SCORES), variables.scored()],
         [
             time_series("Anomaly score", worst, SCORE, size=(24, 10)).description(
-                f"Consensus of the detectors, a line for each gate, parameter and the loss; of many, the {MOST_SERIES} "
+                f"Consensus of the detectors, a line for each gate, parameter and the loss; of many, the {MOST_LINES} "
                 "with the largest. Healthy: up to 1, the red line. During the warm-up (the first 32 captures) there is "
                 "no score."
             ),

@@ -9,30 +9,16 @@ from grafana_foundation_sdk.builders.dashboard import Panel
 from gatewatch.collector.schema import GATE_STATS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import board
-from grafana.source.flux import Series, one_of, pattern, pipe, points, union
+from grafana.source.flux import Series, one_of, pattern, pipe, union
 from grafana.source.flux_steps import group, map_to, newest, window
 from grafana.source.links import THIS_RUN, THIS_TIME, link
 from grafana.source.panels import ZERO_TO_ONE, heatmap, table, time_series
-from grafana.source.queries import OF_LAYER, OF_RUN, derived, scores, series, units
-from grafana.source.values import HIDDEN, SCORE, SHARE, Values, fixed, override
+from grafana.source.queries import OF_LAYER, OF_RUN, derived, own_time, scores, series, units
+from grafana.source.values import GREY, HIDDEN, SCORE, SHARE, Values, fixed, gate_colours, override
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")
 _PRICES: Final = ("price", "close")
 _ON_THE_RIGHT: Final = {"custom__axisPlacement": "right", "custom__lineWidth": 2}
-_EXTENT: Final = """reduce(identity: {begin: 9223372036854775807, end: 0, bars: 0}, fn: (r, accumulator) => ({
-      begin: if r.at < accumulator.begin then r.at else accumulator.begin,
-      end: if r.at > accumulator.end then r.at else accumulator.end,
-      bars: if r.bars > accumulator.bars then r.bars else accumulator.bars,
-    }))"""
-_BARS: Final = """
-      run: r.run,
-      phase: r.phase,
-      bars: r.bars,
-      "first bar": time(v: r.begin),
-      "last bar": time(v: r.end),
-      from: string(v: r.begin / 1000000 - 1000),
-      to: string(v: r.end / 1000000 + 1000),
-    """
 
 
 def dashboard() -> dict[str, Any]:
@@ -40,7 +26,7 @@ def dashboard() -> dict[str, Any]:
     return board(
         "Backtest",
         "Gates against price and position, in the time of the market. Choose a backtest in the list: it sets the time.",
-        [*variables.tag_and_value(), variables.run(IN_MARKET), variables.phase(), variables.layer()],
+        [*variables.of_run(IN_MARKET), variables.layer()],
         [
             _choice(),
             time_series("Price", _metrics(*_PRICES)).description(
@@ -80,15 +66,10 @@ def dashboard() -> dict[str, Any]:
 
 
 def _choice() -> Panel:
-    steps = points(GATE_STATS, ["step"], IN_MARKET, start="0", stop="")
-    query = union(begun=steps + pipe("first()"), ended=steps + pipe("last()")) + pipe(
-        map_to("run: r.run, phase: r.phase, at: int(v: r._time), bars: r._value + 1"),
-        group("run", "phase"),
-        _EXTENT,
-        "group()",
-        newest(100, "end"),
-        map_to(_BARS),
+    bars = (
+        'run: r.run, phase: r.phase, bars: r.step + 1, "first bar": r.begin, "last bar": r.end, from: r.from, to: r.to'
     )
+    query = own_time(IN_MARKET) + pipe(newest(100, "end"), map_to(bars))
     return (
         table(
             "Choose a backtest",
@@ -119,6 +100,8 @@ def _against() -> Panel:
         "regimes. One that stands still while the market turns is not used; a forget gate that shuts in a fall "
         "forgets what came before it."
     )
-    price = override(**_ON_THE_RIGHT, unit="short", color=fixed("text"))
+    price = override(**_ON_THE_RIGHT, unit="short", color=fixed(GREY))
     position = override(custom__fillOpacity=15, custom__lineWidth=0, color=fixed("orange"))
+    for name, colour in gate_colours("{gate} gate"):
+        panel = panel.override_by_regexp(name, colour)
     return panel.override_by_regexp("^(price|close)$", price).override_by_name("position", position)

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType
+from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLink, DashboardLinkType, VariableHide
 
 from gatewatch.collector.schema import ALERT_EVENTS, RUNS
 from grafana.emulator.check import panels as panels_of
 from grafana.source.flux import DATASOURCE, Flux, chosen, keep_where, pipe, points
 from grafana.source.flux_steps import map_to, newest
 from grafana.source.links import uid
+from grafana.source.panels import NO_DATA
+from grafana.source.variables import BEGIN, END
 
 TAG: Final = "gatewatch"
 """The tag that all our dashboards have; the links between dashboards find them by it."""
+WHOLE_RUN: Final = "Whole run"
+"""The link that sets a dashboard to the time of the chosen run."""
 MOST_ANNOTATIONS: Final = 100
 """Maximum number of annotations of each kind: the newest ones."""
 
@@ -42,19 +47,18 @@ def board(
         since: the beginning of its time range, which ends now.
         refresh: how often Grafana refreshes it; empty: never.
     """
-    of_run = any(variable.build().name == "run" for variable in variables)
-    to_others = builders.DashboardLink("Gatewatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
+    name, names = title.lower(), {variable.build().name for variable in variables}
     dashboard = (
         builders.Dashboard(title)
-        .uid(uid(title.lower()))
+        .uid(uid(name))
         .description(description)
         .tags([TAG])
         .timezone("browser")
         .time(since, "now")
         .refresh(refresh)
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .link(to_others.include_vars(True).keep_time(True))
-        .annotations([*_annotations(of_run)])
+        .links(_links(name, of_run=BEGIN in names))
+        .annotations([*_annotations("run" in names)])
         .variables([*variables])
     )
     for panel in panels:
@@ -64,14 +68,19 @@ def board(
     content["schemaVersion"] = 37  # every supported Grafana brings it up to its own
     for variable in content["templating"]["list"] if variables else ():
         # The SDK gives all of them one id, by which Grafana would take them for one.
-        for name in ("id", "auto", "auto_count", "auto_min"):
-            variable.pop(name, None)
+        for key in ("id", "auto", "auto_count", "auto_min"):
+            variable.pop(key, None)
         variable |= {"current": variable.get("current", {}), "options": [], "definition": variable["query"]}
+        # In the URL a hidden one would keep the value that it had for another run.
+        variable["skipUrlSync"] = variable.get("hide") == VariableHide.HIDE_VARIABLE
     rows = [panel for panel in content["panels"] if panel["type"] == "row"]
     for number, panel in enumerate([*panels_of(content), *rows], 1):
         panel["id"] = number
         if "repeat" in panel:
             panel["maxPerRow"] = 24 // panel["gridPos"]["w"]  # 24 columns are the whole width
+        defaults = panel.get("fieldConfig", {}).get("defaults", {})
+        if BEGIN in names and defaults.get("noValue") == NO_DATA:
+            defaults["noValue"] = f"Nothing in this time range: press “{WHOLE_RUN}” above"
     return content
 
 
@@ -93,6 +102,14 @@ def panel_id(dashboard: dict[str, Any], title: str) -> int:
     if len(ids) != 1:
         raise KeyError(f"{dashboard['uid']} has {len(ids)} panels called {title!r}")
     return int(ids[0])
+
+
+def _links(dashboard: str, of_run: bool) -> list[Builder[DashboardLink]]:
+    """Return the links at the top of a dashboard: to the time of its run, where it is of one, and to the others."""
+    whole = builders.DashboardLink(WHOLE_RUN).type(DashboardLinkType.LINK).icon("bolt").include_vars(True)
+    whole = whole.url(f"/d/{uid(dashboard)}?from=${{{BEGIN}}}&to=${{{END}}}").tooltip("Set the time to that of the run")
+    others = builders.DashboardLink("Gatewatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
+    return [*([whole] if of_run else []), others.include_vars(True).keep_time(True)]
 
 
 def _annotations(of_run: bool) -> list[builders.AnnotationQuery]:

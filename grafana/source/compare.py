@@ -24,7 +24,7 @@ def dashboard() -> dict[str, Any]:
     return board(
         "Compare",
         "Two runs at the same step. Each is looked at from its beginning to its end, whatever the time range is.",
-        [*variables.tag_and_value(), *runs, variables.phase(), variables.layer(), variables.gate()],
+        [*runs, variables.phase(), variables.layer(), variables.gate()],
         _panels(),
         refresh="",
     )

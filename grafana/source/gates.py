@@ -22,7 +22,7 @@ _CELL: Final = " Of the cell state it is the tanh of the mean, which is what the
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
-    of_layer = [*variables.tag_and_value(), variables.run(), variables.phase(), variables.layer()]
+    of_layer = [*variables.of_run(), variables.layer()]
     return board(
         "Gates",
         "What the memory of one layer does: every gate, unit by unit, over time.",

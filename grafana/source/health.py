@@ -12,12 +12,10 @@ from grafana.source.board import board
 from grafana.source.flux import Series, pipe, points
 from grafana.source.flux_steps import keep, map_to
 from grafana.source.panels import stat, time_series
-from grafana.source.queries import only_largest, series
+from grafana.source.queries import MOST_LINES, only_worst, series
 from grafana.source.values import GREEN, RED, Values, graded, limit
 
-MOST_RUNS: Final = 20
-"""Maximum number of lines in a panel: the runs with the largest values."""
-_OF_MANY: Final = f"Of many runs the {MOST_RUNS} with the largest."
+_OF_MANY: Final = f"Of many runs the {MOST_LINES} with the largest."
 
 
 def dashboard() -> dict[str, Any]:
@@ -107,7 +105,7 @@ def _collectors() -> list[Panel]:
 
 def _by_run(field: str) -> Series:
     """Return a field of the collectors' health over time, one series per run and phase."""
-    return only_largest("most", MOST_RUNS, "last()", points(COLLECTOR_HEALTH, [field]), "mean", ("run", "phase"))
+    return only_worst(points(COLLECTOR_HEALTH, [field]), "mean", ("run", "phase"), peak="last")
 
 
 def _jobs() -> list[Panel]:

@@ -27,7 +27,7 @@ def dashboard() -> dict[str, Any]:
     return board(
         "Learning",
         "Whether the network learns, what moves its weights, and whether what it learns holds elsewhere.",
-        [*variables.tag_and_value(), variables.run(), variables.phase(), variables.layers()],
+        [*variables.of_run(), variables.layers()],
         ["Loss", *_losses(), "Gradients and steps", *_updates(), "Dead and frozen", *_still()],
     )
 

@@ -15,13 +15,15 @@ from grafana_foundation_sdk.builders.dashboard import Panel
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.source.flux import DATASOURCE, Flux, Series
-from grafana.source.values import CLEAR, GREY, PLAIN, Bands, Values, by_text, override, thresholds
+from grafana.source.values import CLEAR, GREY, PLAIN, Bands, Values, by_text, gate_colours, override, thresholds
 
-NO_DATA: Final = "Nothing here in this time range: choose a longer one, or another run"
+NO_DATA: Final = "Nothing in this time range: choose a longer one"
 _MISREAD_EMPTY_FRAMES: Final = ("heatmap", "state-timeline", "xychart")
 """Panels for which an empty frame, which stands for no data, may look like data."""
 _WITHOUT_EMPTY_FRAMES: Final = model.DataTransformerConfig("filterFieldsByName", options={"include": {"pattern": ".*"}})
 _LEGEND: Final = {"displayMode": "list", "placement": "bottom", "calcs": []}
+_CALCULATIONS: Final = {"max": "Max", "min": "Min"}
+"""How Grafana heads the column of a calculation in a legend."""
 _ONE_VALUE: Final = {"mode": "single", "sort": "asc"}
 _PALETTE: Final = model.FieldColor(model.FieldColorModeId.PALETTE_CLASSIC)
 _BY_VALUE: Final = model.FieldColor(model.FieldColorModeId.THRESHOLDS)
@@ -35,15 +37,23 @@ PARTS: Final = {"min": 0, "max": 0.25, "scheme": "Viridis", "reverse": False}
 
 
 def time_series(
-    title: str, series: Series, values: Values = PLAIN, *, size: tuple[int, int] = (12, 8), show_points: str = "auto"
+    title: str,
+    series: Series,
+    values: Values = PLAIN,
+    *,
+    worst: str = "max",
+    size: tuple[int, int] = (12, 9),
+    show_points: str = "auto",
 ) -> Panel:
-    """Return a panel of series over time.
+    """Return a panel of series over time. Series that differ in their gate have the gate's colour.
 
     Args:
         title: title of the panel.
         series: the series to show.
         values: how their values are shown. With a logarithmic axis the panel has no text for missing data, because it
             would show that text for each series without a number.
+        worst: which value of a series is the worst, `max` or `min`. The legend is a table of the last and the worst
+            values, ordered by the worst.
         size: width, in 24ths of the dashboard, and height.
         show_points: `auto` or `never`.
     """
@@ -54,8 +64,15 @@ def time_series(
         custom["scaleDistribution"] = {"type": "log", "log": 10}
     no_value = None if values.logarithmic else NO_DATA
     config = values.config(display_name=series.name or None, color=_PALETTE, no_value=no_value, custom=custom)
-    options = {"legend": _LEGEND | {"showLegend": True}, "tooltip": {"mode": "multi", "sort": "desc"}}
-    return _panel("timeseries", title, [series.query], config, options, size=size).max_data_points(600)
+    order = {"sortBy": _CALCULATIONS[worst], "sortDesc": worst == "max"}
+    legend = {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", worst], "showLegend": True}
+    options = {"legend": legend | order, "tooltip": {"mode": "multi", "sort": "desc"}}
+    panel = _panel("timeseries", title, [series.query], config, options, size=size).max_data_points(600)
+    if "gate" in series.labels:
+        name = " ".join("{gate}" if label == "gate" else ".+" for label in series.labels)
+        for pattern, colour in gate_colours(name):
+            panel = panel.override_by_regexp(pattern, colour)
+    return panel
 
 
 def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:

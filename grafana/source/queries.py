@@ -16,14 +16,13 @@ from gatewatch.collector.schema import (
     RUNS,
 )
 from gatewatch.jobs.queries.flux_values import literal
-from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pipe, points
+from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pipe, points, union
 from grafana.source.flux_steps import (
     GOES_ON,
     column_values,
     extend,
     group,
     keep,
-    largest,
     map_to,
     window,
 )
@@ -33,9 +32,27 @@ OF_LAYER: Final = (*OF_RUN, chosen("layer"))
 CONSENSUS: Final = 'r.detector == "consensus"'
 STATES: Final = {"live": "green", "completed": "blue", "interrupted": "yellow", "died": "red", "failed": "red"}
 """State of a run → its colour."""
+MOST_LINES: Final = 8
+"""Maximum number of lines in a panel: the worst ones."""
 _THROUGH_TANH: Final = " or ".join(
     f"r.gate == {literal(name)}" for name, gate in GATES.items() if gate.scale.through_tanh
 )
+
+
+_EXTENT: Final = """reduce(identity: {begin: 9223372036854775807, end: 0, step: 0}, fn: (r, accumulator) => ({
+      begin: if r.at < accumulator.begin then r.at else accumulator.begin,
+      end: if r.at > accumulator.end then r.at else accumulator.end,
+      step: if r.step > accumulator.step then r.step else accumulator.step,
+    }))"""
+_OWN_TIME: Final = """
+      run: r.run,
+      phase: r.phase,
+      step: r.step,
+      begin: time(v: r.begin),
+      end: time(v: r.end),
+      from: string(v: (r.begin - r.room) / 1000000),
+      to: if r.lives then "now" else string(v: (r.end + r.room) / 1000000),
+    """
 
 
 def life() -> str:
@@ -50,16 +67,52 @@ def state() -> str:
     return read + pipe("last()", "group()", 'sort(columns: ["_time"])', "last()", map_to(f"_value: {life()}"))
 
 
+def own_time(*where: str) -> str:
+    """Return one row for each run and phase: when its captures begin and end.
+
+    All series of a run have their captures at the same times, so any of them serves.
+
+    Args:
+        where: conditions on tags.
+
+    Returns:
+        A query for the columns run, phase, step (the last), begin and end (times), and `from` and `to`: the time range
+        of links into the run, a little wider, in milliseconds; `to` is `now` while it lives.
+    """
+    steps = points(GATE_STATS, ["step"], *where, start="0", stop="")
+    return union(begun=steps + pipe("first()"), ended=steps + pipe("last()")) + pipe(
+        map_to("run: r.run, phase: r.phase, at: int(v: r._time), step: r._value"),
+        group("run", "phase"),
+        _EXTENT,
+        "group()",
+        extend(f"room: (r.end - r.begin) / 50 + 5000000000, lives: int(v: now()) - r.end < {int(DIED_SECONDS * 1e9)}"),
+        map_to(_OWN_TIME),
+    )
+
+
 def series(
-    measurement: str, fields: Sequence[str], *where: str, fn: str = "mean", by: Sequence[str] = ("layer", "gate")
+    measurement: str,
+    fields: Sequence[str],
+    *where: str,
+    fn: str = "mean",
+    by: Sequence[str] = ("layer", "gate"),
+    worst: str | None = None,
 ) -> Series:
-    """Return fields over time, one value per window and series; `by` are the tags that distinguish the series."""
-    return Series(points(measurement, fields, *where) + window(fn, *by), by)
+    """Return fields over time, one value per window and series.
+
+    Args:
+        measurement, fields, where: see `points`.
+        fn: the function that reduces a window to one value.
+        by: the tags that distinguish the series, or `_field`.
+        worst: `max`, `min` or `last`, where there may be many series: see `only_worst`. None: all of them.
+    """
+    read = points(measurement, fields, *where)
+    return only_worst(read, fn, by, peak=worst) if worst else Series(read + window(fn, *by), by)
 
 
-def derived(field: str, *where: str, by: Sequence[str] = ("gate",)) -> Series:
-    """Return a derived metric of the chosen layers over time."""
-    return series(GATE_DERIVED, [field], *OF_LAYER, *where, by=by)
+def derived(field: str, *where: str, by: Sequence[str] = ("gate",), worst: str | None = None) -> Series:
+    """Return a derived metric of the chosen layers over time; for `by` and `worst` see `series`."""
+    return series(GATE_DERIVED, [field], *OF_LAYER, *where, by=by, worst=worst)
 
 
 def last_value(field: str, *where: str, measurement: str = GATE_DERIVED) -> str:
@@ -83,21 +136,23 @@ def worst_by(read: str, *tags: str) -> str:
     return read + window("max", *tags) + window("max", *tags)
 
 
-def only_largest(name: str, most: int, peak: str, read: str, fn: str, labels: tuple[str, str]) -> Series:
-    """Return only the series with the largest values, over time.
+def only_worst(read: str, fn: str, labels: Sequence[str], *, peak: str = "max") -> Series:
+    """Return the series with the worst values over time, `MOST_LINES` of them at most.
 
     Args:
-        name: name of the list of their keys in the query.
-        most: maximum number of series.
-        peak: the step that reduces a series to one value, by which the series are compared.
         read: the points.
         fn: the function that reduces a window to one value.
-        labels: the two tags that distinguish the series.
+        labels: the tags that distinguish the series, or `_field`.
+        peak: how a series is compared with others: by its largest value (`max`), by its last, or by its smallest
+            (`min`), where small values are the bad ones.
     """
     key = ' + "\\n" + '.join(f"r.{label}" for label in labels)
+    first = "bottom" if peak == "min" else "top"
     query = flux(
-        f"{name} = {read}" + pipe(peak, "group()", largest(most), map_to(f"name: {key}"), column_values("name")),
-        read + window(fn, *labels) + pipe(keep_where(f"contains(set: {name}, value: {key})")),
+        f"worst = {read}"
+        + pipe(f"{peak}()", group(*labels), f"{'min' if peak == 'min' else 'max'}()", "group()")
+        + pipe(f'{first}(n: {MOST_LINES}, columns: ["_value"])', map_to(f"name: {key}"), column_values("name")),
+        read + window(fn, *labels) + pipe(keep_where(f"contains(set: worst, value: {key})")),
     )
     return Series(query, labels)
 

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import DIED_SECONDS, GATE_STATS, RUNS, TRAIN_METRICS
+from gatewatch.collector.schema import RUNS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import board
 from grafana.source.flux import Series, flux, keep_where, pattern, pipe, points, union
-from grafana.source.flux_steps import column_values, extend, group, largest, map_to, newest, prefix_user_tags
+from grafana.source.flux_steps import column_values, extend, group, keep, largest, map_to, newest, prefix_user_tags
 from grafana.source.links import THIS_RUN, THIS_TIME, link
 from grafana.source.panels import stat, table, time_series
-from grafana.source.queries import STATES, life, scores, worst_by, worst_score
+from grafana.source.queries import STATES, life, own_time, scores, worst_by, worst_score
 from grafana.source.values import GREEN, GREY, HIDDEN, RED, SCORE, WORST_SCORE, Values, by_text, override, thresholds
 
 MOST_RUNS: Final = 500
@@ -39,10 +39,6 @@ _NAMES: Final = {"seen": "last heard of"}
 _ARE_LISTED: Final = keep_where("contains(set: listed, value: r.run)")
 _WIDE: Final = ("group()", _ARE_LISTED, 'pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")')
 """Steps that make one row per run and phase, with one column per field; all fields must have one type."""
-_EXTENT: Final = """reduce(identity: {from: 9223372036854, to: 0}, fn: (r, accumulator) => ({
-      from: if r.at < accumulator.from then r.at else accumulator.from,
-      to: if r.at > accumulator.to then r.at else accumulator.to,
-    }))"""
 
 
 def dashboard() -> dict[str, Any]:
@@ -68,7 +64,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def _last_events() -> str:
-    """Return the last event of every run and phase in the time range."""
+    """Return the last event of every run and phase in the time range, of the runs with the chosen tag."""
     return points(RUNS, ["event"]) + pipe("last()", variables.OF_CHOSEN_TAG)
 
 
@@ -159,22 +155,8 @@ def _worst() -> str:
 
 
 def _span() -> str:
-    """Return when the captures of each run begin and end, in milliseconds, or `now`: the time range of links into it.
-
-    All series of a run have their captures at the same times, so any of them serves.
-    """
-    steps = points(GATE_STATS, ["step"], start="0", stop="")
-    return _of_listed(
-        union(begun=steps + pipe(_BY_RUN, "first()"), ended=steps + pipe(_BY_RUN, "last()")),
-        map_to("run: r.run, phase: r.phase, at: int(v: r._time) / 1000000"),
-        _BY_RUN,
-        _EXTENT,
-        "group()",
-        _ARE_LISTED,
-        extend(f"lives: int(v: now()) / 1000000 - r.to < {int(DIED_SECONDS * 1000)}"),
-        extend('to: if r.lives then "now" else string(v: r.to + 60000)'),
-        map_to("run: r.run, phase: r.phase, to: r.to, from: string(v: r.from - 1000)"),
-    )
+    """Return the time range of links into each run."""
+    return _of_listed(own_time(), _ARE_LISTED, keep("run", "phase", "from", "to"))
 
 
 def _scores() -> Panel:

@@ -8,10 +8,13 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.models import dashboard as model
 
+from gatewatch.collector.cells import GATES
+
 GREEN: Final = "green"
 YELLOW: Final = "yellow"
 RED: Final = "red"
-GREY: Final = "text"
+GREY: Final = "#8e8e8e"
+"""Of what says nothing about the health of a run."""
 CLEAR: Final = "transparent"
 Bands = Sequence[tuple[float | None, str]]
 """Pairs of a value (None: the lowest) and the colour from that value on."""
@@ -84,6 +87,15 @@ def fixed(colour: str) -> dict[str, str]:
 def override(**properties: object) -> list[model.DynamicConfigValue]:
     """Return the overridden properties of one series or column; in names `__` stands for a dot."""
     return [model.DynamicConfigValue(name.replace("__", "."), value) for name, value in properties.items()]
+
+
+def gate_colours(name: str = "{gate}") -> list[tuple[str, list[model.DynamicConfigValue]]]:
+    """Return pairs of a regular expression and an override: each gate has its colour, in every panel.
+
+    Args:
+        name: a regular expression for the names of the series, in which `{gate}` stands for the gate.
+    """
+    return [(name.format(gate=gate), override(color=fixed(GATES[gate].colour))) for gate in GATES]
 
 
 HIDDEN: Final = override(custom__hidden=True)

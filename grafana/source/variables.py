@@ -1,19 +1,19 @@
-"""The variables of a dashboard: user tags, run, phase, layer, gate. Each offers only what the ones before it select."""
+"""The variables of a dashboard: run, phase, layer, gate. Each offers only what the ones before it select."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from grafana_foundation_sdk.builders.dashboard import QueryVariable
-from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
+from grafana_foundation_sdk.models.dashboard import VariableHide, VariableOption, VariableRefresh, VariableSort
 
 from gatewatch.collector.cells import CELLS, GATES, MEMORY_GATES
 from gatewatch.collector.names import OWN_TAGS
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS
 from gatewatch.jobs.queries.flux_values import literal
-from grafana.source.flux import DATASOURCE, chosen, dictionary, flux, keep_where, pattern, pipe
+from grafana.source.flux import DATASOURCE, chosen, dictionary, flux, keep_where, pattern, pipe, union
 from grafana.source.flux_steps import column_values, extend, keep, largest, map_to
-from grafana.source.queries import OF_LAYER, OF_RUN, scores
+from grafana.source.queries import OF_LAYER, OF_RUN, own_time, scores
 
 SIGMOID: Final = tuple(name for name, gate in GATES.items() if gate.scale.low == 0)
 """The gates with values between 0 and 1; other states lie between −1 and 1, and a cell state may lie beyond."""
@@ -21,6 +21,11 @@ TITLES: Final = {name: GATES[name].title for cell in CELLS for name in cell.pict
 """Gate → title of its panels, in the order in which they are shown."""
 OF_CHOSEN_TAG: Final = keep_where('"" =~ /^${value:regex}$/ or r["${tag}"] =~ /^${value:regex}$/')
 """The step that keeps the runs whose tag has one of the chosen values."""
+ANY: Final = "any"
+"""The first of a user's tags to choose, which stands for none."""
+BEGIN: Final = "begin"
+END: Final = "end"
+"""The names of the variables that hold when the run began and ended."""
 _MEMORY_GATES: Final = pattern(*sorted(MEMORY_GATES))
 KEEPS_MEMORY: Final = f"r.gate =~ {_MEMORY_GATES}"
 """The condition that a gate is the one that keeps the memory."""
@@ -29,19 +34,39 @@ _SCHEMA: Final = 'import "influxdata/influxdb/schema"'
 
 
 def tag_and_value() -> list[QueryVariable]:
-    """Return the variables for a user's own tag and for its values.
+    """Return the variables for a user's own tag and for its values; at first any tag is chosen, which has no values.
 
     Tags whose names would have to be escaped in a query are left out.
     """
     of_runs = f"predicate: (r) => r._measurement == {literal(RUNS)}, start: 0)"
-    names = f"schema.tagKeys(bucket: v.defaultBucket, {of_runs}" + pipe(
+    own = f"schema.tagKeys(bucket: v.defaultBucket, {of_runs}" + pipe(
         keep_where(f"r._value !~ {pattern(*sorted(OWN_TAGS))} and r._value !~ /^_/"),
         keep_where(r'r._value !~ /["\\$]/'),
+        extend("later: 1"),
     )
+    names = union(any=f'array.from(rows: [{{_value: "{ANY}", later: 0}}])', own=own)
+    any_first = pipe("group()", 'sort(columns: ["later", "_value"])', keep("_value"))
     tag_values = f'schema.tagValues(bucket: v.defaultBucket, tag: "${{tag}}", {of_runs}'
     value = _several("value", "has value", flux(_SCHEMA, tag_values), "Only runs whose tag has one of these.")
     hint = "Choose one of your own tags; its values are in the next list."
-    return [_variable("tag", "Tag", flux(_SCHEMA, names), hint), value.all_value(".*")]
+    tag = _variable("tag", "Tag", flux('import "array"', _SCHEMA, names + any_first), hint)
+    return [tag, value.all_value(".*")]
+
+
+def of_run(*where: str) -> list[QueryVariable]:
+    """Return the variables for a run, its phase, and the two hidden ones that hold when it began and ended.
+
+    The last two are in milliseconds, for links; the end is `now` while the run lives.
+
+    Args:
+        where: conditions on the tags of the run.
+    """
+    query = own_time(*OF_RUN)
+    ends = [
+        _variable(name, name, query + pipe(map_to(f"_value: r.{column}")), "").hide(VariableHide.HIDE_VARIABLE)
+        for name, column in ((BEGIN, "from"), (END, "to"))
+    ]
+    return [run(*where), phase(), *ends]
 
 
 def run(*where: str, name: str = "run", label: str = "Run") -> QueryVariable:
@@ -56,7 +81,6 @@ def run(*where: str, name: str = "run", label: str = "Run") -> QueryVariable:
         "range(start: 0)",
         *map(keep_where, (events, *where)),
         "last()",
-        OF_CHOSEN_TAG,
         keep("_time", "run"),
         "group()",
         'sort(columns: ["_time"], desc: true)',
@@ -69,7 +93,8 @@ def run(*where: str, name: str = "run", label: str = "Run") -> QueryVariable:
 def phase() -> QueryVariable:
     """Return the variable for the phases of the run."""
     query = _tag_values("phase", RUNS, chosen("run"))
-    return _variable("phase", "Phase", query, "train, validation, backtest or live.")
+    about = "Phase of the run: train, validation, backtest or live."
+    return _variable("phase", "Phase", query, about).hide(VariableHide.HIDE_LABEL)
 
 
 def layer() -> QueryVariable:

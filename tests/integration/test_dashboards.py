@@ -236,7 +236,8 @@ class TestEmpty:
     @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
     def test_a_bucket_in_which_nothing_ever_was(self, boards, empty, now, name):
         asked = [*open_dashboard(boards[f"gatewatch-{name}"], empty, now=now)]
-        assert [(one.panel, one.problem) for one in asked if one.problem or one.rows] == []
+        assert [one.problem for one in asked if one.problem] == []
+        assert [one.panel for one in asked if one.rows] == (["tag"] if name == "runs" else [])  # its first is "any"
 
     @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
     def test_a_time_in_which_nothing_was(self, opened, now, name):
@@ -307,12 +308,28 @@ class TestVariables:
         assert set(found[:3]) == {seeded.HOSTILE, seeded.GRU, seeded.COLLAPSED}
 
     def test_only_the_runs_that_have_a_tag(self, opened):
-        assert options(opened("gates")["tag"]) == ["my tag", "strategy", "symbol"]
-        found = opened("gates", tag="symbol", value=["GOOG", "EURUSD"])
-        assert set(options(found["run"])) == {seeded.COLLAPSED, seeded.HEALTHY, seeded.BACKTEST, seeded.GRU}
-        hostile = seeded.HOSTILE_TAGS["symbol"]
-        assert options(opened("gates", tag="symbol", value=[hostile])["run"]) == [seeded.HOSTILE]
-        assert options(opened("gates", tag="my tag", value=["a, b=c"])["run"]) == [seeded.HOSTILE]
+        assert options(opened("runs")["tag"]) == ["any", "my tag", "strategy", "symbol"]
+
+        def listed(**chosen):
+            return {run for run, _ in rows_of(opened("runs", **chosen)["Runs"][:1])}
+
+        assert listed() == set(seeded.RUN_NAMES)
+        assert listed(tag="symbol") == set(seeded.RUN_NAMES)
+        goog = {seeded.COLLAPSED, seeded.HEALTHY, seeded.BACKTEST, seeded.GRU}
+        assert listed(tag="symbol", value=["GOOG", "EURUSD"]) == goog
+        assert listed(tag="symbol", value=[seeded.HOSTILE_TAGS["symbol"]]) == {seeded.HOSTILE}
+        assert listed(tag="my tag", value=["a, b=c"]) == {seeded.HOSTILE}
+
+    def test_when_a_run_began_and_ended(self, opened, now):
+        """With a fiftieth of its length and five seconds before and after."""
+        room = 89 * 20_000 // 50 + 5_000
+        first = seeded.begin(now, silent=300 * SECOND) // 10**6
+        found = opened("learning", run=seeded.HEALTHY)
+        assert int(options(found["begin"])[0]) == pytest.approx(first - room, abs=1)
+        assert int(options(found["end"])[0]) == pytest.approx(first + 89 * 20_000 + room, abs=1)
+        assert options(opened("learning", run=seeded.COLLAPSED)["end"]) in (["now"], options(found["end"]))
+        market = int(options(opened("backtest", run=seeded.BACKTEST)["begin"])[0]) * 10**6
+        assert seeded.market_begin(now) - 3 * seeded.DAY < market < seeded.market_begin(now)
 
     def test_the_layers_and_phases_of_the_run(self, opened):
         found = opened("gates", run=seeded.COLLAPSED)
@@ -423,8 +440,8 @@ class TestRuns:
         begin, end = (int(rows[seeded.BACKTEST, "backtest"][name]) * 10**6 for name in ("from", "to"))
         first = seeded.market_begin(now)
         last = first + (seeded.BACKTEST_DAYS - 1) * seeded.DAY
-        assert first - HOUR < begin <= first
-        assert last <= end < last + HOUR
+        assert first - 3 * seeded.DAY < begin < first
+        assert last < end < last + 3 * seeded.DAY
         begin, end = (int(rows[seeded.HEALTHY, "train"][name]) * 10**6 for name in ("from", "to"))
         first = seeded.begin(now, silent=300 * SECOND)
         assert begin <= first < first + (seeded.CAPTURES - 1) * seeded.EVERY <= end < now
@@ -649,7 +666,7 @@ class TestHealth:
         )
         asked = open_dashboard(boards["gatewatch-health"], source_of(influxd, bucket), now=now + SECOND)
         (shown,) = (one for one in asked if one.panel == "Time of a capture")
-        assert {frame.labels["run"] for frame in shown.frames} == {f"r{i:03d}" for i in range(40, 60)}
+        assert {frame.labels["run"] for frame in shown.frames} == {f"r{i:03d}" for i in range(52, 60)}
 
 
 class TestCheck:
@@ -657,7 +674,7 @@ class TestCheck:
         rows = [*check([boards["gatewatch-gates"]], source, now=now, window=(now - HOUR, now))]
         assert {row.dashboard for row in rows} == {"Gates"}
         by_panel = {row.panel: row for row in rows}
-        assert by_panel[VARIABLES].queries == 7
+        assert by_panel[VARIABLES].queries == 7  # run, phase, begin, end, layer, gate, state
         assert by_panel[ANNOTATIONS].queries == 2
         assert by_panel["Saturation"].rows > 0
         assert all(row.problem is None and row.milliseconds > 0 for row in rows)

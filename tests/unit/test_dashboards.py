@@ -92,12 +92,13 @@ class TestReferences:
             (lambda b: b["panels"][1]["targets"].clear(), "has no query"),
             (lambda b: b["panels"][1].update(links=[{"url": "/d/nowhere"}]), "links to /d/nowhere"),
             (lambda b: b["panels"][1].update(links=[{"url": "/d/gatewatch-runs?var-gate=x"}]), "the variable gate"),
-            (lambda b: b["links"][0].update(tags=["other"]), "the tag other: there is none"),
+            (lambda b: b["links"][1].update(tags=["other"]), "the tag other: there is none"),
+            (lambda b: b["links"][0].update(url="/d/gatewatch-gates?from=${x}"), "link Whole run: ${x} is no variable"),
             (
-                lambda b: b["templating"]["list"][2].update(query="${phase:regex}"),
+                lambda b: b["templating"]["list"][0].update(query="${phase:regex}"),
                 "variable run: ${phase} is no variable",
             ),
-            (lambda b: b["templating"]["list"][2].update(id="0000"), "takes those of one id for one variable"),
+            (lambda b: b["templating"]["list"][0].update(id="0000"), "takes those of one id for one variable"),
             (lambda b: b["annotations"]["list"][0]["target"].update(query="$x"), "annotation Run events: ${x}"),
             (lambda b: b.update(uid="gatewatch-runs"), "gatewatch-runs: the uid of 2 dashboards"),
         ],
@@ -136,6 +137,37 @@ class TestPanels:
             found += [p["value"] for o in config.get("overrides", ()) for p in o["properties"] if p["id"] == "unit"]
             for unit in filter(None, found):
                 assert unit in UNITS or unit.startswith("suffix:"), (uid, panel["title"], unit)
+
+    def test_each_gate_has_its_colour_everywhere(self, boards):
+        def colour(uid, title, name):
+            (panel,) = (panel for panel in panels(boards[uid]) if panel["title"] == title)
+            found = [
+                one["properties"][0]["value"]["fixedColor"]
+                for one in panel["fieldConfig"]["overrides"]
+                if one["matcher"]["id"] == "byRegexp"
+                and re.fullmatch(one["matcher"]["options"], name)
+                and one["properties"][0]["id"] == "color"
+            ]
+            return found[-1] if found else None
+
+        assert colour("gatewatch-gates", "Drift", "forget") == "#d55e00"
+        assert colour("gatewatch-gates", "Drift", "input") == "#0072b2"
+        assert colour("gatewatch-anomalies", "Anomaly score", "lstm_0 forget") == "#d55e00"
+        assert colour("gatewatch-anomalies", "Anomaly score", "forget kernel") is None
+        assert colour("gatewatch-learning", "Dead units", "a forget b hidden") == "#56b4e9"
+        assert colour("gatewatch-backtest", "Stuck", "update") == "#0072b2"
+        assert colour("gatewatch-backtest", "Gates against price and position", "forget gate") == "#d55e00"
+
+    def test_legends_are_tables_of_the_last_and_the_worst_values(self, boards):
+        legends = {
+            panel["title"]: panel["options"]["legend"]
+            for _, panel in all_panels(boards)
+            if panel["type"] == "timeseries"
+        }
+        assert len(legends) > 20
+        assert {legend["displayMode"] for legend in legends.values()} == {"table"}
+        score = legends["Anomaly score"]
+        assert (score["calcs"], score["sortBy"], score["sortDesc"]) == (["lastNotNull", "max"], "Max", True)
 
     def test_an_empty_range_says_so(self, boards):
         for uid, panel in all_panels(boards):
@@ -183,9 +215,53 @@ class TestDashboards:
         expected = {"runs", "gates", "learning", "anomalies", "compare", "backtest", "health", "runbook"}
         assert set(DASHBOARDS) == expected
 
-    def test_variables_cascade(self, boards):
-        names = [variable["name"] for variable in boards["gatewatch-gates"]["templating"]["list"]]
-        assert names == ["tag", "value", "run", "phase", "layer", "gate", "state"]
+    def test_their_variables(self, boards):
+        """What is hidden takes no room, and no value of it stays in the URL when another run is chosen."""
+        shown = {
+            uid.removeprefix("gatewatch-"): " ".join(v["name"] for v in board["templating"]["list"] if v["hide"] != 2)
+            for uid, board in boards.items()
+        }
+        assert shown == {
+            "runs": "tag value",
+            "gates": "run phase layer gate state",
+            "learning": "run phase layer",
+            "anomalies": "run phase layer gate",
+            "compare": "run other phase layer gate",
+            "backtest": "run phase layer",
+            "health": "",
+            "runbook": "",
+        }
+        for board in boards.values():
+            hidden = [v["name"] for v in board["templating"]["list"] if v["hide"] == 2]
+            assert hidden in ([], ["begin", "end"])
+            assert hidden == [v["name"] for v in board["templating"]["list"] if v["skipUrlSync"]]
+
+    def test_those_of_one_run_have_a_link_to_its_whole_time(self, boards):
+        links = {
+            uid: [link["url"] for link in board["links"] if link["title"] == "Whole run"]
+            for uid, board in boards.items()
+        }
+        assert {uid for uid, urls in links.items() if urls} == {
+            "gatewatch-gates",
+            "gatewatch-learning",
+            "gatewatch-anomalies",
+            "gatewatch-backtest",
+        }
+        assert links["gatewatch-gates"] == ["/d/gatewatch-gates?from=${begin}&to=${end}"]
+        (link,) = (link for link in boards["gatewatch-gates"]["links"] if link["title"] == "Whole run")
+        assert (link["includeVars"], link["keepTime"]) == (True, False)
+
+    def test_where_there_is_no_data_they_say_what_to_press(self, boards):
+        said = {
+            (uid, panel["fieldConfig"]["defaults"].get("noValue"))
+            for uid, panel in all_panels(boards)
+            if panel["title"] in ("Anomaly score", "Lag")
+        }
+        assert said == {
+            ("gatewatch-anomalies", "Nothing in this time range: press “Whole run” above"),
+            ("gatewatch-backtest", "Nothing in this time range: press “Whole run” above"),
+            ("gatewatch-health", "Nothing in this time range: choose a longer one"),
+        }
 
     def test_every_gate_has_a_title(self):
         assert set(TITLES) == set(GATES)
