@@ -1,7 +1,8 @@
 """What a mail says, in Go's templates: few lines, the most important first, since most are read on a phone.
 
 Grafana escapes what goes into its HTML, and encodes the subject. Names of runs and layers are data here; only where
-they go into an address they are escaped.
+they go into an address they are escaped. In the plain part of a mail Grafana writes `&` as `&amp;`, so that there an
+address ends with its first parameter: the run comes first.
 
 The annotation `grafana_state_reason` says why Grafana resolved an alert; without it the values came back. The alerts of
 a series that is gone have it, and those of a rule that was paused, changed or deleted: these are no recoveries.
@@ -128,7 +129,7 @@ since {{ template "gatewatch.time" .StartsAt }}
 {{ end }}
 
 {{ define "gatewatch.links" -}}
-{{ if .PanelURL }}See: {{ .PanelURL }}{{ template "gatewatch.chosen" . }}
+{{ if .PanelURL }}See: {{ template "gatewatch.panel" . }}
 {{ if match "^https?://" .Annotations.runbook_url }}Runbook: {{ .Annotations.runbook_url }}
 {{ else if .Annotations.runbook_url -}}
 Runbook: {{ reReplaceAll "/d/.*" "" .PanelURL }}/{{ .Annotations.runbook_url }}
@@ -136,11 +137,13 @@ Runbook: {{ reReplaceAll "/d/.*" "" .PanelURL }}/{{ .Annotations.runbook_url }}
 {{ end -}}
 {{ end }}
 
-{{ define "gatewatch.chosen" -}}
-{{ if not (match "[?&]from=" .PanelURL) }}&from={{ (.StartsAt.Add -BEFORE).UnixMilli }}&to=now{{ end -}}
-{{ with .Labels.run }}&var-run={{ urlquery . }}{{ end }}{{ with .Labels.phase }}&var-phase={{ urlquery . }}{{ end }}
-{{- with .Labels.layer }}&var-layer={{ urlquery . }}{{ end }}{{ with .Labels.gate }}&var-gate={{ urlquery . }}{{ end }}
-{{- end }}
+{{ define "gatewatch.panel" -}}
+{{ reReplaceAll "[?].*" "" .PanelURL }}?
+{{- with .Labels.run }}var-run={{ urlquery . }}&{{ end }}{{ with .Labels.phase }}var-phase={{ urlquery . }}&{{ end }}
+{{- with .Labels.layer }}var-layer={{ urlquery . }}&{{ end }}{{ with .Labels.gate }}var-gate={{ urlquery . }}&{{ end }}
+{{- reReplaceAll "^[^?]*[?]" "" .PanelURL }}
+{{- if not (match "[?&]from=" .PanelURL) }}&from={{ (.StartsAt.Add -BEFORE).UnixMilli }}&to=now{{ end -}}
+{{ end }}
 
 {{ define "gatewatch.time" }}{{ .UTC.Format "2 Jan 15:04 UTC" }}{{ end }}
 """.replace("MOST", str(MOST))

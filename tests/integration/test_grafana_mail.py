@@ -15,7 +15,7 @@ from grafana.source.mail_templates import MOST, TEMPLATES
 from tests.seeded import HOSTILE, HOSTILE_LAYER
 
 PROGRAM = Path(__file__).parents[1] / "mail_template.go"
-PANEL = "http://g:3000/x/d/gatewatch-gates?from=1795795230000&orgId=1&to=1795802700000&viewPanel=7"
+BOARD, TIME = "http://g:3000/x/d/gatewatch-gates", "from=1795795230000&orgId=1&to=1795802700000&viewPanel=7"
 SINCE, UNTIL = "2026-11-27T17:00:30Z", "2026-11-27T18:05:00Z"
 
 
@@ -55,7 +55,7 @@ def alert(name, status="firing", severity="warning", reason="", **labels):
         },
         "StartsAt": SINCE,
         "EndsAt": UNTIL,
-        "PanelURL": PANEL,
+        "PanelURL": f"{BOARD}?{TIME}",
     }
 
 
@@ -68,7 +68,7 @@ def test_one_alert(mail):
         "r1 (train) lstm forget: the gate has collapsed; mean activation 0.03",
         "since 27 Nov 17:00 UTC",
         "Do this.",
-        f"See: {PANEL}&var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget",
+        f"See: {BOARD}?var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget&{TIME}",
         "Runbook: http://g:3000/x/d/book?viewPanel=2",
     ]
 
@@ -77,7 +77,7 @@ def test_a_panel_without_a_time_is_opened_from_an_hour_before(mail):
     """Older versions of Grafana give no time."""
     given = alert("anomaly", run="r1") | {"PanelURL": "http://g:3000/d/gatewatch-gates?orgId=1&viewPanel=7"}
     (see,) = [line for line in mail(given)[1].splitlines() if line.startswith("See: ")]
-    assert see == ("See: http://g:3000/d/gatewatch-gates?orgId=1&viewPanel=7&from=1795795230000&to=now&var-run=r1")
+    assert see == "See: http://g:3000/d/gatewatch-gates?var-run=r1&orgId=1&viewPanel=7&from=1795795230000&to=now"
 
 
 def test_a_runbook_with_an_address_of_its_own(mail):
@@ -114,7 +114,7 @@ def test_a_run_that_ended_while_it_fired_is_no_recovery(mail, reason):
         "since 27 Nov 17:00 UTC",
         "It still fired with the last data: this is no recovery.",
         "The run ended or died, or the store was away.",
-        f"See: {PANEL}&var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget",
+        f"See: {BOARD}?var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget&{TIME}",
         "Runbook: http://g:3000/x/d/book?viewPanel=2",
     ]
 

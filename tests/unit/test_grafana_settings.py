@@ -66,6 +66,11 @@ def is_text(text: str) -> bool:
     return text.isprintable() and text == text.strip()
 
 
+def is_content_types(text: str) -> bool:
+    """Whether Grafana has a template for each; the last comes first in a mail, and mail programs show the last part."""
+    return text.split(",") in (["text/html"], ["text/html", "text/plain"])
+
+
 def is_policy(text: str) -> bool:
     return text in ("OpportunisticStartTLS", "MandatoryStartTLS", "NoStartTLS")
 
@@ -98,6 +103,7 @@ RULES = {
     "GF_SMTP_FROM_ADDRESS": is_address,
     "GF_SMTP_FROM_NAME": is_text,
     "GF_SMTP_STARTTLS_POLICY": is_policy,
+    "GF_EMAILS_CONTENT_TYPES": is_content_types,
     "GATEWATCH_ALERT_TO": is_address,
 }
 EXPANDED = re.compile(r"\$(__\w+)?\{[^}]+\}|%\(.*?\)s")
