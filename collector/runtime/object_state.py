@@ -99,16 +99,20 @@ class ObjectState:
         roots: name → object.
         kinds: how objects are saved.
         names: of the methods that are called, beside those that a framework calls itself.
+        apart: objects that are neither saved nor followed.
 
     Attributes:
         left_out: what is not restored → why.
     """
 
-    def __init__(self, roots: Mapping[str, Any], kinds: Kinds, names: Collection[str] = ()) -> None:
+    def __init__(
+        self, roots: Mapping[str, Any], kinds: Kinds, names: Collection[str] = (), apart: Collection[Any] = ()
+    ) -> None:
         self.left_out: dict[str, str] = {}
         self._kinds = kinds
         self._undo: list[Undo] = []
-        self._seen: dict[int, Any] = {}
+        self._seen = {id(one): one for one in apart}
+        self._most = MOST_OBJECTS + len(self._seen)
         self._classes: set[tuple[type, bool]] = set()
         self._names = {*_ENTRIES, *names}
         self._waiting: dict[str, list[tuple[_Put, Any, Place]]] = {}
@@ -258,7 +262,7 @@ class ObjectState:
             visit = self._kinds[type(value)]
             if visit is None or id(value) in self._seen:
                 continue
-            if len(self._seen) == MOST_OBJECTS:
+            if len(self._seen) >= self._most:
                 self.left_out[_written(place)] = (
                     f"more than {MOST_OBJECTS:,} objects are too many, as are those after it"
                 )

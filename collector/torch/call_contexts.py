@@ -106,7 +106,7 @@ def replaced_forward(module: nn.Module, forward: Forward) -> Iterator[None]:
     finally:
         replaced.forwards.remove(forward)
         if not replaced.forwards:
-            del vars(module)[name]
+            vars(module).pop(name, None)  # a copy may be emptied by now
 
 
 @contextmanager

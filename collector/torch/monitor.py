@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -16,15 +16,19 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import safe_attributes, safe_get
+from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import isolated
 from gatewatch.collector.torch.inputs import arrays, as_inputs, as_probe, input_mismatch_error, shapes
 from gatewatch.collector.torch.layers import RecurrentLayer, bare, recurrent_layers
+from gatewatch.collector.torch.outside import outside_restored
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import Layers, Trace
+
+_OF_ITSELF: Final = ("parameters", "__repr__", "extra_repr")
 
 
 class GateMonitor(Monitor):
@@ -136,8 +140,9 @@ class GateMonitor(Monitor):
                 return
             (twin if method is None else getattr(twin, method))(*as_inputs(inputs, method))
 
+        names = () if method is None else (method,)
         explain = partial(input_mismatch_error, what, inputs or (), method=method)
-        return trace(self._module, call, self._layers, states=state, explain=explain)
+        return trace(self._module, call, self._layers, states=state, explain=explain, names=names)
 
 
 def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:
@@ -151,7 +156,8 @@ def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS)
 
 def describe(module: nn.Module, layers: Mapping[str, RecurrentLayer]) -> dict[str, Any]:
     """Return what is recorded of a module with its run; None for what raises when it is read."""
-    with isolated(), twin_of(module) as twin:  # what a class says of itself may change it
+    # What a class says of itself may change it.
+    with defer_sigint(), isolated(), twin_of(module) as twin, outside_restored(twin, _OF_ITSELF), allow_sigint():
         copy = twin.module
         return {
             "layers": {name: _describe_layer(twin.copies[id(layer.module)]) for name, layer in layers.items()},

@@ -7,7 +7,7 @@ are what the replay is held to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +34,7 @@ from gatewatch.collector.torch.layers import (
     why_not_called,
     why_not_replayed,
 )
+from gatewatch.collector.torch.outside import outside_restored
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.trace import MOST_CALLS, Trace
 
@@ -77,6 +78,7 @@ def trace(
     *,
     states: Any = None,
     explain: Callable[[nn.Module, Exception], ConfigError | None] = lambda twin, error: None,
+    names: Collection[str] = (),
 ) -> Trace:
     """Call a copy of a module, without training, and keep what its recurrent layers do.
 
@@ -86,6 +88,7 @@ def trace(
         layers: name → layer, as `recurrent_layers` gives them; the others are left alone.
         states: what the recurrent modules begin with that are given no state: see `with_initial_state`.
         explain: the copy, an error of its call → what is wrong with the inputs; None where they are not why it failed.
+        names: of the methods that `call` calls, where it is not the copy itself.
 
     Raises:
         ConfigError: the inputs do not fit the module, as `explain` says; it has yet to be called for the first time,
@@ -98,7 +101,14 @@ def trace(
             f"the module {type(module).__name__} has lazy parameters: call it once before it is looked at"
         )
     passed_on = forwards_passed_on(layer.module for layer in layers.values() if layer.cell is not None)
-    with defer_sigint(), isolated(), passed_on, allow_sigint(), twin_of(module) as twin:
+    with (
+        defer_sigint(),
+        isolated(),
+        passed_on,
+        twin_of(module) as twin,
+        outside_restored(twin, names) as left_out,
+        allow_sigint(),
+    ):
         own = {name: replace(layer, module=twin.copies[id(layer.module)]) for name, layer in layers.items()}
         with (
             explain_mismatch(partial(explain, twin.module)),
@@ -106,7 +116,7 @@ def trace(
             record_calls(own) as result,
         ):
             call(twin.module)
-    result.shared = twin.shared
+    result.shared = {**twin.shared, **left_out}
     return result
 
 

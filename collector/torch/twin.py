@@ -35,8 +35,9 @@ _LARGEST_ARRAY: Final = 64 * 2**20
 """Bytes: a larger array of NumPy is data that a forward reads, such as the prices of an environment. It is shared."""
 _FSDP: Final = "_fsdp_wrapped_module"
 """The child of FullyShardedDataParallel: what it wraps."""
+_CODE: Final = (type, types.ModuleType)
 _AS_THEY_ARE: Final = (
-    *(type(None), bool, int, float, complex, str, bytes, range, type, enum.Enum, types.ModuleType, types.CodeType),
+    *(*_CODE, type(None), bool, int, float, complex, str, bytes, range, enum.Enum, types.CodeType),
     *(type(threading.Lock()), type(threading.RLock())),  # whoever else holds one holds the original
     *(np.generic, np.dtype, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, BaseMonitor),
 )
@@ -53,11 +54,13 @@ class Twin:
     Attributes:
         module: the copy, in inference mode. What wraps the module to train it on several devices, or compiled, is not
             there.
-        copies: `id` of a part of the original → its copy.
+        originals: all that was copied, and what code there is: functions, classes, modules of Python's.
+        copies: `id` of one of these → its copy, or itself.
         shared: what could not be copied: attribute → why.
     """
 
     module: nn.Module
+    originals: list[Any]
     copies: dict[int, Any]
     shared: dict[str, str]
 
@@ -77,7 +80,7 @@ def twin_of(module: nn.Module) -> Iterator[Twin]:
                 vars(part)["training"] = False  # not eval(), which a module may have made do more
             else:  # TorchScript's
                 part.training = False
-        yield Twin(twin, copier.copies, copier.shared)
+        yield Twin(twin, copier.originals, copier.copies, copier.shared)
     finally:
         for part in copier.modules:  # a cache may hold on to a part, and closures make circles
             vars(part).clear()
@@ -93,7 +96,8 @@ class _Copier:
         self.copies: dict[int, Any] = {}
         self.shared: dict[str, str] = {}
         self.modules: list[nn.Module] = []
-        self._originals: list[Any] = []  # an id belongs to its object for as long as that lives
+        self.originals: list[Any] = []  # an id belongs to its object for as long as that lives
+        self._kept: list[Any] = []
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._ways: dict[type, _Way | None] = {}
         self._where = "the module"
@@ -117,12 +121,12 @@ class _Copier:
             return original
         key = id(original)
         if key not in self.copies:
-            if len(self._originals) > _MOST_OBJECTS:
+            if len(self.originals) > _MOST_OBJECTS:
                 raise TooLargeError(
                     f"{self._where} leads to more than {_MOST_OBJECTS:,} objects, too many to copy at each capture; "
                     "do not keep a trainer, an environment or a data set in the module"
                 )
-            self._originals.append(original)
+            self.originals.append(original)
             self.copies[key] = self._copy(original, way)
         return self.copies[key]
 
@@ -209,7 +213,7 @@ class _Copier:
         storage = source.untyped_storage()
         key = storage._cdata
         if key not in self._storages:
-            self._originals.append(storage)
+            self._kept.append(storage)
             self._storages[key] = storage.clone()  # type: ignore[no-untyped-call]  # torch is typed in part
         empty = torch.empty(0, dtype=source.dtype, device=source.device)
         return empty.set_(self._storages[key], source.storage_offset(), source.size(), source.stride())
@@ -278,6 +282,9 @@ class _Copier:
         twin.set_state(original.get_state())
         return twin
 
+    def _code(self, original: Any) -> Any:
+        return original
+
     def _of_threads(self, original: Any) -> Any:
         return self._share(original, "another thread or process may wait at its other end")
 
@@ -288,7 +295,7 @@ class _Copier:
         reduced = original.__reduce_ex__(4)
         if isinstance(reduced, str):  # the name of something that there is once
             return original
-        self._originals.append(reduced)
+        self._kept.append(reduced)
         parts: list[Any] = [*reduced, *[None] * (6 - len(reduced))]
         make, arguments, state, items, pairs, set_state = parts
         twin = self._keep(original, make(*map(self, arguments)))
@@ -333,6 +340,8 @@ _WAYS: Final[Mapping[type, _Way]] = {
 
 def _way(kind: type) -> _Way | None:
     """Return how objects of a type are copied; None where they never change and need not be."""
+    if issubclass(kind, _CODE):
+        return _Copier._code
     if issubclass(kind, _AS_THEY_ARE):
         return None
     if any(base.__module__.partition(".")[0] in _OF_THREADS for base in kind.__mro__):

@@ -341,3 +341,92 @@ class Registered(Base, metaclass=Registry):
         saved = io.BytesIO()
         torch.save(self, saved)  # by the name of its class
         return 0.1 * (Registry.classes + Exact.subclasses)
+
+
+# What lies outside of the module.
+
+CALLS = 0
+HISTORY: list[torch.Tensor] = []
+KEPT: dict[str, object] = {}
+WEIGHT = torch.zeros(5)
+TABLE = np.zeros(5, np.float32)
+DRAW = random.Random(6)
+
+
+def count(by):
+    global CALLS  # noqa: PLW0603 - that is the mischief
+    CALLS += by
+    return CALLS
+
+
+@mischief
+class Globals(Base):
+    def begin(self):
+        global CALLS  # noqa: PLW0603
+        CALLS = 0
+        HISTORY.clear()
+        KEPT.clear()
+        TABLE[:] = 0
+        WEIGHT.zero_()
+        DRAW.seed(6)
+
+    def change(self, hidden):
+        HISTORY.append(hidden)
+        KEPT[f"self {count(1)}"] = self
+        KEPT["last"] = self
+        TABLE[0] += 1
+        WEIGHT.add_(0.1)
+        return 0.1 * (CALLS + len(HISTORY) + len(KEPT) + float(TABLE[0]) + DRAW.random()) + WEIGHT
+
+
+class Counter:
+    """Counts in its class and in a function of its module."""
+
+    made = 0
+
+    def __init__(self):
+        Counter.made += 1
+
+    def __call__(self):
+        return Counter.made + count(2)
+
+
+@mischief
+class Classes(Base):
+    calls = 0
+    seen: list[int] = []  # noqa: RUF012 - that is the mischief
+
+    def begin(self):
+        global CALLS  # noqa: PLW0603
+        CALLS = Classes.calls = Counter.made = 0
+        Classes.seen.clear()
+        self.counter, self.kind = Counter(), Counter
+
+    def change(self, hidden):
+        type(self).calls += 1
+        self.seen.append(Classes.calls)
+        self.kind()
+        return 0.01 * (self.calls + len(Classes.seen) + self.counter())
+
+
+def remember(module, inputs, output):
+    HISTORY.append(output)
+
+
+def register(module):
+    return nn.modules.module.register_module_forward_hook(remember)
+
+
+@mischief
+class GlobalHooks(Base):
+    def begin(self):
+        HISTORY.clear()
+        nn.modules.module._global_forward_hooks.clear()
+        self.head.register_forward_hook(remember)
+
+    def change(self, hidden):
+        register(self)
+        number = len(nn.modules.module._global_forward_hooks)
+        if number > 8:
+            nn.modules.module._global_forward_hooks.clear()
+        return 0.01 * (len(HISTORY) + number)

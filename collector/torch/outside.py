@@ -1,0 +1,74 @@
+"""Undo what a call of a copy does outside of the copy: to globals, attributes of classes, and torch's global hooks."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from gatewatch.collector.runtime.code_names import is_users
+from gatewatch.collector.runtime.object_state import Kinds, ObjectState, Place, Visit
+from gatewatch.collector.torch.twin import Twin
+
+_CODE: Final = (types.FunctionType, type, types.ModuleType)
+
+
+@contextmanager
+def outside_restored(twin: Twin, names: Collection[str] = ()) -> Iterator[Mapping[str, str]]:
+    """While open, let calls of a copy leave nothing behind in what their code names outside of the copy.
+
+    Args:
+        twin: the copy.
+        names: of the methods that are called, beside those that torch calls itself.
+
+    Yields:
+        What is not restored → why.
+    """
+    copies = [(original, twin.copies[id(original)]) for original in twin.originals]
+    kinds: set[Any] = {type(original) for original in twin.originals}
+    code = set(filter(is_users, kinds))
+    code.update(copy for _, copy in copies if isinstance(copy, _CODE))
+    roots = {str(number): root for number, root in enumerate(code)} | _global_hooks()
+    apart = [copy for original, copy in copies if copy is not original and not isinstance(copy, types.FunctionType)]
+    state = ObjectState(roots, _KINDS, names, apart)
+    try:
+        yield state.left_out
+    finally:
+        state.restore()
+
+
+def _global_hooks() -> dict[str, Any]:
+    """Return what torch calls around the forward of every module, by name."""
+    registered = vars(torch.nn.modules.module)
+    return {name: hooks for name, hooks in registered.items() if name.startswith("_global_") and hooks is not None}
+
+
+def _save_tensor(state: ObjectState, tensor: Tensor, place: Place) -> None:
+    if tensor.layout is not torch.strided or tensor.is_meta or not state.affords(tensor.nbytes, place):
+        return
+    own = tensor.data
+    before = own.clone()
+
+    def restore() -> None:
+        if tensor.data_ptr() != own.data_ptr():
+            tensor.data = own
+        if not torch.equal(own, before):
+            own.copy_(before)
+
+    state.undo(restore)
+
+
+def _save_generator(state: ObjectState, generator: torch.Generator, place: Place) -> None:
+    state.undo(functools.partial(generator.set_state, generator.get_state()))
+
+
+KINDS: Final[Mapping[type, Visit]] = {Tensor: _save_tensor, torch.Generator: _save_generator}
+"""How tensors and generators are saved."""
+CLASSES: Final = (nn.Module,)
+"""The classes of torch whose instances hold what is the user's."""
+_KINDS: Final = Kinds(KINDS, CLASSES)
