@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store.frame import Block, frame
+from gatewatch.collector.store.history import History
 from gatewatch.collector.store.runs import RunEvent, runs_frame
-from gatewatch.collector.times import Time, nanoseconds
+from gatewatch.collector.store.selection import Bounds, Selection, Tags, select
+from gatewatch.collector.times import Time
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +20,6 @@ if TYPE_CHECKING:
 
     from gatewatch.collector.store.influxdb.client import Client
 
-Tags = Mapping[str, str]
-"""Name → value."""
-SeriesKey = tuple[tuple[str, str], ...]
-"""The tags of a series, sorted by name: hashable, as the key of a mapping."""
-
-
-def series_of(tags: Tags) -> SeriesKey:
-    """Return the tags that have a value, sorted by name."""
-    return tuple(sorted((name, value) for name, value in tags.items() if value))
-
 
 class Tally(NamedTuple):
     """Points that share their tags: the tags, how many points have a field, and the time of the newest, nanoseconds."""
@@ -35,113 +27,6 @@ class Tally(NamedTuple):
     tags: Tags
     points: int
     newest: int
-
-
-class Selection(NamedTuple):
-    """Which points to read.
-
-    Attributes:
-        measurement: their measurement.
-        tags: tag → the value that the points have; empty: the points must not have the tag.
-        start: earliest time, in nanoseconds since the Unix epoch; None: no bound.
-        stop: the time before which the points lie, likewise.
-        exactly: whether the points have no other tags than these.
-    """
-
-    measurement: str
-    tags: Tags
-    start: int | None = None
-    stop: int | None = None
-    exactly: bool = False
-
-
-class Bounds(TypedDict, total=False):
-    """Which points to read; see `Store.read`."""
-
-    run: str | None
-    start: Time | None
-    stop: Time | None
-    tags: Tags | None
-
-
-def select(
-    measurement: str,
-    run: str | None = None,
-    start: Time | None = None,
-    stop: Time | None = None,
-    tags: Tags | None = None,
-) -> Selection:
-    """Return the selection for the arguments of a caller.
-
-    Raises:
-        ConfigError: `start` or `stop` is not a time.
-    """
-    wanted = dict(tags or {}) | ({} if run is None else {"run": run})
-    first, last = (None if time is None else nanoseconds(time) for time in (start, stop))
-    return Selection(measurement, wanted, first, last)
-
-
-class RunBounds(TypedDict, total=False):
-    """Which points of a run to read; see `History.points`."""
-
-    start: Time | None
-    stop: Time | None
-    series: Tags | None
-
-
-def _of_run(
-    measurement: str, run: str, start: Time | None = None, stop: Time | None = None, series: Tags | None = None
-) -> Selection:
-    return select(measurement, run, start, stop, series)._replace(exactly=series is not None)
-
-
-class History(ABC):
-    """What a store holds, as points rather than frames: every field of every point, and no more of them in memory than
-    a list. For reading from end to end, such as for a copy.
-
-    A `run` of "" stands for the points without one.
-
-    Every method, and every step of an iterator, raises:
-        WriteUnavailable: the store does not answer.
-        ConfigError: reading is not allowed, or the file is not a store.
-    """
-
-    def points(self, measurement: str, run: str, **bounds: Unpack[RunBounds]) -> Iterator[list[Point]]:
-        """Yield the points of a run in lists, series after series, ordered by time; a list holds points of one series.
-
-        Args:
-            measurement: which points.
-            run: only those of this run.
-            **bounds: only those at `start` or later, before `stop`, and of the `series` that has these tags and no
-                others.
-        """
-        return self._points(_of_run(measurement, run, **bounds))
-
-    def counts(self, measurement: str, run: str, **bounds: Unpack[RunBounds]) -> Mapping[SeriesKey, Mapping[str, int]]:
-        """Count the values of the points that `points` would yield.
-
-        Returns:
-            Series → field → how many of its points have the field, at least one.
-        """
-        return self._counts(_of_run(measurement, run, **bounds))
-
-    @abstractmethod
-    def measurements(self) -> list[str]:
-        """Return the measurements; some of a server's may have no points any more."""
-
-    @abstractmethod
-    def runs(self, measurement: str) -> list[str]:
-        """Return the runs that a measurement has points of; the last is "" where it may have points without a run."""
-
-    @abstractmethod
-    def _points(self, selection: Selection) -> Iterator[list[Point]]: ...
-
-    @abstractmethod
-    def _counts(self, selection: Selection) -> Mapping[SeriesKey, Mapping[str, int]]: ...
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close files. Calling it again does nothing."""
 
 
 class Store(ABC):

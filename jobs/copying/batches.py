@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.store.base import series_of
+from gatewatch.collector.store.selection import series_of
 
 if TYPE_CHECKING:
     from gatewatch.collector.schema import FieldValue, Point

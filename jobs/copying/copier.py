@@ -25,7 +25,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, Unpack
 
 from gatewatch.collector.errors import ConfigError, WriteRejected
-from gatewatch.collector.store.base import RunBounds
+from gatewatch.collector.store.history import RunBounds
 from gatewatch.jobs.copying.batches import Piece, batches, matching
 from gatewatch.jobs.copying.counts import Copied
 from gatewatch.jobs.copying.plan import CopyScope, Part, parts
@@ -33,7 +33,8 @@ from gatewatch.jobs.copying.plan import CopyScope, Part, parts
 if TYPE_CHECKING:
     from gatewatch.collector.schema import Point
     from gatewatch.collector.store import Store
-    from gatewatch.collector.store.base import History, SeriesKey
+    from gatewatch.collector.store.history import History
+    from gatewatch.collector.store.selection import SeriesKey
     from gatewatch.jobs.retry import Retry
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
-    from gatewatch.collector.store.base import History
+    from gatewatch.collector.store.history import History
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.schema import FieldValue, Point
-from gatewatch.collector.store.base import History, Selection, SeriesKey, series_of
+from gatewatch.collector.store.history import History
 from gatewatch.collector.store.influxdb.influxql import Part, all_types, field_keys, identifier, select
+from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

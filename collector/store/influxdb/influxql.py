@@ -11,7 +11,7 @@ from gatewatch.collector.store.frame import Block, column, unite
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from gatewatch.collector.store.base import Selection
+    from gatewatch.collector.store.selection import Selection
 
 Part = dict[str, Any]
 """One series of an answer, or a piece of it: `tags` (where grouped), `columns` and `values`, a tuple for each point."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gatewatch.collector.errors import ConfigError, WriteRejected
 from gatewatch.collector.line_protocol import encode, split_lines
 from gatewatch.collector.schema import RUNS, SCHEMA, FieldValue, Point, point_problem
-from gatewatch.collector.store.base import Selection, SeriesKey, Store, Tally, series_of
+from gatewatch.collector.store.base import Store, Tally
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.history import InfluxHistory
 from gatewatch.collector.store.influxdb.http_errors import Names, Refused
@@ -22,6 +22,7 @@ from gatewatch.collector.store.influxdb.influxql import (
 )
 from gatewatch.collector.store.influxdb.settings import read_setting, read_token
 from gatewatch.collector.store.runs import RunEvent
+from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
 from gatewatch.collector.store.series_shapes import Shapes
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from gatewatch.collector.schema import Point
-from gatewatch.collector.store.base import History, Selection, SeriesKey, series_of
+from gatewatch.collector.store.history import History
+from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
 from gatewatch.collector.store.sqlite.file import open_empty, open_file
 from gatewatch.collector.store.sqlite.read import chunks, fields_of
 

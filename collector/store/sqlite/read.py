@@ -8,9 +8,10 @@ import numpy as np
 import orjson
 
 from gatewatch.collector.schema import RUNS
-from gatewatch.collector.store.base import Selection, Tally
+from gatewatch.collector.store.base import Tally
 from gatewatch.collector.store.frame import BLOCK, Block, column, unite
 from gatewatch.collector.store.runs import RunEvent
+from gatewatch.collector.store.selection import Selection
 from gatewatch.collector.store.sqlite.file import HAS_COUNTER
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ import orjson
 from gatewatch.collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from gatewatch.collector.line_protocol import encode, parse, split_lines
 from gatewatch.collector.schema import RUNS, FieldValue, Point, point_problem
-from gatewatch.collector.store.base import Store, select
+from gatewatch.collector.store.base import Store
 from gatewatch.collector.store.frame import frame
+from gatewatch.collector.store.selection import select
 from gatewatch.collector.store.series_shapes import Shapes
 from gatewatch.collector.store.sqlite import read as sqlite_read
 from gatewatch.collector.store.sqlite.file import VERSION, is_at_rest, open_empty, open_file
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gatewatch.collector.store.base import Selection, Tally
+    from gatewatch.collector.store.base import Tally
     from gatewatch.collector.store.frame import Block
     from gatewatch.collector.store.runs import RunEvent
+    from gatewatch.collector.store.selection import Selection
 
 FORK_WAIT_S: Final = 0.2
 """How long a fork waits for a write that another thread is at."""

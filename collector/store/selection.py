@@ -1,0 +1,62 @@
+"""Which points to read, and the tags that tell one series of points from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypedDict
+
+from gatewatch.collector.times import Time, nanoseconds
+
+Tags = Mapping[str, str]
+"""Name → value."""
+SeriesKey = tuple[tuple[str, str], ...]
+"""The tags of a series, sorted by name: hashable, as the key of a mapping."""
+
+
+def series_of(tags: Tags) -> SeriesKey:
+    """Return the tags that have a value, sorted by name."""
+    return tuple(sorted((name, value) for name, value in tags.items() if value))
+
+
+class Selection(NamedTuple):
+    """Which points to read.
+
+    Attributes:
+        measurement: their measurement.
+        tags: tag → the value that the points have; empty: the points must not have the tag.
+        start: earliest time, in nanoseconds since the Unix epoch; None: no bound.
+        stop: the time before which the points lie, likewise.
+        exactly: whether the points have no other tags than these.
+    """
+
+    measurement: str
+    tags: Tags
+    start: int | None = None
+    stop: int | None = None
+    exactly: bool = False
+
+
+class Bounds(TypedDict, total=False):
+    """Which points to read; see `Store.read`."""
+
+    run: str | None
+    start: Time | None
+    stop: Time | None
+    tags: Tags | None
+
+
+def select(
+    measurement: str,
+    run: str | None = None,
+    start: Time | None = None,
+    stop: Time | None = None,
+    tags: Tags | None = None,
+) -> Selection:
+    """Return the selection for the arguments of a caller.
+
+    Raises:
+        ConfigError: `start` or `stop` is not a time.
+    """
+    wanted = dict(tags or {}) | ({} if run is None else {"run": run})
+    first, last = (None if time is None else nanoseconds(time) for time in (start, stop))
+    return Selection(measurement, wanted, first, last)
