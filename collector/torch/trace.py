@@ -7,6 +7,7 @@ are what the replay is held to.
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ def trace(
             with_initial_state(own, states),
             record_calls(own) as result,
         ):
-            call(twin.module)
+            contextvars.copy_context().run(call, twin.module)
     result.shared = {**twin.shared, **left_out}
     return result
 

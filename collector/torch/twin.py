@@ -10,6 +10,7 @@ import copy
 import enum
 import functools
 import io
+import itertools
 import threading
 import types
 import weakref
@@ -26,6 +27,8 @@ from torch import Tensor, nn
 
 from gatewatch.collector.errors import ConfigError, TooLargeError
 from gatewatch.collector.monitor import BaseMonitor
+from gatewatch.collector.runtime.code_names import is_of_library
+from gatewatch.collector.runtime.saved import MISSING, read_slot
 from gatewatch.collector.text import describe_exception
 from gatewatch.collector.torch.layers import modules, wrapped
 
@@ -191,6 +194,9 @@ class _Copier:
             vars(module).update(attributes)
         else:  # such as Lightning's, which leaves out the trainer
             module.__setstate__(attributes)  # type: ignore[no-untyped-call]  # torch is typed in part
+        for slot in _slots(kind):
+            if (held := read_slot(original, slot)) is not MISSING:
+                slot.__set__(module, self(held))
         return module
 
     def _tensor(self, original: Tensor) -> Tensor:
@@ -348,6 +354,12 @@ def _way(kind: type) -> _Way | None:
         return _Copier._of_threads
     ways = (way for base, way in _WAYS.items() if issubclass(kind, base))
     return _EXACTLY.get(kind) or next(ways, _Copier._by_reduction)
+
+
+def _slots(kind: type[nn.Module]) -> list[types.MemberDescriptorType]:
+    """Return the attributes that a class of modules, or a base of it, has slots for."""
+    held = [vars(base).values() for base in kind.__mro__ if not is_of_library(base.__module__)]
+    return [slot for slot in itertools.chain(*held) if isinstance(slot, types.MemberDescriptorType)]
 
 
 def _empty(kind: type[nn.Module]) -> Any:

@@ -7,6 +7,7 @@ done once more ends with other weights.
 from __future__ import annotations
 
 import collections
+import contextvars
 import functools
 import io
 import itertools
@@ -149,12 +150,16 @@ class Slotted:
 
 @mischief
 class Helper(Base):
+    __slots__ = ("steps",)
+
     def begin(self):
+        self.steps = [0]
         self.helper, self.slotted = types.SimpleNamespace(calls=0), Slotted()
         self.helper.owner, self.slotted.calls, self.slotted.owner = self, 0, weakref.ref(self)  # circles
 
     def change(self, hidden):
-        self.helper.calls += 1
+        self.steps[0] += 1
+        self.helper.calls += self.steps[0]
         self.slotted.owner().slotted.calls += 1
         return 0.1 * (self.helper.owner.helper.calls + self.slotted.calls)
 
@@ -353,6 +358,9 @@ TABLE = np.zeros(5, np.float32)
 DRAW = random.Random(6)
 
 
+STEP: contextvars.ContextVar[int] = contextvars.ContextVar("STEP")
+
+
 def count(by):
     global CALLS  # noqa: PLW0603 - that is the mischief
     CALLS += by
@@ -369,6 +377,7 @@ class Globals(Base):
         TABLE[:] = 0
         WEIGHT.zero_()
         DRAW.seed(6)
+        STEP.set(0)
 
     def change(self, hidden):
         HISTORY.append(hidden)
@@ -376,7 +385,8 @@ class Globals(Base):
         KEPT["last"] = self
         TABLE[0] += 1
         WEIGHT.add_(0.1)
-        return 0.1 * (CALLS + len(HISTORY) + len(KEPT) + float(TABLE[0]) + DRAW.random()) + WEIGHT
+        STEP.set(STEP.get() + 1)
+        return 0.1 * (STEP.get() + CALLS + len(HISTORY) + len(KEPT) + float(TABLE[0]) + DRAW.random()) + WEIGHT
 
 
 class Counter:
