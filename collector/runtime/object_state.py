@@ -25,6 +25,7 @@ import numpy as np
 
 from gatewatch.collector.errors import GatewatchError
 from gatewatch.collector.runtime import saved
+from gatewatch.collector.runtime.caches import cached_in, with_empty_cache
 from gatewatch.collector.runtime.code_names import ANY_NAME, functions_of, is_of_library, is_users, names_in
 from gatewatch.collector.runtime.saved import Undo, is_special
 from gatewatch.collector.text import safe_repr
@@ -281,11 +282,12 @@ class ObjectState:
             if (kind, is_made) in self._classes:
                 continue
             self._classes.add((kind, is_made))
+            self._follow_class(type(kind), is_made=False)
             self.undo(saved.save_class(kind))
             for name, entry in list(vars(kind).items()):
                 is_called = is_special(name) and (is_made or name not in _NOT_CALLED)
-                for part in functions_of(entry):
-                    put = functools.partial(setattr, kind, name)
+                for part in functions_of(entry) if cached_in(entry) is None else (entry,):
+                    put = functools.partial(type.__setattr__, kind, name)
                     self._named(name, put, part, (None, f"{kind.__name__}.{name}"), at_once=is_called)
 
     def _follow_cell(self, cell: types.CellType, place: Place) -> None:
@@ -311,7 +313,10 @@ class ObjectState:
             self._entry(put, entry, place)
 
     def _entry(self, put: _Put, entry: Any, place: Place) -> None:
-        if self._kinds[type(entry)] is not ObjectState.replace:
+        if (cached := cached_in(entry)) is not None:
+            self.follow(cached, place)
+            put(with_empty_cache(entry, cached))
+        elif self._kinds[type(entry)] is not ObjectState.replace:
             self.follow(entry, place)
         elif entry is not sys.stdout and entry is not sys.stderr:
             put(_stand_in(entry, _written(place)))

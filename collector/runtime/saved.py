@@ -75,9 +75,9 @@ def save_class(kind: type) -> Undo:
         present = {name: entry for name, entry in vars(kind).items() if not is_special(name)}
         for name, entry in saved.items():
             if present.pop(name, MISSING) is not entry:
-                setattr(kind, name, entry)
+                type.__setattr__(kind, name, entry)  # past what a metaclass makes of it
         for name in present:
-            delattr(kind, name)
+            type.__delattr__(kind, name)
 
     return restore
 

@@ -389,6 +389,40 @@ class Globals(Base):
         return 0.1 * (STEP.get() + CALLS + len(HISTORY) + len(KEPT) + float(TABLE[0]) + DRAW.random()) + WEIGHT
 
 
+@functools.cache
+def noise(size):
+    return 0.1 * torch.rand(size)
+
+
+class Counted(type):
+    """A metaclass that counts what is set in its classes."""
+
+    changes = 0
+
+    def __setattr__(cls, name, value):
+        Counted.changes += 1
+        super().__setattr__(name, value)
+
+
+@mischief
+class Caches(Base):
+    def begin(self):
+        for cached in (noise, Caches.first, Caches.second):
+            cached.cache_clear()
+
+    @functools.lru_cache  # noqa: B019 - that is the mischief
+    def first(self, size):
+        return 0.1 * torch.rand(size)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=2)
+    def second(size):
+        return 0.1 * torch.rand(size)
+
+    def change(self, hidden):
+        return noise(5) + self.first(5) + self.second(5) + 0.1 * Caches.first.cache_info().currsize
+
+
 class Counter:
     """Counts in its class and in a function of its module."""
 
@@ -402,13 +436,14 @@ class Counter:
 
 
 @mischief
-class Classes(Base):
+class Classes(Base, metaclass=Counted):
     calls = 0
     seen: list[int] = []  # noqa: RUF012 - that is the mischief
 
     def begin(self):
         global CALLS  # noqa: PLW0603
         CALLS = Classes.calls = Counter.made = 0
+        Counted.changes = 0
         Classes.seen.clear()
         self.counter, self.kind = Counter(), Counter
 
@@ -416,7 +451,7 @@ class Classes(Base):
         type(self).calls += 1
         self.seen.append(Classes.calls)
         self.kind()
-        return 0.01 * (self.calls + len(Classes.seen) + self.counter())
+        return 0.01 * (self.calls + len(Classes.seen) + Counted.changes + self.counter())
 
 
 def remember(module, inputs, output):
