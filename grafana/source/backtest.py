@@ -8,16 +8,19 @@ from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.collector.schema import GATE_STATS, TRAIN_METRICS
 from grafana.source import variables
-from grafana.source.board import board
+from grafana.source.board import board, closed_row
 from grafana.source.flux import Series, one_of, pattern, pipe, union
 from grafana.source.flux_steps import group, map_to, newest, window
+from grafana.source.gates import unit_heatmaps
+from grafana.source.heatmap_rows import units
 from grafana.source.links import THIS_RUN, THIS_TIME, link
 from grafana.source.panels import ZERO_TO_ONE, heatmap, table, time_series
-from grafana.source.queries import OF_LAYER, OF_RUN, derived, own_time, scores, series, units
+from grafana.source.queries import OF_LAYER, OF_RUN, derived, own_time, scores, series
 from grafana.source.values import GREY, HIDDEN, SCORE, SHARE, Values, fixed, gate_colours, override
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")
 _PRICES: Final = ("price", "close")
+_LOGGED: Final = "Nothing in this time range: press “Whole run” above. Or no {} was logged"
 _ON_THE_RIGHT: Final = {"custom__axisPlacement": "right", "custom__lineWidth": 2}
 
 
@@ -26,39 +29,40 @@ def dashboard() -> dict[str, Any]:
     return board(
         "Backtest",
         "Gates against price and position, in the time of the market. Choose a backtest in the list: it sets the time.",
-        [*variables.of_run(IN_MARKET), variables.layer()],
+        [*variables.of_run(IN_MARKET), variables.layer(), *variables.gates_and_states()],
         [
             _choice(),
-            time_series("Price", _metrics(*_PRICES)).description(
-                "As the backtest logged it (`price` or `close`). Healthy: without gaps and jumps that the market did "
-                "not have."
-            ),
-            time_series("Position and equity", _metrics("position", "equity"))
+            _against(),
+            heatmap("What each unit keeps", units(variables.KEEPS_MEMORY), ZERO_TO_ONE, "unit")
+            .description(
+                "Mean of the forget gate (LSTM) or the update gate (GRU) of each unit. Healthy: rows that differ, some "
+                "that answer to the market. All dark at once: the memory was erased there."
+            )
+            .span(24),
+            time_series("Position and equity", _metrics("position", "equity"), worst="min")
             .description(
                 "Position on the left, equity on the right. Healthy: positions that change with the market, not with "
                 "every bar, and an equity that does not hang on one of them."
             )
             .override_by_name("position", override(color=fixed("orange")))
-            .override_by_name("equity", override(**_ON_THE_RIGHT, color=fixed("blue"))),
-            _against(),
-            "Memory in the market",
-            heatmap("What each unit keeps", units("gate_units", "u", variables.KEEPS_MEMORY), ZERO_TO_ONE, "unit")
-            .description(
-                "Mean of the forget gate (LSTM) or the update gate (GRU) of each unit. Healthy: rows that differ, some "
-                "that answer to the market. All dark at once: the memory was erased there."
-            )
-            .span(12),
-            time_series("Stuck", derived("saturation"), SHARE, size=(12, 9)).description(
+            .override_by_name("equity", override(**_ON_THE_RIGHT, color=fixed("blue")))
+            .no_value(f"{_LOGGED.format('position or equity')}"),
+            time_series(
+                "Anomaly score", Series(scores(*OF_LAYER) + window("max", "gate"), ["gate"]), SCORE, grey_below=0.8
+            ).description(
+                "By gate of the layer, in market time. Grey: never above 0.8. Healthy: up to 1, the red line."
+            ),
+            time_series("Stuck", derived("saturation"), SHARE).description(
                 "Share of activations fully open or shut, by gate. Healthy: steady. Rising towards a drawdown: the "
                 "market left what the network was trained on."
             ),
-            time_series("Answer to volatility", derived("regime_sensitivity"), Values(low=-1, high=1)).description(
+            time_series("Answer to volatility", derived("regime_sensitivity"), Values(low=-1, high=1))
+            .description(
                 "Rank correlation of each gate's mean with the price's volatility over the last 64 captures: −1 it "
                 "shuts as the market gets wild, 1 it opens. Healthy: not all near 0. It needs a logged `price`."
-            ),
-            time_series(
-                "Anomaly score", Series(scores(*OF_LAYER) + window("max", "gate"), ["gate"]), SCORE
-            ).description("By gate of the layer, in market time. Healthy: up to 1, the red line."),
+            )
+            .no_value(f"{_LOGGED.format('price')}; it takes 64 captures"),
+            closed_row("Every gate, unit by unit", *unit_heatmaps()),
         ],
         since="now-5y",
         refresh="",
@@ -75,7 +79,7 @@ def _choice() -> Panel:
             "Choose a backtest",
             query,
             columns=["run", "phase", "bars", "first bar", "last bar"],
-            height=6,
+            height=5,
             no_value="No backtest and no live run has been watched yet",
         )
         .description(

@@ -58,6 +58,17 @@ def aggregate_window(fn: str = "mean", every: str = "v.windowPeriod") -> str:
     return f"aggregateWindow(every: {every}, fn: {fn}, createEmpty: false)"
 
 
+def held(fn: str, times: str = "_stop") -> str:
+    """Return the steps that compute one value per window and series; one without points has that of the one before.
+
+    Args:
+        fn: the function that reduces a window to one value.
+        times: `_start` or `_stop`: which end of the window is the time of its value.
+    """
+    every = f'aggregateWindow(every: v.windowPeriod, fn: {fn}, timeSrc: "{times}")'
+    return f"{every}\n  |> fill(usePrevious: true)\n  |> filter(fn: (r) => exists r._value)"
+
+
 def window(fn: str, *tags: str) -> str:
     """Return the steps that compute one value per window and series, and keep only these tags (or `_field`).
 

@@ -3,64 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import GATE_STATS
+from gatewatch.collector.cells import GATES
+from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS
 from grafana.source import variables
-from grafana.source.board import board
-from grafana.source.flux import Series, chosen
+from grafana.source.board import board, closed_row
+from grafana.source.flux import Series, chosen, pattern, pipe, points, union
+from grafana.source.flux_steps import group, largest, map_to
+from grafana.source.heatmap_rows import distribution, positions, units
 from grafana.source.panels import PARTS, SIGNED, ZERO_TO_ONE, Colours, heatmap, stat, text_stat, time_series
-from grafana.source.queries import OF_LAYER, STATES, derived, histogram, last_value, series, state, units, worst_score
-from grafana.source.values import GREEN, RED, WORST_SCORE, YELLOW, Values, fixed, graded, limit, override
+from grafana.source.queries import OF_LAYER, STATES, derived, last_value, series, state, worst_score
+from grafana.source.values import (
+    GREEN,
+    HIDDEN_IN_LEGEND,
+    RED,
+    WORST_SCORE,
+    YELLOW,
+    Values,
+    gate_colours,
+    limit,
+    override,
+)
 
 _ANY_GATE: Final = "(r.gate =~ /^${gate:regex}$/ or r.gate =~ /^${state:regex}$/)"
 _CELL: Final = " Of the cell state it is the tanh of the mean, which is what the output gate lets through."
+_IS_SIGMOID: Final = f"r.gate =~ {pattern(*variables.SIGMOID)}"
+_STUCK: Final = (0.6, 0.9)
+_STILL: Final = (0.25, 0.5)
+"""Shares of activations, and of units, from which it is worth a look and from which it is wrong."""
 
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
-    of_layer = [*variables.of_run(), variables.layer()]
     return board(
         "Gates",
         "What the memory of one layer does: every gate, unit by unit, over time.",
-        [*of_layer, *variables.gates_and_states()],
+        [*variables.of_run(), variables.layer(), *variables.gates_and_states()],
         [
             *_summary(),
-            "Unit by unit",
-            *_heatmaps(
-                "",
-                "Mean activation of each unit (or group of neighbouring units). Healthy: rows that differ, and change "
-                "slowly. Every row dark at once: the gate has shut; every row bright: it is stuck open; a stripe: a "
-                "jump.",
-                partial(units, "gate_units", "u"),
-                "unit",
-            ),
-            "Mean, and where nine tenths of the activations lie",
+            *unit_heatmaps(),
             *_bands(),
-            "Position in the sequence",
-            *_heatmaps(
-                ", by position",
-                "Mean activation at each position of the input sequence, the oldest bar first. Healthy: a gentle "
-                "course along the sequence. The same at every position: the gate does not follow its input; only the "
-                "last rows differ: older bars do not matter.",
-                partial(units, "gate_time", "t"),
-                "position",
-            ),
-            "Distribution",
-            *_heatmaps(
-                ", distribution",
-                "How the activations spread over the gate's scale, from its low end (bottom) to its high end. The "
-                "colour is the share in each twentieth; a quarter and more is the brightest. Healthy: a broad hill. "
-                "All in the lowest or the highest row: saturated.",
-                histogram,
-                "of its scale",
-                PARTS,
-            ),
-            "Saturation and memory",
             *_memory(),
+            closed_row(
+                "Position in the sequence",
+                *_heatmaps(
+                    ", by position",
+                    "Mean activation at each position of the input sequence, the oldest bar first. Healthy: a gentle "
+                    "course along the sequence. The same at every position: the gate does not follow its input; only "
+                    "the last rows differ: older bars do not matter.",
+                    positions,
+                    "position",
+                ),
+            ),
+            closed_row(
+                "Distribution of the activations",
+                *_heatmaps(
+                    ", distribution",
+                    "How the activations spread over the gate's scale, from its low end (bottom) to its high end. The "
+                    "colour is the share in each twentieth; a quarter and more is the brightest. Healthy: a broad "
+                    "hill. All in the lowest or the highest row: saturated.",
+                    distribution,
+                    "of its scale",
+                    PARTS,
+                ),
+            ),
+            closed_row("Drift and rank", *_movement()),
         ],
     )
 
@@ -70,6 +80,21 @@ def _summary() -> list[Panel]:
     return [
         text_stat("Run", state(), STATES).description(
             "Live while it is heard of every 30 s; died: silent for 2 min without an end. Healthy: live or completed."
+        ),
+        stat("Worst score", worst_score(*OF_LAYER), WORST_SCORE).description(
+            "Largest anomaly score of this layer in the time range. Healthy: up to 1. Above: open Anomalies."
+        ),
+        text_stat(
+            "What is wrong with its units",
+            _worst_of_units(),
+            {"^wrong: (.*)$": RED, "^nearly: (.*)$": YELLOW, "^(nothing)$": GREEN},
+            patterns=True,
+        )
+        .span(8)
+        .description(
+            "The worst of: a gate fully open or shut (from 90 % of its activations on, where no gradient passes), "
+            "units that do nothing, and units that stand still from capture to capture (both from half of the layer "
+            "on). Healthy: nothing."
         ),
         stat(
             "Keeps of its memory",
@@ -83,19 +108,44 @@ def _summary() -> list[Panel]:
             "Memory timescale in steps of the input, −1 / ln(mean keep gate). Healthy: as long as what the strategy "
             "looks for takes. A fresh Keras LSTM begins near 3."
         ),
-        stat(
-            "Stuck, worst gate", last_value("saturation"), Values("percentunit", decimals=0, bands=graded(0.6, 0.9))
-        ).description(
-            "Share of activations fully open or shut, of the gate where it is largest. No gradient passes there. "
-            "Healthy: below 60 %, and steady."
-        ),
-        stat("Dead units", last_value("dead_share"), Values("percentunit", bands=graded(0.25, 0.5))).description(
-            "Share of the layer's units that do nothing. Healthy: near 0; above half the layer is too large or broken."
-        ),
-        stat("Worst score", worst_score(*OF_LAYER), WORST_SCORE).description(
-            "Largest anomaly score of this layer in the time range. Healthy: up to 1. Above: open Anomalies."
-        ),
     ]
+
+
+def _worst_of_units() -> str:
+    """Return one text: what is most wrong with the units of the layer in the newest capture, and how many it is."""
+    stuck, still = (f"worth: {worth}, wrong: {wrong}" for worth, wrong in (_STUCK, _STILL))
+    ends = points(GATE_STATS, ["saturated_low", "saturated_high"], *OF_LAYER, _IS_SIGMOID)
+    end = 'r.gate + " gate fully " + (if r._field == "saturated_low" then "shut" else "open")'
+    states = points(GATE_DERIVED, ["saturation"], *OF_LAYER, f"r.gate !~ {pattern(*variables.SIGMOID)}")
+    dead = points(GATE_DERIVED, ["dead_share"], *OF_LAYER)
+    frozen = points(GATE_DERIVED, ["frozen_units"], *OF_LAYER)
+    found = union(
+        ends=ends + pipe("last()", map_to(f"of: {end}, share: r._value, {stuck}")),
+        states=states + pipe("last()", map_to(f'of: r.gate + " at its ends", share: r._value, {stuck}')),
+        dead=dead + pipe("last()", map_to(f'of: "dead units", share: r._value, {still}')),
+        frozen=frozen + pipe("last()", map_to(f'of: "frozen units of " + r.gate, share: r._value, {still}')),
+    )
+    return found + pipe(
+        "group()",
+        map_to("of: r.of, share: r.share, worth: r.worth, wrong: r.wrong, _value: r.share / r.wrong"),
+        largest(1),
+        map_to(
+            '_value: if r.share < r.worth then "nothing" else (if r.share < r.wrong then "nearly: " else "wrong: ")'
+            ' + r.of + ", " + string(v: int(v: r.share * 100.0 + 0.5)) + " %"'
+        ),
+    )
+
+
+def unit_heatmaps() -> list[Panel]:
+    """Return the heatmaps of each gate and state, unit by unit."""
+    return _heatmaps(
+        "",
+        "Mean activation of each unit; past 63 units a row is a group of neighbours. Healthy: rows that differ, and "
+        "change slowly. Every row dark at once: the gate has shut; every row bright: it is stuck open; a "
+        "stripe: a jump.",
+        units,
+        "unit",
+    )
 
 
 def _heatmaps(
@@ -118,48 +168,84 @@ def _heatmaps(
 
 
 def _bands() -> list[Panel]:
-    healthy = "The mean and, shaded, the 5th to the 95th percentile. Healthy: a band with some width, moving slowly. "
-    edge = override(color=fixed("light-blue"), custom__lineWidth=0)
-    ends = {
-        "gate": (Values(low=0, high=1), "Below 0.1 or above 0.9 activations are saturated."),
-        "state": (Values(), "Beyond ±0.9 activations are saturated (a cell state beyond ±1.47)."),
-    }
+    healthy = (
+        "The mean of each and, shaded, where nine tenths of its activations lie. Healthy: bands with some width, "
+        "moving slowly. "
+    )
     return [
-        time_series(
-            f"${{{name}:text}}, mean and band",
-            Series(series(GATE_STATS, ["mean", "p05", "p95"], *OF_LAYER, chosen("gate", name), by=["_field"]).query),
-            values,
-            size=(8, 8),
-            show_points="never",
-        )
-        .description(healthy + saturated)
-        .repeat(name)
-        .override_by_name("mean", override(color=fixed("blue"), custom__lineWidth=2))
-        .override_by_name("p05", edge)
-        .override_by_name("p95", [*edge, *override(custom__fillBelowTo="p05", custom__fillOpacity=25)])
-        for name, (values, saturated) in ends.items()
+        _band(
+            "Gates, mean and band",
+            "gate",
+            Values(low=0, high=1),
+            healthy + "Below 0.1 or above 0.9 activations are saturated.",
+        ),
+        _band(
+            "States, mean and band",
+            "state",
+            Values(),
+            healthy + "Beyond ±0.9 activations are saturated (a cell state beyond ±1.47).",
+        ),
     ]
 
 
+def _band(title: str, variable: str, values: Values, description: str) -> Panel:
+    ends = 'if r._field == "mean" then "" else if r._field == "p05" then ", 5 %" else ", 95 %"'
+    read = series(GATE_STATS, ["mean", "p05", "p95"], *OF_LAYER, chosen("gate", variable), by=["gate", "_field"]).query
+    named = map_to(f"_time: r._time, _value: r._value, _field: r.gate + ({ends})")
+    query = read + pipe(named, group("_field"))
+    panel = time_series(title, Series(query, ["_field"]), values, worst="min", show_points="never")
+    panel = panel.description(description)
+    for name, colour in gate_colours("{gate}(, .+)?"):
+        panel = panel.override_by_regexp(name, colour)
+    panel = panel.override_by_regexp(".+, .+", [*override(custom__lineWidth=0), *HIDDEN_IN_LEGEND])
+    for gate in GATES:
+        panel = panel.override_by_name(
+            f"{gate}, 95 %", override(custom__fillBelowTo=f"{gate}, 5 %", custom__fillOpacity=15)
+        )
+    return panel
+
+
 def _memory() -> list[Panel]:
+    words = (
+        f'if r._field == "saturated_low" then (if {_IS_SIGMOID} then "fully shut" else "at its low end") '
+        f'else (if {_IS_SIGMOID} then "fully open" else "at its high end")'
+    )
+    read = series(
+        GATE_STATS, ["saturated_low", "saturated_high"], *OF_LAYER, _ANY_GATE, by=["gate", "_field"], worst="max"
+    ).query
+    named = map_to(f'_time: r._time, _value: r._value, _field: r.gate + ", " + ({words})')
+    stuck = time_series(
+        "Saturation",
+        Series(read + pipe(named, group("_field")), ["_field"]),
+        Values("percentunit", low=0, high=1, bands=limit(0.9)),
+    )
+    for name, colour in gate_colours("{gate}, .+"):
+        stuck = stuck.override_by_regexp(name, colour)
     return [
-        time_series(
-            "Saturation",
-            series(GATE_STATS, ["saturated_low", "saturated_high"], *OF_LAYER, _ANY_GATE, by=["gate", "_field"]),
-            Values("percentunit", low=0, high=1, bands=limit(0.9)),
+        stuck.override_by_regexp(
+            ".+ (shut|low end)", override(custom__lineStyle={"fill": "dash", "dash": [8, 4]})
         ).description(
-            "Share of activations fully shut (low) or open (high). Healthy: steady, at any level: long memory "
-            "needs an open forget gate. A jump of a large part at once is a fault."
+            "Share of activations fully shut (dashed) or open; the eight largest. Healthy: steady, at any level: long "
+            "memory needs an open forget gate. A jump of a large part at once is a fault."
         ),
-        time_series("Memory timescale", derived("memory_timescale"), Values("suffix: bars", low=0)).description(
+        time_series(
+            "Memory timescale", derived("memory_timescale"), Values("suffix: bars", low=0), worst="min"
+        ).description(
             "For how many steps of the input the layer remembers. Healthy: near the strategy's horizon, and steady. "
             "Falling to 0: only the newest bar counts."
         ),
+    ]
+
+
+def _movement() -> list[Panel]:
+    return [
         time_series("Drift", derived("drift", _ANY_GATE), Values(low=0, high=1)).description(
             "How far the distribution moved from that of the captures before: 0 not at all, 1 no overlap "
             "(Jensen-Shannon distance). Healthy: falling as training goes on, below 0.3 afterwards."
         ),
-        time_series("Effective rank of the units", derived("effective_rank", _ANY_GATE), Values(low=0)).description(
+        time_series(
+            "Effective rank of the units", derived("effective_rank", _ANY_GATE), Values(low=0), worst="min"
+        ).description(
             "In how many independent directions the units of a gate move. Healthy: steady or rising. Near 1: they all "
             "do the same, and the layer acts smaller than it is."
         ),

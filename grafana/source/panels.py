@@ -11,11 +11,22 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Final
 
-from grafana_foundation_sdk.builders.dashboard import Panel
+from grafana_foundation_sdk.builders.dashboard import DashboardFieldConfigSourceOverrides, Panel
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.source.flux import DATASOURCE, Flux, Series
-from grafana.source.values import CLEAR, GREY, PLAIN, Bands, Values, by_text, gate_colours, override, thresholds
+from grafana.source.values import (
+    CLEAR,
+    GREY,
+    PLAIN,
+    Values,
+    by_pattern,
+    by_text,
+    fixed,
+    gate_colours,
+    override,
+    thresholds,
+)
 
 NO_DATA: Final = "Nothing in this time range: choose a longer one"
 _MISREAD_EMPTY_FRAMES: Final = ("heatmap", "state-timeline", "xychart")
@@ -42,6 +53,7 @@ def time_series(
     values: Values = PLAIN,
     *,
     worst: str = "max",
+    grey_below: float | None = None,
     size: tuple[int, int] = (12, 9),
     show_points: str = "auto",
 ) -> Panel:
@@ -54,6 +66,7 @@ def time_series(
             would show that text for each series without a number.
         worst: which value of a series is the worst, `max` or `min`. The legend is a table of the last and the worst
             values, ordered by the worst.
+        grey_below: series that never reach this value are grey; None: none is.
         size: width, in 24ths of the dashboard, and height.
         show_points: `auto` or `never`.
     """
@@ -68,11 +81,19 @@ def time_series(
     legend = {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", worst], "showLegend": True}
     options = {"legend": legend | order, "tooltip": {"mode": "multi", "sort": "desc"}}
     panel = _panel("timeseries", title, [series.query], config, options, size=size).max_data_points(600)
+    colours: list[tuple[str, object, list[model.DynamicConfigValue]]] = []
     if "gate" in series.labels:
         name = " ".join("{gate}" if label == "gate" else ".+" for label in series.labels)
-        for pattern, colour in gate_colours(name):
-            panel = panel.override_by_regexp(pattern, colour)
-    return panel
+        colours += [("byRegexp", pattern, colour) for pattern, colour in gate_colours(name)]
+    if grey_below is not None:
+        never = {"reducer": "max", "op": "lt", "value": grey_below}
+        colours.append(("byValue", never, override(color=fixed(GREY))))
+    return panel.overrides(
+        [
+            DashboardFieldConfigSourceOverrides().matcher(model.MatcherConfig(matcher, which)).properties(colour)
+            for matcher, which, colour in colours
+        ]
+    )
 
 
 def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
@@ -102,14 +123,18 @@ def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
     return _panel("heatmap", title, [query], config, options, size=(8, 9)).max_data_points(250)
 
 
-def state_timeline(title: str, series: Series, bands: Bands) -> Panel:
-    """Return a panel with one bar per series, coloured by its value. For the arguments see `time_series`."""
-    config = Values(decimals=2, bands=bands).config(
-        display_name=series.name, color=_BY_VALUE, no_value=NO_DATA, custom={"lineWidth": 0, "fillOpacity": 80}
+def state_timeline(title: str, series: Series, colours: Mapping[str, str]) -> Panel:
+    """Return a panel with a bar per series, in the colours of its texts. For the other arguments see `time_series`."""
+    config = model.FieldConfig(
+        display_name=series.name,
+        color=_BY_VALUE,
+        mappings=by_text(colours),
+        no_value=NO_DATA,
+        custom={"lineWidth": 0, "fillOpacity": 80},
     )
     options = {
         "alignValue": "left",
-        "legend": _LEGEND | {"showLegend": False},
+        "legend": _LEGEND | {"showLegend": True},
         "mergeValues": True,
         "rowHeight": 0.9,
         "showValue": "never",
@@ -131,9 +156,19 @@ def stat(title: str, query: str, values: Values) -> Panel:
     return _stat(title, query, config, "")
 
 
-def text_stat(title: str, query: str, colours: Mapping[str, str]) -> Panel:
-    """Return a panel that shows one word, in the colour of that word. For the other arguments see `time_series`."""
-    config = model.FieldConfig(color=_BY_VALUE, no_value="–", mappings=[by_text(colours)])
+def text_stat(
+    title: str, query: str, colours: Mapping[str, str], *, patterns: bool = False, no_value: str = "–"
+) -> Panel:
+    """Return a panel that shows one text.
+
+    Args:
+        title, query: see `time_series`.
+        colours: text → colour.
+        patterns: whether the texts are regular expressions: see `by_pattern`.
+        no_value: the text where there is none.
+    """
+    mappings = by_pattern(colours) if patterns else by_text(colours)
+    config = model.FieldConfig(color=_BY_VALUE, no_value=no_value, mappings=mappings)
     return _stat(title, query, config, "/.*/")
 
 

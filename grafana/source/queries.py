@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gatewatch.collector.cells import GATES
 from gatewatch.collector.schema import (
     DIED_SECONDS,
     GATE_DERIVED,
     GATE_SCORES,
     GATE_STATS,
-    HISTOGRAM_BINS,
-    HISTOGRAM_FIELDS,
     RUNS,
 )
-from gatewatch.jobs.queries.flux_values import literal
-from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pipe, points, union
+from grafana.source.flux import Series, chosen, flux, keep_where, pipe, points, union
 from grafana.source.flux_steps import (
     GOES_ON,
     column_values,
@@ -34,11 +30,6 @@ STATES: Final = {"live": "green", "completed": "blue", "interrupted": "yellow", 
 """State of a run → its colour."""
 MOST_LINES: Final = 8
 """Maximum number of lines in a panel: the worst ones."""
-_THROUGH_TANH: Final = " or ".join(
-    f"r.gate == {literal(name)}" for name, gate in GATES.items() if gate.scale.through_tanh
-)
-
-
 _EXTENT: Final = """reduce(identity: {begin: 9223372036854775807, end: 0, step: 0}, fn: (r, accumulator) => ({
       begin: if r.at < accumulator.begin then r.at else accumulator.begin,
       end: if r.at > accumulator.end then r.at else accumulator.end,
@@ -88,6 +79,17 @@ def own_time(*where: str) -> str:
         extend(f"room: (r.end - r.begin) / 50 + 5000000000, lives: int(v: now()) - r.end < {int(DIED_SECONDS * 1e9)}"),
         map_to(_OWN_TIME),
     )
+
+
+def last_capture(*where: str, start: str = "v.timeRangeStart", stop: str = "v.timeRangeStop") -> str:
+    """Return the expression for the time of the last capture, as a list with one time, or with none.
+
+    Args:
+        where: conditions on tags.
+        start, stop: see `points`.
+    """
+    steps = points(GATE_STATS, ["step"], *where, start=start, stop=stop)
+    return steps + pipe("last()", "group()", 'max(column: "_time")', column_values("_time"))
 
 
 def series(
@@ -146,70 +148,14 @@ def only_worst(read: str, fn: str, labels: Sequence[str], *, peak: str = "max") 
         peak: how a series is compared with others: by its largest value (`max`), by its last, or by its smallest
             (`min`), where small values are the bad ones.
     """
+    names, is_worst = worst_names(read, labels, peak)
+    return Series(flux(names, read + window(fn, *labels) + pipe(is_worst)), labels)
+
+
+def worst_names(read: str, labels: Sequence[str], peak: str = "max") -> tuple[str, str]:
+    """Return the line that lists the worst series, and the step that keeps them; for the arguments see `only_worst`."""
     key = ' + "\\n" + '.join(f"r.{label}" for label in labels)
-    first = "bottom" if peak == "min" else "top"
-    query = flux(
-        f"worst = {read}"
-        + pipe(f"{peak}()", group(*labels), f"{'min' if peak == 'min' else 'max'}()", "group()")
-        + pipe(f'{first}(n: {MOST_LINES}, columns: ["_value"])', map_to(f"name: {key}"), column_values("name")),
-        read + window(fn, *labels) + pipe(keep_where(f"contains(set: worst, value: {key})")),
-    )
-    return Series(query, labels)
-
-
-def units(measurement: str, letter: str, gate: str) -> str:
-    """Return the rows of a heatmap of the chosen layer, one per unit or position. A cell state is shown as its tanh.
-
-    Args:
-        measurement: gate_units or gate_time.
-        letter: with which its fields begin.
-        gate: the condition that leaves one gate.
-    """
-    return _rows(
-        'import "math"',
-        gate,
-        (measurement, (), f"r._field =~ /^{letter}[0-9]/"),
-        extend(f"_value: if {_THROUGH_TANH} then math.tanh(x: r._value) else r._value"),
-        keep("_time", "_value", "_field"),
-    )
-
-
-def histogram(gate: str) -> str:
-    """Return the rows of a heatmap, one per twentieth of the gate's scale, named by its lower end in percent."""
-    names = dictionary({name: f"{i * 100 // HISTOGRAM_BINS:02d} %" for i, name in enumerate(HISTOGRAM_FIELDS)})
-    return _rows(
-        f'import "dict"\nnames = {names}',
-        gate,
-        (GATE_STATS, (), "r._field =~ /^hist_/"),
-        keep("_time", "_value", "_field"),
-        extend('_field: dict.get(dict: names, key: r._field, default: "")'),
-    )
-
-
-def _rows(begin: str, gate: str, what: tuple[str, Sequence[str], str], *steps: str) -> str:
-    """Return a query for the rows of a heatmap, one field per row, up to the last capture.
-
-    A window without a capture has what the one before has: Grafana draws a gap in black, as if it were a low value, and
-    markets close at weekends.
-
-    Args:
-        begin: the first lines.
-        gate: the condition that leaves one gate.
-        what: the measurement, its fields, and the condition that leaves the rows' fields.
-        steps: what is done with the windows.
-    """
-    measurement, fields, rows = what
-    return flux(
-        begin,
-        f"last = {points(GATE_STATS, ['step'], *OF_LAYER, gate)}"
-        + pipe("last()", "group()", 'max(column: "_time")', column_values("_time")),
-        "end = if length(arr: last) > 0 then time(v: int(v: last[0]) + 1) else v.timeRangeStop",
-        points(measurement, fields, rows, *OF_LAYER, gate, stop="end")
-        + pipe(
-            "aggregateWindow(every: v.windowPeriod, fn: mean)",
-            "fill(usePrevious: true)",
-            keep_where("exists r._value"),
-            *steps,
-            group("_field"),
-        ),
-    )
+    fn, first = ("min", "bottom") if peak == "min" else ("max", "top")
+    largest_of = (f"{peak}()", group(*labels), f"{fn}()", "group()", f'{first}(n: {MOST_LINES}, columns: ["_value"])')
+    line = f"worst = {read}" + pipe(*largest_of, map_to(f"name: {key}"), column_values("name"))
+    return line, keep_where(f"contains(set: worst, value: {key})")

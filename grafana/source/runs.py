@@ -104,7 +104,7 @@ def _table() -> Panel:
             "into it, in its own time: the market's for a backtest. Healthy: live or completed, a worst score up to 1."
         )
         .override_by_name("run", override(links=ways))
-        .override_by_name("state", override(mappings=[by_text(STATES)], custom__displayMode="color-text"))
+        .override_by_name("state", override(mappings=by_text(STATES), custom__displayMode="color-text"))
         .override_by_name("worst score", coloured)
         .override_by_regexp("^(best )?(.*loss|.*rew.*|equity)$", override(decimals=4))
         .override_by_name("error", override(custom__width=300))

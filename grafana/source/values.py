@@ -16,6 +16,7 @@ RED: Final = "red"
 GREY: Final = "#8e8e8e"
 """Of what says nothing about the health of a run."""
 CLEAR: Final = "transparent"
+Mappings = list[model.ValueMap | model.RangeMap | model.RegexMap | model.SpecialValueMap]
 Bands = Sequence[tuple[float | None, str]]
 """Pairs of a value (None: the lowest) and the colour from that value on."""
 
@@ -73,10 +74,24 @@ def thresholds(bands: Bands) -> model.ThresholdsConfig:
     return model.ThresholdsConfig(model.ThresholdsMode.ABSOLUTE, [model.Threshold(*band) for band in bands])
 
 
-def by_text(colours: Mapping[str, str]) -> model.ValueMap:
-    """Return the value mapping that gives each text its colour."""
+def by_text(colours: Mapping[str, str]) -> Mappings:
+    """Return the value mappings that give each text its colour."""
     ordered = enumerate(colours.items())
-    return model.ValueMap({name: model.ValueMappingResult(color=colour, index=i) for i, (name, colour) in ordered})
+    return [model.ValueMap({name: model.ValueMappingResult(color=colour, index=i) for i, (name, colour) in ordered})]
+
+
+def by_pattern(colours: Mapping[str, str]) -> Mappings:
+    """Return the value mappings that give a text the colour of the first pattern that matches it.
+
+    Args:
+        colours: regular expression → colour. What its first group matches is shown.
+    """
+    return [
+        model.RegexMap(
+            model.DashboardRegexMapOptions(pattern, model.ValueMappingResult(text="$1", color=colour, index=i))
+        )
+        for i, (pattern, colour) in enumerate(colours.items())
+    ]
 
 
 def fixed(colour: str) -> dict[str, str]:
@@ -99,3 +114,5 @@ def gate_colours(name: str = "{gate}") -> list[tuple[str, list[model.DynamicConf
 
 
 HIDDEN: Final = override(custom__hidden=True)
+"""A column of a table that is read by links alone."""
+HIDDEN_IN_LEGEND: Final = override(custom__hideFrom={"legend": True, "tooltip": False, "viz": False})

@@ -135,7 +135,10 @@ def scored() -> QueryVariable:
 
 
 def gates_and_states() -> list[QueryVariable]:
-    """Return the variables for the gates of the layer between 0 and 1, and for its other gates, with their titles."""
+    """Return the variables by which panels repeat: the gates of the layer between 0 and 1, and its other gates.
+
+    They are hidden: all are shown, and nobody has to choose.
+    """
     return [
         _titled("gate", "Gates", "=~", "Those of the layer that lie between 0 and 1."),
         _titled("state", "States", "!~", "Those of the layer that lie on either side of 0."),
@@ -156,7 +159,8 @@ def _titled(name: str, label: str, matches: str, description: str) -> QueryVaria
             'sort(columns: ["_value"])',
         ),
     )
-    return _several(name, label, query, description).regex(_TITLED)
+    variable = _several(name, label, query, description).regex(_TITLED)
+    return variable.hide(VariableHide.HIDE_VARIABLE)
 
 
 def _first(condition: str) -> str:

@@ -26,7 +26,8 @@ HOUR = 3600 * SECOND
 EMPTY_IS_HEALTHY = {
     "What else is logged",
     "Values that are not finite",
-    "Why",
+    "What is wrong, and why",
+    "Causes",
     "Alerts of this run",
     "Live",
     "Died",
@@ -116,6 +117,20 @@ def scored(influxd, now, layers, scores, run="r"):
     bucket = influxd.bucket()
     influxd.store(bucket).write(points)
     return source_of(influxd, bucket)
+
+
+def pause(now):
+    """A run that lives, was silent for three of its four hours, and became anomalous before."""
+    tags = {"run": "r", "phase": "train"}
+    gate = {**tags, "layer": "l", "gate": "forget"}
+    points = [Point(RUNS, tags, {"event": "started", "step": 0}, now - 4 * HOUR)]
+    for step, (ago, score) in enumerate([(4 * HOUR, 0.2), (3 * HOUR + 600 * SECOND, 2.0), (SECOND, 2.0)]):
+        scored = {"anomaly_score": score, "step": step}
+        points += [
+            Point(GATE_STATS, gate, {"mean": 0.5, "step": step}, now - ago),
+            Point(GATE_SCORES, {**gate, "detector": "consensus"}, scored, now - ago),
+        ]
+    return points
 
 
 def layers_of(board, source, now, window=None, run="r", **chosen):
@@ -382,8 +397,11 @@ class TestVariables:
         shown = options(found["gate"]) + options(found["state"])
         assert {text.partition("|")[2] for text in shown} == set(gates)
         for gate in gates:
-            for suffix in ("", ", mean and band", ", by position", ", distribution"):
+            for suffix in ("", ", by position", ", distribution"):
                 assert sum(one.rows for one in found[f"{gate}{suffix}"]) > 0
+        bands = [*found["Gates, mean and band"][0].frames, *found["States, mean and band"][0].frames]
+        ends = ("", ", 5 %", ", 95 %")
+        assert {frame.numbers[0].name for frame in bands} == {f"{gate}{end}" for gate in gates for end in ends}
 
     def test_the_other_run_is_another(self, opened):
         found = opened("compare", run=seeded.COLLAPSED)
@@ -483,6 +501,9 @@ class TestGates:
             unit = frame.numbers[0].values
             assert min(unit[:10]) > 0.3
             assert max(unit[-10:]) < 0.05
+        assert [frame.numbers[0].name for frame in shown.frames][:11] == [f"unit  {i}" for i in range(10)] + ["unit 10"]
+        (wrong,) = found["What is wrong with its units"][0].frames
+        assert wrong.fields[-1].values == ["wrong: forget gate fully shut, 100 %"]
         assert values(found["Keeps of its memory"])[0] < 0.02
         assert values(found["Remembers for"])[0] < 0.5
         assert values(found["Worst score"])[0] > 5
@@ -492,6 +513,48 @@ class TestGates:
         found = opened("gates", run=seeded.COLLAPSED, layer=seeded.LAYERS[1])
         assert 0.5 < values(found["Keeps of its memory"])[0] < 0.95
         assert values(found["Worst score"])[0] < 1
+        (wrong,) = found["What is wrong with its units"][0].frames
+        assert wrong.fields[-1].values == ["nothing"]
+
+    def test_the_worst_of_the_units(self, boards, influxd, now):
+        """Of its own limits, the dead units are the furthest over; a cell state has no end that is shut."""
+        bucket = influxd.bucket()
+        tags = {"run": "r", "phase": "train", "layer": "l"}
+        started = Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - 2 * SECOND)
+
+        def gate(name, measurement, **fields):
+            return Point(measurement, {**tags, "gate": name}, fields, now - SECOND)
+
+        low = [gate(name, GATE_STATS, saturated_low=0.7, saturated_high=0.0, step=1) for name in ("input", "cell")]
+        influxd.store(bucket).write([started, *low, gate("cell", "gate_derived", saturation=0.7)])
+
+        def shown():
+            asked = open_dashboard(boards["gatewatch-gates"], source_of(influxd, bucket), now=now)
+            (one,) = (one for one in asked if one.panel == "What is wrong with its units")
+            return one.frames[0].fields[-1].values
+
+        assert shown() in (["nearly: input gate fully shut, 70 %"], ["nearly: cell at its ends, 70 %"])
+        influxd.store(bucket).write([gate("hidden", "gate_derived", dead_share=0.625, frozen_units=0.1)])
+        assert shown() == ["wrong: dead units, 63 %"]
+
+    def test_a_layer_of_many_units_has_groups_of_them(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        tags = {"run": "r", "phase": "train", "layer": "l", "gate": "forget"}
+        started = Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - 2 * SECOND)
+        profile = {f"u{i:03d}": i / 64 for i in range(64)} | {"step": 1}
+        told = [Point("gate_units", tags, profile, now - SECOND), Point(GATE_STATS, tags, {"step": 1}, now - SECOND)]
+        influxd.store(bucket).write([started, *told])
+        asked = open_dashboard(boards["gatewatch-gates"], source_of(influxd, bucket), now=now)
+        (shown,) = (one for one in asked if one.panel == "forget")
+        names = [frame.numbers[0].name for frame in shown.frames]
+        assert names == [f"group {i:2d}" for i in range(64)]
+        assert [frame.numbers[0].values[-1] for frame in shown.frames] == [i / 64 for i in range(64)]
+
+    def test_what_is_saturated_in_words(self, opened):
+        (shown,) = opened("gates", run=seeded.COLLAPSED, layer=seeded.LAYERS[0])["Saturation"]
+        names = {frame.numbers[0].name for frame in shown.frames}
+        assert len(names) == 8
+        assert {"forget, fully shut", "cell, at its high end"} <= names
 
     def test_a_cell_state_is_shown_as_what_passes(self, opened):
         shown = values(opened("gates", run=seeded.HEALTHY)["cell"])
@@ -501,7 +564,8 @@ class TestGates:
 
     def test_a_distribution_is_whole(self, opened):
         (shown,) = opened("gates", run=seeded.HEALTHY)["forget, distribution"]
-        assert [frame.numbers[0].name for frame in shown.frames] == [f"{5 * i:02d} %" for i in range(20)]
+        names = [frame.numbers[0].name for frame in shown.frames]
+        assert (names[:3], names[-1]) == ([" 0 to 5 %", " 5 to 10 %", "10 to 15 %"], "95 to 100 %")
         columns = zip(*(frame.numbers[0].values for frame in shown.frames), strict=True)
         assert all(math.isclose(sum(column), 1, abs_tol=1e-6) for column in columns)
 
@@ -548,16 +612,62 @@ class TestAnomalies:
         assert worst.labels == {"layer": seeded.LAYERS[0], "gate": "forget"}
         assert {"kernel", "loss"} <= {frame.labels["gate"] for frame in shown.frames}
 
+    def test_what_is_wrong_since_when_and_why(self, opened, now):
+        found = opened("anomalies", run=seeded.COLLAPSED)
+        (frame,) = found["What is wrong, and why"][0].frames
+        columns = {field.name: field.values for field in frame.fields}
+        assert columns["where"][0] == f"{seeded.LAYERS[0]} forget"
+        assert columns["layer"][0] == seeded.LAYERS[0]
+        assert columns["why"][0] == "the gate went fully open or shut"
+        since = seeded.begin(now) + columns["at step"][0] * seeded.EVERY
+        assert seeded.ONSET <= columns["at step"][0] <= seeded.ONSET + 3
+        assert columns["since"][0] == since
+        assert columns["worst"][0] > columns["now"][0] > 1
+        assert columns["worst"] == sorted(columns["worst"], reverse=True)
+        assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["2 of 17"]]
+
     def test_the_causes_in_words(self, opened):
-        (shown,) = opened("anomalies", run=seeded.COLLAPSED)["Why"]
-        (frame,) = shown.frames
-        assert frame.field("cause").values[0] == "the gate closes further than its trend"
-        assert "the gate went fully open or shut" in frame.field("cause").values
+        (frame,) = opened("anomalies", run=seeded.COLLAPSED)["Causes"][0].frames
+        rows = dict(zip(frame.field("cause").values, frame.field("size").values, strict=True))
+        assert frame.field("cause").values[0] == "the gate went fully open or shut"
+        assert rows["the gate closes further than its trend"] > 10
         assert frame.field("gate").values[0] == "forget"
-        assert frame.field("times its usual").values[0] > 10
 
     def test_a_healthy_run_has_none(self, opened):
-        assert opened("anomalies", run=seeded.HEALTHY)["Why"][0].rows == 0
+        found = opened("anomalies", run=seeded.HEALTHY)
+        assert found["What is wrong, and why"][0].rows == found["Causes"][0].rows == 0
+        assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["none of 17"]]
+
+    def test_a_run_without_scores_is_not_called_healthy(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        started = Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - SECOND)
+        influxd.store(bucket).write([started])
+        asked = open_dashboard(boards["gatewatch-anomalies"], source_of(influxd, bucket), now=now)
+        (count,) = (one for one in asked if one.panel == "Anomalous")
+        assert count.rows == 0
+        (panel,) = (panel for panel in boards["gatewatch-anomalies"]["panels"] if panel["title"] == "Anomalous")
+        assert panel["fieldConfig"]["defaults"]["noValue"] == "not scored here"
+
+    def test_the_states_end_where_the_run_ended(self, opened, now):
+        (shown,) = opened("anomalies", run=seeded.DIED)["State of each gate"]
+        end = seeded.begin(now, 40, silent=900 * SECOND) + 39 * seeded.EVERY
+        assert len(shown.frames) == 8
+        for frame in shown.frames:
+            assert frame.field("Value").values[-1] == "ended"
+            assert set(frame.field("Value").values[:-1]) == {"normal"}
+            assert frame.field("Time").values[-1] == end + 1
+
+    def test_the_states_of_a_run_that_lives_go_on(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        influxd.store(bucket).write(pause(time.time_ns()))
+        asked = open_dashboard(
+            boards["gatewatch-anomalies"], source_of(influxd, bucket), now=time.time_ns(), chosen={"run": "r"}
+        )
+        (frame,) = next(one for one in asked if one.panel == "State of each gate").frames
+        assert frame.field("Value").values[-1] == "anomalous"
+        apart = {b - a for a, b in pairwise(frame.field("Time").values[1:])}
+        assert len(apart) == 1  # through the pause
+        assert "ended" not in frame.field("Value").values
 
     def test_each_detector(self, opened):
         (shown,) = opened("anomalies", run=seeded.COLLAPSED)["What each detector says"]

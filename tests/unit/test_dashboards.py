@@ -156,7 +156,68 @@ class TestPanels:
         assert colour("gatewatch-anomalies", "Anomaly score", "forget kernel") is None
         assert colour("gatewatch-learning", "Dead units", "a forget b hidden") == "#56b4e9"
         assert colour("gatewatch-backtest", "Stuck", "update") == "#0072b2"
+        assert colour("gatewatch-gates", "Gates, mean and band", "forget") == "#d55e00"
+        assert colour("gatewatch-gates", "Gates, mean and band", "forget, 5 %") == "#d55e00"
+        assert colour("gatewatch-gates", "Saturation", "cell, at its low end") == "#009e73"
         assert colour("gatewatch-backtest", "Gates against price and position", "forget gate") == "#d55e00"
+
+    def test_scores_that_never_come_near_an_alarm_are_grey(self, boards):
+        for uid in ("gatewatch-anomalies", "gatewatch-backtest"):
+            (panel,) = (panel for panel in panels(boards[uid]) if panel["title"] == "Anomaly score")
+            last = panel["fieldConfig"]["overrides"][-1]  # which goes before the colours of gates
+            assert last["matcher"] == {"id": "byValue", "options": {"reducer": "max", "op": "lt", "value": 0.8}}
+            assert last["properties"] == [{"id": "color", "value": {"mode": "fixed", "fixedColor": "#8e8e8e"}}]
+
+    def test_a_band_is_filled_and_only_its_mean_is_in_the_legend(self, boards):
+        (panel,) = (one for one in panels(boards["gatewatch-gates"]) if one["title"] == "Gates, mean and band")
+        by_name = {one["matcher"]["options"]: one["properties"] for one in panel["fieldConfig"]["overrides"]}
+        assert {"id": "custom.fillBelowTo", "value": "forget, 5 %"} in by_name["forget, 95 %"]
+        assert {
+            "id": "custom.hideFrom",
+            "value": {"legend": True, "tooltip": False, "viz": False},
+        } in by_name[".+, .+"]
+
+    def test_gates_open_with_a_screen_or_two_and_keep_the_rest_in_closed_rows(self, boards):
+        shown = [panel["title"] for panel in boards["gatewatch-gates"]["panels"]]
+        assert shown == [
+            "Run",
+            "Worst score",
+            "What is wrong with its units",
+            "Keeps of its memory",
+            "Remembers for",
+            "${gate:text}",
+            "${state:text}",
+            "Gates, mean and band",
+            "States, mean and band",
+            "Saturation",
+            "Memory timescale",
+            "Position in the sequence",
+            "Distribution of the activations",
+            "Drift and rank",
+        ]
+        rows = {p["title"]: len(p["panels"]) for p in boards["gatewatch-gates"]["panels"] if p["type"] == "row"}
+        assert rows == {"Position in the sequence": 2, "Distribution of the activations": 2, "Drift and rank": 2}
+
+    def test_anomalies_say_first_what_is_wrong(self, boards):
+        shown = [panel["title"] for panel in boards["gatewatch-anomalies"]["panels"]]
+        assert shown[:4] == ["Run", "Anomalous", "Worst score", "What is wrong, and why"]
+
+    def test_a_text_has_the_colour_of_the_pattern_that_it_matches(self, boards):
+        (panel,) = (one for one in panels(boards["gatewatch-gates"]) if one["title"] == "What is wrong with its units")
+        mappings = [one["options"] for one in panel["fieldConfig"]["defaults"]["mappings"]]
+        assert [(one["pattern"], one["result"]["color"], one["result"]["text"]) for one in mappings] == [
+            ("^wrong: (.*)$", "red", "$1"),
+            ("^nearly: (.*)$", "yellow", "$1"),
+            ("^(nothing)$", "green", "$1"),
+        ]
+
+    def test_no_text_calls_it_healthy_where_nothing_was_evaluated(self, boards):
+        texts = [
+            f"{panel.get('description')} {panel.get('fieldConfig', {}).get('defaults', {}).get('noValue')}"
+            for uid, panel in all_panels(boards)
+            if panel["type"] != "text"
+        ]
+        assert [text for text in texts if "mpty is healthy" in text] == []
 
     def test_legends_are_tables_of_the_last_and_the_worst_values(self, boards):
         legends = {
@@ -223,7 +284,7 @@ class TestDashboards:
         }
         assert shown == {
             "runs": "tag value",
-            "gates": "run phase layer gate state",
+            "gates": "run phase layer",
             "learning": "run phase layer",
             "anomalies": "run phase layer gate",
             "compare": "run other phase layer gate",
@@ -233,7 +294,7 @@ class TestDashboards:
         }
         for board in boards.values():
             hidden = [v["name"] for v in board["templating"]["list"] if v["hide"] == 2]
-            assert hidden in ([], ["begin", "end"])
+            assert hidden in ([], ["begin", "end"], ["begin", "end", "gate", "state"])
             assert hidden == [v["name"] for v in board["templating"]["list"] if v["skipUrlSync"]]
 
     def test_those_of_one_run_have_a_link_to_its_whole_time(self, boards):
