@@ -25,7 +25,7 @@ from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
 from gatewatch.collector.trace import Layers, Trace
 
-_EVENTS: Final = ("_on_training_start", "_on_rollout_start", "_on_rollout_end", "_on_training_end")
+_EVENTS: Final = ("on_training_start", "on_rollout_start", "on_rollout_end", "on_training_end")
 """The events of a training that the callback needs."""
 
 
@@ -117,7 +117,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and isinstance(outer := frame.f_locals.get("self"), BaseCallback):
             kind, frame = type(outer), frame.f_back
-            if any(getattr(kind, name) is getattr(BaseCallback, name) for name in _EVENTS):
+            if not all(_handles(kind, event) for event in _EVENTS):
                 raise ConfigError(
                     f"GateMonitorCallback cannot be inside {kind.__name__}, which passes on few events of a training: "
                     f"give it to learn() itself, as in callback=[{kind.__name__}(...), GateMonitorCallback()]"
@@ -254,6 +254,10 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             metrics |= {"reward": reward, "episode_length": length, "episodes": len(self._episodes)}
             self._episodes.clear()
         return metrics
+
+
+def _handles(kind: type[BaseCallback], event: str) -> bool:
+    return any(getattr(kind, name) is not getattr(BaseCallback, name) for name in (event, f"_{event}"))
 
 
 class _Log(KVWriter):

@@ -524,6 +524,38 @@ def test_lists_in_lists_pass_on_every_event():
     assert set(read("gate_stats", callback.run)["step"]) == {0, ROLLOUT}
 
 
+class PassesOn(BaseCallback):
+    """Calls another callback in place of SB3's own way."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def _init_callback(self):
+        self.inner.init_callback(self.model)
+
+    def on_training_start(self, locals_, globals_):
+        self.inner.on_training_start(locals_, globals_)
+
+    def on_rollout_start(self):
+        self.inner.on_rollout_start()
+
+    def on_rollout_end(self):
+        self.inner.on_rollout_end()
+
+    def on_training_end(self):
+        self.inner.on_training_end()
+
+    def _on_step(self):
+        return self.inner.on_step()
+
+
+def test_a_callback_of_ones_own_that_passes_on_every_event_is_a_place_for_it():
+    callback = GateMonitorCallback(every=1)
+    algorithm().learn(ROLLOUT, PassesOn(callback))
+    assert set(read("gate_stats", callback.run)["step"]) == {0, ROLLOUT}
+
+
 def test_a_training_broken_off_in_its_first_rollout_says_that_nothing_was_captured(caplog):
     callback = GateMonitorCallback()
     with caplog.at_level(logging.WARNING, "gatewatch"):
