@@ -10,14 +10,12 @@ import copy
 import enum
 import functools
 import io
-import itertools
 import threading
 import types
 import weakref
-from abc import ABC
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,10 +25,10 @@ from torch import Tensor, nn
 
 from gatewatch.collector.errors import ConfigError, TooLargeError
 from gatewatch.collector.monitor import BaseMonitor
-from gatewatch.collector.runtime.code_names import is_of_library
 from gatewatch.collector.runtime.saved import MISSING, read_slot
 from gatewatch.collector.text import describe_exception
 from gatewatch.collector.torch.layers import modules, wrapped
+from gatewatch.collector.torch.module_shells import StandIn, emptied, empty_module, slots_of
 
 _MOST_OBJECTS: Final = 100_000
 """A module that holds more holds a trainer or a data set, which cannot be copied at each capture."""
@@ -85,11 +83,8 @@ def twin_of(module: nn.Module) -> Iterator[Twin]:
                 part.training = False
         yield Twin(twin, copier.originals, copier.copies, copier.shared)
     finally:
-        for part in copier.modules:  # a cache may hold on to a part, and closures make circles
-            vars(part).clear()
-            if hasattr(type(part), "__del__"):
-                with suppress(TypeError):  # its forward has made it one of another class
-                    object.__setattr__(part, "__class__", _without_del(type(part)))
+        for part in copier.modules:
+            emptied(part)
 
 
 class _Copier:
@@ -179,13 +174,13 @@ class _Copier:
             )
         kind = type(original)
         if (name := wrapped(original)) is not None:
-            stand_in = self._keep(original, _StandIn())
+            stand_in = self._keep(original, StandIn())
             self.modules.append(stand_in)
             stand_in.add_module(name, self(original._modules[name]))
             return stand_in
         if isinstance(original, torch.jit.ScriptModule):
             return copy.deepcopy(original)
-        module: nn.Module = self._keep(original, _empty(kind))
+        module: nn.Module = self._keep(original, empty_module(kind))
         self.modules.append(module)
         get_state: Callable[[nn.Module], dict[str, Any]] = kind.__getstate__
         state = vars(original) if get_state.__module__.startswith("torch.") else get_state(original)
@@ -194,7 +189,7 @@ class _Copier:
             vars(module).update(attributes)
         else:  # such as Lightning's, which leaves out the trainer
             module.__setstate__(attributes)  # type: ignore[no-untyped-call]  # torch is typed in part
-        for slot in _slots(kind):
+        for slot in slots_of(kind):
             if (held := read_slot(original, slot)) is not MISSING:
                 slot.__set__(module, self(held))
         return module
@@ -356,65 +351,9 @@ def _way(kind: type) -> _Way | None:
     return _EXACTLY.get(kind) or next(ways, _Copier._by_reduction)
 
 
-def _slots(kind: type[nn.Module]) -> list[types.MemberDescriptorType]:
-    """Return the attributes that a class of modules, or a base of it, has slots for."""
-    held = [vars(base).values() for base in kind.__mro__ if not is_of_library(base.__module__)]
-    return [slot for slot in itertools.chain(*held) if isinstance(slot, types.MemberDescriptorType)]
-
-
-def _empty(kind: type[nn.Module]) -> Any:
-    """Return a module of a class without attributes, and without a call of anything that is the class's.
-
-    Raises:
-        ConfigError: its `__del__` cannot be kept from being called.
-    """
-    if not hasattr(kind, "__del__"):
-        return object.__new__(kind)
-    module = object.__new__(_without_del(kind))
-    try:
-        object.__setattr__(module, "__class__", kind)
-    except TypeError as error:
-        raise ConfigError(
-            f"a module of class {kind.__name__} cannot be looked at: its __del__ would be called for the copy too"
-        ) from error
-    return module
-
-
-def _without_del(kind: Any) -> type[nn.Module]:
-    """Return a class whose objects are laid out as those of a class with a `__del__`, and can become such and back."""
-    while kind.__base__.__dictoffset__:
-        kind = kind.__base__
-    return _EmptiedAbstract if kind.__base__ is ABC else _Emptied
-
-
-class _Emptied(nn.Module):
-    """What a copy becomes when the look is over: it is not for a copy to close what the original has opened."""
-
-
-class _EmptiedAbstract(ABC, nn.Module):
-    """The same where `ABC` comes before torch's classes."""
-
-
 def _is_special(tensor: Tensor) -> bool:
     """Return whether a tensor is more than a view of memory, or one of a small part of much memory."""
     if tensor.layout is not torch.strided or tensor.is_meta:
         return True
     is_small_part = tensor.untyped_storage().nbytes() > max(_LARGEST_ARRAY, 2 * tensor.nbytes)
     return is_small_part or tensor.is_quantized or tensor.is_conj() or tensor.is_neg()
-
-
-class _StandIn(nn.Module):
-    """In the place of what wraps a module (DistributedDataParallel, torch.compile): it calls the module, no more."""
-
-    def forward(self, *arguments: Any, **options: Any) -> Any:
-        """Call the module."""
-        return next(self.children())(*arguments, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        """Pass on the module's own attributes, as torch.compile's wrapper does."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if inner := next(iter(self._modules.values()), None):
-                return getattr(inner, name)
-            raise
