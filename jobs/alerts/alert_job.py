@@ -126,7 +126,7 @@ class _Evaluation:
         for key, entry in list(state.entries.items()):
             if entry.rule not in self._rules or entry.run in result.forgotten:
                 del state.entries[key]
-        state.events += end_with_runs(state.entries, result.states, self._now)
+        end_with_runs(state.entries, result.states, self._now)
         for run in result.forgotten:
             state.mailed.pop(run, None)
         for run, reason in result.failed.items():
@@ -138,8 +138,8 @@ class _Evaluation:
     def _post(self) -> None:
         """Write the mails that are due, where anybody is to get mails."""
         settings, state = self._settings, self._state
-        for run, (items, repeated) in due(state.entries, state.mailed, settings.alerts, self._now).items():
-            state.events += repeated
+        for run, (items, new_events) in due(state.entries, state.mailed, settings.alerts, self._now).items():
+            state.events += new_events
             if settings.mail.to:
                 message = alert_mail(run, items, self._rules, settings, self._now)
                 events = [event for item in items for event in item.events]

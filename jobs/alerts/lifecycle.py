@@ -97,6 +97,11 @@ class AlertState:
         """The run that it is about; empty for the jobs or the store."""
         return self.tags.get("run", "")
 
+    @property
+    def ended_while_firing(self) -> bool:
+        """Whether its run has ended, and the alert was not resolved before."""
+        return bool(self.ended) and self.firing.until is None
+
     def event(self, state: MailKind, now: int) -> Event:
         """Record an event, later than those before, and return it."""
         time = max(now, self.unsent[-1].time + 1) if self.unsent else now
@@ -146,25 +151,22 @@ def advance(entries: dict[str, AlertState], alerts: Sequence[Alert], now: int) -
     return events
 
 
-def end_with_runs(entries: dict[str, AlertState], states: Mapping[str, Mapping[str, str]], now: int) -> list[Event]:
-    """Update `entries` with the states of the runs, and return the events of alerts that fired when their run ended.
+def end_with_runs(entries: dict[str, AlertState], states: Mapping[str, Mapping[str, str]], now: int) -> None:
+    """Update `entries` with the states of the runs: a mail is due about an alert that fires when its run ends.
 
     Args:
         entries: of all alerts.
         states: run → phase → its state, as `current_state` has it. Runs that are missing are as they were.
         now: nanoseconds.
     """
-    events = []
     for entry in entries.values():
         if entry.run not in states or entry.firing.until is not None or entry.rule == "run_died":
             continue  # a death is repeated while it lasts
         before, entry.ended = entry.ended, _how_it_ended(states[entry.run], entry.tags.get("phase", ""))
         if entry.ended and not before:
-            events.append(entry.event("ended", now))
             entry.pending = now if entry.pending is None else entry.pending
         elif before and not entry.ended and entry.notified is not None:
             entry.pending = None  # it goes on: the mail that says that the alert fires is still true
-    return events
 
 
 def _how_it_ended(phases: Mapping[str, str], phase: str) -> str:
@@ -179,7 +181,7 @@ def due(
     """Take the mails that are due now: mark their alerts as mailed, and remove the resolved ones from `entries`.
 
     Returns:
-        Run → the items of its mail, and the events of the alerts that the mail repeats.
+        Run → the items of its mail, and the events that are of the mail itself: of what it repeats, and of what ended.
     """
     groups: dict[str, dict[str, AlertState]] = {}
     for key, entry in entries.items():
@@ -193,6 +195,8 @@ def due(
         if not rests and (gathered or repeated):
             events = [group[key].event("repeated", now) for key in repeated]
             keys = [key for key, entry in group.items() if key in repeated or entry.pending is not None]
+            # No earlier: the last captures of a run may have their scores after its end, and those may be well.
+            events += [group[key].event("ended", now) for key in keys if group[key].ended_while_firing]
             mails[run] = [_mail_item(entries, key, now) for key in keys], events
             mailed[run] = now
     return mails
@@ -206,7 +210,9 @@ def _is_repeated(entry: AlertState, settings: AlertSettings, now: int) -> bool:
 def _mail_item(entries: dict[str, AlertState], key: str, now: int) -> Item:
     entry = entries[key]
     events, entry.unsent = entry.unsent, []
-    kind: MailKind = "ended" if entry.ended else "firing" if entry.notified is None else "repeated"
+    kind: MailKind = "firing" if entry.notified is None else "repeated"
+    if entry.ended_while_firing:
+        kind = "ended"
     if entry.firing.until is not None:
         kind = "passed" if entry.notified is None else "recovered"
         del entries[key]

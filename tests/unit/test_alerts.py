@@ -523,9 +523,10 @@ class TestLifecycle:
                 over = at(second) if second else None
                 events += advance(entries, [Alert(rule, tags, Firing(at(0), None, 2.0, 2.0, until=over))], at(second))
             state = [state for since, state in sorted(changes.items()) if since <= second][-1]
-            events += end_with_runs(entries, {"a": {"train": state}, "b": {"train": "completed"}}, at(second))
-            for items, _ in due(entries, mailed, self.SETTINGS, at(second)).values():
+            end_with_runs(entries, {"a": {"train": state}, "b": {"train": "completed"}}, at(second))
+            for items, more in due(entries, mailed, self.SETTINGS, at(second)).values():
                 told[second] = [item.kind for item in items]
+                events += more
         return told, [event.state for event in events]
 
     @pytest.mark.parametrize("how", ["completed", "failed", "interrupted", "died"])
@@ -551,6 +552,11 @@ class TestLifecycle:
         told, events = self.states({0: "live", 600: "completed"}, recovers=1200)
         assert told == {30: ["firing"], 630: ["ended"], 1230: ["recovered"]}
         assert events == ["firing", "ended", "recovered"]
+
+    def test_what_recovers_in_scores_that_come_just_after_the_end_has_not_ended(self):
+        told, events = self.states({0: "live", 600: "completed"}, recovers=615)
+        assert told == {30: ["firing"], 630: ["recovered"]}
+        assert events == ["firing", "recovered"]
 
     def test_the_death_of_a_run_is_repeated_while_it_lasts(self):
         died = next(rule for rule in BUILT_IN if rule.name == "run_died")
