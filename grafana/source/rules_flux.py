@@ -32,8 +32,6 @@ NOW: Final = "v.timeRangeStop"
 START: Final = "v.timeRangeStart"
 SINCE: Final = f"since = (time) => float(v: int(v: {NOW}) - int(v: time)) / 1000000000.0\n"
 """A function in Flux: the seconds since a time."""
-AFTER_ALL: Final = "2200-01-01T00:00:00Z"
-"""A time after every capture, for a row that is to be sorted before them."""
 _NEVER: Final = f"{-(10**9)}"
 
 
@@ -72,29 +70,32 @@ def by(labels: Sequence[str]) -> str:
     return pipe(keep("_time", "_value", *labels), group(*labels))
 
 
-def values(rule: Rule, *fields: str) -> str:
-    """Return the query for the values of each series, newest first: those of a time range that ends with the newest.
+def captures(rule: Rule, *fields: str, most: int | None = MOST_CAPTURES) -> str:
+    """Return the query for one row per capture, newest first: the largest of its values, where it has several.
 
-    A series whose newest value lies before Grafana's time range is left out. The column `newest` has the time of the
-    newest value, in nanoseconds.
+    It reads twice Grafana's time range, for `firing` to take as much of it as lies before the newest capture.
     """
-    labels, span = rule.quantity.series, lookback(rule)
-    start = f"time(v: int(v: {START}) - {span}000000000)"
-    rows = field_of(rule, *fields, start=start) + pipe("toFloat()") + by(labels)
-    last = field_of(rule, *fields) + pipe("last()", keep("_time", *labels), group(*labels), OLDEST_FIRST, "tail(n: 1)")
-    last += pipe(extend(f"newest: int(v: r._time), _time: {AFTER_ALL}"))
-    recent = f"exists r.newest and int(v: r._time) >= r.newest - {span}000000000"
-    return inline_union(rows, last) + pipe(
-        group(*labels),
-        'sort(columns: ["_time", "_value"], desc: true)',
-        'fill(column: "newest", usePrevious: true)',
-        keep_where(f"r._time < {AFTER_ALL} and {recent}"),
-    )
+    # Those of each stored series alone are ordered by time already: so few are left to be sorted.
+    few, newest = ([f"tail(n: {most})"], [f"limit(n: {most})"]) if most else ([], [])
+    by_time = ('sort(columns: ["_time", "_value"], desc: true)', 'unique(column: "_time")')
+    rows = field_of(rule, *fields, start=earlier(rule)) + pipe(*few, "toFloat()")
+    return rows + by(rule.quantity.series) + pipe(*by_time, *newest)
 
 
-def captures(rule: Rule, *fields: str, most: int = MOST_CAPTURES) -> str:
-    """Return the query for one row per capture, newest first: the largest of its values, where it has several."""
-    return values(rule, *fields) + pipe('unique(column: "_time")', f"limit(n: {most})")
+def up_to_newest(rule: Rule) -> str:
+    """Return the steps that keep what lies before the newest capture of a series by no more than Grafana's time range.
+
+    They drop a series whose newest capture lies before that range. The rows are newest first and numbered
+    from 1 in `rank`; the time of the newest goes into `newest`, in nanoseconds.
+    """
+    within = f"r.newest >= int(v: {START}) and int(v: r._time) >= r.newest - {lookback(rule)}000000000"
+    newest = extend("newest: if r.rank == 1 then int(v: r._time) else 0")
+    return pipe(newest, 'cumulativeSum(columns: ["newest"])', keep_where(within))
+
+
+def earlier(rule: Rule) -> str:
+    """Return the expression for the time that lies as long before Grafana's time range as that is long."""
+    return f"time(v: int(v: {START}) - {lookback(rule)}000000000)"
 
 
 def lookback(rule: Rule) -> int:
@@ -114,10 +115,12 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
         counter: how the value is computed from `_value` and the captures before; None: it is `_value`.
     """
     condition = rule.condition
+    rows += pipe(extend("rank: 1"), 'cumulativeSum(columns: ["rank"])')
+    if counter is None:
+        rows += pipe(keep_where(f"r.rank == 1 or {_past(condition, 'r._value', recovering=True)}"))
+    rows += up_to_newest(rule)
     if counter is None:
         counter, first, position = Counter("r._value", "true", {}), _NEVER, "-r.rank"
-        ranked = pipe(extend("rank: 1"), 'cumulativeSum(columns: ["rank"])')
-        rows += ranked + pipe(keep_where(f"r.rank == 1 or {_past(condition, 'r._value', recovering=True)}"))
         if condition.after_inside:
             rows = inline_union(rows, _first_inside(rule)) + pipe(group(*rule.quantity.series))
     else:

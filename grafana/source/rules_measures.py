@@ -16,17 +16,16 @@ from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import flux, inline_union, keep_where, pipe, points
 from grafana.source.flux_steps import NEWEST_FIRST, OLDEST_FIRST, extend, group
 from grafana.source.rules_flux import (
-    AFTER_ALL,
     MOST_CAPTURES,
     Counter,
     ago,
     by,
     captures,
     compared,
+    earlier,
     field_of,
     firing,
     lookback,
-    values,
 )
 
 RUN_DAYS: Final = 90
@@ -49,10 +48,11 @@ def not_finite(rule: Rule) -> str:
 
 
 def times_median(rule: Rule) -> str:
-    """Compare the field as a multiple of its median over the time range, once there are `FEWEST_CAPTURES` captures."""
+    """Compare the field as a multiple of its median over twice the time range, from `FEWEST_CAPTURES` captures on."""
     rows = "all" + pipe(OLDEST_FIRST, f"limit(n: {_EVERY}, offset: {FEWEST_CAPTURES})", f"tail(n: {MOST_CAPTURES})")
     medians = 'all |> median(method: "exact_mean")'
-    return f"all = {captures(rule, most=_EVERY)}\n\n{firing(rule, _scaled(rows, medians, rule.quantity.series))}"
+    scaled = _scaled(rows, medians, rule.quantity.series)
+    return f"all = {captures(rule, most=None)}\n\n{firing(rule, scaled)}"
 
 
 def frozen(rule: Rule) -> str:
@@ -68,7 +68,8 @@ def frozen(rule: Rule) -> str:
         group(*LAYER),
         NEWEST_FIRST,
     )
-    return f"norms = {values(rule)}\n\n{firing(rule, rows)}"
+    norms = field_of(rule, start=earlier(rule)) + pipe(f"tail(n: {MOST_CAPTURES})", "toFloat()")
+    return f"norms = {norms}\n\n{firing(rule, rows)}"
 
 
 def share_of_units(rule: Rule) -> str:
@@ -109,7 +110,7 @@ def rise(rule: Rule) -> str:
         fields=fields | {"begun": ("false", "begun"), "points": ("0", "a.points + 1")},
         first=f"begun = a.begun or (a.points == 0 and {late})",
     )
-    return firing(rule, captures(rule, most=_EVERY), counter)
+    return firing(rule, captures(rule, most=None), counter)
 
 
 def growth(rule: Rule) -> str:
@@ -139,16 +140,17 @@ def _scaled(rows: str, scales: str, labels: Sequence[str]) -> str:
         scales: one row per series, with the number in `_value`.
         labels: the tags that distinguish the series.
     """
-    last = extend(f"_time: {AFTER_ALL}, scale: r._value")
+    last = extend(f"_time: {_AFTER_ALL}, scale: r._value")
     return inline_union(rows, f"{scales}\n    |> {last}") + pipe(
         group(*labels),
         NEWEST_FIRST,
         'fill(column: "scale", usePrevious: true)',
-        keep_where(f"r._time < {AFTER_ALL} and r.scale > 0.0"),
+        keep_where(f"r._time < {_AFTER_ALL} and r.scale > 0.0"),
         extend("_value: r._value / r.scale"),
     )
 
 
+_AFTER_ALL: Final = "2200-01-01T00:00:00Z"
 # As `evaluator.units_of` in the jobs: the layer's own entry, else that of the path that it lies below. A run records
 # its configuration as JSON, which escapes names. A character that is not ASCII matches any other one.
 _UNITS: Final = r"""json = (v) => regexp.replaceAllString(

@@ -147,6 +147,11 @@ def test_every_query_of_every_panel_is_answered(pushed, grafana):
     assert answered > asked / 2
 
 
+def text_of(mail):
+    """What it says: as plain text, or as HTML where it has no other part."""
+    return mail.get_body(("plain", "html")).get_content()
+
+
 class Inbox:
     """What arrives where Grafana sends its mails."""
 
@@ -165,9 +170,10 @@ class Inbox:
                 recipients, mail = self.mails.get(timeout=1)
             except queue.Empty:
                 continue
-            text = mail.get_body(("plain", "html")).get_content()
             seen.append(mail["Subject"])
-            if "desk@example.org" in recipients and all(word in f"{mail['Subject']}\n{text}" for word in words):
+            if "desk@example.org" in recipients and all(
+                word in f"{mail['Subject']}\n{text_of(mail)}" for word in words
+            ):
                 return mail
         pytest.fail(f"no mail about {words}; there came {seen}")
         return None
@@ -193,16 +199,17 @@ def state_of(grafana, uid, run):
     return None
 
 
-@pytest.mark.timeout(1200)
-def test_an_alert_fires_recovers_and_is_mailed(pushed, grafana, store, inbox):
-    """NaN in a gate: written for as long as it is to fire, and then no more, while the run goes on."""
-    run = f"nan-{int(time.time())}"
+@pytest.mark.timeout(2400)
+def test_an_alert_fires_and_recovers_or_its_run_ends_and_both_are_mailed(pushed, grafana, store, inbox):
+    """NaN in a gate of two runs: one of them ends with it, the other one goes on without."""
+    run, ended = (f"{name}-{int(time.time())}" for name in ("nan", "ended"))
 
     def write(nans):
         now = time.time_ns()
-        tags = {"run": run, "phase": "train", "layer": "lstm", "gate": "forget"}
         fields = {"mean": 0.7, "nan_count": nans, "inf_count": 0, "step": int(now / SECOND) % 10**6}
-        store.write([Point("gate_stats", tags, fields, now)])
+        for name in (run, ended) if nans else (run,):
+            tags = {"run": name, "phase": "train", "layer": "lstm", "gate": "forget"}
+            store.write([Point("gate_stats", tags, fields, now)])
 
     def until(state, nans, seconds):
         deadline = time.monotonic() + seconds
@@ -215,4 +222,5 @@ def test_an_alert_fires_recovers_and_is_mailed(pushed, grafana, store, inbox):
     until(("Alerting",), 3, 300)
     assert run in inbox.about([run, "lstm"], 180)["Subject"]
     until((None, "Normal"), 0, 600)
-    inbox.about(["Over: ", run], 400)
+    assert "this is no recovery" not in text_of(inbox.about(["Over: ", run], 400))
+    assert "this is no recovery" in text_of(inbox.about(["No more data: ", ended], 1300))
