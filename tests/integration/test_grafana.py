@@ -6,7 +6,7 @@ No Grafana can be installed where the tests usually run, so without these variab
   InfluxDB that the tests start; the token of a service account with the role Admin. What is there under our names is
   overwritten.
 - GRAFANA_SMTP: `127.0.0.1:port`, where that Grafana sends its mails (GF_SMTP_HOST, GF_SMTP_ENABLED=true); the tests
-  listen there. Without it the mail alone is skipped. The alert takes up to ten minutes.
+  listen there. Without it the mail alone is skipped. The alerts take up to 25 minutes: one ends with its run.
 """
 
 from __future__ import annotations
