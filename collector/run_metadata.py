@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from gatewatch.collector.text import one_line
 
-_PACKAGES: Final = ("gatewatch", "keras", "tensorflow", "tensorflow-cpu", "torch", "sb3-contrib", "numpy")
+_PACKAGES: Final = (
+    *("gatewatch", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
+    *("sb3-contrib", "lightning", "pytorch-lightning", "numpy"),
+)
 
 
 def new_run() -> str:

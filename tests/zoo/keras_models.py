@@ -222,7 +222,7 @@ class Variables(Mischief):
         self.table.assign_add(keras.ops.ones((70_000,)))
         self.clamped.assign(keras.ops.clip(self.clamped, -0.5, 0.5) * 0.9)
         self.mean.update_state(keras.ops.mean(x) + self.table[0])
-        return self.table[5] + keras.ops.sum(self.clamped) + self.mean.result()
+        return keras.ops.cast(self.table[5] + keras.ops.sum(self.clamped), "float32") + self.mean.result()
 
     def remembered(self):
         return [keras.ops.convert_to_numpy(v).tolist() for v in (self.table, self.clamped, *self.mean.variables)]
@@ -253,7 +253,7 @@ class LayerOutside(Mischief):
 
 class Losses(Mischief):
     def number(self, x):
-        self.add_loss(keras.ops.mean(x) * 0.1)
+        self.add_loss(keras.ops.cast(keras.ops.mean(x), "float32") * 0.1)
         return 0.0
 
     def remembered(self):
@@ -300,7 +300,7 @@ if BACKEND == "tensorflow":
         def __init__(self):
             super().__init__()
             self.own = tf.Variable(0.0, trainable=False)
-            self.raw = self.add_weight(shape=(2,), initializer="zeros", trainable=False)
+            self.raw = self.add_weight(shape=(2,), initializer="zeros", trainable=False, autocast=False)
             self.generator = tf.random.Generator.from_seed(8)
 
         @tf.function
@@ -324,7 +324,7 @@ elif BACKEND == "torch":
         def __init__(self):
             super().__init__()
             self.plain = torch.zeros(2)
-            self.raw = self.add_weight(shape=(70_000,), initializer="zeros", trainable=False)
+            self.raw = self.add_weight(shape=(70_000,), initializer="zeros", trainable=False, autocast=False)
             self.generator = torch.Generator().manual_seed(8)
             self.module = torch.nn.BatchNorm1d(3)
 
