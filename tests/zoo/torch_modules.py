@@ -229,7 +229,7 @@ class Parameters(Base):
 
     def change(self, hidden):
         with torch.no_grad():
-            self.codebook.lerp_(hidden.mean(0), 0.1)
+            self.codebook.lerp_(hidden.mean(0).float(), 0.1)  # bfloat16 under autocast
             self.lstm.weight_ih_l0.data.clamp_(-0.3, 0.3)
             self.lstm.bias_ih_l0.data.mul_(0.99)
         return self.codebook
@@ -475,3 +475,15 @@ class GlobalHooks(Base):
         if number > 8:
             nn.modules.module._global_forward_hooks.clear()
         return 0.01 * (len(HISTORY) + number)
+
+
+class WholeZoo(nn.Module):
+    """All of the zoo side by side, for trainings in which one kind of mischief at a time would take too long."""
+
+    def __init__(self, names=MISCHIEF):
+        super().__init__()
+        self.all = nn.ModuleDict({name: MISCHIEF[name]() for name in sorted(names)})
+
+    def forward(self, x):
+        """Return (4, 2)."""
+        return sum(module(x) for module in self.all.values()) / len(self.all)
