@@ -15,6 +15,7 @@ ANY_NAME: Final = frozenset({"getattr", "setattr", "delattr", "vars", "__dict__"
 
 _LIBRARIES: Final = sys.stdlib_module_names | {
     *("gatewatch", "keras", "tensorflow", "torch", "jax", "jaxlib", "numpy", "pandas", "scipy"),
+    *("lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities", "torchmetrics"),
     *("wrapt", "optree", "pytest", "_pytest"),
 }
 _OF_GLOBALS: Final = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from torch import nn
 
@@ -76,6 +76,8 @@ class GateMonitor(Monitor):
             recurrent layer, the store refuses or a folder cannot be written.
     """
 
+    framework: ClassVar[str] = "torch"
+
     def __init__(  # noqa: PLR0913 - the public signature: one argument for each thing a user may choose
         self,
         module: nn.Module,
@@ -94,16 +96,24 @@ class GateMonitor(Monitor):
         method: str | None = None,
     ) -> None:
         self._set_up(locals())
+        self._set_up_look(probe, method)
+        self._watch(module)
+
+    def _set_up_look(self, probe: Any, method: str | None) -> None:
+        self._method = method
+        self._probe = None if probe is None else as_probe(probe, method)
+        self._layers: dict[str, RecurrentLayer] = {}
+
+    def _watch(self, module: nn.Module) -> None:
         check_framework("module", module, "torch", "GateMonitor")
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
+        method = self._method
         if method is not None and not (isinstance(method, str) and callable(safe_get(bare(module), method))):
             raise ConfigError(
                 f"method={safe_repr(method)}: the module {type(bare(module)).__name__} has no such method"
             )
-        self._module, self._method = module, method
-        self._probe = None if probe is None else as_probe(probe, method)
-        self._layers: dict[str, RecurrentLayer] = {}
+        self._module = module
 
     def _begin(self) -> None:
         module, session = self._module, self._session
@@ -117,7 +127,7 @@ class GateMonitor(Monitor):
             "probe_fingerprint": fingerprint(arrays(self._probe)),
         }
         session.start(
-            framework="torch",
+            framework=self.framework,
             model=type(bare(module)).__name__,
             config=config,
             updates=TorchUpdates(module, session.guarded_and_charged, session.warn_once) if session.learns else None,
@@ -133,16 +143,15 @@ class GateMonitor(Monitor):
         return self._report(self._trace(inputs, state))
 
     def _trace(self, inputs: tuple[Any, ...] | None, state: State | None = None) -> Trace:
-        what, method = "probe" if inputs is self._probe else "input", self._method
-
-        def call(twin: Any) -> None:
-            if inputs is None:  # its layers tell what they did in the training's own call
-                return
-            (twin if method is None else getattr(twin, method))(*as_inputs(inputs, method))
-
-        names = () if method is None else (method,)
-        explain = partial(input_mismatch_error, what, inputs or (), method=method)
+        what = "probe" if inputs is self._probe else "input"
+        explain = partial(input_mismatch_error, what, inputs or (), method=self._method)
+        call, names = partial(self._call, inputs=inputs), () if self._method is None else (self._method,)
         return trace(self._module, call, self._layers, states=state, explain=explain, names=names)
+
+    def _call(self, twin: Any, inputs: tuple[Any, ...] | None) -> None:
+        method = self._method
+        if inputs is not None:  # or its layers tell what they did in the training's own call
+            (twin if method is None else getattr(twin, method))(*as_inputs(inputs, method))
 
 
 def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:

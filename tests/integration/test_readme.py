@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from sb3_contrib import RecurrentPPO
 
 from gatewatch import GateMonitor, open_store
@@ -63,6 +64,7 @@ def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
         "batches": batches,
         "train": lambda module, batch: module(batch)[0].mean(),
         "RecurrentPPO": RecurrentPPO,
+        "Trainer": Trainer,
         "environment": "CartPole-v1",
         "gradients": [X[0], X[1]],
     }
