@@ -231,3 +231,59 @@ def test_a_training_without_a_name_is_given_one(tmp_path):
     name = said(begin([str(EXAMPLES / "keras_market_lstm.py"), *options], tmp_path)).strip()
     assert open_store(f"sqlite:///{tmp_path}/a.db").runs()["run"].tolist() == [name]
     assert (tmp_path / "gate_logs" / "gate_epoch_0.npz").exists()
+
+
+RESUMED = """
+import os, re, runpy, signal, sys
+os.environ["KERAS_BACKEND"] = "torch"
+sys.modules["tensorflow"] = None
+import keras, lightning.pytorch, sb3_contrib, torch
+from gatewatch import GateMonitor
+torch.set_num_threads(1)
+
+def start(path, kill_at):
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(write, 1)
+        sys.stdout.reconfigure(line_buffering=True)
+        runpy.run_path(path, run_name="__main__")
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as said:
+        for line in said:
+            if kill_at and re.search(kill_at, line):
+                os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+folder, places = sys.argv[1], {"keras": "Epoch 4", "lightning": "Epoch 4", "sb3": r"iterations +\\| 6 "}
+for name, kill_at in places.items():
+    path = os.path.join(folder, f"{name}_resume.py")
+    codes = start(path, kill_at), start(path, None)
+    assert codes == (-signal.SIGKILL, 0), (name, codes)
+"""
+
+
+@pytest.mark.parametrize("name", ["keras", "lightning", "sb3"])
+def test_a_training_that_is_killed_goes_on_where_it_was(name, killed):
+    stats = killed.read(GATE_STATS, run=f"{name}-resume", tags={"gate": "forget"})
+    every_fifth_and_ends_of_epochs = sorted({*range(5, 103, 5), *range(17, 103, 17)})
+    steps = {
+        "keras": [0, *every_fifth_and_ends_of_epochs],
+        "lightning": every_fifth_and_ends_of_epochs,
+        "sb3": [*range(0, 1537, 128)],
+    }
+    for _, rows in stats.groupby("layer"):
+        assert rows["step"].tolist() == steps[name]
+    events = killed.read("runs", run=f"{name}-resume")["event"]
+    assert events[events != "heartbeat"].tolist() == ["started", "resumed", "completed"]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The store of the examples that go on, each of which was killed once and started again."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = begin(["-c", RESUMED, str(EXAMPLES)], folder)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    return open_store(f"sqlite:///{folder}/gatewatch.db")
