@@ -14,7 +14,7 @@ from grafana.source.alert_table import alert_table
 from grafana.source.board import board, closed_row
 from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pattern, pipe, points
 from grafana.source.flux_steps import aggregate_window, column_values, extend, group, held, keep, map_to, newest
-from grafana.source.links import link
+from grafana.source.links import CHOSEN_RUN, link
 from grafana.source.panels import stat, state_timeline, table, text_stat, time_series
 from grafana.source.queries import (
     CONSENSUS,
@@ -74,9 +74,8 @@ _EXTENT: Final = """reduce(identity: {_time: time(v: 9223372036854775807), worst
       _time: if r._time < accumulator._time then r._time else accumulator._time,
       worst: if r._value > accumulator.worst then r._value else accumulator.worst,
     }))"""
-_THIS_RUN: Final = {name: f"${{{name}:percentencode}}" for name in ("run", "phase")}
 _GATES: Final = link(
-    "Look at the gates of this layer", "gates", **_THIS_RUN, layer="${__data.fields.layer:percentencode}"
+    "Look at the gates of this layer", "gates", **CHOSEN_RUN, layer="${__data.fields.layer:percentencode}"
 )
 
 
@@ -107,11 +106,13 @@ def dashboard() -> dict[str, Any]:
                 columns=["_time", "rule", "state", "value", "threshold", "layer", "gate", "phase"],
                 no_value="No rule fired in this time range, if the jobs run: Health says so",
                 dropped=["run"],
-            ).description(
+            )
+            .description(
                 "What the jobs found: the rule (its section in the runbook says what to do), where, and the value. "
                 "`ended`: the run ended while the rule fired. Healthy: empty, or all recovered. Where the jobs do not "
                 "run it is empty too: Health says whether they do."
-            ),
+            )
+            .height(7),
             closed_row(
                 "Every cause, and what each detector says",
                 _causes(),
@@ -187,14 +188,15 @@ def _wrong() -> Panel:
             "What is wrong, and why",
             query,
             columns=("where", "why", "since", "at step", "worst", "now", "layer"),
-            height=8,
+            height=7,
             no_value="No score is above 1 in this time range",
         )
         .description(
             "Each gate, parameter or loss whose score was above 1, the worst first: the main cause, the first such "
             "capture, its largest score and its newest. Healthy: no row, and scores in the panel above."
         )
-        .override_by_name("where", override(links=[_GATES], custom__width=190))
+        .override_by_name("where", override(links=[_GATES], custom__width=170))
+        .override_by_name("why", override(custom__minWidth=380))
         .override_by_name("since", override(custom__width=170, unit="dateTimeAsIso"))
         .override_by_name("at step", override(custom__width=90))
         .override_by_name("worst", coloured)

@@ -33,7 +33,7 @@ def dashboard() -> dict[str, Any]:
         [
             _choice(),
             _against(),
-            heatmap("What each unit keeps", units(variables.KEEPS_MEMORY), ZERO_TO_ONE, "unit")
+            heatmap("What each unit keeps", units(variables.KEEPS_MEMORY), ZERO_TO_ONE, "")
             .description(
                 "Mean of the forget gate (LSTM) or the update gate (GRU) of each unit. Healthy: rows that differ, some "
                 "that answer to the market. All dark at once: the memory was erased there."

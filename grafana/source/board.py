@@ -23,6 +23,8 @@ TAG: Final = "gatewatch"
 """The tag that all our dashboards have; the links between dashboards find them by it."""
 WHOLE_RUN: Final = "Whole run"
 """The link that sets a dashboard to the time of the chosen run."""
+_COLUMNS: Final = 24
+"""The width of a dashboard."""
 MOST_ANNOTATIONS: Final = 100
 """Maximum number of annotations of each kind: the newest ones."""
 
@@ -73,11 +75,14 @@ def board(
         variable |= {"current": variable.get("current", {}), "options": [], "definition": variable["query"]}
         # In the URL a hidden one would keep the value that it had for another run.
         variable["skipUrlSync"] = variable.get("hide") == VariableHide.HIDE_VARIABLE
+    for annotation in content["annotations"]["list"]:
+        annotation["placement"] = "inControlsMenu"  # of Grafana 12.3 and newer; an older one shows it beside variables
+    _place(content["panels"])
     rows = [panel for panel in content["panels"] if panel["type"] == "row"]
     for number, panel in enumerate([*panels_of(content), *rows], 1):
         panel["id"] = number
         if "repeat" in panel:
-            panel["maxPerRow"] = 24 // panel["gridPos"]["w"]  # 24 columns are the whole width
+            panel["maxPerRow"] = _COLUMNS // panel["gridPos"]["w"]
         defaults = panel.get("fieldConfig", {}).get("defaults", {})
         if BEGIN in names and defaults.get("noValue") == NO_DATA:
             defaults["noValue"] = f"Nothing in this time range: press “{WHOLE_RUN}” above"
@@ -90,6 +95,27 @@ def closed_row(title: str, *panels: builders.Panel) -> builders.Row:
     for panel in panels:
         row = row.with_panel(panel)
     return row
+
+
+def _place(panels: Sequence[dict[str, Any]], y: int = 0) -> None:
+    """Place panels from left to right and from top to bottom; one that is repeated has a line of its own.
+
+    Args:
+        panels: of a dashboard or of a row; the SDK would let a panel begin where it has no room.
+        y: where the first line begins.
+    """
+    x = height = 0
+    for panel in panels:
+        place, repeated = panel["gridPos"], "repeat" in panel
+        is_row = panel["type"] == "row"
+        if is_row or repeated or x + place["w"] > _COLUMNS:
+            x, y, height = 0, y + height, 0
+        place |= {"x": x, "y": y}
+        if is_row:
+            y += 1
+            _place(panel.get("panels", ()), y)
+        else:
+            x, height = (_COLUMNS if repeated else x + place["w"]), max(height, place["h"])
 
 
 def panel_id(dashboard: dict[str, Any], title: str) -> int:
@@ -108,7 +134,7 @@ def _links(dashboard: str, of_run: bool) -> list[Builder[DashboardLink]]:
     """Return the links at the top of a dashboard: to the time of its run, where it is of one, and to the others."""
     whole = builders.DashboardLink(WHOLE_RUN).type(DashboardLinkType.LINK).icon("bolt").include_vars(True)
     whole = whole.url(f"/d/{uid(dashboard)}?from=${{{BEGIN}}}&to=${{{END}}}").tooltip("Set the time to that of the run")
-    others = builders.DashboardLink("Gatewatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
+    others = builders.DashboardLink("Other dashboards").type(DashboardLinkType.DASHBOARDS).tags([TAG]).as_dropdown(True)
     return [*([whole] if of_run else []), others.include_vars(True).keep_time(True)]
 
 

@@ -14,6 +14,7 @@ from grafana.source.board import board, closed_row
 from grafana.source.flux import Series, chosen, pattern, pipe, points, union
 from grafana.source.flux_steps import group, largest, map_to
 from grafana.source.heatmap_rows import distribution, positions, units
+from grafana.source.links import CHOSEN_RUN, link
 from grafana.source.panels import PARTS, SIGNED, ZERO_TO_ONE, Colours, heatmap, stat, text_stat, time_series
 from grafana.source.queries import OF_LAYER, STATES, derived, last_value, series, state, worst_score
 from grafana.source.values import (
@@ -36,6 +37,9 @@ _STILL: Final = (0.25, 0.5)
 """Shares of activations, and of units, from which it is worth a look and from which it is wrong."""
 
 
+_ANOMALIES: Final = link("Since when, and why", "anomalies", **CHOSEN_RUN, layer="${layer:percentencode}")
+
+
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
     return board(
@@ -55,7 +59,7 @@ def dashboard() -> dict[str, Any]:
                     "course along the sequence. The same at every position: the gate does not follow its input; only "
                     "the last rows differ: older bars do not matter.",
                     positions,
-                    "position",
+                    "",
                 ),
             ),
             closed_row(
@@ -81,8 +85,9 @@ def _summary() -> list[Panel]:
         text_stat("Run", state(), STATES).description(
             "Live while it is heard of every 30 s; died: silent for 2 min without an end. Healthy: live or completed."
         ),
-        stat("Worst score", worst_score(*OF_LAYER), WORST_SCORE).description(
-            "Largest anomaly score of this layer in the time range. Healthy: up to 1. Above: open Anomalies."
+        stat("Worst score", worst_score(*OF_LAYER), WORST_SCORE, [_ANOMALIES]).description(
+            "Largest anomaly score of this layer in the time range. Healthy: up to 1. A click leads to Anomalies: "
+            "since when, and why."
         ),
         text_stat(
             "What is wrong with its units",
@@ -97,7 +102,7 @@ def _summary() -> list[Panel]:
             "on). Healthy: nothing."
         ),
         stat(
-            "Keeps of its memory",
+            "Memory kept",
             last_value("mean", variables.KEEPS_MEMORY, measurement=GATE_STATS),
             Values("percentunit", decimals=1, bands=kept),
         ).description(
@@ -144,7 +149,7 @@ def unit_heatmaps() -> list[Panel]:
         "change slowly. Every row dark at once: the gate has shut; every row bright: it is stuck open; a "
         "stripe: a jump.",
         units,
-        "unit",
+        "",
     )
 
 

@@ -6,6 +6,8 @@ from typing import Final
 
 THIS_RUN: Final = {"run": "${__value.raw:percentencode}", "phase": "${__data.fields.phase:percentencode}"}
 """The variables that choose the run of a table's row, for links in its column `run`."""
+CHOSEN_RUN: Final = {"run": "${run:percentencode}", "phase": "${phase:percentencode}"}
+"""The variables that choose the run that a dashboard is of."""
 THIS_TIME: Final = "from=${__data.fields.from}&to=${__data.fields.to}"
 """The time range that a table's row holds in its columns `from` and `to`."""
 

@@ -103,7 +103,7 @@ def heatmap(title: str, query: str, colours: Colours, axis: str) -> Panel:
         title: title of the panel.
         query: query in Flux; each of its tables is a row.
         colours: colours of the values.
-        axis: what a row stands for.
+        axis: what the rows' names are of; empty where they say it.
     """
     options = {
         "calculate": False,
@@ -127,7 +127,7 @@ def state_timeline(title: str, series: Series, colours: Mapping[str, str]) -> Pa
     """Return a panel with a bar per series, in the colours of its texts. For the other arguments see `time_series`."""
     config = model.FieldConfig(
         display_name=series.name,
-        color=_BY_VALUE,
+        color=_PALETTE,
         mappings=by_text(colours),
         no_value=NO_DATA,
         custom={"lineWidth": 0, "fillOpacity": 80},
@@ -143,16 +143,17 @@ def state_timeline(title: str, series: Series, colours: Mapping[str, str]) -> Pa
     return _panel("state-timeline", title, [series.query], config, options, size=(24, 8)).max_data_points(150)
 
 
-def stat(title: str, query: str, values: Values) -> Panel:
+def stat(title: str, query: str, values: Values, links: Sequence[object] = ()) -> Panel:
     """Return a panel of one number, 0 or more, coloured by its value; grey where there is none.
 
     Args:
         title: of the panel.
         query: in Flux, for one number.
         values: how it is shown; the first of its bands begins at 0.
+        links: where a click on it leads, see `link`.
     """
     bands = [(None, GREY), *((0 if value is None else value, colour) for value, colour in values.bands)]
-    config = dataclasses.replace(values, bands=bands).config(color=_BY_VALUE, no_value="–")
+    config = dataclasses.replace(values, bands=bands).config(color=_BY_VALUE, no_value="–", links=[*links] or None)
     return _stat(title, query, config, "")
 
 

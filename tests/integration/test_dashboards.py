@@ -504,14 +504,14 @@ class TestGates:
         assert [frame.numbers[0].name for frame in shown.frames][:11] == [f"unit  {i}" for i in range(10)] + ["unit 10"]
         (wrong,) = found["What is wrong with its units"][0].frames
         assert wrong.fields[-1].values == ["wrong: forget gate fully shut, 100 %"]
-        assert values(found["Keeps of its memory"])[0] < 0.02
+        assert values(found["Memory kept"])[0] < 0.02
         assert values(found["Remembers for"])[0] < 0.5
         assert values(found["Worst score"])[0] > 5
         assert [frame.fields[-1].values for one in found["Run"] for frame in one.frames] in ([["live"]], [["died"]])
 
     def test_the_other_layer_is_well(self, opened):
         found = opened("gates", run=seeded.COLLAPSED, layer=seeded.LAYERS[1])
-        assert 0.5 < values(found["Keeps of its memory"])[0] < 0.95
+        assert 0.5 < values(found["Memory kept"])[0] < 0.95
         assert values(found["Worst score"])[0] < 1
         (wrong,) = found["What is wrong with its units"][0].frames
         assert wrong.fields[-1].values == ["nothing"]

@@ -183,7 +183,7 @@ class TestPanels:
             "Run",
             "Worst score",
             "What is wrong with its units",
-            "Keeps of its memory",
+            "Memory kept",
             "Remembers for",
             "${gate:text}",
             "${state:text}",
