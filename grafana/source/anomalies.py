@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import DIED_SECONDS, GATE_SCORES
+from gatewatch.collector.schema import GATE_SCORES
 from gatewatch.jobs.findings.explanations import BROKEN
 from gatewatch.jobs.scoring.signals import PHRASES
 from grafana.source import variables
@@ -74,6 +74,7 @@ _EXTENT: Final = """reduce(identity: {_time: time(v: 9223372036854775807), worst
       _time: if r._time < accumulator._time then r._time else accumulator._time,
       worst: if r._value > accumulator.worst then r._value else accumulator.worst,
     }))"""
+_NONE_HIGH: Final = "No score above 1 in this time range, of those that “Anomalous” counts"
 _GATES: Final = link(
     "Look at the gates of this layer", "gates", **CHOSEN_RUN, layer="${__data.fields.layer:percentencode}"
 )
@@ -189,7 +190,7 @@ def _wrong() -> Panel:
             query,
             columns=("where", "why", "since", "at step", "worst", "now", "layer"),
             height=7,
-            no_value="No score is above 1 in this time range",
+            no_value=_NONE_HIGH,
         )
         .description(
             "Each gate, parameter or loss whose score was above 1, the worst first: the main cause, the first such "
@@ -217,12 +218,13 @@ def _largest_first() -> str:
 def _states() -> str:
     """Return the state of the worst gates over time in words; a run that is over has `ended` after its last capture."""
     names, is_worst = worst_names(scores(*_CHOSEN), _GATE)
-    over = f"newest < int(v: v.timeRangeStop) and int(v: now()) - newest > {int(DIED_SECONDS * 1e9)}"
+    is_in_range = "newest >= int(v: v.timeRangeStart) and newest < int(v: v.timeRangeStop)"
     return flux(
         names,
         f"captured = {last_capture(*OF_RUN, start='0', stop='')}",
-        "newest = if length(arr: captured) > 0 then int(v: captured[0]) else int(v: v.timeRangeStop)",
-        f"over = {over}",
+        f"heard = {state()} |> {column_values('_value')}",
+        "newest = if length(arr: captured) > 0 then int(v: captured[0]) else 0",
+        f'over = {is_in_range} and (length(arr: heard) == 0 or heard[0] != "live")',
         "end = if over then time(v: newest + 1) else v.timeRangeStop",
         f"states = {scores(*_CHOSEN, stop='end')}"
         + pipe(
@@ -244,7 +246,7 @@ def _causes() -> Panel:
     )
     columns = ("layer", "gate", "cause", "size", "times seen")
     return (
-        table("Causes", query, columns=columns, no_value="No score is above 1 in this time range")
+        table("Causes", query, columns=columns, no_value=_NONE_HIGH)
         .description(
             "What contributed to scores above 1 in the time range, the largest first. The size of a signal is the mean "
             "multiple of its usual distance from the forecast; that of a rule (which come first) its score. Healthy: "

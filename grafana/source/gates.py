@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
@@ -12,7 +12,7 @@ from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS
 from grafana.source import variables
 from grafana.source.board import board, closed_row
 from grafana.source.flux import Series, chosen, pattern, pipe, points, union
-from grafana.source.flux_steps import group, largest, map_to
+from grafana.source.flux_steps import group, map_to
 from grafana.source.heatmap_rows import distribution, positions, units
 from grafana.source.links import CHOSEN_RUN, link
 from grafana.source.panels import PARTS, SIGNED, ZERO_TO_ONE, Colours, heatmap, stat, text_stat, time_series
@@ -97,9 +97,9 @@ def _summary() -> list[Panel]:
         )
         .span(8)
         .description(
-            "The worst of: a gate fully open or shut (from 90 % of its activations on, where no gradient passes), "
-            "units that do nothing, and units that stand still from capture to capture (both from half of the layer "
-            "on). Healthy: nothing."
+            "The first that holds of: a gate fully open or shut (from 90 % of its activations on, where no gradient "
+            "passes), units that do nothing, and units that stand still from capture to capture (both from half of "
+            "the layer on). Healthy: nothing."
         ),
         stat(
             "Memory kept",
@@ -118,25 +118,35 @@ def _summary() -> list[Panel]:
 
 def _worst_of_units() -> str:
     """Return one text: what is most wrong with the units of the layer in the newest capture, and how many it is."""
-    stuck, still = (f"worth: {worth}, wrong: {wrong}" for worth, wrong in (_STUCK, _STILL))
-    ends = points(GATE_STATS, ["saturated_low", "saturated_high"], *OF_LAYER, _IS_SIGMOID)
+    sigmoid, other = _IS_SIGMOID, f"r.gate !~ {pattern(*variables.SIGMOID)}"
     end = 'r.gate + " gate fully " + (if r._field == "saturated_low" then "shut" else "open")'
-    states = points(GATE_DERIVED, ["saturation"], *OF_LAYER, f"r.gate !~ {pattern(*variables.SIGMOID)}")
-    dead = points(GATE_DERIVED, ["dead_share"], *OF_LAYER)
-    frozen = points(GATE_DERIVED, ["frozen_units"], *OF_LAYER)
-    found = union(
-        ends=ends + pipe("last()", map_to(f"of: {end}, share: r._value, {stuck}")),
-        states=states + pipe("last()", map_to(f'of: r.gate + " at its ends", share: r._value, {stuck}')),
-        dead=dead + pipe("last()", map_to(f'of: "dead units", share: r._value, {still}')),
-        frozen=frozen + pipe("last()", map_to(f'of: "frozen units of " + r.gate, share: r._value, {still}')),
+    candidates: Sequence[tuple[str, str, list[str], list[str], str, tuple[float, float]]] = (
+        ("ends", GATE_STATS, ["saturated_low", "saturated_high"], [sigmoid], end, _STUCK),
+        ("states", GATE_DERIVED, ["saturation"], [other], 'r.gate + " at its ends"', _STUCK),
+        ("dead", GATE_DERIVED, ["dead_share"], [], '"dead units"', _STILL),
+        ("frozen", GATE_DERIVED, ["frozen_units"], [], '"frozen units of " + r.gate', _STILL),
     )
+    found = union(
+        **{
+            name: points(measurement, fields, *OF_LAYER, *where)
+            + pipe(
+                "last()",
+                map_to(
+                    f"of: {words}, share: r._value, rank: {-rank}, level: if r._value < {nearly} then 0 "
+                    f"else if r._value < {wrong} then 1 else 2"
+                ),
+            )
+            for rank, (name, measurement, fields, where, words, (nearly, wrong)) in enumerate(candidates)
+        }
+    )
+    percent = 'string(v: int(v: r.share * 100.0 + 0.5)) + " %"'
     return found + pipe(
         "group()",
-        map_to("of: r.of, share: r.share, worth: r.worth, wrong: r.wrong, _value: r.share / r.wrong"),
-        largest(1),
+        'sort(columns: ["level", "rank", "share"], desc: true)',
+        "limit(n: 1)",
         map_to(
-            '_value: if r.share < r.worth then "nothing" else (if r.share < r.wrong then "nearly: " else "wrong: ")'
-            ' + r.of + ", " + string(v: int(v: r.share * 100.0 + 0.5)) + " %"'
+            '_value: if r.level == 0 then "nothing" else (if r.level == 1 then "nearly: " else "wrong: ")'
+            f' + r.of + ", " + {percent}'
         ),
     )
 

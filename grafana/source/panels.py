@@ -169,7 +169,8 @@ def text_stat(
         no_value: the text where there is none.
     """
     mappings = by_pattern(colours) if patterns else by_text(colours)
-    config = model.FieldConfig(color=_BY_VALUE, no_value=no_value, mappings=mappings)
+    base = thresholds([(None, GREY)])  # of the text for no value
+    config = model.FieldConfig(color=_BY_VALUE, no_value=no_value, mappings=mappings, thresholds=base)
     return _stat(title, query, config, "/.*/")
 
 

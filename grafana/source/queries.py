@@ -30,11 +30,15 @@ STATES: Final = {"live": "green", "completed": "blue", "interrupted": "yellow", 
 """State of a run → its colour."""
 MOST_LINES: Final = 8
 """Maximum number of lines in a panel: the worst ones."""
-_EXTENT: Final = """reduce(identity: {begin: 9223372036854775807, end: 0, step: 0}, fn: (r, accumulator) => ({
-      begin: if r.at < accumulator.begin then r.at else accumulator.begin,
-      end: if r.at > accumulator.end then r.at else accumulator.end,
+_EXTENT: Final = """reduce(
+    identity: {begin: 9223372036854775807, end: 0, step: 0, lives: false},
+    fn: (r, accumulator) => ({
+      begin: if r.end > 0 and r.end < accumulator.begin then r.end else accumulator.begin,
+      end: if r.end > accumulator.end then r.end else accumulator.end,
       step: if r.step > accumulator.step then r.step else accumulator.step,
-    }))"""
+      lives: accumulator.lives or r.lives,
+    }),
+  )"""
 _OWN_TIME: Final = """
       run: r.run,
       phase: r.phase,
@@ -71,12 +75,19 @@ def own_time(*where: str) -> str:
         of links into the run, a little wider, in milliseconds; `to` is `now` while it lives.
     """
     steps = points(GATE_STATS, ["step"], *where, start="0", stop="")
-    return union(begun=steps + pipe("first()"), ended=steps + pipe("last()")) + pipe(
-        map_to("run: r.run, phase: r.phase, at: int(v: r._time), step: r._value"),
+    events = points(RUNS, ["event"], *where, start="0", stop="")
+    captured = map_to("run: r.run, phase: r.phase, end: int(v: r._time), step: r._value, lives: false")
+    heard = map_to(f'run: r.run, phase: r.phase, end: 0, step: 0, lives: ({life()}) == "live"')
+    return union(
+        begun=steps + pipe("first()", captured),
+        ended=steps + pipe("last()", captured),
+        heard=events + pipe("last()", heard),
+    ) + pipe(
         group("run", "phase"),
         _EXTENT,
         "group()",
-        extend(f"room: (r.end - r.begin) / 50 + 5000000000, lives: int(v: now()) - r.end < {int(DIED_SECONDS * 1e9)}"),
+        keep_where("r.end > 0"),
+        extend("room: (r.end - r.begin) / 50 + 5000000000"),
         map_to(_OWN_TIME),
     )
 

@@ -123,7 +123,10 @@ def pause(now):
     """A run that lives, was silent for three of its four hours, and became anomalous before."""
     tags = {"run": "r", "phase": "train"}
     gate = {**tags, "layer": "l", "gate": "forget"}
-    points = [Point(RUNS, tags, {"event": "started", "step": 0}, now - 4 * HOUR)]
+    points = [
+        Point(RUNS, tags, {"event": "started", "step": 0}, now - 4 * HOUR),
+        Point(RUNS, tags, {"event": "heartbeat", "step": 2}, now),
+    ]
     for step, (ago, score) in enumerate([(4 * HOUR, 0.2), (3 * HOUR + 600 * SECOND, 2.0), (SECOND, 2.0)]):
         scored = {"anomaly_score": score, "step": step}
         points += [
@@ -343,8 +346,24 @@ class TestVariables:
         assert int(options(found["begin"])[0]) == pytest.approx(first - room, abs=1)
         assert int(options(found["end"])[0]) == pytest.approx(first + 89 * 20_000 + room, abs=1)
         assert options(opened("learning", run=seeded.COLLAPSED)["end"]) in (["now"], options(found["end"]))
+        assert options(opened("learning", run=seeded.DIED)["end"])[0].isdigit()
         market = int(options(opened("backtest", run=seeded.BACKTEST)["begin"])[0]) * 10**6
         assert seeded.market_begin(now) - 3 * seeded.DAY < market < seeded.market_begin(now)
+
+    @pytest.mark.parametrize(("event", "goes_on"), [("heartbeat", True), ("completed", False)])
+    def test_a_run_has_ended_as_soon_as_it_says_so(self, boards, influxd, event, goes_on):
+        bucket, moment = influxd.bucket(), time.time_ns()
+        tags = {"run": "r", "phase": "train"}
+        influxd.store(bucket).write(
+            [
+                Point(RUNS, tags, {"event": "started", "step": 0}, moment - 60 * SECOND),
+                Point(RUNS, tags, {"event": event, "step": 3}, moment - SECOND),
+                Point(GATE_STATS, {**tags, "layer": "l", "gate": "forget"}, {"step": 3}, moment - 2 * SECOND),
+            ]
+        )
+        asked = open_dashboard(boards["gatewatch-gates"], source_of(influxd, bucket), now=moment)
+        (end,) = options(one for one in asked if one.panel == "end")
+        assert end == ("now" if goes_on else str((moment - 2 * SECOND + 5 * SECOND) // 10**6))
 
     def test_the_layers_and_phases_of_the_run(self, opened):
         found = opened("gates", run=seeded.COLLAPSED)
@@ -517,7 +536,7 @@ class TestGates:
         assert wrong.fields[-1].values == ["nothing"]
 
     def test_the_worst_of_the_units(self, boards, influxd, now):
-        """Of its own limits, the dead units are the furthest over; a cell state has no end that is shut."""
+        """A gate that is fully shut goes before dead units, and those before frozen ones, which may follow from it."""
         bucket = influxd.bucket()
         tags = {"run": "r", "phase": "train", "layer": "l"}
         started = Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - 2 * SECOND)
@@ -525,17 +544,21 @@ class TestGates:
         def gate(name, measurement, **fields):
             return Point(measurement, {**tags, "gate": name}, fields, now - SECOND)
 
-        low = [gate(name, GATE_STATS, saturated_low=0.7, saturated_high=0.0, step=1) for name in ("input", "cell")]
-        influxd.store(bucket).write([started, *low, gate("cell", "gate_derived", saturation=0.7)])
+        usual = gate("input", GATE_STATS, saturated_low=0.1, saturated_high=0.0, step=1)
+        influxd.store(bucket).write([started, usual, gate("cell", "gate_derived", saturation=0.7, frozen_units=0.2)])
 
         def shown():
             asked = open_dashboard(boards["gatewatch-gates"], source_of(influxd, bucket), now=now)
             (one,) = (one for one in asked if one.panel == "What is wrong with its units")
             return one.frames[0].fields[-1].values
 
-        assert shown() in (["nearly: input gate fully shut, 70 %"], ["nearly: cell at its ends, 70 %"])
-        influxd.store(bucket).write([gate("hidden", "gate_derived", dead_share=0.625, frozen_units=0.1)])
+        assert shown() == ["nearly: cell at its ends, 70 %"]
+        influxd.store(bucket).write([gate("hidden", "gate_derived", frozen_units=1.0)])
+        assert shown() == ["wrong: frozen units of hidden, 100 %"]
+        influxd.store(bucket).write([gate("hidden", "gate_derived", dead_share=0.625)])
         assert shown() == ["wrong: dead units, 63 %"]
+        influxd.store(bucket).write([gate("input", GATE_STATS, saturated_low=0.95, saturated_high=0.01, step=1)])
+        assert shown() == ["wrong: input gate fully shut, 95 %"]
 
     def test_a_layer_of_many_units_has_groups_of_them(self, boards, influxd, now):
         bucket = influxd.bucket()
@@ -657,6 +680,9 @@ class TestAnomalies:
             assert set(frame.field("Value").values[:-1]) == {"normal"}
             assert frame.field("Time").values[-1] == end + 1
 
+    def test_a_time_in_which_the_run_was_not_has_no_states(self, opened):
+        assert opened("anomalies", run=seeded.BACKTEST)["State of each gate"][0].rows == 0
+
     def test_the_states_of_a_run_that_lives_go_on(self, boards, influxd, now):
         bucket = influxd.bucket()
         influxd.store(bucket).write(pause(time.time_ns()))
@@ -668,6 +694,11 @@ class TestAnomalies:
         apart = {b - a for a, b in pairwise(frame.field("Time").values[1:])}
         assert len(apart) == 1  # through the pause
         assert "ended" not in frame.field("Value").values
+        ended = Point(RUNS, {"run": "r", "phase": "train"}, {"event": "completed", "step": 2}, time.time_ns())
+        influxd.store(bucket).write([ended])
+        asked = open_dashboard(boards["gatewatch-anomalies"], source_of(influxd, bucket), now=time.time_ns())
+        (frame,) = next(one for one in asked if one.panel == "State of each gate").frames
+        assert frame.field("Value").values[-1] == "ended"
 
     def test_each_detector(self, opened):
         (shown,) = opened("anomalies", run=seeded.COLLAPSED)["What each detector says"]
