@@ -36,6 +36,7 @@ from gatewatch import open_store
 from gatewatch.collector.cells import LSTM
 from gatewatch.collector.errors import ConfigError
 from gatewatch.sb3 import GateMonitorCallback
+from tests.zoo.torch_modules import MISCHIEF, WholeZoo
 
 ROOT = Path(__file__).parents[2]
 ENVS, STEPS, UNITS = 3, 16, 5
@@ -376,14 +377,26 @@ def state_of(model):
     return [*weights, *map(np.asarray, adam), torch_state, numpy_state, position, model._last_obs]
 
 
+class Zoo(BaseFeaturesExtractor):
+    """Does every mischief with the observations."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 2)
+        self.zoo = WholeZoo(set(MISCHIEF) - {"Inputs"})  # which the layers before it need for their gradients
+
+    def forward(self, observations):
+        return self.zoo(observations.unsqueeze(1))
+
+
 @pytest.mark.parametrize(
     ("env", "options"),
     [
+        ({}, {"policy_kwargs": {"features_extractor_class": Zoo}}),
         ({}, {}),
         ({}, {"policy_kwargs": {"n_lstm_layers": 2, "lstm_kwargs": {"dropout": 0.5}}}),
         ({"continuous": True}, {"use_sde": True, "sde_sample_freq": 4}),
     ],
-    ids=["plain", "dropout", "gSDE"],
+    ids=["zoo", "plain", "dropout", "gSDE"],
 )
 def test_a_training_is_the_same_bit_for_bit(env, options):
     def trained(callback):
