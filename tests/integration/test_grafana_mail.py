@@ -48,7 +48,7 @@ def alert(name, status="firing", severity="warning", reason="", **labels):
         "Labels": {"alertname": name, "severity": severity, "service": "gatewatch", **labels},
         "Annotations": {
             "summary": "the gate has collapsed",
-            "value": "mean activation 0.03",
+            "value": "mean activation: 0.03",
             "description": "Do this.",
             "runbook_url": "d/book?viewPanel=2",
             **({"grafana_state_reason": reason} if reason else {}),
@@ -65,7 +65,7 @@ def test_one_alert(mail):
     assert subject == "Critical: r1: forget_gate_shut in lstm"
     assert text.splitlines() == [
         "● forget_gate_shut (critical)",
-        "r1 (train) lstm forget: the gate has collapsed; mean activation 0.03",
+        "r1 (train) lstm forget: the gate has collapsed; mean activation: 0.03",
         "since 27 Nov 17:00 UTC",
         "Do this.",
         f"See: {BOARD}?var-run=r1&var-phase=train&var-layer=lstm&var-gate=forget&{TIME}",
@@ -191,7 +191,7 @@ def test_a_mail_names_every_label_of_a_series(mail, rule):
     for status, reason in (("firing", ""), ("resolved", ""), ("resolved", "MissingSeries")):
         _, text = mail(alert(rule.name, status, reason=reason, **labels))
         line = text.splitlines()[1]
-        assert line.endswith("the gate has collapsed" if status == "resolved" else "; mean activation 0.03")
+        assert line.endswith("the gate has collapsed" if status == "resolved" else "; mean activation: 0.03")
         assert all(line.count(value) == 1 for value in labels.values())
 
 

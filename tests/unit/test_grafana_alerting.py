@@ -141,8 +141,7 @@ class TestRules:
         annotations = RULES[name]["annotations"]
         assert annotations["summary"] == DECLARED[name].summary
         assert "{{" not in annotations["description"] + annotations["summary"]
-        assert DECLARED[name].quantity.text in annotations["value"]
-        assert annotations["value"].startswith("{{ with $values.B }}")
+        assert annotations["value"].startswith(f"{{{{ with $values.B }}}}{DECLARED[name].quantity.text}: {{{{ ")
         assert annotations["value"].count("{{ with ") == annotations["value"].count("{{ end }}") == 1
 
     def test_an_empty_table_of_alerts_does_not_claim_that_rules_were_evaluated(self):
