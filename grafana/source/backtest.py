@@ -86,6 +86,11 @@ def _choice() -> Panel:
             "Click one: the time range becomes its own, in market time. Healthy: as many bars as were to be walked."
         )
         .override_by_name("run", override(links=[link("Show it, in its own time", "backtest", THIS_TIME, **THIS_RUN)]))
+        .override_by_name("run", override(custom__minWidth=140))
+        .override_by_name("phase", override(custom__width=85))
+        .override_by_name("bars", override(custom__width=80))
+        .override_by_name("first bar", override(custom__width=170))
+        .override_by_name("last bar", override(custom__width=170))
         .override_by_name("from", HIDDEN)
         .override_by_name("to", HIDDEN)
     )
