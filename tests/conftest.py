@@ -56,9 +56,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test sees the developer's own store, token, configuration or spool, nor another test's."""
+    """No test sees the developer's own store, token, configuration, spool or proxy, nor another test's."""
     for name in list(os.environ):
-        if name.startswith(("INFLUXDB_V2_", "GATEWATCH_", "GRAFANA_")):
+        if name.startswith(("INFLUXDB_V2_", "GATEWATCH_", "GRAFANA_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GATEWATCH_SPOOL", str(tmp_path_factory.getbasetemp() / f"spool-{next(_spools)}"))
 

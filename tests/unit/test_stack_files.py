@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from influxdb_client.client._base import _BaseClient
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -23,12 +25,19 @@ def requirements(name: str) -> set[tuple[str, str]]:
 def test_the_sample_lists_exactly_the_variables_that_are_read():
     code = "".join(path.read_text() for part in ("collector", "jobs") for path in (ROOT / part).rglob("*.py"))
     names = r"(?:GATEWATCH|INFLUXDB|GRAFANA)_\w+"
-    read = set(re.findall(rf'(?:read_variable|read_password|state_folder)\("({names})"', code))
+    read = set(re.findall(rf'(?:read_variable|read_password|state_folder|_number|_truth)\("({names})"', code))
     read |= {f"INFLUXDB_V2_{name}" for name in re.findall(r'(?<!\w)_variable\("(\w+)"\)', code)}
     read |= set(re.findall(rf'\((?:environ|environment), "({names})"', code))
     read |= set(re.findall(rf"\$\{{({names})", COMPOSE))
-    sample = set(re.findall(r"^(\w+)=", SAMPLE, re.M))
+    sample = set(re.findall(r"^(?:# )?([A-Z]\w+)=", SAMPLE, re.M))
     assert sample == read
+
+
+def test_the_sample_names_every_variable_that_influxdb_client_reads_and_those_of_other_programs():
+    theirs = set(re.findall(r"INFLUXDB_V2_[A-Z_]+", inspect.getsource(_BaseClient)))
+    assert len(theirs) == 13
+    for name in theirs | {"REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"}:
+        assert name in SAMPLE
 
 
 def test_the_sample_has_the_defaults_of_the_compose_file():

@@ -15,6 +15,7 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.store.influxdb.connection import Connection, read_connection
 from gatewatch.collector.store.influxdb.http_errors import Names, Refused, no_answer, not_influxdb, refusal
 from gatewatch.collector.text import one_line
 
@@ -48,8 +49,12 @@ class Client:
         bucket: name of the bucket that is read and written.
         token: secret of an authorization; empty for none.
         user, password: used to sign in where there is no token.
-        timeout: seconds that any request may take; None: the constants of this module.
+        timeout: seconds that any request may take; None: as the environment says, else the constants of this module.
         names: what errors call the settings.
+        connection: how the server is reached, from the environment.
+
+    Raises:
+        ConfigError: the environment says something of the connection that cannot be used.
     """
 
     url: str
@@ -61,8 +66,13 @@ class Client:
     password: str = field(default="", repr=False)
     timeout: float | None = field(default=None, repr=False)
     names: Names = field(default=Names(), repr=False)
+    connection: Connection = field(init=False, repr=False)
     _client: InfluxDBClient | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.connection = read_connection(self.url)
+        self.timeout = self.timeout or self.connection.timeout
 
     def ping(self, seconds: float | None = None) -> None:
         """See that the server answers, whatever it says.
@@ -226,7 +236,7 @@ class Client:
                     **request,
                 )
         except ApiException as error:
-            raise refusal(self.url, error, self.names if self.token else None) from None
+            raise refusal(self.url, error, self.names if self.token else None, self.connection.proxy) from None
         return response
 
     @contextmanager
@@ -234,7 +244,7 @@ class Client:
         try:
             yield
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise no_answer(self.url, error, seconds) from None
+            raise no_answer(self.url, error, seconds, self.connection.proxy) from None
 
     def _connected(self) -> InfluxDBClient:
         if self._client is None or self._pid != os.getpid():  # connections must not cross a fork
@@ -246,6 +256,7 @@ class Client:
                 timeout=timeout,
                 username=self.user or None,
                 password=self.password or None,
+                **self.connection.arguments(has_token=bool(self.token)),
             )
             self._pid = os.getpid()
         return self._client

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from influxdb_client.rest import ApiException
 
+    from gatewatch.collector.store.influxdb.connection import Proxy
+
 
 class Names(NamedTuple):
     """What error texts call the settings of an InfluxDB: the variables that they come from, or other words."""
@@ -72,25 +74,30 @@ _PARTIAL: Final = re.compile(r"partial write: (.*) dropped=(\d+)", re.DOTALL)
 _UNPARSED: Final = re.compile(r"unable to parse '.*': (.*)", re.DOTALL)
 
 
-def refusal(url: str, error: ApiException, names: Names | None) -> Refused:
+def refusal(url: str, error: ApiException, names: Names | None, proxy: Proxy | None = None) -> Refused:
     """Return the error for an answer of HTTP that is no success.
 
     Args:
         url: address of the server.
         error: of influxdb-client, with status, headers and body.
         names: of the settings that the text tells to mend; None: it names none.
+        proxy: that the request went through.
     """
     status = int(error.status or 0)
     headers: Mapping[str, str] = error.headers or {}
     if not status:
-        reason = f"TLS failed ({one_line(error.reason, 300)}); see its certificate and the address"
-        return Refused(url, status, reason)
+        problem = one_line(error.reason, 300)
+        return Refused(url, status, f"TLS failed: {problem}", _tls_remedy(problem))
+    if status == 407 and proxy is not None:
+        return _refused_by(proxy, url, status)
     try:
         answer = json.loads(error.body or b"")
         message, points = str(answer["message"]), "code" in answer and status in (400, 413, 422)
     except (ValueError, KeyError, TypeError):
         if status == 413:  # a proxy in front of InfluxDB says so in HTML
             return Refused(url, status, "the request is too large", points=True)
+        if status == 400 and b"SSL certificate" in (error.body or b""):  # as nginx says it
+            return Refused(url, status, "it refuses the connection's certificate", _CLIENT_CERTIFICATE)
         if status not in _TRANSIENT and status < 500:
             return not_influxdb(url, status, headers.get("Location"))
         message, points = f"answers {status} {error.reason or ''}".strip(), False
@@ -128,21 +135,70 @@ def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:
     return Refused(url, status, f"answers {status}{leads}, which is not InfluxDB 2; see the address")
 
 
-def no_answer(url: str, error: Exception, seconds: float) -> WriteUnavailable:
+def no_answer(url: str, error: Exception, seconds: float, proxy: Proxy | None = None) -> Refused | WriteUnavailable:
     """Return the error for a request that got no answer.
 
     Args:
         url: address of the server.
         error: of urllib3 or the system.
         seconds: timeout of the request.
+        proxy: that the request went through.
     """
+    through = f" through the proxy {proxy.url} of {proxy.source}" if proxy else ""
+    if proxy and isinstance(error, urllib3.exceptions.ProxyError):
+        if answered := _TUNNEL.search(str(error.original_error)):
+            refused = _refused_by(proxy, url, int(answered[1]))
+            return refused.unavailable() if refused.transient else refused
+        problem = f"the proxy {proxy.url} does not answer ({type(error.original_error).__name__}); see {proxy.source}"
+        return WriteUnavailable(f"{url}: {problem}, or name the server in NO_PROXY")
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         problem = "no connection"
     elif isinstance(error, urllib3.exceptions.TimeoutError):
         problem = f"no answer within {seconds:g} s"
     else:
         problem = f"the connection broke ({type(error).__name__})"
-    return WriteUnavailable(f"{url}: {problem}; see that InfluxDB runs there")
+    return WriteUnavailable(f"{url}: {problem}{through}; see that InfluxDB runs there")
+
+
+def _refused_by(proxy: Proxy, url: str, status: int) -> Refused:
+    reason = f"the proxy {proxy.url} answers {status}"
+    if status == 407:
+        remedy = f"it wants a user and a password: write {proxy.source} as http://user:password@host:port"
+    elif status in _TRANSIENT or status >= 500:
+        remedy = "see that InfluxDB runs there"
+    else:
+        remedy = f"see {proxy.source}, or name the server in NO_PROXY"
+    return Refused(url, status, reason, remedy)
+
+
+def _tls_remedy(problem: str) -> str:
+    """Return what to do about a failure of TLS, by the words of OpenSSL and Python."""
+    for words, remedy in _TLS_REMEDIES:
+        if any(word in problem for word in words):
+            return remedy
+    return "see the address and the server's certificate"
+
+
+_CLIENT_CERTIFICATE: Final = (
+    "it may want a certificate of yours: see INFLUXDB_V2_CERT_FILE and INFLUXDB_V2_CERT_KEY_FILE"
+)
+_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
+_TLS_REMEDIES: Final = (
+    (
+        ("Hostname mismatch", "IP address mismatch", "doesn't match"),
+        "use the name that its certificate is for in the address",
+    ),
+    (
+        ("CERTIFICATE_VERIFY_FAILED",),
+        "name the certificate of who signed it, in PEM, in INFLUXDB_V2_SSL_CA_CERT (or REQUESTS_CA_BUNDLE), or set"
+        " INFLUXDB_V2_VERIFY_SSL=false to trust any",
+    ),
+    (("WRONG_VERSION_NUMBER", "HTTP_REQUEST"), "it does not speak TLS there: use http:// or another port"),
+    (
+        ("alert", "EOF occurred"),  # some say why they hang up
+        _CLIENT_CERTIFICATE,
+    ),
+)
 
 
 def _retry_after(header: str | None) -> float | None:
