@@ -10,13 +10,16 @@ from typing import Any, Final
 
 import keras
 from keras.src.backend.common import global_state
+from keras.src.random import seed_generator
 from keras.src.utils.tracking import Tracker
 
 from gatewatch.collector.keras.layers import name_of
 from gatewatch.collector.runtime.object_state import Kinds, ObjectState, Place
-from gatewatch.collector.runtime.random_state import preserve_random_state
+from gatewatch.collector.runtime.random_state import RandomOfLooks
 
 _BACKENDS: Final = ("tensorflow", "torch")
+_SEEDS: Final = RandomOfLooks(vars(seed_generator), "python_random")
+"""What Keras draws from `random`: a seed for each layer and initializer that is made without one."""
 
 
 @contextmanager
@@ -25,7 +28,8 @@ def isolated(model: Any, left_out: dict[str, str] | None = None, method: str | N
 
     - What is assigned to Keras's variables, wherever they are, is seen inside and then forgotten: `StatelessScope`.
     - Compiled functions run uncompiled: one that was compiled inside would be kept, without its assignments.
-    - Shared random states are restored, and what else the call can reach of Python's objects: `ObjectState`.
+    - What the call can reach and change of Python's objects is restored, generators of random numbers too, if its code
+      names them: `ObjectState`. What Keras and TensorFlow draw themselves, they draw beside the training.
 
     Args:
         model: a Keras model or layer.
@@ -37,11 +41,12 @@ def isolated(model: Any, left_out: dict[str, str] | None = None, method: str | N
     """
     backend = _backend()
     with ExitStack() as stack:
-        stack.enter_context(preserve_random_state())
+        stack.enter_context(_SEEDS.looking())
         if backend is not None:
             stack.enter_context(backend.isolated())
         roots = {name_of(model): model, "keras": vars(global_state.GLOBAL_STATE_TRACKER)}
-        state = ObjectState(roots if backend is None else roots | backend.shared(), _kinds(), {method or "call"})
+        named = {} if backend is None else backend.shared()
+        state = ObjectState(roots, _kinds(), {method or "call"}, named=named)
         stack.callback(state.restore)
         if left_out is not None:
             left_out.update(state.left_out)

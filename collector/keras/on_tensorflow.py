@@ -22,16 +22,32 @@ _SEED: Final = 20_000_003
 count back: under a seed of their own the looks count beside the training."""
 
 
+class _Seeds:
+    """The global seed of one look, and what it seeds: in the place of the functions of the same names."""
+
+    def __init__(self) -> None:
+        self.set_global_seed(_SEED)
+
+    def set_global_seed(self, seed: int) -> None:
+        self._seed, self._draws = seed, random.Random(seed)  # noqa: S311 - as TensorFlow does
+
+    def global_seed(self) -> int:
+        return self._seed
+
+    def internal_operation_seed(self) -> int:
+        return self._draws.randint(0, 2**31 - 1)
+
+
 class _InLooks:
     """Stands for TensorFlow's switch that functions run uncompiled: on in the threads that look at a model, only.
 
     Attributes:
-        threads: that look.
+        threads: that look → their seeds.
         otherwise: what the switch was before.
     """
 
     def __init__(self) -> None:
-        self.threads: set[int] = set()
+        self.threads: dict[int, _Seeds] = {}
         self.otherwise = False
 
     def __bool__(self) -> bool:
@@ -41,38 +57,49 @@ class _InLooks:
 _IN_LOOKS: Final = _InLooks()
 
 
+def _by_thread(name: str, own: Any) -> Any:
+    def function(*arguments: Any) -> Any:
+        seeds = _IN_LOOKS.threads.get(threading.get_ident())
+        return own(*arguments) if seeds is None else getattr(seeds, name)(*arguments)
+
+    return function
+
+
+_SEEDED: Final = {n: getattr(context, n) for n in ("global_seed", "internal_operation_seed", "set_global_seed")}
+_SEEDED_BY_THREAD: Final = {name: _by_thread(name, own) for name, own in _SEEDED.items()}
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
     """While open, run functions uncompiled in this thread, and draw random numbers beside those of the training."""
     thread = threading.get_ident()
-    inside_another = thread in _IN_LOOKS.threads
+    outer = _IN_LOOKS.threads.get(thread)
     if not _IN_LOOKS.threads:
         _IN_LOOKS.otherwise = bool(eager_function_run.RUN_FUNCTIONS_EAGERLY)
-    seeds = vars(context.context())
-    before = {name: seeds[name] for name in ("_seed", "_rng") if name in seeds}
     generator = stateful_random_ops.global_generator
     logger = tf.get_logger()
-    _IN_LOOKS.threads.add(thread)
+    _IN_LOOKS.threads[thread] = _Seeds()
     try:
         # Not tf.config.run_functions_eagerly, which holds for all threads.
         eager_function_run.RUN_FUNCTIONS_EAGERLY = _IN_LOOKS
-        seeds.update(_seed=_SEED, _rng=random.Random(_SEED))  # noqa: S311 - tf.random.set_seed forgets counts
+        vars(context).update(_SEEDED_BY_THREAD)
         logger.addFilter(_says_nothing_of_functions)
         yield
     finally:
-        if not inside_another:
-            _IN_LOOKS.threads.discard(thread)
+        if outer is None:
+            _IN_LOOKS.threads.pop(thread, None)
+        else:
+            _IN_LOOKS.threads[thread] = outer
         if not _IN_LOOKS.threads:
             eager_function_run.RUN_FUNCTIONS_EAGERLY = _IN_LOOKS.otherwise
-        seeds.pop("_rng", None)
-        seeds.update(before)
+            vars(context).update(_SEEDED)
         stateful_random_ops.global_generator = generator
         logger.removeFilter(_says_nothing_of_functions)
 
 
 def shared() -> Mapping[str, Any]:
-    """Return what is shared in this process, by name."""
-    return {"tf.random.get_global_generator()": stateful_random_ops.global_generator}
+    """Return what is shared in this process, by the name that code reaches it by."""
+    return {"get_global_generator": stateful_random_ops.global_generator}
 
 
 def _says_nothing_of_functions(record: logging.LogRecord) -> bool:

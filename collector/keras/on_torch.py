@@ -14,5 +14,5 @@ isolated = torch_isolated
 
 
 def shared() -> Mapping[str, Any]:
-    """Return what is shared in this process beside its random state, by name: nothing."""
+    """Return what is shared in this process beside its random state, by the name that code reaches it by: nothing."""
     return {}

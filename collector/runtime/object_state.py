@@ -1,37 +1,47 @@
 """Undo, in place, what a call does to Python objects: attributes, containers, arrays, random number generators.
 
-Which objects a call can reach is read from its code: what lies under an attribute, a global or a variable of a closure
-that none of its functions names is left alone. So a replay buffer that another thread fills is neither copied nor
-restored.
+Which objects a call can reach, and what of them it can change, is read from its code. What lies under an attribute, a
+global or a variable of a closure that none of its functions names is left alone, and so are a name that none of them
+stores and a container that none of them changes: another thread or a signal handler may be at work there.
 """
 
 from __future__ import annotations
 
 import array
-import copy
 import functools
 import io
-import itertools
 import random
 import sys
-import threading
 import types
-import warnings
-from collections import UserDict, UserList, deque
+from collections import Counter, UserDict, UserList, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from gatewatch.collector.errors import GatewatchError
 from gatewatch.collector.runtime import saved
 from gatewatch.collector.runtime.caches import cached_in, with_empty_cache
-from gatewatch.collector.runtime.code_names import ANY_NAME, functions_of, is_of_library, is_users, names_in
+from gatewatch.collector.runtime.code_names import (
+    ANY_NAME,
+    MUTATORS,
+    functions_of,
+    is_installed,
+    is_of_library,
+    is_users,
+    may_draw,
+    names_in,
+    names_of_libraries,
+    package_of,
+)
+from gatewatch.collector.runtime.random_state import SHARED_GENERATORS, shared_generators_in
 from gatewatch.collector.runtime.saved import Undo, is_special
+from gatewatch.collector.runtime.stand_in import stand_in
 from gatewatch.collector.text import safe_repr
 
 MOST_OBJECTS: Final = 50_000
 """So many objects are followed."""
+MOST_FUNCTIONS: Final = 200
+"""So many functions are read of a package that is installed, and is not the model's own."""
 MOST_BYTES: Final = 256 * 2**20
 """So many bytes of arrays and tensors are copied."""
 
@@ -49,18 +59,33 @@ _NOT_CALLED: Final = frozenset(
     }
 )
 _PLAIN_CLASSES: Final = (types.SimpleNamespace, UserDict, UserList)
-_COPIED_ITERATORS: Final = tuple(map(type, (iter([]), iter(()), iter(range(0)), itertools.count())))
+_not_read: Final[set[str]] = set()
+"""Packages of more functions than are read. Their objects are saved whole, what their modules keep is not."""
 
 Place = tuple[Any, str | tuple[Any]]
 """Where an object lies: the place of what holds it, or None, and what is written behind that, or a key."""
 Visit = Callable[["ObjectState", Any, Place], object]
 """Saves an object, and follows what it holds."""
-_Put = Callable[[Any], object]
-"""Puts another object in the place of one."""
 
 
-class NotIsolatedError(GatewatchError):
-    """A call uses something whose change cannot be undone, so it was not made to its end."""
+class _Spot(NamedTuple):
+    """How something is read from where it lies, and put there; with the holder and name, key or index."""
+
+    get: Callable[[Any, Any], Any]
+    put: Callable[[Any, Any, Any], object]
+
+
+_OF_NAMES: Final = _Spot(dict.get, dict.__setitem__)
+_OF_DICT: Final = _Spot(
+    lambda value, key: saved.dict_type(value).get(value, key),
+    lambda value, key, entry: saved.dict_type(value).__setitem__(value, key, entry),
+)
+_OF_LIST: Final = _Spot(list.__getitem__, list.__setitem__)
+_OF_SLOT: Final = _Spot(saved.read_slot, lambda value, slot, entry: slot.__set__(value, entry))
+_OF_CLASS: Final = _Spot(lambda kind, name: vars(kind).get(name), type.__setattr__)
+_OF_CELL: Final = _Spot(lambda cell, _: saved.read_cell(cell), setattr)
+_Held = tuple[_Spot, Any, Any, Any, Place]
+"""A spot, the holder, the name, key or index, what lies there, and the place as it is written."""
 
 
 class Kinds(dict[type, Visit | None]):
@@ -86,7 +111,8 @@ class Kinds(dict[type, Visit | None]):
         elif issubclass(kind, (*self.classes, *_PLAIN_CLASSES)) or is_users(kind):
             self[kind] = ObjectState.follow_object
         else:
-            self[kind] = _follow_wrapped if any("__call__" in vars(base) for base in kind.__mro__) else None
+            is_called = any("__call__" in vars(base) for base in kind.__mro__)
+            self[kind] = _follow_of_library if is_called or may_draw(kind.__module__) else None
         return self[kind]
 
 
@@ -101,13 +127,19 @@ class ObjectState:
         kinds: how objects are saved.
         names: of the methods that are called, beside those that a framework calls itself.
         apart: objects that are neither saved nor followed.
+        named: name → object that code reaches by it.
 
     Attributes:
         left_out: what is not restored → why.
     """
 
     def __init__(
-        self, roots: Mapping[str, Any], kinds: Kinds, names: Collection[str] = (), apart: Collection[Any] = ()
+        self,
+        roots: Mapping[str, Any],
+        kinds: Kinds,
+        names: Collection[str] = (),
+        apart: Collection[Any] = (),
+        named: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
         self.left_out: dict[str, str] = {}
         self._kinds = kinds
@@ -116,10 +148,21 @@ class ObjectState:
         self._most = MOST_OBJECTS + len(self._seen)
         self._classes: set[tuple[type, bool]] = set()
         self._names = {*_ENTRIES, *names}
-        self._waiting: dict[str, list[tuple[_Put, Any, Place]]] = {}
+        self._stored: set[str] = set()
+        self._any_name = self._any_change = False
+        self._restored_always: set[int] = set()
+        self._read: Counter[str] = Counter()
+        self._own_packages = {package_of(getattr(root, "__module__", None)) for root in roots.values()}
+        self._waiting: dict[str, list[_Held]] = {}
         self._bytes = 0
-        self._stack: list[tuple[Any, Place]] = [(root, (None, name)) for name, root in roots.items()]
+        self._stack: list[tuple[Any, Place]] = []
+        for name, root in roots.items():
+            self.follow(root, (None, name))
+            if isinstance(root, dict):  # of a framework
+                self._restored_always |= {id(root), *map(id, root.values())}
         try:
+            for name, value in named.items():
+                self._named(name, _OF_NAMES, {}, name, value, (None, name))
             self._follow_all()
         except BaseException:
             self.restore()
@@ -161,84 +204,120 @@ class ObjectState:
     def follow_object(self, value: Any, place: Place) -> None:
         """Save the attributes of an object and of the user's part of its class."""
         namespace = _namespace(value)
+        kind: Any = type(value)
         of_framework = isinstance(value, self._kinds.classes)
         frameworks_own = (dict, list, set, *self._kinds.classes)
-        self.undo(saved.save_names(namespace, left_alone=self._kinds.left_alone if of_framework else ()))
+        of_libraries = names_of_libraries(kind)
+        is_read = package_of(kind.__module__) not in _not_read
+        if of_framework:
+            self._own_packages.update(package_of(base.__module__) for base in kind.__mro__)
+
+        def changes(name: str) -> bool:
+            if of_framework and name in self._kinds.left_alone:
+                return False
+            is_frameworks = of_framework and name.startswith("_")
+            return self._is_stored(name) or not is_read or is_frameworks or name in of_libraries
+
+        self.undo(saved.save_names(namespace, changes))
         for name, entry in list(namespace.items()):
             if self._kinds[type(entry)] is None:
                 continue
             is_called = of_framework and callable(entry)
             is_frameworks = of_framework and name.startswith("_") and isinstance(entry, frameworks_own)
-            put = functools.partial(namespace.__setitem__, name)
-            self._named(name, put, entry, (place, f".{name}"), at_once=is_called or is_frameworks)
-        for kind in filter(is_users, type(value).__mro__):
-            for name, slot in vars(kind).items():
+            if is_frameworks or name in of_libraries or not is_read:
+                self._restored_always.add(id(entry))
+            at_once = is_called or is_frameworks or not is_read
+            self._named(name, _OF_NAMES, namespace, name, entry, (place, f".{name}"), at_once=at_once)
+        for base in filter(is_users, kind.__mro__):
+            for name, slot in vars(base).items():
                 if isinstance(slot, types.MemberDescriptorType):
-                    self.undo(saved.save_slot(value, slot))
-                    put = functools.partial(slot.__set__, value)
-                    self._named(name, put, saved.read_slot(value, slot), (place, f".{name}"))
-        self._follow_class(type(value), is_made=False)
+                    self.undo(saved.save_slot(value, slot, changes))
+                    held = saved.read_slot(value, slot)
+                    self._named(name, _OF_SLOT, value, slot, held, (place, f".{name}"), at_once=not is_read)
+        self._follow_class(kind, is_made=False)
 
     def follow_dict(self, value: dict[Any, Any], place: Place) -> None:
         """Save a dict."""
-        kind = saved.dict_type(value)
-        self.undo(saved.save_dict(value))
-        for key, entry in list(kind.items(value)):
-            if self._kinds[type(entry)] is None:
-                continue
-            self._entry(functools.partial(kind.__setitem__, value, key), entry, (place, (key,)))
+        if hasattr(type(value), "__missing__"):  # to read from it changes it
+            self._restored_always.add(id(value))
+        self._save_container(value, dict, saved.save_dict(value))
+        for key, entry in list(saved.dict_type(value).items(value)):
+            if self._kinds[type(entry)] is not None:
+                self._entry(_OF_DICT, value, key, entry, (place, (key,)))
         self._follow_attributes(value, place)
 
     def follow_list(self, value: list[Any], place: Place) -> None:
         """Save a list."""
-        self.undo(saved.save_list(value))
+        self._save_container(value, list, saved.save_list(value))
         for index, entry in enumerate(list.__iter__(value)):
-            if self._kinds[type(entry)] is None:
-                continue
-            self._entry(functools.partial(list.__setitem__, value, index), entry, (place, (index,)))
+            if self._kinds[type(entry)] is not None:
+                self._entry(_OF_LIST, value, index, entry, (place, (index,)))
         self._follow_attributes(value, place)
 
     def follow_entries(self, value: Any, place: Place) -> None:
         """Save what is in a set, deque or tuple, and these where they can change."""
-        if isinstance(value, set | deque):
-            self.undo(saved.save_set(value) if isinstance(value, set) else saved.save_deque(value))
+        if isinstance(value, set):
+            self._save_container(value, set, saved.save_set(value))
+        elif isinstance(value, deque):
+            self._save_container(value, deque, saved.save_deque(value))
         for entry in list(value):
             self.follow(entry, (place, "[…]"))
         self._follow_attributes(value, place)
 
     def follow_class(self, value: type, place: Place) -> None:
         """Save the attributes of a class that the code names, and so may make instances of."""
+        if not self._is_read(value.__module__):
+            self.follow_library(value.__module__)
         self._follow_class(value, is_made=not issubclass(value, self._kinds.classes))
 
     def follow_module(self, value: types.ModuleType, place: Place) -> None:
         """Save what the code names of a module of the user's."""
-        if not is_of_library(value.__name__):
+        for name, generator in shared_generators_in(value):
+            self._named(name, _OF_NAMES, {}, name, generator, (place, f".{name}"))
+        if self._is_read(value.__name__):
             namespace = vars(value)
-            self.undo(saved.save_names(namespace, list(namespace)))
+            self.undo(saved.save_names(namespace, self._is_stored, list(namespace)))
             for name, entry in list(namespace.items()):
-                put = functools.partial(namespace.__setitem__, name)
-                self._named(name, put, entry, (None, f"{value.__name__}.{name}"))
+                self._named(name, _OF_NAMES, namespace, name, entry, (None, f"{value.__name__}.{name}"))
+        else:
+            self.follow_library(value.__name__)
 
     def follow_function(self, value: types.FunctionType, place: Place) -> None:
         """Save what a function of the user's uses: globals, the closure, its defaults and attributes."""
-        if is_of_library(value.__module__):
+        if not self._is_read(value.__module__):
+            self.follow_library(value.__module__)
             return
-        used, names = names_in(value.__code__)
+        self._read[package_of(value.__module__)] += 1
+        used, names, stored = names_in(value.__code__)
+        self._stored |= stored
+        self._any_name = self._any_name or bool(names & ANY_NAME)
         for name in list(self._waiting) if names & ANY_NAME else names:
             self._reach(name)
         namespace = value.__globals__
-        self.undo(saved.save_names(namespace, used))
+        self.undo(saved.save_names(namespace, self._is_stored, used))
         for name in used & namespace.keys():
-            self._entry(functools.partial(namespace.__setitem__, name), namespace[name], (None, name))
+            self._entry(_OF_NAMES, namespace, name, namespace[name], (None, name))
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             self._follow_cell(cell, (None, name))
         for held in (value.__defaults__, value.__kwdefaults__, vars(value)):
             self.follow(held, (None, value.__name__))
 
-    def follow_method(self, value: types.MethodType, place: Place) -> None:
-        """Follow the object and the function of a method."""
-        self.follow(value.__self__, place)
-        self.follow(value.__func__, place)
+    def follow_library(self, module: str | None) -> None:
+        """Save what a library's code, which is not read, may change: shared random numbers; of some, anything."""
+        if package_of(module) in _not_read:
+            self._any_change = True
+        if may_draw(module):
+            for generator in SHARED_GENERATORS:
+                self.follow(generator, (None, "random"))
+
+    def follow_bound(self, value: Any, place: Place) -> None:
+        """Follow the object and the function of a method; of a function that is written in C, its name counts."""
+        if not isinstance(value, types.MethodType):
+            self._reach(value.__name__)
+        elif package_of(value.__func__.__module__) != "numpy":
+            self.follow(value.__func__, place)
+        if not isinstance(value.__self__, types.ModuleType):
+            self.follow(value.__self__, place)
 
     def follow_partial(self, value: functools.partial[Any], place: Place) -> None:
         """Follow the function of a partial one, and its arguments."""
@@ -271,6 +350,30 @@ class ObjectState:
             self._seen[id(value)] = value
             visit(self, value, place)
 
+    def _is_read(self, module: str | None) -> bool:
+        """Return whether the code of a module is read; that of a large package is not, and from then on never."""
+        package = package_of(module)
+        if is_of_library(module):
+            return False
+        is_large = self._read[package] >= MOST_FUNCTIONS and package not in self._own_packages and is_installed(package)
+        if package not in _not_read and not is_large:
+            return True
+        _not_read.add(package)
+        self.left_out[package] = f"more than {MOST_FUNCTIONS} of its functions are too many to read"
+        return False
+
+    def _is_stored(self, name: str) -> bool:
+        """Return whether the code may store a name, once all of it is read."""
+        return self._any_name or self._any_change or name in self._stored
+
+    def _save_container(self, value: Any, kind: type, restore: Undo) -> None:
+        def restore_changed() -> None:
+            may_change = self._any_name or self._any_change or id(value) in self._restored_always
+            if may_change or self._names & MUTATORS[kind]:
+                restore()
+
+        self.undo(restore_changed)
+
     def _follow_attributes(self, value: Any, place: Place) -> None:
         """Follow the attributes of a container of the user's own class."""
         kind: Any = type(value)
@@ -279,80 +382,61 @@ class ObjectState:
 
     def _follow_class(self, value: type, is_made: bool) -> None:
         for kind in filter(is_users, value.__mro__):
-            if (kind, is_made) in self._classes:
+            if (kind, is_made) in self._classes or not self._is_read(kind.__module__):
                 continue
             self._classes.add((kind, is_made))
             self._follow_class(type(kind), is_made=False)
-            self.undo(saved.save_class(kind))
+            self.undo(saved.save_class(kind, self._is_stored))
             for name, entry in list(vars(kind).items()):
                 is_called = is_special(name) and (is_made or name not in _NOT_CALLED)
+                if isinstance(entry, functools.cached_property):
+                    self._stored.add(name)
                 for part in functions_of(entry) if cached_in(entry) is None else (entry,):
-                    put = functools.partial(type.__setattr__, kind, name)
-                    self._named(name, put, part, (None, f"{kind.__name__}.{name}"), at_once=is_called)
+                    self._named(name, _OF_CLASS, kind, name, part, (None, f"{kind.__name__}.{name}"), at_once=is_called)
 
     def _follow_cell(self, cell: types.CellType, place: Place) -> None:
-        try:
-            entry = cell.cell_contents
-        except ValueError:  # it is empty
+        entry = saved.read_cell(cell)
+        if entry is saved.MISSING or id(cell) in self._seen:
             return
-        if id(cell) not in self._seen:
-            self._seen[id(cell)] = cell
-            self.undo(saved.save_cell(cell))
-            self._entry(functools.partial(setattr, cell, "cell_contents"), entry, place)
+        self._seen[id(cell)] = cell
+        self.undo(saved.save_cell(cell))
+        self._entry(_OF_CELL, cell, "cell_contents", entry, place)
 
-    def _named(self, name: str, put: _Put, entry: Any, place: Place, *, at_once: bool = False) -> None:
+    def _named(
+        self, name: str, spot: _Spot, holder: Any, key: Any, entry: Any, place: Place, *, at_once: bool = False
+    ) -> None:
         """Follow what lies under a name as soon as the code is seen to use the name."""
-        if at_once or name in self._names:
-            self._entry(put, entry, place)
+        if at_once or name in self._names or self._any_name:
+            self._entry(spot, holder, key, entry, place)
         else:
-            self._waiting.setdefault(name, []).append((put, entry, place))
+            self._waiting.setdefault(name, []).append((spot, holder, key, entry, place))
 
     def _reach(self, name: str) -> None:
         self._names.add(name)
-        for put, entry, place in self._waiting.pop(name, ()):
-            self._entry(put, entry, place)
+        for held in self._waiting.pop(name, ()):
+            self._entry(*held)
 
-    def _entry(self, put: _Put, entry: Any, place: Place) -> None:
+    def _entry(self, spot: _Spot, holder: Any, key: Any, entry: Any, place: Place) -> None:
         if (cached := cached_in(entry)) is not None:
             self.follow(cached, place)
-            put(with_empty_cache(entry, cached))
+            put = with_empty_cache(entry, cached)
         elif self._kinds[type(entry)] is not ObjectState.replace:
             self.follow(entry, place)
-        elif entry is not sys.stdout and entry is not sys.stderr:
-            put(_stand_in(entry, _written(place)))
+            return
+        elif entry is sys.stdout or entry is sys.stderr:
+            return
+        else:
+            put = stand_in(entry, _written(place))
+        self._restored_always.add(id(holder))
+        self.undo(lambda: spot.put(holder, key, entry) if spot.get(holder, key) is put else None)
+        spot.put(holder, key, put)
 
 
-class _StandIn:
-    """What stands for a generator or a file during a call that must not use it."""
-
-    def __init__(self, own: Any, place: str) -> None:
-        self._own, self._place, self._thread = own, place, threading.get_ident()
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return next(self._used())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._used(), name)
-
-    def _used(self) -> Any:
-        if threading.get_ident() != self._thread:
-            return self._own
-        raise NotIsolatedError(
-            f"the model is not looked at: its call uses {self._place}, a {type(self._own).__name__}, which can neither "
-            "be copied nor set back"
-        )
-
-
-def _stand_in(value: Any, place: str) -> Any:
-    """Return a copy of an iterator, or what raises where the call uses it."""
-    if not isinstance(value, _COPIED_ITERATORS):
-        return _StandIn(value, place)
-    with warnings.catch_warnings():  # Python 3.14 no longer copies those of itertools
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return copy.copy(value)
+def _follow_of_library(state: ObjectState, value: Any, place: Place) -> None:
+    """Follow the function within a compiled, cached or otherwise wrapped object, which is of a library."""
+    state.follow_library(type(value).__module__)
+    if callable(value):
+        _follow_wrapped(state, value, place)
 
 
 def _follow_wrapped(state: ObjectState, value: Any, place: Place) -> None:
@@ -384,18 +468,19 @@ def _written(place: Place | None) -> str:
 
 _BUILT_IN: Final[Mapping[type, Visit | None]] = {
     **dict.fromkeys((int, float, complex, str, bytes, type(None), np.generic, np.dtype, random.SystemRandom), None),
+    type(np.random.seed): lambda state, value, place: state.follow(SHARED_GENERATORS[1], place),  # written in Cython
     dict: ObjectState.follow_dict,
     list: ObjectState.follow_list,
     **dict.fromkeys((set, frozenset, deque, tuple), ObjectState.follow_entries),
     type: ObjectState.follow_class,
     types.FunctionType: ObjectState.follow_function,
-    types.MethodType: ObjectState.follow_method,
+    **dict.fromkeys((types.MethodType, types.BuiltinMethodType, types.MethodWrapperType), ObjectState.follow_bound),
     types.ModuleType: ObjectState.follow_module,
     functools.partial: ObjectState.follow_partial,
     np.ndarray: ObjectState.follow_array,
     **dict.fromkeys((bytearray, array.array), _saving(saved.save_bytes)),
     random.Random: _saving(saved.save_python_random),
     **dict.fromkeys((np.random.Generator, np.random.BitGenerator), _saving(saved.save_numpy_random)),
-    np.random.RandomState: _saving(lambda value: functools.partial(value.set_state, value.get_state(legacy=False))),
+    np.random.RandomState: _saving(saved.save_random_state),
     **dict.fromkeys((io.StringIO, io.BytesIO), _saving(saved.save_memory_file)),
 }

@@ -13,7 +13,7 @@ import operator
 import random
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -46,48 +46,55 @@ def save_dict(value: dict[Any, Any]) -> Undo:
 
 
 def save_names(
-    namespace: MutableMapping[str, Any], names: Iterable[str] | None = None, left_alone: Collection[str] = ()
+    namespace: MutableMapping[str, Any], changes: Callable[[str], bool], names: Iterable[str] | None = None
 ) -> Undo:
-    """Save some names of a namespace; all, and that there are no others, where None. Those left alone are not restored.
+    """Save some names of a namespace; all, and that there are no others, where None.
 
     None of them is missing at any moment while they are restored.
+
+    Args:
+        namespace: whose names.
+        changes: whether a name is restored, asked afterwards.
+        names: which ones.
     """
     saved = dict(namespace) if names is None else {name: namespace.get(name, MISSING) for name in names}
 
     def restore() -> None:
         added = [] if names is not None else namespace.keys() - saved.keys()
         for name, entry in [*saved.items(), *((name, MISSING) for name in added)]:
-            if name in left_alone:
+            if namespace.get(name, MISSING) is entry or not changes(name):
                 continue
             if entry is MISSING:
                 namespace.pop(name, None)
-            elif namespace.get(name, MISSING) is not entry:
+            else:
                 namespace[name] = entry
 
     return restore
 
 
-def save_class(kind: type) -> Undo:
-    """Save the attributes of a class, special ones left out."""
+def save_class(kind: type, changes: Callable[[str], bool]) -> Undo:
+    """Save the attributes of a class, special ones left out, and restore those that may have been changed."""
     saved = {name: entry for name, entry in vars(kind).items() if not is_special(name)}
 
     def restore() -> None:
         present = {name: entry for name, entry in vars(kind).items() if not is_special(name)}
         for name, entry in saved.items():
-            if present.pop(name, MISSING) is not entry:
+            if present.pop(name, MISSING) is not entry and changes(name):
                 type.__setattr__(kind, name, entry)  # past what a metaclass makes of it
-        for name in present:
+        for name in filter(changes, present):
             type.__delattr__(kind, name)
 
     return restore
 
 
-def save_slot(value: Any, slot: types.MemberDescriptorType) -> Undo:
-    """Save an attribute that a class has a slot for."""
+def save_slot(value: Any, slot: types.MemberDescriptorType, changes: Callable[[str], bool]) -> Undo:
+    """Save an attribute that a class has a slot for, and restore it where it may have been changed."""
     saved = read_slot(value, slot)
 
     def restore() -> None:
         present = read_slot(value, slot)
+        if not changes(slot.__name__):
+            return
         with suppress(AttributeError, TypeError):  # one that cannot be set has not changed
             if saved is MISSING and present is not MISSING:
                 slot.__delete__(value)
@@ -108,7 +115,20 @@ def read_slot(value: Any, slot: types.MemberDescriptorType) -> Any:
 def save_cell(cell: types.CellType) -> Undo:
     """Save a variable of a closure, which must not be empty."""
     saved = cell.cell_contents
-    return lambda: setattr(cell, "cell_contents", saved)
+
+    def restore() -> None:
+        if read_cell(cell) is not saved:
+            cell.cell_contents = saved
+
+    return restore
+
+
+def read_cell(cell: types.CellType) -> Any:
+    """Return what is in a variable of a closure, or `MISSING`."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
 
 
 def save_list(value: list[Any]) -> Undo:
@@ -167,6 +187,11 @@ def save_bytes(value: Any) -> Undo:
 def save_python_random(value: random.Random) -> Undo:
     """Save the state of a generator of Python's."""
     return functools.partial(value.setstate, value.getstate())
+
+
+def save_random_state(value: np.random.RandomState) -> Undo:
+    """Save the state of a generator of NumPy's older kind."""
+    return functools.partial(value.set_state, value.get_state(legacy=False))
 
 
 def save_numpy_random(value: Any) -> Undo:

@@ -15,8 +15,11 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import deque
+from types import SimpleNamespace
 
 import keras
+import networkx
 import numpy as np
 import pytest
 
@@ -286,23 +289,155 @@ class Collecting(Model):
         return x
 
 
-def test_what_another_thread_collects_during_a_look_is_kept():
-    model = Collecting()
+def look(model, collect):
+    """Look at a model, while another thread collects."""
     model.collected.set()
     model(X[:2])
+    model.transitions.clear()
+    model.calls = 0
     model.called.clear()
     model.collected.clear()
 
+    def in_the_other_thread():
+        model.called.wait(60)
+        collect()
+        model.collected.set()
+
+    thread = threading.Thread(target=in_the_other_thread)
+    thread.start()
+    gates(model, X[:2])
+    thread.join()
+
+
+def test_what_another_thread_collects_during_a_look_is_kept():
+    model = Collecting()
+    look(model, lambda: model.transitions.append(1))
+    assert model.transitions == [1]
+
+
+class Both(Collecting):
+    """The call and another thread fill the same list."""
+
+    def before(self, x):
+        self.transitions.append("call")
+        return super().before(x)
+
+
+def test_what_both_the_call_and_another_thread_change_is_as_before_the_look():
+    model = Both()
+    look(model, lambda: model.transitions.append("thread"))
+    assert model.transitions == []
+
+
+class Reading(Collecting):
+    """The call names what another thread fills and a signal handler sets, and changes none of it."""
+
+    def prepare(self):
+        super().prepare()
+        self.kept = SimpleNamespace(list=[], deque=deque([0], maxlen=3), dict={}, set=set())
+        self.paused, self.calls = False, 0
+
+    def before(self, x):
+        kept, outputs = self.kept, []
+        outputs.append(x * (1 + len(kept.dict) + len(kept.set)))
+        self.calls += 1
+        return outputs[0] if self.paused else super().before(outputs[0])
+
+
+def test_what_the_call_only_reads_is_left_to_other_threads_and_signal_handlers():
+    model = Reading()
+
+    def collect():
+        model.kept.dict["bar"] = 1
+        model.kept.set.add(1)
+        model.kept.step = 1
+        model.paused = True
+
+    look(model, collect)
+    assert (model.kept.dict, model.kept.set, model.kept.step, model.paused) == ({"bar": 1}, {1}, 1, True)
+    assert model.calls == 0
+
+
+DRAWS = {
+    "python": random.random,
+    "numpy": np.random.rand,
+    "keras": lambda: float(keras.random.normal((), seed=keras.random.SeedGenerator())),
+}
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    DRAWS["tensorflow"] = lambda: float(tf.random.normal(()))
+    DRAWS["tensorflow's generator"] = lambda: float(tf.random.get_global_generator().normal(()))
+    DRAWS["tensorflow, compiled"] = lambda: float(tf.function(lambda: tf.random.normal(()))())
+
+
+@pytest.mark.parametrize("draw", [pytest.param(draw, id=name) for name, draw in DRAWS.items()])
+def test_what_another_thread_draws_during_a_look_is_not_drawn_again(draw, store):
+    """The model draws nothing; the look, which builds it, draws beside."""
+    seeded()
+    wanted = [draw() for _ in range(3)]
+    seeded()
+    model, drawn = Collecting(), []
+    random.seed(1)  # again: making the layers has drawn
+
     def collect():
         model.called.wait(60)
-        model.transitions.append(1)
+        drawn.extend([draw(), draw()])
         model.collected.set()
 
     thread = threading.Thread(target=collect)
     thread.start()
-    gates(model, X[:2])
+    with GateMonitor(model, None, probe=X[:2], store=store):
+        pass
     thread.join()
-    assert model.transitions == [1]
+    assert [*drawn, draw()] == wanted
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's")
+def test_a_dataset_that_draws_its_batches_in_its_own_threads(store):
+    def batches():
+        while True:
+            yield np.random.normal(size=(4, 5, 3)).astype("float32"), np.random.normal(size=(4, 1)).astype("float32")
+
+    def weights(*callbacks):
+        seeded()
+        specs = tf.TensorSpec((4, 5, 3)), tf.TensorSpec((4, 1))
+        data = tf.data.Dataset.from_generator(batches, output_signature=specs).prefetch(2)
+        model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4), keras.layers.Dense(1)])
+        model.compile("adam", "mse", jit_compile=False)
+        model.fit(data, steps_per_epoch=40, verbose=0, callbacks=list(callbacks))
+        return [weight.tolist() for weight in model.get_weights()]
+
+    bare = weights()
+    assert weights(GateMonitor(probe=X[:4], every=1, log_dir=None, run="data", store=store)) == bare
+    assert len(captured(store, "data")) == 41
+
+
+class Graph(Model):
+    """Uses a large library in its call, which changes an object of the library's."""
+
+    def prepare(self):
+        self.graph = networkx.path_graph(3)
+
+    def before(self, x):
+        self.graph.add_node(len(self.graph))
+        return x * networkx.density(self.graph)
+
+
+def test_a_large_library_is_not_read_and_named_once_and_its_objects_are_restored(store, caplog, monkeypatch):
+    monkeypatch.setattr(object_state, "_not_read", set())
+    seeded()
+    wanted = loop(bare := Graph())
+    seeded()
+    model = Graph()
+    with GateMonitor(model, log_dir=None, probe=X[:4], every=1, run="loop", store=store) as monitor:
+        assert loop(model, monitor) == wanted
+    assert list(model.graph) == list(bare.graph)
+    assert captured(store, "loop") == [1, 2, 3]
+    assert caplog.messages == [
+        "gatewatch: networkx cannot be copied for captures: more than 200 of its functions are too many to read. What "
+        "the model's call does to it, they do too"
+    ]
 
 
 @pytest.mark.parametrize("method", ["evaluate", "predict"])

@@ -6,13 +6,21 @@ training in which it was called once more ends with other weights.
 
 from __future__ import annotations
 
+import functools
+import heapq
 import itertools
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
+from dataclasses import dataclass, field
+from heapq import heappush as push
+from random import random as draw_one
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pandas
+from numpy.random import rand
 
 BACKEND = keras.backend.backend()
 if BACKEND == "tensorflow":
@@ -43,6 +51,24 @@ class SharedRandom(Mischief):
 
     def remembered(self):
         return random.getstate(), np.random.get_state()[1].tolist()
+
+
+class HeldRandom(Mischief):
+    """Draws from the shared states by other names, and through libraries."""
+
+    def __init__(self):
+        super().__init__()
+        self.pick = random.choice
+        self.draws = (np.random.normal, functools.partial(np.random.randint, 9))
+        self.prices = SimpleNamespace(frame=pandas.DataFrame({"close": range(9)}))
+
+    def number(self, x):
+        normal, integer = self.draws
+        drawn = self.pick([1, 2, 3]) + draw_one() + rand() + normal() + integer()
+        return drawn + float(self.prices.frame.sample(1)["close"].iloc[0]) + NormalDist().samples(1)[0]
+
+    def remembered(self):
+        return random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]
 
 
 class OwnRandom(Mischief):
@@ -100,6 +126,84 @@ class Histories(Mischief):
     def remembered(self):
         kept = self.history, self.recent, self.by_name, self.plain, self.seen
         return [str(each) for each in kept], list(self.ordered)
+
+
+class Indirect(Mischief):
+    """Changes containers and attributes without a word that says so where it does."""
+
+    def __init__(self):
+        super().__init__()
+        self.held = SimpleNamespace(heap=[5], other=[3], orders=[1, 2, 3, 4], lists=defaultdict(list), total=[])
+        kept: list[int] = []
+        self.keep, self.kept = kept.append, kept.__len__
+
+    def number(self, x):
+        heapq.heappush(self.held.heap, len(self.held.heap))
+        push(self.held.other, 1)
+        random.shuffle(self.held.orders)
+        len(self.held.lists[len(self.held.lists)])
+        self.held.total += [1]
+        self.keep(1)
+        return len(self.held.heap) + len(self.held.other) + self.held.orders[0] + len(self.held.lists) + self.kept()
+
+    def remembered(self):
+        return repr(self.held), self.kept()
+
+
+@dataclass
+class Account:
+    cash: float = 1.0
+    trades: list[float] = field(default_factory=list)
+
+    @functools.cached_property
+    def begun(self):
+        return self.cash
+
+    def __post_init__(self):
+        self.count = 0
+
+
+@dataclass(frozen=True)
+class Frozen:
+    cash: float = 1.0
+
+    def spend(self):
+        object.__setattr__(self, "cash", self.cash * 0.9)
+        return self.cash
+
+
+def counted(call):
+    @functools.wraps(call)
+    def counting(self, x):
+        counting.calls += 1
+        return call(self, x) + counting.calls
+
+    counting.calls = 0
+    return counting
+
+
+def spend(account, name):
+    setattr(account, name, getattr(account, name) * 0.9)
+    return account.cash
+
+
+class Classes(Mischief):
+    """Dataclasses, a decorated method, partial functions, and names that are made at run time."""
+
+    def __init__(self):
+        super().__init__()
+        self.account, self.frozen, self.again = Account(), Frozen(), Account()
+        self.spend = functools.partial(spend, self.account)
+
+    @counted
+    def number(self, x):
+        self.account.count += 1
+        self.again.__init__(self.again.cash * 0.9)
+        return self.spend("cash") + self.account.begun + self.frozen.spend() + self.again.cash
+
+    def remembered(self):
+        kept = vars(self.account), vars(self.frozen), vars(self.again)
+        return [str(each) for each in kept], type(self).number.calls
 
 
 class InPlace(Mischief):
@@ -346,8 +450,11 @@ elif BACKEND == "torch":
 
 ZOO = [
     SharedRandom,
+    HeldRandom,
     OwnRandom,
     Histories,
+    Indirect,
+    Classes,
     InPlace,
     Helpers,
     Attributes,
