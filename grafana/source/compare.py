@@ -6,62 +6,174 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
-from grafana.source import variables
+from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES, RUNS, TRAIN_METRICS
+from grafana.source import logged, variables
 from grafana.source.board import board
-from grafana.source.flux import chosen, flux, keep_where, one_of, pipe, points
-from grafana.source.flux_steps import aggregate_window, column_values, group, keep, map_to
-from grafana.source.panels import xy_chart
+from grafana.source.flux import chosen, flux, keep_where, one_of, pipe, points, union
+from grafana.source.flux_steps import OLDEST_FIRST, aggregate_window, column_values, extend, group, keep, map_to
+from grafana.source.panels import table, xy_chart
+from grafana.source.queries import STATES, life, scores
+from grafana.source.values import WORST_SCORE, by_text, override, thresholds
 
 POINTS: Final = 200
 """Number of points of a line: the steps are divided into this many equal parts."""
 _RUNS: Final = (("run", "1"), ("other", "2"))
+_COLOURS: Final = {"1: ": "blue", "2: ": "orange"}
 
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
-    runs = [variables.run(), variables.run("r.run !~ /^${run:regex}$/", name="other", label="With")]
     return board(
         "Compare",
         "Two runs at the same step. Each is looked at from its beginning to its end, whatever the time range is.",
-        [*runs, variables.phase(), variables.layer(), variables.gate()],
-        _panels(),
+        [
+            variables.run(),
+            variables.other_run(),
+            variables.phase(),
+            variables.layer(),
+            variables.gate(),
+        ],
+        [_both(), *_charts()],
         refresh="",
     )
 
 
-def _panels() -> list[Panel]:
-    step = " Over the step, not over time."
-    same = f"{step} Healthy: the same course. Where they part, look at what differs there."
-    loss, gate = (chosen("phase"),), (chosen("phase"), chosen("layer"), chosen("gate"))
+def _both() -> Panel:
+    """Return the table of the two runs: how they ended, and in which layers they differ."""
+    coloured = override(thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", decimals=2)
+    ends = {}
+    for variable, number in _RUNS:
+        events = points(RUNS, ["event"], chosen("run", variable), chosen("phase"), start="0", stop="")
+        ends[f"end{number}"] = events + pipe(
+            "last()",
+            "group()",
+            OLDEST_FIRST,
+            "last()",
+            map_to(
+                f"""
+      run: "{number}: " + r.run,
+      state: {life()},
+      layers: strings.joinStr(arr: layers{number}, v: ", "),
+      "not in the other": strings.joinStr(arr: alone{number}, v: ", "),
+    """
+            ),
+        )
+    about = flux(
+        variables.SCHEMA,
+        'import "strings"',
+        *(f"found{number} = {_tag_values('layer', GATE_STATS, variable)}" for variable, number in _RUNS),
+        *(f"layers{number} = found{number} |> {column_values('_value')}" for _, number in _RUNS),
+        *(
+            f"alone{number} = found{number} |> {_not_in(other)} |> {column_values('_value')}"
+            for number, other in ("12", "21")
+        ),
+        union(**ends),
+    )
+    steps = {f"step{number}": _last_step(variable, number) for variable, number in _RUNS}
+    worst = {f"worst{number}": _worst(variable, number) for variable, number in _RUNS}
+    return (
+        table(
+            "The two runs",
+            about,
+            union(**steps),
+            union(**worst),
+            columns=["run", "state", "step", "worst score", "layers", "not in the other"],
+            height=4,
+        )
+        .description(
+            "How far each came, how it ended and its largest anomaly score. Healthy: scores up to 1, the same layers: "
+            "a layer that only one of them has cannot be compared."
+        )
+        .override_by_name("state", override(mappings=[by_text(STATES)], custom__displayMode="color-text"))
+        .override_by_name("worst score", coloured)
+    )
+
+
+def _not_in(number: str) -> str:
+    return keep_where(f"not contains(set: layers{number}, value: r._value)")
+
+
+def _last_step(variable: str, number: str) -> str:
+    read = points(RUNS, ["step"], chosen("run", variable), chosen("phase"), start="0", stop="")
+    return read + pipe("last()", "group()", "max()", map_to(f'run: "{number}: " + r.run, step: r._value'))
+
+
+def _worst(variable: str, number: str) -> str:
+    read = scores(chosen("run", variable), chosen("phase"), start="0", stop="")
+    return read + pipe("max()", "group()", "max()", map_to(f'run: "{number}: " + r.run, "worst score": r._value'))
+
+
+def _charts() -> list[Panel]:
+    same = " Over the step, not over time. Healthy: the same course. Where they part, look at what differs there."
+    gate = (chosen("phase"), chosen("layer"), chosen("gate"))
     param = (chosen("phase"), chosen("layer"), one_of("param", "recurrent"))
-    ends = "Share of the chosen gate's activations at its {} end." + same
-    spread = f"Standard deviation of its activations.{same} Near 0: its units have become alike."
-    norm = f"Of the recurrent weights of the chosen layer, before clipping.{same}"
-    ratio = f"How far a step moves the recurrent weights, relative to their size.{step} Healthy: around 1e-3 in both."
-    panels = (
-        ("Loss", f"The training loss of both runs.{same}", TRAIN_METRICS, "loss", loss),
-        ("Validation loss", f"Of both runs.{step} Healthy: not above the other.", TRAIN_METRICS, "val_loss", loss),
-        ("Mean of the gate", f"Mean activation of the chosen gate.{same}", GATE_STATS, "mean", gate),
-        ("Fully open", ends.format("high"), GATE_STATS, "saturated_high", gate),
-        ("Fully shut", ends.format("low"), GATE_STATS, "saturated_low", gate),
-        ("Spread of the gate", spread, GATE_STATS, "std", gate),
-        ("Gradient norm", norm, LAYER_UPDATES, "gradient_norm", param),
-        ("Update ratio", ratio, LAYER_UPDATES, "update_ratio", param),
+    of_gate, of_layer = "${gate:text} in ${layer:text}", "${layer:text}"
+    ends = f"Share of the gate's activations at its {{}} end.{same}"
+    fields = (
+        (f"Mean of {of_gate}", f"Mean activation of the gate.{same}", GATE_STATS, "mean", gate),
+        (f"Spread of {of_gate}", f"Standard deviation of its activations.{same}", GATE_STATS, "std", gate),
+        (f"Fully open: {of_gate}", ends.format("high"), GATE_STATS, "saturated_high", gate),
+        (f"Fully shut: {of_gate}", ends.format("low"), GATE_STATS, "saturated_low", gate),
+        (
+            f"Gradient norm of {of_layer}",
+            f"Of the recurrent weights, before clipping.{same}",
+            LAYER_UPDATES,
+            "gradient_norm",
+            param,
+        ),
+        (
+            f"Update ratio of {of_layer}",
+            f"How far a step moves the recurrent weights, relative to their size.{same}",
+            LAYER_UPDATES,
+            "update_ratio",
+            param,
+        ),
+    )
+    metrics = (
+        ("Loss", f"The training loss of both runs.{same}", logged.LOSS),
+        ("Validation loss", "Of both runs, over the step. Healthy: not above the other.", logged.VALIDATION_LOSS),
+        ("Reward", "What each policy earns, over the step. Healthy: not below the other.", logged.REWARD),
     )
     return [
-        xy_chart(title, by_step(source, field, *where), "step").description(text)
-        for title, text, source, field, where in panels
+        *(
+            xy_chart(title, _metric_by_step(which), _COLOURS)
+            .description(text)
+            .no_value(f"Neither run has logged a {title.lower()}")
+            for title, text, which in metrics
+        ),
+        *(
+            xy_chart(title, by_step(source, f'r._field == "{field}"', *where), _COLOURS).description(text)
+            for title, text, source, field, where in fields
+        ),
     ]
 
 
+def _metric_by_step(which: str) -> str:
+    """Return the query for the first logged metric of the first run, or else of the second, that meets a condition."""
+    return flux(
+        variables.SCHEMA,
+        *(
+            f"names{number} = {_tag_values('_field', TRAIN_METRICS, variable, which)} |> {column_values('_value')}"
+            for variable, number in _RUNS
+        ),
+        'named = if length(arr: names1) > 0 then names1[0] else if length(arr: names2) > 0 then names2[0] else ""',
+        by_step(TRAIN_METRICS, "r._field == named", chosen("phase")),
+    )
+
+
+def _tag_values(tag: str, measurement: str, variable: str, *where: str) -> str:
+    """Return the expression for the values of a tag in a run."""
+    return variables.in_index(tag, measurement, chosen("run", variable), chosen("phase"), *where)
+
+
 def by_step(measurement: str, field: str, *where: str) -> str:
-    """Return the query for one table: the steps, and one column per run with the means of a field.
+    """Return the query for one table per run: the steps, and the means of a field there.
 
     Each run is read in 300 windows of equal length. InfluxDB computes the means while it reads, so a long run is quick.
 
     Args:
-        measurement, field: what is compared.
+        measurement: what is compared.
+        field: the condition that leaves the field.
         where: conditions on tags other than the run.
     """
     return flux(
@@ -69,25 +181,19 @@ def by_step(measurement: str, field: str, *where: str) -> str:
         f"width = (if last1 > last2 then last1 else last2) / {POINTS} + 1",
         *(_side(number, measurement, field, chosen("run", variable), *where) for variable, number in _RUNS),
         "union(tables: [side1, side2])"
-        + pipe(
-            group("series", "step"),
-            'mean(column: "value")',
-            "group()",
-            'pivot(rowKey: ["step"], columnKey: ["series"], valueColumn: "value")',
-            'sort(columns: ["step"])',
-        ),
+        + pipe(group("series", "step"), 'mean(column: "value")', group("series"), 'sort(columns: ["step"])'),
     )
 
 
 def _ends(number: str, measurement: str, field: str, *where: str) -> str:
     """Return the lines that find when the run began and ended, how wide its windows are, and its last step."""
-    one = points(measurement, [field], *where, start="0", stop="")
+    one = points(measurement, (), field, *where, start="0", stop="")
     steps = points(measurement, ["step"], *where, start="0", stop="")
     return flux(
         f"first{number} = {one}" + pipe("first()"),
         f"newest{number} = {one}" + pipe("last()"),
         f"times{number} = union(tables: [first{number}, newest{number}])"
-        + pipe(keep("_time"), 'sort(columns: ["_time"])', column_values("_time")),
+        + pipe(keep("_time"), OLDEST_FIRST, column_values("_time")),
         f"steps{number} = {steps}" + pipe("last()", "group()", "max()", column_values("_value")),
         f"known{number} = length(arr: times{number}) > 0 and length(arr: steps{number}) > 0",
         f"begin{number} = if known{number} then int(v: times{number}[0]) else 0",
@@ -100,18 +206,13 @@ def _ends(number: str, measurement: str, field: str, *where: str) -> str:
 def _side(number: str, measurement: str, field: str, *where: str) -> str:
     """Return the lines that read the means of a run's windows, each at its step."""
     start, stop = f"time(v: begin{number})", f"time(v: end{number} + 1)"
-    read = points(measurement, [field, "step"], *where, start=start, stop=stop)
+    read = points(measurement, (), f'({field} or r._field == "step")', *where, start=start, stop=stop)
     return f"side{number} = {read}" + pipe(
         aggregate_window("mean", f"duration(v: every{number})"),
         keep("_time", "_value", "_field", "run"),
+        extend('_field: if r._field == "step" then "step" else "value"'),
         group("_field", "run"),
         'pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
-        keep_where(f"exists r.step and exists r.{field}"),
-        map_to(
-            f"""
-      series: "{number}: " + r.run,
-      step: int(v: r.step) / width * width,
-      value: r.{field},
-    """
-        ),
+        keep_where("exists r.step and exists r.value"),
+        map_to(f'series: "{number}: " + r.run, step: int(v: r.step) / width * width, value: r.value'),
     )

@@ -174,20 +174,28 @@ def text_stat(
     return _stat(title, query, config, "/.*/")
 
 
-def xy_chart(title: str, query: str, x: str) -> Panel:
-    """Return a panel that draws the columns of one table over its column `x`. See `time_series` for the arguments."""
+def xy_chart(title: str, query: str, colours: Mapping[str, str]) -> Panel:
+    """Return a panel of lines over a number.
+
+    Args:
+        title: title of the panel.
+        query: in Flux, for one table per line with the columns `step` and `value`, grouped by `series`. One table of
+            several lines would have nulls, which Grafana draws as 0.
+        colours: the beginning of a line's name → its colour; there are at most as many lines.
+    """
     size = {"fixed": 3, "min": 1, "max": 20}
-    custom = {"axisLabel": title.lower(), "label": "auto", "lineWidth": 1, "pointSize": size, "show": "points+lines"}
-    config = model.FieldConfig(color=_PALETTE, no_value=NO_DATA, custom=custom)
+    custom = {"axisLabel": " ", "label": "auto", "lineWidth": 1, "pointSize": size, "show": "points+lines"}
+    config = model.FieldConfig(color=_PALETTE, no_value=NO_DATA, custom=custom, display_name="${__field.labels.series}")
     options = {
-        "dims": {"frame": 0, "x": x},
         "legend": _LEGEND | {"showLegend": True},
-        "series": [],
-        "seriesMapping": "auto",
+        "series": [{"frame": number, "x": "step", "y": "value"} for number, _ in enumerate(colours)],
+        "seriesMapping": "manual",
         "tooltip": _ONE_VALUE,
     }
     panel = _panel("xychart", title, [query], config, options, size=(12, 9))
-    return panel.override_by_name(x, override(custom__axisLabel=x))
+    for beginning, colour in colours.items():
+        panel = panel.override_by_regexp(f"^{beginning}", override(color=fixed(colour)))
+    return panel.override_by_name("step", override(displayName="step", custom__axisLabel="step"))
 
 
 def table(

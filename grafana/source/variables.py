@@ -11,8 +11,8 @@ from gatewatch.collector.cells import CELLS, GATES, MEMORY_GATES
 from gatewatch.collector.names import OWN_TAGS
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS
 from gatewatch.jobs.queries.flux_values import literal
-from grafana.source.flux import DATASOURCE, chosen, dictionary, flux, keep_where, pattern, pipe, union
-from grafana.source.flux_steps import column_values, extend, keep, largest, map_to
+from grafana.source.flux import DATASOURCE, chosen, dictionary, flux, keep_where, pattern, pipe, points, union
+from grafana.source.flux_steps import column_values, extend, group, keep, largest, map_to
 from grafana.source.queries import OF_LAYER, OF_RUN, own_time, scores
 
 SIGMOID: Final = tuple(name for name, gate in GATES.items() if gate.scale.low == 0)
@@ -30,7 +30,11 @@ _MEMORY_GATES: Final = pattern(*sorted(MEMORY_GATES))
 KEEPS_MEMORY: Final = f"r.gate =~ {_MEMORY_GATES}"
 """The condition that a gate is the one that keeps the memory."""
 _TITLED: Final = r"/^\d\d (?<text>.*)\|(?<value>[^|]*)$/"
-_SCHEMA: Final = 'import "influxdata/influxdb/schema"'
+SCHEMA: Final = 'import "influxdata/influxdb/schema"'
+_SHARED: Final = """reduce(identity: {at: 0, shared: 0}, fn: (r, accumulator) => ({
+      at: if r.at > accumulator.at then r.at else accumulator.at,
+      shared: accumulator.shared + r.shared,
+    }))"""
 
 
 def tag_and_value() -> list[QueryVariable]:
@@ -47,9 +51,9 @@ def tag_and_value() -> list[QueryVariable]:
     names = union(any=f'array.from(rows: [{{_value: "{ANY}", later: 0}}])', own=own)
     any_first = pipe("group()", 'sort(columns: ["later", "_value"])', keep("_value"))
     tag_values = f'schema.tagValues(bucket: v.defaultBucket, tag: "${{tag}}", {of_runs}'
-    value = _several("value", "has value", flux(_SCHEMA, tag_values), "Only runs whose tag has one of these.")
+    value = _several("value", "has value", flux(SCHEMA, tag_values), "Only runs whose tag has one of these.")
     hint = "Choose one of your own tags; its values are in the next list."
-    tag = _variable("tag", "Tag", flux('import "array"', _SCHEMA, names + any_first), hint)
+    tag = _variable("tag", "Tag", flux('import "array"', SCHEMA, names + any_first), hint)
     return [tag, value.all_value(".*")]
 
 
@@ -69,13 +73,8 @@ def of_run(*where: str) -> list[QueryVariable]:
     return [run(*where), phase(), *ends]
 
 
-def run(*where: str, name: str = "run", label: str = "Run") -> QueryVariable:
-    """Return the variable for the runs that have these tags; the run with the newest event comes first.
-
-    Args:
-        where: conditions on tags.
-        name, label: name and label of the variable.
-    """
+def run(*where: str) -> QueryVariable:
+    """Return the variable for the runs that have these tags; the run with the newest event comes first."""
     events = f'r._measurement == {literal(RUNS)} and r._field == "event"'
     query = "from(bucket: v.defaultBucket)" + pipe(
         "range(start: 0)",
@@ -87,7 +86,32 @@ def run(*where: str, name: str = "run", label: str = "Run") -> QueryVariable:
         'unique(column: "run")',
         map_to("_value: r.run"),
     )
-    return _variable(name, label, query, "The run heard of last comes first.")
+    return _variable("run", "Run", query, "The run heard of last comes first.")
+
+
+def other_run() -> QueryVariable:
+    """Return the variable for a second run; those that share most layers with the first come first, then the newest."""
+    query = flux(
+        "layers = "
+        + points(GATE_STATS, ["step"], KEEPS_MEMORY, start="0", stop="")
+        + pipe("last()", "group()", map_to('run: r.run, name: r.phase + "\\n" + r.layer')),
+        f"mine = layers |> {keep_where(chosen('run'))} |> {column_values('name')}",
+        union(
+            shared="layers"
+            + pipe(map_to("run: r.run, at: 0, shared: if contains(set: mine, value: r.name) then 1 else 0")),
+            seen=points(RUNS, ["event"], start="0", stop="")
+            + pipe("last()", "group()", map_to("run: r.run, at: int(v: r._time), shared: 0")),
+        )
+        + pipe(
+            keep_where("r.run !~ /^${run:regex}$/"),
+            group("run"),
+            _SHARED,
+            "group()",
+            'sort(columns: ["shared", "at"], desc: true)',
+            map_to("_value: r.run"),
+        ),
+    )
+    return _variable("other", "With", query, "Those that have the same layers come first.")
 
 
 def phase() -> QueryVariable:
@@ -105,8 +129,8 @@ def layer() -> QueryVariable:
     """
     in_layers = keep_where("contains(set: named, value: r.layer)")
     query = flux(
-        _SCHEMA,
-        f"layers = {_in_index('layer', GATE_STATS, *OF_RUN)}",
+        SCHEMA,
+        f"layers = {in_index('layer', GATE_STATS, *OF_RUN)}",
         f"named = layers |> {column_values('_value')}",
         f"worst = (start, stop) => {scores(*OF_RUN, start='start', stop='stop')}"
         + pipe("max()", "group()", in_layers, largest(1), column_values("layer")),
@@ -149,9 +173,9 @@ def _titled(name: str, label: str, matches: str, description: str) -> QueryVaria
     titles = dictionary({gate: f"{i:02d} {title}|{gate}" for i, (gate, title) in enumerate(TITLES.items())})
     query = flux(
         'import "dict"',
-        _SCHEMA,
+        SCHEMA,
         f"titles = {titles}",
-        _in_index("gate", GATE_STATS, *OF_LAYER)
+        in_index("gate", GATE_STATS, *OF_LAYER)
         + pipe(
             keep_where(f"r._value {matches} {pattern(*SIGMOID)}"),
             extend('own: "99 " + r._value + "|" + r._value'),
@@ -171,10 +195,11 @@ def _first(condition: str) -> str:
 
 def _tag_values(tag: str, measurement: str, *where: str) -> str:
     """Return the query for the values of a tag, which InfluxDB reads from its index."""
-    return flux(_SCHEMA, _in_index(tag, measurement, *where))
+    return flux(SCHEMA, in_index(tag, measurement, *where))
 
 
-def _in_index(tag: str, measurement: str, *where: str) -> str:
+def in_index(tag: str, measurement: str, *where: str) -> str:
+    """Return the expression for the values of a tag; the query must begin with `SCHEMA`."""
     conditions = " and ".join((f"r._measurement == {literal(measurement)}", *where))
     return f"schema.tagValues(bucket: v.defaultBucket, tag: {literal(tag)}, predicate: (r) => {conditions}, start: 0)"
 

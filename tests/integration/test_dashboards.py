@@ -24,6 +24,7 @@ from tests.recorded import SECOND
 
 HOUR = 3600 * SECOND
 EMPTY_IS_HEALTHY = {
+    "Reward",
     "What else is logged",
     "Values that are not finite",
     "What is wrong, and why",
@@ -724,22 +725,81 @@ class TestAnomalies:
 
 
 class TestCompare:
+    MEAN = "Mean of ${gate:text} in ${layer:text}"
+
     def test_two_runs_at_the_same_step(self, opened):
         found = opened("compare", run=seeded.COLLAPSED, other=seeded.HEALTHY, gate="forget")
-        (frame,) = found["Mean of the gate"][0].frames
-        names = [field.name for field in frame.fields]
-        assert names == ["step", f"1: {seeded.COLLAPSED}", f"2: {seeded.HEALTHY}"]
-        step, fallen, well = (field.values for field in frame.fields)
-        assert step == list(range(seeded.CAPTURES))
-        assert fallen[: seeded.ONSET] == pytest.approx(well[: seeded.ONSET])
-        assert fallen[-1] < 0.02
-        assert well[-1] > 0.5
+        fallen, well = found[self.MEAN][0].frames
+        assert [frame.labels["series"] for frame in (fallen, well)] == [
+            f"1: {seeded.COLLAPSED}",
+            f"2: {seeded.HEALTHY}",
+        ]
+        assert fallen.field("step").values == well.field("step").values == list(range(seeded.CAPTURES))
+        before = slice(seeded.ONSET)
+        assert fallen.field("value").values[before] == pytest.approx(well.field("value").values[before])
+        assert fallen.field("value").values[-1] < 0.02
+        assert well.field("value").values[-1] > 0.5
+
+    def test_runs_captured_at_different_steps_have_no_holes(self, boards, influxd, now):
+        """Grafana would draw a hole as 0."""
+        bucket, points = influxd.bucket(), []
+        for run, spacing in (("two", 2), ("three", 3)):
+            tags = {"run": run, "phase": "train"}
+            gate = {**tags, "layer": "lstm", "gate": "forget"}
+            points.append(Point(RUNS, tags, {"event": "completed", "step": 30}, now - SECOND))
+            points += [
+                Point(GATE_STATS, gate, {"mean": 0.5, "step": step}, now - (40 - step) * SECOND)
+                for step in range(0, 31, spacing)
+            ]
+        influxd.store(bucket).write(points)
+        chosen = {"run": "two", "other": "three"}
+        asked = open_dashboard(boards["gatewatch-compare"], source_of(influxd, bucket), now=now, chosen=chosen)
+        two, three = next(one for one in asked if one.panel == self.MEAN).frames
+        assert two.field("step").values == list(range(0, 31, 2))
+        assert three.field("step").values == list(range(0, 31, 3))
+        assert set(two.field("value").values) == set(three.field("value").values) == {0.5}
 
     def test_runs_of_unlike_length_and_time(self, opened):
         found = opened("compare", run=seeded.BACKTEST, other=seeded.COLLAPSED, phase="backtest", layer="memory")
-        (frame,) = found["Mean of the gate"][0].frames
-        assert [field.name for field in frame.fields] == ["step", f"1: {seeded.BACKTEST}"]
+        (frame,) = found[self.MEAN][0].frames
+        assert frame.labels["series"] == f"1: {seeded.BACKTEST}"
         assert len(frame) == seeded.BACKTEST_DAYS
+
+    def test_the_runs_with_the_same_layers_are_offered_first(self, opened):
+        assert options(opened("compare", run=seeded.COLLAPSED)["other"])[0] == seeded.HEALTHY
+        assert options(opened("compare", run=seeded.HEALTHY)["other"])[0] == seeded.COLLAPSED
+        assert set(options(opened("compare", run=seeded.DIED)["other"])[:1]) == {seeded.FAILED}
+
+    def test_it_says_where_the_runs_differ(self, opened):
+        def both(**chosen):
+            rows = {}
+            for one in opened("compare", **chosen)["The two runs"]:
+                for frame in one.frames:
+                    for i, run in enumerate(frame.field("run").values):
+                        rows.setdefault(run, {}).update({field.name: field.values[i] for field in frame.fields})
+            return rows
+
+        alike = both(run=seeded.COLLAPSED, other=seeded.HEALTHY)
+        fallen, well = alike[f"1: {seeded.COLLAPSED}"], alike[f"2: {seeded.HEALTHY}"]
+        assert (well["state"], well["step"]) == ("completed", seeded.CAPTURES - 1)
+        assert fallen["worst score"] > 5 > 1 > well["worst score"]
+        assert fallen["layers"] == well["layers"] == "lstm_0, lstm_1"
+        assert fallen["not in the other"] == well["not in the other"] == ""
+        unlike = both(run=seeded.COLLAPSED, other=seeded.GRU)
+        assert unlike[f"1: {seeded.COLLAPSED}"]["not in the other"] == "lstm_0, lstm_1"
+        assert unlike[f"2: {seeded.GRU}"]["not in the other"] == "gru"
+
+    def test_rewards_are_compared_by_the_first_run_s_name_for_them(self, boards, influxd, now):
+        bucket, points = influxd.bucket(), []
+        for run, metrics in (("a", {"rollout/ep_rew_mean": 3.0}), ("b", {"equity": 9.0, "rollout/ep_rew_mean": 4.0})):
+            tags = {"run": run, "phase": "train"}
+            points.append(Point(RUNS, tags, {"event": "completed", "step": 5}, now - SECOND))
+            points.append(Point("train_metrics", tags, {**metrics, "step": 5}, now - 2 * SECOND))
+        influxd.store(bucket).write(points)
+        chosen = {"run": "a", "other": "b"}
+        asked = open_dashboard(boards["gatewatch-compare"], source_of(influxd, bucket), now=now, chosen=chosen)
+        shown = next(one for one in asked if one.panel == "Reward").frames
+        assert [frame.field("value").values for frame in shown] == [[3.0], [4.0]]
 
     def test_a_long_run_has_few_points(self, boards, influxd, now):
         bucket = influxd.bucket()
