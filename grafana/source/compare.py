@@ -53,14 +53,15 @@ def _both() -> Panel:
                 f"""
       run: "{number}: " + r.run,
       state: {life()},
-      layers: strings.joinStr(arr: layers{number}, v: ", "),
-      "not in the other": strings.joinStr(arr: alone{number}, v: ", "),
+      layers: joined(of: layers{number}),
+      "not in the other": joined(of: alone{number}),
     """
             ),
         )
     about = flux(
         variables.SCHEMA,
         'import "strings"',
+        'joined = (of) => if length(arr: of) > 0 then strings.joinStr(arr: of, v: ", ") else ""',
         *(f"found{number} = {_tag_values('layer', GATE_STATS, variable)}" for variable, number in _RUNS),
         *(f"layers{number} = found{number} |> {column_values('_value')}" for _, number in _RUNS),
         *(
@@ -84,7 +85,7 @@ def _both() -> Panel:
             "How far each came, how it ended and its largest anomaly score. Healthy: scores up to 1, the same layers: "
             "a layer that only one of them has cannot be compared."
         )
-        .override_by_name("state", override(mappings=[by_text(STATES)], custom__displayMode="color-text"))
+        .override_by_name("state", override(mappings=by_text(STATES), custom__displayMode="color-text"))
         .override_by_name("worst score", coloured)
     )
 
@@ -142,22 +143,25 @@ def _charts() -> list[Panel]:
             for title, text, which in metrics
         ),
         *(
-            xy_chart(title, by_step(source, f'r._field == "{field}"', *where), _COLOURS).description(text)
+            xy_chart(title, by_step(source, (one_of("_field", field),) * 2, *where), _COLOURS).description(text)
             for title, text, source, field, where in fields
         ),
     ]
 
 
 def _metric_by_step(which: str) -> str:
-    """Return the query for the first logged metric of the first run, or else of the second, that meets a condition."""
+    """Return the query for a logged metric that meets a condition: one that both runs have, or else each its first."""
+    names = (
+        f"names{number} = {_tag_values('_field', TRAIN_METRICS, variable, which)} |> {column_values('_value')}"
+        for variable, number in _RUNS
+    )
     return flux(
         variables.SCHEMA,
-        *(
-            f"names{number} = {_tag_values('_field', TRAIN_METRICS, variable, which)} |> {column_values('_value')}"
-            for variable, number in _RUNS
-        ),
-        'named = if length(arr: names1) > 0 then names1[0] else if length(arr: names2) > 0 then names2[0] else ""',
-        by_step(TRAIN_METRICS, "r._field == named", chosen("phase")),
+        *names,
+        'named1 = if length(arr: names1) > 0 then names1[0] else ""',
+        "shared = contains(set: names2, value: named1)",
+        'named2 = if shared then named1 else if length(arr: names2) > 0 then names2[0] else ""',
+        by_step(TRAIN_METRICS, ("r._field == named1", "r._field == named2"), chosen("phase")),
     )
 
 
@@ -166,20 +170,24 @@ def _tag_values(tag: str, measurement: str, variable: str, *where: str) -> str:
     return variables.in_index(tag, measurement, chosen("run", variable), chosen("phase"), *where)
 
 
-def by_step(measurement: str, field: str, *where: str) -> str:
+def by_step(measurement: str, fields: tuple[str, str], *where: str) -> str:
     """Return the query for one table per run: the steps, and the means of a field there.
 
     Each run is read in 300 windows of equal length. InfluxDB computes the means while it reads, so a long run is quick.
 
     Args:
         measurement: what is compared.
-        field: the condition that leaves the field.
+        fields: for each run the condition that leaves the field.
         where: conditions on tags other than the run.
     """
+    runs = [
+        (number, measurement, field, chosen("run", variable), *where)
+        for (variable, number), field in zip(_RUNS, fields, strict=True)
+    ]
     return flux(
-        *(_ends(number, measurement, field, chosen("run", variable), *where) for variable, number in _RUNS),
+        *(_ends(*run) for run in runs),
         f"width = (if last1 > last2 then last1 else last2) / {POINTS} + 1",
-        *(_side(number, measurement, field, chosen("run", variable), *where) for variable, number in _RUNS),
+        *(_side(*run) for run in runs),
         "union(tables: [side1, side2])"
         + pipe(group("series", "step"), 'mean(column: "value")', group("series"), 'sort(columns: ["step"])'),
     )

@@ -7,15 +7,35 @@ from typing import Any, Final
 from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.collector.schema import COLLECTOR_HEALTH, JOBS_HEALTH, RUNS
+from gatewatch.jobs.alerts.service_rules import JOBS_SECONDS
+from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.alert_table import alert_table
 from grafana.source.board import board
-from grafana.source.flux import Series, pipe, points
-from grafana.source.flux_steps import keep, map_to
-from grafana.source.panels import stat, time_series
-from grafana.source.queries import MOST_LINES, only_worst, series
-from grafana.source.values import GREEN, RED, Values, graded, limit
+from grafana.source.flux import Series, flux, inline_union, keep_where, pipe, points
+from grafana.source.flux_steps import column_values, extend, keep, map_to
+from grafana.source.panels import stat, text_stat, time_series
+from grafana.source.queries import MOST_LINES, life, only_worst, series
+from grafana.source.values import GREEN, RED, YELLOW, Values, graded, limit
 
 _OF_MANY: Final = f"Of many runs the {MOST_LINES} with the largest."
+
+
+_SILENT_JOBS: Final = "The jobs are silent: nothing is scored"
+_LOST: Final = "Points were lost"
+_FAILING: Final = "Captures fail"
+_LATE: Final = "The jobs are late"
+_JOBS_FAIL: Final = "Jobs fail now and then"
+_WAITING: Final = "Points wait in spools"
+_NO_JOBS: Final = "Trainings are recorded, no jobs score them"
+_WORKS: Final = "Works"
+_IDLE: Final = "Works; nothing trains"
+STATES: Final = {
+    **dict.fromkeys((_SILENT_JOBS, _LOST, _FAILING, _LATE), RED),
+    **dict.fromkeys((_JOBS_FAIL, _WAITING, _NO_JOBS), YELLOW),
+    **dict.fromkeys((_WORKS, _IDLE), GREEN),
+}
+"""What the first panel says, the worst first, and its colour."""
+_ANY: Final = keep_where("r._value > 0")
 
 
 def dashboard() -> dict[str, Any]:
@@ -33,7 +53,44 @@ def dashboard() -> dict[str, Any]:
         "Health",
         "Whether the watching itself works: collectors, spools, jobs, mails.",
         [],
-        [*_summary(), "Collectors", *_collectors(), "Jobs and mails", *_jobs(), table],
+        [_state(), *_summary(), "Collectors", *_collectors(), "Jobs and mails", *_jobs(), table],
+    )
+
+
+def _state() -> Panel:
+    """Return the panel that says in words whether watching works: the worst of what is known."""
+    newest = pipe("group()", 'max(column: "_time")')
+    old = keep_where(f"int(v: now()) - int(v: r._time) > {int(JOBS_SECONDS * 1e9)}")
+    known = {
+        _SILENT_JOBS: "jobs" + newest + pipe(old),
+        _LOST: _increase(COLLECTOR_HEALTH, "dropped", "rejected") + pipe(_ANY),
+        _FAILING: _increase(COLLECTOR_HEALTH, "failures") + pipe(_ANY),
+        _LATE: "jobs" + pipe(keep_where(f"r._value > {JOBS_SECONDS}"), "group()", "limit(n: 1)"),
+        _JOBS_FAIL: _increase(JOBS_HEALTH, "failures") + pipe(_ANY),
+        _WAITING: _waiting() + pipe(keep_where("r._value > 1000000")),
+        _NO_JOBS: "runs" + newest + pipe(keep_where("length(arr: heard) == 0")),
+        _WORKS: "runs" + pipe(keep_where(f'({life()}) == "live"'), "group()", "limit(n: 1)"),
+        _IDLE: inline_union(f"runs |> {keep('_time')}", f"jobs |> {keep('_time')}") + newest,
+    }
+    ranked = (
+        f"state{rank} = {known[text]}" + pipe(extend(f"rank: {rank}, state: {literal(text)}"), keep("rank", "state"))
+        for rank, text in enumerate(STATES)
+    )
+    query = flux(
+        "jobs = " + points(JOBS_HEALTH, ["lag_s"], start="-24h", stop="") + pipe("last()"),
+        f"heard = jobs{newest}" + pipe(column_values("_time")),
+        "runs = " + points(RUNS, ["event"], start="-30d", stop="") + pipe("last()"),
+        *ranked,
+        inline_union(*(f"state{rank}" for rank, _ in enumerate(STATES)))
+        + pipe("group()", 'sort(columns: ["rank"])', "limit(n: 1)", keep("state")),
+    )
+    return (
+        text_stat("Does the watching work?", query, STATES, no_value="Nothing was heard of any run or job")
+        .description(
+            "The worst of what the panels below show. Healthy: Works, also while nothing trains. If this panel shows "
+            "an error, Grafana cannot read the store: run `gatewatch check`."
+        )
+        .span(24)
     )
 
 
@@ -41,11 +98,11 @@ def _summary() -> list[Panel]:
     ago = map_to("_value: float(v: int(v: now()) - int(v: r._time)) / 1000000000.0")
     last_sign = points(RUNS, ["event"], start="-30d", stop="") + pipe("last()", "group()", 'max(column: "_time")', ago)
     lag = points(JOBS_HEALTH, ["lag_s"]) + pipe("last()", "group()", "max()", keep("_value"))
-    waiting = points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop="") + pipe("last()", "group()", "sum()")
     losses = Values("none", bands=((None, GREEN), (1, RED)))
     return [
-        stat("Last sign of a run", last_sign, Values("s", bands=graded(120, 3600))).description(
-            "How long ago any run was heard of. Healthy: under two minutes while something trains."
+        stat("Last sign of a run", last_sign, Values("s")).description(
+            "How long ago any run was heard of. Healthy: under two minutes while something trains, any time while "
+            "nothing does."
         ),
         stat("Points lost", _increase(COLLECTOR_HEALTH, "dropped", "rejected"), losses).description(
             "Points that collectors had to drop or the store refused, in the time range. Healthy: 0. `gatewatch spool "
@@ -61,10 +118,14 @@ def _summary() -> list[Panel]:
         stat("Jobs failed", _increase(JOBS_HEALTH, "failures"), Values("none", bands=graded(1, 10))).description(
             "Turns and runs that failed in the time range. Healthy: 0."
         ),
-        stat("Waiting in spools", waiting, Values("bytes", bands=graded(1e6, 1e8))).description(
+        stat("Waiting in spools", _waiting(), Values("bytes", bands=graded(1e6, 1e8))).description(
             "Bytes that wait on the trainings' machines, all together. Healthy: near 0; growing: the store is away."
         ),
     ]
+
+
+def _waiting() -> str:
+    return points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop="") + pipe("last()", "group()", "sum()")
 
 
 def _increase(measurement: str, *fields: str) -> str:
@@ -80,8 +141,8 @@ def _collectors() -> list[Panel]:
     error = Values("sci", bands=limit(1e-4), logarithmic=True)
     return [
         time_series("Cost of watching", _by_run("overhead_ratio"), share).description(
-            "Share of the training's time that captures take. Healthy: up to the budget, 1 % where none was set. "
-            f"{_OF_MANY}"
+            "Share of the whole time since the run's first capture that captures took; none before the second capture. "
+            f"Healthy: up to the budget, 1 % where none was set. {_OF_MANY}"
         ),
         time_series("Time of a capture", _by_run("capture_ms"), Values("ms", low=0)).description(
             f"Healthy: steady. It sets how often a run can be looked at within its budget. {_OF_MANY}"

@@ -9,17 +9,15 @@ from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 from gatewatch.jobs.thresholds import GRADIENT_VANISHED, UPDATE_FAST, UPDATE_HEALTHY, UPDATE_SLOW
-from grafana.source import variables
+from grafana.source import logged, variables
 from grafana.source.board import board
-from grafana.source.flux import Series, keep_where, pipe, points, union
-from grafana.source.flux_steps import aggregate_window, group, map_to
-from grafana.source.panels import time_series
+from grafana.source.flux import Series, chosen, keep_where, pipe, points, union
+from grafana.source.flux_steps import aggregate_window, extend, group, map_to
+from grafana.source.panels import state_timeline, time_series
 from grafana.source.queries import OF_LAYER, OF_RUN, derived, series
-from grafana.source.values import CLEAR, GREEN, RED, SHARE, YELLOW, Values, limit
+from grafana.source.values import CLEAR, GREEN, RED, SHARE, YELLOW, Values, limit, override
 
-_LOSSES: Final = r"r._field =~ /(^|[\/_ ])loss$/"
-_RATES: Final = r"r._field =~ /(^|[\/_ ])(learning_rate|lr)$/"
-_OTHER: Final = r"r._field !~ /(^|[\/_ ])(loss|learning_rate|lr)$/ and r._field !~ /^(step|epoch|nan_count|inf_count)$/"
+_GRADIENTS: Final = {"vanished": RED, "usual": GREEN, "explodes": RED}
 
 
 def dashboard() -> dict[str, Any]:
@@ -27,17 +25,38 @@ def dashboard() -> dict[str, Any]:
     return board(
         "Learning",
         "Whether the network learns, what moves its weights, and whether what it learns holds elsewhere.",
-        [*variables.of_run(), variables.layers()],
-        ["Loss", *_losses(), "Gradients and steps", *_updates(), "Dead and frozen", *_still()],
+        [*variables.of_run(), variables.layers(), variables.metrics(logged.OTHER)],
+        [
+            "Does it learn?",
+            *_progress(),
+            "Gradients and steps",
+            _gradient_state(),
+            *_updates(),
+            "Dead and frozen",
+            *_still(),
+            "What else is logged",
+            _other(),
+        ],
     )
 
 
-def _losses() -> list[Panel]:
+def _progress() -> list[Panel]:
+    money = override(custom__axisPlacement="right")
     return [
-        time_series("Loss", _metrics(_LOSSES)).description(
+        time_series("Loss", _metrics(logged.LOSSES))
+        .description(
             "Training and validation loss. Healthy: both fall, then level off together. Training falls while "
-            "validation rises: the network learns its prices by heart."
-        ),
+            "validation rises: the network learns its prices by heart. In reinforcement learning it need not fall: "
+            "look at the reward."
+        )
+        .no_value("No loss is logged in this time range"),
+        time_series("Reward", _metrics(logged.REWARD), worst="min")
+        .description(
+            "Whatever the policy earns, by the names that are logged: reward, return, equity. Healthy: it rises and "
+            "does not collapse. Equity and profit have the axis on the right."
+        )
+        .no_value("No reward is logged in this time range")
+        .override_by_regexp("/equity|profit|pnl/i", money),
         time_series(
             "Generalisation gap",
             series(GATE_DERIVED, ["generalisation_gap"], *OF_RUN, 'r.layer == "_model"', by=["phase"]),
@@ -47,20 +66,42 @@ def _losses() -> list[Panel]:
             "How much larger the validation loss is than the training loss, relative to it. Healthy: below 0.5 and "
             "steady. It may look healthy in every gate and still overfit: this is where that shows."
         )
+        .no_value("No validation loss is logged in this time range, so overfitting would not show")
         .display_name("gap"),
-        time_series("What else is logged", _metrics(_OTHER))
+        time_series("Learning rate", _metrics(logged.RATE), Values("sci"))
         .description(
-            "Reward, accuracy and whatever the framework reports. Healthy: a reward that rises and does not collapse."
-        )
-        .no_value("Nothing else is logged in this time range"),
-        time_series("Learning rate", _metrics(_RATES), Values("sci")).description(
             "As the optimizer had it. Healthy: as scheduled. A jump here explains a jump of gradients and gates."
-        ),
+        )
+        .no_value("No learning rate is logged in this time range"),
     ]
+
+
+def _other() -> Panel:
+    """Return the panel that is repeated for each other metric: they differ in size, so each has an axis of its own."""
+    return (
+        time_series("${metric:text}", _metrics(chosen("_field", "metric")), size=(8, 6))
+        .description("Logged by the framework or by you. Healthy: what you expect of it. Counters are left out.")
+        .no_value("Nothing else is logged in this time range")
+        .repeat("metric")
+    )
 
 
 def _metrics(where: str) -> Series:
     return series(TRAIN_METRICS, (), where, *OF_RUN, by=["_field"])
+
+
+def _gradient_state() -> Panel:
+    """Return the timeline of the gradients in words. Of a window an explosion is shown, however short it was."""
+    by_param = series(GATE_DERIVED, ["gradient_state"], *OF_LAYER, fn="max")
+    words = extend('_value: if r._value < -0.5 then "vanished" else if r._value > 0.5 then "explodes" else "usual"')
+    return (
+        state_timeline("Gradient state", Series(by_param.query + pipe(words), by_param.labels), _GRADIENTS)
+        .description(
+            f"Vanished: below {GRADIENT_VANISHED:g}. Explodes: ten times what it usually is in this run. "
+            "Healthy: usual, throughout."
+        )
+        .height(6)
+    )
 
 
 def _updates() -> list[Panel]:
@@ -97,15 +138,14 @@ def _by_param(*fields: str, by: Sequence[str] = ("layer", "param")) -> Series:
 def _still() -> list[Panel]:
     at_most_half = Values("percentunit", low=0, high=1, bands=limit(0.5))
     return [
-        time_series("Dead units", derived("dead_share", by=["layer", "gate"]), at_most_half).description(
+        time_series("Dead units", derived("dead_share", by=["layer", "gate"], worst="max"), at_most_half).description(
             "Share of units that do nothing. Healthy: near 0; above half the layer works with a fraction of its size."
         ),
-        time_series("Frozen units", derived("frozen_units", by=["layer", "gate"]), at_most_half).description(
+        time_series(
+            "Frozen units", derived("frozen_units", by=["layer", "gate"], worst="max"), at_most_half
+        ).description(
             "Share of units whose activation stands still from capture to capture. Healthy: near 0 while training."
         ),
-        time_series(
-            "Gradient state", series(GATE_DERIVED, ["gradient_state"], *OF_LAYER, fn="last"), Values(low=-1, high=1)
-        ).description("−1 vanished, 0 usual, 1 explodes (ten times its usual). Healthy: 0 throughout."),
         time_series("Values that are not finite", _not_finite(), Values(low=0))
         .description(
             "NaN and Inf in gates and weights. Healthy: 0. Anything else: stop the run; nothing after it is usable."

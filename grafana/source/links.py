@@ -8,6 +8,9 @@ THIS_RUN: Final = {"run": "${__value.raw:percentencode}", "phase": "${__data.fie
 """The variables that choose the run of a table's row, for links in its column `run`."""
 CHOSEN_RUN: Final = {"run": "${run:percentencode}", "phase": "${phase:percentencode}"}
 """The variables that choose the run that a dashboard is of."""
+ROWS_RUN: Final = {name: f"${{__data.fields.{name}:percentencode}}" for name in ("run", "phase")}
+ROWS_LAYER: Final = {"layer": "${__data.fields.layer:percentencode}"}
+"""The same for links in any column, and the layer of the row."""
 THIS_TIME: Final = "from=${__data.fields.from}&to=${__data.fields.to}"
 """The time range that a table's row holds in its columns `from` and `to`."""
 

@@ -232,6 +232,37 @@ def table(
     return panel.with_transformation(model.DataTransformerConfig("organize", options=order))
 
 
+def bar_gauge(title: str, *queries: str, value: str, values: Values, most: int) -> Panel:
+    """Return horizontal bars, the largest at the top, named by the texts of their row.
+
+    Args:
+        title: title of the panel.
+        queries: queries in Flux, whose rows are merged by the columns that they share.
+        value: the column that is drawn.
+        values: how it is shown.
+        most: maximum number of bars.
+    """
+    options = {
+        "displayMode": "basic",
+        "minVizHeight": 24,
+        "namePlacement": "left",
+        "orientation": "horizontal",
+        "reduceOptions": {"calcs": [], "fields": f"/^{value}$/", "limit": most, "values": True},
+        "showUnfilled": True,
+        "valueMode": "color",
+    }
+    known = {"fieldName": value, "config": {"id": "isNotNull", "options": {}}}
+    steps: tuple[tuple[str, dict[str, object]], ...] = (
+        ("merge", {}),
+        ("filterByValue", {"filters": [known], "match": "all", "type": "include"}),
+        ("sortBy", {"fields": {}, "sort": [{"field": value, "desc": True}]}),
+    )
+    panel = _panel("bargauge", title, queries, values.config(color=_BY_VALUE, no_value=NO_DATA), options, size=(24, 8))
+    for name, settings in steps:
+        panel = panel.with_transformation(model.DataTransformerConfig(name, options=settings))
+    return panel
+
+
 def markdown(title: str, content: str) -> Panel:
     """Return a panel of text in Markdown."""
     return Panel().type("text").title(title).options({"mode": "markdown", "content": content}).span(24).height(9)

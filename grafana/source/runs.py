@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.collector.schema import RUNS, TRAIN_METRICS
-from grafana.source import variables
-from grafana.source.board import board
-from grafana.source.flux import Series, flux, keep_where, pattern, pipe, points, union
-from grafana.source.flux_steps import column_values, extend, group, keep, largest, map_to, newest, prefix_user_tags
-from grafana.source.links import THIS_RUN, THIS_TIME, link
-from grafana.source.panels import stat, table, time_series
-from grafana.source.queries import STATES, life, own_time, scores, worst_by, worst_score
-from grafana.source.values import GREEN, GREY, HIDDEN, RED, SCORE, WORST_SCORE, Values, by_text, override, thresholds
+from gatewatch.jobs.queries.flux_values import literal
+from grafana.source import logged, variables
+from grafana.source.board import board, closed_row
+from grafana.source.flux import flux, inline_union, keep_where, pipe, points, union
+from grafana.source.flux_steps import column_values, extend, group, keep, map_to, newest, prefix_user_tags
+from grafana.source.links import ROWS_LAYER, ROWS_RUN, THIS_RUN, THIS_TIME, link
+from grafana.source.panels import bar_gauge, stat, table
+from grafana.source.queries import STATES, life, own_time, scores, worst_score
+from grafana.source.values import GREEN, GREY, HIDDEN, RED, WORST_SCORE, Values, by_text, override, thresholds
 
 MOST_RUNS: Final = 500
 """Maximum number of rows in the list: the runs with the newest events."""
-MOST_LINES: Final = 20
+MOST_BARS: Final = 8
 _BY_RUN: Final = group("run", "phase")
-_LOSS: Final = ("val_loss", "loss", "train/loss")
-_REWARD: Final = ("reward", "rollout/ep_rew_mean", "equity")
-_LOSSES: Final = f"r._field =~ {pattern(*_LOSS)}"
-_REWARDS: Final = f"r._field =~ {pattern(*_REWARD)}"
-_BEST: Final = "best "
-_COLUMNS: Final = (
-    *("state", "seen", "step", "epoch", "model", "error", "worst score", "from", "to"),
-    *(f"{prefix}{name}" for prefix in ("", _BEST) for name in (*_LOSS, *_REWARD)),
-)
-"""The columns of the table that are not tags."""
 _WIDTHS: Final = {
-    **{"run": 210, "phase": 85, "state": 100, "worst score": 105, "step": 80, "epoch": 70},
-    **{"loss": 85, "val_loss": 85, "best val_loss": 110, "best loss": 90, "seen": 160},
+    **{"run": 200, "phase": 90, "state": 100, "worst score": 120, "where": 170, "above 1 since": 165},
+    **{"loss": 90, "reward": 90, "last heard of": 165},
 }
-"""The columns that come first, and how wide they are."""
-_NAMES: Final = {"seen": "last heard of"}
+"""The first columns of the list, and how wide they are."""
+_MORE_WIDTHS: Final = {
+    **{"run": 200, "phase": 90, "step": 90, "epoch": 80, "model": 200},
+    **{"best loss": 100, "val loss": 100, "best val loss": 120, "best reward": 120},
+}
 _ARE_LISTED: Final = keep_where("contains(set: listed, value: r.run)")
 _WIDE: Final = ("group()", _ARE_LISTED, 'pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")')
 """Steps that make one row per run and phase, with one column per field; all fields must have one type."""
+_TIME: Final = "dateTimeAsIso"
+"""The unit of times to the second."""
+
+
+_SERIES: Final = "run: r.run, phase: r.phase, layer: r.layer, gate: r.gate"
+_WORST: Final = """
+      run: r.run,
+      phase: r.phase,
+      layer: r.layer,
+      where: if r.layer =~ /^_/ then r.gate else r.layer + " " + r.gate,
+      "worst score": r.peak,
+      "above 1 since": r.since,
+    """
 
 
 def dashboard() -> dict[str, Any]:
@@ -56,7 +64,8 @@ def dashboard() -> dict[str, Any]:
             .description("Largest anomaly score of any run in the last hour. Healthy: up to 1.")
             .span(8),
             _table(),
-            _scores(),
+            _bars(),
+            closed_row("More about each run: steps, best values, model, your tags", _more()),
         ],
         since="now-30d",
         refresh="1m",
@@ -83,47 +92,75 @@ def _table() -> Panel:
         link("Backtest: gates against the market", "backtest", THIS_TIME, **THIS_RUN),
         link("Compare it with another", "compare", run=THIS_RUN["run"]),
     ]
+    why = override(links=[link("What is odd, since when, and why", "anomalies", THIS_TIME, **ROWS_RUN, **ROWS_LAYER)])
     coloured = override(thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", decimals=2)
     panel = (
         table(
             "Runs",
             _states(),
-            _progress(),
-            _of_listed(points(RUNS, ["model", "error"]), "last()", *_WIDE),
-            _of_listed(_metrics(f"({_LOSSES} or {_REWARDS})"), "last()", *_WIDE),
-            _best(_LOSSES, "min"),
-            _best(_REWARDS, "max"),
+            _of_listed(_last(points(RUNS, ["error"]), "error")),
+            _of_listed(_last(_metrics(logged.LOSS), "loss")),
+            _of_listed(_last(_metrics(logged.REWARD), "reward")),
             _worst(),
             _span(),
-            columns=[*_WIDTHS],
-            names=_NAMES,
+            columns=[*_WIDTHS, "error"],
             height=14,
         )
         .description(
-            f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a run to look "
-            "into it, in its own time: the market's for a backtest. Healthy: live or completed, a worst score up to 1."
+            f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a score to see "
+            "what is odd and why, or a run to look into it, in its own time: the market's for a backtest. Healthy: "
+            "live or completed, a worst score up to 1."
         )
         .override_by_name("run", override(links=ways))
         .override_by_name("state", override(mappings=by_text(STATES), custom__displayMode="color-text"))
-        .override_by_name("worst score", coloured)
-        .override_by_regexp("^(best )?(.*loss|.*rew.*|equity)$", override(decimals=4))
-        .override_by_name("error", override(custom__width=300))
-        .override_by_name("from", HIDDEN)
-        .override_by_name("to", HIDDEN)
+        .override_by_name("worst score", coloured + why)
+        .override_by_name("where", why)
+        .override_by_name("above 1 since", override(unit=_TIME))
+        .override_by_name("last heard of", override(unit=_TIME))
+        .override_by_regexp("^(loss|reward)$", override(decimals=4))
+        .override_by_regexp("^(layer|from|to)$", HIDDEN)
     )
-    for name, width in _WIDTHS.items():
-        panel = panel.override_by_name(_NAMES.get(name, name), override(custom__width=width))
+    return _wide(panel, _WIDTHS)
+
+
+def _more() -> Panel:
+    best = {"best loss": (logged.LOSS, "min"), "best val loss": (logged.VALIDATION_LOSS, "min")}
+    best["best reward"] = (logged.REWARD, "max")
+    panel = table(
+        "More about each run",
+        _states(user_tags=True),
+        _progress(),
+        _of_listed(_last(points(RUNS, ["model"]), "model")),
+        _of_listed(_last(_metrics(logged.VALIDATION_LOSS), "val loss")),
+        *(_of_listed(_last(_metrics(which), name, fn)) for name, (which, fn) in best.items()),
+        columns=[*_MORE_WIDTHS],
+        height=14,
+    ).description("The same runs: how far they came, and their best values. Healthy: a step that grows while it lives.")
+    return _wide(panel.override_by_regexp("^(best|val) ", override(decimals=4)), _MORE_WIDTHS)
+
+
+def _wide(panel: Panel, widths: Mapping[str, int]) -> Panel:
+    for name, width in widths.items():
+        panel = panel.override_by_name(name, override(custom__width=width))
     return panel
 
 
-def _states() -> str:
-    return _last_events() + pipe(
-        prefix_user_tags(*_COLUMNS),
-        "group()",
-        extend(f"state: {life()}, seen: r._time"),
-        'drop(columns: ["_time", "_start", "_stop", "_value", "_field", "_measurement"])',
-        newest(MOST_RUNS, "seen"),
-    )
+def _states(*, user_tags: bool = False) -> str:
+    """Return a row for each run and phase: its state and when it was heard of, or its user's tags."""
+    if user_tags:
+        dropped = ["_time", "_start", "_stop", "_value", "_field", "_measurement", "seen"]
+        columns: Sequence[str] = (
+            extend("seen: r._time"),
+            newest(MOST_RUNS, "seen"),
+            f"drop(columns: {literal(dropped)})",
+        )
+        return _last_events() + pipe(
+            prefix_user_tags("seen", *[name for name in _MORE_WIDTHS if name not in ("run", "phase")]),
+            "group()",
+            *columns,
+        )
+    row = map_to(f'run: r.run, phase: r.phase, state: {life()}, "last heard of": r._time')
+    return _last_events() + pipe("group()", row, newest(MOST_RUNS, "last heard of"))
 
 
 def _of_listed(read: str, *steps: str) -> str:
@@ -136,22 +173,41 @@ def _metrics(which: str) -> str:
     return points(TRAIN_METRICS, (), which, start="0", stop="")
 
 
+def _last(read: str, name: str, fn: str = "last") -> str:
+    """Return one value for each listed run and phase in a column of this name; of several fields the first by name."""
+    of_run = (_BY_RUN, 'sort(columns: ["_field"])', "first()", "group()", _ARE_LISTED)
+    return read + pipe(f"{fn}()", *of_run, map_to(f"run: r.run, phase: r.phase, {literal(name)}: r._value"))
+
+
 def _progress() -> str:
     """Return the last step and the epoch of each run."""
     epochs = points(TRAIN_METRICS, ["epoch"], start="0", stop="")
     return _of_listed(union(steps=points(RUNS, ["step"]) + pipe("last()"), epochs=epochs + pipe("last()")), *_WIDE)
 
 
-def _best(which: str, fn: str) -> str:
-    return _of_listed(_metrics(which), f"{fn}()", "group()", extend(f'_field: "{_BEST}" + r._field'), *_WIDE)
-
-
 def _worst() -> str:
-    """Return the largest scores in the time range; for a backtest, which has market times, those of all times."""
+    """Return the largest score of each run, where it is, and since when it has been above 1 there.
+
+    It reads scores in the time range; of a backtest, which has market times, those of all times.
+    """
     live, market = scores('r.phase != "backtest"'), scores('r.phase == "backtest"', start="0", stop="")
-    largest_by_run = pipe(_BY_RUN, "max()")
-    named = map_to('run: r.run, phase: r.phase, "worst score": r._value')
-    return _of_listed(union(live=live + largest_by_run, market=market + largest_by_run), "group()", _ARE_LISTED, named)
+    peak = map_to(f'{_SERIES}, kind: "peak", value: r._value')
+    # In milliseconds: a column has one type.
+    since = map_to(f'{_SERIES}, kind: "since", value: float(v: int(v: r._time) / 1000000)')
+    odd = pipe(keep_where("r._value > 1.0"), "first()", since)
+    return _of_listed(
+        flux(f"live = {live}", f"market = {market}", f"peaks = (tables=<-) => tables |> max() |> {peak}")
+        + "\n"
+        + inline_union("live |> peaks()", "market |> peaks()", f"live{odd}", f"market{odd}"),
+        "group()",
+        _ARE_LISTED,
+        'pivot(rowKey: ["run", "phase", "layer", "gate"], columnKey: ["kind"], valueColumn: "value")',
+        _BY_RUN,
+        'sort(columns: ["peak"], desc: true)',
+        "limit(n: 1)",  # max() would make 0 of the nulls of those that never were above 1
+        "group()",
+        map_to(_WORST),
+    )
 
 
 def _span() -> str:
@@ -159,16 +215,14 @@ def _span() -> str:
     return _of_listed(own_time(), _ARE_LISTED, keep("run", "phase", "from", "to"))
 
 
-def _scores() -> Panel:
-    query = flux(
-        f"worst = {scores()}"
-        + pipe("max()", group("run"), "max()", "group()", largest(MOST_LINES), column_values("run")),
-        worst_by(scores(), "run") + pipe(keep_where("contains(set: worst, value: r.run)")),
-    )
+def _bars() -> Panel:
+    why = override(links=[link("What is odd, since when, and why", "anomalies", THIS_TIME, **ROWS_RUN, **ROWS_LAYER)])
     return (
-        time_series("Worst score by run, last day", Series(query, ["run"]), SCORE, size=(24, 8))
+        bar_gauge("Worst scores", _worst(), _span(), value="worst score", values=WORST_SCORE, most=MOST_BARS)
         .description(
-            f"The largest anomaly score of each run, of the {MOST_LINES} runs where it is largest. Healthy: up to 1."
+            f"The {MOST_BARS} runs with the largest anomaly score, whenever they ran. Healthy: up to 1. "
+            "Click a bar to see what is odd and why."
         )
-        .time_from("24h")
+        .no_value("No run in this time range has scores")
+        .override_by_name("worst score", why)
     )

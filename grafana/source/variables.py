@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import VariableHide, VariableOption
 
 from gatewatch.collector.cells import CELLS, GATES, MEMORY_GATES
 from gatewatch.collector.names import OWN_TAGS
-from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS
+from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, RUNS, TRAIN_METRICS
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import DATASOURCE, chosen, dictionary, flux, keep_where, pattern, pipe, points, union
 from grafana.source.flux_steps import column_values, extend, group, keep, largest, map_to
@@ -29,6 +29,8 @@ END: Final = "end"
 _MEMORY_GATES: Final = pattern(*sorted(MEMORY_GATES))
 KEEPS_MEMORY: Final = f"r.gate =~ {_MEMORY_GATES}"
 """The condition that a gate is the one that keeps the memory."""
+MOST_METRICS: Final = 24
+"""Maximum number of metrics with a panel of their own: the first by name."""
 _TITLED: Final = r"/^\d\d (?<text>.*)\|(?<value>[^|]*)$/"
 SCHEMA: Final = 'import "influxdata/influxdb/schema"'
 _SHARED: Final = """reduce(identity: {at: 0, shared: 0}, fn: (r, accumulator) => ({
@@ -144,6 +146,12 @@ def layer() -> QueryVariable:
 def layers(measurement: str = GATE_STATS) -> QueryVariable:
     """Return the variable for any layers of the run that have points in a measurement."""
     return _several("layer", "Layer", _tag_values("layer", measurement, *OF_RUN), "Of this run.")
+
+
+def metrics(which: str) -> QueryVariable:
+    """Return the hidden variable for the logged metrics of the run that meet a condition, for a panel of each."""
+    query = _tag_values("_field", TRAIN_METRICS, which, *OF_RUN) + pipe(f"limit(n: {MOST_METRICS})")
+    return _several("metric", "Metric", query, "").hide(VariableHide.HIDE_VARIABLE)
 
 
 def gate() -> QueryVariable:

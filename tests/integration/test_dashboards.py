@@ -25,7 +25,7 @@ from tests.recorded import SECOND
 HOUR = 3600 * SECOND
 EMPTY_IS_HEALTHY = {
     "Reward",
-    "What else is logged",
+    "",  # what is repeated for each metric that a run logs besides losses and rewards
     "Values that are not finite",
     "What is wrong, and why",
     "Causes",
@@ -448,17 +448,53 @@ def rows(opened_runs):
 
 
 class TestRuns:
-    def test_a_row_for_each_with_what_is_known_of_it(self, rows):
+    def test_a_row_for_each_run_says_what_is_wrong_where_and_since_when(self, rows, now):
         assert {run for run, _ in rows} == set(seeded.RUN_NAMES)
         collapsed = rows[seeded.COLLAPSED, "train"]
-        assert collapsed["state"] == "live"
-        assert (collapsed["step"], collapsed["symbol"], collapsed["strategy"]) == (89, "GOOG", "momentum")
+        assert (collapsed["state"], collapsed["where"]) == ("live", "lstm_0 forget")
         assert collapsed["worst score"] > 5
-        assert collapsed["best val_loss"] < collapsed["val_loss"]
-        assert collapsed["best loss"] <= collapsed["loss"]
+        onset = seeded.begin(now) + seeded.ONSET * seeded.EVERY
+        assert 0 <= collapsed["above 1 since"] * 10**6 - onset < 3 * seeded.EVERY
+        assert rows[seeded.HEALTHY, "train"]["above 1 since"] is None
+        assert (rows[seeded.BACKTEST, "backtest"]["where"][:7], rows[seeded.BACKTEST, "backtest"]["layer"]) == (
+            "memory ",
+            "memory",
+        )
+        assert rows[seeded.BACKTEST, "backtest"]["reward"] > 50
         assert rows[seeded.HEALTHY, "train"]["worst score"] < 1
         assert rows[seeded.FAILED, "train"]["error"].startswith('ValueError: "loss" is NaN')
-        assert rows[seeded.HOSTILE, "train"]["symbol"] == seeded.HOSTILE_TAGS["symbol"]
+
+    def test_the_list_has_the_columns_that_matter_and_no_others(self, rows):
+        shown = {"run", "phase", "state", "worst score", "where", "above 1 since", "loss", "reward", "last heard of"}
+        assert set().union(*rows.values()) == shown | {"error", "layer", "from", "to"}
+
+    def test_the_rest_is_in_a_second_table(self, opened_runs):
+        more = rows_of(one for one in opened_runs if one.panel == "More about each run")
+        assert set(more) == {(run, "backtest" if run == seeded.BACKTEST else "train") for run in seeded.RUN_NAMES}
+        collapsed = more[seeded.COLLAPSED, "train"]
+        assert (collapsed["step"], collapsed["symbol"], collapsed["strategy"]) == (89, "GOOG", "momentum")
+        assert collapsed["model"] == "Sequential policy"
+        assert collapsed["best val loss"] < collapsed["val loss"]
+        assert more[seeded.HOSTILE, "train"]["symbol"] == seeded.HOSTILE_TAGS["symbol"]
+
+    def test_the_worst_scores_are_those_of_all_runs_also_of_a_backtest_long_ago(self, opened_runs):
+        bars = rows_of(one for one in opened_runs if one.panel == "Worst scores")
+        assert set(bars) == {(run, "backtest" if run == seeded.BACKTEST else "train") for run in seeded.RUN_NAMES}
+        assert bars[seeded.COLLAPSED, "train"]["worst score"] > 5
+        assert bars[seeded.BACKTEST, "backtest"]["worst score"] < 1
+
+    def test_a_reward_is_a_reward_whatever_it_is_called(self, boards, influxd, now):
+        bucket, points = influxd.bucket(), []
+        named = ("rollout/ep_rew_mean", "reward", "Episode_Reward", "charts/episodic_return", "equity", "sharpe")
+        for number, name in enumerate(named):
+            tags = {"run": f"r{number}", "phase": "train"}
+            points.append(Point(RUNS, tags, {"event": "completed", "step": 5}, now - SECOND))
+            logged = {name: 2.0, "rollout/ep_len_mean": 9.0, "accuracy": 8.0, "step": 5}
+            points.append(Point("train_metrics", tags, logged, now - 2 * SECOND))
+        influxd.store(bucket).write(points)
+        asked = open_dashboard(boards["gatewatch-runs"], source_of(influxd, bucket), now=now)
+        rows = rows_of(one for one in asked if one.panel == "Runs")
+        assert [rows[f"r{number}", "train"]["reward"] for number in range(6)] == [2.0] * 6
 
     def test_the_states_are_those_of_the_command(self, rows, influxd, source):
         known = influxd.store(source.bucket).runs()
@@ -605,6 +641,51 @@ class TestLearning:
         found = opened("learning", run=seeded.COLLAPSED)
         assert {frame.numbers[0].name for frame in found["Loss"][0].frames} == {"loss", "val_loss"}
         assert values(found["Generalisation gap"])[-1] > 1
+
+    def test_what_a_policy_logs_is_parted_by_size(self, boards, influxd, now):
+        """A count of timesteps on the axis of a reward would leave of the reward a line at the bottom."""
+        bucket = influxd.bucket()
+        tags = {"run": "r", "phase": "train"}
+        logged = {
+            **{"reward": 1.5, "rollout/ep_rew_mean": 1.0, "rollout/ep_len_mean": 580.0, "episodes": 4},
+            **{"time/total_timesteps": 25600, "time/fps": 300, "train/n_updates": 500, "train/learning_rate": 3e-4},
+            **{"train/loss": 0.1, "train/value_loss": 400.0, "train/approx_kl": 1e-4, "step": 9, "epoch": 1},
+        }
+        influxd.store(bucket).write(
+            [
+                Point(RUNS, tags, {"event": "started", "step": 0}, now - 3 * SECOND),
+                Point("train_metrics", tags, logged, now - 2 * SECOND),
+            ]
+        )
+        found: dict[str, set[str]] = {}
+        for one in open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now):
+            assert one.problem is None
+            if one.kind == "timeseries" and one.rows:
+                found[one.panel] = {frame.numbers[0].name for frame in one.frames}
+        assert found == {
+            "Loss": {"train/loss"},
+            "Reward": {"reward", "rollout/ep_rew_mean"},
+            "Learning rate": {"train/learning_rate"},
+            "train/approx_kl": {"train/approx_kl"},
+            "train/value_loss": {"train/value_loss"},
+        }
+
+    def test_an_explosion_in_a_long_time_range_is_not_averaged_away(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        tags = {"run": "r", "phase": "train", "layer": "l", "gate": "kernel"}
+        states = [0.0] * 50 + [1.0] + [0.0] * 49
+        gate = Point(GATE_STATS, {**tags, "gate": "forget"}, {"mean": 0.5, "step": 1}, now - SECOND)
+        begun = Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - 200 * SECOND)
+        points = [
+            Point("gate_derived", tags, {"gradient_state": state}, now - (100 - k) * SECOND)
+            for k, state in enumerate(states)
+        ]
+        influxd.store(bucket).write([begun, gate, *points])
+        window = (now - 6 * HOUR, now)
+        asked = open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now, window=window)
+        (shown,) = (one for one in asked if one.panel == "Gradient state")
+        assert shown.kind == "state-timeline"
+        assert {text for frame in shown.frames for text in frame.fields[-1].values} == {"explodes"}
 
     def test_every_parameter_before_and_after_clipping(self, opened):
         (shown,) = opened("learning", run=seeded.COLLAPSED)["Gradient norm, before and after clipping"]
@@ -782,24 +863,31 @@ class TestCompare:
         alike = both(run=seeded.COLLAPSED, other=seeded.HEALTHY)
         fallen, well = alike[f"1: {seeded.COLLAPSED}"], alike[f"2: {seeded.HEALTHY}"]
         assert (well["state"], well["step"]) == ("completed", seeded.CAPTURES - 1)
-        assert fallen["worst score"] > 5 > 1 > well["worst score"]
+        assert fallen["worst score"] > 5
+        assert well["worst score"] < 1
         assert fallen["layers"] == well["layers"] == "lstm_0, lstm_1"
         assert fallen["not in the other"] == well["not in the other"] == ""
         unlike = both(run=seeded.COLLAPSED, other=seeded.GRU)
         assert unlike[f"1: {seeded.COLLAPSED}"]["not in the other"] == "lstm_0, lstm_1"
         assert unlike[f"2: {seeded.GRU}"]["not in the other"] == "gru"
 
-    def test_rewards_are_compared_by_the_first_run_s_name_for_them(self, boards, influxd, now):
+    def test_rewards_are_compared_by_a_name_that_both_runs_have_or_each_by_its_own(self, boards, influxd, now):
         bucket, points = influxd.bucket(), []
-        for run, metrics in (("a", {"rollout/ep_rew_mean": 3.0}), ("b", {"equity": 9.0, "rollout/ep_rew_mean": 4.0})):
+        logged = {
+            "a": {"rollout/ep_rew_mean": 3.0},
+            "b": {"equity": 9.0, "rollout/ep_rew_mean": 4.0},
+            "c": {"return": 5.0},
+        }
+        for run, metrics in logged.items():
             tags = {"run": run, "phase": "train"}
             points.append(Point(RUNS, tags, {"event": "completed", "step": 5}, now - SECOND))
             points.append(Point("train_metrics", tags, {**metrics, "step": 5}, now - 2 * SECOND))
         influxd.store(bucket).write(points)
-        chosen = {"run": "a", "other": "b"}
-        asked = open_dashboard(boards["gatewatch-compare"], source_of(influxd, bucket), now=now, chosen=chosen)
-        shown = next(one for one in asked if one.panel == "Reward").frames
-        assert [frame.field("value").values for frame in shown] == [[3.0], [4.0]]
+        for other, reward in (("b", 4.0), ("c", 5.0)):
+            chosen = {"run": "a", "other": other}
+            asked = open_dashboard(boards["gatewatch-compare"], source_of(influxd, bucket), now=now, chosen=chosen)
+            shown = next(one for one in asked if one.panel == "Reward").frames
+            assert [frame.field("value").values for frame in shown] == [[3.0], [reward]]
 
     def test_a_long_run_has_few_points(self, boards, influxd, now):
         bucket = influxd.bucket()
@@ -838,6 +926,39 @@ class TestBacktest:
 
 
 class TestHealth:
+    JOBS_WORK = ("jobs_health", {"job": "detect"}, {"lag_s": 5.0, "failures": 0}, 30)
+    LIVES = (RUNS, {"run": "r", "phase": "train"}, {"event": "heartbeat", "step": 1}, 30)
+
+    @pytest.mark.parametrize(
+        ("recorded", "said"),
+        [
+            ([JOBS_WORK, LIVES], "Works"),
+            ([JOBS_WORK], "Works; nothing trains"),
+            ([JOBS_WORK, (*LIVES[:2], {"event": "completed", "step": 1}, 5000)], "Works; nothing trains"),
+            ([LIVES], "Trainings are recorded, no jobs score them"),
+            ([(*JOBS_WORK[:3], 400), LIVES], "The jobs are silent: nothing is scored"),
+            ([(*JOBS_WORK[:2], {"lag_s": 301.0}, 30), LIVES], "The jobs are late"),
+            (
+                [
+                    JOBS_WORK,
+                    LIVES,
+                    ("collector_health", LIVES[1], {"dropped": 0, "failures": 0}, 60),
+                    ("collector_health", LIVES[1], {"dropped": 1, "failures": 1}, 59),
+                ],
+                "Points were lost",
+            ),
+            ([JOBS_WORK, ("collector_health", LIVES[1], {"spooled_bytes": 2_000_000}, 30)], "Points wait in spools"),
+        ],
+    )
+    def test_it_says_in_words_whether_watching_works(self, boards, influxd, now, recorded, said):
+        bucket, moment = influxd.bucket(), time.time_ns()
+        influxd.store(bucket).write(
+            Point(measurement, tags, fields, moment - ago * SECOND) for measurement, tags, fields, ago in recorded
+        )
+        asked = open_dashboard(boards["gatewatch-health"], source_of(influxd, bucket), now=moment)
+        (shown,) = next(one for one in asked if one.panel == "Does the watching work?").frames
+        assert shown.field("state").values == [said]
+
     def test_what_was_lost_and_what_failed(self, opened):
         found = opened("health")
         assert values(found["Points lost"]) == [0]
