@@ -11,14 +11,16 @@ from grafana.source import logged, variables
 from grafana.source.board import board
 from grafana.source.flux import chosen, flux, keep_where, one_of, pipe, points, union
 from grafana.source.flux_steps import OLDEST_FIRST, aggregate_window, column_values, extend, group, keep, map_to
-from grafana.source.panels import table, xy_chart
+from grafana.source.panels import table, trend
 from grafana.source.queries import STATES, life, scores
-from grafana.source.values import WORST_SCORE, by_text, override, thresholds
+from grafana.source.values import GREY, PLAIN, WORST_SCORE, Values, by_text, override, thresholds
 
 POINTS: Final = 200
 """Number of points of a line: the steps are divided into this many equal parts."""
 _RUNS: Final = (("run", "1"), ("other", "2"))
-_COLOURS: Final = {"1: ": "blue", "2: ": "orange"}
+_COLOURS: Final = {"1: ": "blue", "2: ": "orange", "Neither": GREY}
+_SHARE: Final = Values("percentunit")
+"""Without ends: Grafana would give them to the steps too."""
 
 
 def dashboard() -> dict[str, Any]:
@@ -68,7 +70,7 @@ def _both() -> Panel:
             f"alone{number} = found{number} |> {_not_in(other)} |> {column_values('_value')}"
             for number, other in ("12", "21")
         ),
-        union(**ends),
+        union(**ends) + pipe("group()", 'sort(columns: ["run"])'),
     )
     steps = {f"step{number}": _last_step(variable, number) for variable, number in _RUNS}
     worst = {f"worst{number}": _worst(variable, number) for variable, number in _RUNS}
@@ -79,7 +81,7 @@ def _both() -> Panel:
             union(**steps),
             union(**worst),
             columns=["run", "state", "step", "worst score", "layers", "not in the other"],
-            height=4,
+            height=5,
         )
         .description(
             "How far each came, how it ended and its largest anomaly score. Healthy: scores up to 1, the same layers: "
@@ -110,17 +112,19 @@ def _charts() -> list[Panel]:
     param = (chosen("phase"), chosen("layer"), one_of("param", "recurrent"))
     of_gate, of_layer = "${gate:text} in ${layer:text}", "${layer:text}"
     ends = f"Share of the gate's activations at its {{}} end.{same}"
+    small = Values("sci", decimals=1, logarithmic=True)
     fields = (
-        (f"Mean of {of_gate}", f"Mean activation of the gate.{same}", GATE_STATS, "mean", gate),
-        (f"Spread of {of_gate}", f"Standard deviation of its activations.{same}", GATE_STATS, "std", gate),
-        (f"Fully open: {of_gate}", ends.format("high"), GATE_STATS, "saturated_high", gate),
-        (f"Fully shut: {of_gate}", ends.format("low"), GATE_STATS, "saturated_low", gate),
+        (f"Mean of {of_gate}", f"Mean activation of the gate.{same}", GATE_STATS, "mean", gate, PLAIN),
+        (f"Spread of {of_gate}", f"Standard deviation of its activations.{same}", GATE_STATS, "std", gate, PLAIN),
+        (f"Fully open: {of_gate}", ends.format("high"), GATE_STATS, "saturated_high", gate, _SHARE),
+        (f"Fully shut: {of_gate}", ends.format("low"), GATE_STATS, "saturated_low", gate, _SHARE),
         (
             f"Gradient norm of {of_layer}",
             f"Of the recurrent weights, before clipping.{same}",
             LAYER_UPDATES,
             "gradient_norm",
             param,
+            small,
         ),
         (
             f"Update ratio of {of_layer}",
@@ -128,6 +132,7 @@ def _charts() -> list[Panel]:
             LAYER_UPDATES,
             "update_ratio",
             param,
+            small,
         ),
     )
     metrics = (
@@ -137,19 +142,17 @@ def _charts() -> list[Panel]:
     )
     return [
         *(
-            xy_chart(title, _metric_by_step(which), _COLOURS)
-            .description(text)
-            .no_value(f"Neither run has logged a {title.lower()}")
+            trend(title, _metric_by_step(which, title.lower()), _COLOURS, size=(8, 9)).description(text)
             for title, text, which in metrics
         ),
         *(
-            xy_chart(title, by_step(source, (one_of("_field", field),) * 2, *where), _COLOURS).description(text)
-            for title, text, source, field, where in fields
+            trend(title, by_step(source, (one_of("_field", field),) * 2, *where), _COLOURS, values).description(text)
+            for title, text, source, field, where, values in fields
         ),
     ]
 
 
-def _metric_by_step(which: str) -> str:
+def _metric_by_step(which: str, name: str) -> str:
     """Return the query for a logged metric that meets a condition: one that both runs have, or else each its first."""
     names = (
         f"names{number} = {_tag_values('_field', TRAIN_METRICS, variable, which)} |> {column_values('_value')}"
@@ -161,7 +164,7 @@ def _metric_by_step(which: str) -> str:
         'named1 = if length(arr: names1) > 0 then names1[0] else ""',
         "shared = contains(set: names2, value: named1)",
         'named2 = if shared then named1 else if length(arr: names2) > 0 then names2[0] else ""',
-        by_step(TRAIN_METRICS, ("r._field == named1", "r._field == named2"), chosen("phase")),
+        by_step(TRAIN_METRICS, ("r._field == named1", "r._field == named2"), chosen("phase"), what=f"a {name}"),
     )
 
 
@@ -170,8 +173,10 @@ def _tag_values(tag: str, measurement: str, variable: str, *where: str) -> str:
     return variables.in_index(tag, measurement, chosen("run", variable), chosen("phase"), *where)
 
 
-def by_step(measurement: str, fields: tuple[str, str], *where: str) -> str:
-    """Return the query for one table per run: the steps, and the means of a field there.
+def by_step(measurement: str, fields: tuple[str, str], *where: str, what: str = "this") -> str:
+    """Return the query for one table: the steps, and one column per run with the means of a field.
+
+    Where neither run has the field, a column without values says so: the panel has no other place for words.
 
     Each run is read in 300 windows of equal length. InfluxDB computes the means while it reads, so a long run is quick.
 
@@ -179,6 +184,7 @@ def by_step(measurement: str, fields: tuple[str, str], *where: str) -> str:
         measurement: what is compared.
         fields: for each run the condition that leaves the field.
         where: conditions on tags other than the run.
+        what: the field, in words.
     """
     runs = [
         (number, measurement, field, chosen("run", variable), *where)
@@ -188,8 +194,22 @@ def by_step(measurement: str, fields: tuple[str, str], *where: str) -> str:
         *(_ends(*run) for run in runs),
         f"width = (if last1 > last2 then last1 else last2) / {POINTS} + 1",
         *(_side(*run) for run in runs),
-        "union(tables: [side1, side2])"
-        + pipe(group("series", "step"), 'mean(column: "value")', group("series"), 'sort(columns: ["step"])'),
+        f"neither = {points(RUNS, ['step'], chosen('run'), chosen('phase'), start='0', stop='')}"
+        + pipe(
+            "last()",
+            "group()",
+            "limit(n: 1)",
+            keep_where("not known1 and not known2"),
+            map_to(f'step: r._value, "Neither run has {what}": float(v: r.missing)'),
+        ),
+        "both = union(tables: [side1, side2])"
+        + pipe(
+            group("series", "step"),
+            'mean(column: "value")',
+            "group()",
+            'pivot(rowKey: ["step"], columnKey: ["series"], valueColumn: "value")',
+        ),
+        "union(tables: [both, neither])" + pipe("group()", 'sort(columns: ["step"])'),
     )
 
 

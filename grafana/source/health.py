@@ -91,6 +91,7 @@ def _state() -> Panel:
             "an error, Grafana cannot read the store: run `gatewatch check`."
         )
         .span(24)
+        .height(3)
     )
 
 
@@ -99,7 +100,7 @@ def _summary() -> list[Panel]:
     last_sign = points(RUNS, ["event"], start="-30d", stop="") + pipe("last()", "group()", 'max(column: "_time")', ago)
     lag = points(JOBS_HEALTH, ["lag_s"]) + pipe("last()", "group()", "max()", keep("_value"))
     losses = Values("none", bands=((None, GREEN), (1, RED)))
-    return [
+    shown = [
         stat("Last sign of a run", last_sign, Values("s")).description(
             "How long ago any run was heard of. Healthy: under two minutes while something trains, any time while "
             "nothing does."
@@ -122,6 +123,8 @@ def _summary() -> list[Panel]:
             "Bytes that wait on the trainings' machines, all together. Healthy: near 0; growing: the store is away."
         ),
     ]
+    # As wide as their titles.
+    return [panel.span(width) for panel, width in zip(shown, (5, 3, 4, 4, 3, 5), strict=True)]
 
 
 def _waiting() -> str:

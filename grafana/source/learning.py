@@ -68,7 +68,7 @@ def _progress() -> list[Panel]:
         )
         .no_value("No validation loss is logged in this time range, so overfitting would not show")
         .display_name("gap"),
-        time_series("Learning rate", _metrics(logged.RATE), Values("sci"))
+        time_series("Learning rate", _metrics(logged.RATE), Values("sci", decimals=1))
         .description(
             "As the optimizer had it. Healthy: as scheduled. A jump here explains a jump of gradients and gates."
         )
@@ -79,7 +79,7 @@ def _progress() -> list[Panel]:
 def _other() -> Panel:
     """Return the panel that is repeated for each other metric: they differ in size, so each has an axis of its own."""
     return (
-        time_series("${metric:text}", _metrics(chosen("_field", "metric")), size=(8, 6))
+        time_series("${metric:text}", _metrics(chosen("_field", "metric")), size=(8, 6), legend=False)
         .description("Logged by the framework or by you. Healthy: what you expect of it. Counters are left out.")
         .no_value("Nothing else is logged in this time range")
         .repeat("metric")
@@ -111,13 +111,13 @@ def _updates() -> list[Panel]:
         time_series(
             "Gradient norm, before and after clipping",
             _by_param("gradient_norm", "gradient_norm_clipped", by=["layer", "param", "_field"]),
-            Values("sci", bands=((None, RED), (GRADIENT_VANISHED, CLEAR)), logarithmic=True),
+            Values("sci", decimals=1, bands=((None, RED), (GRADIENT_VANISHED, CLEAR)), logarithmic=True),
         ).description(
             f"Healthy: within a decade or two, not falling for ever. Below {GRADIENT_VANISHED:g} it has vanished; a "
             "hundred times its usual it explodes. Where clipped lies far below, clipping decides the step."
         ),
         time_series(
-            "Update ratio", _by_param("update_ratio"), Values("sci", bands=bands, logarithmic=True)
+            "Update ratio", _by_param("update_ratio"), Values("sci", decimals=1, bands=bands, logarithmic=True)
         ).description(
             "How far a step moves the weights, relative to their size. Healthy: the green band, around 1e-3. "
             f"Below {UPDATE_SLOW:g} it hardly learns, above {UPDATE_FAST:g} it forgets what it learned."
@@ -138,15 +138,17 @@ def _by_param(*fields: str, by: Sequence[str] = ("layer", "param")) -> Series:
 def _still() -> list[Panel]:
     at_most_half = Values("percentunit", low=0, high=1, bands=limit(0.5))
     return [
-        time_series("Dead units", derived("dead_share", by=["layer", "gate"], worst="max"), at_most_half).description(
+        time_series(
+            "Dead units", derived("dead_share", by=["layer", "gate"], worst="max"), at_most_half, size=(8, 9)
+        ).description(
             "Share of units that do nothing. Healthy: near 0; above half the layer works with a fraction of its size."
         ),
         time_series(
-            "Frozen units", derived("frozen_units", by=["layer", "gate"], worst="max"), at_most_half
+            "Frozen units", derived("frozen_units", by=["layer", "gate"], worst="max"), at_most_half, size=(8, 9)
         ).description(
             "Share of units whose activation stands still from capture to capture. Healthy: near 0 while training."
         ),
-        time_series("Values that are not finite", _not_finite(), Values(low=0))
+        time_series("Values that are not finite", _not_finite(), Values(low=0), size=(8, 9))
         .description(
             "NaN and Inf in gates and weights. Healthy: 0. Anything else: stop the run; nothing after it is usable."
         )

@@ -29,7 +29,7 @@ from grafana.source.values import (
 )
 
 NO_DATA: Final = "Nothing in this time range: choose a longer one"
-_MISREAD_EMPTY_FRAMES: Final = ("heatmap", "state-timeline", "xychart")
+_MISREAD_EMPTY_FRAMES: Final = ("heatmap", "state-timeline", "trend")
 """Panels for which an empty frame, which stands for no data, may look like data."""
 _WITHOUT_EMPTY_FRAMES: Final = model.DataTransformerConfig("filterFieldsByName", options={"include": {"pattern": ".*"}})
 _LEGEND: Final = {"displayMode": "list", "placement": "bottom", "calcs": []}
@@ -56,6 +56,7 @@ def time_series(
     grey_below: float | None = None,
     size: tuple[int, int] = (12, 9),
     show_points: str = "auto",
+    legend: bool = True,
 ) -> Panel:
     """Return a panel of series over time. Series that differ in their gate have the gate's colour.
 
@@ -69,6 +70,7 @@ def time_series(
         grey_below: series that never reach this value are grey; None: none is.
         size: width, in 24ths of the dashboard, and height.
         show_points: `auto` or `never`.
+        legend: whether the panel has one.
     """
     custom: dict[str, object] = {"lineWidth": 1, "fillOpacity": 0, "showPoints": show_points, "pointSize": 4}
     if values.bands:
@@ -78,8 +80,8 @@ def time_series(
     no_value = None if values.logarithmic else NO_DATA
     config = values.config(display_name=series.name or None, color=_PALETTE, no_value=no_value, custom=custom)
     order = {"sortBy": _CALCULATIONS[worst], "sortDesc": worst == "max"}
-    legend = {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", worst], "showLegend": True}
-    options = {"legend": legend | order, "tooltip": {"mode": "multi", "sort": "desc"}}
+    shown = {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", worst], "showLegend": legend}
+    options = {"legend": shown | order, "tooltip": {"mode": "multi", "sort": "desc"}}
     panel = _panel("timeseries", title, [series.query], config, options, size=size).max_data_points(600)
     colours: list[tuple[str, object, list[model.DynamicConfigValue]]] = []
     if "gate" in series.labels:
@@ -174,28 +176,31 @@ def text_stat(
     return _stat(title, query, config, "/.*/")
 
 
-def xy_chart(title: str, query: str, colours: Mapping[str, str]) -> Panel:
+def trend(
+    title: str, query: str, colours: Mapping[str, str], values: Values = PLAIN, *, size: tuple[int, int] = (12, 9)
+) -> Panel:
     """Return a panel of lines over a number.
 
     Args:
         title: title of the panel.
-        query: in Flux, for one table per line with the columns `step` and `value`, grouped by `series`. One table of
-            several lines would have nulls, which Grafana draws as 0.
-        colours: the beginning of a line's name → its colour; there are at most as many lines.
+        query: in Flux, for one table with the column `step` in ascending order, and one column per line. A line goes on
+            over its nulls.
+        colours: the beginning of a line's name → its colour.
+        values: how the values are shown.
+        size: width, in 24ths of the dashboard, and height.
     """
-    size = {"fixed": 3, "min": 1, "max": 20}
-    custom = {"axisLabel": " ", "label": "auto", "lineWidth": 1, "pointSize": size, "show": "points+lines"}
-    config = model.FieldConfig(color=_PALETTE, no_value=NO_DATA, custom=custom, display_name="${__field.labels.series}")
-    options = {
-        "legend": _LEGEND | {"showLegend": True},
-        "series": [{"frame": number, "x": "step", "y": "value"} for number, _ in enumerate(colours)],
-        "seriesMapping": "manual",
-        "tooltip": _ONE_VALUE,
-    }
-    panel = _panel("xychart", title, [query], config, options, size=(12, 9))
+    custom: dict[str, object] = {"lineWidth": 1, "showPoints": "auto", "pointSize": 4, "spanNulls": True}
+    if values.logarithmic:
+        custom["scaleDistribution"] = {"type": "log", "log": 10}
+    config = values.config(color=_PALETTE, no_value=None if values.logarithmic else "–", custom=custom)
+    legend = _LEGEND | {"displayMode": "table", "calcs": ["lastNotNull", "min", "max"], "showLegend": True}
+    options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "none"}, "xField": "step"}
+    panel = _panel("trend", title, [query], config, options, size=size)
     for beginning, colour in colours.items():
-        panel = panel.override_by_regexp(f"^{beginning}", override(color=fixed(colour)))
-    return panel.override_by_name("step", override(displayName="step", custom__axisLabel="step"))
+        panel = panel.override_by_regexp(f"{beginning}.*", override(color=fixed(colour)))
+    return panel.override_by_name(
+        "step", override(unit="none", decimals=0, custom__scaleDistribution={"type": "linear"})
+    )
 
 
 def table(
@@ -232,14 +237,15 @@ def table(
     return panel.with_transformation(model.DataTransformerConfig("organize", options=order))
 
 
-def bar_gauge(title: str, *queries: str, value: str, values: Values, most: int) -> Panel:
-    """Return horizontal bars, the largest at the top, named by the texts of their row.
+def bar_gauge(title: str, *queries: str, value: str, name: str, values: Values, most: int) -> Panel:
+    """Return horizontal bars, the largest at the top.
 
     Args:
         title: title of the panel.
         queries: queries in Flux, whose rows are merged by the columns that they share.
-        value: the column that is drawn.
-        values: how it is shown.
+        value: the column that is drawn: the only one of numbers.
+        name: the name of a bar, in terms of Grafana's `${__data.fields.…}`.
+        values: how the numbers are shown.
         most: maximum number of bars.
     """
     options = {
@@ -247,7 +253,7 @@ def bar_gauge(title: str, *queries: str, value: str, values: Values, most: int) 
         "minVizHeight": 24,
         "namePlacement": "left",
         "orientation": "horizontal",
-        "reduceOptions": {"calcs": [], "fields": f"/^{value}$/", "limit": most, "values": True},
+        "reduceOptions": {"calcs": [], "fields": "", "limit": most, "values": True},
         "showUnfilled": True,
         "valueMode": "color",
     }
@@ -257,9 +263,10 @@ def bar_gauge(title: str, *queries: str, value: str, values: Values, most: int) 
         ("filterByValue", {"filters": [known], "match": "all", "type": "include"}),
         ("sortBy", {"fields": {}, "sort": [{"field": value, "desc": True}]}),
     )
-    panel = _panel("bargauge", title, queries, values.config(color=_BY_VALUE, no_value=NO_DATA), options, size=(24, 8))
-    for name, settings in steps:
-        panel = panel.with_transformation(model.DataTransformerConfig(name, options=settings))
+    config = values.config(color=_BY_VALUE, no_value=NO_DATA, display_name=name)
+    panel = _panel("bargauge", title, queries, config, options, size=(24, 8))
+    for step, settings in steps:
+        panel = panel.with_transformation(model.DataTransformerConfig(step, options=settings))
     return panel
 
 

@@ -54,7 +54,7 @@ def _section(title: str, text: str) -> Panel:
         return f"[{link[1]}](d/{uid('runbook')}?viewPanel={number})" if number else link[1]
 
     lines = sum(1 + -(-len(paragraph) // _LINE) for paragraph in text.split("\n\n"))
-    return markdown(title, _LINK.sub(in_grafana, text)).span(12).height(2 + round(lines / _LINES_PER_UNIT))
+    return markdown(title, _LINK.sub(in_grafana, text)).span(12).height(3 + round(lines / _LINES_PER_UNIT))
 
 
 def _sections() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,8 +24,8 @@ MOST_RUNS: Final = 500
 MOST_BARS: Final = 8
 _BY_RUN: Final = group("run", "phase")
 _WIDTHS: Final = {
-    **{"run": 200, "phase": 90, "state": 100, "worst score": 120, "where": 170, "above 1 since": 165},
-    **{"loss": 90, "reward": 90, "last heard of": 165},
+    **{"run": 165, "phase": 75, "state": 90, "worst score": 120, "where": 170, "above 1 since": 155},
+    **{"loss": 80, "reward": 85, "last heard of": 155},
 }
 """The first columns of the list, and how wide they are."""
 _MORE_WIDTHS: Final = {
@@ -115,9 +116,10 @@ def _table() -> Panel:
         .override_by_name("state", override(mappings=by_text(STATES), custom__displayMode="color-text"))
         .override_by_name("worst score", coloured + why)
         .override_by_name("where", why)
-        .override_by_name("above 1 since", override(unit=_TIME))
+        .override_by_name("above 1 since", override(unit=_TIME, custom__align="left"))
         .override_by_name("last heard of", override(unit=_TIME))
         .override_by_regexp("^(loss|reward)$", override(decimals=4))
+        .override_by_name("error", override(custom__cellOptions={"type": "auto", "wrapText": True}))
         .override_by_regexp("^(layer|from|to)$", HIDDEN)
     )
     return _wide(panel, _WIDTHS)
@@ -216,9 +218,13 @@ def _span() -> str:
 
 
 def _bars() -> Panel:
+    """Return the worst runs as bars, whenever they ran and however short."""
     why = override(links=[link("What is odd, since when, and why", "anomalies", THIS_TIME, **ROWS_RUN, **ROWS_LAYER)])
+    scores_alone = _worst() + pipe('drop(columns: ["above 1 since"])')
+    values = dataclasses.replace(WORST_SCORE, low=0)
+    name = "${__data.fields.run}, ${__data.fields.where}"
     return (
-        bar_gauge("Worst scores", _worst(), _span(), value="worst score", values=WORST_SCORE, most=MOST_BARS)
+        bar_gauge("Worst scores", scores_alone, _span(), value="worst score", name=name, values=values, most=MOST_BARS)
         .description(
             f"The {MOST_BARS} runs with the largest anomaly score, whenever they ran. Healthy: up to 1. "
             "Click a bar to see what is odd and why."

@@ -24,7 +24,7 @@ from tests.recorded import SECOND
 
 HOUR = 3600 * SECOND
 EMPTY_IS_HEALTHY = {
-    "Reward",
+    "Reward",  # of Learning
     "",  # what is repeated for each metric that a run logs besides losses and rewards
     "Values that are not finite",
     "What is wrong, and why",
@@ -685,7 +685,7 @@ class TestLearning:
         asked = open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now, window=window)
         (shown,) = (one for one in asked if one.panel == "Gradient state")
         assert shown.kind == "state-timeline"
-        assert {text for frame in shown.frames for text in frame.fields[-1].values} == {"explodes"}
+        assert {text for frame in shown.frames for text in frame.fields[-1].values} == {"explodes", "usual"}
 
     def test_every_parameter_before_and_after_clipping(self, opened):
         (shown,) = opened("learning", run=seeded.COLLAPSED)["Gradient norm, before and after clipping"]
@@ -810,19 +810,16 @@ class TestCompare:
 
     def test_two_runs_at_the_same_step(self, opened):
         found = opened("compare", run=seeded.COLLAPSED, other=seeded.HEALTHY, gate="forget")
-        fallen, well = found[self.MEAN][0].frames
-        assert [frame.labels["series"] for frame in (fallen, well)] == [
-            f"1: {seeded.COLLAPSED}",
-            f"2: {seeded.HEALTHY}",
-        ]
-        assert fallen.field("step").values == well.field("step").values == list(range(seeded.CAPTURES))
-        before = slice(seeded.ONSET)
-        assert fallen.field("value").values[before] == pytest.approx(well.field("value").values[before])
-        assert fallen.field("value").values[-1] < 0.02
-        assert well.field("value").values[-1] > 0.5
+        (frame,) = found[self.MEAN][0].frames
+        names = [field.name for field in frame.fields]
+        assert names == ["step", f"1: {seeded.COLLAPSED}", f"2: {seeded.HEALTHY}"]
+        step, fallen, well = (field.values for field in frame.fields)
+        assert step == list(range(seeded.CAPTURES))
+        assert fallen[: seeded.ONSET] == pytest.approx(well[: seeded.ONSET])
+        assert fallen[-1] < 0.02
+        assert well[-1] > 0.5
 
-    def test_runs_captured_at_different_steps_have_no_holes(self, boards, influxd, now):
-        """Grafana would draw a hole as 0."""
+    def test_runs_captured_at_different_steps_have_no_zeros_between(self, boards, influxd, now):
         bucket, points = influxd.bucket(), []
         for run, spacing in (("two", 2), ("three", 3)):
             tags = {"run": run, "phase": "train"}
@@ -835,16 +832,23 @@ class TestCompare:
         influxd.store(bucket).write(points)
         chosen = {"run": "two", "other": "three"}
         asked = open_dashboard(boards["gatewatch-compare"], source_of(influxd, bucket), now=now, chosen=chosen)
-        two, three = next(one for one in asked if one.panel == self.MEAN).frames
-        assert two.field("step").values == list(range(0, 31, 2))
-        assert three.field("step").values == list(range(0, 31, 3))
-        assert set(two.field("value").values) == set(three.field("value").values) == {0.5}
+        (frame,) = next(one for one in asked if one.panel == self.MEAN).frames
+        step, two, three = (field.values for field in frame.fields)
+        assert step == [0, 2, 3, 4, 6, 8, 9, 10, 12, 14, 15, 16, 18, 20, 21, 22, 24, 26, 27, 28, 30]
+        assert two == [None if k % 2 else 0.5 for k in step]
+        assert three == [None if k % 3 else 0.5 for k in step]
 
     def test_runs_of_unlike_length_and_time(self, opened):
         found = opened("compare", run=seeded.BACKTEST, other=seeded.COLLAPSED, phase="backtest", layer="memory")
         (frame,) = found[self.MEAN][0].frames
-        assert frame.labels["series"] == f"1: {seeded.BACKTEST}"
+        assert [field.name for field in frame.fields] == ["step", f"1: {seeded.BACKTEST}"]
         assert len(frame) == seeded.BACKTEST_DAYS
+
+    def test_what_neither_run_has_is_said(self, opened):
+        found = opened("compare", run=seeded.COLLAPSED, other=seeded.HEALTHY)
+        (reward,) = found["Reward"][0].frames
+        assert {field.name for field in reward.numbers} == {"step", "Neither run has a reward"}
+        assert reward.field("Neither run has a reward").values == [None]
 
     def test_the_runs_with_the_same_layers_are_offered_first(self, opened):
         assert options(opened("compare", run=seeded.COLLAPSED)["other"])[0] == seeded.HEALTHY
@@ -886,8 +890,8 @@ class TestCompare:
         for other, reward in (("b", 4.0), ("c", 5.0)):
             chosen = {"run": "a", "other": other}
             asked = open_dashboard(boards["gatewatch-compare"], source_of(influxd, bucket), now=now, chosen=chosen)
-            shown = next(one for one in asked if one.panel == "Reward").frames
-            assert [frame.field("value").values for frame in shown] == [[3.0], [reward]]
+            (frame,) = next(one for one in asked if one.panel == "Reward").frames
+            assert [field.values for field in frame.fields] == [[5], [3.0], [reward]]
 
     def test_a_long_run_has_few_points(self, boards, influxd, now):
         bucket = influxd.bucket()
