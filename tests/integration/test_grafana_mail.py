@@ -119,6 +119,12 @@ def test_a_run_that_ended_while_it_fired_is_no_recovery(mail, reason):
     ]
 
 
+def test_a_job_whose_data_ended_is_no_recovery_either(mail):
+    subject, text = mail(alert("jobs_late", "resolved", reason="NoData", job="score"))
+    assert subject == "No more data: Gatewatch: jobs_late"
+    assert "Its data ended, or the store was away." in text.splitlines()
+
+
 def test_a_rule_that_was_paused_while_it_fired_is_no_recovery(mail):
     subject, text = mail(alert("anomaly", "resolved", reason="Paused", run="r1", phase="train"))
     assert subject == "No longer evaluated: r1: anomaly"
