@@ -100,7 +100,7 @@ since {{ template "gatewatch.time" .StartsAt }}
 ○ no more data: {{ .Labels.alertname }}
 {{ template "gatewatch.place" . }}{{ .Annotations.summary }}
 {{ template "gatewatch.since" . }}It still fired with the last data: this is no recovery.
-{{ if .Labels.run }}The run ended or died, or the store was away.{{ else }}Its data ended, or the store was away.{{ end }}
+{{ if .Labels.run }}The run ended or died{{ else }}Its data ended{{ end }}, or the store was away.
 {{ template "gatewatch.links" . }}
 {{ else if .Annotations.grafana_state_reason -}}
 ○ no longer evaluated: {{ .Labels.alertname }}
