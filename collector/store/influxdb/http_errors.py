@@ -40,6 +40,7 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
         reason: one line, without the address.
         remedy: what to do, where the reason does not say it.
         points: whether the points are wrong, or the query.
+        unsure: whether another server than InfluxDB 2 may have answered, which the reason does not say.
         dropped: how many points the server says it left out while it stored the others; None where it stored none.
         retry_after: seconds, where the server asked for a pause.
     """
@@ -49,6 +50,7 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
     reason: str
     remedy: str = ""
     points: bool = False
+    unsure: bool = False
     dropped: int | None = None
     retry_after: float | None = None
 
@@ -58,7 +60,7 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
     @property
     def transient(self) -> bool:
         """Whether a retry may succeed without anybody mending anything."""
-        return self.status in _TRANSIENT or self.status >= 500
+        return self.status in TRANSIENT or self.status >= 500
 
     def as_error(self) -> ConfigError | WriteUnavailable:
         """Return the error for a question that was refused: a wrong token or a missing bucket, or the moment."""
@@ -69,7 +71,8 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
         return WriteUnavailable(str(self), self.retry_after, slow=not self.transient)
 
 
-_TRANSIENT: Final = frozenset({408, 429})
+TRANSIENT: Final = frozenset({408, 429, 502, 503, 504})
+"""Of HTTP: what a server answers that is busy, and a proxy whose server is away."""
 _PARTIAL: Final = re.compile(r"partial write: (.*) dropped=(\d+)", re.DOTALL)
 _UNPARSED: Final = re.compile(r"unable to parse '.*': (.*)", re.DOTALL)
 
@@ -92,16 +95,18 @@ def refusal(url: str, error: ApiException, names: Names | None, proxy: Proxy | N
         return _refused_by(proxy, url, status)
     try:
         answer = json.loads(error.body or b"")
-        message, points = str(answer["message"]), "code" in answer and status in (400, 413, 422)
+        message, unsure = str(answer["message"]), "code" not in answer
     except (ValueError, KeyError, TypeError):
         if status == 413:  # a proxy in front of InfluxDB says so in HTML
             return Refused(url, status, "the request is too large", points=True)
         if status == 400 and b"SSL certificate" in (error.body or b""):  # as nginx says it
             return Refused(url, status, "it refuses the connection's certificate", _CLIENT_CERTIFICATE)
-        if status not in _TRANSIENT and status < 500:
+        if status == 403 and proxy is not None:
+            return _refused_by(proxy, url, status)
+        if status not in TRANSIENT and status < 500:
             return not_influxdb(url, status, headers.get("Location"))
-        message, points = f"answers {status} {error.reason or ''}".strip(), False
-    if points:
+        message, unsure = f"answers {status} {error.reason or ''}".strip(), True
+    if not unsure and status in (400, 413, 422):
         return _refused_points(url, status, message)
     remedies = {
         401: "see {0.token}",
@@ -110,7 +115,7 @@ def refusal(url: str, error: ApiException, names: Names | None, proxy: Proxy | N
     }
     remedy = remedies.get(status, "").format(names) if names else ""
     retry_after = _retry_after(headers.get("Retry-After"))
-    return Refused(url, status, one_line(message, 300), remedy, retry_after=retry_after)
+    return Refused(url, status, one_line(message, 300), remedy, retry_after=retry_after, unsure=unsure)
 
 
 def _refused_points(url: str, status: int, message: str) -> Refused:
@@ -164,7 +169,7 @@ def _refused_by(proxy: Proxy, url: str, status: int) -> Refused:
     reason = f"the proxy {proxy.url} answers {status}"
     if status == 407:
         remedy = f"it wants a user and a password: write {proxy.source} as http://user:password@host:port"
-    elif status in _TRANSIENT or status >= 500:
+    elif status in TRANSIENT or status >= 500:
         remedy = "see that InfluxDB runs there"
     else:
         remedy = f"see {proxy.source}, or name the server in NO_PROXY"

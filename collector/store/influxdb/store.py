@@ -10,7 +10,8 @@ from gatewatch.collector.schema import RUNS, SCHEMA, FieldValue, Point, point_pr
 from gatewatch.collector.store.base import Store, Tally
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.history import InfluxHistory
-from gatewatch.collector.store.influxdb.http_errors import Names, Refused
+from gatewatch.collector.store.influxdb.http_errors import TRANSIENT, Names, Refused
+from gatewatch.collector.store.influxdb.identify import other_server
 from gatewatch.collector.store.influxdb.influxql import (
     blocks,
     field_keys,
@@ -78,10 +79,17 @@ class InfluxStore(Store):
 
     def check(self) -> None:
         """See `Store.check`. It writes no points, which is all that a token for writing alone may do."""
+        problem = None
         try:
             self.influxdb.write(b"")
         except Refused as refused:
-            raise (refused.unavailable() if refused.transient else ConfigError(str(refused))) from None
+            if refused.status in TRANSIENT:
+                raise refused.unavailable() from None
+            problem = refused
+        if other := other_server(self.influxdb, by_name=problem is None or not problem.unsure):
+            raise ConfigError(f"{self.url}: {other} is there, which is not InfluxDB 2; see the address")
+        if problem is not None:
+            raise problem.unavailable() if problem.transient else ConfigError(str(problem))
 
     def write(self, points: Iterable[Point]) -> None:
         """See `Store.write`."""
