@@ -313,6 +313,50 @@ class TestDashboards:
         (link,) = (link for link in boards["gatewatch-gates"]["links"] if link["title"] == "Whole run")
         assert (link["includeVars"], link["keepTime"]) == (True, False)
 
+    def test_what_is_pressed_seldom_takes_no_room(self, boards):
+        for board in boards.values():
+            assert {one["placement"] for one in board["annotations"]["list"]} == {"inControlsMenu"}
+            (others,) = (link for link in board["links"] if link["type"] == "dashboards")
+            assert (others["title"], others["asDropdown"]) == ("Other dashboards", True)
+
+    def test_no_panel_lies_on_another_or_beyond_the_edge(self, boards):
+        for uid, board in boards.items():
+            for group in (board["panels"], *(row["panels"] for row in board["panels"] if row.get("panels"))):
+                cells = set()
+                for panel in group:
+                    place = panel["gridPos"]
+                    width = 24 if "repeat" in panel else place["w"]  # it is repeated to the right
+                    covered = {
+                        (x, y)
+                        for x in range(place["x"], place["x"] + width)
+                        for y in range(place["y"], place["y"] + place["h"])
+                    }
+                    assert not covered & cells, (uid, panel["title"])
+                    assert place["x"] + width <= 24, (uid, panel["title"])
+                    cells |= covered
+
+    def test_the_columns_of_tables(self, boards):
+        """The first ones are what matters; what has no width of its own shares what is left of 1250 pixels."""
+        shown = {}
+        for title in ("What is wrong, and why", "Causes", "Choose a backtest"):
+            ((_, panel),) = ((uid, panel) for uid, panel in all_panels(boards) if panel["title"] == title)
+            order = panel["transformations"][-1]["options"]["indexByName"]
+            settings = {one["matcher"]["options"]: one["properties"] for one in panel["fieldConfig"]["overrides"]}
+            widths = {
+                name: {one["id"]: one["value"] for one in settings.get(name, ())}
+                for name in sorted(order, key=order.get)
+            }
+            shown[title] = {
+                name: found.get("custom.width") for name, found in widths.items() if not found.get("custom.hidden")
+            }
+        assert shown == {
+            "What is wrong, and why": {
+                "where": 170, "why": None, "since": 170, "at step": 90, "worst": 80, "now": 80,
+            },
+            "Causes": {"layer": 160, "gate": 110, "cause": None, "size": 80, "times seen": 110},
+            "Choose a backtest": {"run": None, "phase": 85, "bars": 80, "first bar": 170, "last bar": 170},
+        }  # fmt: skip
+
     def test_where_there_is_no_data_they_say_what_to_press(self, boards):
         said = {
             (uid, panel["fieldConfig"]["defaults"].get("noValue"))
