@@ -15,21 +15,20 @@ from grafana.source.board import board, closed_row
 from grafana.source.flux import Series, chosen, dictionary, flux, keep_where, pattern, pipe, points
 from grafana.source.flux_steps import aggregate_window, column_values, extend, group, held, keep, map_to, newest
 from grafana.source.links import CHOSEN_RUN, link
-from grafana.source.panels import stat, state_timeline, table, text_stat, time_series
+from grafana.source.panels import state_timeline, table, text_stat, time_series
 from grafana.source.queries import (
     CONSENSUS,
     MOST_LINES,
     OF_LAYER,
     OF_RUN,
-    STATES,
     last_capture,
     only_worst,
     scores,
     state,
     worst_by,
     worst_names,
-    worst_score,
 )
+from grafana.source.summary import run_state, score_stats
 from grafana.source.values import (
     CLEAR,
     GREEN,
@@ -37,7 +36,6 @@ from grafana.source.values import (
     RED,
     SCORE,
     SCORE_BANDS,
-    WORST_SCORE,
     YELLOW,
     Values,
     limit,
@@ -136,22 +134,16 @@ def _summary() -> list[Panel]:
     """Return the panels that say in one line whether anything is wrong."""
     count = scores(*_CHOSEN) + pipe("max()", group(*_GATE), "max()", "group()", _COUNTED, map_to(f"_value: {_COUNT}"))
     return [
-        text_stat("Run", state(), STATES)
-        .span(8)
-        .description(
-            "Live while it is heard of every 30 s; died: silent for 2 min without an end. Healthy: live or completed."
-        ),
+        run_state().span(6),
         text_stat(
             "Anomalous", count, {"^(none of .*)$": GREEN, "^(.*)$": RED}, patterns=True, no_value="not scored here"
         )
-        .span(8)
+        .span(6)
         .description(
             "Of how many gates, parameters and losses a score was above 1, and how many have scores. Healthy: none. "
             "Not scored: the jobs have not come to it, or it has fewer than 32 captures."
         ),
-        stat("Worst score", worst_score(*_CHOSEN), WORST_SCORE)
-        .span(8)
-        .description("The largest score in the time range. Healthy: up to 1."),
+        *(panel.span(6) for panel in score_stats(*_CHOSEN)),
     ]
 
 

@@ -11,11 +11,12 @@ from grafana.source import variables
 from grafana.source.board import board, closed_row
 from grafana.source.flux import Series, one_of, pattern, pipe, union
 from grafana.source.flux_steps import group, map_to, newest, window
-from grafana.source.gates import unit_heatmaps
+from grafana.source.gates import ANOMALIES, unit_heatmaps
 from grafana.source.heatmap_rows import units
 from grafana.source.links import THIS_RUN, THIS_TIME, link
 from grafana.source.panels import ZERO_TO_ONE, heatmap, table, time_series
 from grafana.source.queries import OF_LAYER, OF_RUN, derived, own_time, scores, series
+from grafana.source.summary import score_stats
 from grafana.source.values import GREY, HIDDEN, SCORE, SHARE, Values, fixed, gate_colours, override
 
 IN_MARKET: Final = one_of("phase", "backtest", "live")
@@ -32,6 +33,7 @@ def dashboard() -> dict[str, Any]:
         [*variables.of_run(IN_MARKET), variables.layer(), *variables.gates_and_states()],
         [
             _choice(),
+            *(panel.span(5).height(5) for panel in score_stats(*OF_LAYER, links=[ANOMALIES])),
             _against(),
             heatmap("What each unit keeps", units(variables.KEEPS_MEMORY), ZERO_TO_ONE, "")
             .description(
@@ -86,6 +88,7 @@ def _choice() -> Panel:
             "Click one: the time range becomes its own, in market time. Healthy: as many bars as were to be walked."
         )
         .override_by_name("run", override(links=[link("Show it, in its own time", "backtest", THIS_TIME, **THIS_RUN)]))
+        .span(14)
         .override_by_name("run", override(custom__minWidth=140))
         .override_by_name("phase", override(custom__width=85))
         .override_by_name("bars", override(custom__width=80))

@@ -16,12 +16,12 @@ from grafana.source.flux_steps import group, map_to
 from grafana.source.heatmap_rows import distribution, positions, units
 from grafana.source.links import CHOSEN_RUN, link
 from grafana.source.panels import PARTS, SIGNED, ZERO_TO_ONE, Colours, heatmap, stat, text_stat, time_series
-from grafana.source.queries import OF_LAYER, STATES, derived, last_value, series, state, worst_score
+from grafana.source.queries import OF_LAYER, derived, last_value, series
+from grafana.source.summary import run_state, score_stats
 from grafana.source.values import (
     GREEN,
     HIDDEN_IN_LEGEND,
     RED,
-    WORST_SCORE,
     YELLOW,
     Values,
     gate_colours,
@@ -37,7 +37,7 @@ _STILL: Final = (0.25, 0.5)
 """Shares of activations, and of units, from which it is worth a look and from which it is wrong."""
 
 
-_ANOMALIES: Final = link("Since when, and why", "anomalies", **CHOSEN_RUN, layer="${layer:percentencode}")
+ANOMALIES: Final = link("Since when, and why", "anomalies", **CHOSEN_RUN, layer="${layer:percentencode}")
 
 
 def dashboard() -> dict[str, Any]:
@@ -81,21 +81,18 @@ def dashboard() -> dict[str, Any]:
 
 def _summary() -> list[Panel]:
     kept = ((None, RED), (0.05, YELLOW), (0.2, GREEN), (0.98, YELLOW), (0.995, RED))
+    worst, since = score_stats(*OF_LAYER, links=[ANOMALIES])
     return [
-        text_stat("Run", state(), STATES).description(
-            "Live while it is heard of every 30 s; died: silent for 2 min without an end. Healthy: live or completed."
-        ),
-        stat("Worst score", worst_score(*OF_LAYER), WORST_SCORE, [_ANOMALIES]).description(
-            "Largest anomaly score of this layer in the time range. Healthy: up to 1. A click leads to Anomalies: "
-            "since when, and why."
-        ),
+        run_state(),
+        worst,
+        since.span(5),
         text_stat(
             "What is wrong with its units",
             _worst_of_units(),
             {"^wrong: (.*)$": RED, "^nearly: (.*)$": YELLOW, "^(nothing)$": GREEN},
             patterns=True,
         )
-        .span(8)
+        .span(7)
         .description(
             "The first that holds of: a gate fully open or shut (from 90 % of its activations on, where no gradient "
             "passes), units that do nothing, and units that stand still from capture to capture (both from half of "
@@ -109,17 +106,13 @@ def _summary() -> list[Panel]:
             "Mean of the gate that keeps the state (LSTM: forget, GRU: update), newest capture. Healthy: 0.2 to 0.98, "
             "and steady. Near 0 each bar erases what came before; near 1 nothing is forgotten."
         ),
-        stat("Remembers for", last_value("memory_timescale"), Values("suffix: bars", decimals=1)).description(
-            "Memory timescale in steps of the input, −1 / ln(mean keep gate). Healthy: as long as what the strategy "
-            "looks for takes. A fresh Keras LSTM begins near 3."
-        ),
     ]
 
 
 def _worst_of_units() -> str:
     """Return one text: what is most wrong with the units of the layer in the newest capture, and how many it is."""
     sigmoid, other = _IS_SIGMOID, f"r.gate !~ {pattern(*variables.SIGMOID)}"
-    end = 'r.gate + " gate fully " + (if r._field == "saturated_low" then "shut" else "open")'
+    end = 'r.gate + " fully " + (if r._field == "saturated_low" then "shut" else "open")'
     candidates: Sequence[tuple[str, str, list[str], list[str], str, tuple[float, float]]] = (
         ("ends", GATE_STATS, ["saturated_low", "saturated_high"], [sigmoid], end, _STUCK),
         ("states", GATE_DERIVED, ["saturation"], [other], 'r.gate + " at its ends"', _STUCK),
@@ -139,7 +132,7 @@ def _worst_of_units() -> str:
             for rank, (name, measurement, fields, where, words, (nearly, wrong)) in enumerate(candidates)
         }
     )
-    percent = 'string(v: int(v: r.share * 100.0 + 0.5)) + " %"'
+    percent = 'string(v: int(v: r.share * 100.0 + 0.5)) + "%"'
     return found + pipe(
         "group()",
         'sort(columns: ["level", "rank", "share"], desc: true)',

@@ -28,6 +28,7 @@ EMPTY_IS_HEALTHY = {
     "",  # what is repeated for each metric that a run logs besides losses and rewards
     "Values that are not finite",
     "What is wrong, and why",
+    "First anomalous",
     "Causes",
     "Alerts of this run",
     "Live",
@@ -559,9 +560,9 @@ class TestGates:
             assert max(unit[-10:]) < 0.05
         assert [frame.numbers[0].name for frame in shown.frames][:11] == [f"unit  {i}" for i in range(10)] + ["unit 10"]
         (wrong,) = found["What is wrong with its units"][0].frames
-        assert wrong.fields[-1].values == ["wrong: forget gate fully shut, 100 %"]
+        assert wrong.fields[-1].values == ["wrong: forget fully shut, 100%"]
         assert values(found["Memory kept"])[0] < 0.02
-        assert values(found["Remembers for"])[0] < 0.5
+        assert values(found["Memory timescale"])[-1] < 0.5
         assert values(found["Worst score"])[0] > 5
         assert [frame.fields[-1].values for one in found["Run"] for frame in one.frames] in ([["live"]], [["died"]])
 
@@ -589,13 +590,13 @@ class TestGates:
             (one,) = (one for one in asked if one.panel == "What is wrong with its units")
             return one.frames[0].fields[-1].values
 
-        assert shown() == ["nearly: cell at its ends, 70 %"]
+        assert shown() == ["nearly: cell at its ends, 70%"]
         influxd.store(bucket).write([gate("hidden", "gate_derived", frozen_units=1.0)])
-        assert shown() == ["wrong: frozen units of hidden, 100 %"]
+        assert shown() == ["wrong: frozen units of hidden, 100%"]
         influxd.store(bucket).write([gate("hidden", "gate_derived", dead_share=0.625)])
-        assert shown() == ["wrong: dead units, 63 %"]
+        assert shown() == ["wrong: dead units, 63%"]
         influxd.store(bucket).write([gate("input", GATE_STATS, saturated_low=0.95, saturated_high=0.01, step=1)])
-        assert shown() == ["wrong: input gate fully shut, 95 %"]
+        assert shown() == ["wrong: input fully shut, 95%"]
 
     def test_a_layer_of_many_units_has_groups_of_them(self, boards, influxd, now):
         bucket = influxd.bucket()
@@ -615,6 +616,11 @@ class TestGates:
         names = {frame.numbers[0].name for frame in shown.frames}
         assert len(names) == 8
         assert {"forget, fully shut", "cell, at its high end"} <= names
+
+    def test_a_layer_that_was_never_anomalous_has_no_since(self, opened):
+        healthy = opened("gates", run=seeded.HEALTHY)
+        assert values(healthy["First anomalous"]) == []
+        assert values(opened("gates", run=seeded.COLLAPSED)["First anomalous"])[0] > 0
 
     def test_a_cell_state_is_shown_as_what_passes(self, opened):
         shown = values(opened("gates", run=seeded.HEALTHY)["cell"])
@@ -730,6 +736,7 @@ class TestAnomalies:
         assert columns["worst"][0] > columns["now"][0] > 1
         assert columns["worst"] == sorted(columns["worst"], reverse=True)
         assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["2 of 17"]]
+        assert values(found["First anomalous"]) == [since // 10**6]
 
     def test_the_causes_in_words(self, opened):
         (frame,) = opened("anomalies", run=seeded.COLLAPSED)["Causes"][0].frames

@@ -182,9 +182,9 @@ class TestPanels:
         assert shown == [
             "Run",
             "Worst score",
+            "First anomalous",
             "What is wrong with its units",
             "Memory kept",
-            "Remembers for",
             "${gate:text}",
             "${state:text}",
             "Gates, mean and band",
@@ -200,7 +200,7 @@ class TestPanels:
 
     def test_anomalies_say_first_what_is_wrong(self, boards):
         shown = [panel["title"] for panel in boards["gatewatch-anomalies"]["panels"]]
-        assert shown[:4] == ["Run", "Anomalous", "Worst score", "What is wrong, and why"]
+        assert shown[:5] == ["Run", "Anomalous", "Worst score", "First anomalous", "What is wrong, and why"]
 
     def test_a_text_has_the_colour_of_the_pattern_that_it_matches(self, boards):
         (panel,) = (one for one in panels(boards["gatewatch-gates"]) if one["title"] == "What is wrong with its units")
