@@ -386,7 +386,8 @@ class LazyWeights(Mischief):
     """Makes what it needs before its first call."""
 
     def build(self, input_shape):
-        self.inner = keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomUniform(seed=7))
+        kernel = keras.initializers.RandomUniform(seed=7)
+        self.inner = keras.layers.Dense(1, kernel_initializer=kernel, dtype=self.dtype_policy)
         self.drop = keras.layers.Dropout(0.5, seed=6)
         self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
 
