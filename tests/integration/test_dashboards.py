@@ -738,6 +738,21 @@ class TestAnomalies:
         assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["2 of 17"]]
         assert values(found["First anomalous"]) == [since // 10**6]
 
+    def test_a_score_without_causes_is_shown_all_the_same(self, boards, influxd):
+        bucket, moment = influxd.bucket(), time.time_ns()
+        influxd.store(bucket).write(pause(moment))
+        asked = open_dashboard(boards["gatewatch-anomalies"], source_of(influxd, bucket), now=moment)
+        (frame,) = next(one for one in asked if one.panel == "What is wrong, and why").frames
+        row = {field.name: field.values[0] for field in frame.fields}
+        assert (row["where"], row["why"], row["at step"], row["worst"], row["now"]) == (
+            "l forget",
+            "no cause was recorded",
+            1,
+            2.0,
+            2.0,
+        )
+        assert row["since"] == moment - 3 * HOUR - 600 * SECOND
+
     def test_the_causes_in_words(self, opened):
         (frame,) = opened("anomalies", run=seeded.COLLAPSED)["Causes"][0].frames
         rows = dict(zip(frame.field("cause").values, frame.field("size").values, strict=True))
