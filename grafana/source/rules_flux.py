@@ -26,8 +26,10 @@ MOST_CAPTURES: Final = 300
 """Number of captures of a series that are evaluated: the newest ones."""
 SEEN_SECONDS: Final = 90
 """A rule that fired within this time still fires. Grafana evaluates once a minute, and so misses no short firing."""
+RUN_DAYS: Final = 90
+"""How far back the first capture of a run is looked for, and how large its layers are, which it records then."""
 INSIDE_SECONDS: Final = 6 * 3600
-"""How far back a series may have been within its thresholds, for a rule that asks whether it was."""
+"""How far back a series whose first capture was not within its thresholds may have been, for a rule that asks that."""
 NOW: Final = "v.timeRangeStop"
 START: Final = "v.timeRangeStart"
 SINCE: Final = f"since = (time) => float(v: int(v: {NOW}) - int(v: time)) / 1000000000.0\n"
@@ -170,14 +172,15 @@ def firing(rule: Rule, rows: str, counter: Counter | None = None) -> str:
 
 
 def _first_inside(rule: Rule) -> str:
-    """Return the first capture within the thresholds, which may lie further back than the others."""
+    """Return a capture within the thresholds, which may lie further back than the others.
+
+    It is the first of the run, which is quick to find, or else the first in some hours.
+    """
     inside = keep_where(f"not {_past(rule.condition, 'r._value')}")
-    read = (
-        field_of(rule, start=ago(f"{INSIDE_SECONDS}s"))
-        + pipe(inside, "first()", "toFloat()")
-        + by(rule.quantity.series)
-    )
-    return read + pipe(OLDEST_FIRST, "limit(n: 1)", extend(f"rank: {MOST_CAPTURES + 1}"))
+    begun = field_of(rule, start=ago(f"{RUN_DAYS}d")) + pipe("first()", "toFloat()", inside)
+    lately = field_of(rule, start=ago(f"{INSIDE_SECONDS}s")) + pipe(inside, "first()", "toFloat()")
+    either = inline_union(begun, lately) + by(rule.quantity.series)
+    return either + pipe(OLDEST_FIRST, "limit(n: 1)", extend(f"rank: {MOST_CAPTURES + 1}"))
 
 
 def _past(condition: Condition, value: str, *, recovering: bool = False) -> str:

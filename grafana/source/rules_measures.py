@@ -17,6 +17,7 @@ from grafana.source.flux import flux, inline_union, keep_where, pipe, points
 from grafana.source.flux_steps import NEWEST_FIRST, OLDEST_FIRST, extend, group
 from grafana.source.rules_flux import (
     MOST_CAPTURES,
+    RUN_DAYS,
     Counter,
     ago,
     by,
@@ -28,8 +29,6 @@ from grafana.source.rules_flux import (
     lookback,
 )
 
-RUN_DAYS: Final = 90
-"""How far back the query looks for the start of a run, where the run records how large its layers are."""
 BEGUN_SECONDS: Final = 300
 """A series is new if its first point comes this long after the beginning of what is evaluated: an older series would
 have had a heartbeat before."""

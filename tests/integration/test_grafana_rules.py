@@ -229,10 +229,18 @@ class TestWhatIsNoFault:
         assert rule.until(when(5), when(20)) == set()
         assert rule.mailed == []
 
-    def test_a_gate_that_is_let_be_for_hours_is_not_told_of_again_and_again(self, stage):
-        """What it was before is forgotten in time; that is one end, not one an hour."""
+    def test_a_gate_that_is_let_be_for_hours_stays_told_of(self, stage):
         case, rule = CASES["forget_gate_shut"], stage.rule("forget_gate_shut", interval=300)
         stage.lasting(case.make, 0.7, 0, 5)
+        stage.lasting(case.make, 0.01, 5, 6 * 60 + 20)
+        assert named(rule.until(when(5), when(6 * 60 + 20))) == {("r", "train", "memory", "forget")}
+        assert [kind for _, kind, _ in rule.mailed] == ["firing"]
+
+    def test_a_gate_that_began_shut_and_was_healthy_is_told_of_for_hours_at_most(self, stage):
+        """What it was in between is forgotten in time; that is one end, not one an hour."""
+        case, rule = CASES["forget_gate_shut"], stage.rule("forget_gate_shut", interval=300)
+        stage.lasting(case.make, 0.01, 0, 1)
+        stage.lasting(case.make, 0.7, 1, 5)
         stage.lasting(case.make, 0.01, 5, 6 * 60 + 20)
         rule.until(when(5), when(6 * 60 + 20))
         assert [kind for _, kind, _ in rule.mailed] == ["firing", "resolved"]
