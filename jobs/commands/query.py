@@ -56,7 +56,7 @@ def _named(arguments: argparse.Namespace, query: Query) -> None:
         print(query.text, end="")
         return
     influxdb = client.influxdb(store.open_store(arguments.store))
-    values = query.values(texts, influxdb.bucket)
+    values = query.values(texts, influxdb.bucket_name())
     if arguments.show:
         print(query.filled(values))
         return
@@ -71,7 +71,7 @@ def _own(arguments: argparse.Namespace) -> None:
     source, text = _read(arguments.flux)
     influxdb = client.influxdb(store.open_store(arguments.store))
     if not named_query.assigns(text, named_query.BUCKET):  # which InfluxDB would refuse to do twice
-        values = {named_query.BUCKET: influxdb.bucket, **values}
+        values = {named_query.BUCKET: influxdb.bucket_name(), **values}
     _print(arguments, client.ask(influxdb, text, values, source=source, timeout=arguments.timeout), source, values)
 
 

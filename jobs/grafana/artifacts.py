@@ -158,7 +158,7 @@ def _resource(kind: Kind, uid: str, name: str, body: Content) -> Resource:
 
 
 def _datasource(bucket: Bucket) -> Resource:
-    org, name, token = bucket.client.org, bucket.client.bucket, bucket.client.token
+    org, name, token = bucket.client.org, bucket.client.bucket_name(), bucket.client.token
     body = {
         **{"uid": DATASOURCE_UID, "name": DATASOURCE_NAME, "type": "influxdb", "access": "proxy", "url": bucket.url},
         "jsonData": {"version": "Flux", "organization": org, "defaultBucket": name, TOKEN_MARK: token_mark(token)},

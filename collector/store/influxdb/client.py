@@ -15,6 +15,7 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.store.influxdb.bucket import ID, Bucket, Database, find_bucket, find_database
 from gatewatch.collector.store.influxdb.connection import Connection, read_connection
 from gatewatch.collector.store.influxdb.http_errors import Names, Refused, no_answer, not_influxdb, refusal
 from gatewatch.collector.text import one_line
@@ -32,7 +33,13 @@ READ_TIMEOUT_S: Final = 60.0
 CHUNK: Final = 1_000
 """Points a message of an answer: the next is on its way while one is made columns."""
 _READ_BYTES: Final = 2**16
+_MISSING: Final = ("not found", "policy not set", "mappings: expected 1")
+"""In errors of InfluxQL about a database that is none, or several."""
 _JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+class _DatabaseMissingError(Exception):
+    """InfluxQL knows no such database. Its text is why."""
 
 
 @dataclass(eq=False)
@@ -45,8 +52,8 @@ class Client:
 
     Attributes:
         url: `http://host:port` or `https://…`, without secrets.
-        org: name of the organisation.
-        bucket: name of the bucket that is read and written.
+        org: name or id of the organisation.
+        bucket: name or id of the bucket that is read and written.
         token: secret of an authorization; empty for none.
         user, password: used to sign in where there is no token.
         timeout: seconds that any request may take; None: as the environment says, else the constants of this module.
@@ -67,6 +74,8 @@ class Client:
     timeout: float | None = field(default=None, repr=False)
     names: Names = field(default=Names(), repr=False)
     connection: Connection = field(init=False, repr=False)
+    _bucket: Bucket | None = field(default=None, init=False, repr=False)
+    _database: Database | None = field(default=None, init=False, repr=False)
     _client: InfluxDBClient | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False, repr=False)
 
@@ -97,6 +106,30 @@ class Client:
             if not error.status:
                 raise self._refusal(error) from None
             return int(error.status), error.headers or {}, error.body or b""
+
+    def find_bucket(self) -> Bucket | None:
+        """Return the bucket as the server knows it, which is asked once.
+
+        Returns:
+            None where it is missing, or the token may not read it.
+        """
+        self._bucket = self._bucket or find_bucket(self)
+        return self._bucket
+
+    @property
+    def bucket_id(self) -> str | None:
+        """The id of the bucket, once the server was asked; None before, or where the token may not read it."""
+        return self._bucket and self._bucket.id
+
+    def bucket_name(self) -> str:
+        """Return the name of the bucket, also where an id was given and the token may read it; Flux wants a name."""
+        if not ID.fullmatch(self.bucket):
+            return self.bucket
+        try:
+            found = self.find_bucket()
+        except (Refused, WriteUnavailable, ConfigError):  # who asks finds out
+            found = None
+        return found.name if found else self.bucket
 
     def json(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """Return the decoded answer of a request of the management API; None where it is empty.
@@ -168,11 +201,45 @@ class Client:
             ConfigError: the bucket is missing, or the token may not read it.
             WriteUnavailable: the server does not answer, or cannot carry it out.
         """
+        began = again = False
+        while True:
+            try:
+                for part in self._series(self._find_database(again=again), statement, values):
+                    began = True
+                    yield part
+                return
+            except _DatabaseMissingError as missing:
+                if began or again:
+                    reason = f"InfluxQL says {missing}, as for a token of another organisation"
+                    raise self._unreadable(reason) from None
+                again = True
+
+    def _find_database(self, *, again: bool) -> Database:
+        """Return what the bucket is called in InfluxQL, which is asked once, or again where it is so no more."""
+        if again:
+            self._bucket = self._database = None
+        try:
+            bucket = self.find_bucket()
+            if bucket is None:
+                raise self._unreadable("it is missing, or the token may only write")
+            self._database = self._database or find_database(self, bucket, own=again)
+        except Refused as refused:
+            raise refused.as_error() from None
+        if self._database is None:
+            create = f"influx v1 dbrp create --bucket-id {bucket.id} --db {bucket.id} --rp autogen --default"
+            raise self._unreadable(f"no database leads to it; `{create}` makes one, as does a token that may write it")
+        return self._database
+
+    def _unreadable(self, reason: str) -> ConfigError:
+        return ConfigError(
+            f"{self.url}: bucket {self.bucket!r} of {self.org!r} cannot be read: {reason}; see {self.names.bucket} and"
+            f" {self.names.token}"
+        )
+
+    def _series(self, database: Database, statement: str, values: Mapping[str, str] | None) -> Iterator[Part]:
         seconds = self.timeout or READ_TIMEOUT_S
-        database, _, policy = self.bucket.partition("/")
-        parameters = [("db", database), ("q", statement), ("epoch", "ns"), ("chunked", "true")]
-        parameters += [("chunk_size", str(CHUNK))]
-        parameters += [("rp", policy)] if policy else []
+        parameters = [("db", database.name), ("rp", database.policy), ("q", statement), ("epoch", "ns")]
+        parameters += [("chunked", "true"), ("chunk_size", str(CHUNK))]
         parameters += [("params", json.dumps(values))] if values else []
         try:
             response = self._request(
@@ -186,8 +253,10 @@ class Client:
         except Refused as refused:
             raise refused.as_error() from None
         for result in self._results(response, seconds):
-            if "error" in result:
-                raise self._failure(result["error"])
+            if problem := result.get("error"):
+                if any(words in problem for words in _MISSING):
+                    raise _DatabaseMissingError(one_line(problem, 300))
+                raise WriteUnavailable(f"{self.url}: the query failed: {one_line(problem, 300)}")
             yield from result.get("series", ())
 
     def close(self) -> None:
@@ -212,14 +281,6 @@ class Client:
             whole = False
         if not whole:
             raise not_influxdb(self.url, response.status).unavailable()
-
-    def _failure(self, problem: str) -> ConfigError | WriteUnavailable:
-        if "not found" in problem:
-            return ConfigError(
-                f"{self.url}: bucket {self.bucket!r} cannot be read: it is missing, or the token may only write;"
-                f" see {self.names.bucket} and {self.names.token}"
-            )
-        return WriteUnavailable(f"{self.url}: the query failed: {one_line(problem, 300)}")
 
     def _pieces(self, response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[bytes]:
         try:

@@ -7,7 +7,7 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import urllib3
 
@@ -40,7 +40,7 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
         reason: one line, without the address.
         remedy: what to do, where the reason does not say it.
         points: whether the points are wrong, or the query.
-        unsure: whether another server than InfluxDB 2 may have answered, which the reason does not say.
+        answered_by: who it was, by the form of the answer.
         dropped: how many points the server says it left out while it stored the others; None where it stored none.
         retry_after: seconds, where the server asked for a pause.
     """
@@ -50,7 +50,7 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
     reason: str
     remedy: str = ""
     points: bool = False
-    unsure: bool = False
+    answered_by: Literal["influxdb", "another", "unknown"] = "unknown"
     dropped: int | None = None
     retry_after: float | None = None
 
@@ -95,18 +95,19 @@ def refusal(url: str, error: ApiException, names: Names | None, proxy: Proxy | N
         return _refused_by(proxy, url, status)
     try:
         answer = json.loads(error.body or b"")
-        message, unsure = str(answer["message"]), "code" not in answer
+        message, genuine = str(answer["message"]), "code" in answer
     except (ValueError, KeyError, TypeError):
         if status == 413:  # a proxy in front of InfluxDB says so in HTML
             return Refused(url, status, "the request is too large", points=True)
         if status == 400 and b"SSL certificate" in (error.body or b""):  # as nginx says it
-            return Refused(url, status, "it refuses the connection's certificate", _CLIENT_CERTIFICATE)
+            reason = "it refuses the certificate of the connection"
+            return Refused(url, status, reason, _CLIENT_CERTIFICATE, answered_by="another")
         if status == 403 and proxy is not None:
             return _refused_by(proxy, url, status)
         if status not in TRANSIENT and status < 500:
             return not_influxdb(url, status, headers.get("Location"))
-        message, unsure = f"answers {status} {error.reason or ''}".strip(), True
-    if not unsure and status in (400, 413, 422):
+        message, genuine = f"answers {status} {error.reason or ''}".strip(), False
+    if genuine and status in (400, 413, 422):
         return _refused_points(url, status, message)
     remedies = {
         401: "see {0.token}",
@@ -115,7 +116,8 @@ def refusal(url: str, error: ApiException, names: Names | None, proxy: Proxy | N
     }
     remedy = remedies.get(status, "").format(names) if names else ""
     retry_after = _retry_after(headers.get("Retry-After"))
-    return Refused(url, status, one_line(message, 300), remedy, retry_after=retry_after, unsure=unsure)
+    by: Literal["influxdb", "unknown"] = "influxdb" if genuine else "unknown"
+    return Refused(url, status, one_line(message, 300), remedy, retry_after=retry_after, answered_by=by)
 
 
 def _refused_points(url: str, status: int, message: str) -> Refused:
@@ -125,7 +127,7 @@ def _refused_points(url: str, status: int, message: str) -> Refused:
         message, dropped = partial[1].partition(" - oldest point ")[0], int(partial[2])
     elif unparsed := _UNPARSED.search(message):
         message = f"the line cannot be parsed: {unparsed[1]}"  # without the line itself, which may be long
-    return Refused(url, status, one_line(message, 300), points=True, dropped=dropped)
+    return Refused(url, status, one_line(message, 300), points=True, answered_by="influxdb", dropped=dropped)
 
 
 def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:
@@ -137,7 +139,8 @@ def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:
         location: where it redirects to, if it does.
     """
     leads = f" and leads to {one_line(location.partition('?')[0], 300)}" if location else ""
-    return Refused(url, status, f"answers {status}{leads}, which is not InfluxDB 2; see the address")
+    reason = f"answers {status}{leads}, which is not InfluxDB 2; see the address"
+    return Refused(url, status, reason, answered_by="another")
 
 
 def no_answer(url: str, error: Exception, seconds: float, proxy: Proxy | None = None) -> Refused | WriteUnavailable:
@@ -173,7 +176,7 @@ def _refused_by(proxy: Proxy, url: str, status: int) -> Refused:
         remedy = "see that InfluxDB runs there"
     else:
         remedy = f"see {proxy.source}, or name the server in NO_PROXY"
-    return Refused(url, status, reason, remedy)
+    return Refused(url, status, reason, remedy, answered_by="another")
 
 
 def _tls_remedy(problem: str) -> str:

@@ -7,10 +7,10 @@ read those; and it takes a write of no points wherever it would take one of some
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.store.influxdb.http_errors import Refused, not_influxdb
+from gatewatch.collector.store.influxdb.bucket import org_query, visible
+from gatewatch.collector.store.influxdb.http_errors import Refused
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.influxdb.client import Client
@@ -55,38 +55,17 @@ def permissions(client: Client) -> Permissions:
         ConfigError: the token is unknown there.
         GatewatchError: the server does not answer as it should.
     """
-    own = {client.bucket, client.bucket.partition("/")[0]}
-    ours = own | {name + HISTORY_SUFFIX for name in own}
-    others = tuple(name for name in _readable(client, limit=LISTED) if name not in ours)
+    own = client.find_bucket()
+    name = own.name if own else client.bucket
+    buckets = visible(client, "/api/v2/buckets", "buckets", limit=LISTED, **org_query(client))
+    others = tuple(str(each["name"]) for each in buckets if each["name"] not in (name, name + HISTORY_SUFFIX))
     return Permissions(
-        reads=any(_readable(client, name=name) for name in own),
+        reads=own is not None,
         writes=_writes(client, client.bucket),
         reads_too=others,
         writes_too=tuple(name for name in others[:_OTHERS] if _writes(client, name)),
-        tokens=bool(_get(client, "/api/v2/authorizations").get("authorizations")),
+        tokens=bool(visible(client, "/api/v2/authorizations", "authorizations")),
     )
-
-
-def _readable(client: Client, **query: object) -> list[str]:
-    """Return the names of the buckets that the token may read."""
-    return [
-        str(bucket["name"]) for bucket in _get(client, "/api/v2/buckets", org=client.org, **query).get("buckets", ())
-    ]
-
-
-def _get(client: Client, path: str, **query: object) -> dict[str, Any]:
-    """Return an answer; an empty one where the token may not ask."""
-    try:
-        answer = client.json("GET", path, **query)
-    except Refused as refused:
-        if refused.status == 401:
-            raise ConfigError(str(refused)) from None
-        if refused.status not in (403, 404):
-            raise
-        return {}
-    if not isinstance(answer, dict):
-        raise not_influxdb(client.url, 200)
-    return answer
 
 
 def _writes(client: Client, bucket: str) -> bool:

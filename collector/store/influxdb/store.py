@@ -86,7 +86,7 @@ class InfluxStore(Store):
             if refused.status in TRANSIENT:
                 raise refused.unavailable() from None
             problem = refused
-        if other := other_server(self.influxdb, by_name=problem is None or not problem.unsure):
+        if other := other_server(self.influxdb, by_name=problem is None or problem.answered_by != "unknown"):
             raise ConfigError(f"{self.url}: {other} is there, which is not InfluxDB 2; see the address")
         if problem is not None:
             raise problem.unavailable() if problem.transient else ConfigError(str(problem))
