@@ -38,7 +38,7 @@ def dashboard() -> dict[str, Any]:
             heatmap("What each unit keeps", units(variables.KEEPS_MEMORY), ZERO_TO_ONE, "")
             .description(
                 "Mean of the forget gate (LSTM) or the update gate (GRU) of each unit. Healthy: rows that differ, some "
-                "that answer to the market. All dark at once: the memory was erased there."
+                "that answer to the market. All at 0 at once: the memory was erased there."
             )
             .span(24),
             time_series("Position and equity", _metrics("position", "equity"), worst="min")

@@ -67,7 +67,7 @@ def dashboard() -> dict[str, Any]:
                 *_heatmaps(
                     ", distribution",
                     "How the activations spread over the gate's scale, from its low end (bottom) to its high end. The "
-                    "colour is the share in each twentieth; a quarter and more is the brightest. Healthy: a broad "
+                    "colour is the share in each twentieth; a quarter and more have one colour. Healthy: a broad "
                     "hill. All in the lowest or the highest row: saturated.",
                     distribution,
                     "of its scale",
@@ -149,8 +149,7 @@ def unit_heatmaps() -> list[Panel]:
     return _heatmaps(
         "",
         "Mean activation of each unit; past 63 units a row is a group of neighbours. Healthy: rows that differ, and "
-        "change slowly. Every row dark at once: the gate has shut; every row bright: it is stuck open; a "
-        "stripe: a jump.",
+        "change slowly. Every row at 0 at once: the gate has shut; every row at 1: it is stuck open; a stripe: a jump.",
         units,
         "",
     )
