@@ -9,7 +9,15 @@ from grafana_foundation_sdk.builders.dashboard import Panel
 from gatewatch.collector.schema import GATE_SCORES
 from grafana.source import variables
 from grafana.source.alert_table import alert_table
-from grafana.source.anomaly_queries import BY_GATE, CHOSEN, anomalous_of_scored, every_cause, states, what_is_wrong
+from grafana.source.anomaly_queries import (
+    BY_GATE,
+    CHOSEN,
+    MOST_WINDOWS,
+    anomalous_of_scored,
+    every_cause,
+    states,
+    what_is_wrong,
+)
 from grafana.source.board import board, closed_row
 from grafana.source.flux import Series, chosen, points
 from grafana.source.links import CHOSEN_RUN, link
@@ -126,6 +134,7 @@ def _wrong() -> Panel:
             "Each gate, parameter or loss whose score was above 1, the worst first: the main cause, the first such "
             "capture, its largest score and its newest. Healthy: no row, and scores in the panel above."
         )
+        .max_data_points(MOST_WINDOWS)
         .override_by_name("where", override(links=[_GATES], custom__width=170))
         .override_by_name("why", override(custom__minWidth=380))
         .override_by_name("since", override(custom__width=170, unit="dateTimeAsIso"))
@@ -146,6 +155,7 @@ def _causes() -> Panel:
             "multiple of its usual distance from the forecast; that of a rule (which come first) its score. Healthy: "
             "none, and scores in the panels above."
         )
+        .max_data_points(MOST_WINDOWS)
         .override_by_name("layer", override(links=[_GATES], custom__width=160))
         .override_by_name("gate", override(custom__width=110))
         .override_by_name("size", override(decimals=1, custom__width=80))

@@ -23,6 +23,8 @@ from grafana.source.queries import CONSENSUS, OF_LAYER, OF_RUN, last_capture, sc
 
 MOST_ROWS: Final = 20
 MOST_CAUSES: Final = 100
+MOST_WINDOWS: Final = 1000
+"""Number of windows in which causes are summed up: the same on every screen, so that all show the same cause first."""
 CHOSEN: Final = (*OF_LAYER, chosen("gate"))
 BY_GATE: Final = ("layer", "gate")
 _STATE: Final = 'if r._value > 1.0 then "anomalous" else if r._value > 0.8 then "nearly" else "normal"'

@@ -202,6 +202,12 @@ class TestPanels:
         shown = [panel["title"] for panel in boards["gatewatch-anomalies"]["panels"]]
         assert shown[:5] == ["Run", "Anomalous", "Worst score", "First anomalous", "What is wrong, and why"]
 
+    def test_the_causes_do_not_depend_on_the_width_of_the_screen(self, boards):
+        tables = {
+            p["title"]: p.get("maxDataPoints") for p in panels(boards["gatewatch-anomalies"]) if p["type"] == "table"
+        }
+        assert (tables["What is wrong, and why"], tables["Causes"]) == (1000, 1000)
+
     def test_a_text_has_the_colour_of_the_pattern_that_it_matches(self, boards):
         (panel,) = (one for one in panels(boards["gatewatch-gates"]) if one["title"] == "What is wrong with its units")
         mappings = [one["options"] for one in panel["fieldConfig"]["defaults"]["mappings"]]
