@@ -13,10 +13,13 @@ from grafana.source import logged, variables
 from grafana.source.board import board
 from grafana.source.flux import Series, chosen, keep_where, pipe, points, union
 from grafana.source.flux_steps import aggregate_window, extend, group, map_to
-from grafana.source.panels import state_timeline, time_series
-from grafana.source.queries import OF_LAYER, OF_RUN, derived, series
-from grafana.source.values import CLEAR, GREEN, RED, SHARE, YELLOW, Values, limit, override
+from grafana.source.links import CHOSEN_RUN, link
+from grafana.source.panels import stat, state_timeline, text_stat, time_series
+from grafana.source.queries import OF_LAYER, OF_RUN, STATES, derived, series, state, worst_score
+from grafana.source.values import CLEAR, GREEN, RED, SHARE, WORST_SCORE, YELLOW, Values, limit, override
 
+_ANY: Final = "if r._value > 0 then 2 else 0"
+_PARAM: Final = ', " + r.layer + " " + r.param'
 _GRADIENTS: Final = {"vanished": RED, "usual": GREEN, "explodes": RED}
 
 
@@ -27,7 +30,7 @@ def dashboard() -> dict[str, Any]:
         "Whether the network learns, what moves its weights, and whether what it learns holds elsewhere.",
         [*variables.of_run(), variables.layers(), variables.metrics(logged.OTHER)],
         [
-            "Does it learn?",
+            *_summary(),
             *_progress(),
             "Gradients and steps",
             _gradient_state(),
@@ -38,6 +41,82 @@ def dashboard() -> dict[str, Any]:
             _other(),
         ],
     )
+
+
+def _summary() -> list[Panel]:
+    return [
+        text_stat(
+            "What is wrong with its learning",
+            _worst(),
+            {"^wrong: (.*)$": RED, "^look at: (.*)$": YELLOW, "^(nothing)$": GREEN},
+            patterns=True,
+        )
+        .span(14)
+        .description(
+            "The first that holds of: values that are not finite, a gradient that has vanished, a validation loss more "
+            "than half above the training loss, more than half of the units dead (red); a gradient that exploded in "
+            "the time range, weights that move too far or hardly (yellow). Healthy: nothing."
+        ),
+        text_stat("Run", state(), STATES).description(
+            "Live while it is heard of every 30 s; died: silent for 2 min without an end. Healthy: live or completed."
+        ),
+        stat("Worst score", worst_score(*OF_RUN), WORST_SCORE, [link("Since when, and why", "anomalies", **CHOSEN_RUN)])
+        .span(6)
+        .description(
+            "Largest anomaly score of the run in the time range. Healthy: up to 1. A click leads to Anomalies: since "
+            "when, and why."
+        ),
+    ]
+
+
+def _worst() -> str:
+    """Return one text: what is most wrong with how the run learns. Level 2 is wrong, level 1 is worth a look."""
+    counts = ["nan_count", "inf_count"]
+    part, half = '", " + r.layer + " " + r.gate', "if r._value > 0.5 then 2 else 0"
+    candidates = (
+        ("gates", points(GATE_STATS, counts, *OF_LAYER), "max", _ANY, f'"values that are not finite{part[1:]}'),
+        ("params", points(LAYER_UPDATES, counts, *OF_LAYER), "max", _ANY, f'"values that are not finite{_PARAM}'),
+        (
+            "low",
+            _derived("gradient_state"),
+            "last",
+            "if r._value < -0.5 then 2 else 0",
+            f'"vanished gradient{part[1:]}',
+        ),
+        ("gap", _gap(), "last", half, '"validation loss far above the training loss"'),
+        ("dead", _derived("dead_share"), "last", half, f'"dead units{part[1:]}'),
+        ("high", _derived("gradient_state"), "max", f"({half}) / 2", f'"the gradient exploded{part[1:]}'),
+        ("far", _derived("update_band"), "last", f"({half}) / 2", f'"steps too large{part[1:]}'),
+        (
+            "near",
+            _derived("update_band"),
+            "last",
+            "if r._value < -0.5 then 1 else 0",
+            f'"weights hardly move{part[1:]}',
+        ),
+    )
+    found = union(
+        **{
+            name: read + pipe(f"{fn}()", map_to(f"level: {level}, rank: {-rank} + 0 * int(v: r._value), what: {what}"))
+            for rank, (name, read, fn, level, what) in enumerate(candidates)
+        }
+    )
+    begin = 'if r.level == 2 then "wrong: " else "look at: "'
+    return found + pipe(
+        "group()",
+        'sort(columns: ["level", "rank"], desc: true)',
+        "limit(n: 1)",
+        # Without string() InfluxDB makes no row of a text that does not depend on one.
+        map_to(f'_value: string(v: if r.level == 0 then "nothing" else ({begin}) + r.what)'),
+    )
+
+
+def _derived(field: str) -> str:
+    return points(GATE_DERIVED, [field], *OF_LAYER)
+
+
+def _gap() -> str:
+    return points(GATE_DERIVED, ["generalisation_gap"], *OF_RUN, 'r.layer == "_model"')
 
 
 def _progress() -> list[Panel]:

@@ -17,15 +17,15 @@ from grafana.source.flux_steps import column_values, extend, group, keep, map_to
 from grafana.source.links import ROWS_LAYER, ROWS_RUN, THIS_RUN, THIS_TIME, link
 from grafana.source.panels import bar_gauge, stat, table
 from grafana.source.queries import STATES, life, own_time, scores, worst_score
-from grafana.source.values import GREEN, GREY, HIDDEN, RED, WORST_SCORE, Values, by_text, override, thresholds
+from grafana.source.values import GREY, HIDDEN, WORST_SCORE, Values, by_text, override, thresholds
 
 MOST_RUNS: Final = 500
 """Maximum number of rows in the list: the runs with the newest events."""
 MOST_BARS: Final = 8
 _BY_RUN: Final = group("run", "phase")
 _WIDTHS: Final = {
-    **{"run": 165, "phase": 75, "state": 90, "worst score": 120, "where": 170, "above 1 since": 155},
-    **{"loss": 80, "reward": 85, "last heard of": 155},
+    **{"run": 165, "state": 90, "worst score": 120, "where": 170, "above 1 since": 155},
+    **{"loss": 80, "reward": 85, "phase": 75, "last heard of": 155},
 }
 """The first columns of the list, and how wide they are."""
 _MORE_WIDTHS: Final = {
@@ -57,10 +57,7 @@ def dashboard() -> dict[str, Any]:
         "Every run that was heard of in the time range: whether it lives, how far it is, how well it does.",
         variables.tag_and_value(),
         [
-            _count("Live", "Runs that were heard of within two minutes.", "live", GREEN),
-            _count("Died", "Silent for two minutes without having said how they ended. Healthy: 0.", "died", RED),
-            _count("Failed", "Ended by an error. Healthy: 0; the list below names the error.", "failed", RED),
-            _count("Completed", "Ended as they should.", "completed", GREY),
+            _states_now(),
             stat("Worst score, last hour", worst_score(columns=["_value"], start="-1h", stop=""), WORST_SCORE)
             .description("Largest anomaly score of any run in the last hour. Healthy: up to 1.")
             .span(8),
@@ -78,11 +75,21 @@ def _last_events() -> str:
     return points(RUNS, ["event"]) + pipe("last()", variables.OF_CHOSEN_TAG)
 
 
-def _count(title: str, description: str, state: str, colour: str) -> Panel:
-    named = map_to(f"_value: {life()}")
-    query = _last_events() + pipe("group()", named, keep_where(f'r._value == "{state}"'), "count()")
-    values = Values("none", bands=((None, GREY), (1, colour)))
-    return stat(title, query, values).description(description).no_value("0")
+def _states_now() -> Panel:
+    """Return the panel that counts runs and phases by their state, all in one: on a phone each panel is a screen."""
+    counts = ", ".join(f"{name}: 0" for name in STATES)
+    added = ", ".join(f'{name}: if r.state == "{name}" then counted.{name} + 1 else counted.{name}' for name in STATES)
+    query = _last_events() + pipe(
+        "group()", map_to(f"state: {life()}"), f"reduce(identity: {{{counts}}}, fn: (r, accumulator) => ({{{added}}}))"
+    )
+    panel = stat("Runs by state", query.replace("counted.", "accumulator."), Values("none")).span(16)
+    for name, colour in STATES.items():
+        bands = ((None, GREY), (1, colour))
+        panel = panel.override_by_name(name, override(thresholds=thresholds(bands)))
+    return panel.description(
+        "Live: heard of within two minutes. Died: silent for longer without having said how it ended. Failed: ended by "
+        "an error, which the list names. Healthy: none died or failed."
+    )
 
 
 def _table() -> Panel:
@@ -94,7 +101,9 @@ def _table() -> Panel:
         link("Compare it with another", "compare", run=THIS_RUN["run"]),
     ]
     why = override(links=[link("What is odd, since when, and why", "anomalies", THIS_TIME, **ROWS_RUN, **ROWS_LAYER)])
-    coloured = override(thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", decimals=2)
+    coloured = override(
+        thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", custom__align="left", decimals=2
+    )
     panel = (
         table(
             "Runs",

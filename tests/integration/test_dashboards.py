@@ -31,10 +31,6 @@ EMPTY_IS_HEALTHY = {
     "First anomalous",
     "Causes",
     "Alerts of this run",
-    "Live",
-    "Died",
-    "Failed",
-    "Completed",
 }
 """What shows nothing where all is well, or nothing of the kind is there."""
 
@@ -506,10 +502,9 @@ class TestRuns:
         assert {row["state"] for row in rows.values()} == {"live", "died", "failed", "completed"}
 
     def test_the_counts(self, opened_runs):
-        counted = {
-            one.panel: values([one]) for one in opened_runs if one.panel in ("Live", "Died", "Failed", "Completed")
-        }
-        assert counted == {"Live": [3], "Died": [1], "Failed": [1], "Completed": [2]}
+        ((frame,),) = (one.frames for one in opened_runs if one.panel == "Runs by state")
+        counted = {field.name: field.values for field in frame.fields}
+        assert counted == {"live": [3], "died": [1], "failed": [1], "completed": [2], "interrupted": [0]}
 
     def test_a_link_leads_into_the_runs_own_time(self, rows, now):
         begin, end = (int(rows[seeded.BACKTEST, "backtest"][name]) * 10**6 for name in ("from", "to"))
@@ -545,8 +540,8 @@ class TestRuns:
         assert len(rows) == MOST_RUNS
         assert {run for run, _ in rows} == {f"run-{number:04d}" for number in range(100, 600)}
         assert all("loss" in row for row in rows.values())
-        (failed,) = values(one for one in found if one.panel == "Failed")
-        assert failed == 60
+        (frame,) = next(one for one in found if one.panel == "Runs by state").frames
+        assert (frame.field("failed").values, frame.field("completed").values) == ([60], [540])
 
 
 class TestGates:
@@ -647,6 +642,46 @@ class TestLearning:
         found = opened("learning", run=seeded.COLLAPSED)
         assert {frame.numbers[0].name for frame in found["Loss"][0].frames} == {"loss", "val_loss"}
         assert values(found["Generalisation gap"])[-1] > 1
+
+    def test_it_says_first_what_is_wrong(self, opened):
+        def said(run):
+            (frame,) = opened("learning", run=run)["What is wrong with its learning"][0].frames
+            return frame.fields[-1].values
+
+        assert said(seeded.COLLAPSED) == ["wrong: validation loss far above the training loss"]
+        assert said(seeded.GRU) == ["nothing"]
+
+    @pytest.mark.parametrize(
+        ("points", "said"),
+        [
+            ([("gate_stats", "forget", {"nan_count": 2})], "wrong: values that are not finite, l forget"),
+            ([("gate_derived", "kernel", {"gradient_state": -1.0})], "wrong: vanished gradient, l kernel"),
+            ([("gate_derived", "hidden", {"dead_share": 0.6})], "wrong: dead units, l hidden"),
+            (
+                [
+                    ("gate_derived", "kernel", {"gradient_state": 1.0}),
+                    ("gate_derived", "kernel", {"gradient_state": 0.0}),
+                ],
+                "look at: the gradient exploded, l kernel",
+            ),
+            ([("gate_derived", "bias", {"update_band": -1.0})], "look at: weights hardly move, l bias"),
+            ([("gate_derived", "bias", {"update_band": 1.0})], "look at: steps too large, l bias"),
+            ([("gate_derived", "hidden", {"dead_share": 0.1})], "nothing"),
+        ],
+    )
+    def test_what_is_wrong_in_words(self, boards, influxd, now, points, said):
+        bucket = influxd.bucket()
+        tags = {"run": "r", "phase": "train"}
+        recorded = [
+            Point(measurement, {**tags, "layer": "l", "gate": gate}, fields, now - (20 - k) * SECOND)
+            for k, (measurement, gate, fields) in enumerate(points)
+        ]
+        begun = Point(RUNS, tags, {"event": "started", "step": 0}, now - 60 * SECOND)
+        sound = Point(GATE_STATS, {**tags, "layer": "l", "gate": "input"}, {"mean": 0.5, "nan_count": 0}, now - SECOND)
+        influxd.store(bucket).write([begun, sound, *recorded])
+        asked = open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now)
+        (frame,) = next(one for one in asked if one.panel == "What is wrong with its learning").frames
+        assert frame.fields[-1].values == [said]
 
     def test_what_a_policy_logs_is_parted_by_size(self, boards, influxd, now):
         """A count of timesteps on the axis of a reward would leave of the reward a line at the bottom."""
@@ -1028,7 +1063,8 @@ class TestCheck:
         assert all(row.problem is None and row.milliseconds > 0 for row in rows)
 
     def test_a_query_that_fails_is_told(self, boards, source, now):
-        broken = {**boards["gatewatch-learning"], "panels": [dict(boards["gatewatch-learning"]["panels"][1])]}
+        (loss,) = (dict(panel) for panel in panels(boards["gatewatch-learning"]) if panel["title"] == "Loss")
+        broken = {**boards["gatewatch-learning"], "panels": [loss]}
         broken["panels"][0]["targets"] = [{"query": "from(bucket: v.defaultBucket) |> nonsense()", "refId": "A"}]
         (row,) = [row for row in check([broken], source, now=now) if row.panel == "Loss"]
         assert "undefined identifier nonsense" in row.problem
