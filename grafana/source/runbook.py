@@ -50,8 +50,8 @@ def _section(title: str, text: str) -> Panel:
 
     def in_grafana(link: re.Match[str]) -> str:
         number = sections.get(link[2].removeprefix("#"))
-        # Relative, as Grafana may lie below a path of its server.
-        return f"[{link[1]}](d/{uid('runbook')}?viewPanel={number})" if number else link[1]
+        # Relative, as Grafana may lie below a path of its server; without ./ it would take the address out.
+        return f"[{link[1]}](./d/{uid('runbook')}?viewPanel={number})" if number else link[1]
 
     lines = sum(1 + -(-len(paragraph) // _LINE) for paragraph in text.split("\n\n"))
     return markdown(title, _LINK.sub(in_grafana, text)).span(12).height(3 + round(lines / _LINES_PER_UNIT))

@@ -396,6 +396,9 @@ class TestDashboards:
             assert link["url"].startswith("/d/gatewatch-anomalies?from=${__data.fields.from}&to=${__data.fields.to}&")
             assert link["url"].endswith("&var-layer=${__data.fields.layer:percentencode}")
         assert len(settings["run"]["links"]) == 5
+        (bars,) = (panel for panel in panels(boards["gatewatch-runs"]) if panel["title"] == "Worst scores")
+        # With a unit of all columns, the times in its links would be 1.80.
+        assert not {"unit", "decimals"} & set(bars["fieldConfig"]["defaults"])
 
     def test_the_gradient_s_state_is_in_words(self, boards):
         (shown,) = (panel for panel in panels(boards["gatewatch-learning"]) if panel["title"] == "Gradient state")
@@ -467,9 +470,9 @@ class TestDashboards:
 
     def test_a_section_of_the_runbook_leads_to_another(self, boards):
         texts = {panel["title"]: panel["options"]["content"] for panel in panels(boards["gatewatch-runbook"])}
-        assert "see [gradient_vanishing](d/gatewatch-runbook?viewPanel=7)" in texts["layer_frozen"]
+        assert "see [gradient_vanishing](./d/gatewatch-runbook?viewPanel=7)" in texts["layer_frozen"]
         assert "The sample has every key" in texts["When an alert comes"]
-        assert not re.search(r"\]\((?!d/|https?://)", "".join(texts.values()))
+        assert not re.search(r"\]\((?!\./d/|https?://)", "".join(texts.values()))
 
 
 class TestProvisioning:
