@@ -123,8 +123,8 @@ def _summary() -> list[Panel]:
             "Bytes that wait on the trainings' machines, all together. Healthy: near 0; growing: the store is away."
         ),
     ]
-    # As wide as their titles.
-    return [panel.span(width) for panel, width in zip(shown, (5, 3, 4, 4, 3, 5), strict=True)]
+    # Wide enough for their titles.
+    return [panel.span(8).height(3) for panel in shown]
 
 
 def _waiting() -> str:

@@ -14,9 +14,10 @@ from grafana.source.board import board
 from grafana.source.flux import Series, chosen, keep_where, pipe, points, union
 from grafana.source.flux_steps import aggregate_window, extend, group, map_to
 from grafana.source.links import CHOSEN_RUN, link
-from grafana.source.panels import stat, state_timeline, text_stat, time_series
-from grafana.source.queries import OF_LAYER, OF_RUN, STATES, derived, series, state, worst_score
-from grafana.source.values import CLEAR, GREEN, RED, SHARE, WORST_SCORE, YELLOW, Values, limit, override
+from grafana.source.panels import state_timeline, text_stat, time_series
+from grafana.source.queries import OF_LAYER, OF_RUN, derived, series
+from grafana.source.summary import run_state, score_stats
+from grafana.source.values import CLEAR, GREEN, RED, SHARE, YELLOW, Values, limit, override
 
 _ANY: Final = "if r._value > 0 then 2 else 0"
 _PARAM: Final = ', " + r.layer + " " + r.param'
@@ -44,28 +45,18 @@ def dashboard() -> dict[str, Any]:
 
 
 def _summary() -> list[Panel]:
+    colours = {"^wrong: (.*)$": RED, "^look at: (.*)$": YELLOW, "^(nothing)$": GREEN}
+    wrong = text_stat("What is wrong with its learning", _worst(), colours, patterns=True)
+    worst, first = score_stats(*OF_RUN, links=[link("Since when, and why", "anomalies", **CHOSEN_RUN)])
     return [
-        text_stat(
-            "What is wrong with its learning",
-            _worst(),
-            {"^wrong: (.*)$": RED, "^look at: (.*)$": YELLOW, "^(nothing)$": GREEN},
-            patterns=True,
-        )
-        .span(14)
-        .description(
+        run_state(),
+        wrong.span(10).description(
             "The first that holds of: values that are not finite, a gradient that has vanished, a validation loss more "
             "than half above the training loss, more than half of the units dead (red); a gradient that exploded in "
             "the time range, weights that move too far or hardly (yellow). Healthy: nothing."
         ),
-        text_stat("Run", state(), STATES).description(
-            "Live while it is heard of every 30 s; died: silent for 2 min without an end. Healthy: live or completed."
-        ),
-        stat("Worst score", worst_score(*OF_RUN), WORST_SCORE, [link("Since when, and why", "anomalies", **CHOSEN_RUN)])
-        .span(6)
-        .description(
-            "Largest anomaly score of the run in the time range. Healthy: up to 1. A click leads to Anomalies: since "
-            "when, and why."
-        ),
+        worst,
+        first.span(6),
     ]
 
 
@@ -231,7 +222,7 @@ def _still() -> list[Panel]:
         .description(
             "NaN and Inf in gates and weights. Healthy: 0. Anything else: stop the run; nothing after it is usable."
         )
-        .no_value("Every value in this time range is finite"),
+        .no_value("No NaN or Inf was captured in this time range"),
     ]
 
 

@@ -415,6 +415,8 @@ class TestDashboards:
         assert empty["learning", "Reward"] == "No reward is logged in this time range"
         gap = "No validation loss is logged in this time range, so overfitting would not show"
         assert empty["learning", "Generalisation gap"] == gap
+        finite = "No NaN or Inf was captured in this time range"  # which is true where nothing was captured, too
+        assert empty["learning", "Values that are not finite"] == finite
 
     def test_nothing_is_yellow_because_nobody_trains(self, boards):
         (shown,) = (panel for panel in panels(boards["gatewatch-health"]) if panel["title"] == "Last sign of a run")
