@@ -41,11 +41,14 @@ def dashboard() -> dict[str, Any]:
 
 
 def _both() -> Panel:
-    """Return the table of the two runs: how they ended, and in which layers they differ."""
+    """Return the table of the two runs: how they ended, and in which layers they differ.
+
+    A run that has not the chosen phase is there, without layers.
+    """
     coloured = override(thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", decimals=2)
     ends = {}
     for variable, number in _RUNS:
-        events = points(RUNS, ["event"], chosen("run", variable), chosen("phase"), start="0", stop="")
+        events = points(RUNS, ["event"], chosen("run", variable), start="0", stop="")
         ends[f"end{number}"] = events + pipe(
             "last()",
             "group()",

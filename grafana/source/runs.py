@@ -29,8 +29,8 @@ _WIDTHS: Final = {
 }
 """The first columns of the list, and how wide they are."""
 _MORE_WIDTHS: Final = {
-    **{"run": 200, "phase": 90, "step": 90, "epoch": 80, "model": 200},
-    **{"best loss": 100, "val loss": 100, "best val loss": 120, "best reward": 120},
+    **{"run": 165, "phase": 75, "step": 75, "epoch": 75, "model": 190},
+    **{"best loss": 90, "val loss": 85, "best val loss": 110, "best reward": 110},
 }
 _ARE_LISTED: Final = keep_where("contains(set: listed, value: r.run)")
 _WIDE: Final = ("group()", _ARE_LISTED, 'pivot(rowKey: ["run", "phase"], columnKey: ["_field"], valueColumn: "_value")')
@@ -147,7 +147,7 @@ def _more() -> Panel:
         columns=[*_MORE_WIDTHS],
         height=14,
     ).description("The same runs: how far they came, and their best values. Healthy: a step that grows while it lives.")
-    return _wide(panel.override_by_regexp("^(best|val) ", override(decimals=4)), _MORE_WIDTHS)
+    return _wide(panel.override_by_regexp("(best|val) .*", override(decimals=4)), _MORE_WIDTHS)
 
 
 def _wide(panel: Panel, widths: Mapping[str, int]) -> Panel:

@@ -931,6 +931,8 @@ class TestCompare:
         unlike = both(run=seeded.COLLAPSED, other=seeded.GRU)
         assert unlike[f"1: {seeded.COLLAPSED}"]["not in the other"] == "lstm_0, lstm_1"
         assert unlike[f"2: {seeded.GRU}"]["not in the other"] == "gru"
+        other_phase = both(run=seeded.BACKTEST, other=seeded.COLLAPSED, phase="backtest")
+        assert [row["layers"] for _, row in sorted(other_phase.items())] == ["memory", ""]
 
     def test_rewards_are_compared_by_a_name_that_both_runs_have_or_each_by_its_own(self, boards, influxd, now):
         bucket, points = influxd.bucket(), []
