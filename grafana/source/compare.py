@@ -13,7 +13,7 @@ from grafana.source.flux import chosen, flux, keep_where, one_of, pipe, points, 
 from grafana.source.flux_steps import OLDEST_FIRST, aggregate_window, column_values, extend, group, keep, map_to
 from grafana.source.panels import table, trend
 from grafana.source.queries import STATES, life, scores
-from grafana.source.values import GREY, PLAIN, WORST_SCORE, Values, by_text, override, thresholds
+from grafana.source.values import GREY, PLAIN, WORST_SCORE, Values, by_text, grey_without, override, thresholds
 
 POINTS: Final = 200
 """Number of points of a line: the steps are divided into this many equal parts."""
@@ -45,7 +45,9 @@ def _both() -> Panel:
 
     A run that has not the chosen phase is there, without layers.
     """
-    coloured = override(thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", decimals=2)
+    coloured = override(
+        thresholds=thresholds(grey_without(WORST_SCORE.bands)), custom__displayMode="color-text", decimals=2
+    )
     ends = {}
     for variable, number in _RUNS:
         events = points(RUNS, ["event"], chosen("run", variable), start="0", stop="")

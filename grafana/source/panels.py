@@ -24,6 +24,7 @@ from grafana.source.values import (
     by_text,
     fixed,
     gate_colours,
+    grey_without,
     override,
     thresholds,
 )
@@ -154,8 +155,9 @@ def stat(title: str, query: str, values: Values, links: Sequence[object] = ()) -
         values: how it is shown; the first of its bands begins at 0.
         links: where a click on it leads, see `link`.
     """
-    bands = [(None, GREY), *((0 if value is None else value, colour) for value, colour in values.bands)]
-    config = dataclasses.replace(values, bands=bands).config(color=_BY_VALUE, no_value="–", links=[*links] or None)
+    config = dataclasses.replace(values, bands=grey_without(values.bands)).config(
+        color=_BY_VALUE, no_value="–", links=[*links] or None
+    )
     return _stat(title, query, config, "")
 
 

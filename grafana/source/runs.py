@@ -17,7 +17,7 @@ from grafana.source.flux_steps import column_values, extend, group, keep, map_to
 from grafana.source.links import ROWS_LAYER, ROWS_RUN, THIS_RUN, THIS_TIME, link
 from grafana.source.panels import bar_gauge, stat, table
 from grafana.source.queries import STATES, life, own_time, scores, worst_score
-from grafana.source.values import GREY, HIDDEN, WORST_SCORE, Values, by_text, override, thresholds
+from grafana.source.values import GREY, HIDDEN, WORST_SCORE, Values, by_text, grey_without, override, thresholds
 
 MOST_RUNS: Final = 500
 """Maximum number of rows in the list: the runs with the newest events."""
@@ -102,7 +102,10 @@ def _table() -> Panel:
     ]
     why = override(links=[link("What is odd, since when, and why", "anomalies", THIS_TIME, **ROWS_RUN, **ROWS_LAYER)])
     coloured = override(
-        thresholds=thresholds(WORST_SCORE.bands), custom__displayMode="color-text", custom__align="left", decimals=2
+        thresholds=thresholds(grey_without(WORST_SCORE.bands)),
+        custom__displayMode="color-text",
+        custom__align="left",
+        decimals=2,
     )
     panel = (
         table(

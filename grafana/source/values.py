@@ -31,6 +31,11 @@ def graded(yellow: float, red: float) -> Bands:
     return ((None, GREEN), (yellow, YELLOW), (red, RED))
 
 
+def grey_without(bands: Bands) -> Bands:
+    """Return the bands of a number that is 0 or more; where there is none, it is grey."""
+    return [(None, GREY), *((0 if value is None else value, colour) for value, colour in bands)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Values:
     """How the values of a panel are shown.

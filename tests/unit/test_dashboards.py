@@ -390,6 +390,9 @@ class TestDashboards:
         assert sum(widths.values()) < 1250  # of 1600 pixels, with the menu open, and the error gets the rest
         # 9 pixels a letter, and the arrow of the sorting.
         assert [name for name, width in widths.items() if width < 9 * len(name) + 20] == []
+        steps = [(step["value"], step["color"]) for step in settings["worst score"]["thresholds"]["steps"]]
+        # Grey where a run has no score yet.
+        assert steps == [(None, "#8e8e8e"), (0, "green"), (0.8, "yellow"), (1, "red")]
         assert settings["above 1 since"]["unit"] == settings["last heard of"]["unit"] == "dateTimeAsIso"
         for column in ("worst score", "where"):
             (link,) = settings[column]["links"]
