@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from platformdirs import user_state_path
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import replace_file
+
+DESTINATION: Final = "destination.json"
+"""The file in a store's folder that says which store it is."""
+BUCKET_ID: Final = "bucket_id"
+"""In a destination, the id of a bucket of InfluxDB."""
 
 
 def state_folder(variable: str, configured: str | os.PathLike[str] | None, option: str, default: str = "") -> Path:
@@ -42,10 +51,50 @@ def state_folder(variable: str, configured: str | os.PathLike[str] | None, optio
     return home / default
 
 
-def folder_of_store(destination: Mapping[str, str]) -> str:
-    """Return the name of a store's own folder: 16 hexadecimal digits.
+def store_folders(root: Path, destination: Mapping[str, str]) -> list[Path]:
+    """Return the folders of a store, which need not exist: first its own, then others in which things of it may lie.
+
+    A folder is named after the address by which the store was first opened. It belongs to a bucket of InfluxDB as soon
+    as the bucket's id is known: by whichever name that is opened, and not where the name stands for another by now.
 
     Args:
-        destination: what the store is opened by, without secrets.
+        root: holds the folders of all stores.
+        destination: of the store, with BUCKET_ID where it is known.
     """
-    return hashlib.sha256(json.dumps(dict(destination), sort_keys=True).encode()).hexdigest()[:16]
+    named = root / _digest({name: value for name, value in destination.items() if name != BUCKET_ID})
+    bucket = destination.get(BUCKET_ID)
+    if bucket is None:
+        return [named]
+    # Path.glob fails where a folder vanishes under it: other processes come and go here.
+    notes = {root / name: _note(root / name) for name in glob.glob("*", root_dir=root)}  # noqa: PTH207
+    of_server = {folder: note for folder, note in notes.items() if note.get("url") == destination.get("url")}
+    owned = sorted(f for f, note in of_server.items() if bucket in (note.get(BUCKET_ID), note.get("bucket")))
+    if named in owned or not (owned or BUCKET_ID in notes.get(named, {})):
+        own = named
+    else:
+        own = owned[0] if owned else root / _digest({"url": destination["url"], BUCKET_ID: bucket})
+    return [own, *(folder for folder in dict.fromkeys([*owned, named]) if folder != own)]
+
+
+def note_store(folder: Path, destination: Mapping[str, str]) -> None:
+    """Note in a folder that exists which store it belongs to; a bucket, once noted, stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    note = _note(folder)
+    if not note or (BUCKET_ID in destination and BUCKET_ID not in note):
+        with replace_file(folder / DESTINATION) as file:
+            file.write(json.dumps(dict(destination)).encode())
+
+
+def _note(folder: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        note = json.loads((folder / DESTINATION).read_bytes())
+        if isinstance(note, dict):
+            return note
+    return {}
+
+
+def _digest(content: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()[:16]

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from gatewatch.collector.line_protocol import encode, parse, split_lines
 from gatewatch.collector.schema import RUNS, Point
-from gatewatch.collector.spool.queue import ABOUT, DESTINATION, REJECTED, list_paths
+from gatewatch.collector.spool.queue import ABOUT, REJECTED, list_paths
 from gatewatch.collector.spool.segment import SUFFIX, read_segment
+from gatewatch.collector.user_folders import DESTINATION
 
 
 class Pending:
     """What waits for one store.
 
     Attributes:
-        destination: `url`, and `org` and `bucket` of an InfluxDB.
+        destination: see `Store.destination`.
         folder: where it waits.
         points: that wait.
         bytes: that they take.

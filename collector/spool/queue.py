@@ -7,7 +7,6 @@ that ships to the same store adopts the folder, or `gatewatch spool flush` does.
 from __future__ import annotations
 
 import glob
-import json
 import os
 import secrets
 import threading
@@ -21,11 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.files import replace_file
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.spool.segment import SUFFIX, Batch, Segment
 from gatewatch.collector.spool.writer_dir import LOCK, adopt_folder, create_folder, release_folder
-from gatewatch.collector.user_folders import folder_of_store, state_folder
+from gatewatch.collector.user_folders import note_store, state_folder, store_folders
 
 BATCH_POINTS: Final = 5_000
 """Points of a write: what InfluxDB's own documentation calls best."""
@@ -33,7 +31,6 @@ SEGMENT_BYTES: Final = 4 * 2**20
 MEMORY_BYTES: Final = 64 * 2**20
 """What is kept in memory while the disk takes nothing."""
 _REJECTED_BYTES: Final = 8 * 2**20
-DESTINATION: Final = "destination.json"
 REJECTED: Final = "rejected.lp"
 ABOUT: Final = "# "
 
@@ -58,7 +55,7 @@ class Spool:
     """
 
     def __init__(self, root: Path, destination: Mapping[str, str], max_bytes: int) -> None:
-        self.folder = root / folder_of_store(destination)
+        self.folder, *self._others = store_folders(root, destination)
         self.destination = dict(destination)
         self._max_bytes = max_bytes
         self.segment_bytes = min(SEGMENT_BYTES, max_bytes // 4)
@@ -168,11 +165,12 @@ class Spool:
         with self._lock:
             mine = set(self._locks)
         adopted = 0
-        for folder in sorted({lock.parent for lock in list_paths(self.folder, f"[0-9]*/{LOCK}")} - mine, reverse=True):
-            left = adopt_folder(folder)  # without the lock: reading takes a while, and a training may want to append
-            if left is None:
+        left = {lock.parent for store in (self.folder, *self._others) for lock in list_paths(store, f"[0-9]*/{LOCK}")}
+        for folder in sorted(left - mine, key=lambda folder: folder.name, reverse=True):
+            found = adopt_folder(folder)  # without the lock: reading takes a while, and a training may want to append
+            if found is None:
                 continue
-            lock, segments = left
+            lock, segments = found
             with self._lock:
                 if self._closed or not segments:
                     release_folder(folder, lock)
@@ -240,10 +238,7 @@ class Spool:
 
     def _make_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        about = self.folder / DESTINATION
-        if not about.exists():
-            with replace_file(about) as file:
-                file.write(json.dumps(self.destination).encode())
+        note_store(self.folder, self.destination)
 
     def _write(self, lines: bytes, points: int) -> None:
         folder = self._own_folder()
@@ -263,7 +258,7 @@ class Spool:
     def _make_room(self) -> None:
         """Drop the oldest segments of this process, where those of all processes take more than they may."""
         size = 0
-        for path in list_paths(self.folder, f"[0-9]*/*{SUFFIX}"):
+        for path in (path for store in (self.folder, *self._others) for path in list_paths(store, f"[0-9]*/*{SUFFIX}")):
             with suppress(OSError):  # shipped in this moment
                 size += path.stat().st_size
         in_flight = None if self._in_flight is None else self._in_flight.segment

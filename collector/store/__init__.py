@@ -10,6 +10,7 @@ from gatewatch.collector.address import server_url
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.base import Store
+from gatewatch.collector.user_folders import BUCKET_ID
 
 __all__ = ["Store", "open_store", "reopen_store"]
 
@@ -50,7 +51,8 @@ def reopen_store(destination: Mapping[str, str]) -> Store:
         case {"url": str(url)} if url.startswith(_FILE) and Path(url.removeprefix(_FILE)).is_absolute():
             return _open(url, "the destination", {}, {})
         case {"url": str(url), "org": str(org), "bucket": str(bucket)} if org and bucket and url.startswith("http"):
-            return _open(url, "the destination", {"org": org, "bucket": bucket}, {})
+            known = {BUCKET_ID: destination[BUCKET_ID]} if BUCKET_ID in destination else {}
+            return _open(url, "the destination", {"org": org, "bucket": bucket, **known}, {})
     raise ConfigError(
         f"the destination must hold the url of a file, {_FILE}/absolute/path.db, or url, org and bucket of an InfluxDB"
     )

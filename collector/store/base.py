@@ -40,7 +40,7 @@ class Store(ABC):
     """The address, without secrets."""
     destination: Mapping[str, str]
     """What `reopen_store` opens it by again, from any folder and without secrets: `url`, absolute where it is a file;
-    for an InfluxDB `org` and `bucket` too."""
+    for an InfluxDB `org` and `bucket` too, and `bucket_id` once the server has told it."""
     path: Path | None = None
     """The file that holds the points, absolute; None where a server does."""
     influxdb: Client | None = None
@@ -60,6 +60,10 @@ class Store(ABC):
     def exists(self) -> bool:
         """Return whether the store can be read: a file that was never written does not exist yet."""
         return True
+
+    def resolve_destination(self) -> Mapping[str, str]:
+        """Return `destination`, with what the server has to tell of it, where it answers and may be asked."""
+        return self.destination
 
     @abstractmethod
     def check(self) -> None:

@@ -23,5 +23,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _checkpoints(store: Store) -> Path | None:
     """Return the folder of the service's checkpoints, which are to be made anew; None where there are none."""
-    folder = state_folder(load_settings().jobs.state, store.destination)
+    folder = state_folder(load_settings().jobs.state, store.resolve_destination())
     return folder if folder.exists() else None

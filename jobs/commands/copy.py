@@ -13,6 +13,7 @@ from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.store import Store, open_store
 from gatewatch.collector.store.influxdb.settings import read_token_file
+from gatewatch.collector.user_folders import BUCKET_ID, store_folders
 from gatewatch.jobs.commands.common import print_list, spool_folder
 from gatewatch.jobs.console import fail, fail_each, show_progress
 from gatewatch.jobs.copying.copier import Check, Copier, Progress
@@ -33,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{source.url} does not exist; name the store to copy with --from")
     destination = open_store(arguments.destination)
     _check_different(source, destination)
-    waiting = sum(entry.points for entry in pending(spool_folder()) if entry.destination == source.destination)
+    spools = store_folders(spool_folder(), source.destination)
+    waiting = sum(entry.points for entry in pending(spool_folder()) if entry.folder in spools)
     retry = Retry(arguments.timeout, lambda problem: show_progress(f"  waiting: {printable(problem)}\n"))
     check = Check.AGAIN if arguments.again else Check.VALUES if arguments.verify else Check.COUNTS
     copier = Copier(source, destination, retry, check, _Progress())
@@ -61,7 +63,9 @@ def _check_different(source: Store, destination: Store) -> None:
     """Raise where both are one store: a file may have several names."""
     one, other = source.path, destination.path
     same_file = one is not None and other is not None and one.exists() and other.exists() and one.samefile(other)
-    if same_file or source.destination == destination.destination:
+    names = [store.resolve_destination() for store in (source, destination)]
+    same_bucket = BUCKET_ID in names[0] and all(names[0][name] == names[1].get(name) for name in ("url", BUCKET_ID))
+    if same_file or same_bucket or names[0] == names[1]:
         another = "another file" if source.influxdb is None else "another bucket with --from-bucket"
         raise ConfigError(f"--from and --to are the same store, {source.url}; name {another}")
 

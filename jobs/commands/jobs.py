@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from gatewatch.collector.config import Settings, load_settings
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.store import open_store
+from gatewatch.collector.user_folders import note_store
 from gatewatch.jobs.alerts import evaluate
 from gatewatch.jobs.commands.common import NO_RUNS, existing_store, print_list
 from gatewatch.jobs.console import fail_each, show_progress
@@ -90,12 +91,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     """Run the service until a signal ends it, and return the exit status."""
     settings = _settings(arguments)
     store = open_store(arguments.store)
-    folder = state_folder(settings.jobs.state, store.destination)
-    check_state_folder(folder)
     if store.exists():  # a file that is missing is made by the first training
         with suppress(WriteUnavailable):  # the first turn says it
             store.check()
     store.close()
+    folder = state_folder(settings.jobs.state, store.destination)
+    check_state_folder(folder)
+    with suppress(OSError):
+        note_store(folder, store.destination)
     verbose = arguments.verbose or sys.stderr.isatty()
     service = Service(
         store.destination,

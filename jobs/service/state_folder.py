@@ -21,7 +21,7 @@ def state_folder(configured: str | None, destination: Mapping[str, str]) -> Path
         ConfigError: there is no such user, or no home directory.
     """
     root = user_folders.state_folder("GATEWATCH_STATE", configured, "[jobs] state")
-    return root / user_folders.folder_of_store(destination)
+    return user_folders.store_folders(root, destination)[0]
 
 
 def check_state_folder(folder: Path) -> None:

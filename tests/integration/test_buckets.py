@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.schema import Point
+from gatewatch.collector.spool.queue import Spool, spool_root
+from gatewatch.collector.store import reopen_store
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.store import InfluxStore
+from gatewatch.collector.user_folders import note_store
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.service.state_folder import state_folder
 
 if TYPE_CHECKING:
     from ..conftest import Influxd
@@ -64,7 +71,9 @@ def runs_of(store: InfluxStore) -> list[str]:
 
 
 @pytest.fixture
-def server(own_influxd: Influxd) -> Influxd:
+def server(own_influxd: Influxd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Influxd:
+    monkeypatch.setenv("GATEWATCH_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
     return own_influxd
 
 
@@ -198,3 +207,122 @@ def _delete(server: Influxd, bucket: str) -> None:
     request = urllib.request.Request(f"{server.url}/api/v2/buckets/{bucket}", headers=headers, method="DELETE")
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 204
+
+
+# --- What waits for a bucket, and what is remembered of it, belongs to the bucket and not to its name. ----------------
+
+
+def spool_of(store: InfluxStore) -> Spool:
+    return Spool(spool_root(), store.destination, 2**20)
+
+
+def leave(store: InfluxStore, run: str) -> Path:
+    """Points that a process left which has ended; the folder of the store in which they lie."""
+    spool = spool_of(store)
+    spool.append(encode([event(run)]), 1)
+    spool.close()
+    return spool.folder
+
+
+def adopted(store: InfluxStore) -> list[str]:
+    """Ship what is left, as a training does that begins; the runs that are then in the store."""
+    store.check()
+    spool = spool_of(store)
+    spool.adopt()
+    while batch := spool.next_batch():
+        store.write_lines(batch.lines)
+        spool.done(batch)
+    spool.close()
+    return runs_of(store)
+
+
+def test_the_spool_of_a_bucket_is_one_whether_the_server_answers_or_not(server: Influxd) -> None:
+    away = leave(server.store("first"), "away")  # nothing was asked
+    store = server.store("first")
+    assert adopted(store) == ["away"]
+    assert leave(store, "there") == away
+    assert leave(server.store("first"), "away-again") == away
+    assert adopted(server.store("first")) == ["away", "away-again", "there"]
+
+
+def test_a_token_that_may_only_write_ships_from_the_same_spool(server: Influxd) -> None:
+    store = server.store("first", token_for(server, "first", "write"))
+    store.check()
+    assert store.destination == {"url": server.url, "org": server.org, "bucket": "first"}
+    leave(store, "a")
+    assert adopted(server.store("first")) == ["a"]
+
+
+def test_a_bucket_has_one_spool_and_one_state_by_whichever_name_it_is_opened(server: Influxd) -> None:
+    by_name = server.store("first")
+    by_name.check()
+    ident = bucket_id(server, "first")
+    by_id = InfluxStore(Client(server.url, org=server.org_id, bucket=ident, token=server.token))
+    before = leave(by_id, "unasked")  # by an id, and the server was away
+    by_id.check()
+    assert leave(by_name, "by-name") == leave(by_id, "by-id") == before
+    assert adopted(server.store("first")) == ["by-id", "by-name", "unasked"]
+    state = state_folder(None, by_id.destination)
+    state.mkdir(parents=True)
+    note_store(state, by_id.destination)
+    assert state_folder(None, by_name.destination) == state
+
+
+def test_a_bucket_made_anew_under_a_name_has_a_spool_and_a_state_of_its_own(server: Influxd) -> None:
+    server.bucket("runs")
+    store = server.store("runs")
+    store.check()
+    old, old_state = leave(store, "of-the-old"), state_folder(None, store.destination)
+    old_state.mkdir(parents=True)
+    note_store(old_state, store.destination)
+    _delete(server, bucket_id(server, "runs"))
+    server.bucket("runs")
+    again = server.store("runs")
+    assert again.resolve_destination() != store.destination
+    assert leave(again, "of-the-new") != old
+    assert state_folder(None, again.destination) != old_state
+    assert adopted(again) == ["of-the-new", "of-the-old"]  # as `gatewatch spool flush` ships what waits for a name
+
+
+def test_spool_flush_ships_what_lies_under_either(
+    server: Influxd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INFLUXDB_V2_TOKEN", server.token)
+    leave(server.store("first"), "unasked")
+    store = InfluxStore(Client(server.url, org=server.org, bucket=bucket_id(server, "first"), token=server.token))
+    store.check()
+    leave(store, "asked")
+    assert main(["spool", "flush"]) == 0
+    assert runs_of(server.store("first")) == ["asked", "unasked"]
+
+
+def test_a_store_is_opened_again_with_the_id_that_was_found(server: Influxd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLUXDB_V2_TOKEN", server.token)
+    store = server.store("first")
+    store.check()
+    expected = {"url": server.url, "org": server.org, "bucket": "first", "bucket_id": bucket_id(server, "first")}
+    assert store.destination == expected
+    assert reopen_store(store.destination).destination == expected
+
+
+def test_a_bucket_is_not_copied_to_itself_by_another_name(
+    server: Influxd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"ORG": server.org, "BUCKET": "first", "TOKEN": server.token}.items():
+        monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+    ours = ["--from", server.url, "--from-bucket", bucket_id(server, "first"), "--to", server.url]
+    assert main(["copy", *ours]) == 2
+    assert "are the same store" in capsys.readouterr().err
+
+
+def test_a_query_may_be_asked_of_a_bucket_that_is_given_by_its_id(
+    server: Influxd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.store("first").write([event("asked-by-id")])
+    values = {"URL": server.url, "ORG": server.org_id, "BUCKET": bucket_id(server, "first"), "TOKEN": server.token}
+    for name, value in values.items():
+        monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+    assert main(["query", "runs"]) == 0
+    assert "asked-by-id" in capsys.readouterr().out
+    assert main(["check"]) in (0, 1)
+    assert "cannot read" not in capsys.readouterr().out

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from gatewatch.collector.errors import ConfigError, WriteRejected
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected
 from gatewatch.collector.line_protocol import encode, split_lines
 from gatewatch.collector.schema import RUNS, SCHEMA, FieldValue, Point, point_problem
 from gatewatch.collector.store.base import Store, Tally
@@ -25,6 +26,7 @@ from gatewatch.collector.store.influxdb.settings import read_setting, read_token
 from gatewatch.collector.store.runs import RunEvent
 from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
 from gatewatch.collector.store.series_shapes import Shapes
+from gatewatch.collector.user_folders import BUCKET_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +43,7 @@ def open_bucket(url: str, given: Mapping[str, str], names: Mapping[str, str]) ->
 
     Args:
         url: of the server.
-        given: `org`, `bucket` and `token`; the environment says what is missing.
+        given: `org`, `bucket` and `token`, of which the environment says what is missing; the bucket's id, if known.
         names: what errors call them, where it is not their variables.
 
     Raises:
@@ -54,7 +56,7 @@ def open_bucket(url: str, given: Mapping[str, str], names: Mapping[str, str]) ->
         token=given.get("token") or read_token(),
         names=Names(**names),
     )
-    return InfluxStore(client)
+    return InfluxStore(client, given.get(BUCKET_ID))
 
 
 class InfluxStore(Store):
@@ -62,16 +64,31 @@ class InfluxStore(Store):
 
     Args:
         client: of the bucket. Its token must be one that may write; to read, one that may read it too.
+        bucket_id: of the bucket, where it is known already.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, bucket_id: str | None = None) -> None:
         self.influxdb: Client = client
+        self._bucket_id = bucket_id
         self.url = client.url
-        self.destination = {"url": client.url, "org": client.org, "bucket": client.bucket}
         self._shapes = Shapes()
 
     def __repr__(self) -> str:
         return f"InfluxStore({self.influxdb!r})"
+
+    @property
+    def destination(self) -> Mapping[str, str]:  # type: ignore[override]  # it is read only
+        """See `Store.destination`."""
+        client = self.influxdb
+        named = {"url": client.url, "org": client.org, "bucket": client.bucket}
+        known = client.bucket_id or self._bucket_id
+        return {**named, BUCKET_ID: known} if known else named
+
+    def resolve_destination(self) -> Mapping[str, str]:
+        """See `Store.resolve_destination`."""
+        with suppress(GatewatchError):
+            self.influxdb.find_bucket()
+        return self.destination
 
     def ping(self, seconds: float | None = None) -> None:
         """See `Store.ping`."""
@@ -90,6 +107,7 @@ class InfluxStore(Store):
             raise ConfigError(f"{self.url}: {other} is there, which is not InfluxDB 2; see the address")
         if problem is not None:
             raise problem.unavailable() if problem.transient else ConfigError(str(problem))
+        self.resolve_destination()
 
     def write(self, points: Iterable[Point]) -> None:
         """See `Store.write`."""
