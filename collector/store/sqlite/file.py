@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -68,13 +70,19 @@ def open_file(path: Path) -> sqlite3.Connection:
         path: the file, from the root.
 
     Raises:
-        ConfigError: there is a folder in its place, no folder for it, or another program's or a newer file.
+        ConfigError: there is a folder in its place, no folder for it, another program's or a newer file, or this
+            SQLite is too old.
         sqlite3.Error: it cannot be opened, is locked, or is no SQLite file.
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; name a file in it, such as {path / 'gatewatch.db'}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it")
+    if lacking := _lacking():
+        raise ConfigError(
+            f"{path}: the SQLite {sqlite3.sqlite_version} of this Python has no {lacking};"
+            " use a Python whose SQLite is 3.24 or newer and has them, or an InfluxDB"
+        )
     at_rest = is_at_rest(path)
     connection = _connect(f"{path.as_uri()}?immutable={int(at_rest)}")
     try:
@@ -83,6 +91,19 @@ def open_file(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+@cache
+def _lacking() -> str | None:
+    """Return what the store needs and this SQLite has not: upserts came with 3.24, JSON was optional before 3.38."""
+    if sqlite3.sqlite_version_info < (3, 24):
+        return "upserts"
+    try:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute("SELECT json_patch('{}', '{}')")
+    except sqlite3.OperationalError:
+        return "JSON functions"
+    return None
 
 
 def open_empty() -> sqlite3.Connection:

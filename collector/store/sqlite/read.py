@@ -126,7 +126,7 @@ def tallies(
 def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[RunEvent]]:
     """Return the first event `started` and the last event of every phase of a run."""
     query = (
-        "SELECT run, ifnull(tags ->> '$.phase', '') AS phase, {}(time), fields"
+        "SELECT run, ifnull(json_extract(tags, '$.phase'), '') AS phase, {}(time), fields"
         " FROM series JOIN points ON series_id = id WHERE measurement = ? AND run != '' AND {} GROUP BY run, phase"
     )
     started, last = (
@@ -134,7 +134,7 @@ def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[Run
             RunEvent(run, phase, time, orjson.loads(fields))
             for run, phase, time, fields in connection.execute(query.format(best, which), (RUNS,))
         ]
-        for best, which in (("min", "fields ->> '$.event' = 'started'"), ("max", "TRUE"))
+        for best, which in (("min", "json_extract(fields, '$.event') = 'started'"), ("max", "TRUE"))
     )
     return started, last
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 FORK_WAIT_S: Final = 0.2
 """How long a fork waits for a write that another thread is at."""
 _UPSERT: Final = (
-    "INSERT INTO points VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET fields = json_patch(fields, excluded.fields)"
+    "INSERT INTO points VALUES (?, ?, ?) ON CONFLICT (series_id, time)"  # SQLite before 3.35 wants the columns named
+    " DO UPDATE SET fields = json_patch(fields, excluded.fields)"
 )
 
 
