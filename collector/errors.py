@@ -48,9 +48,13 @@ class WriteUnavailable(GatewatchError):  # noqa: N818 - a public name of the des
         retry_after: seconds to wait as the store asked for, or None.
         slow: nothing will change by itself: someone must mend the token, the bucket, the address, the folder or the
             file. Try again at long intervals.
+        answered: a server answered, so that what was sent may be the reason, and not the moment.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None, slow: bool = False) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, slow: bool = False, *, answered: bool = False
+    ) -> None:
         self.retry_after = retry_after
         self.slow = slow
+        self.answered = answered
         super().__init__(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import http.client
 import select
 import socket
@@ -105,6 +106,16 @@ def first(answer: Answer) -> Answer:
         answer(handler, body)
 
     return once
+
+
+def failing_on(text: bytes, answer: Answer) -> Answer:
+    """This answer to a write of lines that have the text in them; all else is passed on."""
+
+    def choose(handler: Handler, body: bytes) -> None:
+        written = gzip.decompress(body) if handler.path.startswith("/api/v2/write") else b""
+        (answer if text in written else passing_on)(handler, body)
+
+    return choose
 
 
 def refusing_more_than(size: int) -> Answer:

@@ -10,6 +10,7 @@ from typing import Final
 
 from gatewatch.collector.errors import GatewatchError
 from gatewatch.collector.spool.inspect import Pending, pending
+from gatewatch.collector.spool.isolation import ROUND_WAIT
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.store import reopen_store
@@ -60,14 +61,16 @@ def _flush_one(root: Path, entry: Pending, seconds: float, progress: Callable[[s
     spool = Spool(root, entry.destination, _UNBOUNDED)
     spool.adopt()
     shipper = Shipper(store, spool)
-    left, moved = spool.waiting, time.monotonic()
-    while not shipper.flush(_LOOK_SECONDS) and time.monotonic() - moved <= seconds:
-        before, left = left, spool.waiting
+    done = shipper.delivery
+    state, moved = (spool.waiting, done.rounds), time.monotonic()
+    # Lines that the store never takes are looked for in rounds, which lie apart.
+    while not shipper.flush(_LOOK_SECONDS) and time.monotonic() - moved <= seconds + ROUND_WAIT * bool(done.rounds):
+        before, state = state, (spool.waiting, done.rounds)
         if progress is not None:
-            progress(url, left)
-        if left < before:
+            progress(url, spool.waiting)
+        if state != before:
             moved = time.monotonic()
-    left, done = spool.waiting, shipper.delivery
+    left = spool.waiting
     shipper.close(0)
     store.close()
     return FlushResult(url, done.shipped, done.rejected, left, done.problem if left else None)

@@ -6,13 +6,14 @@ that ships to the same store adopts the folder, or `gatewatch spool flush` does.
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
@@ -128,8 +129,11 @@ class Spool:
             self._memory.clear()
             return lost
 
-    def next_batch(self) -> Batch | None:
+    def next_batch(self, skipped: Collection[Segment | Batch] = ()) -> Batch | None:
         """Return the oldest points, of one segment; those of writers that have ended come first.
+
+        Args:
+            skipped: segments, and batches in memory, that are not wanted now.
 
         Raises:
             OSError: they cannot be read now.
@@ -137,14 +141,17 @@ class Spool:
         with self._lock:
             self._in_flight, problem = None, None
             for segment in self._segments:
+                if segment in skipped:
+                    continue
                 try:
                     self._in_flight = segment.read()
                     return self._in_flight
                 except OSError as error:  # a file that cannot be read does not hold up the others
                     problem = error
-            if problem is not None and not self._memory:
+            batch = next((batch for batch in self._memory if batch not in skipped), None)
+            if problem is not None and batch is None:
                 raise problem
-            return self._memory[0] if self._memory else None
+            return batch
 
     def done(self, batch: Batch) -> None:
         """Forget the points of a batch, which are stored or rejected."""
@@ -182,16 +189,28 @@ class Spool:
         return adopted
 
     def reject(self, lines: Sequence[tuple[bytes, str]]) -> None:
-        """Quarantine lines that the store rejected, each after a comment that says when and why. Never raises."""
+        """Quarantine lines that the store rejected, each after a comment that says when and why.
+
+        Raises:
+            OSError: the disk does not take them; none of them is there.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = b"".join(f"{ABOUT}{now} {' '.join(why.split())}\n".encode() + line + b"\n" for line, why in lines)
         file = self.folder / REJECTED
-        with suppress(OSError), self._lock:
+        with self._lock:
             self._make_folder()
             if file.exists() and file.stat().st_size > _REJECTED_BYTES:
                 file.replace(file.with_suffix(".1.lp"))
-            with file.open("ab") as stream:
-                stream.write(text)
+            with file.open("ab", buffering=0) as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # for each process that ships to this store
+                size = stream.seek(0, os.SEEK_END)
+                try:
+                    written = 0
+                    while written < len(text):
+                        written += stream.write(text[written:])
+                except OSError:
+                    stream.truncate(size)
+                    raise
 
     @property
     def held_here(self) -> bool:
@@ -201,8 +220,16 @@ class Spool:
     @property
     def waiting(self) -> int:
         """The number of points that wait for this process to ship them."""
+        return self.waiting_beside(())
+
+    def waiting_beside(self, skipped: Collection[Segment | Batch]) -> int:
+        """Return the number of points that wait, without those of these segments and batches in memory."""
+        return sum(each.points for each in self.all_waiting() if each not in skipped)
+
+    def all_waiting(self) -> list[Segment | Batch]:
+        """Return the segments, and the batches in memory, that wait."""
         with self._lock:
-            return sum(segment.points for segment in self._segments) + sum(batch.points for batch in self._memory)
+            return [*self._segments, *self._memory]
 
     @property
     def waiting_bytes(self) -> int:

@@ -13,7 +13,7 @@ from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.runtime.error_guard import ErrorGuard
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.schema import Point, point_problem
-from gatewatch.collector.spool.delivery import Delivery
+from gatewatch.collector.spool.delivery import Delivery, Outcome
 from gatewatch.collector.spool.queue import BATCH_POINTS, Spool
 from gatewatch.collector.store.base import Store
 
@@ -109,7 +109,10 @@ class Shipper:
     def _sound(self, points: Sequence[Point]) -> list[Point]:
         problems = [(point, point_problem(point)) for point in points]
         if wrong := [(repr(point).encode(errors="replace"), problem) for point, problem in problems if problem]:
-            self.delivery.refuse(wrong, len(wrong))
+            try:
+                self.delivery.refuse(wrong, len(wrong))
+            except OSError:  # they have no line that could wait
+                self.spool.dropped += len(wrong)
         return [point for point, problem in problems if not problem]
 
     def _warn_of_losses(self) -> None:
@@ -149,7 +152,7 @@ class Shipper:
                 if max(time.monotonic(), self.delivery.not_before) >= deadline:
                     break
         with self._changed:
-            self._closed = self._hurry = True
+            self._closed = self._hurry = self.delivery.closing = True
             self._changed.notify_all()
         if lost := self.spool.save_memory():
             log.error("gatewatch: %s points are lost: neither disk nor %s took them", f"{lost:,}", self._store.url)
@@ -187,8 +190,11 @@ class Shipper:
             if pause > 0:
                 self._changed.wait_for(lambda: self._closed or self._hurry != hurry, min(seconds, pause))
                 return False
-            self._changed.wait_for(lambda: self._hurry or self.spool.waiting, seconds)
-            self._changed.wait_for(lambda: self._hurry or self.spool.waiting >= BATCH_POINTS, LINGER_SECONDS)
+            later = self.delivery.not_due()
+            seconds = max(0.01, min(seconds, self.delivery.next_retry() - time.monotonic()))
+            self._changed.wait_for(lambda: self._hurry or self.spool.waiting_beside(later), seconds)
+            enough = BATCH_POINTS
+            self._changed.wait_for(lambda: self._hurry or self.spool.waiting_beside(later) >= enough, LINGER_SECONDS)
             return True
 
     def _ship(self) -> None:
@@ -196,10 +202,14 @@ class Shipper:
         while not self._closed:
             self._hurry = False  # before the write: a flush or close during it does not wait for the pause
             try:
-                batch = self.spool.next_batch()
-                if batch is None or (batch.lines and not self.delivery.write(batch.lines, batch.points)):
+                batch = self.spool.next_batch(self.delivery.not_due())
+                if batch is None:
                     return
-                self.spool.done(batch)
+                outcome = self.delivery.write(batch) if batch.lines else Outcome.DONE
+                if outcome is Outcome.WAIT:
+                    return
+                if outcome is Outcome.DONE:
+                    self.spool.done(batch)
                 self._warn_of_losses()
             except Exception as error:
                 self._guard.warn_once(f"{self.spool.folder} cannot be read now: {error}", "spool")

@@ -50,7 +50,7 @@ from gatewatch.collector.store.influxdb.client import WRITE_TIMEOUT_S
 from gatewatch.jobs.cli import main
 from gatewatch.torch import GateMonitor
 from tests.conftest import free_port
-from tests.servers import Front, cutting, dripping, first, holding, refusing_more_than, replying
+from tests.servers import Front, cutting, dripping, failing_on, first, holding, refusing_more_than, replying
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 2**20
@@ -138,6 +138,7 @@ def quick(monkeypatch):
         "spool.delivery.FIRST_WAIT": 0.05,
         "spool.delivery.LONGEST_WAIT": 0.2,
         "spool.delivery.SLOW_WAIT": 0.4,
+        "spool.delivery.ROUND_WAIT": 0.2,
         "spool.shipper.LINGER_SECONDS": 0.05,
         "spool.shipper.ADOPT_SECONDS": 0.5,
         "run_life.CLOSE_SECONDS": 20.0,
@@ -642,6 +643,62 @@ def test_a_server_that_is_unavailable(front, stored, said):
     train(front.url, meanwhile=meanwhile)
     assert_whole(stored)
     assert len(said("takes no points now")) == len(said("takes points again")) == 1
+
+
+BROKEN = b'{"code":"internal error","message":"engine: broken"}'
+
+
+def odd_at(*steps):
+    return lambda step: {"odd" if step in steps else "loss": 1.0}
+
+
+def rejected(capsys):
+    assert main(["spool", "status", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    return [Path(one["rejected_file"]).read_text().splitlines()[1::2] for one in shown if one["rejected"]]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        replying(500, BROKEN),
+        replying(503, BROKEN, Retry_After="1"),
+        replying(403, b"<html>blocked by the firewall</html>"),
+        replying(200, b"<html>welcome</html>"),
+    ],
+    ids=["500", "503", "403", "200"],
+)
+def test_lines_that_the_server_never_takes(front, stored, said, capsys, answer):
+    front.answer = failing_on(b"odd=", answer)
+    train(front.url, 40, metrics=odd_at(3, 4, 17))
+    assert steps_of(stored) == [*range(1, 41)]
+    assert steps_of(stored, measurement=TRAIN_METRICS) == [step for step in range(1, 41) if step not in (3, 4, 17)]
+    (lines,) = rejected(capsys)
+    assert len(lines) == 3
+    assert all("odd=1" in line for line in lines)
+    assert nothing_waits()
+    assert len(said("takes no points now")) <= 1
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_an_outage_of_a_server_that_goes_on_answering(front, stored, capsys, status):
+    """It begins while a line is being looked for that the server never takes, and nobody can tell them apart."""
+    answers = []
+
+    def meanwhile(step, module):
+        if step == 3:
+            front.answer = failing_on(b"odd=", replying(status, BROKEN))
+        if step == 10:
+            until(lambda: len(front.asked) > 20)
+            front.answer = replying(status, BROKEN)
+        if step == 30:
+            answers.append(len(front.asked))
+            until(lambda: len(front.asked) > answers[0] + 30)
+            comes_back(front)
+
+    train(front.url, 40, meanwhile=meanwhile, metrics=odd_at(5))
+    assert_whole(stored, range(1, 41))
+    assert rejected(capsys) == []
 
 
 def delete(influxd, path):

@@ -13,6 +13,7 @@ from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.cli import main
 from tests.conftest import free_port
+from tests.servers import Front, failing_on, replying
 
 
 def leave(destination, *numbers, rejected=()):
@@ -92,6 +93,27 @@ def test_a_store_that_is_not_there_keeps_everything_waiting(capsys, influx):
     assert "no connection" in err
     assert len(err.splitlines()) == 1
     assert json.loads(said(capsys, "status", "--json")[1])[0]["points"] == 2
+
+
+def test_a_point_that_the_server_always_fails_on_waits_until_another_one_passes(capsys, influx, influxd, monkeypatch):
+    """Before that it might be an outage."""
+    monkeypatch.setattr("gatewatch.collector.spool.delivery.ROUND_WAIT", 0.1)
+    front = Front(influxd.url)
+    front.answer = failing_on(b" f=666", replying(500, b'{"code":"internal error","message":"engine: broken"}'))
+    leave({**influx, "url": front.url}, 666)
+    status, _, err = said(capsys, "flush", "--timeout", "3")
+    assert status == 1
+    assert err == f"gatewatch: {front.url}: engine: broken\n"
+    (entry,) = json.loads(said(capsys, "status", "--json")[1])
+    assert (entry["points"], entry["rejected"]) == (1, 0)
+    leave({**influx, "url": front.url}, 1)
+    leave({**influx, "url": front.url}, *range(2, 1000))
+    status, out, _ = said(capsys, "flush", "--json")
+    assert (status, json.loads(out)[0]["rejected"], json.loads(out)[0]["left"]) == (0, 2, 0)
+    assert influxd.store(influx["bucket"]).read("m")["f"].tolist() == [*range(1, 666), *range(667, 1000)]
+    (entry,) = json.loads(said(capsys, "status", "--json")[1])
+    assert (entry["points"], entry["rejected"], entry["reason"]) == (0, 2, f"{front.url}: engine: broken")
+    front.close()
 
 
 def test_a_token_that_is_missing_is_named(capsys, influx, monkeypatch):

@@ -371,16 +371,103 @@ def test_what_somebody_must_mend_is_not_tried_as_often(ship, monkeypatch, slow):
     assert (store.tries == 1) is slow
 
 
-def test_a_batch_that_breaks_the_store_is_put_aside_and_does_not_stop_the_others(ship, said, monkeypatch):
-    monkeypatch.setattr("gatewatch.collector.spool.delivery.FIRST_WAIT", 0.01)
-    store = Unwell(*[RuntimeError("a bug")] * 5)
+class Picky(Unwell):
+    """A store that fails at a line with a 7 in its time, and always where it is away; it stands in for a bug."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.away = error, False
+
+    def write_lines(self, lines):
+        if self.away or any(b"7" in line.rpartition(b" ")[2] for line in lines.splitlines()):
+            self.tries += 1
+            raise self.error
+        super().write_lines(lines)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    for name, seconds in {"FIRST_WAIT": 0.01, "LONGEST_WAIT": 0.01, "ROUND_WAIT": 0.02}.items():
+        monkeypatch.setattr(f"gatewatch.collector.spool.delivery.{name}", seconds)
+    monkeypatch.setattr("gatewatch.collector.spool.shipper.LINGER_SECONDS", 0.01)
+
+
+def test_a_line_that_breaks_the_store_is_put_aside_and_does_not_stop_the_others(root, quick, ship, said):
+    store = Picky(RuntimeError("a bug"))
+    shipper = ship(store)
+    shipper.put(points(*range(20)))
+    assert shipper.flush(20)
+    assert set(store.numbers) == {*range(20)} - {7, 17}
+    assert counts(shipper) == (18, 2, 0, 0)
+    (entry,) = pending(root)
+    assert (entry.rejected, entry.reason) == (2, "RuntimeError: a bug")
+    assert len(said("RuntimeError: a bug")) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), WriteUnavailable("500", answered=True)])
+def test_an_outage_puts_nothing_aside_however_long_and_whatever_the_store_answers(quick, ship, error):
+    store = Picky(error)
     shipper = ship(store)
     shipper.put(points(1))
-    until(lambda: shipper.delivery.rejected == 1)
-    shipper.put(points(2))
     assert shipper.flush(20)
-    assert store.numbers == [2]
-    assert len(said("RuntimeError: a bug")) == 1
+    store.away = True
+    for n in (2, 3, 4):
+        shipper.put(points(n))
+        until(lambda before=store.tries: store.tries > before + 30)
+    store.away = False
+    assert shipper.flush(20)
+    assert {*store.numbers} == {1, 2, 3, 4}
+    assert counts(shipper) == (4, 0, 0, 0)
+
+
+@pytest.mark.parametrize("error", [WriteUnavailable("no connection"), OSError(111, "refused")])
+def test_what_no_answer_came_to_is_never_put_aside(quick, ship, error):
+    store = Picky(error)
+    shipper = ship(store)
+    shipper.put(points(1))
+    assert shipper.flush(20)
+    shipper.put(points(7, 8))
+    until(lambda: store.tries > 30)
+    assert counts(shipper) == (1, 0, 0, 2)
+
+
+def test_of_two_servers_behind_one_address_a_sick_one_puts_nothing_aside(quick, ship):
+    class Pair(Unwell):
+        def write_lines(self, lines):
+            self.tries += 1
+            if self.sick and self.tries % 2:
+                raise WriteUnavailable("500", answered=True)
+            super().write_lines(lines)
+
+        sick = False
+
+    store = Pair()
+    shipper = ship(store)
+    store.sick = True
+    for n in range(0, 300, 3):
+        shipper.put(points(n, n + 1, n + 2))
+    assert shipper.flush(30)
+    assert {*store.numbers} == {*range(300)}
+    assert shipper.delivery.rejected == 0
+
+
+def test_what_the_disk_does_not_quarantine_waits_and_holds_up_nothing(root, quick, ship, said):
+    """A folder in the place of the file stands in for a disk that takes nothing."""
+    store = Picky(WriteRejected(["wrong"], lines=[(b"m,run=r f=7 7", "wrong")]))
+    shipper = ship(store)
+    shipper.put(points(1))
+    assert shipper.flush(20)
+    blocked = shipper.spool.folder / "rejected.lp"
+    blocked.mkdir()
+    shipper.put(points(7))
+    until(lambda: said("refused wait there"))
+    shipper.put(points(8))
+    until(lambda: store.numbers == [1, 8])
+    assert (shipper.delivery.rejected, shipper.spool.waiting) == (0, 1)
+    blocked.rmdir()
+    assert shipper.flush(20)
+    assert counts(shipper) == (2, 1, 0, 0)
+    assert b"\nm,run=r f=7 7\n" in blocked.read_bytes()
 
 
 def test_refused_lines_are_kept_with_their_reason(root, ship):

@@ -68,7 +68,8 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
 
     def unavailable(self) -> WriteUnavailable:
         """Return the error that a store raises because of it."""
-        return WriteUnavailable(str(self), self.retry_after, slow=not self.transient)
+        answered = self.status not in (0, 429)  # too many requests are nothing that a line could be the reason of
+        return WriteUnavailable(str(self), self.retry_after, slow=not self.transient, answered=answered)
 
 
 TRANSIENT: Final = frozenset({408, 429, 502, 503, 504})
