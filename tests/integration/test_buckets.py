@@ -15,6 +15,7 @@ from gatewatch.collector.line_protocol import encode
 from gatewatch.collector.schema import Point
 from gatewatch.collector.spool.queue import Spool, spool_root
 from gatewatch.collector.store import reopen_store
+from gatewatch.collector.store.influxdb import client
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.store import InfluxStore
 from gatewatch.collector.user_folders import note_store
@@ -89,6 +90,18 @@ def test_a_database_of_the_buckets_name_that_leads_elsewhere_is_not_read(server:
         assert runs_of(store) == [f"r{n}" for n in range(number + 1)]
     assert databases(server) == sorted(["runs", bucket_id(server, "runs")])  # one more, made once, for all of them
     assert runs_of(server.store("runs", token_for(server, "runs", "read"))) == ["r0", "r1", "r2"]
+
+
+def test_nor_where_it_is_mapped_while_the_store_is_open(server: Influxd, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("runs", "other"):
+        server.bucket(name)
+    server.store("other").write([event("of-another")])
+    store = server.store("runs")
+    store.write([event("ours")])
+    assert runs_of(store) == ["ours"]
+    map_database(server, "runs", "other")
+    monkeypatch.setattr(client, "TRUSTED_S", 0.0)  # a minute later
+    assert runs_of(store) == ["ours"]
 
 
 def test_a_token_that_may_only_read_says_what_to_do_where_no_database_leads_to_the_bucket(server: Influxd) -> None:

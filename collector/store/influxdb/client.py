@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +35,8 @@ READ_TIMEOUT_S: Final = 60.0
 CHUNK: Final = 1_000
 """Points a message of an answer: the next is on its way while one is made columns."""
 _READ_BYTES: Final = 2**16
+TRUSTED_S: Final = 60.0
+"""How long a database is taken to lead to the bucket: somebody may map its name to another one at any time."""
 _MISSING: Final = ("not found", "policy not set", "mappings: expected 1")
 """In errors of InfluxQL about a database that is none, or several."""
 _JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -76,6 +80,7 @@ class Client:
     connection: Connection = field(init=False, repr=False)
     _bucket: Bucket | None = field(default=None, init=False, repr=False)
     _database: Database | None = field(default=None, init=False, repr=False)
+    _found_at: float = field(default=-math.inf, init=False, repr=False)
     _client: InfluxDBClient | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False, repr=False)
 
@@ -108,7 +113,7 @@ class Client:
             return int(error.status), error.headers or {}, error.body or b""
 
     def find_bucket(self) -> Bucket | None:
-        """Return the bucket as the server knows it, which is asked once.
+        """Return the bucket as the server knows it, which is asked now and then.
 
         Returns:
             None where it is missing, or the token may not read it.
@@ -215,9 +220,10 @@ class Client:
                 again = True
 
     def _find_database(self, *, again: bool) -> Database:
-        """Return what the bucket is called in InfluxQL, which is asked once, or again where it is so no more."""
-        if again:
+        """Return what the bucket is called in InfluxQL, which is asked now and then, and where it is so no more."""
+        if again or time.monotonic() - self._found_at > TRUSTED_S:
             self._bucket = self._database = None
+            self._found_at = time.monotonic()
         try:
             bucket = self.find_bucket()
             if bucket is None:
