@@ -126,7 +126,7 @@ def test_our_variable_comes_before_that_of_all_programs(environment, tls_front, 
     assert works(open_store(tls_front().url))
 
 
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.filterwarnings("error")  # urllib3 would warn at each connection, and where warnings are errors raise
 @pytest.mark.parametrize("off", ["false", "False\r", "no", "0"])
 def test_verification_can_be_turned_off(environment, tls_front, off):
     environment(INFLUXDB_V2_VERIFY_SSL=off)

@@ -344,5 +344,6 @@ class Client:
                 password=self.password or None,
                 **self.connection.arguments(has_token=bool(self.token)),
             )
+            self.connection.prepare(self._client.api_client.rest_client.pool_manager)
             self._pid = os.getpid()
         return self._client
