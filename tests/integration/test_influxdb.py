@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import socket
 import struct
@@ -24,6 +25,7 @@ from gatewatch.collector.store import open_store
 from gatewatch.collector.store.influxdb import store as influxdb
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.store import InfluxStore
+from tests.servers import Front
 
 if TYPE_CHECKING:
     from ..conftest import Influxd
@@ -455,3 +457,35 @@ def test_a_request_too_large_is_halved_until_it_fits(
     assert caught.value.lines == [(encode(points(20)).splitlines()[5], "the request is too large")]
     assert caught.value.count == 1
     assert len(taken) == 19
+
+
+def _number(text: bytes, i: int) -> bytes:
+    return b"m,run=r %s %d" % (text, time.time_ns() - i)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason", "requests"),
+    [
+        ([b"m,run=r rubbish 1"], "invalid field format", 2),
+        ([_number(b"f=abc", i) for i in range(500)], "invalid boolean", 2),
+        ([_number(b'f="text"', i) for i in range(500)], "field type conflict", 2),
+        ([_number(b'f="text"' if i % 2 else b"g=1i", i) for i in range(500)], "field type conflict", 4),
+        ([b"m,run=r f=1 %d" % (10**18 + i) for i in range(500)], "outside retention policy", 2),
+    ],
+    ids=["one", "unparsable", "conflict", "two-conflicts", "retention"],
+)
+def test_wrong_lines_among_good_ones_take_few_requests(
+    influxd: Influxd, wrong: list[bytes], reason: str, requests: int
+) -> None:
+    bucket = influxd.bucket(retention_s=86400)
+    influxd.store(bucket).write([Point("m", {}, {"f": 1.0, "g": 1.0}, time.time_ns())])
+    good = [_number(b"f=%d" % i, 10**9 + i) for i in range(500)]
+    front = Front(influxd.url)
+    store = InfluxStore(Client(front.url, org=influxd.org, bucket=bucket, token=influxd.token))
+    mixed = [line for pair in itertools.zip_longest(good, wrong) for line in pair if line]
+    with pytest.raises(WriteRejected, match=reason) as caught:
+        store.write_lines(b"\n".join(mixed) + b"\n")
+    assert sorted(line for line, _ in caught.value.lines) == sorted(wrong)
+    assert len(influxd.store(bucket).read("m", run="r")) == 500
+    assert len(front.asked) <= requests
+    front.close()

@@ -21,6 +21,7 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store, reopen_store, series_shapes
 from gatewatch.collector.store.sqlite import file as sqlite_file
 from gatewatch.collector.store.sqlite.store import SqliteStore
+from tests.users import as_another_user
 
 
 def points(count: int, worker: int = 0, start: int = 0) -> list[Point]:
@@ -149,22 +150,6 @@ def test_an_unwritable_folder_is_a_configuration_error() -> None:
     assert caught.value.slow
 
 
-def _as_another_user(work: Callable[[], None]) -> int:
-    """The exit status of a child that does the work with no more rights than anybody."""
-
-    def run() -> None:
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-        work()
-
-    child = multiprocessing.get_context("fork").Process(target=run)
-    child.start()
-    child.join(30)
-    return child.exitcode or 0
-
-
 def test_the_file_of_another_user_may_be_read() -> None:
     with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to others
         folder = Path(name)
@@ -184,13 +169,13 @@ def test_the_file_of_another_user_may_be_read() -> None:
 
             return work
 
-        assert _as_another_user(expect(3)) == 0  # beside a writer
+        assert as_another_user(expect(3)) == 0  # beside a writer
         folder.chmod(0o755)
         writer.write(points(2, worker=1))
         writer.close()
         assert [path.name for path in folder.iterdir()] == ["points.db"]
         folder.chmod(0o555)
-        assert _as_another_user(expect(5)) == 0  # when nobody writes
+        assert as_another_user(expect(5)) == 0  # when nobody writes
         folder.chmod(0o755)
 
 
@@ -229,7 +214,7 @@ def test_an_early_file_of_another_user_is_counted_too() -> None:
             assert reader.tallies("m", "f") == {"r": (3, 2)}
             assert reader.tallies("m", "f") == {"r": (3, 2)}
 
-        assert _as_another_user(work) == 0
+        assert as_another_user(work) == 0
         folder.chmod(0o755)
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import urllib3
@@ -42,6 +42,7 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
         points: whether the points are wrong, or the query.
         answered_by: who it was, by the form of the answer.
         dropped: how many points the server says it left out while it stored the others; None where it stored none.
+        answer: the whole message, where points are wrong.
         retry_after: seconds, where the server asked for a pause.
     """
 
@@ -52,6 +53,7 @@ class Refused(GatewatchError):  # noqa: N818 - named like those it becomes
     points: bool = False
     answered_by: Literal["influxdb", "another", "unknown"] = "unknown"
     dropped: int | None = None
+    answer: str = field(default="", repr=False)
     retry_after: float | None = None
 
     def __str__(self) -> str:
@@ -122,13 +124,14 @@ def refusal(url: str, error: ApiException, names: Names | None, proxy: Proxy | N
 
 
 def _refused_points(url: str, status: int, message: str) -> Refused:
-    dropped = None
+    dropped, answer = None, message
     if partial := _PARTIAL.search(message):
         # Of points past the retention it goes on with the oldest and the newest, which are not those of each line.
         message, dropped = partial[1].partition(" - oldest point ")[0], int(partial[2])
     elif unparsed := _UNPARSED.search(message):
         message = f"the line cannot be parsed: {unparsed[1]}"  # without the line itself, which may be long
-    return Refused(url, status, one_line(message, 300), points=True, answered_by="influxdb", dropped=dropped)
+    reason = one_line(message, 300)
+    return Refused(url, status, reason, points=True, answered_by="influxdb", dropped=dropped, answer=answer)
 
 
 def not_influxdb(url: str, status: int, location: str | None = None) -> Refused:

@@ -22,6 +22,7 @@ from gatewatch.collector.store.influxdb.influxql import (
     typed,
     where,
 )
+from gatewatch.collector.store.influxdb.named_lines import suspects, unparsed_lines
 from gatewatch.collector.store.influxdb.settings import read_setting, read_token
 from gatewatch.collector.store.runs import RunEvent
 from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
@@ -203,12 +204,23 @@ class InfluxStore(Store):
         return []
 
     def _isolate(self, lines: list[bytes], refused: Refused) -> list[tuple[bytes, str]]:
-        """Find the wrong lines among those that were refused together: InfluxDB says how many at least, never which.
+        """Find the wrong lines among those that were refused together: InfluxDB names some, or says how many at least.
 
         Writing the others again does no harm.
         """
+        if unparsed := unparsed_lines(lines, refused.answer):
+            rest = [line for line in lines if line not in unparsed]
+            named = [(line, unparsed[line]) for line in lines if line in unparsed]
+            return named + (self._send(_joined(rest)) if rest else [])
         if len(lines) in (1, refused.dropped):
             return [(line, refused.reason) for line in lines]
+        meant = set(suspects(lines, refused.answer))
+        if 0 < len(meant) < len(lines):
+            those = [line for line in lines if line in meant]
+            found = self._send(_joined([line for line in lines if line not in meant]))
+            if not found and len(those) == refused.dropped:  # then they are all of these
+                return [(line, refused.reason) for line in those]
+            return found + self._send(_joined(those))
         half = len(lines) // 2
         found = self._send(_joined(lines[:half]))
         if refused.dropped and not found:  # then they are all in the other half

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,7 +58,22 @@ def is_at_rest(path: Path) -> bool:
 
     SQLite cannot read it unless it is told that it does not change: WAL wants to make files beside it.
     """
-    return path.is_file() and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    wal, shm = _neighbours(path)
+    in_use = wal.exists() and (shm.exists() or wal.stat().st_size > 0)
+    return path.is_file() and not os.access(path.parent, os.W_OK) and not in_use
+
+
+def _neighbours(path: Path) -> tuple[Path, Path]:
+    """Return SQLite's files beside it: the WAL, and the memory that its readers and writers share."""
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def _lacks_its_shm(path: Path) -> bool:
+    """Return whether a file has a WAL that cannot be read, as in a folder that may only be read and nobody uses."""
+    wal, shm = _neighbours(path)
+    with suppress(OSError):
+        return wal.stat().st_size > 0 and not shm.exists() and not os.access(path.parent, os.W_OK)
+    return False
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -78,6 +93,12 @@ def open_file(path: Path) -> sqlite3.Connection:
         raise ConfigError(f"{path}: is a folder; name a file in it, such as {path / 'gatewatch.db'}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it")
+    if _lacks_its_shm(path):
+        raise ConfigError(
+            f"{path}: beside it lies {path.name}-wal, which holds its newest points, and SQLite can read that only"
+            f" where it may write {path.name}-shm; copy both files into a folder of your own,"
+            f" or make {path.parent} writable"
+        )
     if lacking := _lacking():
         raise ConfigError(
             f"{path}: the SQLite {sqlite3.sqlite_version} of this Python has no {lacking};"

@@ -135,6 +135,11 @@ class SqliteStore(Store):
     def close(self) -> None:
         """See `Store.close`."""
         with self._lock:
+            if (
+                self._connection is not None and self._file is not None
+            ):  # others may hold it: the last one out does this
+                with suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._disconnect()
 
     def _read(self, selection: Selection, fields: Sequence[str] | None) -> tuple[Mapping[str, type], list[Block]]:
@@ -232,7 +237,8 @@ class SqliteStore(Store):
         except sqlite3.DatabaseError as error:
             self._disconnect()
             raise ConfigError(
-                f"{self.path}: not a sound SQLite file ({error}); move it away or choose another"
+                f"{self.path}: not a sound SQLite file ({error}); move it away or choose another;"
+                " if it is a copy of one in use, copy that again, with `gatewatch copy`"
             ) from None
 
     def _connect(self) -> sqlite3.Connection:
