@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
@@ -59,7 +59,7 @@ def board(
         .time(since, "now")
         .refresh(refresh)
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .links(_links(name, of_run=BEGIN in names))
+        .links(_links(name, names))
         .annotations([*_annotations("run" in names)])
         .variables([*variables])
     )
@@ -130,12 +130,24 @@ def panel_id(dashboard: dict[str, Any], title: str) -> int:
     return int(ids[0])
 
 
-def _links(dashboard: str, of_run: bool) -> list[Builder[DashboardLink]]:
-    """Return the links at the top of a dashboard: to the time of its run, where it is of one, and to the others."""
-    whole = builders.DashboardLink(WHOLE_RUN).type(DashboardLinkType.LINK).icon("bolt").include_vars(True)
+def _links(dashboard: str, variables: Collection[str]) -> list[Builder[DashboardLink]]:
+    """Return the links at the top of a dashboard: what a reader presses next, and the other dashboards.
+
+    Args:
+        dashboard: its name.
+        variables: their names.
+    """
+    plain = DashboardLinkType.LINK
+    whole = builders.DashboardLink(WHOLE_RUN).type(plain).icon("bolt").include_vars(True)
     whole = whole.url(f"/d/{uid(dashboard)}?from=${{{BEGIN}}}&to=${{{END}}}").tooltip("Set the time to that of the run")
+    title, name = ("Its gates", "gates") if dashboard == "anomalies" else ("Since when, and why", "anomalies")
+    causes = builders.DashboardLink(title).type(plain).icon("question").include_vars(True).keep_time(True)
+    causes = causes.url(f"/d/{uid(name)}").tooltip(f"{name.capitalize()} of this run, at this time")
+    remedy = builders.DashboardLink("What to do").type(plain).icon("doc").url(f"/d/{uid('runbook')}")
+    remedy = remedy.tooltip("The runbook: a section for each alert")
     others = builders.DashboardLink("Other dashboards").type(DashboardLinkType.DASHBOARDS).tags([TAG]).as_dropdown(True)
-    return [*([whole] if of_run else []), others.include_vars(True).keep_time(True)]
+    shown = [(whole, BEGIN in variables), (causes, "run" in variables), (remedy, dashboard != "runbook")]
+    return [*(link for link, is_shown in shown if is_shown), others.include_vars(True).keep_time(True)]
 
 
 def _annotations(of_run: bool) -> list[builders.AnnotationQuery]:

@@ -20,18 +20,21 @@ from grafana.source.values import GREEN, RED, YELLOW, Values, graded, limit
 _OF_MANY: Final = f"Of many runs the {MOST_LINES} with the largest."
 
 
+MOST_COST: Final = 0.05
+"""Watching that takes more than this share of a training's time is dear: five times the default budget."""
 _SILENT_JOBS: Final = "The jobs are silent: nothing is scored"
 _LOST: Final = "Points were lost"
 _FAILING: Final = "Captures fail"
 _LATE: Final = "The jobs are late"
-_JOBS_FAIL: Final = "Jobs fail now and then"
+_JOBS_FAIL: Final = "Turns of the jobs failed: see Failures"
+_DEAR: Final = "Watching slows a training down: see Cost of watching"
 _WAITING: Final = "Points wait in spools"
 _NO_JOBS: Final = "Trainings are recorded, no jobs score them"
 _WORKS: Final = "Works"
 _IDLE: Final = "Works; nothing trains"
 STATES: Final = {
     **dict.fromkeys((_SILENT_JOBS, _LOST, _FAILING, _LATE), RED),
-    **dict.fromkeys((_JOBS_FAIL, _WAITING, _NO_JOBS), YELLOW),
+    **dict.fromkeys((_DEAR, _JOBS_FAIL, _WAITING, _NO_JOBS), YELLOW),
     **dict.fromkeys((_WORKS, _IDLE), GREEN),
 }
 """What the first panel says, the worst first, and its colour."""
@@ -66,6 +69,8 @@ def _state() -> Panel:
         _LOST: _increase(COLLECTOR_HEALTH, "dropped", "rejected") + pipe(_ANY),
         _FAILING: _increase(COLLECTOR_HEALTH, "failures") + pipe(_ANY),
         _LATE: "jobs" + pipe(keep_where(f"r._value > {JOBS_SECONDS}"), "group()", "limit(n: 1)"),
+        _DEAR: points(COLLECTOR_HEALTH, ["overhead_ratio"])
+        + pipe("last()", keep_where(f"r._value > {MOST_COST}"), "group()", "limit(n: 1)"),
         _JOBS_FAIL: _increase(JOBS_HEALTH, "failures") + pipe(_ANY),
         _WAITING: _waiting() + pipe(keep_where("r._value > 1000000")),
         _NO_JOBS: "runs" + newest + pipe(keep_where("length(arr: heard) == 0")),
@@ -140,7 +145,7 @@ def _increase(measurement: str, *fields: str) -> str:
 
 
 def _collectors() -> list[Panel]:
-    share = Values("percentunit", low=0, bands=limit(0.05))
+    share = Values("percentunit", low=0, bands=limit(MOST_COST))
     error = Values("sci", bands=limit(1e-4), logarithmic=True)
     return [
         time_series("Cost of watching", _by_run("overhead_ratio"), share).description(

@@ -34,7 +34,7 @@ def score_stats(*where: str, links: Sequence[object] = ()) -> list[Panel]:
         stat("Worst score", worst_score(*where), WORST_SCORE, links).description(
             f"Largest anomaly score in the time range. Healthy: up to 1.{more}"
         ),
-        stat("First anomalous", since, Values("dateTimeAsIso", bands=((None, RED),)), links).description(
-            f"The first capture in the time range with a score above 1. Healthy: none.{more}"
-        ),
+        stat("First anomalous", since, Values("dateTimeAsIso", bands=((None, RED),)), links)
+        .description(f"The first capture in the time range with a score above 1. Healthy: none.{more}")
+        .no_value("none"),
     ]

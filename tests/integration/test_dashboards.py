@@ -1011,6 +1011,11 @@ class TestHealth:
                 "Points were lost",
             ),
             ([JOBS_WORK, ("collector_health", LIVES[1], {"spooled_bytes": 2_000_000}, 30)], "Points wait in spools"),
+            ([JOBS_WORK, LIVES, ("collector_health", LIVES[1], {"overhead_ratio": 0.05}, 30)], "Works"),
+            (
+                [JOBS_WORK, LIVES, ("collector_health", LIVES[1], {"overhead_ratio": 0.051}, 30)],
+                "Watching slows a training down: see Cost of watching",
+            ),
         ],
     )
     def test_it_says_in_words_whether_watching_works(self, boards, influxd, now, recorded, said):

@@ -92,7 +92,7 @@ class TestReferences:
             (lambda b: b["panels"][1]["targets"].clear(), "has no query"),
             (lambda b: b["panels"][1].update(links=[{"url": "/d/nowhere"}]), "links to /d/nowhere"),
             (lambda b: b["panels"][1].update(links=[{"url": "/d/gatewatch-runs?var-gate=x"}]), "the variable gate"),
-            (lambda b: b["links"][1].update(tags=["other"]), "the tag other: there is none"),
+            (lambda b: b["links"][-1].update(tags=["other"]), "the tag other: there is none"),
             (lambda b: b["links"][0].update(url="/d/gatewatch-gates?from=${x}"), "link Whole run: ${x} is no variable"),
             (
                 lambda b: b["templating"]["list"][0].update(query="${phase:regex}"),
@@ -318,6 +318,25 @@ class TestDashboards:
         assert links["gatewatch-gates"] == ["/d/gatewatch-gates?from=${begin}&to=${end}"]
         (link,) = (link for link in boards["gatewatch-gates"]["links"] if link["title"] == "Whole run")
         assert (link["includeVars"], link["keepTime"]) == (True, False)
+
+    def test_what_to_press_next_is_at_the_top(self, boards):
+        shown = {
+            uid.removeprefix("gatewatch-"): [link["title"] for link in board["links"][:-1]]
+            for uid, board in boards.items()
+        }
+        of_run = ["Whole run", "Since when, and why", "What to do"]
+        assert shown == {
+            "runs": ["What to do"],
+            "gates": of_run,
+            "learning": of_run,
+            "anomalies": ["Whole run", "Its gates", "What to do"],
+            "compare": of_run[1:],
+            "backtest": of_run,
+            "health": ["What to do"],
+            "runbook": [],
+        }
+        (causes,) = (link for link in boards["gatewatch-gates"]["links"] if link["title"] == "Since when, and why")
+        assert (causes["url"], causes["includeVars"], causes["keepTime"]) == ("/d/gatewatch-anomalies", True, True)
 
     def test_what_is_pressed_seldom_takes_no_room(self, boards):
         for board in boards.values():
