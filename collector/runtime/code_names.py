@@ -110,9 +110,9 @@ def is_installed(package: str) -> bool:
     return any({"site-packages", "dist-packages"} & set(PurePath(place).parts) for place in places)
 
 
-def package_of(module: str | None) -> str:
-    """Return the name of the outermost package of a module."""
-    return (module or "").partition(".")[0]
+def package_of(module: Any) -> str:
+    """Return the name of the outermost package of a module; none where a class has no name of one."""
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 @functools.cache

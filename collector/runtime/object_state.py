@@ -12,6 +12,7 @@ import functools
 import io
 import random
 import sys
+import threading
 import types
 from collections import Counter, UserDict, UserList, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -47,7 +48,7 @@ MOST_BYTES: Final = 256 * 2**20
 
 _ENTRIES: Final = frozenset(
     {
-        *("call", "forward", "build", "inner_loop", "get_initial_state"),
+        *("call", "forward", "build", "inner_loop", "get_initial_state", "get_gate_history"),
         *("compute_mask", "compute_output_spec", "compute_output_shape"),
     }
 )
@@ -58,7 +59,7 @@ _NOT_CALLED: Final = frozenset(
         *("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__copy__", "__deepcopy__"),
     }
 )
-_PLAIN_CLASSES: Final = (types.SimpleNamespace, UserDict, UserList)
+_PLAIN_CLASSES: Final = (types.SimpleNamespace, UserDict, UserList, threading.local)
 _not_read: Final[set[str]] = set()
 """Packages of more functions than are read. Their objects are saved whole, what their modules keep is not."""
 
@@ -127,7 +128,7 @@ class ObjectState:
         kinds: how objects are saved.
         names: of the methods that are called, beside those that a framework calls itself.
         apart: objects that are neither saved nor followed.
-        named: name → object that code reaches by it.
+        named: name → object of the process that code reaches by it; by `name=` where code stores the name.
 
     Attributes:
         left_out: what is not restored → why.
@@ -154,6 +155,7 @@ class ObjectState:
         self._read: Counter[str] = Counter()
         self._own_packages = {package_of(getattr(root, "__module__", None)) for root in roots.values()}
         self._waiting: dict[str, list[_Held]] = {}
+        self._of_process = tuple(named)
         self._bytes = 0
         self._stack: list[tuple[Any, Place]] = []
         for name, root in roots.items():
@@ -266,7 +268,7 @@ class ObjectState:
 
     def follow_class(self, value: type, place: Place) -> None:
         """Save the attributes of a class that the code names, and so may make instances of."""
-        if not self._is_read(value.__module__):
+        if is_of_library(value.__module__):
             self.follow_library(value.__module__)
         self._follow_class(value, is_made=not issubclass(value, self._kinds.classes))
 
@@ -291,7 +293,7 @@ class ObjectState:
         used, names, stored = names_in(value.__code__)
         self._stored |= stored
         self._any_name = self._any_name or bool(names & ANY_NAME)
-        for name in list(self._waiting) if names & ANY_NAME else names:
+        for name in list(self._waiting) if names & ANY_NAME else (*names, *(f"{name}=" for name in stored)):
             self._reach(name)
         namespace = value.__globals__
         self.undo(saved.save_names(namespace, self._is_stored, used))
@@ -306,6 +308,8 @@ class ObjectState:
         """Save what a library's code, which is not read, may change: shared random numbers; of some, anything."""
         if package_of(module) in _not_read:
             self._any_change = True
+            for name in self._of_process:
+                self._reach(name)
         if may_draw(module):
             for generator in SHARED_GENERATORS:
                 self.follow(generator, (None, "random"))
@@ -382,9 +386,12 @@ class ObjectState:
 
     def _follow_class(self, value: type, is_made: bool) -> None:
         for kind in filter(is_users, value.__mro__):
-            if (kind, is_made) in self._classes or not self._is_read(kind.__module__):
+            if (kind, is_made) in self._classes:
                 continue
             self._classes.add((kind, is_made))
+            if not self._is_read(kind.__module__):
+                self.follow_library(kind.__module__)
+                continue
             self._follow_class(type(kind), is_made=False)
             self.undo(saved.save_class(kind, self._is_stored))
             for name, entry in list(vars(kind).items()):
@@ -453,7 +460,8 @@ def _saving(save: Callable[[Any], Undo]) -> Visit:
 def _namespace(value: Any) -> dict[str, Any]:
     """Return an object's own dictionary, past what its class makes of `__dict__`; an empty one where it has none."""
     try:
-        namespace = object.__getattribute__(value, "__dict__")
+        read = threading.local.__getattribute__ if isinstance(value, threading.local) else object.__getattribute__
+        namespace = read(value, "__dict__")
     except AttributeError:
         return {}
     return namespace if isinstance(namespace, dict) else {}

@@ -18,17 +18,6 @@ SHARED_GENERATORS: Final = (_PYTHONS, _NUMPYS)
 """The generators behind the functions of `random` and `numpy.random`."""
 
 
-@contextmanager
-def preserve_random_state() -> Iterator[None]:
-    """Put back, on exit, the global states of `random` and of `numpy.random`."""
-    python, numpy = random.getstate(), np.random.get_state(legacy=False)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
 def shared_generators_in(module: types.ModuleType) -> tuple[tuple[str, Any], ...]:
     """Return what in the modules `random`, `numpy` and `numpy.random` leads to a shared generator, by its name."""
     return _shared_in(module) if module.__name__ in ("random", "numpy", "numpy.random", "numpy.random.mtrand") else ()

@@ -20,7 +20,6 @@ from gatewatch.collector.cells import Cell
 from gatewatch.collector.checks import choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.fork import reset_in_forked_child
-from gatewatch.collector.runtime.random_state import preserve_random_state
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
 from gatewatch.collector.torch.layers import RecurrentLayer, parameters, torch_class
 
@@ -33,11 +32,9 @@ def isolated() -> Iterator[None]:
     """Keep what a forward does besides what it does with its module from the process.
 
     Inside: no gradients, nothing is compiled, and a call to the other processes of a distributed training raises a
-    RuntimeError, since they do not take part and it would wait for them. On exit the random states of Python, NumPy and
-    torch, on CPU and CUDA, are put back.
+    RuntimeError, since they do not take part and it would wait for them.
     """
     with ExitStack() as stack:
-        stack.enter_context(preserve_random_state())
         stack.enter_context(torch_isolated())
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             stack.enter_context(_RefuseCollectives())  # type: ignore[no-untyped-call]  # torch is typed in part
@@ -46,15 +43,32 @@ def isolated() -> Iterator[None]:
 
 @contextmanager
 def torch_isolated() -> Iterator[None]:
-    """While open, record no gradients and run functions uncompiled; torch's random state is put back on exit."""
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch is typed in part
-    devices = range(torch.cuda.device_count()) if started else ()
+    """While open, record no gradients and run functions uncompiled; torch's defaults are put back on exit."""
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices))
+        stack.enter_context(_defaults_restored())
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # imported where something is compiled; importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+@contextmanager
+def _defaults_restored() -> Iterator[None]:
+    """Put back, on exit, the type and the device that torch gives to tensors that are given none."""
+    dtype, device = torch.get_default_dtype(), _default_device()
+    try:
+        yield
+    finally:
+        if torch.get_default_dtype() is not dtype:
+            torch.set_default_dtype(dtype)
+        if _default_device() != device:
+            torch.set_default_device(device)
+
+
+def _default_device() -> torch.device | None:
+    """Return what torch.set_default_device has set in this thread; None where it has set nothing."""
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    return None if context is None else context.device
 
 
 class _RefuseCollectives(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gatewatch.collector.runtime.code_names import is_users
+from gatewatch.collector.runtime.code_names import is_users, may_draw
 from gatewatch.collector.runtime.object_state import Kinds, ObjectState, Place, Visit
+from gatewatch.collector.torch.random_draws import DRAW_UNNAMED, OPERATIONS, save_generator, shared_by_name
 from gatewatch.collector.torch.twin import Twin
 
-_CODE: Final = (types.FunctionType, type, types.ModuleType)
+_CODE: Final = (types.FunctionType, types.BuiltinMethodType, type(np.random.seed), type, types.ModuleType)
 
 
 @contextmanager
@@ -32,14 +33,21 @@ def outside_restored(twin: Twin, names: Collection[str] = ()) -> Iterator[Mappin
     copies = [(original, twin.copies[id(original)]) for original in twin.originals]
     kinds: set[Any] = {type(original) for original in twin.originals}
     code = set(filter(is_users, kinds))
-    code.update(copy for _, copy in copies if isinstance(copy, _CODE))
-    roots = {str(number): root for number, root in enumerate(code)} | _global_hooks()
-    apart = [copy for original, copy in copies if copy is not original and not isinstance(copy, types.FunctionType)]
-    state = ObjectState(roots, _KINDS, names, apart)
+    held = [copy for _, copy in copies if isinstance(copy, _CODE) or _of_library_that_draws(type(copy))]
+    roots = {str(number): root for number, root in enumerate([*code, *held])} | _global_hooks()
+    is_code = set(map(id, held))
+    apart = [copy for original, copy in copies if copy is not original and id(copy) not in is_code]
+    if any(isinstance(original, DRAW_UNNAMED) for original in twin.originals):
+        names = {*names, *OPERATIONS}
+    state = ObjectState(roots, _KINDS, names, apart, shared_by_name())
     try:
         yield state.left_out
     finally:
         state.restore()
+
+
+def _of_library_that_draws(kind: type) -> bool:
+    return may_draw(kind.__module__) and not is_users(kind)
 
 
 def _global_hooks() -> dict[str, Any]:
@@ -64,7 +72,7 @@ def _save_tensor(state: ObjectState, tensor: Tensor, place: Place) -> None:
 
 
 def _save_generator(state: ObjectState, generator: torch.Generator, place: Place) -> None:
-    state.undo(functools.partial(generator.set_state, generator.get_state()))
+    state.undo(save_generator(generator))
 
 
 KINDS: Final[Mapping[type, Visit]] = {Tensor: _save_tensor, torch.Generator: _save_generator}

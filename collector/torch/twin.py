@@ -15,7 +15,7 @@ import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,10 +25,12 @@ from torch import Tensor, nn
 
 from gatewatch.collector.errors import ConfigError, TooLargeError
 from gatewatch.collector.monitor import BaseMonitor
+from gatewatch.collector.runtime.code_names import package_of
 from gatewatch.collector.runtime.saved import MISSING, read_slot
 from gatewatch.collector.text import describe_exception
 from gatewatch.collector.torch.layers import modules, wrapped
 from gatewatch.collector.torch.module_shells import StandIn, emptied, empty_module, slots_of
+from gatewatch.collector.torch.random_draws import copies_itself, draws_undone
 
 _MOST_OBJECTS: Final = 100_000
 """A module that holds more holds a trainer or a data set, which cannot be copied at each capture."""
@@ -111,7 +113,7 @@ class _Copier:
             ) from error
 
     def __call__(self, original: Any) -> Any:
-        kind = type(original)
+        kind: Any = type(original)
         if kind not in self._ways:
             self._ways[kind] = _way(kind)
         way = self._ways[kind]
@@ -125,7 +127,8 @@ class _Copier:
                     "do not keep a trainer, an environment or a data set in the module"
                 )
             self.originals.append(original)
-            self.copies[key] = self._copy(original, way)
+            with draws_undone() if copies_itself(kind) else nullcontext():
+                self.copies[key] = self._copy(original, way)
         return self.copies[key]
 
     def _copy(self, original: Any, way: _Way) -> Any:
@@ -152,7 +155,7 @@ class _Copier:
                 f"{self._where} is a {type(original).__name__}, which cannot be copied: a look would take from it what "
                 "the training is to be given; take from it outside of the module, or give the module a list"
             )
-        if not type(original).__module__.startswith(_HANDLES):
+        if not str(type(original).__module__).startswith(_HANDLES):
             self.shared[self._where] = f"a {type(original).__name__}: {why}"
         return original
 
@@ -278,6 +281,12 @@ class _Copier:
         target = original()
         return original if target is None else weakref.ref(self(target))
 
+    def _local(self, original: threading.local) -> Any:
+        """Copy what this thread, which looks, has of its own."""
+        twin = self._keep(original, threading.local())
+        vars(twin).update(self._attributes(original, vars(original)))
+        return twin
+
     def _generator(self, original: torch.Generator) -> torch.Generator:
         twin = torch.Generator(original.device)
         twin.set_state(original.get_state())
@@ -324,6 +333,7 @@ _EXACTLY: Final[Mapping[type, _Way]] = {
     dict: _Copier._dict,
     OrderedDict: _Copier._dict,
     tuple: _Copier._tuple,
+    threading.local: _Copier._local,
 }
 _WAYS: Final[Mapping[type, _Way]] = {
     nn.Module: _Copier._module,
@@ -345,7 +355,7 @@ def _way(kind: type) -> _Way | None:
         return _Copier._code
     if issubclass(kind, _AS_THEY_ARE):
         return None
-    if any(base.__module__.partition(".")[0] in _OF_THREADS for base in kind.__mro__):
+    if any(package_of(base.__module__) in _OF_THREADS for base in kind.__mro__):
         return _Copier._of_threads
     ways = (way for base, way in _WAYS.items() if issubclass(kind, base))
     return _EXACTLY.get(kind) or next(ways, _Copier._by_reduction)

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import open_store
 from gatewatch.collector.torch import gates
+from gatewatch.collector.torch.random_draws import OPERATIONS
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.torch import GateMonitor
 from tests.zoo.open_files import open_files
@@ -40,6 +41,13 @@ def single_threaded():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def without_global_hooks():
+    """Some modules of the zoo leave some."""
+    yield
+    nn.modules.module._global_forward_hooks.clear()
 
 
 def plain_step(module, optimizer, x, y, number):
@@ -356,10 +364,7 @@ def test_a_look_at_one_rank_of_a_distributed_training_waits_for_no_other(tmp_pat
     store, ((_, said), _) = two_ranks(tmp_path, "zoo")
     assert "gatewatch" not in said
     rows = read(store, "gate_stats")
-    assert set(rows["layer"]) == {f"all.{name}.lstm/l0" for name in MISCHIEF} - {
-        "all.Optimizer.lstm/l0",
-        "all.GlobalHooks.lstm/l0",
-    }
+    assert set(rows["layer"]) == {f"all.{name}.lstm/l0" for name in MISCHIEF} - {"all.Optimizer.lstm/l0"}
     assert set(rows["step"]) == {2, 4, 6, 8}
 
 
@@ -396,6 +401,113 @@ def test_a_forward_that_waits_for_a_thread_is_answered(tmp_path, caplog):
         "gatewatch: Worker.answers",
     ]
     assert len(set(read(store, "gate_stats")["step"])) == STEPS
+
+
+LOOKING, DRAWN = threading.Semaphore(0), threading.Semaphore(0)
+
+
+def let_draw():
+    """Go on when another thread has drawn."""
+    LOOKING.release()
+    DRAWN.acquire(timeout=10)
+
+
+class Waiting(Base):
+    def change(self, hidden):
+        if not self.training:  # it is a look
+            let_draw()
+        return 0.0
+
+
+DRAWS = {
+    "python": lambda: torch.tensor([random.random() for _ in range(72)]).view(4, 6, 3),
+    "numpy": lambda: torch.from_numpy(np.random.rand(4, 6, 3).astype("float32")),
+    "torch": lambda: torch.rand(4, 6, 3),
+}
+
+
+@pytest.mark.parametrize("draw", [pytest.param(draw, id=name) for name, draw in DRAWS.items()])
+def test_what_another_thread_draws_during_a_look_is_not_drawn_again(draw, tmp_path):
+    def trained(monitor):
+        seed_all()
+        module, batches = Waiting(), []
+        optimizer = torch.optim.Adam(module.parameters(), 0.05)
+
+        def prefetch():
+            for _ in range(STEPS + 1):
+                LOOKING.acquire()
+                batches.append(draw())
+                DRAWN.release()
+
+        threading.Thread(target=prefetch, daemon=True).start()
+        with monitor(module) or nullcontext() as watching:
+            for number in range(1, STEPS + 1):
+                if not watching:
+                    let_draw()
+                x = batches[-1] + draw()
+                plain_step(module, optimizer, x, torch.tanh(x[:, -1, :2]), number)
+                if watching:
+                    watching.step()
+        if not watching:
+            let_draw()
+        return traces(module, optimizer)
+
+    bare = trained(lambda module: None)
+    monitor, store = monitor_of(tmp_path)
+    assert_equal(bare, trained(monitor))
+    assert set(read(store, "gate_stats")["step"]) == set(range(1, STEPS + 1))
+
+
+class Drawing(Waiting):
+    def change(self, hidden):
+        return super().change(hidden) + torch.rand(())
+
+
+def test_what_another_thread_draws_from_what_the_forward_draws_from_is_drawn_again():
+    seed_all()
+    module, drawn = Drawing(), []
+
+    def draw():
+        LOOKING.acquire()
+        drawn.append(torch.rand(()).item())
+        DRAWN.release()
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    gates(module, PROBE)
+    thread.join()
+    assert torch.rand(()).item() == drawn[0]
+
+
+NOT_IN_A_LOOK = {"lstm", "gru", "rnn_tanh", "rnn_relu", "miopen_rnn", "random"}
+"""Operations of torch that draw in training mode only; `aten::random` has no name in Python."""
+
+
+def test_every_operation_of_torch_that_draws_is_known():
+    drawing = set()
+    for schema in torch._C._jit_get_all_schemas():  # not torch.ops, which remembers what it was asked for
+        found = torch._C._get_operation_overload(schema.name, schema.overload_name)
+        if schema.name.startswith("aten::") and found and torch.Tag.nondeterministic_seeded in found[2]:
+            drawing.add(schema.name.removeprefix("aten::"))
+    assert "rand" in drawing
+    named = {name for name in drawing if not name.startswith("_") and not name.endswith("_functional")}
+    assert named - NOT_IN_A_LOOK - OPERATIONS == set()
+
+
+class Settings(Base):
+    def change(self, hidden):
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        return 0.0
+
+
+def test_torchs_defaults_that_a_forward_sets_are_as_before_the_look():
+    try:
+        gates(Settings(), PROBE)
+        assert (torch.get_default_dtype(), torch.get_default_device()) == (torch.float32, torch.device("cpu"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
 
 
 class Window(Base):

@@ -12,10 +12,12 @@ import functools
 import io
 import itertools
 import random
+import threading
 import types
 import weakref
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -69,6 +71,66 @@ class NumpysRandom(Base):
 class TorchsRandom(Base):
     def change(self, hidden):
         return torch.rand(5)
+
+
+@mischief
+class DrawnByLibraries(Base):
+    """Draws by what torch and others have, and by functions that it holds."""
+
+    def begin(self):
+        self.pool = nn.FractionalMaxPool2d(1, output_size=(1, 1))
+        self.seed, self.noise, self.scores = np.random.seed, torch.randn_like, pd.Series(range(5))
+
+    def change(self, hidden):
+        pooled = self.pool(hidden[None, None].expand(1, 1, -1, -1)).mean()
+        sampled = torch.distributions.Normal(0.0, 1.0).sample()
+        drawn = self.noise(hidden) + nn.Linear(5, 5)(hidden) + nn.functional.dropout(hidden, training=True)
+        return pooled + sampled + drawn + float(self.scores.sample(1).iloc[0])
+
+
+class DrawnWhenMade:
+    """Draws whenever one is made, and so when it is copied."""
+
+    def __init__(self):
+        self.number = random.random() + float(np.random.rand()) + float(torch.rand(()))
+
+    def __reduce__(self):
+        return DrawnWhenMade, ()
+
+
+@mischief
+class DrawnByCopies(Base):
+    """A copy of what it holds draws."""
+
+    def begin(self):
+        self.drawn = DrawnWhenMade()
+
+
+@mischief
+class Reseeded(Base):
+    """Seeds what everybody draws from."""
+
+    def begin(self):
+        self.seed, self.calls = np.random.seed, 0
+
+    def change(self, hidden):
+        self.calls += 1
+        self.seed(self.calls)
+        return float(np.random.rand())
+
+
+@mischief
+class Local(Base):
+    """Counts in what each thread has of its own."""
+
+    def begin(self):
+        self.own = threading.local()
+        self.own.calls = LOCAL.calls = 0
+
+    def change(self, hidden):
+        LOCAL.calls += 1
+        self.own.calls += 1
+        return 0.1 * LOCAL.calls + 0.01 * self.own.calls
 
 
 @mischief
@@ -355,6 +417,7 @@ HISTORY: list[torch.Tensor] = []
 KEPT: dict[str, object] = {}
 WEIGHT = torch.zeros(5)
 TABLE = np.zeros(5, np.float32)
+LOCAL = threading.local()
 DRAW = random.Random(6)
 
 
