@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from gatewatch.collector.runtime.code_names import is_users, may_draw
 from gatewatch.collector.runtime.object_state import Kinds, ObjectState, Place, Visit
-from gatewatch.collector.torch.random_draws import DRAW_UNNAMED, OPERATIONS, save_generator, shared_by_name
+from gatewatch.collector.torch.random_draws import (
+    DRAW_UNNAMED,
+    OPERATIONS,
+    draws_undone,
+    is_alone,
+    save_generator,
+    shared_by_name,
+)
 from gatewatch.collector.torch.twin import Twin
 
 _CODE: Final = (types.FunctionType, types.BuiltinMethodType, type(np.random.seed), type, types.ModuleType)
@@ -41,7 +48,8 @@ def outside_restored(twin: Twin, names: Collection[str] = ()) -> Iterator[Mappin
         names = {*names, *OPERATIONS}
     state = ObjectState(roots, _KINDS, names, apart, shared_by_name())
     try:
-        yield state.left_out
+        with draws_undone(is_alone):  # what no code shows, in an extension written in C, can be of the look alone
+            yield state.left_out
     finally:
         state.restore()
 

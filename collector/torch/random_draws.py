@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -73,12 +74,25 @@ def copies_itself(kind: Any) -> bool:
 
 
 @contextmanager
-def draws_undone() -> Iterator[None]:
-    """Put back, on exit, what Python, NumPy and torch draw from where they are given no generator."""
+def draws_undone(where: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Put back, on exit, what Python, NumPy and torch draw from where they are given no generator.
+
+    Args:
+        where: asked at both ends; where it says no, nothing is put back.
+    """
+    if not where():
+        yield
+        return
     python, numpy = SHARED_GENERATORS
     undo = [saved.save_python_random(python), saved.save_random_state(numpy), *map(save_generator, shared_generators())]
     try:
         yield
     finally:
-        for restore in undo:
+        for restore in undo if where() else ():
             restore()
+
+
+def is_alone() -> bool:
+    """Return whether no other thread of Python's runs that may draw; ours have generators of their own."""
+    own = threading.current_thread()
+    return all(one is own or one.name.startswith("gatewatch-") for one in threading.enumerate())

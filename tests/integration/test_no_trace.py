@@ -458,6 +458,39 @@ def test_what_another_thread_draws_during_a_look_is_not_drawn_again(draw, tmp_pa
     assert set(read(store, "gate_stats")["step"]) == set(range(1, STEPS + 1))
 
 
+SOURCE = "random.random() + np.random.rand() + float(torch.rand(()))"
+
+
+class DrawnUnseen(Base):
+    """Draws by code that nobody can read beforehand."""
+
+    def change(self, hidden):
+        return 0.1 * eval(SOURCE)
+
+
+def test_what_no_code_shows_is_put_back_where_no_other_thread_runs(tmp_path, monkeypatch):
+    def trained(monitor):
+        seed_all()
+        module = DrawnUnseen()
+        optimizer = torch.optim.Adam(module.parameters(), 0.05)
+        with monitor(module) or nullcontext() as watching:
+            for number in range(1, STEPS + 1):
+                x = torch.randn(4, 6, 3)
+                plain_step(module, optimizer, x, torch.tanh(x[:, -1, :2]), number)
+                if watching:
+                    watching.step()
+        return traces(module, optimizer)
+
+    own = threading.current_thread()
+    others = [one for one in threading.enumerate() if one is not own]  # those of other tests
+    running = threading.enumerate
+    monkeypatch.setattr(threading, "enumerate", lambda: [one for one in running() if one not in others])
+    bare = trained(lambda module: None)
+    monitor, store = monitor_of(tmp_path)
+    assert_equal(bare, trained(monitor))
+    assert set(read(store, "gate_stats")["step"]) == set(range(1, STEPS + 1))
+
+
 class Drawing(Waiting):
     def change(self, hidden):
         return super().change(hidden) + torch.rand(())
