@@ -32,6 +32,8 @@ from gatewatch.collector.torch.layers import modules, wrapped
 from gatewatch.collector.torch.module_shells import StandIn, emptied, empty_module, slots_of
 from gatewatch.collector.torch.random_draws import copies_itself, draws_undone
 
+_OF_COMPILING: Final = ("_compiled_call_impl", "_compile_kwargs")
+"""What torch, and Lightning's hook in `torch.compile`, note in a module that is compiled: a copy is not."""
 _MOST_OBJECTS: Final = 100_000
 """A module that holds more holds a trainer or a data set, which cannot be copied at each capture."""
 _LARGEST_ARRAY: Final = 64 * 2**20
@@ -187,7 +189,7 @@ class _Copier:
         self.modules.append(module)
         get_state: Callable[[nn.Module], dict[str, Any]] = kind.__getstate__
         state = vars(original) if get_state.__module__.startswith("torch.") else get_state(original)
-        attributes = self._attributes(original, {n: v for n, v in state.items() if n != "_compiled_call_impl"})
+        attributes = self._attributes(original, {n: v for n, v in state.items() if n not in _OF_COMPILING})
         if state is vars(original):
             vars(module).update(attributes)
         else:  # such as Lightning's, which leaves out the trainer
