@@ -17,6 +17,7 @@ from grafana.source.values import GREY, PLAIN, WORST_SCORE, Values, by_text, gre
 
 POINTS: Final = 200
 """Number of points of a line: the steps are divided into this many equal parts."""
+_BY_NAME: Final = 'sort(columns: ["run"])'
 _RUNS: Final = (("run", "1"), ("other", "2"))
 _COLOURS: Final = {"1: ": "blue", "2: ": "orange", "Neither": GREY}
 _SHARE: Final = Values("percentunit")
@@ -75,7 +76,7 @@ def _both() -> Panel:
             f"alone{number} = found{number} |> {_not_in(other)} |> {column_values('_value')}"
             for number, other in ("12", "21")
         ),
-        union(**ends) + pipe("group()", 'sort(columns: ["run"])'),
+        union(**ends) + pipe("group()", _BY_NAME),
     )
     steps = {f"step{number}": _last_step(variable, number) for variable, number in _RUNS}
     worst = {f"worst{number}": _worst(variable, number) for variable, number in _RUNS}
@@ -83,8 +84,8 @@ def _both() -> Panel:
         table(
             "The two runs",
             about,
-            union(**steps),
-            union(**worst),
+            union(**steps) + pipe(_BY_NAME),
+            union(**worst) + pipe(_BY_NAME),
             columns=["run", "state", "step", "worst score", "layers", "not in the other"],
             height=5,
         )

@@ -373,6 +373,8 @@ def test_the_spool_is_deleted_in_mid_run(front, stored, said):
             shutil.rmtree(spool_root())
         if step == 9:
             comes_back(front)
+        if step == 11:
+            until(lambda: said("deleted"))
 
     train(front.url, 12, meanwhile=meanwhile)
     arrived = steps_of(stored)

@@ -19,6 +19,7 @@ from gatewatch import GateMonitor, open_store
 from gatewatch.collector.config import Settings, load_settings
 from gatewatch.collector.schema import Point
 from gatewatch.jobs.command_line import parser
+from gatewatch.lightning import GateMonitorCallback as LightningCallback
 from gatewatch.sb3 import GateMonitorCallback
 from gatewatch.torch import GateMonitor as TorchMonitor
 from grafana.emulator.frames import FluxSource
@@ -138,8 +139,9 @@ def test_the_other_monitors_have_the_same_options():
     keras_options = options(GateMonitor)
     del keras_options["model"], keras_options["optimizer"]
     torch_options = options(TorchMonitor)
-    del torch_options["module"], torch_options["method"]
-    assert torch_options == keras_options
+    del torch_options["module"]
+    assert torch_options == options(LightningCallback) == keras_options
+    del keras_options["method"]
     assert options(GateMonitorCallback) == keras_options | {"verbose": 0}
 
 

@@ -14,6 +14,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.names import (
     MAX_USER_TAGS,
     RESERVED_NAMES,
+    backslash_problem,
     check_phase,
     check_run,
     check_tags,
@@ -44,7 +45,7 @@ def test_a_cleaned_name_is_a_name(name: str) -> None:
 
 @given(text)
 def test_a_name_without_problem_stays_as_it_is(name: str) -> None:
-    if name_problem(name) is None and name not in RESERVED_NAMES:
+    if name_problem(name) is None and backslash_problem(name) is None and name not in RESERVED_NAMES:
         assert clean_name(name) == name
 
 
