@@ -18,8 +18,6 @@ from grafana.source.queries import MOST_LINES, life, only_worst, series
 from grafana.source.values import GREEN, RED, YELLOW, Values, graded, limit
 
 _OF_MANY: Final = f"Of many runs the {MOST_LINES} with the largest."
-
-
 MOST_COST: Final = 0.05
 """Watching that takes more than this share of a training's time is dear: five times the default budget."""
 _SILENT_JOBS: Final = "The jobs are silent: nothing is scored"
