@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import subprocess
@@ -400,6 +401,7 @@ class Zoo(BaseFeaturesExtractor):
 )
 def test_a_training_is_the_same_bit_for_bit(env, options):
     def trained(callback):
+        gc.collect()  # or what earlier models of the zoo do when they are deleted falls into this training
         model = algorithm(environment(**env), **options)
         model.learn(4 * ROLLOUT, callback)
         return state_of(model)
