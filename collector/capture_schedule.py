@@ -10,7 +10,8 @@ import numpy as np
 from gatewatch.collector.errors import ConfigError
 
 GRACE_SECONDS: Final = 0.3
-"""What the files of the epochs may cost beyond the budget: so those of a small or short training are complete."""
+"""What the files of the epochs may cost beyond the budget and the first capture, which is slow and not to be had for
+less: so those of a small or short training are complete."""
 
 Every = int | Literal["auto"]
 
@@ -87,7 +88,8 @@ class CaptureSchedule:
 
     def affordable(self, seconds: float) -> bool:
         """Return whether the budget allows an epoch's file that takes about `seconds`; always True with fixed steps."""
-        return self.every != "auto" or self.spent + seconds <= self.overhead * self.elapsed + GRACE_SECONDS
+        first, _ = self._after_first
+        return self.every != "auto" or self.spent - first + seconds <= self.overhead * self.elapsed + GRACE_SECONDS
 
     def charge(self, kind: str, seconds: float) -> None:
         """Add what work of a kind has cost; "prepare" and "capture" together are the estimate for the next capture."""

@@ -144,6 +144,16 @@ def test_files_of_epochs_have_a_grace_beyond_the_budget():
     assert schedule.affordable(0.01)
 
 
+def test_a_slow_first_capture_costs_a_small_training_no_file():
+    schedule = CaptureSchedule("auto", 0.01, Clock())
+    schedule.charge("prepare", 0.1)
+    schedule.charge("capture", 5.0)
+    assert schedule.affordable(GRACE_SECONDS)
+    assert not schedule.affordable(GRACE_SECONDS + 0.01)
+    schedule.charge("capture", 0.2)
+    assert not schedule.affordable(GRACE_SECONDS - 0.1)
+
+
 def test_the_ratio_is_a_share_of_the_time_since_the_first_capture():
     clock = Clock()
     schedule = CaptureSchedule("auto", 0.01, clock)
