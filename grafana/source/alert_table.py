@@ -1,4 +1,4 @@
-"""The table of alert events, which two dashboards show."""
+"""The table of alert events, which several dashboards show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grafana.source.flux import dictionary, flux, pipe, points
 from grafana.source.flux_steps import extend, newest, prefix_user_tags
 from grafana.source.links import link
 from grafana.source.panels import table
-from grafana.source.runbook import numbers
+from grafana.source.runbook_sections import FIRST, numbers
 from grafana.source.values import HIDDEN, override
 
 _SECTION: Final = "section"
@@ -39,7 +39,7 @@ def alert_table(
         "group()",
         f"drop(columns: {literal(['_start', '_stop', '_measurement', *dropped])})",
         newest(100),
-        extend(f'{_SECTION}: dict.get(dict: {sections}, key: r.rule, default: "1")'),
+        extend(f'{_SECTION}: dict.get(dict: {sections}, key: r.rule, default: "{FIRST}")'),
     )
     query = flux('import "dict"', points(ALERT_EVENTS, fields, *where) + pipe(*steps))
     what_to_do = link("What to do", "runbook", time=f"viewPanel=${{__data.fields.{_SECTION}}}")

@@ -79,7 +79,9 @@ def board(
         annotation["placement"] = "inControlsMenu"  # of Grafana 12.3 and newer; an older one shows it beside variables
     _place(content["panels"])
     rows = [panel for panel in content["panels"] if panel["type"] == "row"]
-    for number, panel in enumerate([*panels_of(content), *rows], 1):
+    # Sections of the runbook first: mails link to them by their numbers, whatever else is shown there.
+    numbered = sorted(panels_of(content), key=lambda panel: panel["type"] != "text")
+    for number, panel in enumerate([*numbered, *rows], 1):
         panel["id"] = number
         if "repeat" in panel:
             panel["maxPerRow"] = _COLUMNS // panel["gridPos"]["w"]

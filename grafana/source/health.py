@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
@@ -22,21 +23,33 @@ MOST_COST: Final = 0.05
 """Watching that takes more than this share of a training's time is dear: five times the default budget."""
 _SILENT_JOBS: Final = "The jobs are silent: nothing is scored"
 _LOST: Final = "Points were lost"
-_FAILING: Final = "Captures fail"
+_FAILING: Final = "Captures failed"
 _LATE: Final = "The jobs are late"
-_JOBS_FAIL: Final = "Turns of the jobs failed: see Failures"
+_JOBS_FAIL: Final = "Turns of the jobs failed"
 _DEAR: Final = "Watching slows a training down: see Cost of watching"
 _WAITING: Final = "Points wait in spools"
 _NO_JOBS: Final = "Trainings are recorded, no jobs score them"
 _WORKS: Final = "Works"
 _IDLE: Final = "Works; nothing trains"
+_UNHEARD: Final = "Nothing was heard of any run or job"
 STATES: Final = {
     **dict.fromkeys((_SILENT_JOBS, _LOST, _FAILING, _LATE), RED),
     **dict.fromkeys((_DEAR, _JOBS_FAIL, _WAITING, _NO_JOBS), YELLOW),
     **dict.fromkeys((_WORKS, _IDLE), GREEN),
 }
 """What the first panel says, the worst first, and its colour."""
-_ANY: Final = keep_where("r._value > 0")
+_NAMED: Final = (_LOST, _FAILING, _JOBS_FAIL)
+"""Those that go on with whose they are, and since when."""
+_WHOSE: Final = ' + r.of + ", first " + ago(since: r._time)'
+_OF_RUN: Final = '" of " + r.run'
+_OF_JOB: Final = '": " + r.job'
+_AGO: Final = """
+  ago = (since) => {
+    minutes = (int(v: now()) - int(v: since)) / 60000000000
+    return if minutes < 120 then string(v: minutes) + " min ago"
+      else if minutes < 2880 then string(v: minutes / 60) + " h ago" else string(v: minutes / 1440) + " days ago"
+  }
+"""
 
 
 def dashboard() -> dict[str, Any]:
@@ -64,22 +77,27 @@ def _state() -> Panel:
     old = keep_where(f"int(v: now()) - int(v: r._time) > {int(JOBS_SECONDS * 1e9)}")
     known = {
         _SILENT_JOBS: "jobs" + newest + pipe(old),
-        _LOST: _increase(COLLECTOR_HEALTH, "dropped", "rejected") + pipe(_ANY),
-        _FAILING: _increase(COLLECTOR_HEALTH, "failures") + pipe(_ANY),
+        _LOST: _first_of(COLLECTOR_HEALTH, ["dropped", "rejected"], _OF_RUN),
+        _FAILING: _first_of(COLLECTOR_HEALTH, ["failures"], _OF_RUN),
         _LATE: "jobs" + pipe(keep_where(f"r._value > {JOBS_SECONDS}"), "group()", "limit(n: 1)"),
         _DEAR: points(COLLECTOR_HEALTH, ["overhead_ratio"])
         + pipe("last()", keep_where(f"r._value > {MOST_COST}"), "group()", "limit(n: 1)"),
-        _JOBS_FAIL: _increase(JOBS_HEALTH, "failures") + pipe(_ANY),
+        _JOBS_FAIL: _first_of(JOBS_HEALTH, ["failures"], _OF_JOB),
         _WAITING: _waiting() + pipe(keep_where("r._value > 1000000")),
         _NO_JOBS: "runs" + newest + pipe(keep_where("length(arr: heard) == 0")),
         _WORKS: "runs" + pipe(keep_where(f'({life()}) == "live"'), "group()", "limit(n: 1)"),
         _IDLE: inline_union(f"runs |> {keep('_time')}", f"jobs |> {keep('_time')}") + newest,
     }
     ranked = (
-        f"state{rank} = {known[text]}" + pipe(extend(f"rank: {rank}, state: {literal(text)}"), keep("rank", "state"))
+        f"state{rank} = {known[text]}"
+        + pipe(
+            extend(f"rank: {rank}, state: {literal(text)}" + (_WHOSE if text in _NAMED else "")),
+            keep("rank", "state"),
+        )
         for rank, text in enumerate(STATES)
     )
     query = flux(
+        _AGO,
         "jobs = " + points(JOBS_HEALTH, ["lag_s"], start="-24h", stop="") + pipe("last()"),
         f"heard = jobs{newest}" + pipe(column_values("_time")),
         "runs = " + points(RUNS, ["event"], start="-30d", stop="") + pipe("last()"),
@@ -87,8 +105,11 @@ def _state() -> Panel:
         inline_union(*(f"state{rank}" for rank, _ in enumerate(STATES)))
         + pipe("group()", 'sort(columns: ["rank"])', "limit(n: 1)", keep("state")),
     )
+    colours = {f"^({text}{'.*' if text in _NAMED else ''})$": colour for text, colour in STATES.items()}
     return (
-        text_stat("Does the watching work?", query, STATES, no_value="Nothing was heard of any run or job")
+        text_stat(
+            "Does the watching work?", query, colours, patterns=True, no_value="Nothing was heard of any run or job"
+        )
         .description(
             "The worst of what the panels below show. Healthy: Works, also while nothing trains. If this panel shows "
             "an error, Grafana cannot read the store: run `gatewatch check`."
@@ -132,6 +153,18 @@ def _summary() -> list[Panel]:
 
 def _waiting() -> str:
     return points(COLLECTOR_HEALTH, ["spooled_bytes"], start="-5m", stop="") + pipe("last()", "group()", "sum()")
+
+
+def _first_of(measurement: str, fields: Sequence[str], whose: str) -> str:
+    """Return the first report in the time range in which one of these counters had grown, and whose it is.
+
+    Args:
+        measurement: of the counters.
+        fields: their names.
+        whose: the text, as an expression in `r`.
+    """
+    grown = points(measurement, fields) + pipe("increase()", keep_where("r._value > 0"), "first()")
+    return grown + pipe("group()", 'sort(columns: ["_time"])', "limit(n: 1)", extend(f"of: {whose}"))
 
 
 def _increase(measurement: str, *fields: str) -> str:

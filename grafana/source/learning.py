@@ -8,19 +8,23 @@ from typing import Any, Final
 from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
+from gatewatch.jobs.queries.flux_values import literal
 from gatewatch.jobs.thresholds import GRADIENT_VANISHED, UPDATE_FAST, UPDATE_HEALTHY, UPDATE_SLOW
 from grafana.source import logged, variables
 from grafana.source.board import board
-from grafana.source.flux import Series, chosen, keep_where, pipe, points, union
+from grafana.source.flux import Series, chosen, flux, inline_union, keep_where, pipe, points, union
 from grafana.source.flux_steps import aggregate_window, extend, group, map_to
 from grafana.source.links import CHOSEN_RUN, link
-from grafana.source.panels import state_timeline, text_stat, time_series
+from grafana.source.panels import stat, state_timeline, text_stat, time_series
 from grafana.source.queries import OF_LAYER, OF_RUN, derived, series
 from grafana.source.summary import run_state, score_stats
 from grafana.source.values import CLEAR, GREEN, RED, SHARE, YELLOW, Values, limit, override
 
-_ANY: Final = "if r._value > 0 then 2 else 0"
-_PARAM: Final = ', " + r.layer + " " + r.param'
+_NEVER: Final = 9223372036854775807
+_EXTENT: Final = f"""reduce(identity: {{level: 2, since: {_NEVER}}}, fn: (r, accumulator) => ({{
+      level: if r.level < accumulator.level then r.level else accumulator.level,
+      since: if r.since < accumulator.since then r.since else accumulator.since,
+    }}))"""
 _GRADIENTS: Final = {"vanished": RED, "usual": GREEN, "explodes": RED}
 
 
@@ -46,8 +50,13 @@ def dashboard() -> dict[str, Any]:
 
 def _summary() -> list[Panel]:
     colours = {"^wrong: (.*)$": RED, "^look at: (.*)$": YELLOW, "^(nothing)$": GREEN}
-    wrong = text_stat("What is wrong with its learning", _worst(), colours, patterns=True)
-    worst, first = score_stats(*OF_RUN, links=[link("Since when, and why", "anomalies", **CHOSEN_RUN)])
+    # Without string() InfluxDB makes no row of a text that does not depend on one.
+    begin = 'if r.level == 0 then "wrong: " else "look at: "'
+    said = map_to(f'_value: string(v: if r.level == 2 then "nothing" else ({begin}) + r.what)')
+    wrong = text_stat("What is wrong with its learning", _worst() + pipe(said), colours, patterns=True)
+    seen = _worst() + pipe(keep_where("r.level < 2"), map_to("_value: r.since / 1000000"))
+    causes = [link("Since when, and why", "anomalies", **CHOSEN_RUN)]
+    worst, _ = score_stats(*OF_RUN, links=causes)
     return [
         run_state(),
         wrong.span(10).description(
@@ -55,50 +64,45 @@ def _summary() -> list[Panel]:
             "than half above the training loss, more than half of the units dead (red); a gradient that exploded in "
             "the time range, weights that move too far or hardly (yellow). Healthy: nothing."
         ),
+        stat("That was seen first", seen, Values("dateTimeAsIso", bands=((None, RED),)), causes)
+        .span(6)
+        .description("When that was captured for the first time in the time range. Healthy: none.")
+        .no_value("none"),
         worst,
-        first.span(6),
     ]
 
 
 def _worst() -> str:
-    """Return one text: what is most wrong with how the run learns. Level 2 is wrong, level 1 is worth a look."""
+    """Return one row: what is most wrong with how the run learns, and when it was seen first.
+
+    Its level is 0 where it is wrong, 1 where it is worth a look, and 2 where nothing is.
+    """
     counts = ["nan_count", "inf_count"]
-    part, half = '", " + r.layer + " " + r.gate', "if r._value > 0.5 then 2 else 0"
+    gate, param = 'r.layer + " " + r.gate', 'r.layer + " " + r.param'
+    found, large, small = "r._value > 0", "r._value > 0.5", "r._value < -0.5"
     candidates = (
-        ("gates", points(GATE_STATS, counts, *OF_LAYER), "max", _ANY, f'"values that are not finite{part[1:]}'),
-        ("params", points(LAYER_UPDATES, counts, *OF_LAYER), "max", _ANY, f'"values that are not finite{_PARAM}'),
-        (
-            "low",
-            _derived("gradient_state"),
-            "last",
-            "if r._value < -0.5 then 2 else 0",
-            f'"vanished gradient{part[1:]}',
-        ),
-        ("gap", _gap(), "last", half, '"validation loss far above the training loss"'),
-        ("dead", _derived("dead_share"), "last", half, f'"dead units{part[1:]}'),
-        ("high", _derived("gradient_state"), "max", f"({half}) / 2", f'"the gradient exploded{part[1:]}'),
-        ("far", _derived("update_band"), "last", f"({half}) / 2", f'"steps too large{part[1:]}'),
-        (
-            "near",
-            _derived("update_band"),
-            "last",
-            "if r._value < -0.5 then 1 else 0",
-            f'"weights hardly move{part[1:]}',
-        ),
+        (0, "values that are not finite, ", gate, points(GATE_STATS, counts, *OF_LAYER), "max", found),
+        (0, "values that are not finite, ", param, points(LAYER_UPDATES, counts, *OF_LAYER), "max", found),
+        (0, "vanished gradient, ", gate, _derived("gradient_state"), "last", small),
+        (0, "validation loss far above the training loss", '""', _gap(), "last", large),
+        (0, "dead units, ", gate, _derived("dead_share"), "last", large),
+        (1, "the gradient exploded, ", gate, _derived("gradient_state"), "max", large),
+        (1, "steps too large, ", gate, _derived("update_band"), "last", large),
+        (1, "weights hardly move, ", gate, _derived("update_band"), "last", small),
     )
-    found = union(
-        **{
-            name: read + pipe(f"{fn}()", map_to(f"level: {level}, rank: {-rank} + 0 * int(v: r._value), what: {what}"))
-            for rank, (name, read, fn, level, what) in enumerate(candidates)
-        }
-    )
-    begin = 'if r.level == 2 then "wrong: " else "look at: "'
-    return found + pipe(
-        "group()",
-        'sort(columns: ["level", "rank"], desc: true)',
-        "limit(n: 1)",
-        # Without string() InfluxDB makes no row of a text that does not depend on one.
-        map_to(f'_value: string(v: if r.level == 0 then "nothing" else ({begin}) + r.what)'),
+    lines, tables = [], []
+    for rank, (level, what, where, read, fn, holds) in enumerate(candidates):
+        # With the value in it: InfluxDB makes no row of columns that do not depend on one.
+        named = f"rank: {rank} + 0 * int(v: r._value), what: {literal(what)} + {where}"
+        is_now = map_to(f"{named}, level: if {holds} then {level} else 2, since: {_NEVER}")
+        was_first = map_to(f"{named}, level: 2, since: int(v: r._time)")
+        lines.append(f"read{rank} = {read}")
+        tables += [
+            f"read{rank} |> {fn}() |> {is_now}",
+            f"read{rank} |> {keep_where(holds)} |> first() |> {was_first}",
+        ]
+    return flux(*lines, inline_union(*tables)) + pipe(
+        group("rank", "what"), _EXTENT, "group()", 'sort(columns: ["level", "rank", "since"])', "limit(n: 1)"
     )
 
 

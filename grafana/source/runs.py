@@ -58,7 +58,7 @@ def dashboard() -> dict[str, Any]:
         variables.tag_and_value(),
         [
             _states_now(),
-            stat("Worst score, last hour", worst_score(columns=["_value"], start="-1h", stop=""), WORST_SCORE)
+            stat("Worst score, last hour (limit 1)", worst_score(columns=["_value"], start="-1h", stop=""), WORST_SCORE)
             .description("Largest anomaly score of any run in the last hour. Healthy: up to 1.")
             .span(8),
             _table(),

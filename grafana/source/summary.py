@@ -31,7 +31,7 @@ def score_stats(*where: str, links: Sequence[object] = ()) -> list[Panel]:
     since = first + pipe(map_to("_value: int(v: r._time) / 1000000"))
     more = " A click leads to the causes." if links else ""
     return [
-        stat("Worst score", worst_score(*where), WORST_SCORE, links).description(
+        stat("Worst score, limit 1", worst_score(*where), WORST_SCORE, links).description(
             f"Largest anomaly score in the time range. Healthy: up to 1.{more}"
         ),
         stat("First anomalous", since, Values("dateTimeAsIso", bands=((None, RED),)), links)

@@ -16,7 +16,7 @@ from gatewatch.jobs.findings.run_state import current_state
 from grafana.emulator.check import ANNOTATIONS, VARIABLES, QueryResult, check, open_dashboard, panels
 from grafana.emulator.frames import MAX_SERIES, FluxError, FluxSource
 from grafana.source import dashboards
-from grafana.source.compare import POINTS
+from grafana.source.compare_queries import POINTS
 from grafana.source.runs import MOST_RUNS
 from grafana.source.variables import TITLES
 from tests import seeded
@@ -558,13 +558,13 @@ class TestGates:
         assert wrong.fields[-1].values == ["wrong: forget fully shut, 100%"]
         assert values(found["Memory kept"])[0] < 0.02
         assert values(found["Memory timescale"])[-1] < 0.5
-        assert values(found["Worst score"])[0] > 5
+        assert values(found["Worst score, limit 1"])[0] > 5
         assert [frame.fields[-1].values for one in found["Run"] for frame in one.frames] in ([["live"]], [["died"]])
 
     def test_the_other_layer_is_well(self, opened):
         found = opened("gates", run=seeded.COLLAPSED, layer=seeded.LAYERS[1])
         assert 0.5 < values(found["Memory kept"])[0] < 0.95
-        assert values(found["Worst score"])[0] < 1
+        assert values(found["Worst score, limit 1"])[0] < 1
         (wrong,) = found["What is wrong with its units"][0].frames
         assert wrong.fields[-1].values == ["nothing"]
 
@@ -679,9 +679,11 @@ class TestLearning:
         begun = Point(RUNS, tags, {"event": "started", "step": 0}, now - 60 * SECOND)
         sound = Point(GATE_STATS, {**tags, "layer": "l", "gate": "input"}, {"mean": 0.5, "nan_count": 0}, now - SECOND)
         influxd.store(bucket).write([begun, sound, *recorded])
-        asked = open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now)
+        asked = [*open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now)]
         (frame,) = next(one for one in asked if one.panel == "What is wrong with its learning").frames
         assert frame.fields[-1].values == [said]
+        first = values(one for one in asked if one.panel == "That was seen first")
+        assert first == ([] if said == "nothing" else [(now - 20 * SECOND) // 10**6])
 
     def test_what_a_policy_logs_is_parted_by_size(self, boards, influxd, now):
         """A count of timesteps on the axis of a reward would leave of the reward a line at the bottom."""
@@ -912,6 +914,21 @@ class TestCompare:
         assert options(opened("compare", run=seeded.HEALTHY)["other"])[0] == seeded.COLLAPSED
         assert set(options(opened("compare", run=seeded.DIED)["other"])[:1]) == {seeded.FAILED}
 
+    @pytest.mark.parametrize(
+        ("run", "other", "said"),
+        [
+            (seeded.COLLAPSED, seeded.HEALTHY, "1 is anomalous from step 62, 2 is not"),
+            (seeded.HEALTHY, seeded.COLLAPSED, "2 is anomalous from step 62, 1 is not"),
+            (seeded.COLLAPSED, seeded.GRU, "1 is anomalous from step 62, 2 is not; they share no layer"),
+            (seeded.HEALTHY, seeded.DIED, "Neither is anomalous; they share no layer"),
+            (seeded.BACKTEST, seeded.HEALTHY, "1 is not anomalous, 2 has no scores; they share no layer"),
+        ],
+    )
+    def test_it_says_which_is_anomalous_and_from_which_step_on(self, opened, run, other, said):
+        phase = "backtest" if run == seeded.BACKTEST else "train"
+        (frame,) = opened("compare", run=run, other=other, phase=phase)["What tells them apart"][0].frames
+        assert [field.values for field in frame.fields] == [[said]]
+
     def test_it_says_where_the_runs_differ(self, opened):
         def both(**chosen):
             rows = {}
@@ -1008,7 +1025,29 @@ class TestHealth:
                     ("collector_health", LIVES[1], {"dropped": 0, "failures": 0}, 60),
                     ("collector_health", LIVES[1], {"dropped": 1, "failures": 1}, 59),
                 ],
-                "Points were lost",
+                "Points were lost of r, first 0 min ago",
+            ),
+            (
+                [
+                    JOBS_WORK,
+                    *(
+                        ("collector_health", {"run": "r", "phase": "train"}, {"failures": n}, 60 * 42 - 30 * n)
+                        for n in range(3)
+                    ),
+                    *(("jobs_health", {"job": "derive"}, {"lag_s": 5.0, "failures": n}, 90 - 30 * n) for n in range(2)),
+                ],
+                "Captures failed of r, first 41 min ago",
+            ),
+            (
+                [
+                    JOBS_WORK,
+                    *(
+                        ("jobs_health", {"job": job}, {"lag_s": 5.0, "failures": n}, ago - 30 * n)
+                        for n in range(3)
+                        for job, ago in (("report", 60 * 90), ("derive", 60 * 150 + 29))
+                    ),
+                ],
+                "Turns of the jobs failed: derive, first 2 h ago",
             ),
             ([JOBS_WORK, ("collector_health", LIVES[1], {"spooled_bytes": 2_000_000}, 30)], "Points wait in spools"),
             ([JOBS_WORK, LIVES, ("collector_health", LIVES[1], {"overhead_ratio": 0.05}, 30)], "Works"),

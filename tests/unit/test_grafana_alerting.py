@@ -151,7 +151,7 @@ class TestRules:
             for panel in board["panels"]
             if any('"alert_events"' in target.get("query", "") for target in panel.get("targets", ()))
         ]
-        assert len(tables) == 2
+        assert len(tables) == 3
         assert all(text.startswith("No rule fired in this time range, if the jobs run") for text in tables)
 
     def test_a_run_goes_on_after_the_events_that_the_death_counts_from(self):
