@@ -84,12 +84,12 @@ def watch_run(
     from gatewatch.jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
     from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
-    watched, alerted = WatchResult(), set[str]()
+    watched, alerted, looks = WatchResult(), set[str](), RunWatch(store)
     with TemporaryDirectory(prefix="gatewatch-") as checkpoints:
         while True:
             last, done = until is not None and until(), False
             with suppress(WriteUnavailable):
-                if (state := run_state(store, run)) is not None:
+                if (state := looks.state(run)) is not None:
                     ended = state != "live"
                     (turn,) = run_pass(store, run, state=Path(checkpoints), finish=ended)
                     watched.scored += turn.scored
@@ -135,13 +135,30 @@ def newest_metrics(store: Store, run: str) -> dict[str, float]:
     return metrics
 
 
-def run_state(store: Store, run: str) -> str | None:
-    """Return `live`, `died`, or how the run ended; None where the store holds no such run."""
-    runs = store.runs().set_index("run")
-    if run not in runs.index:
-        return None
-    silent: pd.Timedelta = datetime.now(UTC) - runs["last_seen"][run]
-    return current_state(str(runs["state"][run]), silent.total_seconds())
+class RunWatch:
+    """Tells again and again whether a run lives. The time of day counts at the first look alone: it may jump later.
+
+    Args:
+        store: the store that holds the run's points.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
+        self._last_seen: pd.Timestamp | None = None
+        self._heard = 0.0
+
+    def state(self, run: str) -> str | None:
+        """Return `live`, `died`, or how the run ended; None where the store holds no such run."""
+        runs = self._store.runs().set_index("run")
+        if run not in runs.index:
+            return None
+        now, last_seen = self._clock(), runs["last_seen"][run]
+        if last_seen != self._last_seen:
+            silent: pd.Timedelta = datetime.now(UTC) - last_seen
+            self._heard = now - (max(0.0, silent.total_seconds()) if self._last_seen is None else 0.0)
+            self._last_seen = last_seen
+        return current_state(str(runs["state"][run]), now - self._heard)
 
 
 def is_scored(store: Store, run: str) -> bool:

@@ -118,7 +118,7 @@ class _Evaluation:
 
     def _advance(self, result: ReadResult, away: bool) -> None:
         state = self._state
-        state.away = (state.away or self._now) if away else None
+        state.away = min(state.away or self._now, self._now) if away else None
         since = state.away or self._now
         store = Evaluator(list(self._rules.values()), state.store, self._now)
         store.silence(Silence("store_silence", (self._now - since) / 1e9, since, None), {})

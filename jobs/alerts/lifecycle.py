@@ -189,8 +189,8 @@ def due(
     mails: dict[str, tuple[list[Item], list[Event]]] = {}
     for run, group in groups.items():
         pending = [entry.pending for entry in group.values() if entry.pending is not None]
-        gathered = bool(pending) and now - min(pending) >= settings.group_wait_seconds * 1e9
-        rests = run in mailed and now - mailed[run] < settings.group_interval_seconds * 1e9
+        gathered = bool(pending) and not is_within(now, min(pending), settings.group_wait_seconds)
+        rests = run in mailed and is_within(now, mailed[run], settings.group_interval_seconds)
         repeated = [key for key, entry in group.items() if _is_repeated(entry, settings, now)]
         if not rests and (gathered or repeated):
             events = [group[key].event("repeated", now) for key in repeated]
@@ -202,9 +202,15 @@ def due(
     return mails
 
 
+def is_within(now: int, begin: int, seconds: float) -> bool:
+    """Return whether fewer than so many seconds have passed since a moment; False where it lies in the future, as after
+    the clock was set back: then nobody knows, and nothing waits until the clock has caught up."""
+    return 0 <= now - begin < seconds * 1e9
+
+
 def _is_repeated(entry: AlertState, settings: AlertSettings, now: int) -> bool:
     lasts = entry.firing.until is None and entry.pending is None and not entry.ended
-    return lasts and entry.notified is not None and now - entry.notified >= settings.repeat_hours * 3600e9
+    return lasts and entry.notified is not None and not is_within(now, entry.notified, settings.repeat_hours * 3600)
 
 
 def _mail_item(entries: dict[str, AlertState], key: str, now: int) -> Item:

@@ -100,11 +100,11 @@ class Outbox:
             OSError: a file cannot be written or removed.
         """
         sent, delivered = 0, list[Event]()
-        if now < state.not_before:
+        if _waits(state.not_before, now):
             return sent, delivered
         for path in self.waiting:
             mail = load(path, Mail)
-            if mail is None or now < mail.not_before:
+            if mail is None or _waits(mail.not_before, now):
                 continue
             try:
                 done = deliver(settings, mail.sender, mail.to, mail.content.encode("ascii"))
@@ -137,6 +137,11 @@ class Outbox:
         with suppress(FileNotFoundError):
             path.unlink()
         return len(done.refused) < len(mail.to)
+
+
+def _waits(not_before: int, now: int) -> bool:
+    """Return whether it is too early; not where the moment lies beyond any pause, as after the clock was set back."""
+    return now < not_before <= now + LONGEST_PAUSE_SECONDS * 1e9
 
 
 def _pause(tries: int) -> int:

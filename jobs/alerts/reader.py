@@ -11,7 +11,7 @@ from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import JOBS_HEALTH
 from gatewatch.collector.times import nanoseconds
 from gatewatch.jobs.alerts.evaluator import Evaluator, units_by_layer
-from gatewatch.jobs.alerts.lifecycle import Alert
+from gatewatch.jobs.alerts.lifecycle import Alert, is_within
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.silence import HEARD, LISTENING_SECONDS, Phase, hear_turns, silences, turn_silence
 from gatewatch.jobs.alerts.state import Cursor, RunProgress, State, StateFiles, WatchedRun
@@ -91,7 +91,7 @@ class Reader:
             watched = self._state.watched.setdefault(name, WatchedRun(heard=self._now))
             if watched.last_seen != last_seen:
                 watched.last_seen, watched.heard = last_seen, self._now
-            elif not watched.live and self._now - watched.heard > SETTLED_SECONDS * 1e9:
+            elif not watched.live and not is_within(self._now, watched.heard, SETTLED_SECONDS):
                 continue
             try:
                 self._run(name, row, watched)
@@ -116,7 +116,7 @@ class Reader:
         for phase_name in str(row["phases"] or "").split(","):
             tags = {"phase": phase_name} if phase_name else {}
             phase = progress.phases.setdefault(phase_name, Phase())
-            phase.shift(self._pause)
+            phase.shift(self._pause, self._now)
             for measurement in self._measurements:
                 key = f"{measurement}\n{phase_name}"
                 cursor = progress.cursors.get(key)
@@ -146,7 +146,8 @@ class Reader:
         if cursor is None:
             spans = [(None, begun), *_hours(max(begun, self._now - self._lookback), self._now)]
         elif self._pause and start is not None and start >= begun:  # what is of market time lies before
-            spans = _hours(start, self._now)
+            # After a longer pause, such as a clock that jumps by years, the rest comes in one piece.
+            spans = _hours(start, min(self._now, start + self._lookback))
         for begin, end in spans:
             frame = self._store.read(measurement, run=run, start=begin, stop=end, tags=tags, prefix_tags=True)
             self._result.rows += len(frame)
@@ -161,7 +162,7 @@ class Reader:
         frame = self._store.read(JOBS_HEALTH, start=since, prefix_tags=True)
         self._result.rows += len(frame)
         for rhythm in progress.jobs.values():
-            rhythm.heard += self._pause
+            rhythm.shift(self._pause, self._now)
         if len(frame):
             hear_turns(progress.jobs, frame, self._now)
             evaluator.points(JOBS_HEALTH, frame)

@@ -1,7 +1,8 @@
 """Silence: runs without a sign of life, without captures, without scores; jobs that do not end.
 
 Silence is counted by this machine's clock, and only while the jobs evaluate: neither a wrong clock where a run trains,
-nor points that come late, nor a pause of the jobs look like death.
+nor points that come late, nor a pause of the jobs look like death. Where this machine's clock is set back, what was
+heard later than now counts as heard now.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ class Rhythm:
                 self.spacings = [*self.spacings, (time - self.at) / 1e9 / events][-_SPACINGS:]
             self.count, self.at, self.heard = count, time, now
 
+    def shift(self, nanoseconds: int, now: int) -> None:
+        """Subtract a pause of the evaluator from the silence."""
+        self.heard = min(self.heard + nanoseconds, now)
+        self.reported = min(self.reported + nanoseconds, now)
+
     def silence(self, now: int, least: float) -> float:
         """Return the time since the newest event in usual spacings, each of at least `least` seconds."""
         usual = max(float(np.median(self.spacings)) if self.spacings else 0.0, least)
@@ -108,12 +114,12 @@ class Phase:
         """Return the seconds since the last event, without the time in which the evaluator was down."""
         return max(0.0, (now - self.heard) / 1e9)
 
-    def shift(self, nanoseconds: int) -> None:
-        """Subtract a pause of the evaluator, in nanoseconds, from every silence."""
-        self.heard += nanoseconds
-        self.captures.heard += nanoseconds
+    def shift(self, nanoseconds: int, now: int) -> None:
+        """Subtract a pause of the evaluator from every silence."""
+        self.heard = min(self.heard + nanoseconds, now)
+        self.captures.shift(nanoseconds, now)
         if self.waits is not None:
-            self.waits = (self.waits[0], self.waits[1] + nanoseconds)
+            self.waits = (self.waits[0], min(self.waits[1] + nanoseconds, now))
 
     def hear(self, measurement: str, points: pd.DataFrame, now: int) -> None:
         """Take in points of a measurement; those of others than `HEARD` show no silence."""

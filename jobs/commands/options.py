@@ -51,7 +51,7 @@ def _jobs(commands: Commands, with_store: ArgumentParser) -> None:
     jobs.add_argument("--executor", help="local, dask (a cluster of this machine) or dask://host:port (default: local)")
     jobs.add_argument("--workers", type=int, help="number of workers that share the runs (default: 1)")
     _flag(jobs, "--verbose", "print a line for each pass that did something; this is the default on a terminal")
-    jobs.set_defaults(run_command=_imported("jobs.run", "jobs", "sklearn", "apscheduler"))
+    jobs.set_defaults(run_command=_imported("jobs.run", "jobs", "sklearn"))
 
 
 def _runs(commands: Commands, with_store: ArgumentParser) -> None:
@@ -148,7 +148,7 @@ def _backfill(commands: Commands, with_store: ArgumentParser) -> None:
     backfill.add_argument("run", metavar="RUN", help="name of the run")
     _flag(backfill, "--from-scratch", "score all captures again, for example after the baselines have changed")
     _flag(backfill, "--json", "print JSON")
-    backfill.set_defaults(run_command=_imported("backfill.run", "jobs", "sklearn", "apscheduler"))
+    backfill.set_defaults(run_command=_imported("backfill.run", "jobs", "sklearn"))
 
 
 def _grafana(commands: Commands, with_store: ArgumentParser) -> None:

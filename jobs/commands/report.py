@@ -11,7 +11,7 @@ from pathlib import Path
 from gatewatch.collector.errors import WriteUnavailable
 from gatewatch.collector.store import Store
 from gatewatch.jobs.commands.common import existing_store
-from gatewatch.jobs.loop import is_scored, run_state
+from gatewatch.jobs.loop import RunWatch, is_scored
 from gatewatch.jobs.report.page import write_report
 from gatewatch.jobs.text import printable
 
@@ -29,11 +29,12 @@ def run(arguments: argparse.Namespace) -> None:
 def _watch(store: Store, run: str | None, output: Path | None, seconds: int) -> None:
     """Write the report again and again, until the run has ended and is scored; wait for a store that is away."""
     page, away, done = None, False, False
+    looks = RunWatch(store)
     while not done:
         try:
             names = store.runs()["run"]
             run = names.iloc[0] if run is None and len(names) else run
-            done = run is not None and run_state(store, run) != "live" and is_scored(store, run)
+            done = run is not None and looks.state(run) != "live" and is_scored(store, run)
             written = write_report(store, run, output, refresh=None if done else seconds)
         except WriteUnavailable as error:
             if page is None:

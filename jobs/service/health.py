@@ -52,7 +52,7 @@ class Health:
     - `lag_s`: upper bound of the age of the oldest capture without a score, in seconds. It is the time since the
       beginning of the last turn that left nothing undone, or since the service began if there was no such turn;
     - counts since the service began: `windows` (scores), `rows_read`, `points_written`, `failures` (of turns and runs),
-      and `missed` (turns that did not begin, because the one before had not ended or because it was too late).
+      and `missed` (turns that did not begin, because the one before had not ended or no thread could be started).
 
     Args:
         jobs: their names.

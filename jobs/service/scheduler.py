@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
-from apscheduler.schedulers.background import BackgroundScheduler
+from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
-from gatewatch.jobs.service.executors import DaemonThreads, DaskCluster
+from gatewatch.collector.times import SteadyTime
+from gatewatch.jobs.service.dask_cluster import DaskCluster
 from gatewatch.jobs.service.health import Health
+from gatewatch.jobs.service.intervals import IntervalScheduler
 from gatewatch.jobs.service.problem_log import ProblemLog
 from gatewatch.jobs.service.tasks import Stopping, Turn, opened, score, turn
 from gatewatch.jobs.text import duration, first_few, printable
@@ -82,13 +79,14 @@ class Service:
         if evaluate is not None:
             jobs[ALERTS] = partial(turn, lambda store: Turn(alerts=evaluate(store)), self._destination)
         self.health = Health(jobs, time.monotonic())
+        self._time = SteadyTime(time.time_ns, time.monotonic)
         self._scheduler = self._scheduled(jobs)
 
     def run(self) -> bool:
         """Work until `stop` is called or the main thread ends; return whether everything had ended by then."""
-        self._scheduler.start()
         try:
             while not self._stopping and threading.main_thread().is_alive():
+                self._scheduler.start_due()
                 time.sleep(_LOOK_SECONDS)
                 self._watch()
         finally:
@@ -99,21 +97,16 @@ class Service:
         """Begin nothing new, and end. From any thread, or from a signal's handler."""
         self._stopping = True
 
-    def _scheduled(self, jobs: Mapping[str, Callable[[], Turn]]) -> BackgroundScheduler:
-        logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # `_turn` says it in a line
+    def _scheduled(self, jobs: Mapping[str, Callable[[], Turn]]) -> IntervalScheduler:
+        scheduler = IntervalScheduler(self._missed)
         interval = self._settings.interval_seconds
-        # What is late is not skipped but done once: a turn does all that has come up by then.
-        defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": max(1, round(interval))}
-        scheduler = BackgroundScheduler(executors={"default": DaemonThreads()}, job_defaults=defaults, timezone=UTC)
-        scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
-        now = datetime.now(UTC)
-        for job in jobs.items():
-            scheduler.add_job(self._turn, trigger="interval", args=job, id=job[0], seconds=interval, next_run_time=now)
-        scheduler.add_job(self._flush, trigger="interval", seconds=min(interval, 15), id=HEALTH)
+        for name, work in jobs.items():
+            scheduler.add(name, interval, partial(self._turn, name, work))
+        scheduler.add(HEALTH, min(interval, 15.0), self._flush)
         return scheduler
 
     def _flush(self) -> None:
-        points = self.health.take(time.monotonic(), time.time_ns())
+        points = self.health.take(time.monotonic(), self._time())
         if not points:
             return
         try:
@@ -121,8 +114,9 @@ class Service:
                 store.write(points)
         except (ConfigError, WriteUnavailable):  # the jobs meet it too, and say it
             self.health.give_back(points)
-        except GatewatchError as error:
-            self._problems.raise_problem(HEALTH, f"jobs_health cannot be written: {error}", "jobs_health is written")
+        except Exception as error:
+            text = f"jobs_health cannot be written: {_describe(error)}"
+            self._problems.raise_problem(HEALTH, text, "jobs_health is written")
         else:
             self._problems.clear(HEALTH)
 
@@ -133,22 +127,24 @@ class Service:
 
     def _turn(self, job: str, work: Callable[[], Turn]) -> None:
         self.health.begun(job, time.monotonic())
+        self._problems.clear(f"start {job}")
         try:
             done = work()
         except BaseException as error:
-            self.health.failed(job, time.monotonic(), time.time_ns())
-            what = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
-            text = printable(" ".join(what.split()))
-            self._problems.raise_problem(job, f"{job} failed: {text}", f"{job} works again")
+            self.health.failed(job, time.monotonic(), self._time())
+            self._problems.raise_problem(job, f"{job} failed: {_describe(error)}", f"{job} works again")
         else:
-            self.health.done(job, done, time.monotonic(), time.time_ns())
+            self.health.done(job, done, time.monotonic(), self._time())
             self._problems.clear(job)
             self._report(job, done)
         self._problems.clear(f"stuck {job}")
 
-    def _missed(self, event: Any) -> None:
-        if event.job_id != HEALTH:
-            self.health.missed(event.job_id)
+    def _missed(self, job: str, reason: str | None) -> None:
+        if job == HEALTH:
+            return
+        self.health.missed(job)
+        if reason is not None and threading.main_thread().is_alive():
+            self._problems.raise_problem(f"start {job}", f"{job} cannot start: {reason}", f"{job} starts again")
 
     def _report(self, job: str, turn: Turn) -> None:
         if turn.problem is not None:
@@ -176,7 +172,6 @@ class Service:
     def _drain(self) -> bool:
         self._stopping = True
         deadline = time.monotonic() + DRAIN_SECONDS
-        self._scheduler.pause()
         while self.health.running(time.monotonic()) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS / 4)
         if "store" not in self._problems:
@@ -187,10 +182,14 @@ class Service:
             except RuntimeError:  # Python 3.12 starts no thread once the main thread has ended
                 self._flush()
         drained = not self.health.running(time.monotonic())
-        self._scheduler.shutdown(wait=False)
         if self._cluster is not None:
             self._cluster.close()
         return drained
+
+
+def _describe(error: BaseException) -> str:
+    what = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
+    return printable(" ".join(what.split()))
 
 
 def work_line(turn: Turn) -> str | None:

@@ -50,7 +50,7 @@ def said(capsys, *arguments):
 
 
 def test_help_is_quick_and_needs_none_of_the_extras():
-    heavy = ("numpy", "pandas", "pydantic", "sklearn", "plotly", "apscheduler", "distributed", "influxdb_client")
+    heavy = ("numpy", "pandas", "pydantic", "sklearn", "plotly", "distributed", "influxdb_client")
     code = f"""
 import sys
 from gatewatch.jobs.cli import main

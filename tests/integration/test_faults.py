@@ -789,25 +789,27 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 def test_the_end_of_a_process_whose_server_never_answers(front, tmp_path):
-    """Two processes: one whose training ends, and its child, with a run of its own, which is told to end."""
+    """Two processes: one whose training ends, and its child, with a run of its own, which is told to end.
+
+    A request would wait ten minutes for its answer, so that what ends does not wait for the server.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING, front.url],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "INFLUXDB_V2_TIMEOUT": "600000"},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
     )
     with process:
         child = int(process.stdout.readline())
-        until(lambda: len(front.asked) >= 2, 60)
+        until(lambda: len(front.asked) >= 2, 120)
         front.answer = holding
         (tmp_path / "held").touch()
-        until((tmp_path / "stepped").exists)
-        begin = time.monotonic()
+        until((tmp_path / "stepped").exists, 120)
+        until(lambda: front.held >= 2, 120)
         os.kill(child, signal.SIGTERM)
         assert int(process.stdout.readline()) == -signal.SIGTERM
-        assert process.wait(30) == 0
-        assert time.monotonic() - begin < 6.0
+        assert process.wait(120) == 0
     assert sum(entry.points for entry in pending(spool_root())) >= 2 * 50 * 3 * len(LSTM.gate_names)
 
 

@@ -316,7 +316,7 @@ def test_the_collector_asks_for_no_more_than_it_needs(built, tmp_path):
     printed = environment.run(
         """
 import importlib.util as util, sys
-for name in ("sklearn", "plotly", "apscheduler", "matplotlib", "jinja2", "keras", "tensorflow", "torch"):
+for name in ("sklearn", "plotly", "matplotlib", "jinja2", "keras", "tensorflow", "torch"):
     assert util.find_spec(name) is None, name
 import gatewatch.collector
 assert "pandas" not in sys.modules and "influxdb_client" not in sys.modules

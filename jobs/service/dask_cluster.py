@@ -1,4 +1,4 @@
-"""Where jobs run: in threads of this process, or on the workers of a Dask cluster."""
+"""Run calls on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,31 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
-from datetime import datetime
 from importlib import util
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-from apscheduler.executors.base import BaseExecutor, run_job
+from typing import Any, Final, TypeVar
 
 from gatewatch.collector.errors import ConfigError, GatewatchError
-
-if TYPE_CHECKING:
-    from apscheduler.job import Job
 
 CONNECT_SECONDS: Final = 5.0
 _ADDRESS: Final = "dask://"
 
 T = TypeVar("T")
-
-
-class DaemonThreads(BaseExecutor):  # type: ignore[misc]  # APScheduler ships without types
-    """A daemon thread for each turn of a job: one that hangs in a call keeps no process alive."""
-
-    def _do_submit_job(self, job: Job, run_times: list[datetime]) -> None:
-        threading.Thread(target=self._work, args=(job, run_times), name=job.id, daemon=True).start()
-
-    def _work(self, job: Job, run_times: list[datetime]) -> None:
-        self._run_job_success(job.id, run_job(job, job._jobstore_alias, run_times, self._logger.name))
 
 
 class DaskCluster:
