@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import zipfile
@@ -14,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.file_locks import take_lock
 from gatewatch.collector.files import check_writable, replace_file
 from gatewatch.collector.names import clean_name, path_name
 from gatewatch.collector.trace import Layers
@@ -53,7 +53,7 @@ def save_epoch(folder: Path, layers: Layers, *, run: str, phase: str, epoch: int
         with replace_file(target) as file:
             _write(file, layers, {"run": run, "phase": phase, "epoch": epoch, "step": step})
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)  # until the file has its name
+                take_lock(lock, folder, wait=True)  # until the file has its name
             _move_other(target, (run, phase))
     finally:
         os.close(lock)

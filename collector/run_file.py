@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
+from gatewatch.collector.file_locks import take_lock
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 
 _FOLDER: Final = "runs"
@@ -70,7 +70,7 @@ def lock_run(store_folder: Path, run: str, phase: str) -> RunFile | int | None:
         The file; where another process holds it the id of that process, None if it is unknown.
 
     Raises:
-        OSError: the folder cannot be written, or its file system has no locks.
+        OSError: the folder cannot be written, or its file system has no locks (NoFileLocksError).
     """
     path = store_folder / _FOLDER / f"{hashlib.sha256(json.dumps([run, phase]).encode()).hexdigest()[:32]}.json"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,14 +78,14 @@ def lock_run(store_folder: Path, run: str, phase: str) -> RunFile | int | None:
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _read(file).get("pid")
-            file.close()
-            return holder if isinstance(holder, int) else None
+            taken = take_lock(file, path)
         except BaseException:
             file.close()
             raise
+        if not taken:
+            holder = _read(file).get("pid")
+            file.close()
+            return holder if isinstance(holder, int) else None
         if _is_still(path, file):
             return RunFile(file)
         file.close()  # it was old, and has just been deleted
@@ -108,8 +108,8 @@ def _forget_old(folder: Path) -> None:
     """Delete the files of runs that nobody has recorded for a long time."""
     for path in _old(folder, time.time() - _KEPT_DAYS * 86_400):
         with suppress(OSError), path.open("r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            if take_lock(file, path):
+                path.unlink()
 
 
 def _old(folder: Path, before: float) -> Iterator[Path]:

@@ -6,12 +6,9 @@ that ships to the same store adopts the folder, or `gatewatch spool flush` does.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
-import secrets
 import threading
-import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -21,9 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.file_locks import NoFileLocksError, take_lock
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.spool.segment import SUFFIX, Batch, Segment
-from gatewatch.collector.spool.writer_dir import LOCK, adopt_folder, create_folder, release_folder
+from gatewatch.collector.spool.writer_dir import LOCK, adopt_folder, create_folder, release_folder, renew_lease
 from gatewatch.collector.user_folders import note_store, state_folder, store_folders
 
 BATCH_POINTS: Final = 5_000
@@ -95,6 +93,9 @@ class Spool:
         try:
             with self._lock:
                 self._own_folder()
+        except NoFileLocksError as error:
+            problem = f"the spool folder {self.folder.parent} cannot be used: {error.strerror}"
+            raise ConfigError(f"{problem}; name one on a local disk in GATEWATCH_SPOOL") from None
         except OSError as error:
             problem = f"the spool folder {self.folder.parent} cannot be written: {error.strerror or error}"
             raise ConfigError(f"{problem}; name another in GATEWATCH_SPOOL") from None
@@ -171,18 +172,20 @@ class Spool:
         """Adopt what dead processes left for this store; return the number of points."""
         with self._lock:
             mine = set(self._locks)
+        for folder in mine:
+            renew_lease(folder)
         adopted = 0
         left = {lock.parent for store in (self.folder, *self._others) for lock in list_paths(store, f"[0-9]*/{LOCK}")}
         for folder in sorted(left - mine, key=lambda folder: folder.name, reverse=True):
             found = adopt_folder(folder)  # without the lock: reading takes a while, and a training may want to append
             if found is None:
                 continue
-            lock, segments = found
+            adopted_folder, lock, segments = found
             with self._lock:
                 if self._closed or not segments:
-                    release_folder(folder, lock)
+                    release_folder(adopted_folder, lock)
                     continue
-                self._locks[folder] = lock
+                self._locks[adopted_folder] = lock
                 self._segments[:0] = segments
                 self.damaged += sum(segment.damaged for segment in segments)
                 adopted += sum(segment.points for segment in segments)
@@ -202,7 +205,7 @@ class Spool:
             if file.exists() and file.stat().st_size > _REJECTED_BYTES:
                 file.replace(file.with_suffix(".1.lp"))
             with file.open("ab", buffering=0) as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)  # for each process that ships to this store
+                take_lock(stream, file, wait=True)  # for each process that ships to this store
                 size = stream.seek(0, os.SEEK_END)
                 try:
                     written = 0
@@ -258,8 +261,8 @@ class Spool:
                 segment.end()
         if self._own is None:
             self._make_folder()
-            folder = self.folder / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(3)}"
-            self._locks[folder] = create_folder(folder)
+            folder, lock = create_folder(self.folder)
+            self._locks[folder] = lock
             self._own = folder
         return self._own
 

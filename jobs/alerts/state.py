@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
+from gatewatch.collector.file_locks import is_shared, lock_domain, seconds_since_touched, take_lock
 from gatewatch.collector.files import replace_file
 from gatewatch.collector.names import path_name
 from gatewatch.jobs.alerts.lifecycle import AlertState, Event
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _LOCK: Final = "lock"
 _STATE: Final = "alerts.json"
 _RUNS: Final = "runs"
+_LEASE_SECONDS: Final = 300.0
+"""After this long without an evaluation another machine may evaluate."""
 
 T = TypeVar("T")
 Cursor = tuple[int | None, int | None]
@@ -105,13 +108,21 @@ def owned(folder: Path) -> Iterator[bool]:
         OSError: the folder cannot be made or locked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    path = folder / _LOCK
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as lock:
+        yield take_lock(lock, path) and _take_lease(lock, path)
+
+
+def _take_lease(lock: FileIO, path: Path) -> bool:
+    """Note which machine works here, where others see the folder and perhaps no locks; return False where one did."""
+    if not is_shared(path):
+        return True
+    holder, own = os.pread(lock.fileno(), 64, 0), lock_domain().encode()
+    if holder not in (b"", own) and seconds_since_touched(path) < _LEASE_SECONDS:
+        return False
+    os.ftruncate(lock.fileno(), 0)
+    os.pwrite(lock.fileno(), own, 0)
+    return True
 
 
 def save(path: Path, value: object, *, durable: bool = True) -> None:

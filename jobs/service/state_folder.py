@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gatewatch.collector import user_folders
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.file_locks import NoFileLocksError, check_locks
 from gatewatch.collector.files import check_writable
 
 
@@ -25,13 +26,19 @@ def state_folder(configured: str | None, destination: Mapping[str, str]) -> Path
 
 
 def check_state_folder(folder: Path) -> None:
-    """Make the folder where it is missing, and check that it can be written.
+    """Make the folder where it is missing, and check that it can be written and locked.
 
     Raises:
         ConfigError: it cannot.
     """
     try:
         check_writable(folder)
+        check_locks(folder)
+    except NoFileLocksError as error:
+        raise ConfigError(
+            f"the state folder {folder} cannot be used: {error.strerror}; name one on a local disk in GATEWATCH_STATE "
+            "or [jobs] state"
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"the state folder {folder} cannot be written: {error.strerror or error}; name another in GATEWATCH_STATE "
