@@ -156,8 +156,9 @@ class Monitor(BaseMonitor, ABC):
             x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example. A
                 stateful layer begins with the state that it has at this moment: call `step` before the model, or give
                 the state that it had then.
-            time: the market's time: nanoseconds since the epoch, a moment (one without a zone is taken as UTC) or a
-                day; now where None.
+            time: the market's time: nanoseconds since the epoch, a moment or a day; now where None. A moment without a
+                zone is taken as UTC, whatever its `fold` is, so give local times a zone where clocks are set back. A
+                time that was given before is stored some nanoseconds later; `collector_health` counts it.
             metrics: name → number, written with every capture, and with every step that has a time.
             state: the recurrent state to begin with: layer → its states, each (batch, units), in the order of the
                 framework's initial state; or those of the only recurrent layer.
@@ -227,6 +228,8 @@ class Monitor(BaseMonitor, ABC):
         session = self._session
         due = session.due()
         moment = None if time is None else _market_time(time)
+        if moment is not None and (due or (metrics is not None and not session.is_recorded)):
+            moment = session.place_in_market(moment)
         if due:
             with session.guarded("a capture"):
                 self._capture(x, moment, state)

@@ -50,6 +50,7 @@ class RunLife(ErrorGuard):
         epoch: the number of the present epoch.
         progress: how far the run is recorded.
         resumed: whether it goes on with the run of an earlier process.
+        moved_times: how many steps have points at another time than their market time.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -72,7 +73,7 @@ class RunLife(ErrorGuard):
         if resume and run is None:
             raise ConfigError("resume=True needs the name of the run to go on with: run='my-run'")
         self.store = chosen_store(store)
-        self.step = self.epoch = 0
+        self.step = self.epoch = self.moved_times = 0
         self.progress, self.resumed = Progress(), False
         self._given_run, self._resume, self._all_ranks = self.run, resume, all_ranks
         self._named, self._own_store = run is not None, isinstance(store, str | None)
@@ -207,6 +208,24 @@ class RunLife(ErrorGuard):
     def epoch_is_recorded(self) -> bool:
         """Whether the end of this epoch was, likewise."""
         return self.epoch < self._before.epochs
+
+    def place_in_market(self, time: int) -> int:
+        """Return the time for the points of this step: its market time, or later by what keeps it apart from others.
+
+        Args:
+            time: the market time in nanoseconds since the Unix epoch.
+        """
+        if self._process != os.getpid():
+            self.warn_once(
+                f"run {self.run!r} was begun by the process that forked this one: where both give one market time, one "
+                "overwrites the other; make a monitor in each process, with a run of its own"
+            )
+        market = self.progress.market
+        if problem := market.problem(time, self.step):
+            self.warn_once(*problem)
+        placed = market.place(time, self.step)
+        self.moved_times += placed != time
+        return placed
 
     def note_recorded(self, *, epoch_ended: bool = False) -> None:
         """Note on this machine that this step is recorded, for a process that goes on with the run.

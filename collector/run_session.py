@@ -258,6 +258,8 @@ class RunSession(RunLife):
         }
         if self.schedule.overhead_ratio is not None:
             fields["overhead_ratio"] = self.schedule.overhead_ratio
+        if self.moved_times:
+            fields["moved_times"] = self.moved_times
         if self.replay_error is not None:
             fields["replay_error"] = self.replay_error
         if self.unreplayed:

@@ -149,7 +149,7 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
             Field("capture_ms", float, "ms"),
             Field("overhead_ratio", float, "share"),
             Field("replay_error", float, "share"),
-            Field("every", int, "steps"),
+            *(Field(name, int, "steps") for name in ("every", "moved_times")),
             Field("unreplayed", str),
         ),
         JOBS_HEALTH: (

@@ -12,7 +12,7 @@ import numpy as np
 from gatewatch.collector.errors import ConfigError
 
 Time = int | date | datetime | np.datetime64
-"""Nanoseconds since the Unix epoch, or a moment (one without a zone is taken as UTC); of a day, its beginning."""
+"""Nanoseconds since the Unix epoch, or a moment (without a zone: UTC, whatever its fold); a day is its beginning."""
 
 _DAY: Final = 86_400 * 10**9
 _FINE: Final = ("ns", "ps", "fs", "as")
