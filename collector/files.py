@@ -1,14 +1,17 @@
-"""Replace files whole, and check folders before work begins."""
+"""Replace files whole, read small ones, and check folders before work begins."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Final
+
+_MOST_BYTES: Final = 2**16
 
 
 @contextmanager
@@ -58,3 +61,12 @@ def check_writable(folder: Path, mode: int = 0o777) -> None:
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def read_json_object(file: IO[bytes]) -> dict[str, Any]:
+    """Return what a small file holds as a JSON object; an empty one where it is damaged or larger than 64 KiB."""
+    with suppress(OSError, ValueError, RecursionError):  # which deep nesting raises
+        content = json.loads(file.read(_MOST_BYTES + 1)[:_MOST_BYTES])
+        if isinstance(content, dict):
+            return content
+    return {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gatewatch.collector.file_locks import take_lock
+from gatewatch.collector.files import read_json_object
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 
 _FOLDER: Final = "runs"
@@ -98,10 +99,8 @@ def _is_still(path: Path, file: FileIO) -> bool:
 
 
 def _read(file: FileIO) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = json.loads(os.pread(file.fileno(), 2**16, 0))
-        return content if isinstance(content, dict) else {}
-    return {}
+    file.seek(0)
+    return read_json_object(file)
 
 
 def _forget_old(folder: Path) -> None:

@@ -15,7 +15,7 @@ from platformdirs import user_state_path
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.files import replace_file
+from gatewatch.collector.files import read_json_object, replace_file
 
 DESTINATION: Final = "destination.json"
 """The file in a store's folder that says which store it is."""
@@ -89,10 +89,8 @@ def note_store(folder: Path, destination: Mapping[str, str]) -> None:
 
 
 def _note(folder: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):
-        note = json.loads((folder / DESTINATION).read_bytes())
-        if isinstance(note, dict):
-            return note
+    with suppress(OSError), (folder / DESTINATION).open("rb") as file:
+        return read_json_object(file)
     return {}
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from gatewatch.collector.files import read_json_object
 from gatewatch.collector.line_protocol import encode, parse, split_lines
 from gatewatch.collector.schema import RUNS, Point
 from gatewatch.collector.spool.queue import ABOUT, REJECTED, list_paths
-from gatewatch.collector.spool.segment import SUFFIX, read_segment
+from gatewatch.collector.spool.segment import MOST_BYTES, SUFFIX, read_segment
 from gatewatch.collector.user_folders import DESTINATION
 
 
@@ -40,8 +41,8 @@ class Pending:
                 self.points += segment.points
                 self.bytes += segment.size
                 self.damaged += segment.damaged
-        with suppress(OSError), self.rejected_file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
+        with suppress(OSError), self.rejected_file.open("rb") as file:
+            for line in file.read(MOST_BYTES).decode(errors="replace").split("\n"):
                 if line.startswith(ABOUT):
                     self.rejected += 1
                     self.reason = line.removeprefix(ABOUT).partition(" ")[2].strip()
@@ -56,11 +57,10 @@ class Pending:
 def pending(root: Path) -> Iterator[Pending]:
     """Read what waits for each store that has a folder below `root`."""
     for file in list_paths(root, f"*/{DESTINATION}"):
-        try:
-            destination = json.loads(file.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(destination, dict) and all(isinstance(value, str) for value in destination.values()):
+        destination: dict[str, Any] = {}
+        with suppress(OSError), file.open("rb") as stream:
+            destination = read_json_object(stream)
+        if destination and all(isinstance(value, str) for value in destination.values()):
             yield Pending(file.parent, destination)
 
 

@@ -21,6 +21,8 @@ _COUNTS: Final = struct.Struct("<II")
 _CHECKSUM: Final = struct.Struct("<I")
 _HEADER: Final = _COUNTS.size + _CHECKSUM.size
 SUFFIX: Final = ".spool"
+MOST_BYTES: Final = 2**28
+"""So much of a file is read. One is begun anew past 4 MiB, so only a record of this size would make a longer one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,13 +127,15 @@ def as_record(lines: bytes, points: int) -> bytes:
 def read_segment(path: Path, size: int | None = None) -> tuple[Segment, bytes]:
     """Read a file, up to a size where one is given: what it holds, and the lines of its sound records.
 
-    What is no segment holds nothing.
+    What is no segment holds nothing. What lies beyond `MOST_BYTES` counts as damaged, and is not read.
 
     Raises:
         OSError: it cannot be read.
     """
-    content = path.read_bytes()[:size]
-    segment, sound = Segment(path, len(content)), []
+    with path.open("rb") as file:
+        whole = os.fstat(file.fileno()).st_size if size is None else size
+        content = file.read(min(whole, MOST_BYTES))
+    segment, sound = Segment(path, whole), []
     if content.startswith(MAGIC):
         begin = len(MAGIC)
     elif content.startswith(b"GWSPOOL1") and len(content) >= _FORMER.size:
@@ -145,11 +149,11 @@ def read_segment(path: Path, size: int | None = None) -> tuple[Segment, bytes]:
         if length == 0 or end > len(content):
             break
         lines = content[begin + _HEADER : end]
-        if content[begin:end] == as_record(lines, points):
+        if content[begin:end] == as_record(lines, points) and points <= lines.count(b"\n"):
             sound.append(lines)
             segment.points += points
         else:
             segment.damaged += 1
         begin = end
-    segment.damaged += begin < len(content)
+    segment.damaged += begin != whole
     return segment, b"".join(sound)
