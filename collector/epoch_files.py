@@ -74,6 +74,8 @@ def check_folder(folder: Path) -> None:
 
 def epoch_owner(path: Path) -> tuple[str, str] | None:
     """Return the run and the phase that a file belongs to; None where it is missing or none of ours."""
+    if not path.is_file():  # reading a pipe would wait
+        return None
     try:
         with zipfile.ZipFile(path) as archive:
             about: Any = json.loads(archive.comment)

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import metadata
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from sklearn.ensemble import IsolationForest
 
-from gatewatch.collector.arrays import iter_arrays
-from gatewatch.collector.cells import GATES
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.statistics import gate_statistics
+from gatewatch.collector.files import replace_file
+from gatewatch.collector.text import one_line
+from gatewatch.jobs import model_files
+from gatewatch.jobs.isolation_trees import IsolationTrees
+from gatewatch.jobs.normal_range import NormalRange
+from gatewatch.jobs.sample_features import FEATURES, Sample, observe, rounding
 from gatewatch.jobs.scoring.captures import Array
-from gatewatch.jobs.skops_io import skops_io
+from gatewatch.jobs.scoring.detectors.rules import CERTAIN
 
-Sample = Mapping[str, Any] | Array
-
-FEATURES: Final = (
-    "mean_activation",
-    "std_activation",
-    "entropy",
-    "zero_crossing_rate",
-    "saturation",
-    "mean_gradient",
-    "var_gradient",
-)
 TREES: Final = 100
 FEWEST: Final = 2
-_TRUSTED: Final = ["sklearn.tree._tree.Tree"]
+_LARGEST_SPLIT: Final = 1e30
+"""Features beyond this count as this to the forest, which compares in single precision."""
 
 
 class AnomalyDetector:
@@ -42,6 +34,13 @@ class AnomalyDetector:
     A sample is a mapping with `activations`, an array of shape (…, time, units), and optionally `gradients`, one array
     or several of any shapes. Activations of shape (units,) are accepted too. An array instead of a mapping is taken as
     activations. Arrays may also be lists, or tensors of any framework.
+
+    Two things are compared with the normal samples. The forest tells unusual combinations of features. Each feature by
+    itself may lie outside the range of the normal samples by as much as that range is wide, and by 0.1 % of its scale
+    (`normal_range.STILL`) where it was constant. The score is the larger of both.
+
+    Values that are not finite are a fault: a sample with any scores at least 2, as in `gatewatch jobs`. Steps in time
+    at which all units are NaN are left out instead, as masked ones, as far as the normal samples had such steps.
 
     The detector compares levels, which suits a network that does not learn: a policy in a backtest, or copies of one.
     The levels of a network that learns change anyway, so `gatewatch jobs` scores how far each gate is from its forecast
@@ -63,36 +62,20 @@ class AnomalyDetector:
             raise ValueError(f"contamination={contamination!r}: must be above 0 and at most 0.5")
         self.contamination: float = float(contamination)
         self.provenance: dict[str, Any] = {}
-        self._forest: IsolationForest | None = None
+        self._learned: _Learned | None = None
 
     def extract_features(self, sample: Sample) -> dict[str, float]:
         """Return the features of a sample: name → value, for each name in `FEATURES`.
 
         Mean, standard deviation, entropy, zero crossings and saturation are those of `gate_stats` on the scale of tanh
-        (see `collector/schema`). Values that are not finite are left out; a missing gradient counts as 0.
+        (see `collector/schema`), the last three of activations rounded to four decimals. Values that are not finite are
+        left out; a missing gradient counts as 0, and what is beyond 1e100 as that.
 
         Raises:
             ValueError: the sample has no activations, or none that is finite.
             TypeError: its activations or gradients are no numbers.
         """
-        given = sample if isinstance(sample, Mapping) else {"activations": sample}
-        if "activations" not in given:
-            raise ValueError(
-                f"a sample must have 'activations'; this one has {', '.join(map(str, given)) or 'nothing'}"
-            )
-        statistics = gate_statistics(_by_time(given["activations"]), GATES["hidden"].scale)
-        if "mean" not in statistics:
-            raise ValueError("the sample's activations hold no finite value")
-        parts = [np.ravel(part) for _, part in iter_arrays(given.get("gradients"), "gradients")]
-        gradient = np.concatenate([np.empty(0), *parts])
-        gradient = gradient[np.isfinite(gradient)]
-        values = (
-            *(statistics[name] for name in ("mean", "std", "entropy", "zero_crossing_rate")),
-            statistics["saturated_low"] + statistics["saturated_high"],
-            gradient.mean() if gradient.size else 0.0,
-            gradient.var() if gradient.size else 0.0,
-        )
-        return dict(zip(FEATURES, map(float, values), strict=True))
+        return dict(zip(FEATURES, observe(sample).row.tolist(), strict=True))
 
     def train(self, normal_samples: Iterable[Sample]) -> Self:
         """Learn from normal samples, and return the detector. Deterministic: the same samples give the same scores.
@@ -100,11 +83,16 @@ class AnomalyDetector:
         Raises:
             ValueError: there are fewer than two samples, or one has no features.
         """
-        rows = np.array([self._row(sample) for sample in normal_samples])
-        if len(rows) < FEWEST:
-            raise ValueError(f"{len(rows)} normal samples: at least {FEWEST} are needed, and a hundred are better")
+        observed = [observe(sample) for sample in normal_samples]
+        if len(observed) < FEWEST:
+            raise ValueError(f"{len(observed)} normal samples: at least {FEWEST} are needed, and a hundred are better")
+        rows = np.stack([each.row for each in observed])
+        normal = NormalRange.of(rows, rounding(rows))
         forest = IsolationForest(n_estimators=TREES, contamination=self.contamination, random_state=0)
-        self._forest = forest.fit(rows)
+        forest.fit(_to_split(rows, normal))
+        masked = NormalRange.of(np.array([[each.masked] for each in observed]), np.zeros(1))
+        most_masked = min(1.0, float((masked.high + masked.margin)[0]))
+        self._learned = _Learned(IsolationTrees.of(forest), float(forest.offset_), normal, most_masked)
         self.provenance = {
             "features": list(FEATURES),
             "samples": len(rows),
@@ -114,19 +102,29 @@ class AnomalyDetector:
         return self
 
     def score(self, sample: Sample) -> float:
-        """Return `score_samples / offset_` of the forest: 0 to 1 is normal, above 1 anomalous.
+        """Return how anomalous a sample is: 0 to 1 is normal, above 1 anomalous.
+
+        It is the larger of `score_samples / offset_` of the forest and the distance from the range of the normal
+        samples (`NormalRange.score`). A sample with values that are not finite scores at least 2, and 2 where none is
+        finite; no value makes it raise.
 
         Raises:
-            ValueError: it was not trained, or the sample has no features.
+            ValueError: it was not trained, or the sample has no activations, or an empty array of them.
+            TypeError: its activations or gradients are no numbers.
         """
-        forest = self._trained()
-        return float(forest.score_samples([self._row(sample)])[0] / forest.offset_)
+        learned = self._trained()
+        observed = observe(sample, required=False)
+        faulty = observed.not_finite or observed.masked > learned.most_masked
+        if not observed.row.size:
+            return CERTAIN
+        forest = learned.trees.score_samples(_to_split(observed.row[None], learned.normal))[0] / learned.offset
+        return max(float(forest), learned.normal.score(observed.row), CERTAIN if faulty else 0.0)
 
     def predict(self, sample: Sample) -> bool:
         """Return whether a sample is anomalous: its score is above 1.
 
         Raises:
-            ValueError: it was not trained, or the sample has no features.
+            ValueError, TypeError: as `score`.
         """
         return self.score(sample) > 1
 
@@ -137,44 +135,87 @@ class AnomalyDetector:
             ValueError: it was not trained.
             OSError: the file cannot be written.
         """
-        skops_io().dump({"forest": self._trained(), "provenance": self.provenance}, path)
+        learned = self._trained()
+        content = {
+            "trees": learned.trees.arrays,
+            "offset": learned.offset,
+            "low": learned.normal.low,
+            "high": learned.normal.high,
+            "floor": learned.normal.floor,
+            "most_masked": learned.most_masked,
+            "provenance": self.provenance,
+        }
+        with replace_file(Path(path)) as file:
+            model_files.dump(content, file)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read a detector from a file that `save` wrote.
+        """Read a detector from a file that `save` wrote. What it holds is checked: a file may be damaged, or crafted.
 
         Raises:
-            ConfigError: the file is missing or damaged, or holds something else or a detector with other features.
+            ConfigError: the file is missing or damaged, larger than 64 MiB, or holds something else or a detector of
+                another version.
         """
         try:
-            stored = skops_io().load(path, trusted=_TRUSTED)
-        except Exception as error:  # whatever is wrong with a file, skops raises many kinds of error
-            reason = error.strerror if isinstance(error, OSError) else "it is damaged, or no file of skops"
-            raise ConfigError(f"{Path(path)}: the detector cannot be read: {reason}; train it again") from None
-        match stored:
-            case {"forest": IsolationForest() as forest, "provenance": {"features": features} as provenance}:
-                pass
-            case _:
-                raise ConfigError(f"{Path(path)}: holds no detector; save one with AnomalyDetector.save")
-        if features != list(FEATURES):
-            raise ConfigError(f"{Path(path)}: is of another version of Gatewatch, with other features; train it again")
-        detector = cls(provenance["contamination"])
-        detector.provenance, detector._forest = provenance, forest
+            learned, provenance = _read(model_files.load(Path(path)))
+            detector = cls(provenance["contamination"])
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+            raise ConfigError(f"{Path(path)}: the detector cannot be read: {reason}; train and save it again") from None
+        detector._learned, detector.provenance = learned, provenance
         return detector
 
-    def _row(self, sample: Sample) -> list[float]:
-        return list(self.extract_features(sample).values())
-
-    def _trained(self) -> IsolationForest:
-        if self._forest is None:
+    def _trained(self) -> _Learned:
+        if self._learned is None:
             raise ValueError("the detector must be trained before prediction; call train(normal_samples)")
-        return self._forest
+        return self._learned
 
 
-def _by_time(activations: Any) -> Array:
-    """Return activations as one array, (batch, time, units)."""
-    parts = [part for _, part in iter_arrays(activations, "activations")]
-    if len({part.shape for part in parts}) > 1:
-        raise ValueError("activations must be one array; those of several layers are several samples")
-    values = np.atleast_2d(np.stack(parts) if parts else np.empty(0))
-    return values.reshape(math.prod(values.shape[:-2]), *values.shape[-2:])
+class _Learned(NamedTuple):
+    """What a detector has learned.
+
+    Attributes:
+        trees: of the forest.
+        offset: of its scores.
+        normal: the range of the features.
+        most_masked: the largest share of steps at which all units may be NaN.
+    """
+
+    trees: IsolationTrees
+    offset: float
+    normal: NormalRange
+    most_masked: float
+
+
+def _to_split(rows: Array, normal: NormalRange) -> Array:
+    """Return the (n, F) rows that the forest is given, in which what does not vary by more than rounding is 0."""
+    return np.where(normal.varies, np.clip(rows, -_LARGEST_SPLIT, _LARGEST_SPLIT), 0.0)
+
+
+def _read(content: Any) -> tuple[_Learned, dict[str, Any]]:
+    """Return what a file holds, and its provenance.
+
+    Raises:
+        ValueError: it is no detector of this version, or a damaged one.
+    """
+    match content:
+        case {
+            "trees": trees,
+            "offset": float(offset),
+            "low": np.ndarray() as low,
+            "high": np.ndarray() as high,
+            "floor": np.ndarray() as floor,
+            "most_masked": float(most_masked),
+            "provenance": {"features": features, "samples": int(samples), "contamination": _} as provenance,
+        } if features == list(FEATURES):
+            pass
+        case _:
+            raise ValueError("it holds no detector of this version")
+    if any(each.dtype != np.float64 or each.shape != (len(FEATURES),) for each in (low, high, floor)):
+        raise ValueError("the range of the features is none")
+    if not (np.isfinite([low, high, floor]).all() and (low <= high).all() and (floor > 0).all()):
+        raise ValueError("the range of a feature is none")
+    if not (-1 <= offset < 0 and 0 <= most_masked <= 1 and FEWEST <= samples < 2**63):
+        raise ValueError("the offset of its scores, or how much is masked, or the number of samples is none")
+    normal = NormalRange(low, high, floor, samples)
+    return _Learned(IsolationTrees.from_arrays(trees, len(FEATURES)), offset, normal, most_masked), provenance

@@ -1,7 +1,8 @@
 """Checkpoints: how far each run was scored, and the scoring state then. A cache of the jobs, and nothing more.
 
 A checkpoint that cannot be read, is of another version, or does not fit the store is ignored, and the run is scored
-from its beginning, with the same result.
+from its beginning, with the same result. What a checkpoint holds is checked before it is used: a damaged or crafted one
+must not stop the jobs.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ import numpy as np
 
 from gatewatch.collector.files import replace_file
 from gatewatch.collector.names import path_name
+from gatewatch.collector.text import one_line
+from gatewatch.jobs import model_files
+from gatewatch.jobs.array_files import read_arrays
 from gatewatch.jobs.scoring.captures import NEVER
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Model
 from gatewatch.jobs.scoring.residuals import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.signals import SignalKey
-from gatewatch.jobs.skops_io import skops_io
 
-VERSION: Final = 3
+VERSION: Final = 4
 """To be raised whenever scores, or the format of checkpoints, change."""
+MOST_BYTES: Final = 2**30
+"""The largest checkpoint that is read, unpacked. A million signals take 0.8 GB."""
 _NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after")
 
 log = logging.getLogger("gatewatch")
@@ -76,25 +81,34 @@ def load(
     file = _file(folder, run, tags)
     scoring = ScoringState(detectors)
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
-            if about["version"] != VERSION or about["tags"] != dict(tags):
-                return None
-            if [*about["detectors"]] != [detector.name for detector in scoring.detectors]:
-                return None
-            keys = tuple(SignalKey(*key) for key in about["keys"])
-            arrays = {name: stored[f"rolling.{name}"] for name in scoring.rolling.arrays}
-            scoring.rolling = RollingState(keys, about["count"], **arrays)
-            for detector in scoring.detectors:
-                model_id, names = about["detectors"][detector.name]
-                detector.state = {name: stored[f"{detector.name}.{name}"] for name in names}
-                if model_id is not None:
-                    detector.model = _load_model(file, detector, model_id)
-            return Checkpoint(**{name: about[name] for name in _NUMBERS}, seen=tuple(about["seen"]), scoring=scoring)
+        with zipfile.ZipFile(file) as archive:
+            stored = dict(read_arrays(archive, MOST_BYTES))
+        about = json.loads(str(stored["about"]))
+        if about["version"] != VERSION or about["tags"] != dict(tags):
+            return None
+        if [*about["detectors"]] != [detector.name for detector in scoring.detectors]:
+            return None
+        keys = tuple(SignalKey(*key) for key in about["keys"])
+        arrays = {name: stored[f"rolling.{name}"] for name in scoring.rolling.arrays}
+        scoring.rolling = RollingState(keys, about["count"], **arrays)
+        scoring.rolling.check()
+        for detector in scoring.detectors:
+            model_id, names = about["detectors"][detector.name]
+            detector.state = {name: stored[f"{detector.name}.{name}"] for name in names}
+            detector.check_state(len(keys))
+            if model_id is not None:
+                detector.model = _load_model(file, detector, model_id)
+        numbers, seen = {name: about[name] for name in _NUMBERS}, tuple(about["seen"])
+        if len(seen) != 2 or any(
+            type(number) is not int or abs(number) > 2**63 for number in (*numbers.values(), *seen)
+        ):
+            raise ValueError("a position in it is no whole number")
+        return Checkpoint(**numbers, seen=seen, scoring=scoring)
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged file raises many kinds of error
-        log.warning("gatewatch: checkpoint %s is ignored, the run is scored from its beginning: %s", file, error)
+        reason = one_line(error) or type(error).__name__
+        log.warning("gatewatch: checkpoint %s is ignored, the run is scored from its beginning: %s", file, reason)
         return None
 
 
@@ -149,7 +163,7 @@ def _save_model(file: Path, detector: Detector, model: Model) -> None:
         _load_model(file, detector, model.model_id)
     except ValueError:
         with replace_file(_model_file(file, detector), mode=0o600) as stream:
-            skops_io().dump(model, stream, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+            model_files.dump(model.content, stream)
         with suppress(ValueError):
             _load_model(file, detector, model.model_id)  # which caches it
 
@@ -165,17 +179,16 @@ def _load_model(checkpoint: Path, detector: Detector, model_id: str) -> Model:
         status = file.stat()
     except OSError:
         raise ValueError(f"{file.name} is missing") from None
-    model = _loaded(file, detector.model_types, status.st_mtime_ns, status.st_size)
-    if getattr(model, "model_id", None) != model_id:
-        raise ValueError(f"{file.name} holds {getattr(model, 'model_id', 'no model')}, not {model_id}")
+    model = _loaded(file, type(detector), status.st_mtime_ns, status.st_size)
+    if model.model_id != model_id:
+        raise ValueError(f"{file.name} holds {model.model_id}, not {model_id}")
     return model
 
 
 @lru_cache(maxsize=512)
-def _loaded(file: Path, types: tuple[str, ...], _modified: int, _size: int) -> Model:
+def _loaded(file: Path, detector: type[Detector], _modified: int, _size: int) -> Model:
     """Load a model from its file, once: that takes longer than a pass over its run."""
     try:
-        model: Model = skops_io().load(file, trusted=[*types])
-    except Exception as error:  # a damaged file raises many kinds of error
+        return detector.read_model(model_files.load(file))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file.name} cannot be read: {error}") from None
-    return model

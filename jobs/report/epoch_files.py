@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 from gatewatch.collector.cells import CELLS
 from gatewatch.collector.names import PHASES, clean_name, path_name
 from gatewatch.collector.text import one_line
+from gatewatch.jobs.array_files import read_arrays
 from gatewatch.jobs.report.heatmap_data import batch_mean, thin
 from gatewatch.jobs.text import join_words
 
 _SHOWN: Final = frozenset(gate for cell in CELLS for gate in cell.pictured)
 _NAME: Final = re.compile(r"gate_epoch_(\d+)\.npz")
+MOST_BYTES: Final = 2**32
+"""The gates of a file that are shown may unpack to this: 256 gates of 32 sequences, 256 steps and 512 units."""
+MOST_BYTES_OF_GATE: Final = 2**28
+"""One gate may unpack to this: 32 sequences of 1,000 steps and 2,000 units, in single precision."""
 
 
 Gates = dict[str, NDArray[np.float32]]
@@ -78,6 +83,8 @@ def _find(folders: Sequence[str], run: str) -> tuple[dict[str, dict[int, Path]],
             continue
         for path, match in [(path, match) for path in paths if (match := _NAME.fullmatch(path.name))]:
             try:
+                if not path.is_file():  # reading a pipe would wait
+                    raise ValueError("it is no file")
                 with zipfile.ZipFile(path) as archive:
                     about = json.loads(archive.comment or b"null")
             except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
@@ -91,16 +98,18 @@ def _find(folders: Sequence[str], run: str) -> tuple[dict[str, dict[int, Path]],
 def _read(path: Path) -> dict[str, Gates]:
     """Return layer → gates of a file; raise where one cannot be read."""
     layers: dict[str, Gates] = defaultdict(dict)
-    with np.load(path, allow_pickle=False) as archive:
-        for name in archive.files:
+    with zipfile.ZipFile(path) as archive:
+        for name, array in read_arrays(archive, MOST_BYTES, MOST_BYTES_OF_GATE, wanted=_is_shown):
             layer, _, gate = name.rpartition("/")
-            if gate not in _SHOWN:
-                continue
-            array = archive[name]
             if array.ndim != 3 or array.dtype.kind != "f" or array.size == 0:
                 raise ValueError(f"{name} is no array of (batch, time, units)")
-            layers[clean_name(layer)][gate] = batch_mean(array).astype(np.float32)
+            with np.errstate(over="ignore"):  # an activation may be beyond single precision
+                layers[clean_name(layer)][gate] = batch_mean(array).astype(np.float32)
     return layers
+
+
+def _is_shown(name: str) -> bool:
+    return name.rpartition("/")[2] in _SHOWN
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -90,6 +90,35 @@ class RollingState:
         observed = (self.learned > 0) | np.isfinite(self.values).any(axis=0)
         return {key for key, one in zip(self.keys, observed, strict=True) if one}
 
+    def check(self) -> None:
+        """Check that this is a state in which `z_scores` leaves one, as a file may hold another.
+
+        Raises:
+            ValueError: it is not.
+        """
+        signals = len(self.keys)
+        if not all(isinstance(part, str) for key in self.keys for part in key) or len(set(self.keys)) != signals:
+            raise ValueError("the signals are no signals, or one of them comes twice")
+        if unknown := {key.signal for key in self.keys} - SIGNALS.keys():
+            raise ValueError(f"there is no signal {min(unknown)!r}")
+        if type(self.count) is not int or self.count < 0:
+            raise ValueError(f"{self.count!r} is no number of captures")
+        captures = {
+            "values": SMOOTHED,
+            "learnable": SMOOTHED,
+            "distances": HISTORY,
+            "medians": SETTLED,
+            "speed": HISTORY,
+        }
+        for name, default in RollingState().arrays.items():
+            rows = [min(self.count, captures[name])] if name in captures else [*default.shape[:-1]]
+            array, shape = getattr(self, name), (*rows, *([] if name == "speed" else [signals]))
+            if array.dtype != default.dtype or array.shape != shape:
+                raise ValueError(f"{name} are {array.dtype} of shape {array.shape}, not {default.dtype} of {shape}")
+        at = self.at[:, self.learned >= REFERENCE]
+        if not ((np.diff(at, axis=0) > 0).all() and (self.speed > 0).all()):
+            raise ValueError("the captures that a forecast has learned from are not one after the other")
+
     def widen(self, keys: Iterable[SignalKey]) -> None:
         """Add the signals that are new."""
         present = set(self.keys)

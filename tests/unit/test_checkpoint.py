@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
+import zipfile
 from dataclasses import fields
 
 import numpy as np
 import pytest
+import skops.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import IsolationForest
 
 from gatewatch import open_store
 from gatewatch.jobs import checkpoint as checkpoints
@@ -197,6 +202,126 @@ def test_a_damaged_byte_is_never_an_exception_nor_another_checkpoint(run, tmp_pa
     file.write_bytes(content)
     found = load(tmp_path, "r", TAGS)
     assert found is None or same(found, kept)
+
+
+def crafted(file, arrays=None, **about):
+    """Write a checkpoint anew with other arrays and another description: valid files, but of no state there can be."""
+    with np.load(file) as stored:
+        held = {name: stored[name] for name in stored.files}
+    told = json.loads(str(held["about"]))
+    for name, value in about.items():
+        told[name] = value(told[name]) if callable(value) else value
+    held |= {name: change(held[name]) for name, change in (arrays or {}).items()}
+    held["about"] = np.array(json.dumps(told))
+    np.savez(file, **held)
+
+
+def altered(at, value):
+    def change(values):
+        values = values.copy()
+        values[at] = value
+        return values
+
+    return change
+
+
+CRAFTED = {
+    **{
+        f"{name} too short": {"arrays": {f"rolling.{name}": lambda values: values[..., :-1]}}
+        for name in RollingState().arrays
+    },
+    "more rows than there are": {"arrays": {"rolling.values": lambda values: np.tile(values, (9, 1))}},
+    "text for numbers": {"arrays": {"rolling.low": lambda values: values.astype(str)}},
+    "single precision": {"arrays": {"rolling.values": lambda values: values.astype(np.float32)}},
+    "a flag that is a number": {"arrays": {"rolling.learnable": lambda values: values.astype(float)}},
+    "captures out of order": {"arrays": {"rolling.at": altered(3, 0.0)}},
+    "captures that are NaN": {"arrays": {"rolling.at": altered(3, np.nan)}},
+    "no speed": {"arrays": {"rolling.speed": altered(3, 0.0)}},
+    "an unknown signal": {"keys": lambda keys: [[*keys[0][:2], "mood"], *keys[1:]]},
+    "a signal twice": {"keys": lambda keys: [keys[1], *keys[1:]]},
+    "a signal of numbers": {"keys": lambda keys: [[1, 2, "loss"], *keys[1:]]},
+    "a signal too few": {"keys": lambda keys: keys[1:]},
+    "no captures": {"count": 0},
+    "captures that are no number": {"count": "40"},
+    "captures beyond any number": {"count": 2**80},
+    "a time that is text": {"newest": "now"},
+    "a time beyond any": {"back": 2**70},
+    "points that are a fraction": {"points": 1.5},
+    "one time at the last pass": {"seen": [1]},
+    "the state of a rule too short": {"arrays": {"rules.z": lambda values: values[:, 1:]}},
+    "the state of a rule of more captures": {"arrays": {"rules.high": lambda values: np.tile(values, (2, 1))}},
+    "a state of a rule that there is not": {"detectors": lambda of: of | {"rules": [None, ["z"]]}},
+    "a model of a detector without one": {"detectors": lambda of: of | {"robust": ["m", []]}},
+    "rows to learn from of another shape": {"arrays": {"isolation_forest.learned": lambda values: values[:, :3]}},
+}
+
+
+@pytest.mark.parametrize("how", CRAFTED)
+def test_a_crafted_checkpoint_is_said_and_left_aside(run, tmp_path, caplog, how):
+    kept = scored(run, 20 if "learn from" in how else 40)
+    save(tmp_path, "r", TAGS, kept)
+    (file,) = tmp_path.rglob("*.npz")
+    crafted(file)
+    assert same(load(tmp_path, "r", TAGS), kept)
+    crafted(file, **CRAFTED[how])
+    if how.startswith("a model of"):
+        (forest,) = tmp_path.rglob("*.skops")
+        shutil.copy(forest, file.with_suffix(".robust.skops"))
+    with caplog.at_level(logging.WARNING, "gatewatch"):
+        assert load(tmp_path, "r", TAGS) is None
+    (record,) = caplog.records
+    assert "is ignored, the run is scored from its beginning" in record.message
+    assert "\n" not in record.message
+
+
+def test_a_forest_whose_nodes_lead_nowhere_is_said_and_left_aside(run, tmp_path, caplog):
+    save(tmp_path, "r", TAGS, scored(run, 40))
+    (file,) = tmp_path.rglob("*.skops")
+    held = skops.io.load(file)
+    held["trees"]["left"][0] = 10**9
+    skops.io.dump(held, file)
+    assert load(tmp_path, "r", TAGS) is None
+    assert "the nodes of its trees are not reached once each" in caplog.records[0].message
+
+
+def test_a_forest_of_scikit_learns_own_objects_is_not_built(run, tmp_path, caplog):
+    save(tmp_path, "r", TAGS, scored(run, 40))
+    (file,) = tmp_path.rglob("*.skops")
+    skops.io.dump(IsolationForest().fit(np.zeros((9, 8))), file)
+    assert load(tmp_path, "r", TAGS) is None
+    assert "it holds a sklearn.ensemble._iforest.IsolationForest" in caplog.records[0].message
+
+
+def member(shape, kind, content=b""):
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + content
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (member((2**60,), "<f8", bytes(8)), "not as large as its header says"),
+        (member((2**63, 2**63), "<f8"), "not as large as its header says"),
+        (member((-1,), "<f8"), "not as large as its header says"),
+        (member((1,), "|O", b"cos\nsystem\n(S'true'\ntR."), "no array of plain values"),
+        (bytes(200_000), "it unpacks to"),
+        (b"text", "magic string"),
+    ],
+)
+def test_a_hostile_array_is_not_unpacked(run, tmp_path, caplog, monkeypatch, content, reason):
+    save(tmp_path, "r", TAGS, scored(run, 40))
+    (file,) = tmp_path.rglob("*.npz")
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../climbed.npy", content)
+    monkeypatch.setattr(checkpoints, "MOST_BYTES", 200_000)
+    tracemalloc.start()
+    assert load(tmp_path, "r", TAGS) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reason in caplog.records[0].message
+    assert "\n" not in caplog.records[0].message
+    assert peak < 2**24
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_who_reads_finds_the_old_one_or_the_new_one(run, tmp_path):

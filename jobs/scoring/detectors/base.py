@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.residuals import Residuals
@@ -17,6 +17,10 @@ class Model(Protocol):
     """A trained model, which a checkpoint stores with skops."""
 
     model_id: str
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All of it: arrays, numbers and texts, in lists and in dicts with names as keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,28 @@ class Detector(ABC):
     """How many earlier captures it needs in `Batch.captures` to score one."""
     phrases: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Cause → what it means, for people."""
-    model_types: ClassVar[tuple[str, ...]] = ()
-    """Dotted names of the types that its model consists of: skops loads no others."""
     model: Model | None = None
     state: Mapping[str, Array] = MappingProxyType({})
     """The arrays that it must remember from one batch to the next, besides its model."""
 
     def learn(self, batch: Batch) -> None:  # noqa: B027 - most detectors learn and keep nothing
         """Learn from the captures of the warm-up in a batch; called for every batch, before `score`."""
+
+    @classmethod
+    def read_model(cls, content: Any) -> Model:
+        """Return the model whose `content` a file holds, which may be damaged or crafted.
+
+        Raises:
+            ValueError: it is none of this detector.
+        """
+        raise ValueError(f"the detector {cls.name} has no model")
+
+    def check_state(self, signals: int) -> None:  # noqa: B027 - as above
+        """Check `state`, as a checkpoint with so many signals holds it.
+
+        Raises:
+            ValueError: it is not as this detector leaves it.
+        """
 
     @abstractmethod
     def score(self, batch: Batch) -> Scores:

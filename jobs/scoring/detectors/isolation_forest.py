@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
+from gatewatch.jobs.isolation_trees import IsolationTrees
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.residuals import WARM_UP
@@ -39,8 +40,18 @@ class ForestDetector(Detector):
     """
 
     name = "isolation_forest"
-    model_types = ("sklearn.tree._tree.Tree", f"{__name__}.Forest")
     model: Forest | None = None
+
+    @classmethod
+    def read_model(cls, content: Any) -> Forest:
+        """Return the forest that a file holds."""
+        return Forest.from_content(content)
+
+    def check_state(self, signals: int) -> None:
+        """Check that the rows of the warm-up are rows."""
+        learned = self.state.get("learned", np.empty((0, len(FEATURES))))
+        if set(self.state) - {"learned"} or learned.dtype != np.float64 or learned.shape[1:] != (len(FEATURES),):
+            raise ValueError("the rows that the forest is to learn from are of another shape")
 
     def learn(self, batch: Batch) -> None:
         """Collect rows during the warm-up; at its end train on the baselines, or on these rows if there are none."""
@@ -105,21 +116,49 @@ class Forest:
         # A statistic that happened to stand still in the warm-up may move as much as is usual.
         copies = np.maximum(copies, np.abs(random.normal(size=copies.shape)))
         copies *= np.exp(random.uniform(0, np.log(DILATION), (len(copies), 1)))
-        self._forest = IsolationForest(n_estimators=TREES, contamination=contamination, random_state=0)
-        self._forest.fit(_compressed(copies))
+        forest = IsolationForest(n_estimators=TREES, contamination=contamination, random_state=0)
+        forest.fit(_compressed(copies))
+        self._trees, self._offset = IsolationTrees.of(forest), float(forest.offset_)
         versions = {name: metadata.version(name) for name in ("scikit-learn", "numpy")}
         digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
         digest.update(f"{contamination} {TREES} {RESIDUAL_FLOOR} {DILATION} {versions['scikit-learn']}".encode())
         self.model_id = f"isolation_forest-{digest.hexdigest()[:12]}"
         self.provenance = {**(about or {}), "rows": len(rows), "versions": versions}
 
+    @classmethod
+    def from_content(cls, content: Any) -> Self:
+        """Return the forest whose `content` a file holds.
+
+        Raises:
+            ValueError: it is none, or damaged.
+        """
+        forest = cls.__new__(cls)
+        match content:
+            case {"trees": trees, "offset": float(offset), "model_id": str(model_id), "provenance": dict(provenance)}:
+                forest._trees = IsolationTrees.from_arrays(trees, len(FEATURES))
+            case _:
+                raise ValueError("it holds no isolation forest of this version")
+        if not -1 <= offset < 0:
+            raise ValueError(f"the offset of its scores is {offset}")
+        forest._offset, forest.model_id, forest.provenance = offset, model_id, provenance
+        return forest
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What `from_content` makes the forest of."""
+        return {
+            "trees": self._trees.arrays,
+            "offset": self._offset,
+            "model_id": self.model_id,
+            "provenance": self.provenance,
+        }
+
     def score(self, rows: Array) -> Array:
         """Return `score_samples / offset_` of each row: 0 to 1 is normal, above 1 anomalous; NaN for a row with NaN."""
         scores = np.full(len(rows), np.nan)
         known = np.isfinite(rows).all(axis=1)
         if known.any():
-            samples = self._forest.score_samples(_compressed(np.abs(rows[known])))
-            scores[known] = samples / self._forest.offset_
+            scores[known] = self._trees.score_samples(_compressed(np.abs(rows[known]))) / self._offset
         return scores
 
 

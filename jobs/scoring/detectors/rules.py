@@ -61,6 +61,12 @@ class Rules(Detector):
     look_back = 1
     phrases = PHRASES
 
+    def check_state(self, signals: int) -> None:
+        """Check that each field of the residuals is there, for as many signals."""
+        fields = {name: (values.dtype, values.shape) for name, values in self.state.items()}
+        if fields and fields != dict.fromkeys(Residuals._fields, (np.dtype(np.float64), (1, signals))):
+            raise ValueError("the residuals of the newest capture are of another shape")
+
     def score(self, batch: Batch) -> Scores:
         """Return the largest score of the rules of each series, and each rule's own as the causes."""
         residuals, earlier = batch.residuals, 0
