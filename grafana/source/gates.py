@@ -84,7 +84,7 @@ def _summary() -> list[Panel]:
     worst, since = score_stats(*OF_LAYER, links=[ANOMALIES])
     return [
         run_state(),
-        worst,
+        worst.span(5),
         since.span(5),
         text_stat(
             "What is wrong with its units",
@@ -92,7 +92,7 @@ def _summary() -> list[Panel]:
             {"^wrong: (.*)$": RED, "^nearly: (.*)$": YELLOW, "^(nothing)$": GREEN},
             patterns=True,
         )
-        .span(7)
+        .span(6)
         .description(
             "The first that holds of: a gate fully open or shut (from 90 % of its activations on, where no gradient "
             "passes), units that do nothing, and units that stand still from capture to capture (both from half of "

@@ -38,16 +38,18 @@ STATES: Final = {
     **dict.fromkeys((_WORKS, _IDLE), GREEN),
 }
 """What the first panel says, the worst first, and its colour."""
-_NAMED: Final = (_LOST, _FAILING, _JOBS_FAIL)
-"""Those that go on with whose they are, and since when."""
-_WHOSE: Final = ' + r.of + ", first " + ago(since: r._time)'
+_GO_ON: Final = {
+    **dict.fromkeys((_LOST, _FAILING, _JOBS_FAIL), ' + r.of + ", first " + lasts(since: r._time) + " ago"'),
+    _SILENT_JOBS: ' + ", for " + lasts(since: r._time)',
+}
+"""How some of them go on, as expressions in `r`: whose it is, and since when."""
 _OF_RUN: Final = '" of " + r.run'
 _OF_JOB: Final = '": " + r.job'
-_AGO: Final = """
-  ago = (since) => {
+_LASTS: Final = """
+  lasts = (since) => {
     minutes = (int(v: now()) - int(v: since)) / 60000000000
-    return if minutes < 120 then string(v: minutes) + " min ago"
-      else if minutes < 2880 then string(v: minutes / 60) + " h ago" else string(v: minutes / 1440) + " days ago"
+    return if minutes < 120 then string(v: minutes) + " min"
+      else if minutes < 2880 then string(v: minutes / 60) + " h" else string(v: minutes / 1440) + " days"
   }
 """
 
@@ -91,13 +93,13 @@ def _state() -> Panel:
     ranked = (
         f"state{rank} = {known[text]}"
         + pipe(
-            extend(f"rank: {rank}, state: {literal(text)}" + (_WHOSE if text in _NAMED else "")),
+            extend(f"rank: {rank}, state: {literal(text)}" + _GO_ON.get(text, "")),
             keep("rank", "state"),
         )
         for rank, text in enumerate(STATES)
     )
     query = flux(
-        _AGO,
+        _LASTS,
         "jobs = " + points(JOBS_HEALTH, ["lag_s"], start="-24h", stop="") + pipe("last()"),
         f"heard = jobs{newest}" + pipe(column_values("_time")),
         "runs = " + points(RUNS, ["event"], start="-30d", stop="") + pipe("last()"),
@@ -105,7 +107,7 @@ def _state() -> Panel:
         inline_union(*(f"state{rank}" for rank, _ in enumerate(STATES)))
         + pipe("group()", 'sort(columns: ["rank"])', "limit(n: 1)", keep("state")),
     )
-    colours = {f"^({text}{'.*' if text in _NAMED else ''})$": colour for text, colour in STATES.items()}
+    colours = {f"^({text}{'.*' if text in _GO_ON else ''})$": colour for text, colour in STATES.items()}
     return (
         text_stat(
             "Does the watching work?", query, colours, patterns=True, no_value="Nothing was heard of any run or job"

@@ -59,7 +59,7 @@ def _summary() -> list[Panel]:
     worst, _ = score_stats(*OF_RUN, links=causes)
     return [
         run_state(),
-        wrong.span(10).description(
+        wrong.span(9).description(
             "The first that holds of: values that are not finite, a gradient that has vanished, a validation loss more "
             "than half above the training loss, more than half of the units dead (red); a gradient that exploded in "
             "the time range, weights that move too far or hardly (yellow). Healthy: nothing."
@@ -68,7 +68,7 @@ def _summary() -> list[Panel]:
         .span(6)
         .description("When that was captured for the first time in the time range. Healthy: none.")
         .no_value("none"),
-        worst,
+        worst.span(5),
     ]
 
 

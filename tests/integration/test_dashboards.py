@@ -1016,7 +1016,7 @@ class TestHealth:
             ([JOBS_WORK], "Works; nothing trains"),
             ([JOBS_WORK, (*LIVES[:2], {"event": "completed", "step": 1}, 5000)], "Works; nothing trains"),
             ([LIVES], "Trainings are recorded, no jobs score them"),
-            ([(*JOBS_WORK[:3], 400), LIVES], "The jobs are silent: nothing is scored"),
+            ([(*JOBS_WORK[:3], 400), LIVES], "The jobs are silent: nothing is scored, for 6 min"),
             ([(*JOBS_WORK[:2], {"lag_s": 301.0}, 30), LIVES], "The jobs are late"),
             (
                 [
