@@ -48,6 +48,7 @@ def duration(seconds: float) -> str:
 
 def moment(value: np.datetime64) -> str:
     """Return a time to the minute, or to the second where it has seconds: `2026-05-28 14:30`; a day is a date."""
+    value = value.astype("M8[us]")  # nanoseconds only keep bars of one time apart
     unit = next((unit for unit in ("D", "m") if value == value.astype(f"M8[{unit}]")), "s")
     return str(value.astype(f"M8[{unit}]")).replace("T", " ")
 

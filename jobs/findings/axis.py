@@ -23,6 +23,8 @@ _TOGETHER: Final = ("train", "validation")
 """These count the same steps; a backtest counts its own."""
 _REAL: Final = "live"
 """The phase whose market time may be wall-clock time."""
+_OUT_OF_ORDER: Final = 0.05
+"""Share of points. More are another walk over the same dates; fewer, such as one hour in autumn, no chart shows."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,32 @@ def in_market_time(frame: pd.DataFrame, market: frozenset[str], events: pd.DataF
     return frame.assign(time=times).sort_values("time", kind="stable").reset_index(drop=True)
 
 
+def walked_again(market: frozenset[str], *frames: pd.DataFrame) -> frozenset[str]:
+    """Return those of the phases in market time whose steps are in another order: market time went back.
+
+    Args:
+        market: the phases in market time.
+        frames: points of the run in the order of time, of any measurements.
+    """
+    return frozenset(
+        phase
+        for frame in frames
+        for phase, rows in _by_phase(frame)
+        if phase in market and (np.maximum.accumulate(steps(rows)) > steps(rows)).mean() > _OUT_OF_ORDER
+    )
+
+
+def in_step_order(frame: pd.DataFrame, phases: frozenset[str]) -> pd.DataFrame:
+    """Sort the points of these phases by step; those of other phases stay where they are."""
+    if frame.empty or not phases or not {"phase", "step"} <= set(frame.columns):
+        return frame
+    places = np.arange(len(frame))
+    for phase in phases:
+        own = np.flatnonzero(frame["phase"] == phase)
+        places[own] = own[np.argsort(steps(frame)[own], kind="stable")]
+    return frame.iloc[places].reset_index(drop=True)
+
+
 def axes_of(spans: Mapping[str, tuple[Any, Any]], market: frozenset[str]) -> list[Axis]:
     """Choose the axes of a run: training and validation share their steps, market phases share the market's time.
 
@@ -141,7 +169,8 @@ def spans_of(*frames: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
 
 
 def dates(x: NDArray[np.datetime64]) -> list[str]:
-    """Format moments for plotly, with no more digits than they need."""
+    """Format moments for plotly, with no more digits than they need; nanoseconds only keep bars of one time apart."""
+    x = x.astype("M8[us]")
     unit = next((unit for unit in ("D", "m", "s", "ms") if (x == x.astype(f"M8[{unit}]")).all()), "us")
     return [text.replace("T", " ") for text in x.astype(f"M8[{unit}]").astype(str).tolist()]
 

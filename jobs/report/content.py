@@ -12,7 +12,14 @@ import pandas as pd
 
 from gatewatch.collector import schema
 from gatewatch.collector.store.base import Store
-from gatewatch.jobs.findings.axis import axes_of, in_market_time, market_phases, spans_of
+from gatewatch.jobs.findings.axis import (
+    axes_of,
+    in_market_time,
+    in_step_order,
+    market_phases,
+    spans_of,
+    walked_again,
+)
 from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, unscored
 from gatewatch.jobs.findings.series import by_series, config_of, layer_order, one_detector, table, worst_layers
 from gatewatch.jobs.report.epoch_files import read_epochs
@@ -53,9 +60,13 @@ def content(
     metrics, captures, scored, updates, units = (
         in_market_time(frame, market, events) for frame in (metrics, captures, scored, updates, units)
     )
+    again = walked_again(market, captures, metrics)
+    metrics, captures, scored, updates, units = (
+        in_step_order(frame, again) for frame in (metrics, captures, scored, updates, units)
+    )
     detector, scored = one_detector(scored)
     spans = spans_of(captures, metrics, updates, scored, units)
-    axes = axes_of(spans, market)
+    axes = axes_of(spans, market - again)
     by_phase = {phase: axis for axis in axes for phase in axis.phases}
 
     configs = _configs(about, events)
@@ -75,10 +86,11 @@ def content(
     report_progress("drawing charts")
     config = configs[0] if configs else {}
     market_spans = {phase: spans[phase] for phase in phases if phase in market}
+    facts = run_summary(about, state, events, captures, rows=rows, config=config, market=market_spans, again=again)
     return {
         "run": run,
         "ending": ending(about, state),
-        "facts": run_summary(about, state, events, captures, rows=rows, config=config, market=market_spans),
+        "facts": facts,
         "findings": run_findings(rows, stats, scores, metrics, by_phase) + wrong,
         "no_scores": None if detector else no_scores(stats),
         "unscored": unscored(stats, scores),

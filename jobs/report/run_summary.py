@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from gatewatch.collector.store.columns import tag_columns
 from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.findings.series import Row
 from gatewatch.jobs.frames import numbers
-from gatewatch.jobs.text import duration, moment, number
+from gatewatch.jobs.text import duration, join_words, moment, number
 
 _STATES: Final = {"live": "running when this was written", "died": "died, or cut off from the store"}
 
@@ -48,6 +48,7 @@ def run_summary(
     rows: Sequence[Row],
     config: Mapping[str, Any],
     market: Mapping[str, tuple[Any, Any]],
+    again: Collection[str],
 ) -> dict[str, str]:
     """List the facts of a run, name → value, in reading order; facts without a value are left out.
 
@@ -58,6 +59,7 @@ def run_summary(
         rows: the table of gates.
         config: the configuration of the run.
         market: phase → its first and last moment, for the phases in market time.
+        again: those of them in which market time went back.
     """
     started, seen = about.get("started"), about.get("last_seen")
     took = duration((seen - started).total_seconds()) if started and seen else ""
@@ -77,20 +79,21 @@ def run_summary(
         "Framework": str(about.get("framework") or ""),
         "Model": str(about.get("model") or ""),
         "Tags": ", ".join(_tags(frames[0])),
-        "Market time": _market(market),
+        "Market time": _market(market, again),
         "Libraries": ", ".join(f"{name} {version}" for name, version in libraries),
     }
     return {name: value for name, value in facts.items() if value}
 
 
-def _market(market: Mapping[str, tuple[Any, Any]]) -> str:
-    """Describe the span of market time, by phase where there are several."""
+def _market(market: Mapping[str, tuple[Any, Any]], again: Collection[str]) -> str:
+    """Describe the span of market time, by phase where there are several, and say where time went back."""
     if not market:
         return ""
     first, last = min(first for first, _ in market.values()), max(last for _, last in market.values())
     whole = f"from {moment(first)} to {moment(last)} ({duration((last - first) / np.timedelta64(1, 's'))})"
     spans = [f"{phase} from {moment(first)} to {moment(last)}" for phase, (first, last) in market.items()]
-    return f"{whole}; {', '.join(spans)}" if len(spans) > 1 else whole
+    text = f"{whole}; {', '.join(spans)}" if len(spans) > 1 else whole
+    return f"{text}; time goes back, so what is drawn of {join_words(sorted(again))} is by step" if again else text
 
 
 def _steps(frames: Iterable[pd.DataFrame]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 from datetime import UTC, datetime, timedelta
@@ -11,9 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from gatewatch.collector.schema import COLLECTOR_HEALTH, GATE_STATS, GATE_TIME, GATE_UNITS, TRAIN_METRICS
+from gatewatch.collector.schema import (
+    COLLECTOR_HEALTH,
+    GATE_DERIVED,
+    GATE_STATS,
+    GATE_TIME,
+    GATE_UNITS,
+    TRAIN_METRICS,
+)
+from gatewatch.collector.store import open_store
 from gatewatch.collector.times import nanoseconds
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.report.page import write_report
+from gatewatch.jobs.scoring.scoring_pass import run_pass
 from gatewatch.torch import GateMonitor
+from tests.integration.test_report import charts, heatmaps
+from tests.passes import assert_same, until_done
 
 MEASUREMENTS = (GATE_STATS, GATE_UNITS, GATE_TIME, TRAIN_METRICS)
 NEW_YEAR = datetime(2018, 1, 1)
@@ -46,8 +60,6 @@ def store(request, tmp_path):
     """Both stores."""
     if request.param == "influxdb":
         return request.getfixturevalue("influxd").store()
-    from gatewatch.collector.store import open_store
-
     return open_store(f"sqlite:///{tmp_path}/gatewatch.db")
 
 
@@ -159,3 +171,84 @@ def test_a_forked_process_says_that_its_bars_may_meet_those_of_the_other(store, 
     (line,) = (tmp_path / "said").read_text().splitlines()
     assert "run 'bt' was begun by the process that forked this one: where both give one market time" in line
     assert not said()
+
+
+# What reads them.
+
+LONG = [NEW_YEAR + timedelta(days=day) for day in range(50)]
+WALKS = {"symbols, bar by bar": [day for day in LONG[:20] for _ in range(3)], "two episodes": LONG * 2}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A store in a file."""
+    return open_store(f"sqlite:///{tmp_path}/gatewatch.db")
+
+
+@pytest.mark.parametrize("kind", WALKS)
+def test_every_bar_is_scored_whenever_the_jobs_come(place, tmp_path, kind):
+    times = WALKS[kind]
+    at_once = open_store(f"sqlite:///{tmp_path}/at once.db")
+    walk(at_once, times)
+    (whole,) = run_pass(at_once)
+    assert whole.captures == len(times)
+    for cut in (len(times) // 2, len(times) * 3 // 4, len(times)):
+        walk(place, times[:cut], first=forget(place)["step"].max() + 1 if place.exists() else 1, resume=True)
+        until_done(place, state=tmp_path / "state", limit=17)
+    assert len(place.read(GATE_DERIVED, run="bt", tags={"gate": "forget"}, fields=["window_s"])) == len(times)
+    assert_same(place, at_once, old_causes=True)
+
+
+def test_the_report_draws_bars_of_one_time_in_the_order_of_their_steps(place, tmp_path):
+    walk(place, WALKS["symbols, bar by bar"])
+    page = drawn(place, tmp_path)
+    (price,) = charts(page, "price over market time")
+    (line,) = price["data"]
+    assert line["x"] == [f"{day:%Y-%m-%d}" for day in LONG[:20] for _ in range(3)]
+    assert values(line["y"]) == [*range(1, 61)]
+    assert "<dd>from 2018-01-01 to 2018-01-20 (19 d)</dd>" in page
+
+
+def test_the_report_draws_what_was_walked_again_by_its_steps(place, tmp_path):
+    walk(place, WALKS["two episodes"])
+    run_pass(place)
+    page = drawn(place, tmp_path)
+    (price,) = charts(page, "price over step")
+    assert values(price["data"][0]["x"]) == values(price["data"][0]["y"]) == [*range(1, 101)]
+    (scores,) = charts(page, "Anomaly scores of l0")
+    steps = values(scores["data"][0]["x"])
+    assert steps == sorted(steps)
+    assert len(steps) == 100 - 32
+    (heatmap,) = heatmaps(page)
+    frames = [float(step["label"]) for step in heatmap["layout"]["sliders"][0]["steps"]]
+    assert frames == sorted(frames)
+    assert frames[-1] == 99.5  # of two captures
+    assert (
+        "<dd>from 2018-01-01 to 2018-02-19 (49 d); time goes back, so what is drawn of backtest is by step</dd>" in page
+    )
+
+
+def test_an_hour_that_comes_again_leaves_a_report_in_market_time(place, tmp_path):
+    day = [AUTUMN + timedelta(minutes=15 * bar) for bar in range(-96, 96)]
+    walk(place, [moment.astimezone(BERLIN).replace(tzinfo=None) for moment in day])
+    assert len(charts(drawn(place, tmp_path), "price over market time")) == 1
+
+
+def test_a_copy_has_every_bar(place, tmp_path, capsys):
+    walk(place, WALKS["two episodes"])
+    copy = open_store(f"sqlite:///{tmp_path}/copy.db")
+    assert main(["copy", "--from", place.url, "--to", copy.url, "--verify"]) == 0
+    assert forget(copy)["time"].tolist() == forget(place)["time"].tolist()
+    assert len(forget(copy)) == 100
+
+
+def drawn(store, folder):
+    write_report(store, "bt", folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+def values(array):
+    """The numbers of a trace, which plotly stores as base64."""
+    if isinstance(array, list):
+        return array
+    return np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"]).tolist()

@@ -345,6 +345,19 @@ def test_a_loop_of_ones_own_with_market_time(place):
     assert store.runs().set_index("run").loc["loop", "state"] == "completed"
 
 
+def test_bars_of_one_market_time_are_all_stored(place):
+    model = policy()
+    with GateMonitor(model, probe=X[:4], every=1, phase="backtest", run="symbols") as monitor:
+        for bar in range(6):
+            monitor.step(X[bar : bar + 4], time=np.datetime64("2020-01-01") + bar // 3, metrics={"price": float(bar)})
+    store = open_store()
+    stats = store.read("gate_stats", run="symbols", tags={"gate": "forget"})
+    assert stats["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert [time.isoformat()[:10] for time in stats["time"]] == ["2020-01-01"] * 3 + ["2020-01-02"] * 3
+    assert store.read("train_metrics", run="symbols")["price"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert store.read("collector_health", run="symbols")["moved_times"].max() == 4
+
+
 def test_a_state_passed_in_is_where_the_replay_begins(place):
     model = policy()
     state = [np.full((4, 5), 0.7, "float32"), np.full((4, 5), -1.3, "float32")]
