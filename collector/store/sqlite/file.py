@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.store.sqlite.journal import (
+    BUSY_TIMEOUT_S,
+    choose_journal,
+    is_at_rest,
+    lacks_its_shm,
+    lacks_shared_memory,
+    leave_wal,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID: Final = 0x47617465  # "Gate"
 VERSION: Final = 1
-BUSY_TIMEOUT_S: Final = 10.0
 
 _TABLES: Final = """
 CREATE TABLE series (
@@ -53,29 +59,6 @@ _COUNTER: Final = "ALTER TABLE series ADD COLUMN written INTEGER NOT NULL DEFAUL
 """What files made by an early version lack."""
 
 
-def is_at_rest(path: Path) -> bool:
-    """Return whether nobody writes the file and this process cannot: another user's, in a folder that may only be read.
-
-    SQLite cannot read it unless it is told that it does not change: WAL wants to make files beside it.
-    """
-    wal, shm = _neighbours(path)
-    in_use = wal.exists() and (shm.exists() or wal.stat().st_size > 0)
-    return path.is_file() and not os.access(path.parent, os.W_OK) and not in_use
-
-
-def _neighbours(path: Path) -> tuple[Path, Path]:
-    """Return SQLite's files beside it: the WAL, and the memory that its readers and writers share."""
-    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
-
-
-def _lacks_its_shm(path: Path) -> bool:
-    """Return whether a file has a WAL that cannot be read, as in a folder that may only be read and nobody uses."""
-    wal, shm = _neighbours(path)
-    with suppress(OSError):
-        return wal.stat().st_size > 0 and not shm.exists() and not os.access(path.parent, os.W_OK)
-    return False
-
-
 def open_file(path: Path) -> sqlite3.Connection:
     """Return a connection to the store's file, which is made where there is none. Transactions are begun by hand.
 
@@ -93,7 +76,7 @@ def open_file(path: Path) -> sqlite3.Connection:
         raise ConfigError(f"{path}: is a folder; name a file in it, such as {path / 'gatewatch.db'}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it")
-    if _lacks_its_shm(path):
+    if lacks_its_shm(path):
         raise ConfigError(
             f"{path}: beside it lies {path.name}-wal, which holds its newest points, and SQLite can read that only"
             f" where it may write {path.name}-shm; copy both files into a folder of your own,"
@@ -104,10 +87,21 @@ def open_file(path: Path) -> sqlite3.Connection:
             f"{path}: the SQLite {sqlite3.sqlite_version} of this Python has no {lacking};"
             " use a Python whose SQLite is 3.24 or newer and has them, or an InfluxDB"
         )
+    try:
+        return _open(path)
+    except sqlite3.OperationalError as error:
+        if not lacks_shared_memory(error):
+            raise
+    with closing(_connect(path.as_uri())) as connection:
+        leave_wal(connection, path)
+    return _open(path, may_have_wal=False)
+
+
+def _open(path: Path, *, may_have_wal: bool = True) -> sqlite3.Connection:
     at_rest = is_at_rest(path)
     connection = _connect(f"{path.as_uri()}?immutable={int(at_rest)}")
     try:
-        _prepare(connection, path, at_rest)
+        _prepare(connection, path, at_rest, may_have_wal)
     except BaseException:
         connection.close()
         raise
@@ -150,20 +144,6 @@ def _has(text: str, field: str) -> bool:
     return f",{name}" in text or text.startswith(f"{{{name}")
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL, with retries: SQLite does not wait for others here, whatever its busy timeout."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
-
-
 def _create_tables(connection: sqlite3.Connection) -> None:
     for statement in (*_TABLES.split(";\n"), *_TRIGGERS):
         connection.execute(statement)
@@ -171,15 +151,16 @@ def _create_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, at_rest: bool) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, at_rest: bool, may_have_wal: bool) -> None:
     def value(query: str) -> Any:
         return next(connection.execute(query), (None,))[0]
 
     def is_new() -> bool:
         return not (value("SELECT count(*) FROM sqlite_master") or value("PRAGMA application_id"))
 
+    if may_have_wal and not at_rest:
+        choose_journal(connection, path, is_new=is_new())
     if is_new():
-        _switch_to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         if is_new():  # another process may have been first
             _create_tables(connection)
@@ -196,5 +177,6 @@ def _prepare(connection: sqlite3.Connection, path: Path, at_rest: bool) -> None:
             for statement in (_COUNTER, *_TRIGGERS):
                 connection.execute(statement)
         connection.execute("COMMIT")
-    # WAL keeps a database whole after a crash even so; only what came last may be lost with the power.
-    connection.execute("PRAGMA synchronous = NORMAL")
+    if value("PRAGMA journal_mode") == "wal":
+        # It keeps a database whole after a crash even so; only what came last may be lost with the power.
+        connection.execute("PRAGMA synchronous = NORMAL")

@@ -21,8 +21,9 @@ from gatewatch.collector.store.frame import frame
 from gatewatch.collector.store.selection import select
 from gatewatch.collector.store.series_shapes import Shapes
 from gatewatch.collector.store.sqlite import read as sqlite_read
-from gatewatch.collector.store.sqlite.file import VERSION, is_at_rest, open_empty, open_file
+from gatewatch.collector.store.sqlite.file import VERSION, open_empty, open_file
 from gatewatch.collector.store.sqlite.history import SqliteHistory
+from gatewatch.collector.store.sqlite.journal import is_at_rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
