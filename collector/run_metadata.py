@@ -6,16 +6,23 @@ import hashlib
 import json
 import platform
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
-from typing import Any, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.text import one_line
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+AsArray = Callable[[Any], NDArray[Any] | None]
+"""Returns a tensor or an array as an array, and None for anything else."""
 
 _PACKAGES: Final = (
     *("gatewatch", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
@@ -48,15 +55,78 @@ def config_text(config: Mapping[str, Any]) -> str:
     return json.dumps(shown, default=one_line, skipkeys=True)
 
 
-def fingerprint(arrays: Sequence[NDArray[Any]]) -> str | None:
-    """Return the first 16 digits of the SHA-256 of shapes, types and values, or None where there are no arrays.
+def fingerprint(probe: Any, as_array: AsArray) -> str | None:
+    """Return the first 16 digits of the SHA-256 of a probe, or None where it has neither arrays nor texts.
 
-    It is equal for probes that are equal.
+    It is equal for probes that are equal, in each process: arrays count with shape, type and values, texts as UTF-8, in
+    arrays and in nested lists and mappings, whose names count too. Of an object that is no text, number or list of
+    such, only the type counts.
+
+    Args:
+        probe: arrays, tensors or texts, or nested lists, tuples and mappings of such.
+        as_array: of the framework.
     """
-    if not arrays:
-        return None
     digest = hashlib.sha256()
-    for array in arrays:
+    return digest.hexdigest()[:16] if _add_part(digest, probe, as_array) else None
+
+
+def _add_part(digest: Hash, part: Any, as_array: AsArray) -> bool:
+    """Add a part of a probe; return whether there was an array or a text in it."""
+    if isinstance(part, str | bytes):
+        _add_value(digest, part)
+        return True
+    if (array := as_array(part)) is not None:
+        _add_array(digest, array)
+        return True
+    if isinstance(part, Mapping):
+        entries = sorted(((str(name), value) for name, value in part.items()), key=itemgetter(0))
+    else:
+        entries = [(str(at), value) for at, value in enumerate(part)] if isinstance(part, list | tuple) else []
+    found = False
+    for name, value in entries:
+        _add(digest, "name", name.encode(errors="surrogatepass"))
+        found |= _add_part(digest, value, as_array)
+    return found
+
+
+def _add_array(digest: Hash, array: NDArray[Any]) -> None:
+    if array.dtype.hasobject or array.dtype.kind in "US":  # whose bytes are addresses, or depend on the longest text
+        digest.update(f"{array.shape}values".encode())
+        for value in array.ravel().tolist():
+            _add_value(digest, value)
+    else:
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+
+
+def _add_value(digest: Hash, value: Any) -> None:
+    """Add an element of an array of objects."""
+    match value:
+        case str():
+            _add(digest, "text", value.encode(errors="surrogatepass"))
+        case bytes():
+            _add(digest, "text", value)
+        case np.ndarray():
+            _add_array(digest, value)
+        case np.generic():
+            _add_array(digest, np.asarray(value))
+        case bool() | float() | complex() | None:
+            _add(digest, "number", repr(value).encode())
+        case int():
+            _add(digest, "number", f"{value:x}".encode())  # of any size, as no decimal is
+        case list() | tuple():
+            _add(digest, "list", str(len(value)).encode())
+            for each in value:
+                _add_value(digest, each)
+        case dict():
+            _add(digest, "dict", str(len(value)).encode())
+            for name in sorted(value, key=str):
+                _add_value(digest, name)
+                _add_value(digest, value[name])
+        case _:
+            _add(digest, "type", f"{type(value).__module__}.{type(value).__qualname__}".encode())
+
+
+def _add(digest: Hash, kind: str, content: bytes) -> None:
+    digest.update(f"{kind}{len(content)}:".encode())
+    digest.update(content)

@@ -76,8 +76,12 @@ def as_probe(probe: Any, method: str | None = None) -> Any:
 
 def arrays(batch: Any) -> list[Array]:
     """Return the values of every part of a batch that has some; nothing for no batch."""
-    parts = keras.tree.flatten(batch)
-    return [keras.ops.convert_to_numpy(part) for part in parts if hasattr(part, "shape")]
+    return [array for part in keras.tree.flatten(batch) if (array := as_array(part)) is not None]
+
+
+def as_array(part: Any) -> Array | None:
+    """Return the values of a part of a batch; None where it has none."""
+    return keras.ops.convert_to_numpy(part) if hasattr(part, "shape") else None
 
 
 def shapes(batch: Any) -> str:

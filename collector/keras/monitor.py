@@ -15,7 +15,7 @@ from gatewatch.collector.checks import check_framework, choose_layers
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.description import describe
 from gatewatch.collector.keras.inputs import (
-    arrays,
+    as_array,
     as_probe,
     call_once,
     check_method,
@@ -246,7 +246,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             config={
                 **description,
                 "probe": None if self._probe is None else shapes(self._probe),
-                "probe_fingerprint": fingerprint(arrays(self._probe)),
+                "probe_fingerprint": fingerprint(self._probe, as_array),
             },
             updates=self._updates,
         )

@@ -50,7 +50,8 @@ class Probe:
     @property
     def fingerprint(self) -> str | None:
         """The fingerprint of observations, starts and states."""
-        return fingerprint([*self.observations.values(), self.episode_starts, *self.states])
+        parts = [self.observations, self.episode_starts, self.states]
+        return fingerprint(parts, lambda part: part if isinstance(part, np.ndarray) else None)
 
 
 def act(policy: ActorCriticPolicy, probe: Probe) -> None:

@@ -49,6 +49,11 @@ def arrays(inputs: Any) -> list[NDArray[Any]]:
     return [as_array(leaf) for leaf in _leaves(inputs)]
 
 
+def array_of(part: Any) -> NDArray[Any] | None:
+    """Return the values of a tensor or an array; None of anything else."""
+    return as_array(part) if isinstance(part, Tensor | np.ndarray) else None
+
+
 def tensors(inputs: Any) -> Iterator[Tensor]:
     """Yield every tensor of a nest, in its order."""
     return (leaf for leaf in _leaves(inputs) if isinstance(leaf, Tensor))

@@ -20,7 +20,7 @@ from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import isolated
-from gatewatch.collector.torch.inputs import arrays, as_inputs, as_probe, input_mismatch_error, shapes
+from gatewatch.collector.torch.inputs import array_of, as_inputs, as_probe, input_mismatch_error, shapes
 from gatewatch.collector.torch.layers import RecurrentLayer, bare, recurrent_layers
 from gatewatch.collector.torch.outside import outside_restored
 from gatewatch.collector.torch.trace import trace
@@ -124,7 +124,7 @@ class GateMonitor(Monitor):
         config = {
             **describe(module, self._layers),
             "probe": None if self._probe is None else shapes(self._probe),
-            "probe_fingerprint": fingerprint(arrays(self._probe)),
+            "probe_fingerprint": fingerprint(self._probe, array_of),
         }
         session.start(
             framework=self.framework,
