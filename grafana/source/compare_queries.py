@@ -16,16 +16,10 @@ APART: Final = "; they share no layer"
 """How the text ends that says which is anomalous, where they have no layer in common."""
 _BY_NAME: Final = 'sort(columns: ["run"])'
 _RUNS: Final = (("run", "1"), ("other", "2"))
-_FIRST_HIGH: Final = (
-    keep_where("r._value > 1.0"),
-    "first()",
-    "group()",
-    'min(column: "_time")',
-    column_values("_time"),
-)
+_FIRST_HIGH: Final = (keep_where("r._value > 1.0"), "first()", "group()", 'min(column: "_time")')
 _DIFFERENCE: Final = """
   if not known1 and not known2 then "Neither has scores"
-  else if odd1 and odd2 then "Both are anomalous, 1" + from1 + ", 2" + from2
+  else if odd1 and odd2 then "Both are anomalous: 1" + from1 + "; 2" + from2
   else if odd1 then "1 is anomalous" + from1 + (if known2 then ", 2 is not" else ", 2 has no scores")
   else if odd2 then "2 is anomalous" + from2 + (if known1 then ", 1 is not" else ", 1 has no scores")
   else if known1 and known2 then "Neither is anomalous"
@@ -47,13 +41,17 @@ def difference() -> str:
         steps = points(GATE_SCORES, ["step"], *of_run, start=f"time(v: at{number})", stop=f"time(v: at{number} + 1)")
         lines += [
             _ends(number, GATE_SCORES, one_of("_field", "anomaly_score"), *of_run),
-            f"windows{number} = {windows}" + pipe(aggregate_window("max", f"duration(v: every{number})"), *_FIRST_HIGH),
+            f"windows{number} = {windows}"
+            + pipe(aggregate_window("max", f"duration(v: every{number})"), *_FIRST_HIGH, column_values("_time")),
             f"until{number} = if length(arr: windows{number}) > 0 then int(v: windows{number}[0]) else every{number}",
-            f"captures{number} = {captures}" + pipe(*_FIRST_HIGH),
+            f"high{number} = {captures}" + pipe(*_FIRST_HIGH, extend('where: r.layer + " " + r.gate')),
+            f"captures{number} = high{number} |> {column_values('_time')}",
+            f"where{number} = high{number} |> {column_values('where')}",
             f"at{number} = if length(arr: captures{number}) > 0 then int(v: captures{number}[0]) else 0",
             f"steps_at{number} = {steps}" + pipe("last()", "group()", "max()", column_values("_value")),
             f"odd{number} = length(arr: steps_at{number}) > 0",
-            f'from{number} = if odd{number} then " from step " + string(v: steps_at{number}[0]) else ""',
+            f'from{number} = if odd{number} then " from step " + string(v: steps_at{number}[0]) + ", first " + '
+            f'where{number}[0] else ""',
             f"found{number} = {_tag_values('layer', GATE_STATS, variable)}",
             f"layers{number} = found{number} |> {column_values('_value')}",
         ]

@@ -21,7 +21,7 @@ from grafana.source.values import GREEN, RED, YELLOW, Values, graded, limit
 _OF_MANY: Final = f"Of many runs the {MOST_LINES} with the largest."
 MOST_COST: Final = 0.05
 """Watching that takes more than this share of a training's time is dear: five times the default budget."""
-_SILENT_JOBS: Final = "The jobs are silent: nothing is scored"
+_SILENT_JOBS: Final = "The jobs that score are silent"
 _LOST: Final = "Points were lost"
 _FAILING: Final = "Captures failed"
 _LATE: Final = "The jobs are late"
@@ -122,9 +122,12 @@ def _state() -> Panel:
 
 
 def _summary() -> list[Panel]:
-    ago = map_to("_value: float(v: int(v: now()) - int(v: r._time)) / 1000000000.0")
-    last_sign = points(RUNS, ["event"], start="-30d", stop="") + pipe("last()", "group()", 'max(column: "_time")', ago)
-    lag = points(JOBS_HEALTH, ["lag_s"]) + pipe("last()", "group()", "max()", keep("_value"))
+    silent = "float(v: int(v: now()) - int(v: r._time)) / 1000000000.0"
+    last_sign = points(RUNS, ["event"], start="-30d", stop="") + pipe(
+        "last()", "group()", 'max(column: "_time")', map_to(f"_value: {silent}")
+    )
+    since_then = map_to(f"_value: if {silent} > {float(JOBS_SECONDS)} then r._value + {silent} else r._value")
+    lag = points(JOBS_HEALTH, ["lag_s"]) + pipe("last()", since_then, "group()", "max()", keep("_value"))
     losses = Values("none", bands=((None, GREEN), (1, RED)))
     shown = [
         stat("Last sign of a run", last_sign, Values("s")).description(

@@ -14,10 +14,9 @@ from grafana.source import logged, variables
 from grafana.source.board import board
 from grafana.source.flux import Series, chosen, flux, inline_union, keep_where, pipe, points, union
 from grafana.source.flux_steps import aggregate_window, extend, group, map_to
-from grafana.source.links import CHOSEN_RUN, link
 from grafana.source.panels import stat, state_timeline, text_stat, time_series
 from grafana.source.queries import OF_LAYER, OF_RUN, derived, series
-from grafana.source.summary import run_state, score_stats
+from grafana.source.summary import run_state
 from grafana.source.values import CLEAR, GREEN, RED, SHARE, YELLOW, Values, limit, override
 
 _NEVER: Final = 9223372036854775807
@@ -55,20 +54,17 @@ def _summary() -> list[Panel]:
     said = map_to(f'_value: string(v: if r.level == 2 then "nothing" else ({begin}) + r.what)')
     wrong = text_stat("What is wrong with its learning", _worst() + pipe(said), colours, patterns=True)
     seen = _worst() + pipe(keep_where("r.level < 2"), map_to("_value: r.since / 1000000"))
-    causes = [link("Since when, and why", "anomalies", **CHOSEN_RUN)]
-    worst, _ = score_stats(*OF_RUN, links=causes)
     return [
         run_state(),
-        wrong.span(9).description(
+        wrong.span(13).description(
             "The first that holds of: values that are not finite, a gradient that has vanished, a validation loss more "
             "than half above the training loss, more than half of the units dead (red); a gradient that exploded in "
             "the time range, weights that move too far or hardly (yellow). Healthy: nothing."
         ),
-        stat("That was seen first", seen, Values("dateTimeAsIso", bands=((None, RED),)), causes)
-        .span(6)
+        stat("That was seen first", seen, Values("dateTimeAsIso", bands=((None, RED),)))
+        .span(7)
         .description("When that was captured for the first time in the time range. Healthy: none.")
         .no_value("none"),
-        worst.span(5),
     ]
 
 

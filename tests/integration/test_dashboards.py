@@ -917,9 +917,13 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("run", "other", "said"),
         [
-            (seeded.COLLAPSED, seeded.HEALTHY, "1 is anomalous from step 62, 2 is not"),
-            (seeded.HEALTHY, seeded.COLLAPSED, "2 is anomalous from step 62, 1 is not"),
-            (seeded.COLLAPSED, seeded.GRU, "1 is anomalous from step 62, 2 is not; they share no layer"),
+            (seeded.COLLAPSED, seeded.HEALTHY, "1 is anomalous from step 62, first lstm_0 forget, 2 is not"),
+            (seeded.HEALTHY, seeded.COLLAPSED, "2 is anomalous from step 62, first lstm_0 forget, 1 is not"),
+            (
+                seeded.COLLAPSED,
+                seeded.GRU,
+                "1 is anomalous from step 62, first lstm_0 forget, 2 is not; they share no layer",
+            ),
             (seeded.HEALTHY, seeded.DIED, "Neither is anomalous; they share no layer"),
             (seeded.BACKTEST, seeded.HEALTHY, "1 is not anomalous, 2 has no scores; they share no layer"),
         ],
@@ -1016,7 +1020,7 @@ class TestHealth:
             ([JOBS_WORK], "Works; nothing trains"),
             ([JOBS_WORK, (*LIVES[:2], {"event": "completed", "step": 1}, 5000)], "Works; nothing trains"),
             ([LIVES], "Trainings are recorded, no jobs score them"),
-            ([(*JOBS_WORK[:3], 400), LIVES], "The jobs are silent: nothing is scored, for 6 min"),
+            ([(*JOBS_WORK[:3], 400), LIVES], "The jobs that score are silent, for 6 min"),
             ([(*JOBS_WORK[:2], {"lag_s": 301.0}, 30), LIVES], "The jobs are late"),
             (
                 [
@@ -1072,6 +1076,13 @@ class TestHealth:
         assert values(found["Jobs failed"]) == [2]
         assert values(found["Scores lag"])[0] < 15
         assert 0 < values(found["Last sign of a run"])[0] < 600
+
+    def test_scores_lag_behind_for_as_long_as_the_jobs_are_silent(self, boards, influxd):
+        bucket, moment = influxd.bucket(), time.time_ns()
+        influxd.store(bucket).write([Point("jobs_health", {"job": "detect"}, {"lag_s": 5.0}, moment - 600 * SECOND)])
+        asked = open_dashboard(boards["gatewatch-health"], source_of(influxd, bucket), now=moment)
+        (lag,) = values(one for one in asked if one.panel == "Scores lag")
+        assert 605 <= lag < 660
 
     def test_a_counter_that_began_anew_is_added_up(self, boards, influxd, now):
         """A second process of the run counts from 0 again."""
