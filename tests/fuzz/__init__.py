@@ -10,6 +10,7 @@ Each case is made from its seed alone. What is claimed of each:
 - it ends in time, and takes at most 300 MB of memory more than the process had before the first case;
 - a second run in the same store, spool or folder is the same before and after.
 
-A target (`target.Target`) is a class that makes cases from seeds and runs them; `loop` runs them in a process of its own and judges
-them; `__main__` starts the loops, survives them and counts. Seeds that failed once are in `seeds.txt`, and run first.
+A target (`target.Target`) is a class that makes cases from seeds and runs them. `loop` runs them in a process of its
+own, and judges them. `__main__` starts the loops, survives them and counts. Seeds that failed once are in
+`seeds.txt`, and run first.
 """

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gatewatch.jobs.text import table
 from tests.conftest import ROOT
 from tests.fuzz.loop import GRACE_S, SOUND
 from tests.fuzz.targets import TARGETS
@@ -36,6 +37,12 @@ class Tally:
     peak: tuple[int, int] = (0, SOUND)
     kinds: dict[str, list[int]] = field(default_factory=dict)
 
+    def row(self, name: str) -> list[object]:
+        """Return the cells of the table at the end."""
+        slow, big = self.slowest, self.peak
+        counts = [self.cases, len(self.failed), len(self.kinds)]
+        return [name, *counts, slow[0], slow[1], max(0, big[0]) // 2**20, big[1]]
+
 
 def kept_seeds(file: Path, target: str) -> list[int]:
     """Return the seeds of a target that failed once."""
@@ -53,7 +60,9 @@ def answers(target: str, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
         begun, began = SOUND, time.monotonic()
         while True:
-            timer = threading.Timer(STARTING_S if begun == SOUND else TARGETS[target].seconds + 2 * GRACE_S, process.kill)
+            timer = threading.Timer(
+                STARTING_S if begun == SOUND else TARGETS[target].seconds + 2 * GRACE_S, process.kill
+            )
             timer.start()
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -115,7 +124,9 @@ def keep(file: Path, target: str, tally: Tally) -> None:
 
 def main() -> int:
     """Run them, and return the exit status: 1 where a case failed."""
-    parser = argparse.ArgumentParser(description=sys.modules["tests.fuzz"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=sys.modules["tests.fuzz"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=500, help="of all targets together, besides the kept seeds")
     parser.add_argument("--target", choices=[*TARGETS], action="append", help="only this one; repeatable")
     parser.add_argument("--seed", type=int, help="only the case of this seed")
@@ -129,13 +140,10 @@ def main() -> int:
         new = range(arguments.first, arguments.first + each)
         run(name, [arguments.seed] if arguments.seed is not None else [*kept_seeds(arguments.kept, name), *new], tally)
         keep(arguments.kept, name, tally)
-        slow, big = tally.slowest, tally.peak
-        print(f"{name}: {tally.cases} cases, {len(tally.failed)} failed, slowest {slow[0]:.1f} s (seed {slow[1]})", file=sys.stderr)
-    print(f"\n{'target':<16}{'cases':>8}{'failed':>8}{'kinds':>8}{'slowest':>10}{'(seed)':>9}{'peak MB':>9}{'(seed)':>9}")
-    for name, tally in tallies.items():
-        slow, big = tally.slowest, tally.peak
-        print(f"{name:<16}{tally.cases:>8,}{len(tally.failed):>8}{len(tally.kinds):>8}{slow[0]:>8.1f} s{slow[1]:>9}{max(0, big[0]) / 2**20:>9.0f}{big[1]:>9}")
-    print(f"{'all':<16}{sum(t.cases for t in tallies.values()):>8,}{sum(len(t.failed) for t in tallies.values()):>8}")
+        print(f"{name}: {tally.cases} cases, {len(tally.failed)} failed", file=sys.stderr)
+    header = ["target", "cases", "failed", "kinds", "slowest s", "(seed)", "peak MB over start", "(seed)"]
+    print("\n" + table(header, [tally.row(name) for name, tally in tallies.items()]))
+    print(f"cases {sum(t.cases for t in tallies.values()):,}, failed {sum(len(t.failed) for t in tallies.values()):,}")
     print(f"seconds {time.monotonic() - began:,.0f}")
     for name, tally in tallies.items():
         for kind, seeds in tally.kinds.items():

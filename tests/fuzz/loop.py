@@ -95,7 +95,9 @@ def peak() -> int:
 def describe(error: BaseException) -> str:
     """Return an exception with the innermost place in the product, by which findings are told apart."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if str(ROOT) in frame.filename]
-    own = [frame for frame in frames if "/tests/" not in frame.filename and "site-packages" not in frame.filename] or frames
+    own = [
+        frame for frame in frames if "/tests/" not in frame.filename and "site-packages" not in frame.filename
+    ] or frames
     place = f"{Path(own[-1].filename).name}:{own[-1].lineno} {own[-1].name}" if own else "?"
     return f"{type(error).__name__} at {place}: {str(error)[:200]!r}"
 
@@ -127,7 +129,9 @@ class Judge:
         self._beside: list[str] = []
         self._begin = 0
         logging.getLogger().addHandler(self._log)
-        threading.excepthook = lambda args: self._beside.append(f"in a thread: {describe(args.exc_value or args.exc_type())}")
+        threading.excepthook = lambda args: self._beside.append(
+            f"in a thread: {describe(args.exc_value or args.exc_type())}"
+        )
         sys.unraisablehook = lambda args: self._beside.append(f"ignored: {describe(args.exc_value or Exception())}")
 
     def case(self, seed: int) -> dict[str, Any]:
@@ -159,7 +163,11 @@ class Judge:
         problems += [f"changes another run's {name}" for name in before if before[name] != after.get(name)]
         if seed == SOUND:
             problems += [f"says {text!r} of a sound case" for text in [*target.said, *self._log.texts]]
-            problems += [f"{arguments} has status {status} in a sound case: {err}" for arguments, status, _, err in target.commands if status]
+            problems += [
+                f"{arguments} has status {status} in a sound case: {err}"
+                for arguments, status, _, err in target.commands
+                if status
+            ]
         os.chdir(self._folder)
         shutil.rmtree(folder)
         if not self._begin:

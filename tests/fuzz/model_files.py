@@ -40,7 +40,7 @@ def _values(random: Random, content: bytes) -> bytes:
         column = flat[random.choice(fields)] if fields else flat
         if column.ndim == 1:
             try:
-                column[place] = random.choice((number, lambda _: column[random.randrange(flat.size)]))(random)
+                column[place] = number(random) if random.random() < 0.5 else column[random.randrange(flat.size)]
             except (ValueError, TypeError, OverflowError):
                 column[place] = random.choice((0, 1))
     if random.random() < 0.2:

@@ -16,10 +16,61 @@ MARKUP = "<zq onerror=1>"
 """In names: a report must never have it as it is."""
 _PIECES = (
     *("a", "forget", "lstm_0", "run", "time", "_field", "_measurement", "null", "None", "NaN", "1e999", "-1", "0x1f"),
-    *(",", "=", " ", '"', "'", "\\", "\\\\", "`", ";", "--", "#", "%s", "%", "{0}", "{}", "${x}", "{{7*7}}", "$", "*", ".*[c]|"),
-    *("\n", "\r", "\r\n", "\t", "\0", "\x1b[31m", "\x1b]0;t\x07", "\x7f", "\x85", "\u2028", "\u202e", "\u200b", "\ufeff"),
+    *(
+        ",",
+        "=",
+        " ",
+        '"',
+        "'",
+        "\\",
+        "\\\\",
+        "`",
+        ";",
+        "--",
+        "#",
+        "%s",
+        "%",
+        "{0}",
+        "{}",
+        "${x}",
+        "{{7*7}}",
+        "$",
+        "*",
+        ".*[c]|",
+    ),
+    *(
+        "\n",
+        "\r",
+        "\r\n",
+        "\t",
+        "\0",
+        "\x1b[31m",
+        "\x1b]0;t\x07",
+        "\x7f",
+        "\x85",
+        "\u2028",
+        "\u202e",
+        "\u200b",
+        "\ufeff",
+    ),
     *("é", "e\u0301", "漢", "🙂", "ß", "İ", "\ud800", "\udcff", "\U0010ffff"),
-    *("/", "..", "../", "/etc/passwd", "~", "con", ".npz", "-o", "--help", "@file", "tag:", "field:", "u000", "why_", "hist_00"),
+    *(
+        "/",
+        "..",
+        "../",
+        "/etc/passwd",
+        "~",
+        "con",
+        ".npz",
+        "-o",
+        "--help",
+        "@file",
+        "tag:",
+        "field:",
+        "u000",
+        "why_",
+        "hist_00",
+    ),
     *(MARKUP, "</script>", "&amp;", "<b>", "%{x}", "' OR 1=1 --", '"; DROP', "|> drop()", "$v0", "::tag"),
 )
 _LENGTHS = (255, 256, 511, 512, 513, 4096, 70_000)
@@ -42,13 +93,35 @@ def argument(random: Random) -> str:
 def path(random: Random) -> str:
     """Return a path that never leads out of the working directory to anything that can be written."""
     name = argument(random).replace("/", "_").replace("..", "_").replace("~", "_") or "x"
-    return random.choice((name, name, "x", ".", f"no/such/{name}", f"{name}/x", f"/dev/null/{name}", "/proc/version", "a" * 300))
+    return random.choice(
+        (name, name, "x", ".", f"no/such/{name}", f"{name}/x", f"/dev/null/{name}", "/proc/version", "a" * 300)
+    )
 
 
 def number(random: Random) -> object:
     """Return something that stands where a number should."""
     return random.choice(
-        (0, 1, -1, 2**31, 2**63 - 1, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308, math.nan, math.inf, True, None, "1", "", [], {})
+        (
+            0,
+            1,
+            -1,
+            2**31,
+            2**63 - 1,
+            -(2**63),
+            2**64,
+            10**400,
+            0.5,
+            -0.0,
+            1e308,
+            math.nan,
+            math.inf,
+            True,
+            None,
+            "1",
+            "",
+            [],
+            {},
+        )
     )
 
 
@@ -105,12 +178,16 @@ def _flip_early(random: Random, content: bytes) -> bytes:
     changed = bytearray(content)
     for _ in range(random.choice((1, 2, 4))):
         if changed:
-            changed[random.randrange(min(128, len(changed)))] = random.choice((0, 1, 127, 128, 255, random.randrange(256)))
+            changed[random.randrange(min(128, len(changed)))] = random.choice(
+                (0, 1, 127, 128, 255, random.randrange(256))
+            )
     return bytes(changed)
 
 
 def _cut(random: Random, content: bytes) -> bytes:
-    return content[: random.choice((0, 1, len(content) // 2, max(0, len(content) - 1), random.randint(0, len(content))))]
+    return content[
+        : random.choice((0, 1, len(content) // 2, max(0, len(content) - 1), random.randint(0, len(content))))
+    ]
 
 
 def _cut_out(random: Random, content: bytes) -> bytes:
@@ -128,7 +205,9 @@ def _put_in(random: Random, content: bytes) -> bytes:
 def _overwrite(random: Random, content: bytes) -> bytes:
     begin, size = random.randint(0, len(content)), random.choice((4, 8, 64, 512, 4096))
     size = min(size, len(content) - begin)
-    return content[:begin] + random.choice((bytes(size), b"\xff" * size, random.randbytes(size))) + content[begin + size :]
+    return (
+        content[:begin] + random.choice((bytes(size), b"\xff" * size, random.randbytes(size))) + content[begin + size :]
+    )
 
 
 def _move(random: Random, content: bytes) -> bytes:
@@ -139,7 +218,18 @@ def _move(random: Random, content: bytes) -> bytes:
 
 def _other(random: Random, content: bytes) -> bytes:
     return random.choice(
-        (b"", b"\0", b"null", b"[]", b"{}", b"<html>502</html>", random.randbytes(200), bytes(4096), b"PK\x03\x04", b"SQLite format 3\0")
+        (
+            b"",
+            b"\0",
+            b"null",
+            b"[]",
+            b"{}",
+            b"<html>502</html>",
+            random.randbytes(200),
+            bytes(4096),
+            b"PK\x03\x04",
+            b"SQLite format 3\0",
+        )
     )
 
 
@@ -184,14 +274,44 @@ def steady(content: bytes) -> bytes:
 def array_header(random: Random, member: bytes) -> bytes:
     """Return a file of one array (.npy) with another header: it claims another shape, order or type."""
     size = int.from_bytes(member[8:10], "little")
-    shapes = ("(0,)", "()", "(1, 1, 1)", "(2, 3, 4)", "(-1, 2)", f"({2**40},)", f"({2**31}, {2**31}, {2**31})", "(1e3,)", "(True,)", "(1,)" * 3)
-    kinds = ("'<f4'", "'<f8'", "'|O'", "'<U9'", "'|V0'", "'<c16'", "'<M8[ns]'", "[('a', '<f4')]", "'|S1'", "None", "'>i8'", "'|b1'")
+    shapes = (
+        "(0,)",
+        "()",
+        "(1, 1, 1)",
+        "(2, 3, 4)",
+        "(-1, 2)",
+        f"({2**40},)",
+        f"({2**31}, {2**31}, {2**31})",
+        "(1e3,)",
+        "(True,)",
+        "(1,)" * 3,
+    )
+    kinds = (
+        "'<f4'",
+        "'<f8'",
+        "'|O'",
+        "'<U9'",
+        "'|V0'",
+        "'<c16'",
+        "'<M8[ns]'",
+        "[('a', '<f4')]",
+        "'|S1'",
+        "None",
+        "'>i8'",
+        "'|b1'",
+    )
     header = member[10 : 10 + size].decode("latin1")
     if random.random() < 0.7:
-        text_of = {"shape": random.choice(shapes), "descr": random.choice(kinds), "order": random.choice(("True", "False", "1"))}
+        text_of = {
+            "shape": random.choice(shapes),
+            "descr": random.choice(kinds),
+            "order": random.choice(("True", "False", "1")),
+        }
         if random.random() < 0.5:
             text_of["descr"] = "'<f4'"
-        header = f"{{'descr': {text_of['descr']}, 'fortran_order': {text_of['order']}, 'shape': {text_of['shape']}, }}\n"
+        header = (
+            f"{{'descr': {text_of['descr']}, 'fortran_order': {text_of['order']}, 'shape': {text_of['shape']}, }}\n"
+        )
     else:
         header = damaged(random, header.encode("latin1")).decode("latin1")
     encoded = header.encode("latin1")[:60_000]

@@ -52,7 +52,7 @@ class Target(ABC):
     def make(self, random: Random) -> Any:
         """Return a case."""
 
-    def place(self, case: Any, folder: Path) -> None:
+    def place(self, case: Any, folder: Path) -> None:  # noqa: B027 - most targets have files, and not all
         """Lay out the files of a case in its folder, which is empty, and is the working directory."""
 
     @abstractmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gatewatch.collector.errors import ConfigError
@@ -36,13 +36,14 @@ class Database(NamedTuple):
     policy: str
 
 
-def visible(client: Client, path: str, key: str, **query: object) -> list[dict[str, Any]]:
+def visible(client: Client, path: str, key: str, needed: Sequence[str] = (), **query: object) -> list[dict[str, Any]]:
     """Return the entries of a list of the management API that the token may see.
 
     Args:
         client: of the server.
         path: of the list.
         key: that holds the list in the answer.
+        needed: keys that each entry has, with text.
         query: parameters of the address.
 
     Raises:
@@ -57,9 +58,14 @@ def visible(client: Client, path: str, key: str, **query: object) -> list[dict[s
         if refused.status not in (403, 404) or refused.answered_by != "influxdb":
             raise
         return []
-    if not isinstance(answer, dict) or not isinstance(answer.get(key, ""), list | None):
+    entries = answer.get(key, "") if isinstance(answer, dict) else ""
+    if entries is None:
+        return []
+    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
         raise not_influxdb(client.url, 200)
-    return answer[key] or []
+    if not all(isinstance(each.get(name), str) for each in entries for name in needed):
+        raise not_influxdb(client.url, 200)
+    return entries
 
 
 def org_query(client: Client) -> dict[str, str]:
@@ -75,8 +81,9 @@ def find_bucket(client: Client) -> Bucket | None:
     """
     keys = ("id", "name") if ID.fullmatch(client.bucket) else ("name",)  # in the order in which a write looks it up
     for key in keys:
-        for found in visible(client, "/api/v2/buckets", "buckets", **{key: client.bucket}, **org_query(client)):
-            return Bucket(str(found["id"]), str(found["name"]), str(found["orgID"]))
+        query = {key: client.bucket, **org_query(client)}
+        for found in visible(client, "/api/v2/buckets", "buckets", ("id", "name", "orgID"), **query):
+            return Bucket(found["id"], found["name"], found["orgID"])
     return None
 
 
@@ -96,7 +103,8 @@ def find_database(client: Client, bucket: Bucket, *, own: bool) -> Database | No
     """
     # A token of several organisations may be of another than the bucket, where a name means another bucket.
     own = own or len(visible(client, "/api/v2/orgs", "orgs", limit=2)) > 1
-    mappings = visible(client, "/api/v2/dbrps", "content", orgID=bucket.org)
+    named = ("database", "retention_policy", "bucketID")
+    mappings = visible(client, "/api/v2/dbrps", "content", named, orgID=bucket.org)
     found = sorted(_leading_to(bucket, mappings), key=lambda each: each.name != bucket.id)
     if found and (found[0].name == bucket.id or not own):
         return found[0]
@@ -122,6 +130,7 @@ def _leading_to(bucket: Bucket, mappings: list[dict[str, Any]], *, default: bool
     """
     many = Counter((each["database"], each["retention_policy"]) for each in mappings)
     for each in mappings:
-        database = Database(str(each["database"]), str(each["retention_policy"]))
-        if each["bucketID"] == bucket.id and all(database) and many[database] == 1 and each["default"] >= default:
+        database = Database(each["database"], each["retention_policy"])
+        is_default = each.get("default") is True or not default
+        if each["bucketID"] == bucket.id and all(database) and many[database] == 1 and is_default:
             yield database

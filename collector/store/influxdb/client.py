@@ -16,16 +16,23 @@ import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
-from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from gatewatch.collector.store.influxdb.bucket import ID, Bucket, Database, find_bucket, find_database
 from gatewatch.collector.store.influxdb.connection import Connection, read_connection
 from gatewatch.collector.store.influxdb.http_errors import Names, Refused, no_answer, not_influxdb, refusal
+from gatewatch.collector.store.influxdb.http_pools import (
+    LARGEST_PART,
+    READ_BYTES,
+    HttpFailure,
+    bound_answers,
+    read_whole,
+    renew,
+)
+from gatewatch.collector.store.influxdb.influxql import Part, is_part
 from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from gatewatch.collector.store.influxdb.influxql import Part
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -34,7 +41,8 @@ WRITE_TIMEOUT_S: Final = 20.0
 READ_TIMEOUT_S: Final = 60.0
 CHUNK: Final = 1_000
 """Points a message of an answer: the next is on its way while one is made columns."""
-_READ_BYTES: Final = 2**16
+_LONGEST_LIST: Final = 2**20
+"""Entries of a list in an answer: room for them is taken before they arrive."""
 TRUSTED_S: Final = 60.0
 """How long a database is taken to lead to the bucket: somebody may map its name to another one at any time."""
 _MISSING: Final = ("not found", "policy not set", "mappings: expected 1")
@@ -106,11 +114,11 @@ class Client:
         try:
             with self._errors(seconds):
                 response = self._call("GET", path, seconds)
-                return response.status, response.headers, response.data
+                return response.status, response.headers, read_whole(response)
         except ApiException as error:
-            if not error.status:
-                raise self._refusal(error) from None
-            return int(error.status), error.headers or {}, error.body or b""
+            raise self._refusal(error) from None
+        except HttpFailure as error:
+            return error.status, error.headers, error.body
 
     def find_bucket(self) -> Bucket | None:
         """Return the bucket as the server knows it, which is asked now and then.
@@ -151,7 +159,7 @@ class Client:
         )
         try:
             return json.loads(content or b"null")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise not_influxdb(self.url, status) from None
 
     def write(self, lines: bytes, bucket: str | None = None) -> None:
@@ -181,7 +189,7 @@ class Client:
         Args:
             query: text of the query.
             extern: syntax tree of a file that is put before it, which is how values are given to it.
-            timeout: seconds to wait for the next piece; None: the default.
+            timeout: seconds to wait for the next lines; None: the default.
         """
         seconds = timeout or self.timeout or READ_TIMEOUT_S
         dialect = {"header": True, "delimiter": ",", "annotations": ["datatype", "group", "default"]}
@@ -193,7 +201,10 @@ class Client:
             header_params={"Content-Type": "application/json", "Accept": "application/csv"},
             body={"query": query, "type": "flux", "dialect": dialect} | ({"extern": extern} if extern else {}),
         )
-        yield from self._pieces(response, seconds)
+        for piece in self._pieces(response, seconds):
+            yield piece
+            if b"\n" in piece and not piece.isspace():
+                renew(response)
 
     def influxql(self, statement: str, values: Mapping[str, str] | None = None) -> Iterator[Part]:
         """Yield the series of the answer to a statement of InfluxQL, as they arrive; a long one comes in pieces.
@@ -259,21 +270,42 @@ class Client:
         except Refused as refused:
             raise refused.as_error() from None
         for result in self._results(response, seconds):
-            if problem := result.get("error"):
+            if error := result.get("error"):
+                problem = one_line(error, 300)
                 if any(words in problem for words in _MISSING):
-                    raise _DatabaseMissingError(one_line(problem, 300))
-                raise WriteUnavailable(f"{self.url}: the query failed: {one_line(problem, 300)}")
-            yield from result.get("series", ())
+                    raise _DatabaseMissingError(problem)
+                raise WriteUnavailable(f"{self.url}: the query failed: {problem}")
+            with self.understood():
+                parts = tuple(result.get("series", ()))
+                if not all(map(is_part, parts)):
+                    raise ValueError("it is no series of InfluxQL")
+            yield from parts
+
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """Read an answer in a block: what cannot be read there has another form than InfluxDB's answers.
+
+        Raises:
+            WriteUnavailable: it has.
+        """
+        try:
+            yield
+        except GatewatchError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            raise not_influxdb(self.url, 200).unavailable() from None
 
     def close(self) -> None:
         """Close connections. The next request opens new ones."""
         client, self._client = self._client, None
         if client is not None and self._pid == os.getpid():
-            with suppress(ApiException, urllib3.exceptions.HTTPError, OSError):  # a session that ends by itself
+            with suppress(
+                ApiException, HttpFailure, urllib3.exceptions.HTTPError, OSError
+            ):  # a session that ends by itself
                 client.close()  # type: ignore[no-untyped-call]  # influxdb-client is typed in part
 
     def _results(self, response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[dict[str, Any]]:
-        unpacker = msgpack.Unpacker(max_buffer_size=0, use_list=False)
+        unpacker = msgpack.Unpacker(max_buffer_size=LARGEST_PART, max_array_len=_LONGEST_LIST, use_list=False)
         received = understood = 0
         try:
             for piece in self._pieces(response, seconds):
@@ -282,6 +314,7 @@ class Client:
                 for answer in unpacker:
                     yield from map(dict, answer["results"])
                     understood = unpacker.tell()
+                    renew(response)
             whole = understood == received
         except (ValueError, KeyError, TypeError, msgpack.UnpackException):
             whole = False
@@ -291,7 +324,7 @@ class Client:
     def _pieces(self, response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[bytes]:
         try:
             with self._errors(seconds):
-                yield from response.stream(_READ_BYTES)
+                yield from response.stream(READ_BYTES)
         finally:
             response.close()
 
@@ -299,14 +332,14 @@ class Client:
         """Send a request as `_request` does, and return the status and the content of the answer."""
         response = self._request(method, path, seconds, **request)
         with self._errors(seconds):
-            return response.status, response.data  # read whole, so that the connection can be used again
+            return response.status, read_whole(response)
 
     def _request(self, method: str, path: str, seconds: float, **request: Any) -> urllib3.BaseHTTPResponse:
         """Send a request as `_call` does; raise where the answer is no success."""
         try:
             with self._errors(seconds):
                 return self._call(method, path, seconds, **request)
-        except ApiException as error:
+        except (ApiException, HttpFailure) as error:
             raise self._refusal(error) from None
 
     def _call(self, method: str, path: str, seconds: float, **request: Any) -> urllib3.BaseHTTPResponse:
@@ -322,7 +355,7 @@ class Client:
         )
         return response
 
-    def _refusal(self, error: ApiException) -> Refused:
+    def _refusal(self, error: ApiException | HttpFailure) -> Refused:
         return refusal(self.url, error, self.names if self.token else None, self.connection.proxy)
 
     @contextmanager
@@ -344,6 +377,6 @@ class Client:
                 password=self.password or None,
                 **self.connection.arguments(has_token=bool(self.token)),
             )
-            self.connection.prepare(self._client.api_client.rest_client.pool_manager)
+            bound_answers(self._client.api_client.rest_client.pool_manager, self.connection.tls)
             self._pid = os.getpid()
         return self._client

@@ -20,18 +20,6 @@ _TRUE: Final = ("true", "yes", "on", "1")
 _FALSE: Final = ("false", "no", "off", "0")
 
 
-class _SilentConnection(urllib3.connection.HTTPSConnection):
-    """A connection without verification, as the user has chosen: urllib3 would warn at each, past all filters."""
-
-    def connect(self) -> None:
-        super().connect()
-        self.is_verified = True
-
-
-class _SilentPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SilentConnection
-
-
 @dataclass(frozen=True, slots=True)
 class Proxy:
     """A proxy of HTTP.
@@ -75,11 +63,6 @@ class Connection:
         if self.pool_size is not None:
             given["connection_pool_maxsize"] = self.pool_size
         return given
-
-    def prepare(self, pools: urllib3.PoolManager) -> None:
-        """Prepare the pools of a client that is given `arguments`."""
-        if self.tls is not None and self.tls.verify_mode == ssl.CERT_NONE:
-            pools.pool_classes_by_scheme = {**pools.pool_classes_by_scheme, "https": _SilentPool}
 
 
 def read_connection(url: str) -> Connection:

@@ -11,7 +11,9 @@ from gatewatch.collector.store.influxdb.influxql import Part, all_types, field_k
 from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+
+    from gatewatch.collector.store.influxdb.client import Client
 
     Fields = list[tuple[str, type]]
 
@@ -22,43 +24,48 @@ class InfluxHistory(History):
     A field that has floats in some shards and integers in others comes as floats, as InfluxDB gives it.
 
     Args:
-        query: gives the series of the answer to a statement of InfluxQL and the values bound in it.
+        client: of the bucket.
     """
 
-    def __init__(self, query: Callable[[str, Mapping[str, str] | None], Iterator[Part]]) -> None:
-        self._query = query
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._query = client.influxql
 
     def measurements(self) -> list[str]:
         """See `History.measurements`."""
         # SHOW MEASUREMENTS gives none, and no error, for a token that may not read.
-        return list(dict.fromkeys(part["name"] for part in self._query("SHOW FIELD KEYS", None)))
+        with self._client.understood():
+            return list(dict.fromkeys(part["name"] for part in self._query("SHOW FIELD KEYS")))
 
     def runs(self, measurement: str) -> list[str]:
         """See `History.runs`."""
         statement = f'SHOW TAG VALUES FROM {identifier(measurement)} WITH KEY = "run"'
-        return [*(run for part in self._query(statement, None) for _, run in part["values"]), ""]
+        with self._client.understood():
+            return [*(run for part in self._query(statement) for _, run in part["values"]), ""]
 
     def close(self) -> None:
         """See `History.close`."""
 
     def _points(self, selection: Selection) -> Iterator[list[Point]]:
-        for fields, part in self._parts(selection):
-            yield _points(selection.measurement, fields, part)
+        with self._client.understood():
+            for fields, part in self._parts(selection):
+                yield _points(selection.measurement, fields, part)
 
     def _counts(self, selection: Selection) -> Mapping[SeriesKey, Mapping[str, int]]:
         counts: dict[SeriesKey, Counter[str]] = {}
-        for fields, part in self._parts(selection, "COUNT"):
-            counted: Counter[str] = Counter()
-            for (name, _), number in zip(fields, part["values"][0][1:], strict=True):
-                counted[name] += number or 0
-            counts[series_of(part.get("tags") or {})] = +counted
+        with self._client.understood():
+            for fields, part in self._parts(selection, "COUNT"):
+                counted: Counter[str] = Counter()
+                for (name, _), number in zip(fields, part["values"][0][1:], strict=True):
+                    counted[name] += number or 0
+                counts[series_of(part.get("tags") or {})] = +counted
         return counts
 
     def _parts(self, selection: Selection, function: str = "") -> Iterator[tuple[Fields, Part]]:
         """Yield the fields that were asked for, the same each time, and a part of the answer."""
         measurement = selection.measurement
-        if fields := all_types(self._query(field_keys(measurement), None)):
-            keys = self._query(f"SHOW TAG KEYS FROM {identifier(measurement)}", None) if selection.exactly else ()
+        if fields := all_types(self._query(field_keys(measurement))):
+            keys = self._query(f"SHOW TAG KEYS FROM {identifier(measurement)}") if selection.exactly else ()
             others = [key for part in keys for (key,) in part["values"]]
             for part in self._query(*select(selection, fields, others, function)):
                 yield fields, part

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from influxdb_client.rest import ApiException
 
     from gatewatch.collector.store.influxdb.connection import Proxy
+    from gatewatch.collector.store.influxdb.http_pools import HttpFailure
 
 
 class Names(NamedTuple):
@@ -80,12 +81,12 @@ _PARTIAL: Final = re.compile(r"partial write: (.*) dropped=(\d+)", re.DOTALL)
 _UNPARSED: Final = re.compile(r"unable to parse '.*': (.*)", re.DOTALL)
 
 
-def refusal(url: str, error: ApiException, names: Names | None, proxy: Proxy | None = None) -> Refused:
+def refusal(url: str, error: ApiException | HttpFailure, names: Names | None, proxy: Proxy | None = None) -> Refused:
     """Return the error for an answer of HTTP that is no success.
 
     Args:
         url: address of the server.
-        error: of influxdb-client, with status, headers and body.
+        error: the answer, or the failure of TLS, which influxdb-client raises.
         names: of the settings that the text tells to mend; None: it names none.
         proxy: that the request went through.
     """

@@ -21,6 +21,20 @@ _TYPES: Final[Mapping[str, type]] = {"float": float, "integer": int, "string": s
 _NAMES: Final[Mapping[type, str]] = {kind: name for name, kind in _TYPES.items()}
 
 
+def is_part(part: object) -> bool:
+    """Return whether an entry of an answer has the form of a `Part`: rows as long as there are columns, and times."""
+    if not isinstance(part, dict):
+        return False
+    tags, columns, values = part.get("tags") or {}, part.get("columns"), part.get("values")
+    if not (isinstance(tags, dict) and isinstance(columns, tuple) and isinstance(values, tuple)):
+        return False
+    texts = [*tags.keys(), *tags.values(), *columns, part.get("name", "")]
+    if not all(isinstance(text, str) for text in texts):
+        return False
+    rows = all(isinstance(row, tuple) and len(row) == len(columns) for row in values)
+    return rows and (columns[:1] != ("time",) or all(type(row[0]) is int for row in values))
+
+
 def identifier(name: str) -> str:
     """Return a name quoted for InfluxQL, whatever it holds."""
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

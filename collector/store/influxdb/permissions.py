@@ -57,8 +57,8 @@ def permissions(client: Client) -> Permissions:
     """
     own = client.find_bucket()
     name = own.name if own else client.bucket
-    buckets = visible(client, "/api/v2/buckets", "buckets", limit=LISTED, **org_query(client))
-    others = tuple(str(each["name"]) for each in buckets if each["name"] not in (name, name + HISTORY_SUFFIX))
+    buckets = visible(client, "/api/v2/buckets", "buckets", ("name",), limit=LISTED, **org_query(client))
+    others = tuple(each["name"] for each in buckets if each["name"] not in (name, name + HISTORY_SUFFIX))
     return Permissions(
         reads=own is not None,
         writes=_writes(client, client.bucket),

@@ -133,32 +133,37 @@ class InfluxStore(Store):
 
     def history(self) -> InfluxHistory:
         """See `Store.history`."""
-        return InfluxHistory(self.influxdb.influxql)
+        return InfluxHistory(self.influxdb)
 
     def close(self) -> None:
         """See `Store.close`."""
         self.influxdb.close()
 
     def _read(self, selection: Selection, fields: Sequence[str] | None) -> tuple[Mapping[str, type], Iterable[Block]]:
-        types = field_types(self.influxdb.influxql(field_keys(selection.measurement)))
+        with self.influxdb.understood():
+            types = field_types(self.influxdb.influxql(field_keys(selection.measurement)))
         if fields is not None:
             types = {name: types[name] for name in dict.fromkeys(fields) if name in types}
         if not types:
             return {}, []
-        return types, blocks(self.influxdb.influxql(*select(selection, types.items())), types)
+        with self.influxdb.understood():
+            return types, list(blocks(self.influxdb.influxql(*select(selection, types.items())), types))
 
     def _count(self, selection: Selection, field: str) -> int:
         clause, values = where(selection)
         query = f"SELECT COUNT({identifier(field)}::field) FROM {identifier(selection.measurement)} {clause}"  # noqa: S608 - names are quoted, values bound
-        return sum(part["values"][0][1] for part in self.influxdb.influxql(query, values))
+        with self.influxdb.understood():
+            return sum(int(part["values"][0][1]) for part in self.influxdb.influxql(query, values))
 
     def _tallies(self, measurement: str, field: str, run: str | None) -> list[Tally]:
         clause, values = where(Selection(measurement, {} if run is None else {"run": run}))
         by = '"run"::tag' if run is None else "*"
         about = f"({identifier(field)}::field) FROM {identifier(measurement)} {clause} GROUP BY {by}"
         counts: dict[str, dict[SeriesKey, tuple[int, int]]] = {"count": {}, "last": {}}
-        for part in self.influxdb.influxql(f"SELECT COUNT{about}; SELECT LAST{about}", values):
-            counts[part["columns"][1]][series_of(part.get("tags") or {})] = part["values"][0]
+        with self.influxdb.understood():
+            for part in self.influxdb.influxql(f"SELECT COUNT{about}; SELECT LAST{about}", values):
+                time, value = part["values"][0]
+                counts[part["columns"][1]][series_of(part.get("tags") or {})] = (time, value)
         newest = counts["last"]
         return [
             Tally(dict(series), points, newest[series][0])
@@ -172,7 +177,11 @@ class InfluxStore(Store):
         by_phase = 'GROUP BY "run"::tag, "phase"::tag ORDER BY time'
         started = f"{events} WHERE \"event\"::string = 'started' {by_phase} LIMIT 1"
         last = f"{events} {by_phase} DESC LIMIT 1"
-        return map(_run_event, self.influxdb.influxql(started)), map(_run_event, self.influxdb.influxql(last))
+        with self.influxdb.understood():
+            first_events, last_events = (
+                [_run_event(part) for part in self.influxdb.influxql(query)] for query in (started, last)
+            )
+        return first_events, last_events
 
     def _write(self, batches: Iterable[bytes], problems: Sequence[str] = ()) -> None:
         """Write the batches.
@@ -239,4 +248,7 @@ def _joined(lines: list[bytes]) -> bytes:
 def _run_event(part: Mapping[str, Any]) -> RunEvent:
     moment, *values = part["values"][0]
     fields: dict[str, FieldValue | None] = {name: v for (name, _), v in zip(_RUN_FIELDS, values, strict=True)}
+    for name, kind in _RUN_FIELDS:
+        if not isinstance(fields[name], kind | None):
+            raise TypeError(f"{name} is no {kind.__name__}")
     return RunEvent(part["tags"]["run"], part["tags"]["phase"], moment, fields)

@@ -49,7 +49,11 @@ class Checkpoints(Target):
             name: odd.steady(content) if name.endswith((".npz", ".skops")) else content
             for name, content in odd.taken(folder).items()
         }
-        self._own = [name for name in self._files if name.startswith("state/") and f"/{OTHER}" not in name and not name.endswith("lock")]
+        self._own = [
+            name
+            for name in self._files
+            if name.startswith("state/") and f"/{OTHER}" not in name and not name.endswith("lock")
+        ]
         assert any(name.endswith(".skops") for name in self._own), self._own
 
     def sound(self) -> Case:
@@ -82,7 +86,9 @@ class Checkpoints(Target):
             store.close()
 
     def others(self, folder: Path) -> dict[str, object]:
-        kept = {name: content for name, content in odd.taken(folder / "state" / "runs").items() if name.startswith(OTHER)}
+        kept = {
+            name: content for name, content in odd.taken(folder / "state" / "runs").items() if name.startswith(OTHER)
+        }
         return {"points": rows(folder / FILE), "checkpoint": kept}
 
 

@@ -1,4 +1,4 @@
-"""`gatewatch.toml`, the environment and the command line, wrong in every way that a person or a program can think of."""
+"""`gatewatch.toml`, the environment and the command line, wrong in many ways."""
 
 from __future__ import annotations
 
@@ -26,8 +26,18 @@ from tests.fuzz.two_runs import FILE, MINE, URL, rows, write_two_runs
 
 _SAMPLE = (ROOT / "config/gatewatch.sample.toml").read_bytes()
 _VARIABLES = (
-    *("GATEWATCH_STORE", "GATEWATCH_CONFIG", "GATEWATCH_SPOOL", "GATEWATCH_STATE", "GATEWATCH_SMTP_PASSWORD", "GATEWATCH_ALERT_TO"),
-    *(f"INFLUXDB_V2_{name}" for name in ("URL", "ORG", "BUCKET", "TOKEN", "TOKEN_FILE", "TIMEOUT", "VERIFY_SSL", "SSL_CA_CERT", "PROXY")),
+    *(
+        "GATEWATCH_STORE",
+        "GATEWATCH_CONFIG",
+        "GATEWATCH_SPOOL",
+        "GATEWATCH_STATE",
+        "GATEWATCH_SMTP_PASSWORD",
+        "GATEWATCH_ALERT_TO",
+    ),
+    *(
+        f"INFLUXDB_V2_{name}"
+        for name in ("URL", "ORG", "BUCKET", "TOKEN", "TOKEN_FILE", "TIMEOUT", "VERIFY_SSL", "SSL_CA_CERT", "PROXY")
+    ),
     *(f"INFLUXDB_V2_{name}" for name in ("CERT_FILE", "CERT_KEY_FILE", "AUTH_BASIC", "CONNECTION_POOL_MAXSIZE")),
     *("GRAFANA_URL", "GRAFANA_TOKEN", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "XDG_STATE_HOME"),
 )
@@ -35,8 +45,21 @@ _ENDLESS = {"demo"}
 """Commands that train, which takes minutes."""
 _WAITING = {"--watch", "--mail", "--interval", "--executor", "--workers", "--verbose"}
 """Options with which a command goes on, or mails."""
-_URLS = ("sqlite:///", "sqlite:///new.db", "sqlite://x", "sqlite:////dev/null/x", "http://127.0.0.1:9", "http://127.0.0.1:0", "http://127.0.0.1:99999",
-         "https://127.0.0.1:9", "http://[::1", "http://u:p@127.0.0.1:9", "http://127.0.0.1:9/a b\n", "127.0.0.1", "", " ", "file:///x", "http://", "HTTP://127.0.0.1:9#x")  # fmt: skip
+_URLS = (
+    *(
+        "sqlite:///",
+        "sqlite:///new.db",
+        "sqlite://x",
+        "sqlite:////dev/null/x",
+        "127.0.0.1",
+        "",
+        " ",
+        "file:///x",
+        "http://",
+    ),
+    *(f"http://127.0.0.1:{port}" for port in ("9", "0", "99999", "9/a b\n")),
+    *("https://127.0.0.1:9", "http://[::1", "http://u:p@127.0.0.1:9", "HTTP://127.0.0.1:9#x"),
+)
 
 
 @dataclass
@@ -72,7 +95,9 @@ class Configurations(Target):
     def make(self, random: Random) -> Case:
         case = Case()
         if random.random() < 0.6:
-            case.toml = odd.damaged(random, _SAMPLE) if random.random() < 0.25 else _toml(random).encode(errors="replace")
+            case.toml = (
+                odd.damaged(random, _SAMPLE) if random.random() < 0.25 else _toml(random).encode(errors="replace")
+            )
         for _ in range(random.choice((0, 0, 1, 2))):
             case.environment[random.choice(_VARIABLES)] = _variable(random)
         if random.random() < 0.7:
@@ -84,7 +109,13 @@ class Configurations(Target):
                 case.arguments += ["-o", "report.html"]
             if random.random() < 0.1:
                 case.arguments.insert(random.randint(0, len(case.arguments)), odd.argument(random))
-        case.arguments = [argument for argument in case.arguments if not argument.startswith(("--w", "--m", "--i")) or argument in ("--influxdb-url",) or argument.startswith("--me")]
+        case.arguments = [
+            argument
+            for argument in case.arguments
+            if not argument.startswith(("--w", "--m", "--i"))
+            or argument in ("--influxdb-url",)
+            or argument.startswith("--me")
+        ]
         return case
 
     def place(self, case: Case, folder: Path) -> None:
@@ -148,12 +179,25 @@ def _argument(random: Random, action: argparse.Action) -> str:
     if name == "name":
         return random.choice(("runs", "gates", "compare", "worst-layers", odd.argument(random)))
     if name == "param":
-        return random.choice((f"run={odd.argument(random)}", "start=-1h", odd.argument(random), "x:int=1", "x:duration=1y", f"n:float={'9' * 400}"))
-    return random.choice((odd.argument(random), str(odd.number(random)), "2026-01-01", "0001-01-01", "9999-12-31T23:59:59+14:00"))
+        return random.choice(
+            (
+                f"run={odd.argument(random)}",
+                "start=-1h",
+                odd.argument(random),
+                "x:int=1",
+                "x:duration=1y",
+                f"n:float={'9' * 400}",
+            )
+        )
+    return random.choice(
+        (odd.argument(random), str(odd.number(random)), "2026-01-01", "0001-01-01", "9999-12-31T23:59:59+14:00")
+    )
 
 
 def _variable(random: Random) -> str:
-    return random.choice((odd.argument(random), odd.path(random), str(odd.number(random))[:1000], random.choice(_URLS), "x\r"))
+    return random.choice(
+        (odd.argument(random), odd.path(random), str(odd.number(random))[:1000], random.choice(_URLS), "x\r")
+    )
 
 
 def _toml(random: Random) -> str:
@@ -165,7 +209,10 @@ def _toml(random: Random) -> str:
     if random.random() < 0.2:
         lines.insert(random.randint(0, len(lines)), odd.text(random))
     if random.random() < 0.03:
-        lines.append("x = " + random.choice(("[" * 3000, "{a=" * 3000, "9" * 5000, "1e99999", "0x" + "f" * 5000, "a" + ".a" * 3000)))
+        lines.append(
+            "x = "
+            + random.choice(("[" * 3000, "{a=" * 3000, "9" * 5000, "1e99999", "0x" + "f" * 5000, "a" + ".a" * 3000))
+        )
     return "\n".join(lines)
 
 
@@ -201,7 +248,23 @@ def _literal(random: Random, key: str) -> str:
     return random.choice(
         (
             _quoted(odd.text(random)),
-            *("1", "0", "-1", "1.5", "true", "inf", "nan", "1e400", "9" * 30, "[]", "{}", '["a", 1]', "[[]]", "2026-01-01", "'local'"),
+            *(
+                "1",
+                "0",
+                "-1",
+                "1.5",
+                "true",
+                "inf",
+                "nan",
+                "1e400",
+                "9" * 30,
+                "[]",
+                "{}",
+                '["a", 1]',
+                "[[]]",
+                "2026-01-01",
+                "'local'",
+            ),
             '{layer = "x", gate = ["y", 1]}',
         )
     )

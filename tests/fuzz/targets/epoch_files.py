@@ -50,7 +50,14 @@ class EpochFiles(Target):
         tags = {"run": MINE, "phase": "train", "symbol": "GOOG"}
         store.write([Point(RUNS, tags, {"config": json.dumps({"log_dir": _LOGS})}, moment(0))])
         store.close()
-        layers = {"memory": Captured({gate: np.random.default_rng(0).uniform(0, 1, (2, 5, 4)).astype("f4") for gate in ("forget", "input", "output")})}
+        layers = {
+            "memory": Captured(
+                {
+                    gate: np.random.default_rng(0).uniform(0, 1, (2, 5, 4)).astype("f4")
+                    for gate in ("forget", "input", "output")
+                }
+            )
+        }
         for run in (OTHER, MINE):
             for epoch in range(2):
                 save_epoch(folder / _LOGS, layers, run=run, phase="train", epoch=epoch, step=epoch)
@@ -68,7 +75,9 @@ class EpochFiles(Target):
         names = random.sample(self._own, random.choice((1, 1, 2)))
         files = {name: odd.damaged_zip(random, self._files[name]) for name in names}
         if random.random() < 0.1:
-            files[f"{_LOGS}/gate_epoch_{random.choice(('9' * 30, '007', '-1', '2.npz', '٣'))}.npz"] = self._files[self._own[0]]
+            files[f"{_LOGS}/gate_epoch_{random.choice(('9' * 30, '007', '-1', '2.npz', '٣'))}.npz"] = self._files[
+                self._own[0]
+            ]
         return Case(files, report=random.random() < 0.15)
 
     def place(self, case: Case, folder: Path) -> None:

@@ -11,7 +11,7 @@ from gatewatch import open_store
 from gatewatch.collector.schema import GATE_STATS, RUNS, TRAIN_METRICS, Point
 from tests.fuzz import odd
 from tests.fuzz.target import Target
-from tests.fuzz.two_runs import FILE, OTHER, URL, rows, write_two_runs
+from tests.fuzz.two_runs import FILE, MINE, OTHER, URL, rows, write_two_runs
 
 
 @dataclass
@@ -59,7 +59,10 @@ class Names(Target):
         if random.random() < 0.5:
             case.layers = [odd.text(random) for _ in range(random.randint(1, 2))]
         if random.random() < 0.5:
-            case.metrics = {odd.text(random): odd.number(random) if random.random() < 0.3 else 1.0 for _ in range(random.randint(1, 4))}
+            case.metrics = {
+                odd.text(random): odd.number(random) if random.random() < 0.3 else 1.0
+                for _ in range(random.randint(1, 4))
+            }
         if random.random() < 0.5:
             case.tags = {odd.text(random, 2): odd.text(random) for _ in range(random.choice((1, 2, 8, 9)))}
             if random.random() < 0.1:
@@ -68,7 +71,10 @@ class Names(Target):
 
     def place(self, case: Case, folder: Path) -> None:
         odd.put(folder, self._files)
-        os.environ |= {"GATEWATCH_SPOOL": str(folder / "spool"), **{f"INFLUXDB_V2_{name}": "x" for name in ("ORG", "BUCKET", "TOKEN")}}
+        os.environ |= {
+            "GATEWATCH_SPOOL": str(folder / "spool"),
+            **{f"INFLUXDB_V2_{name}": "x" for name in ("ORG", "BUCKET", "TOKEN")},
+        }
 
     def run(self, case: Case, folder: Path) -> None:
         import torch
@@ -86,15 +92,14 @@ class Names(Target):
         module.add_module("last", layers[-1])
         module.forward = lambda x: [layer(x) for layer in layers]
         with self.allowed():
-            monitor = GateMonitor(
-                module, "logs" if case.log_dir else None, run=case.run, store=URL, probe=torch.zeros(2, 3, 2), every=1, tags=case.tags, overhead=0.5  # type: ignore[arg-type]
-            )  # fmt: skip
+            options = {"run": case.run, "store": URL, "tags": case.tags, "every": 1, "overhead": 0.5}
+            monitor = GateMonitor(module, "logs" if case.log_dir else None, probe=torch.zeros(2, 3, 2), **options)
             with monitor:
                 for _ in range(2):
                     monitor.step(metrics=case.metrics)
                 monitor.end_epoch()
             store = open_store(URL)
-            names = [name for name in store.runs()["run"] if name != OTHER and name != "mine"]
+            names = [name for name in store.runs()["run"] if name not in (OTHER, MINE)]
             assert names == [case.run], f"the run is called {names}"
             assert len(store.read(GATE_STATS, run=names[0])), "nothing was recorded"
             store.close()
@@ -121,7 +126,11 @@ class Names(Target):
         """Write points with these names past the monitor."""
         store = open_store(URL)
         try:
-            tags = {"run": str(case.run), "phase": "train", **{str(key): str(value) for key, value in (case.tags or {}).items()}}
+            tags = {
+                "run": str(case.run),
+                "phase": "train",
+                **{str(key): str(value) for key, value in (case.tags or {}).items()},
+            }
             store.write(
                 [
                     Point(RUNS, tags, {"event": "started", "error": str(case.run), "model": case.layers[0]}, 1),

@@ -24,7 +24,21 @@ from tests.fuzz.target import Target
 from tests.fuzz.two_runs import MINE
 
 _TIMEOUT_MS = 400
-_OPERATIONS = ("check", "write", "read", "frames", "history", "permissions", "runs", "query", "flux", "copy", "jobs", "check_command", "report")
+_OPERATIONS = (
+    "check",
+    "write",
+    "read",
+    "frames",
+    "history",
+    "permissions",
+    "runs",
+    "query",
+    "flux",
+    "copy",
+    "jobs",
+    "check_command",
+    "report",
+)
 _ORG, _BUCKET = "fedcba9876543210", "0123456789abcdef"
 _VALUES = {"float": 0.5, "integer": 3, "string": "started", "boolean": True}
 _CSV = (
@@ -57,7 +71,10 @@ class ServerAnswers(Target):
         super().__init__(folder)
         self._server = RawServer()
         self._bomb = gzip.compress(bytes(40 * 2**20), 9) * 50  # two gigabytes of nothing
-        os.environ |= {f"INFLUXDB_V2_{name}": value for name, value in (("ORG", "o"), ("BUCKET", "b"), ("TOKEN", "t"), ("TIMEOUT", str(_TIMEOUT_MS)))}
+        os.environ |= {
+            f"INFLUXDB_V2_{name}": value
+            for name, value in (("ORG", "o"), ("BUCKET", "b"), ("TOKEN", "t"), ("TIMEOUT", str(_TIMEOUT_MS)))
+        }
 
     def sound(self) -> Case:
         return Case()
@@ -74,7 +91,36 @@ class ServerAnswers(Target):
         if what < 0.4:
             return Reply(_http(status, _other_body(random, kind, body)))
         if what < 0.5:
-            status = random.choice((100, 101, 199, 200, 201, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 407, 408, 413, 422, 429, 500, 502, 503, 504, 599, 999))
+            status = random.choice(
+                (
+                    100,
+                    101,
+                    199,
+                    200,
+                    201,
+                    204,
+                    206,
+                    301,
+                    302,
+                    304,
+                    307,
+                    400,
+                    401,
+                    403,
+                    404,
+                    407,
+                    408,
+                    413,
+                    422,
+                    429,
+                    500,
+                    502,
+                    503,
+                    504,
+                    599,
+                    999,
+                )
+            )
             content = random.choice((body, b"<html>no</html>", _refusal(random), b""))
             return Reply(_http(status, content, _headers(random), random.choice(_REASONS)))
         if what < 0.6:
@@ -83,7 +129,16 @@ class ServerAnswers(Target):
             whole = _http(status, body)
             return Reply(whole[: random.randint(0, len(whole))], random.choice(("cut", "reset", "hold", "drip")))
         if what < 0.75:
-            encoded = random.choice((self._bomb, gzip.compress(body), gzip.compress(body)[:-3], zlib.compress(body), body, self._bomb[:5000]))
+            encoded = random.choice(
+                (
+                    self._bomb,
+                    gzip.compress(body),
+                    gzip.compress(body)[:-3],
+                    zlib.compress(body),
+                    body,
+                    self._bomb[:5000],
+                )
+            )
             encoding = random.choice(("gzip", "deflate", "br", "zstd", "gzip, gzip", "x"))
             status = random.choice((status, 400, 500))
             return Reply(_http(status, encoded, [f"Content-Encoding: {encoding}"]))
@@ -94,7 +149,9 @@ class ServerAnswers(Target):
         return Reply(_http(status, body), random.choice(("drip", "cut", "reset")))
 
     def run(self, case: Case, folder: Path) -> None:
-        self._server.answer = lambda method, path, body: case.replies.get(_kind(method, path)) or Reply(_http(*_sound(_kind(method, path), _statement(path, body))))
+        self._server.answer = lambda method, path, body: (
+            case.replies.get(_kind(method, path)) or Reply(_http(*_sound(_kind(method, path), _statement(path, body))))
+        )
         store = open_store(self._server.url)
         try:
             for operation in case.operations:
@@ -110,7 +167,12 @@ class ServerAnswers(Target):
 
     def _write(self, store: Any) -> None:
         with self.allowed():
-            store.write([Point(GATE_STATS, {"run": MINE, "layer": "l", "gate": "forget"}, {"mean": 0.5, "step": step}, step) for step in range(5)])
+            store.write(
+                [
+                    Point(GATE_STATS, {"run": MINE, "layer": "l", "gate": "forget"}, {"mean": 0.5, "step": step}, step)
+                    for step in range(5)
+                ]
+            )
 
     def _read(self, store: Any) -> None:
         with self.allowed():
@@ -142,7 +204,7 @@ class ServerAnswers(Target):
         self.command("runs", "--store", store.url)
 
     def _query(self, store: Any) -> None:
-        self.command("query", "runs", "--store", store.url)
+        self.command("query", "runs", "--store", store.url, "--timeout", "1")
 
     def _flux(self, store: Any) -> None:
         Path("q.flux").write_text("from(bucket: bucket) |> range(start: -1h)")
@@ -184,21 +246,41 @@ def _statement(path: str, body: bytes) -> str:
 def _sound(kind: str, statement: str = "") -> tuple[int, bytes]:
     """Return status and body of a sound answer."""
     own = {"id": _BUCKET, "name": "b", "orgID": _ORG}
-    mapping = {"id": "1" * 16, "orgID": _ORG, "bucketID": _BUCKET, "database": "b", "retention_policy": "autogen", "default": True}
-    lists = {"buckets": {"buckets": [own]}, "orgs": {"orgs": [{"id": _ORG, "name": "o"}]}, "dbrps": {"content": [mapping]}, "authorizations": {"authorizations": []}}
+    mapping = {
+        "id": "1" * 16,
+        "orgID": _ORG,
+        "bucketID": _BUCKET,
+        "database": "b",
+        "retention_policy": "autogen",
+        "default": True,
+    }
+    lists = {
+        "buckets": {"buckets": [own]},
+        "orgs": {"orgs": [{"id": _ORG, "name": "o"}]},
+        "dbrps": {"content": [mapping]},
+        "authorizations": {"authorizations": []},
+    }
     if kind in lists:
         return 200, json.dumps(lists[kind]).encode()
     if kind == "health":
         return 200, b'{"name": "influxdb", "status": "pass", "version": "v2.7.1"}'
     if kind == "influxql":
         parts = [_series(each) for each in statement.split("; ")]
-        return 200, msgpack.packb({"results": [{"statement_id": i, "series": series} for i, series in enumerate(parts)]})
+        return 200, msgpack.packb(
+            {"results": [{"statement_id": i, "series": series} for i, series in enumerate(parts)]}
+        )
     return (200, _CSV) if kind == "flux" else (204, b"")
 
 
 def _series(statement: str) -> list[dict[str, Any]]:
     if statement.startswith("SHOW FIELD KEYS"):
-        return [{"name": GATE_STATS, "columns": ["fieldKey", "fieldType"], "values": [["mean", "float"], ["step", "integer"]]}]
+        return [
+            {
+                "name": GATE_STATS,
+                "columns": ["fieldKey", "fieldType"],
+                "values": [["mean", "float"], ["step", "integer"]],
+            }
+        ]
     if statement.startswith("SHOW TAG"):
         values = [["run", MINE]] if "VALUES" in statement else [["run"], ["layer"]]
         return [{"name": GATE_STATS, "columns": ["key", "value"][: len(values[0])], "values": values}]
@@ -210,7 +292,14 @@ def _series(statement: str) -> list[dict[str, Any]]:
         tags = {"run": MINE, "phase": "train"}
     counts = re.findall(r"(COUNT|LAST)\(", selected)
     if counts:
-        return [{"name": RUNS, "tags": tags, "columns": ["time", *(name.lower() for name in counts)], "values": [[10**18, *[3 for _ in counts]]]}]
+        return [
+            {
+                "name": RUNS,
+                "tags": tags,
+                "columns": ["time", *(name.lower() for name in counts)],
+                "values": [[10**18, *[3 for _ in counts]]],
+            }
+        ]
     kinds = re.findall(r"::(float|integer|string|boolean)", selected)
     rows = [[10**18 + i, *(_VALUES[kind] for kind in kinds)] for i in range(1 if "LIMIT 1" in rest else 3)]
     return [{"name": GATE_STATS, "tags": tags, "columns": ["time", *map(str, range(len(kinds)))], "values": rows}]
@@ -225,12 +314,15 @@ def _http(status: int, body: bytes, headers: list[str] | None = None, reason: st
 
 def _refusal(random: Random) -> bytes:
     """Return an error as InfluxDB gives it, with odd text in it."""
+    kind, dropped = odd.text(random), random.choice((1, 2, 5, 10**30, odd.number(random)))
+    bound = random.choice(("2026-01-01T00:00:00", "9999-99-99", "0000"))
+    conflict = f'input field "mean" on measurement "gate_stats" is type {kind}, already exists as type float'
     message = random.choice(
         (
             odd.text(random),
             f"unable to parse '{odd.text(random)}': {odd.text(random)}",
-            f"partial write: field type conflict: input field \"mean\" on measurement \"gate_stats\" is type {odd.text(random)}, already exists as type float dropped={odd.number(random)}",
-            f"partial write: points beyond retention policy dropped={random.choice((1, 2, 5, 10**30))} Retention Policy Lower Bound at {random.choice(('2026-01-01T00:00:00', '9999-99-99', '0000'))}Z",
+            f"partial write: field type conflict: {conflict} dropped={dropped}",
+            f"partial write: points beyond retention policy dropped={dropped} Retention Policy Lower Bound at {bound}Z",
             "x" * 10**6,
         )
     )
@@ -240,7 +332,20 @@ def _refusal(random: Random) -> bytes:
 
 def _other_body(random: Random, kind: str, body: bytes) -> bytes:
     if random.random() < 0.15:
-        return random.choice((b"<!doctype html><html>x</html>", b"", b"{", b"null", b"[" * 100_000, b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff" + bytes(1000), b"1" * 5000, b'"' + b"x" * 10**6))
+        return random.choice(
+            (
+                b"<!doctype html><html>x</html>",
+                b"",
+                b"{",
+                b"null",
+                b"[" * 100_000,
+                b"\xc1",
+                b"\xdd\xff\xff\xff\xff",
+                b"\xdb\xff\xff\xff\xff" + bytes(1000),
+                b"1" * 5000,
+                b'"' + b"x" * 10**6,
+            )
+        )
     if kind == "influxql" and random.random() < 0.8:
         answer = odd.other_json(random, msgpack.unpackb(body, use_list=True))
         if random.random() < 0.15:
@@ -253,16 +358,19 @@ def _other_body(random: Random, kind: str, body: bytes) -> bytes:
         return json.dumps(odd.other_json(random, json.loads(body))).encode("utf-8", "replace")
     if kind == "flux" and random.random() < 0.6:
         cells = body.decode().split(random.choice((",", "\r\n")))
-        cells[random.randrange(len(cells))] = random.choice((odd.text(random), "#datatype", "", "error", '"', "\r\n\r\n", "long", "dateTime:RFC3339", "1e999"))
+        cells[random.randrange(len(cells))] = random.choice(
+            (odd.text(random), "#datatype", "", "error", '"', "\r\n\r\n", "long", "dateTime:RFC3339", "1e999")
+        )
         return ",".join(cells).encode("utf-8", "replace")
     return odd.damaged(random, body)
 
 
 def _headers(random: Random) -> list[str]:
     value = odd.text(random).replace("\r", "").replace("\n", "")
+    moments = ("1", "-5", "1e400", "nan", "Wed, 21 Oct 2099 07:28:00 GMT", "Wed, 99 Oct 20 GMT", value, "9" * 400)
     return random.sample(
         (
-            f"Retry-After: {random.choice(('1', '-5', '1e400', 'nan', 'Wed, 21 Oct 2099 07:28:00 GMT', 'Wed, 99 Oct 20 GMT', value, '9' * 400))}",
+            f"Retry-After: {random.choice(moments)}",
             f"Location: {random.choice(('/ping', 'http://127.0.0.1:9/', 'http://[', value, 'x' * 5000))}",
             f"X-Influxdb-Build: {value}",
             f"X-Influxdb-Version: {random.choice((value, '1.8.10', '3.0.0', 'x' * 3000))}",
@@ -287,11 +395,27 @@ def _broken_head(random: Random, body: bytes) -> bytes:
             b"ICY 200 OK\r\n\r\n",
             b"SSH-2.0-OpenSSH_9.2\r\n",
             b"\x15\x03\x01\x00\x02\x02\x46",
-            b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % i for i in range(random.choice((90, 101, 5000)))) + b"\r\n",
+            b"HTTP/1.1 200 OK\r\n"
+            + b"".join(b"X-%d: y\r\n" % i for i in range(random.choice((90, 101, 5000))))
+            + b"\r\n",
             b"HTTP/1.1 200 OK\r\nX: " + b"y" * random.choice((60_000, 70_000, 10**6)) + b"\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nno colon\r\n folded\r\n\r\n" + body,
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + random.choice((b"zz\r\n", b"-5\r\nx", b"ffffffffffffffff\r\nx", b"5\r\nab", b"5;" + b"x" * 70_000, b"0\r\n" + b"A: b\r\n" * 1000, b"1\r\nx\r\n" * 1000)),
-            b"HTTP/1.1 200 OK\r\nContent-Length: " + random.choice((b"-1", b"x", b"99999999999", b"1" * 5000)) + b"\r\n\r\n" + body,
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + random.choice(
+                (
+                    b"zz\r\n",
+                    b"-5\r\nx",
+                    b"ffffffffffffffff\r\nx",
+                    b"5\r\nab",
+                    b"5;" + b"x" * 70_000,
+                    b"0\r\n" + b"A: b\r\n" * 1000,
+                    b"1\r\nx\r\n" * 1000,
+                )
+            ),
+            b"HTTP/1.1 200 OK\r\nContent-Length: "
+            + random.choice((b"-1", b"x", b"99999999999", b"1" * 5000))
+            + b"\r\n\r\n"
+            + body,
             b"HTTP/1.1 100 Continue\r\n\r\n" * random.choice((1, 1000)),
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n\0\1",
         )
@@ -303,7 +427,9 @@ def _endless(random: Random, body: bytes) -> Reply:
     status = random.choice((200, 200, 400, 404, 500))
     start = b"HTTP/1.1 %d X\r\n" % status
     pace = random.choice(("endless", "endless", "endless drip"))
-    nothing = random.choice((b"x", b" ", b"\n", b"\r\n", b"\0", b",", b'"', b"\x01", b"<p>", b"[", b"#", b"\xff", body[:1] or b"y"))
+    nothing = random.choice(
+        (b"x", b" ", b"\n", b"\r\n", b"\0", b",", b'"', b"\x01", b"<p>", b"[", b"#", b"\xff", body[:1] or b"y")
+    )
     heads = (
         (start + b"X-Endless: ", b"x"),
         (start, b"X-A: b\r\n"),

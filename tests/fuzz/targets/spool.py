@@ -56,13 +56,17 @@ class SpoolFiles(Target):
             records = [encode(points) for points in recorded(4, run=run)]
             self._lines[run] = [line for record in records for line in split_lines(record)]
             for number in range(2):
-                content = MAGIC + b"".join(as_record(one, len(split_lines(one))) for one in records[2 * number : 2 * number + 2])
+                content = MAGIC + b"".join(
+                    as_record(one, len(split_lines(one))) for one in records[2 * number : 2 * number + 2]
+                )
                 files[f"{run}/{number:020d}.spool"] = content
             files[f"{run}/lock"] = b""
         names = {MINE: "1700000000000000000-1-aa", OTHER: "1700000000000000001-2-bb"}
         base = f"{_ROOT}/{store_folder.name}"
         self._base = base
-        self._files = {f"{base}/{names[path.split('/')[0]]}/{path.split('/')[1]}": content for path, content in files.items()}
+        self._files = {
+            f"{base}/{names[path.split('/')[0]]}/{path.split('/')[1]}": content for path, content in files.items()
+        }
         self._files[f"{base}/rejected.lp"] = b"# 2026-01-01T00:00:00Z a reason\nm f=1 1\n"
         self._files[f"{base}/runs/abc.json"] = b'{"pid": 1, "step": 3}'
         self._own = [name for name in self._files if names[OTHER] not in name]
@@ -135,7 +139,9 @@ def _points(folder: Path) -> set[tuple[bytes, bytes]]:
 
 def _segment(random: Random, lines: list[bytes]) -> bytes:
     """Return a segment with sound checksums, that says odd things."""
-    content = random.choice((MAGIC, MAGIC, MAGIC, b"GWSPOOL1" + struct.pack("<Q", random.choice((0, 16, 20, 2**63, 2**64 - 1)))))
+    content = random.choice(
+        (MAGIC, MAGIC, MAGIC, b"GWSPOOL1" + struct.pack("<Q", random.choice((0, 16, 20, 2**63, 2**64 - 1))))
+    )
     for _ in range(random.randint(1, 4)):
         some = random.sample(lines, random.randint(1, 8))
         for _ in range(random.choice((0, 1, 1, 3))):
@@ -144,7 +150,9 @@ def _segment(random: Random, lines: list[bytes]) -> bytes:
         points = random.choice((len(some), len(some), 0, 1, 2**32 - 1, 10**6))
         content += as_record(record, points)
     if random.random() < 0.3:
-        content += struct.pack("<III", random.choice((0, 5, 2**31, 2**32 - 1)), 1, 0) + b"x" * random.choice((0, 3, 100))
+        content += struct.pack("<III", random.choice((0, 5, 2**31, 2**32 - 1)), 1, 0) + b"x" * random.choice(
+            (0, 3, 100)
+        )
     return content
 
 

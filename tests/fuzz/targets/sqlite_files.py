@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -68,7 +69,10 @@ class SqliteFiles(Target):
         elif what < 0.45:
             case.content = odd.damaged(random, self._sound)
         elif what < 0.5:
-            case.beside = {f"{FILE}{end}": odd.damaged(random, self._sound[:40_000]) for end in random.sample(("-wal", "-shm", "-journal"), random.randint(1, 3))}
+            case.beside = {
+                f"{FILE}{end}": odd.damaged(random, self._sound[:40_000])
+                for end in random.sample(("-wal", "-shm", "-journal"), random.randint(1, 3))
+            }
         elif what < 0.6:
             case.content, case.statements = b"", _foreign(random)
         elif what < 0.63:
@@ -102,10 +106,8 @@ class SqliteFiles(Target):
         if case.statements:
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 for statement, values in case.statements:
-                    try:
+                    with suppress(sqlite3.Error, UnicodeError, OverflowError):
                         connection.execute(statement, values)
-                    except (sqlite3.Error, UnicodeError, OverflowError):
-                        pass
 
     def run(self, case: Case, folder: Path) -> None:
         for operation in case.operations:
@@ -157,15 +159,21 @@ class SqliteFiles(Target):
         with self.allowed():
             store.check()
         with self.allowed():
-            store.write([Point(TRAIN_METRICS, {"run": MINE, "phase": "train"}, {"loss": 1.0, "step": 5}, time.time_ns())])
+            store.write(
+                [Point(TRAIN_METRICS, {"run": MINE, "phase": "train"}, {"loss": 1.0, "step": 5}, time.time_ns())]
+            )
         with self.allowed():
-            store.write_lines(b"gate_stats,run=mine,layer=x,gate=forget mean=0.5,step=1i 1\ngate_stats,run=mine new=1 2\n")
+            store.write_lines(
+                b"gate_stats,run=mine,layer=x,gate=forget mean=0.5,step=1i 1\ngate_stats,run=mine new=1 2\n"
+            )
         store.close()
 
     def _begin(self) -> None:
         store = open_store(URL)
         with self.allowed():
-            store.begin_run("new", "train", lambda frame: Point(RUNS, {"run": "new", "phase": "train"}, {"event": "started"}, 1))
+            store.begin_run(
+                "new", "train", lambda frame: Point(RUNS, {"run": "new", "phase": "train"}, {"event": "started"}, 1)
+            )
         store.close()
 
     def _history(self) -> None:
@@ -190,11 +198,42 @@ class SqliteFiles(Target):
                 second.close()
 
 
+_FIELDS = (
+    *("{}", "[]", "null", "1", "", "{", "[" * 2000 + "]" * 2000, '{"unheard_of": 1}', '{"mean": true}', '{"event": 1}'),
+    *('{"step": {}}', '{"step": "x"}', '{"step": null}', '{"step": 1e999}', '{"step": 99999999999999999999}'),
+    *('{"step": [1]}', '{"event": "started", "config": "{"}', '{"event": "started", "config": "[]"}'),
+)
+_TAGS = (
+    *("{}", "[]", "null", "", "{", '"x"', '{"run": "mine"}', '{"run": 1}', '{"run": null}', '{"run": "other"}'),
+    *('{"run": "mine", "phase": 1}', '{"run": "mine", "phase": {}}'),
+)
+_SERIES = (
+    "CREATE TABLE series (id INTEGER PRIMARY KEY, measurement TEXT, run TEXT, tags TEXT)",
+    "CREATE TABLE series (id)",
+    "CREATE TABLE series (id TEXT, measurement, run, tags, written)",
+    "CREATE VIEW series AS SELECT 1 AS id, 'runs' AS measurement, 'mine' AS run, '{}' AS tags, 1 AS written",
+    "CREATE TABLE other (x)",
+)
+_POINTS = (
+    "CREATE TABLE points (series_id, time, fields)",
+    "CREATE TABLE points (x)",
+    "CREATE VIEW points AS SELECT 1 AS series_id, 'x' AS time, '{}' AS fields",
+    "CREATE VIEW points AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000)"
+    " SELECT 1 AS series_id, i AS time, '{}' AS fields FROM n",
+)
+_TYPES = ("CREATE TABLE fields (measurement, name, type)", "CREATE TABLE fields (name)", "")
+_MORE = (
+    "CREATE TRIGGER t AFTER INSERT ON points BEGIN SELECT RAISE(ABORT, 'no' || char(10) || 'way'); END",
+    "INSERT INTO series VALUES (1, 'runs', 'mine', 'x', 1)",
+    "INSERT INTO series (id) VALUES (NULL)",
+    "INSERT INTO fields VALUES ('runs', 'event', 'str')",
+    "",
+)
+
+
 def _value(random: Random) -> object:
     value = random.choice((odd.text, odd.number, lambda r: r.randbytes(8), lambda r: odd.json_value(r, 2)))(random)
     if isinstance(value, list | dict):
-        import json
-
         return json.dumps(value)
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
@@ -206,14 +245,15 @@ def _statement(random: Random) -> tuple[str, tuple[object, ...]]:
     mine = "(SELECT id FROM series WHERE run = 'mine' ORDER BY id LIMIT 1 OFFSET ?)"
     which = random.randrange(12)
     value = _value(random)
-    fields = random.choice(("{}", "[]", "null", "1", "", "{", '{"step": {}}', '{"step": "x"}', '{"step": null}', '{"step": 1e999}', '{"step": 99999999999999999999}',
-                            '{"event": 1}', '{"event": "started", "config": "{"}', '{"event": "started", "config": "[]"}', '{"unheard_of": 1}', '{"step": [1]}', '{"mean": true}', "[" * 2000 + "]" * 2000))  # fmt: skip
-    tags = random.choice(("{}", "[]", "null", "", "{", '{"run": "mine"}', '{"run": 1}', '{"run": null}', '{"run": "mine", "phase": 1}', '{"run": "mine", "phase": {}}', '{"run": "other"}', '"x"'))
+    fields, tags = random.choice(_FIELDS), random.choice(_TAGS)
     return random.choice(
         (
             (f"UPDATE points SET fields = ? WHERE series_id = {mine}", (fields, which)),
             (f"UPDATE points SET fields = ? WHERE series_id = {mine}", (value, which)),
-            (f"UPDATE points SET time = ? WHERE series_id = {mine} AND time = (SELECT min(time) FROM points)", (value, which)),
+            (
+                f"UPDATE points SET time = ? WHERE series_id = {mine} AND time = (SELECT min(time) FROM points)",
+                (value, which),
+            ),
             (f"UPDATE OR IGNORE series SET tags = ? WHERE id = {mine}", (tags, which)),
             (f"UPDATE OR IGNORE series SET tags = ? WHERE id = {mine}", (value, which)),
             (f"UPDATE series SET run = ? WHERE id = {mine}", (value, which)),
@@ -223,7 +263,10 @@ def _statement(random: Random) -> tuple[str, tuple[object, ...]]:
             ("UPDATE fields SET type = ? WHERE name = 'step'", (random.choice((value, "complex", "", "str", "bool")),)),
             ("UPDATE OR IGNORE fields SET name = ? WHERE name = 'step'", (value,)),
             ("DELETE FROM fields WHERE name = ?", (random.choice(("step", "mean", "event", "config")),)),
-            ("INSERT OR IGNORE INTO series (measurement, run, tags) VALUES (?, 'mine', ?)", (random.choice((GATE_STATS, RUNS, "m")), tags)),
+            (
+                "INSERT OR IGNORE INTO series (measurement, run, tags) VALUES (?, 'mine', ?)",
+                (random.choice((GATE_STATS, RUNS, "m")), tags),
+            ),
             (f"INSERT OR IGNORE INTO points VALUES ({mine}, ?, ?)", (which, value, fields)),
         )
     )
@@ -233,12 +276,14 @@ def _foreign(random: Random) -> list[tuple[str, tuple[object, ...]]]:
     """Return statements that make a file of another program, or of another schema of ours."""
     identity = random.choice((0, APPLICATION_ID, APPLICATION_ID, APPLICATION_ID, 1))
     version = random.choice((0, 1, 1, 2, -1, 2**31 - 1))
-    series = random.choice(("CREATE TABLE series (id INTEGER PRIMARY KEY, measurement TEXT, run TEXT, tags TEXT)", "CREATE TABLE series (id)", "CREATE TABLE series (id TEXT, measurement, run, tags, written)",
-                            "CREATE VIEW series AS SELECT 1 AS id, 'runs' AS measurement, 'mine' AS run, '{}' AS tags, 1 AS written", "CREATE TABLE other (x)"))  # fmt: skip
-    points = random.choice(("CREATE TABLE points (series_id, time, fields)", "CREATE TABLE points (x)", "CREATE VIEW points AS SELECT 1 AS series_id, value AS time, '{}' AS fields FROM generate_series(1, 100)",
-                            "CREATE VIEW points AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT 1 AS series_id, i AS time, '{}' AS fields FROM n"))  # fmt: skip
-    fields = random.choice(("CREATE TABLE fields (measurement, name, type)", "CREATE TABLE fields (name)", ""))
-    more = random.choice(("CREATE TRIGGER t AFTER INSERT ON points BEGIN SELECT RAISE(ABORT, 'no' || char(10) || 'way'); END", "INSERT INTO series VALUES (1, 'runs', 'mine', 'x', 1)",
-                          "INSERT INTO series (id) VALUES (NULL)", "INSERT INTO fields VALUES ('runs', 'event', 'str')", ""))  # fmt: skip
-    statements = [series, points, fields, more, f"PRAGMA application_id = {identity}", f"PRAGMA user_version = {version}"]
+    series, points = random.choice(_SERIES), random.choice(_POINTS)
+    fields, more = random.choice(_TYPES), random.choice(_MORE)
+    statements = [
+        series,
+        points,
+        fields,
+        more,
+        f"PRAGMA application_id = {identity}",
+        f"PRAGMA user_version = {version}",
+    ]
     return [(statement, ()) for statement in statements if statement]
