@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suite test-stack endurance soak lint influxd browser bench faults lock clean
+.PHONY: help setup demo test suite test-stack endurance soak fuzz lint influxd browser bench faults lock clean
 # Hundreds of processes are started here. Without .pyc files each would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -34,6 +34,9 @@ endurance: setup ## kill 100 trainings, take the server away for two minutes, st
 
 soak: setup ## kill the service 20 times and stop its server twice, and count what it wrote (about 2 minutes)
 	$(BIN)/python -m tests.soak
+
+fuzz: $(VENV)/.dev ## damaged files, odd names and wrong answers: 5,000 cases (about 20 minutes)
+	$(BIN)/python -m tests.fuzz --cases 5000
 
 setup: $(VENV)/.dev browser ## install everything that the tests need, influxd and a browser included
 	@tools/system-packages build >&2

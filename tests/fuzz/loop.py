@@ -21,7 +21,7 @@ import time
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -30,7 +30,6 @@ from typing import Any
 
 from tests.conftest import ROOT
 from tests.fuzz.target import STATUSES, Target
-from tests.fuzz.targets import TARGETS
 
 LONGEST_LINE = 2_000
 """Characters of a text that a user sees."""
@@ -94,7 +93,8 @@ def peak() -> int:
 
 def describe(error: BaseException) -> str:
     """Return an exception with the innermost place in the product, by which findings are told apart."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if str(ROOT) in frame.filename]
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if str(ROOT) in frame.filename and frame.filename != __file__]
     own = [
         frame for frame in frames if "/tests/" not in frame.filename and "site-packages" not in frame.filename
     ] or frames
@@ -198,7 +198,7 @@ def _limited(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def main() -> None:
+def main(targets: Mapping[str, type[Target]]) -> None:
     """Run the cases of the command line."""
     folder, name, seeds = Path(sys.argv[1]), sys.argv[2], [SOUND, *map(int, sys.argv[3:])]
     answers = os.fdopen(os.dup(1), "w")
@@ -213,11 +213,13 @@ def main() -> None:
     for variable in [name for name in os.environ if name.startswith(("GATEWATCH_", "INFLUXDB_", "GRAFANA_", "XDG_"))]:
         del os.environ[variable]
     os.environ |= {"HOME": str(folder / "home"), "GATEWATCH_TRACEBACK": "1"}
-    judge = Judge(TARGETS[name](folder / "target"), folder / "cases")
+    judge = Judge(targets[name](folder / "target"), folder / "cases")
     for seed in seeds:
         print(json.dumps({"begun": seed}), file=answers, flush=True)
         print(json.dumps(judge.case(seed)), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    from tests.fuzz.targets import TARGETS
+
+    main(TARGETS)
