@@ -101,6 +101,11 @@ class Health:
             state.counts["failures"] += 1
             self._add_point(job, now, time)
 
+    def cut_off(self, job: str) -> None:
+        """Note that the end of the process has cut off a turn, which the next service does."""
+        with self._lock:
+            self._jobs[job].began = None
+
     def missed(self, job: str) -> None:
         """Note that a turn was due and did not begin."""
         with self._lock:

@@ -67,7 +67,7 @@ class Service:
         self._problems = ProblemLog(warn)
         self._stopping = False
         workers, name = self._settings.workers, self._settings.executor
-        self._cluster = None if name == "local" else DaskCluster(name, workers)
+        self._cluster = None if name == "local" else DaskCluster(name, workers, self._problems)
         jobs: dict[str, Callable[[], Turn]] = {}
         for k in range(workers):
             job = "score" if workers == 1 else f"score-{k + 1}"
@@ -131,6 +131,9 @@ class Service:
         try:
             done = work()
         except BaseException as error:
+            if not threading.main_thread().is_alive():  # Python begins nothing new any more, nor does Dask
+                self.health.cut_off(job)
+                return
             self.health.failed(job, time.monotonic(), self._time())
             self._problems.raise_problem(job, f"{job} failed: {_describe(error)}", f"{job} works again")
         else:

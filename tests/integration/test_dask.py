@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import signal
+import subprocess
 import sys
 
 import psutil
@@ -15,7 +17,7 @@ from gatewatch.collector.schema import GATE_SCORES, JOBS_HEALTH
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.scoring.scoring_pass import run_pass
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 from tests.servers import Front, holding, passing_on
 from tests.soak import captures, covered, service, until, wrong
 
@@ -133,3 +135,41 @@ def test_distributed_is_not_installed(capsys, store, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)  # as far as an import can tell
     assert main(["jobs", "--store", store.url, "--executor", "dask"]) == 2
     assert capsys.readouterr().err.endswith("it needs distributed: pip install 'gatewatch[dask]'\n")
+
+
+MAIN_THREAD = """
+import sys, threading, time
+from pathlib import Path
+from gatewatch.collector.config import JobsSettings, Settings
+from gatewatch.collector.store import open_store
+from gatewatch.jobs.service.scheduler import Service
+
+def main():
+    settings = Settings(jobs=JobsSettings(interval_seconds=1, executor="dask"))
+    service = Service(open_store(sys.argv[1]).destination, settings, Path("state"), warn=print)
+    threading.Thread(target=lambda: print(service.run(), flush=True), daemon=sys.argv[2] == "daemon").start()
+    while not service.health.running(time.monotonic()):
+        time.sleep(0.01)
+    time.sleep(float(sys.argv[3]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("thread", ["daemon", "joined"])
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_the_main_thread_ends_in_the_middle_of_a_turn(store, tmp_path, thread, seconds):
+    """Before the call has reached Dask, or while a worker is at it; what was cut off is done by the next."""
+    store.write(point for capture in captures("a", 60) for point in capture)
+    (tmp_path / "main.py").write_text(MAIN_THREAD)
+    command = [sys.executable, "main.py", store.url, thread, str(seconds)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout in (["", "True\n"] if thread == "daemon" else ["True\n"])
+    run_pass(store)
+    assert covered(store, "a", 60)
+    assert wrong(store, tmp_path) == {}
