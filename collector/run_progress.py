@@ -96,6 +96,7 @@ def _market_times(events: pd.DataFrame, recorded: Sequence[pd.DataFrame]) -> Mar
     """
     if not recorded:
         return MarketTimes()
+    recorded = [frame.dropna(subset="step") for frame in recorded]
     times = np.concatenate([_nanoseconds(frame) for frame in recorded])
     steps = np.concatenate([frame["step"].to_numpy(np.int64) for frame in recorded])
     if len(events):

@@ -19,6 +19,7 @@ from gatewatch.collector.schema import (
     GATE_TIME,
     GATE_UNITS,
     TRAIN_METRICS,
+    Point,
 )
 from gatewatch.collector.store import open_store
 from gatewatch.collector.times import nanoseconds
@@ -60,6 +61,12 @@ def store(request, tmp_path):
     """Both stores."""
     if request.param == "influxdb":
         return request.getfixturevalue("influxd").store()
+    return open_store(f"sqlite:///{tmp_path}/gatewatch.db")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A store in a file."""
     return open_store(f"sqlite:///{tmp_path}/gatewatch.db")
 
 
@@ -142,6 +149,14 @@ def test_a_run_that_goes_on_meets_no_bar_that_was_stored_before(store, tmp_path,
     assert not any("step 32 is at" in line for line in said())  # which was not the one with the newest time
 
 
+def test_points_without_a_step_do_not_keep_a_run_from_going_on(place, tmp_path, monkeypatch):
+    walk(place, DAYS[:3], resume=True)
+    place.write([Point(TRAIN_METRICS, {"run": "bt", "phase": "backtest"}, {"epoch": 0}, nanoseconds(NEW_YEAR) - 1)])
+    monkeypatch.setenv("GATEWATCH_SPOOL", str(tmp_path / "another machine"))
+    walk(place, DAYS, first=4, resume=True)
+    assert forget(place)["time"].tolist() == [moment.replace(tzinfo=UTC) for moment in DAYS]
+
+
 def test_bars_that_are_walked_again_after_a_crash_are_not_stored_twice(store):
     times = BARS["symbols, bar by bar"][0]
     walk(store, times[:32], resume=True)
@@ -177,12 +192,6 @@ def test_a_forked_process_says_that_its_bars_may_meet_those_of_the_other(store, 
 
 LONG = [NEW_YEAR + timedelta(days=day) for day in range(50)]
 WALKS = {"symbols, bar by bar": [day for day in LONG[:20] for _ in range(3)], "two episodes": LONG * 2}
-
-
-@pytest.fixture
-def place(tmp_path):
-    """A store in a file."""
-    return open_store(f"sqlite:///{tmp_path}/gatewatch.db")
 
 
 @pytest.mark.parametrize("kind", WALKS)
