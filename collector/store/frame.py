@@ -75,11 +75,17 @@ def column(values: Sequence[FieldValue | None], kind: type) -> Column:
     Args:
         values: one a point.
         kind: float, int, bool or str.
+
+    Raises:
+        TypeError, ValueError, OverflowError: one is of another type.
     """
-    if kind is float:
-        return np.array(values, dtype=np.float64)
-    if kind in _NUMPY and None not in values:
-        return np.array(values, dtype=_NUMPY[kind])
+    if kind is float or (kind in _NUMPY and None not in values):
+        numbers: Column = np.array(values, dtype=_NUMPY.get(kind, np.float64))
+        if numbers.ndim != 1:
+            raise ValueError("a value that is no number")
+        return numbers
+    if not all(value is None or isinstance(value, kind) for value in values):
+        raise TypeError(f"a value that is no {kind.__name__}")
     boxed = np.empty(len(values), dtype=object)
     boxed[:] = values
     return boxed

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gatewatch.collector.schema import GOING_EVENTS
+from gatewatch.collector.schema import GOING_EVENTS, RUNS, SCHEMA
 from gatewatch.collector.store.frame import moments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import pandas as pd
 
@@ -26,6 +27,23 @@ class RunEvent:
     phase: str
     time: int
     fields: Mapping[str, FieldValue | None]
+
+    def __post_init__(self) -> None:
+        """Check the types, which come from a file or a server.
+
+        Raises:
+            TypeError: one is another than the schema has.
+        """
+        own = isinstance(self.run, str) and isinstance(self.phase, str) and type(self.time) is int
+        if not own or not isinstance(self.fields, Mapping):
+            raise TypeError("an event of no run")
+        for field in SCHEMA[RUNS]:
+            value = self.fields.get(field.name)
+            fits = isinstance(value, field.type | None)
+            if field.type is int and isinstance(value, int | float):
+                fits = -(2**63) <= value < 2**63 and value == int(value)
+            if not fits:
+                raise TypeError(f"an event of a run whose {field.name} is no {field.type.__name__}")
 
 
 def runs_frame(started: Iterable[RunEvent], last: Iterable[RunEvent]) -> pd.DataFrame:

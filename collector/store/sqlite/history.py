@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter, defaultdict
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -14,7 +15,6 @@ from gatewatch.collector.store.sqlite.file import open_empty, open_file
 from gatewatch.collector.store.sqlite.read import chunks, fields_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
@@ -62,7 +62,10 @@ class SqliteHistory(History):
 
     def _list(self, statement: str, *values: str) -> list[str]:
         with self._errors():
-            return [name for (name,) in self._snapshot().execute(statement, values)]
+            names = [name for (name,) in self._snapshot().execute(statement, values)]
+            if not all(isinstance(name, str) for name in names):
+                raise sqlite3.DatabaseError("it holds what no store has written: a series without a name")
+            return names
 
     def _snapshot(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,9 +15,9 @@ from gatewatch.collector.store.frame import BLOCK, Block, column, unite
 from gatewatch.collector.store.runs import RunEvent
 from gatewatch.collector.store.selection import Selection
 from gatewatch.collector.store.sqlite.file import HAS_COUNTER
+from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 CHUNK: Final = 1_000
@@ -31,16 +33,44 @@ TYPES: Final[Mapping[str, type]] = {"bool": bool, "int": int, "float": float, "s
 """Name of a type, as the file holds it → type; a boolean is an integer too, so it comes first."""
 
 
+@contextmanager
+def stored_content() -> Iterator[None]:
+    """Decode in a block what a file holds; where that is not possible, no store has written it.
+
+    Raises:
+        sqlite3.DatabaseError: it is not possible: the file is damaged, or was changed by something else.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"it holds what no store has written: {one_line(error, 100)}") from None
+
+
 def fields_of(rows: Rows) -> list[dict[str, Any]]:
-    """Return the fields of each point."""
-    fields: list[dict[str, Any]] = orjson.loads(f"[{','.join([text for _, text in rows])}]")
+    """Return the fields of each point.
+
+    Raises:
+        sqlite3.DatabaseError: they are no fields.
+    """
+    with stored_content():
+        fields: list[dict[str, Any]] = orjson.loads(f"[{','.join([text for _, text in rows])}]")
+        if len(fields) != len(rows) or not all(isinstance(each, dict) for each in fields):
+            raise ValueError("a point without fields")
     return fields
+
+
+def _tags_of(text: str) -> dict[str, str]:
+    tags = orjson.loads(text)
+    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
+        raise ValueError("a series without tags")
+    return tags
 
 
 def field_types(connection: sqlite3.Connection, measurement: str) -> dict[str, type]:
     """Return field name → type."""
     rows = connection.execute("SELECT name, type FROM fields WHERE measurement = ?", (measurement,))
-    return {name: TYPES[kind] for name, kind in rows}
+    with stored_content():
+        return {name: TYPES[kind] for name, kind in rows}
 
 
 def select_series(connection: sqlite3.Connection, selection: Selection) -> list[tuple[int, dict[str, str]]]:
@@ -50,7 +80,8 @@ def select_series(connection: sqlite3.Connection, selection: Selection) -> list[
         query, values = f"{query} AND run = ?", [selection.measurement, selection.tags["run"]]
     selected = []
     for series_id, text in connection.execute(f"{query} ORDER BY tags", values):
-        tags = orjson.loads(text)
+        with stored_content():
+            tags = _tags_of(text)
         others = tags.keys() - selection.tags.keys() if selection.exactly else ()
         if not others and all(tags.get(name, "") == value for name, value in selection.tags.items()):
             selected.append((series_id, tags))
@@ -71,6 +102,8 @@ def chunks(
         rows: Rows = []
         size = 0
         for row in connection.execute(f"SELECT time, fields {_WITHIN} ORDER BY time", (series_id, *_span(selection))):
+            if type(row[0]) is not int or type(row[1]) is not str:
+                raise sqlite3.DatabaseError("it holds what no store has written: a point without a time or fields")
             rows.append(row)
             size += len(row[1])
             if len(rows) == most or size >= CHUNK_TEXT:
@@ -85,7 +118,9 @@ def blocks(
 ) -> Iterator[Block]:
     """Yield the points of a selection, with those of the fields that they have."""
     for tags, sizes, rows in unite(chunks(connection, selection, BLOCK)):
-        yield _block(tags, sizes, rows, types, fields)
+        with stored_content():
+            block = _block(tags, sizes, rows, types, fields)
+        yield block
 
 
 def count(connection: sqlite3.Connection, selection: Selection, field: str) -> int:
@@ -119,7 +154,8 @@ def tallies(
             counted[series_id] = (times, *connection.execute(query, (series_id, field)).fetchone())
         _, points, newest = counted[series_id]
         if newest is not None:
-            result.append(Tally(orjson.loads(tags), points, newest))
+            with stored_content():
+                result.append(Tally(_tags_of(tags), points, int(newest)))
     return result
 
 
@@ -129,13 +165,14 @@ def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[Run
         "SELECT run, ifnull(json_extract(tags, '$.phase'), '') AS phase, {}(time), fields"
         " FROM series JOIN points ON series_id = id WHERE measurement = ? AND run != '' AND {} GROUP BY run, phase"
     )
-    started, last = (
-        [
-            RunEvent(run, phase, time, orjson.loads(fields))
-            for run, phase, time, fields in connection.execute(query.format(best, which), (RUNS,))
-        ]
-        for best, which in (("min", "json_extract(fields, '$.event') = 'started'"), ("max", "TRUE"))
-    )
+    with stored_content():
+        started, last = (
+            [
+                RunEvent(run, phase, time, orjson.loads(fields))
+                for run, phase, time, fields in connection.execute(query.format(best, which), (RUNS,))
+            ]
+            for best, which in (("min", "json_extract(fields, '$.event') = 'started'"), ("max", "TRUE"))
+        )
     return started, last
 
 

@@ -24,6 +24,7 @@ from gatewatch.collector.store.sqlite import read as sqlite_read
 from gatewatch.collector.store.sqlite.file import VERSION, open_empty, open_file
 from gatewatch.collector.store.sqlite.history import SqliteHistory
 from gatewatch.collector.store.sqlite.journal import is_at_rest
+from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -229,18 +230,20 @@ class SqliteStore(Store):
         """Turn errors of SQLite into those of a store: transient ones are worth a retry, others are `otherwise`."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            passing = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
-            text = f"{self.path}: {error}; see that the folder exists, is writable and has room"
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # text that is not UTF-8 has none
+            problem = one_line(error, 200)
+            if not isinstance(error, sqlite3.OperationalError) or code == sqlite3.SQLITE_ERROR:
+                self._disconnect()
+                raise ConfigError(
+                    f"{self.path}: not a sound SQLite file ({problem}); move it away or choose another;"
+                    " if it is a copy of one in use, copy that again, with `gatewatch copy`"
+                ) from None
+            passing = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+            text = f"{self.path}: {problem}; see that the folder exists, is writable and has room"
             if passing or otherwise is WriteUnavailable:
                 raise WriteUnavailable(text, slow=not passing) from None
             raise ConfigError(text) from None
-        except sqlite3.DatabaseError as error:
-            self._disconnect()
-            raise ConfigError(
-                f"{self.path}: not a sound SQLite file ({error}); move it away or choose another;"
-                " if it is a copy of one in use, copy that again, with `gatewatch copy`"
-            ) from None
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None and (self._file is None or _file_id(self.path) != self._file):
@@ -275,6 +278,8 @@ def _series_id(connection: sqlite3.Connection, point: Point) -> int:
     insert = "INSERT INTO series (measurement, tags, run) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
     connection.execute(insert, (*series, tags.get("run", "")))
     row = connection.execute("SELECT id FROM series WHERE measurement = ? AND tags = ?", series).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("a series is not there that was written")
     return int(row[0])
 
 
