@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -380,3 +382,30 @@ class TestInside:
         until(lambda: "alerts" in set(store.read(JOBS_HEALTH)["job"]), "their health is told")
         health = store.read(JOBS_HEALTH, tags={"job": "alerts"})
         assert health["failures"].max() == 2
+
+
+LOOP_ENDS = """
+import sys
+from gatewatch.jobs.cli import main
+from gatewatch.jobs.service.intervals import IntervalScheduler
+
+start_due, looks = IntervalScheduler.start_due, []
+
+def failing(scheduler):
+    looks.append(1)
+    if len(looks) == 5:
+        raise MemoryError
+    start_due(scheduler)
+
+IntervalScheduler.start_due = failing
+sys.exit(main(["jobs", "--store", sys.argv[1]]))
+"""
+
+
+def test_what_ends_the_loop_ends_the_service_in_one_line(store):
+    store.check()
+    ended = subprocess.run(
+        [sys.executable, "-c", LOOP_ENDS, store.url], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    assert re.fullmatch(r"gatewatch: MemoryError: [^\n]*\n", ended.stderr)
