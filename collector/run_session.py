@@ -167,6 +167,8 @@ class RunSession(RunLife):
             points += gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
             if not self.is_recorded:
                 self._put(points)
+                if self._updates is not None:
+                    self._updates.recorded(updates)
         self.captured += 1
         self._every = max(1, self.step - self._last_capture_step)
         self._last_capture_step = self.step

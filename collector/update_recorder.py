@@ -131,6 +131,10 @@ class UpdateRecorder:
         taken, self._held, self._held_rate = (self._held, self._held_rate), {}, None
         return taken
 
+    def recorded(self, updates: Measured) -> None:
+        """Note that what `take()` has returned is recorded: from there the parameters' travel counts."""
+        self._updates.recorded(updates.keys())
+
     def release(self) -> None:
         """Let go of the model."""
         self._updates.release()

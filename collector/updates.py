@@ -57,6 +57,9 @@ class Updates(Protocol):
         Where no step was made since `keep()` there is nothing to return, and the look goes on.
         """
 
+    def recorded(self, names: Collection[Name]) -> None:
+        """Count the travel of these parameters from what `measure()` returned last of them: that was recorded."""
+
     def release(self) -> None:
         """Forget what was kept, and let go of the model."""
 
@@ -93,10 +96,20 @@ def tally(values: Arrays, *, zeros: bool = False) -> Tally:
     return _tally(chunks(values), zeros)
 
 
+def change(before: Arrays, after: Arrays) -> Tally:
+    """Return norm and counts of after − before, which are shaped alike; `zeros` are the values that did not move."""
+    return _tally((new - old for old, new in zip(chunks(before), chunks(after), strict=True)), zeros=True)
+
+
+def shapes(values: Arrays) -> str:
+    """Return the shapes of a parameter, for people."""
+    return ", ".join(str(array.shape) for array in _listed(values))
+
+
 def update_fields(
     before: Arrays, after: Arrays, *, gradient: Arrays | None = None, clipped: Arrays | None = None
 ) -> dict[str, FieldValue]:
-    """Return the fields of `layer_updates` for one parameter, `step` and `optimizer_steps` left out.
+    """Return the fields of `layer_updates` that say what a step did to one parameter, `optimizer_steps` left out.
 
     - gradient_norm, gradient_norm_clipped: L2 norm of the gradient as the optimizer was given it, and as it used it;
     - weight_norm: of `after`;
@@ -117,11 +130,9 @@ def update_fields(
     Raises:
         ValueError: before and after differ in shape.
     """
-    old_shapes, new_shapes = (", ".join(str(array.shape) for array in _listed(side)) for side in (before, after))
-    if old_shapes != new_shapes:
-        raise ValueError(f"before and after differ in shape: {old_shapes} and {new_shapes}")
-    old, new = tally(before), tally(after)
-    change = _tally((new - old for old, new in zip(chunks(before), chunks(after), strict=True)), zeros=True)
+    if shapes(before) != shapes(after):
+        raise ValueError(f"before and after differ in shape: {shapes(before)} and {shapes(after)}")
+    old, new, moved = tally(before), tally(after), change(before, after)
     unclipped = None if gradient is None else tally(gradient, zeros=True)
     used = unclipped if clipped is gradient else None if clipped is None else tally(clipped, zeros=True)
     seen = unclipped or used
@@ -130,9 +141,9 @@ def update_fields(
         "gradient_norm": unclipped.norm if unclipped else None,
         "gradient_norm_clipped": used.norm if used else None,
         "weight_norm": new.norm,
-        "update_norm": change.norm,
-        "update_ratio": change.norm / old.norm if old.norm and change.norm is not None else None,
-        "update_frequency": (change.finite - change.zeros) / change.finite if change.finite else None,
+        "update_norm": moved.norm,
+        "update_ratio": moved.norm / old.norm if old.norm and moved.norm is not None else None,
+        "update_frequency": (moved.finite - moved.zeros) / moved.finite if moved.finite else None,
         "zero_count": seen.zeros if seen else None,
         "nan_count": new.nan + (seen.nan if seen else 0),
         "inf_count": new.inf + (seen.inf if seen else 0),

@@ -23,7 +23,7 @@ _BELOW: Final = 0.99
 """A gradient below this share of the limit was not clipped; nearer to it, rounding could hide that it was."""
 _MOST_ROUNDING: Final = 0.01
 """A norm that is read from a mean of squares is given where rounding accounts for no more of it."""
-_READABLE: Final = {np.dtype(np.float32), np.dtype(np.float64)}
+READABLE: Final = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 @dataclass(slots=True)
@@ -69,13 +69,13 @@ class OptimizerState:
 
     def __init__(self, optimizer: Any, variables: Iterable[Any]) -> None:
         self.optimizer = optimizer
-        inner = self._inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner = self._inner = inner_of(optimizer)
         self.steps_before = steps_of(optimizer)
         self._slots: dict[int, tuple[_Slot, Array]] = {}
         self._was_built = bool(inner.built)
         if self._was_built:
             for variable in inner._trainable_variables if _global_limit(inner) else variables:
-                index = _index(inner, variable)
+                index = index_of(inner, variable)
                 if index is not None and (slot := _slot(inner, index)) is not None:
                     self._slots[index] = slot, numpy_of(slot.variable, copy=True)
         self.note_rate()
@@ -83,7 +83,7 @@ class OptimizerState:
     def note_rate(self) -> None:
         """Read the learning rate again: it may have been changed since, and no step been made."""
         self._source = self._inner._learning_rate
-        self._rate = _number(self._source) if isinstance(self._source, keras.Variable) else None
+        self._rate = number_of(self._source) if isinstance(self._source, keras.Variable) else None
 
     def steps(self) -> int:
         """Return how many steps the optimizer has made since; below zero where its count was set back."""
@@ -96,7 +96,7 @@ class OptimizerState:
         """
         if not self._was_built:
             return None
-        index = _index(self._inner, variable)
+        index = index_of(self._inner, variable)
         if index not in self._slots:
             return True
         slot, before = self._slots[index]
@@ -116,13 +116,13 @@ class OptimizerState:
         for index, (slot, before) in self._slots.items():
             after = numpy_of(slot.variable)
             gain = -(rate or 0.0) if slot.gain is None else slot.gain
-            if gain == 0 or after.shape != before.shape or {after.dtype, before.dtype} - _READABLE:
+            if gain == 0 or after.shape != before.shape or {after.dtype, before.dtype} - READABLE:
                 continue
             values = slot.read(before.reshape(-1), after.reshape(-1), slot.decay, gain)
             if values is not None:
                 by_index[index] = Gradient(values.reshape(before.shape), exact=slot.read is _from_mean)
         self._judge(by_index)
-        indices = {id(variable): _index(self._inner, variable) for variable in variables}
+        indices = {id(variable): index_of(self._inner, variable) for variable in variables}
         return {key: by_index[index] for key, index in indices.items() if index in by_index}
 
     def rate(self) -> float | None:
@@ -139,11 +139,11 @@ class OptimizerState:
         if source is not self._source:
             return None, None
         if isinstance(source, keras.optimizers.schedules.LearningRateSchedule):
-            calls, each = _number(inner._iterations), inner.gradient_accumulation_steps or 1
+            calls, each = number_of(inner._iterations), inner.gradient_accumulation_steps or 1
             latest = max(0, int(calls) // each * each - 1)
-            rate = _number(source(keras.ops.convert_to_tensor(latest, dtype=inner._iterations.dtype)))
+            rate = number_of(source(keras.ops.convert_to_tensor(latest, dtype=inner._iterations.dtype)))
             return rate, rate
-        return self._rate, _number(source) if isinstance(source, keras.Variable) else None
+        return self._rate, number_of(source) if isinstance(source, keras.Variable) else None
 
     def _judge(self, gradients: dict[int, Gradient]) -> None:
         """Say which gradients are known to be whole."""
@@ -165,7 +165,12 @@ class OptimizerState:
 
 def steps_of(optimizer: Any) -> int:
     """Return how many steps a Keras optimizer has made."""
-    return int(_number(getattr(optimizer, "inner_optimizer", optimizer).iterations))
+    return int(number_of(inner_of(optimizer).iterations))
+
+
+def inner_of(optimizer: Any) -> Any:
+    """Return the optimizer that a `LossScaleOptimizer` wraps; any other as it is."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def numpy_of(variable: Any, *, copy: bool = False) -> Array:
@@ -186,8 +191,8 @@ def numpy_of(variable: Any, *, copy: bool = False) -> Array:
 
 def _slot(optimizer: Any, index: int) -> _Slot | None:
     """Return where the gradient of a variable shows, by the rules of `keras/src/optimizers`; None where it does not."""
-    if not type(optimizer).__module__.startswith("keras."):
-        return None  # a rule of one's own, whatever it is called
+    if not is_known(optimizer):
+        return None
     kind = type(optimizer).__name__
     if kind == "SGD" and not optimizer.momentum:
         return None
@@ -201,6 +206,11 @@ def _slot(optimizer: Any, index: int) -> _Slot | None:
     variable = getattr(optimizer, slots)[index]
     decay = 1.0 if decay_name is None else getattr(optimizer, decay_name)
     return None if variable is None else _Slot(variable, read, decay, 1 - decay if gain == "rest" else gain)
+
+
+def is_known(optimizer: Any) -> bool:
+    """Return whether the class is one of Keras's own: another has a rule of its own, whatever it is called."""
+    return type(optimizer).__module__.startswith("keras.")
 
 
 def _from_mean(before: Array, after: Array, decay: float, gain: float) -> Array | None:
@@ -254,14 +264,16 @@ def _global_limit(optimizer: Any) -> float | None:
     return limit if limit and limit > 0 and not optimizer.clipnorm else None
 
 
-def _index(optimizer: Any, variable: Any) -> int | None:
+def index_of(optimizer: Any, variable: Any) -> int | None:
+    """Return the place of a variable among those that an optimizer trains; None where it does not know it."""
     try:
         return int(optimizer._get_variable_index(variable))
     except KeyError:  # the optimizer does not know it
         return None
 
 
-def _number(value: Any) -> float:
+def number_of(value: Any) -> float:
+    """Return the value of a variable or a tensor with one value."""
     return float(numpy_of(value))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import keras
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.keras.layers import all_variables, walk
-from gatewatch.collector.keras.optimizers import OptimizerState, numpy_of, steps_of
+from gatewatch.collector.keras.moments import second_moments
+from gatewatch.collector.keras.optimizers import OptimizerState, index_of, inner_of, numpy_of, steps_of
+from gatewatch.collector.keras.step_log import StepLog
 from gatewatch.collector.schema import FieldValue
+from gatewatch.collector.travel import Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, passed_over_fields, same_values, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
@@ -47,6 +51,9 @@ def _trainable(model: Any) -> list[Any]:
 class KerasUpdates:
     """`Updates` of a Keras model, whose gradients are read from the optimizer's own state (`OptimizerState`).
 
+    The travel of a parameter needs one copy of it, of the capture before. How many steps were made since, and the sum
+    of their learning rates, is known of the parameters that the optimizer trains, as far as a `StepLog` can tell.
+
     Args:
         model: a Keras model or layer.
         optimizer: that trains it; where None, the one that the model is compiled with, if any.
@@ -77,10 +84,12 @@ class KerasUpdates:
         self._counted = 0
         self._used: set[str] = set()
         self._named: set[str] = set()
+        self._log = StepLog()
+        self._travels: Travels[int | None] = Travels()
 
     def watch(self) -> None:
         """Give up a look, if there is one: the optimizer counts its steps itself."""
-        self.release()
+        self._forget()
 
     def stepped(self) -> Collection[int] | None:
         """Return whether the optimizer has made a step since the last call, as one number or none.
@@ -89,6 +98,7 @@ class KerasUpdates:
         it is None: reading the count would make a device wait after every batch.
         """
         optimizer = self._optimizer()
+        self._log.note(optimizer if _is_keras(optimizer) else None)
         is_read = self.state is not None or self._counted < _RHYTHM
         before, self._count = self._count, _count(optimizer) if is_read else None
         if before is None or self._count is None or self._count[0] != before[0]:
@@ -103,8 +113,8 @@ class KerasUpdates:
         optimizer = self._optimizer()
         by_name = parameters(self._model)
         self._weights = {name: (variable, numpy_of(variable, copy=True)) for name, variable in by_name.items()}
-        is_keras = isinstance(optimizer, keras.optimizers.Optimizer)
-        self.state = OptimizerState(optimizer, by_name.values()) if is_keras else None
+        self.state = OptimizerState(optimizer, by_name.values()) if _is_keras(optimizer) else None
+        self._travels.keep_only(by_name.keys())
         self._count = _count(optimizer)
 
     def rate(self) -> float | None:
@@ -133,14 +143,15 @@ class KerasUpdates:
         }
         if steps < 1 and not any(not same_values(before, after) for _, before, after in changes.values()):
             return {}
-        self.release()
+        self._forget()
+        since = None if state is None or state.optimizer is not self._optimizer() else _Since(self._log, state)
         unused = self._unused(changes, state) if state is not None and steps > 0 else set()
         gradients = state.gradients(v for v, _, _ in changes.values()) if state is not None and steps == 1 else {}
         updates: dict[Name, Mapping[str, FieldValue]] = {}
         for name, (variable, before, after) in changes.items():
             if name[0] in unused:
                 if name[0] in self._used:
-                    updates[name] = passed_over_fields(after)
+                    updates[name] = {**passed_over_fields(after), **self._travel(name, variable, after, since)}
                 continue
             gradient = gradients.get(id(variable))
             fields = update_fields(before, after, clipped=None if gradient is None else gradient.values)
@@ -148,12 +159,44 @@ class KerasUpdates:
                 fields["gradient_norm"] = fields["gradient_norm_clipped"]
             if gradient is not None and not gradient.exact:
                 del fields["zero_count"]
-            updates[name] = {**fields, "optimizer_steps": steps} if steps > 0 else fields
+            if steps > 0:
+                fields["optimizer_steps"] = steps
+            updates[name] = {**fields, **self._travel(name, variable, after, since)}
         return updates
+
+    def recorded(self, names: Collection[Name]) -> None:
+        """Count the travel of these parameters from what was measured last of them."""
+        self._travels.recorded(names)
+        latest = [one[1] for name in names if (one := self._travels.latest(name)) is not None]
+        self._log.restart(min((reading for reading in latest if reading is not None), default=0))
 
     def release(self) -> None:
         """Forget the copies."""
+        self._forget()
+        self._log, self._travels = StepLog(), Travels()
+
+    def _forget(self) -> None:
+        """End the look at a step."""
         self._weights, self.state = {}, None
+
+    def _travel(self, name: Name, variable: Any, after: Array, since: _Since | None) -> dict[str, FieldValue]:
+        """Return what happened to a parameter since its latest record, and hold what it is now.
+
+        Args:
+            name: of the parameter.
+            variable: it.
+            after: its values.
+            since: the steps of the optimizer; None where there is none.
+        """
+        before, earlier = self._travels.latest(name) or (None, None)
+        self._travels.measured(name, [after.copy()], None if since is None else since.reading)
+        if since is None or index_of(inner_of(since.optimizer), variable) is None:
+            return travel_fields(before, after)
+        steps, rate_sum = since.steps(earlier)
+        moments = None
+        with suppress(Exception):  # of a state that somebody has exchanged
+            moments = second_moments(since.optimizer, variable) if since.is_one_optimizer(earlier) else None
+        return travel_fields(before, after, steps=steps, rate_sum=rate_sum, moments=moments)
 
     def _unused(self, changes: Mapping[Name, tuple[Any, Array, Array]], state: OptimizerState) -> set[str]:
         """Return the layers that have no gradient: neither their weights nor what the optimizer holds has changed.
@@ -189,6 +232,44 @@ class KerasUpdates:
         return getattr(self._model, "optimizer", None) if self._given is None else self._given
 
 
+class _Since:
+    """The steps that an optimizer has made until now.
+
+    Args:
+        log: of its steps.
+        state: of the optimizer, which a step has changed.
+
+    Attributes:
+        optimizer: itself.
+        reading: the number of the log's latest reading.
+    """
+
+    def __init__(self, log: StepLog, state: OptimizerState) -> None:
+        self._log, self._is_rated = log, False
+        with suppress(Exception):  # of a schedule of the user's own
+            self._is_rated = state.rate() is not None
+        self.optimizer = state.optimizer
+        self.reading = log.read(state.optimizer)
+        self._steps: dict[int, tuple[int | None, float | None]] = {}
+
+    def steps(self, earlier: int | None) -> tuple[int | None, float | None]:
+        """Return how many steps were made since an earlier reading, and the sum of their rates; None if not known."""
+        if earlier is None:
+            return None, None
+        if earlier not in self._steps:  # a schedule's rates are added up once, not for each parameter
+            self._steps[earlier] = self._log.between(earlier, self.reading)
+        steps, rate_sum = self._steps[earlier]
+        return steps, rate_sum if self._is_rated else None
+
+    def is_one_optimizer(self, earlier: int | None) -> bool:
+        """Return whether the optimizer was this one at every reading since an earlier one."""
+        return earlier is None or self._log.is_one_optimizer(earlier, self.reading)
+
+
 def _count(optimizer: Any) -> tuple[int, int] | None:
     """Return which optimizer this is, and how many steps it has made; None where it is not one of Keras."""
-    return (id(optimizer), steps_of(optimizer)) if isinstance(optimizer, keras.optimizers.Optimizer) else None
+    return (id(optimizer), steps_of(optimizer)) if _is_keras(optimizer) else None
+
+
+def _is_keras(optimizer: Any) -> bool:
+    return isinstance(optimizer, keras.optimizers.Optimizer)

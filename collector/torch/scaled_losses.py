@@ -1,12 +1,18 @@
-"""Count the losses that torch's gradient scalers scale: the gradients of such a loss contain the scaler's factor."""
+"""What torch's gradient scalers do: the gradients of a loss that one has scaled contain the scaler's factor."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
+from itertools import islice
+from traceback import walk_stack
 from typing import Any, Final
 
 from torch.amp import GradScaler
+
+_FRAMES: Final = 16
+_SCALER: Final = "grad_scaler"
 
 
 class ScaledLosses:
@@ -46,3 +52,10 @@ class ScaledLosses:
 
 
 scaled_losses: Final = ScaledLosses()
+
+
+def is_scaled_step() -> bool:
+    """Return whether a gradient scaler that is enabled has called the optimizer's step that calls this."""
+    frames = islice(walk_stack(sys._getframe(1)), _FRAMES)
+    scalers = [frame.f_locals.get("self") for frame, _ in frames if _SCALER in frame.f_code.co_filename]
+    return any(getattr(scaler, "_enabled", True) for scaler in scalers)

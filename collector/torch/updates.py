@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
-from itertools import islice
-from traceback import walk_stack
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +17,18 @@ from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.torch.layers import as_array, trainable_parameters
-from gatewatch.collector.torch.scaled_losses import scaled_losses
+from gatewatch.collector.torch.optimizers import (
+    Counts,
+    StepCounter,
+    is_one_optimizer,
+    learning_rate,
+    second_moments,
+    skipped,
+    steps_between,
+)
+from gatewatch.collector.torch.scaled_losses import is_scaled_step, scaled_losses
+from gatewatch.collector.travel import Moments, Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, largest, passed_over_fields, steady, update_fields
-
-_FRAMES: Final = 16
-_SCALER: Final = "grad_scaler"
 
 _StepArguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional arguments of an optimizer's step, the optimizer itself first, and those by name."""
@@ -48,6 +52,11 @@ class TorchUpdates:
 
     The learning rate is that of the parameter group when the step begins and ends. What a scheduler sets after the step
     applies to the next one.
+
+    The travel of a parameter needs one copy of it, of the capture before. Its steps are counted by the hooks on
+    optimizers; they, and the sum of their learning rates, are left out where a scaler on another device may have made
+    the optimizer skip one. The second moments are left out where another optimizer has made a step since the record
+    before: they are others.
 
     If a script scales the loss itself, without a scaler, and unscales the gradients itself, that looks like clipping:
     the unclipped gradient is then the scaled one. Between `measure()` and the next `keep()` the parameters have no
@@ -80,6 +89,8 @@ class TorchUpdates:
         self._used: set[str] = set()
         self._named: set[str] = set()
         self._scaled_before = 0
+        self._counter = StepCounter()
+        self._travels: Travels[Counts] = Travels()
 
     def watch(self) -> None:
         """Count the steps of optimizers, and look at none."""
@@ -88,6 +99,8 @@ class TorchUpdates:
             by_name = trainable_parameters(self._module)
             self._watched = {name: some for name, some in by_name.items() if all(map(_has_values, some))}
             self._watched_ids = {id(parameter) for some in self._watched.values() for parameter in some}
+            self._counter.keep_only(self._watched_ids)
+            self._travels.keep_only(self._watched)
             if not self._on_optimizers:
                 self._on_optimizers.append(register_optimizer_step_pre_hook(self._before))
                 self._on_optimizers.append(register_optimizer_step_post_hook(self._after))
@@ -125,7 +138,11 @@ class TorchUpdates:
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
         if steps:
             self._forget()
-        return {name: step.fields() for name, step in steps.items()}
+        return {name: {**step.fields(), **self._travel(name, step)} for name, step in steps.items()}
+
+    def recorded(self, names: Collection[Name]) -> None:
+        """Count the travel of these parameters from what was measured last of them."""
+        self._travels.recorded(names)
 
     def release(self) -> None:
         """Remove the hooks and forget what they saw."""
@@ -136,6 +153,16 @@ class TorchUpdates:
             if self._on_optimizers:
                 scaled_losses.release()
             self._on_optimizers, self._watched, self._watched_ids, self._stepped = [], {}, set(), set()
+            self._counter, self._travels = StepCounter(), Travels()
+
+    def _travel(self, name: Name, step: _Step) -> dict[str, FieldValue]:
+        """Return what happened to a parameter since its latest record, and hold what it is now."""
+        after, counts = step.after or [], step.counts
+        before, earlier = self._travels.latest(name) or (None, None)
+        steps, rate_sum = steps_between(earlier, counts)
+        moments = step.moments if is_one_optimizer(earlier, counts) else None
+        self._travels.measured(name, after, counts)
+        return travel_fields(before, after, steps=steps, rate_sum=rate_sum, moments=moments)
 
     def _forget(self) -> None:
         """End the look at a step."""
@@ -158,11 +185,11 @@ class TorchUpdates:
         if _recorded() or not self._on_parameters:
             return None
         with self._guarded_and_charged("hooks"):
-            skipped = getattr(optimizer, "found_inf", None)
-            if skipped is not None and bool(skipped):  # a scaler has marked a gradient as not finite
+            found = getattr(optimizer, "found_inf", None)
+            if found is not None and bool(found):  # a scaler has marked a gradient as not finite
                 return None
             unscales = getattr(optimizer, "grad_scale", None) is not None or options.get("grad_scaler") is not None
-            is_scaled = scaled_losses.count != self._scaled_before or _is_scaled()
+            is_scaled = scaled_losses.count != self._scaled_before or is_scaled_step()
             is_whole = not (unscales or is_scaled or _is_one_of_several())
             steps = []
             for name, parameters, rate in self._of(optimizer):
@@ -219,6 +246,8 @@ class TorchUpdates:
             groups = optimizer.param_groups
             if any(id(parameter) in self._watched_ids for group in groups for parameter in group["params"]):
                 self._stepped.add(id(optimizer))
+                if not (is_skipped := skipped(optimizer, options)):
+                    self._counter.note(optimizer, may_skip=is_skipped is None)
         if not self._on_parameters:
             return
         with self._guarded_and_charged("hooks"):
@@ -236,6 +265,9 @@ class TorchUpdates:
                     unused.add(name[0])
                 if name[0] in self._used:
                     step.after, step.rate = _copies(parameters), steady(step.rate, rate)
+                    step.counts = self._counter.counts(parameters)
+                    with suppress(Exception):  # of a state that somebody has exchanged
+                        step.moments = second_moments(optimizer, parameters)
                 else:
                     del self._steps[name]
             if layers := sorted(unused - self._named):
@@ -251,7 +283,7 @@ class TorchUpdates:
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         for name, parameters in self._watched.items():
             if all(id(parameter) in groups for parameter in parameters):
-                yield name, parameters, largest(_rate(groups[id(parameter)]) for parameter in parameters)
+                yield name, parameters, largest(learning_rate(groups[id(parameter)]) for parameter in parameters)
 
 
 @dataclass(slots=True)
@@ -265,6 +297,8 @@ class _Step:
         reads: whether the clipped and the unclipped gradient can be known.
         used: whether there is a gradient for it; None where that was not seen before the step.
         clipped, whole: the gradient as the optimizer uses it, and before clipping.
+        counts: the steps so far.
+        moments: the second moments after the step; None where there are none.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -275,6 +309,8 @@ class _Step:
     clipped: list[Array] | None = None
     whole: list[Array] | None = None
     after: list[Array] | None = None
+    counts: Counts = field(default_factory=dict)
+    moments: Moments | None = None
 
     def fields(self) -> dict[str, FieldValue]:
         """Return what is recorded of it."""
@@ -292,14 +328,6 @@ def _replace_closure(
         return (arguments[0], replace(arguments[1]), *arguments[2:]), dict(options)
     closure = options.get("closure")
     return (arguments, {**options, "closure": replace(closure)}) if callable(closure) else None
-
-
-def _rate(group: Mapping[str, Any]) -> float | None:
-    """Return the learning rate of a group of parameters, which may be a tensor; None where there is none."""
-    rate = group.get("lr")
-    if isinstance(rate, torch.Tensor) and rate.numel() == 1:
-        rate = rate.item()
-    return float(rate) if isinstance(rate, int | float | np.number) else None
 
 
 def _copies(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
@@ -334,10 +362,3 @@ def _is_one_of_several() -> bool:
     """Return whether other processes train with this one: gradients are averaged after the backward pass."""
     several = torch.distributed
     return several.is_available() and several.is_initialized() and several.get_world_size() > 1
-
-
-def _is_scaled() -> bool:
-    """Return whether the optimizer's step is called by a gradient scaler that is enabled."""
-    frames = islice(walk_stack(sys._getframe(1)), _FRAMES)
-    scalers = [frame.f_locals.get("self") for frame, _ in frames if _SCALER in frame.f_code.co_filename]
-    return any(getattr(scaler, "_enabled", True) for scaler in scalers)
