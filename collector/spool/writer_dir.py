@@ -58,13 +58,12 @@ def adopt_folder(folder: Path) -> tuple[Path, FileIO, list[Segment]] | None:
         first.
     """
     with suppress(OSError):
-        shared = is_shared(folder)
-        if shared and _is_of_another_machine(folder) and seconds_since_touched(folder / LOCK) < LEASE_SECONDS:
+        if may_live_elsewhere(folder):
             return None
         lock = (folder / LOCK).open("r+b", buffering=0)
         try:
             if take_lock(lock, folder / LOCK):
-                if shared:  # of two machines one has it, and one that was suspended meanwhile finds it gone
+                if is_shared(folder):  # of two machines one has it, and one that was suspended meanwhile finds it gone
                     renew_lease(folder)
                     folder = folder.rename(_new_name(folder.parent))
                 return folder, lock, [read_segment(path)[0] for path in sorted(folder.glob(f"*{SUFFIX}"))]
@@ -73,6 +72,16 @@ def adopt_folder(folder: Path) -> tuple[Path, FileIO, list[Segment]] | None:
             raise
         lock.close()  # its process is alive
     return None
+
+
+def may_live_elsewhere(folder: Path) -> bool:
+    """Return whether a folder is held by a process of another machine, whose lock this one may not see.
+
+    Raises:
+        OSError: the folder is gone, or cannot be read now.
+    """
+    elsewhere = folder.name.split("-")[1:2] != [lock_domain()] and is_shared(folder)
+    return elsewhere and seconds_since_touched(folder / LOCK) < LEASE_SECONDS
 
 
 def renew_lease(folder: Path) -> None:
@@ -92,7 +101,3 @@ def release_folder(folder: Path, lock: FileIO) -> None:
 
 def _new_name(store_folder: Path) -> Path:
     return store_folder / f"{time.time_ns():020d}-{lock_domain()}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-def _is_of_another_machine(folder: Path) -> bool:
-    return folder.name.split("-")[1:2] != [lock_domain()]

@@ -34,7 +34,7 @@ def take_all(spool):
     while (batch := spool.next_batch()) is not None:
         lines += batch.lines.splitlines()
         spool.done(batch)
-    return [int(line.split(b"=")[1][:-1]) for line in lines]
+    return [int(line.split()[2]) for line in lines]
 """
 WRITER = f"""
 one = spool()
@@ -42,7 +42,7 @@ for number in range({RECORDS}):
     if number == {TAKEN}:
         print("some", flush=True)
         sys.stdin.readline()
-    one.append(f"m f={{number}}i\\n".encode(), 1)
+    one.append(f"m f=1i {{number}}\\n".encode(), 1)
 one.adopt()
 print("all", flush=True)
 sys.stdin.readline()
@@ -157,6 +157,42 @@ def let_pass(lock, seconds):
     """Let a lock be renewed so long ago."""
     before = time.time() - seconds - 1
     os.utime(lock, (before, before))
+
+
+FLUSH = """
+import sys
+from pathlib import Path
+from gatewatch.collector.spool.flush import flush
+from gatewatch.collector.spool.queue import Spool
+from gatewatch.collector.store import open_store
+store = open_store(sys.argv[2])
+store.check()
+(folder,) = Path(sys.argv[1]).glob("*")
+own = Spool(Path(sys.argv[1]), store.destination, 2**30).folder
+if not own.exists():
+    folder.rename(own)
+    (own / "destination.json").write_text(__import__("json").dumps(store.destination))
+for result in flush(Path(sys.argv[1]), 10):
+    print(result.shipped, result.left, result.problem)
+"""
+
+
+def test_a_flush_says_why_it_ships_nothing(tmp_path):
+    spool, url = tmp_path / "spool", f"sqlite:///{tmp_path}/g.db"
+    (tmp_path / "locks").mkdir()
+    with writing(spool):
+        pass
+    without = run(FLUSH, spool, url, environment=shim("flock", flock="always"))
+    assert without.stdout.startswith(f"0 {TAKEN} {spool}/"), without.stderr
+    assert "has no file locks: a locked file can be locked a second time" in without.stdout
+    machine = shim("flock", flock="private", folder=tmp_path / "locks")
+    elsewhere = run(OTHER_MACHINE + FLUSH, spool, url, environment=machine)
+    assert elsewhere.stdout.startswith(f"0 {TAKEN} {TAKEN} points in {spool}/"), elsewhere.stderr
+    assert elsewhere.stdout.endswith(
+        "are of another machine, where their process may be alive: they can be shipped 60 minutes after its last sign"
+        " of life, or on that machine\n"
+    )
+    assert run(FLUSH, spool, url).stdout == f"{TAKEN} 0 None\n"
 
 
 def test_a_machine_alone_takes_over_at_once_what_its_dead_processes_left(tmp_path):
