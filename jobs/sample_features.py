@@ -14,6 +14,7 @@ from gatewatch.collector.schema import HISTOGRAM_BINS
 from gatewatch.collector.statistics import crossings, entropy, gate_statistics, mean_and_std, saturation
 from gatewatch.jobs.normal_range import STILL
 from gatewatch.jobs.scoring.captures import Array
+from gatewatch.jobs.scoring.signals import LARGEST
 from gatewatch.jobs.thresholds import GRADIENT_VANISHED
 
 Sample = Mapping[str, Any] | Array
@@ -27,8 +28,6 @@ FEATURES: Final = (
     "mean_gradient",
     "var_gradient",
 )
-LARGEST: Final = 1e100
-"""Activations and gradients beyond this count as this: their squares are numbers still."""
 _DECIMALS: Final = 4
 """Activations are rounded to these before they are counted, lest rounding of single precision decides on which side of
 zero, or of the edge of a bin, a constant lies."""

@@ -39,6 +39,9 @@ WARM_UP: Final = 32
 """The first captures of a run and phase: detectors learn from them, and give them no score."""
 _FEWEST: Final = 4
 _TINY: Final = 1e-12
+_OF_ZERO: Final = 1e-7
+"""The smallest floor of a relative signal whose range has 0 in it: its size says nothing of how it is rounded. The
+spacing of single precision is 1.2e-7 (IEEE 754)."""
 _MIDDLE: Final = (SMOOTHED - 1) / 2
 """How many captures before the newest the median of `SMOOTHED` captures lies, on average."""
 
@@ -203,10 +206,13 @@ def _kinds(keys: Sequence[SignalKey]) -> NDArray[np.void]:
     rows = [SIGNALS[key.signal] for key in keys]
     return np.array(
         [
-            (row.floor, row.relative, row.kind == "rate", row.kind == "level", row.name == "update_ratio")
+            (row.floor, row.relative, row.nothing, row.kind == "rate", row.kind == "level", row.name == "update_ratio")
             for row in rows
         ],
-        dtype=[("floor", float), ("relative", bool), ("rate", bool), ("level", bool), ("update", bool)],
+        dtype=[
+            *(("floor", float), ("relative", bool), ("nothing", float)),
+            *(("rate", bool), ("level", bool), ("update", bool)),
+        ],
     )
 
 
@@ -238,13 +244,18 @@ def _residuals(
     """Return the distances from the forecast, and their multiples of the usual distance: NaN where there is none."""
     at, reference = state.at[:, ready], state.reference[:, ready]
     age = number - _MIDDLE - at[-1]
+    least = np.where(np.median(reference, axis=0) <= kinds["nothing"], kinds["nothing"], -np.inf)
+    reference, middle = np.maximum(reference, least), np.maximum(middle, least)
     off = middle - _line(at, reference, np.minimum(age, REFERENCE))
     distances, speed = recent
     count, spread = _usual(np.abs(distances))
     _, at_this_speed = _usual(np.abs(distances) / speed[:, None])
     spread = np.where(kinds["level"], np.maximum(spread, at_this_speed), spread)
     floors = kinds["floor"]
-    floors = np.where(kinds["relative"], floors * np.median(np.abs(reference), axis=0) + _TINY, floors)
+    of_size = floors * np.median(np.abs(reference), axis=0) + _TINY
+    around_zero = (state.low[ready] <= 0) & (state.high[ready] >= 0)
+    of_size = np.where(around_zero, np.maximum(of_size, _OF_ZERO), of_size)
+    floors = np.where(kinds["relative"], of_size, floors)
     uncertainty = np.sqrt(1 + np.maximum(0, age - 2) / REFERENCE)
     beyond = np.maximum(state.low[ready] - middle, middle - state.high[ready])
     off = np.where(kinds["rate"] & (beyond < floors), 0.0 * off, off)

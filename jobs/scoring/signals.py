@@ -6,6 +6,7 @@ means the same in any network: shares of a gate's range, or logarithms of norms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from gatewatch.collector.cells import gate_scale
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
+from gatewatch.jobs.thresholds import GRADIENT_VANISHED
 
 MODEL: Final = "_model"
 """Stands for the layer in points about the whole network."""
@@ -31,6 +33,13 @@ NOISE_CAPTURES: Final = 6
 _STILL: Final = 1e-6
 LOG_FLOOR: Final = 1e-12
 """Smaller values count as 0 where a logarithm is taken."""
+LARGEST: Final = 1e100
+"""Larger values count as this: their squares are numbers still."""
+ROUNDING: Final = 1e-5
+"""A number that moves by less than this share of its size, or of a gate's range, stands still. The spacing of single
+precision is 1.2e-7 (IEEE 754), and sums over a batch and over time round differently on another machine."""
+VANISHED_LOG10: Final = math.log10(GRADIENT_VANISHED)
+"""Gradients, and updates as shares of their weights, below this move nothing in single precision."""
 _NO_NOISE: Final = 1e-9
 
 
@@ -46,6 +55,7 @@ class Signal:
             residual only outside the range that it has had in this run. None: neither.
         look_back: number of earlier captures that a value depends on.
         relative: whether the floor is a share of the signal's recent size instead of a distance.
+        nothing: values up to this are all the same to a signal that has lately been below it.
     """
 
     name: str
@@ -53,6 +63,7 @@ class Signal:
     kind: Literal["level", "rate"] | None = None
     look_back: int = 0
     relative: bool = False
+    nothing: float = -math.inf
 
 
 _ROWS: Final = (
@@ -64,10 +75,10 @@ _ROWS: Final = (
     Signal("response", 0.05, "level"),
     Signal("movement", 0.15, "rate", look_back=1),
     Signal("unrest", 0.1, "rate", look_back=MAX_STEP_CAPTURES),
-    Signal("gradient_norm", 0.2, "rate"),
-    Signal("gradient_level", 0.1, "rate", look_back=LEVEL_CAPTURES - 1),
+    Signal("gradient_norm", 0.2, "rate", nothing=VANISHED_LOG10),
+    Signal("gradient_level", 0.1, "rate", look_back=LEVEL_CAPTURES - 1, nothing=VANISHED_LOG10),
     Signal("gradient_noise", 0.15, look_back=NOISE_CAPTURES),
-    Signal("update_ratio", 0.2, "rate"),
+    Signal("update_ratio", 0.2, "rate", nothing=VANISHED_LOG10),
     Signal("update_per_rate", 0.1),
     Signal(LOSS, 0.01, relative=True),
     Signal("loss_level", 0.01, look_back=LEVEL_CAPTURES - 1, relative=True),
@@ -139,15 +150,21 @@ def _gate_signals(captures: Captures, pair: Pair, still: NDArray[np.bool_]) -> d
     """Return the signals of a gate, by name; `still` is (n,): whether no update of any weight was recorded."""
     scale = gate_scale(pair[1])
     width = scale.high - scale.low
+    mean, spread = (_bounded(captures.statistic(pair, name)) / width for name in ("mean", "std"))
     signals = {
-        "mean_activation": captures.statistic(pair, "mean") / width,
-        "spread": captures.statistic(pair, "std") / width,
+        "mean_activation": mean,
+        "spread": spread,
         "entropy": captures.statistic(pair, "entropy"),
         "zero_crossing_rate": captures.statistic(pair, "zero_crossing_rate"),
         "saturation": captures.statistic(pair, "saturated_low") + captures.statistic(pair, "saturated_high"),
     }
+    # Where all activations are one number, rounding alone decides on which side of a bin's edge, or a limit, each is.
+    one_number = spread < ROUNDING
+    beyond = np.maximum(scale.saturated_low / width - mean, mean - scale.saturated_high / width) > ROUNDING
+    of_one_number = {"entropy": 0.0, "zero_crossing_rate": 0.0, "saturation": beyond.astype(float)}
+    signals |= {name: np.where(one_number, value, signals[name]) for name, value in of_one_number.items()}
     if pair in captures.units:
-        units = captures.units[pair] / width
+        units = _bounded(captures.units[pair]) / width
         signals["response"] = response(units, signals["spread"])
         moved = np.where(still, step_size(units), np.nan)
         if np.isfinite(moved).any():
@@ -162,7 +179,7 @@ def _update_signals(captures: Captures, pair: Pair) -> dict[str, Array]:
     signals = {
         "gradient_norm": gradient,
         "gradient_level": _rolling(gradient, LEVEL_CAPTURES, np.mean),
-        "gradient_noise": _noise(gradient),
+        "gradient_noise": _noise(np.maximum(gradient, VANISHED_LOG10), ROUNDING),
         "update_ratio": ratio,
     }
     if (rate := _first_logged(captures, _RATES)) is not None:
@@ -173,7 +190,9 @@ def _update_signals(captures: Captures, pair: Pair) -> dict[str, Array]:
 def _loss_signals(captures: Captures) -> dict[str, Array]:
     if (loss := _first_logged(captures, _LOSSES)) is None:
         return {}
-    return {LOSS: loss, "loss_level": _rolling(loss, LEVEL_CAPTURES, np.mean), "loss_noise": _noise(loss)}
+    loss = _bounded(loss)
+    rounding = ROUNDING * _rolling(np.abs(loss), NOISE_CAPTURES + 1, np.mean)
+    return {LOSS: loss, "loss_level": _rolling(loss, LEVEL_CAPTURES, np.mean), "loss_noise": _noise(loss, rounding)}
 
 
 def _first_logged(captures: Captures, names: Sequence[str]) -> Array | None:
@@ -218,10 +237,15 @@ def _rolling(values: Array, captures: int, reduce: Callable[..., Array]) -> Arra
     return result
 
 
-def _noise(values: Array) -> Array:
+def _noise(values: Array, rounding: Array | float) -> Array:
+    """Return the logarithm of the mean step from capture to capture, which is at least `rounding`: (n,)."""
     steps = np.full(len(values), np.nan)
     steps[1:] = np.abs(np.diff(values))
-    return _log10(_rolling(steps, NOISE_CAPTURES, np.mean) + _NO_NOISE)
+    return _log10(np.maximum(_rolling(steps, NOISE_CAPTURES, np.mean), rounding) + _NO_NOISE)
+
+
+def _bounded(values: Array) -> Array:
+    return np.clip(values, -LARGEST, LARGEST)
 
 
 def _log10(values: Array, floor: float = LOG_FLOOR) -> Array:

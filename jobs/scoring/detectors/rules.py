@@ -14,13 +14,12 @@ from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.metrics.windows import median
 from gatewatch.jobs.scoring.residuals import Residuals
-from gatewatch.jobs.scoring.signals import LOG_FLOOR, SignalKey
-from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
+from gatewatch.jobs.scoring.signals import LOG_FLOOR, VANISHED_LOG10, SignalKey
+from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM
 
 RuleScore = tuple[Pair, str, Array]
 """A layer and its gate or parameter, the rule, and its score: (n,), above 1 where it is broken."""
 
-VANISHED_LOG10: Final = math.log10(GRADIENT_VANISHED)
 EXPLODED_DECADES: Final = math.log10(GRADIENT_EXPLODED_ALARM)
 """Decades that a gradient must have risen above its recent size to have exploded, or fallen below to have vanished."""
 UPDATE_SPIKE: Final = 1.0
@@ -112,6 +111,8 @@ def _compare_with_before(captures: Captures, residuals: Residuals, keys: Sequenc
     common_excess = _common_update_excess(residuals, keys)
     for i, key in enumerate(keys):
         value, before, high = residuals.value[:, i], residuals.before[:, i], residuals.high[:, i]
+        # From what moves nothing a number may rise to as much as moves nothing; it is -inf where nothing is known yet.
+        most = np.where(np.isfinite(high), np.maximum(high, VANISHED_LOG10), high)
         series = key[:2]
         match key.signal:
             case "mean_activation" if key.part in MEMORY_GATES and series in captures.gates:
@@ -120,7 +121,7 @@ def _compare_with_before(captures: Captures, residuals: Residuals, keys: Sequenc
             case "saturation" if series in captures.gates:
                 yield series, "saturated", (value - before) / SATURATION
             case "update_ratio":
-                yield series, "leap", (value - high) / UPDATE_SPIKE
+                yield series, "leap", (value - most) / UPDATE_SPIKE
                 # A schedule that has come to its end is no such case, nor a run whose updates are no longer recorded.
                 # Nor is a layer that was not used in that step: the optimizer passed it over.
                 passed_over = series in captures.updates and captures.update(series, "optimizer_steps") == 0
@@ -129,7 +130,8 @@ def _compare_with_before(captures: Captures, residuals: Residuals, keys: Sequenc
             case "update_per_rate":
                 yield series, "hasty", np.minimum(_finite((value - high) / UPDATE_RATE_EXCESS), common_excess)
             case "gradient_norm":
-                yield series, "exploded", np.minimum((value - before) / EXPLODED_DECADES, value - high)
+                usual = np.maximum(before, VANISHED_LOG10)
+                yield series, "exploded", np.minimum((value - usual) / EXPLODED_DECADES, value - most)
                 vanished = np.where(value < VANISHED_LOG10, (before - value) / EXPLODED_DECADES, 0.0)
                 yield series, "vanished", vanished
 
