@@ -1,4 +1,4 @@
-"""File locks between processes: the only place that calls `flock`, and where it is found out whether that works.
+"""File locks between processes: the only place that takes any, and where it is found out whether they work.
 
 Some file systems have no locks, and say so. On some each lock succeeds, whoever holds it. On some the processes of one
 machine see each other's locks, and not those of other machines.
@@ -60,6 +60,20 @@ def check_locks(folder: Path) -> None:
     """
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         take_lock(file.fileno(), Path(file.name))
+
+
+def check_record_locks(folder: Path) -> None:
+    """Check that records of files can be locked in a folder, the locks of POSIX, which SQLite takes.
+
+    Raises:
+        NoFileLocksError: they cannot.
+        OSError: no file can be made in it.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _no_locks(folder, error.strerror or str(error), error.errno) from None
 
 
 def seconds_since_touched(path: Path) -> float:

@@ -50,11 +50,11 @@ def points(count=3):
     return [Point("m", {}, {"f": float(i)}, i) for i in range(count)]
 
 
-def start(code, path, *arguments, **environment):
-    """Python code in a process whose system refuses shared memory."""
+def start(code, path, *arguments, shimmed="mmap"):
+    """Python code in a process whose system refuses shared memory, or record locks (`fcntl`)."""
     command = [sys.executable, "-c", code, f"sqlite:///{path}", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=os.environ | shim("mmap") | environment, **pipes)
+    return subprocess.Popen(command, env=os.environ | shim(shimmed), **pipes)
 
 
 def ended(process):
@@ -111,6 +111,28 @@ def test_a_file_that_others_use_with_its_wal_is_named_with_its_file_system(tmp_p
 
 
 SOON = "import gatewatch.collector.store.sqlite.journal as journal; journal.BUSY_TIMEOUT_S = 0.1"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_file_system_without_the_locks_that_sqlite_needs_is_named(tmp_path, exists):
+    path = tmp_path / "g.db"
+    if exists:
+        store = SqliteStore(path)
+        store.write(points())
+        store.close()
+    read = READ.replace(
+        "import sys",
+        "import gatewatch.collector.store.sqlite.file as file; file.BUSY_TIMEOUT_S = 0.1\n" + SOON + "\nimport sys",
+    )
+    code, out, error = ended(
+        start(read.replace("store =", "open_store(sys.argv[1]).check(); store ="), path, shimmed="fcntl")
+    )
+    assert (code, out) == (1, "")
+    kind = journal.file_system(tmp_path)
+    assert error.splitlines()[-1].endswith(
+        f"ConfigError: {path}: its file system ({kind}) has no file locks: No locks available, which SQLite needs;"
+        " choose a file on a local disk, or an InfluxDB"
+    )
 
 
 def test_what_other_machines_may_see_has_no_wal(tmp_path, monkeypatch, caplog):

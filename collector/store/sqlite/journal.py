@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.file_locks import file_system, is_shared
+from gatewatch.collector.file_locks import NoFileLocksError, check_record_locks, file_system, is_shared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +89,22 @@ def leave_wal(connection: sqlite3.Connection, path: Path) -> None:
     _warn(path)
 
 
+def check_locks(path: Path) -> None:
+    """Check that a file that seems to be locked by others is on a file system that has the locks of SQLite.
+
+    Raises:
+        ConfigError: it has none: then SQLite takes each file for locked.
+    """
+    try:
+        check_record_locks(path.parent)
+    except NoFileLocksError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}, which SQLite needs; choose a file on a local disk, or an InfluxDB"
+        ) from None
+    except OSError:  # no file can be made here, which shows nothing
+        pass
+
+
 def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
     """Switch the journal, with retries: SQLite does not wait for others here, whatever its busy timeout."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
@@ -119,7 +135,10 @@ def _can_be_opened(path: Path) -> bool:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
-        return error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in (
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+        )
     return True
 
 

@@ -23,7 +23,7 @@ from gatewatch.collector.store.series_shapes import Shapes
 from gatewatch.collector.store.sqlite import read as sqlite_read
 from gatewatch.collector.store.sqlite.file import VERSION, open_empty, open_file
 from gatewatch.collector.store.sqlite.history import SqliteHistory
-from gatewatch.collector.store.sqlite.journal import is_at_rest
+from gatewatch.collector.store.sqlite.journal import check_locks, is_at_rest
 from gatewatch.collector.text import one_line
 
 if TYPE_CHECKING:
@@ -240,6 +240,8 @@ class SqliteStore(Store):
                     " if it is a copy of one in use, copy that again, with `gatewatch copy`"
                 ) from None
             passing = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+            if code == sqlite3.SQLITE_BUSY:
+                check_locks(self.path)
             text = f"{self.path}: {problem}; see that the folder exists, is writable and has room"
             if passing or otherwise is WriteUnavailable:
                 raise WriteUnavailable(text, slow=not passing) from None
