@@ -100,7 +100,7 @@ def load(
                 detector.model = _load_model(file, detector, model_id)
         numbers, seen = {name: about[name] for name in _NUMBERS}, tuple(about["seen"])
         if len(seen) != 2 or any(
-            type(number) is not int or abs(number) > 2**63 for number in (*numbers.values(), *seen)
+            type(number) is not int or not -(2**63) <= number < 2**63 for number in (*numbers.values(), *seen)
         ):
             raise ValueError("a position in it is no whole number")
         return Checkpoint(**numbers, seen=seen, scoring=scoring)

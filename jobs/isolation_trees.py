@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 MOST_NODES: Final = 2**20
 """Of all trees together. A hundred trees of 256 samples have at most 51,100."""
 _LEAF: Final = -1
-_ROWS: Final = 4096
-"""How many rows are scored at once, which bounds the memory."""
+_ROWS: Final = 512
+"""How many rows are scored at once: so many fit into a processor's cache, and then it is as fast as scikit-learn."""
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]

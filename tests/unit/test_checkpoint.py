@@ -245,7 +245,7 @@ CRAFTED = {
     "captures that are no number": {"count": "40"},
     "captures beyond any number": {"count": 2**80},
     "a time that is text": {"newest": "now"},
-    "a time beyond any": {"back": 2**70},
+    "a time beyond any": {"back": 2**63},
     "points that are a fraction": {"points": 1.5},
     "one time at the last pass": {"seen": [1]},
     "the state of a rule too short": {"arrays": {"rules.z": lambda values: values[:, 1:]}},
