@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from traceback import walk_tb
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -112,7 +112,10 @@ def check_values(arrays: Iterable[NDArray[Any]]) -> None:
     for array in arrays:
         if array.size == 0:
             raise ConfigError(f"the probe of shape {array.shape} holds no sequence; give a batch, such as x[:32]")
-        if array.dtype.kind in "fcV" and not np.isfinite(array).all():  # V: bfloat16
+        finite = True
+        with suppress(TypeError):  # of records, and of bytes
+            finite = array.dtype.kind not in "fcV" or bool(np.isfinite(array).all())  # V: bfloat16
+        if not finite:
             raise ConfigError("the probe holds values that are not finite; give a batch of sound inputs")
 
 

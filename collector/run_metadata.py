@@ -90,7 +90,8 @@ def _add_part(digest: Hash, part: Any, as_array: AsArray) -> bool:
 
 
 def _add_array(digest: Hash, array: NDArray[Any]) -> None:
-    if array.dtype.hasobject or array.dtype.kind in "US":  # whose bytes are addresses, or depend on the longest text
+    kind = array.dtype
+    if kind.hasobject or kind.names or kind.kind in "US":  # their bytes are addresses, gaps, or of the longest text
         digest.update(f"{array.shape}values".encode())
         for value in array.ravel().tolist():
             _add_value(digest, value)

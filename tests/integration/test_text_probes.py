@@ -32,10 +32,12 @@ class Reader(torch.nn.Module):
         self.lstm = torch.nn.LSTM(1, 4, batch_first=True)
     def read(self, texts):
         texts = texts["news"] if isinstance(texts, dict) else texts
+        texts = texts["text"] if getattr(texts, "dtype", None) is not None and texts.dtype.names else texts
         words = [[float(len(word)) for word in str(text).split()[:2]] for text in texts]
         return self.lstm(torch.tensor(words)[:, :, None])
 texts, others = (["buy low", last] for last in ("sell high", "sell now"))
 probes = {"objects": np.array(texts, dtype=object), "texts": np.array(texts), "list": (texts,), "dict": {"news": texts}}
+probes["records"] = np.array([(text, 1.0) for text in texts], dtype=[("text", "U9"), ("size", float)])
 others = {"other": np.array(others), "other list": (others,), "other dict": {"news": others}}
 for name, probe in (probes | others).items():
     with GateMonitor(Reader(), None, run=name, probe=probe, method="read"):
@@ -69,7 +71,7 @@ def fingerprints(code, place):
     ("code", "alike", "others"),
     [
         (KERAS, ["objects", "texts", "tensor"], ["other"]),  # each is a tensor of TensorFlow's
-        (TORCH, ["objects", "texts"], ["list", "dict", "other", "other list", "other dict"]),
+        (TORCH, ["objects", "texts"], ["list", "dict", "records", "other", "other list", "other dict"]),
     ],
     ids=["keras", "torch"],
 )
