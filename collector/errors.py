@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gatewatch.collector.text import one_line
+
 
 class GatewatchError(Exception):
-    """The base of every error that Gatewatch raises on purpose. Its text is one line."""
+    """The base of every error that Gatewatch raises on purpose.
+
+    Its text becomes one legible line of bounded length, whatever the names and answers that it quotes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class ConfigError(GatewatchError, ValueError):

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.log import log
 from gatewatch.collector.names import check_phase, check_run, check_tags
 from gatewatch.collector.run_metadata import config_text, new_run
 from gatewatch.collector.run_name import RunName
 from gatewatch.collector.run_progress import Progress
 from gatewatch.collector.run_store import chosen_store, open_shipper
-from gatewatch.collector.runtime.error_guard import ErrorGuard, log
+from gatewatch.collector.runtime.error_guard import ErrorGuard
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.runtime.ranks import current_rank
 from gatewatch.collector.runtime.shutdown import register, unregister

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import secrets
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
+from gatewatch.collector.log import log
 from gatewatch.collector.run_file import RunFile, lock_run
 from gatewatch.collector.run_progress import Progress
 from gatewatch.collector.schema import DIED_SECONDS, GOING_EVENTS, RUNS, Point
@@ -28,8 +28,6 @@ FirstEvent = Callable[[str], Point]
 _REMEDY: Final = "choose another, or leave run=None for a new one each time"
 _ANSWER_SECONDS: Final = 2.0
 """How long a server may take to show that it is there, before it is asked for other sessions."""
-
-log = logging.getLogger("gatewatch")
 
 
 class RunName:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final
 
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.log import log
 from gatewatch.collector.run_name import FirstEvent, RunName
 from gatewatch.collector.schema import HEARTBEAT_SECONDS, Point
 from gatewatch.collector.spool.queue import Spool, spool_root
@@ -17,8 +17,6 @@ from gatewatch.collector.text import safe_repr
 
 _MEMBERS: Final = ("url", "check", "write", "read")
 """The members of `Store` that a user's own store must have, to be written to."""
-
-log = logging.getLogger("gatewatch")
 
 
 def chosen_store(store: Store | str | None) -> Store:

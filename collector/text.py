@@ -1,40 +1,78 @@
-"""Text of unknown origin (errors, names, values of a user's classes) as one safe line for logs and points."""
+"""Text of unknown origin (errors, names, values of a user's classes) made legible, for logs, errors and points."""
 
 from __future__ import annotations
 
+import difflib
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
+LONGEST_LINE: Final = 1000
+"""Characters of the longest line of a log or an error."""
+_LONGEST_VALUE: Final = 300
+"""Characters of a value in such a line, which has more to say."""
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_LINE_ENDS: Final = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+_JOINERS: Final = "\u200c\u200d"
+"""Invisible, and a part of the spelling of Persian and of emoji."""
+_INVISIBLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories: control, format (which holds what turns the direction of text), surrogate, line ends."""
 
 
-def one_line(text: object, limit: int | None = None) -> str:
-    """Return text as one line without control characters.
+def is_legible(character: str) -> bool:
+    """Return whether a character is shown as itself; a terminal or a page may obey the others, or fail on them."""
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) not in _INVISIBLE
+
+
+def escape_controls(text: str) -> str:
+    r"""Return a text with escapes, such as `\x1b`, in place of every character that is not legible."""
+    if text.isprintable():
+        return text
+    return "".join(c if is_legible(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def shorten_middle(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters; a longer one loses its middle, since errors end in the remedy."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    return f"{text[: limit - tail - 1]}…{text[-tail:]}"
+
+
+def one_line(text: object, limit: int = LONGEST_LINE) -> str:
+    """Return text as one legible line: without line ends and colours, other control characters as escapes.
 
     Args:
         text: anything; where its `str` raises, the line names its type.
-        limit: characters that are kept; a longer line is cut and ends in an ellipsis.
+        limit: characters of the line; a longer one loses its middle.
     """
     try:
         shown = str(text)
     except Exception:  # a user's class may do anything
         return f"a {type(text).__name__} that cannot be shown"
-    line = " ".join("".join(c if c.isprintable() else " " for c in shown).split())
-    return line if limit is None or len(line) <= limit else f"{line[:limit]}…"
+    parts = (part.strip() for part in _LINE_ENDS.split(_COLOUR.sub("", shown)))
+    return shorten_middle(escape_controls(" ".join(filter(None, parts))), limit)
 
 
 def safe_repr(value: object) -> str:
-    """Return `repr(value)` as one line, or the name of its type where `repr` raises."""
+    """Return `repr(value)` as a part of one line, or the name of its type where `repr` raises."""
     try:
-        return one_line(repr(value))
+        return one_line(repr(value), _LONGEST_VALUE)
     except Exception:  # a user's class may do anything
         return f"a {type(value).__name__} that cannot be shown"
 
 
 def describe_exception(error: BaseException) -> str:
-    """Return the type and the message of an exception as one line of at most 1,024 characters."""
+    """Return the type and the message of an exception as one line."""
     text = one_line(error)
-    return f"{type(error).__name__}: {text}"[:1024] if text else type(error).__name__
+    return one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the question whether one of some names was meant, to be put behind an error; empty if none is alike."""
+    alike = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {alike[0]!r}?" if alike else ""
 
 
 def first_line(error: BaseException) -> str:

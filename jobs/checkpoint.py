@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from gatewatch.collector.files import replace_file
+from gatewatch.collector.log import log
 from gatewatch.collector.names import path_name
 from gatewatch.collector.text import one_line
 from gatewatch.jobs import model_files
@@ -37,8 +37,6 @@ VERSION: Final = 5
 MOST_BYTES: Final = 2**30
 """The largest checkpoint that is read, unpacked. A million signals take 0.8 GB."""
 _NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after")
-
-log = logging.getLogger("gatewatch")
 
 
 @dataclass(slots=True)

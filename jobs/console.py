@@ -9,11 +9,54 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOBase
+from typing import TextIO
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
-from gatewatch.collector.text import one_line
+from gatewatch.collector.text import escape_controls, one_line
+
+
+class _Legible(TextIOBase):
+    """A stream that shows control characters as escapes, but for the ends of lines, and never fails on a character."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a stream without one takes every text
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write a text, of one line or several."""
+        shown = "\n".join(map(escape_controls, text.split("\n")))
+        self.stream.write(shown.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+
+@contextmanager
+def legible_output() -> Iterator[None]:
+    """While open, make all that is printed legible: names, files and servers may hold what a terminal obeys."""
+    with redirect_stdout(_Legible(sys.stdout)), redirect_stderr(_Legible(sys.stderr)):
+        yield
+
+
+def write_data(pieces: Iterable[str]) -> None:
+    """Print JSON or CSV: in a pipe exactly as it is, for the program that reads it."""
+    stream = sys.stdout
+    if isinstance(stream, _Legible) and not stream.isatty():
+        stream = stream.stream
+    stream.writelines(pieces)
 
 
 def fail(text: str, status: int = 1) -> int:
@@ -30,7 +73,9 @@ def fail_each(problems: Iterable[str]) -> int:
 def show_progress(text: str) -> None:
     """Replace the last line of the terminal by a text, which stays if it ends in a newline; print nothing in a pipe."""
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        stream = sys.stderr.stream if isinstance(sys.stderr, _Legible) else sys.stderr
+        ends = "\n" * text.endswith("\n")
+        print(f"\r\x1b[K{escape_controls(text.removesuffix(ends))}", end=ends, file=stream, flush=True)
 
 
 def exit_status(work: Callable[[], int | None]) -> int:

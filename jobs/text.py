@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from gatewatch.collector.text import escape_controls
+
 if TYPE_CHECKING:
     import numpy as np
 
 _MARKUP: Final = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("%"): "&#37;", ord("$"): "&#36;"}
-_SPACES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
+_SPACES = re.compile(r"\s+")
 
 
 def number(value: object, digits: int = 3) -> str:
@@ -66,8 +68,7 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
 
 def printable(value: object) -> str:
     """Return a value as text in which control characters are shown as escapes; a float has two decimals."""
-    text = f"{value:.2f}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape_controls(f"{value:.2f}" if isinstance(value, float) else str(value))
 
 
 def shorten(text: str, limit: int) -> str:
@@ -85,7 +86,7 @@ def plotly_text(name: object, limit: int = 60) -> str:
         name: any text.
         limit: characters; a longer name is cut and ends in an ellipsis.
     """
-    return shorten(_SPACES.sub(" ", str(name)), limit).translate(_MARKUP)
+    return shorten(printable(_SPACES.sub(" ", str(name))), limit).translate(_MARKUP)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], shown: Callable[[object], str] = printable) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from gatewatch.collector.errors import GatewatchError
+from gatewatch.collector.log import log
 from gatewatch.collector.text import describe_exception, one_line
-
-log = logging.getLogger("gatewatch")
 
 
 def safe_get(owner: Any, name: str, call: Callable[[], Any] | None = None) -> Any:
@@ -61,7 +59,7 @@ class ErrorGuard:
         """Log a warning, unless one of the same topic was logged before; where there is no topic, the same text."""
         if (topic or text) not in self._warned:
             self._warned.add(topic or text)
-            log.warning("gatewatch: %s", one_line(text))
+            log.warning("gatewatch: %s", text)
 
     def forget(self, *topics: str) -> None:
         """Let the next warning of these topics be logged again."""

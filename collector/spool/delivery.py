@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Final
 
 from gatewatch.collector.errors import GatewatchError, WriteRejected, WriteUnavailable
 from gatewatch.collector.line_protocol import parse, split_lines
+from gatewatch.collector.log import log
 from gatewatch.collector.runtime.error_guard import ErrorGuard
 from gatewatch.collector.spool.isolation import ROUND_WAIT, Isolation
 from gatewatch.collector.spool.queue import Spool
@@ -29,8 +29,6 @@ _TRIES: Final = 3
 """After so many failures of a batch something else is sent, to see whether the store takes that."""
 
 _jitter: Final = random.Random()  # noqa: S311 - no secret. Its own: the global one is the training's
-log = logging.getLogger("gatewatch")
-
 
 Key = Segment | Batch
 """What names a batch: the file that holds it, or where it is in memory, itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from gatewatch.collector.line_protocol import encode
+from gatewatch.collector.log import log
 from gatewatch.collector.runtime.error_guard import ErrorGuard
 from gatewatch.collector.runtime.fork import reset_in_forked_child
 from gatewatch.collector.schema import Point, point_problem
@@ -22,8 +22,6 @@ LINGER_SECONDS: Final = 0.5
 ADOPT_SECONDS: Final = 30.0
 _CLOSE_STEP: Final = 0.5
 """Seconds between tries while a run ends."""
-
-log = logging.getLogger("gatewatch")
 
 
 class Shipper:

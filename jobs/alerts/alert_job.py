@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
+from gatewatch.collector.log import log
 from gatewatch.collector.times import Time, nanoseconds
 from gatewatch.jobs.alerts.evaluator import Evaluator
 from gatewatch.jobs.alerts.lifecycle import advance, due, end_with_runs
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _FOLDER: Final = "alerts"
 _MOST_EVENTS: Final = 10_000
 """Points of `alert_events` that wait for the store at the most; past it the oldest go."""
-
-log = logging.getLogger("gatewatch")
 
 
 @dataclass(slots=True)

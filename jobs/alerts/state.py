@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ import orjson
 
 from gatewatch.collector.file_locks import is_shared, lock_domain, seconds_since_touched, take_lock
 from gatewatch.collector.files import replace_file
+from gatewatch.collector.log import log
 from gatewatch.collector.names import path_name
 from gatewatch.jobs.alerts.lifecycle import AlertState, Event
 from gatewatch.jobs.alerts.series_state import SeriesState
@@ -33,7 +33,6 @@ _LEASE_SECONDS: Final = 300.0
 T = TypeVar("T")
 Cursor = tuple[int | None, int | None]
 """The newest point's time, as of the evaluation before the last and as of the last; None where there was none."""
-log = logging.getLogger("gatewatch")
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from gatewatch.collector.config import load_settings
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.spool.queue import spool_root
 from gatewatch.collector.store import Store, open_store
+from gatewatch.jobs.console import write_data
 from gatewatch.jobs.text import table
 
 NO_RUNS = "{} holds no run yet: train one with GateMonitor, or try `gatewatch demo`"
@@ -44,7 +45,8 @@ def print_list(
     """
     if arguments.json:
         # Not `asdict`, which makes another Counter of a Counter.
-        print(json.dumps(entries, indent=2, default=lambda one: {f.name: getattr(one, f.name) for f in fields(one)}))
+        text = json.dumps(entries, indent=2, default=lambda one: {f.name: getattr(one, f.name) for f in fields(one)})
+        write_data([text, "\n"])
     else:
         print(table(header, rows) if rows else nothing)
     return bool(rows) and not arguments.json

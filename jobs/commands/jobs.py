@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from gatewatch.collector.config import Settings, load_settings
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.log import log
 from gatewatch.collector.store import open_store
 from gatewatch.collector.user_folders import note_store
 from gatewatch.jobs.alerts import evaluate
@@ -113,9 +114,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     workers = f", {jobs.workers} workers" if jobs.workers > 1 else ""
     runs = f"every {jobs.interval_seconds:g} s, executor {jobs.executor}{workers}"
     print(f"gatewatch jobs: {store.url} {runs}, state in {folder}; Ctrl-C ends it", flush=True)
-    logger = logging.getLogger("gatewatch")
-    logger.addHandler(_Log())
-    logger.propagate = False
+    log.addHandler(_Log())
+    log.propagate = False
     drained = service.run()
     if verbose:
         _print_line("stopped" if drained else "stopped; what was going on is done again by the next who starts")
@@ -167,7 +167,7 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, unless its text was printed lately."""
-        text = printable(record.getMessage().removeprefix("gatewatch: "))
+        text = record.getMessage().removeprefix("gatewatch: ")
         now = time.monotonic()
         self._printed = {line: at for line, at in self._printed.items() if now - at < _REPEAT_SECONDS}
         if text not in self._printed:

@@ -11,6 +11,7 @@ from pathlib import Path
 from gatewatch.collector import store
 from gatewatch.collector.errors import ConfigError
 from gatewatch.jobs.commands.common import print_list
+from gatewatch.jobs.console import write_data
 from gatewatch.jobs.queries import client, flux_values, named_query, output
 from gatewatch.jobs.queries.client import Row
 from gatewatch.jobs.queries.flux_values import Value
@@ -37,7 +38,7 @@ def _list(arguments: argparse.Namespace) -> None:
     columns = ("query", "answers", "--param")
     rows = [(query.name, query.title, named_query.signature(query.parameters)) for query in queries]
     if arguments.csv:
-        sys.stdout.writelines(output.as_csv(dict(zip(columns, row, strict=True)) for row in rows))
+        write_data(output.as_csv(dict(zip(columns, row, strict=True)) for row in rows))
     else:
         print_list(arguments, [_described(query) for query in queries], columns, rows)
 
@@ -94,16 +95,10 @@ def _print(arguments: argparse.Namespace, rows: Iterator[Row], source: str, valu
     """Print the rows as they come."""
     shown = islice(rows, arguments.limit)
     if arguments.json:
-        pieces = output.as_json(shown)
+        write_data(output.as_json(shown))
     elif arguments.csv:
-        pieces = output.as_csv(shown, printable if sys.stdout.isatty() else str)
-    else:
-        pieces = output.as_table(shown)
-    empty = True
-    for piece in pieces:
-        sys.stdout.write(piece)
-        empty = False
-    if empty and not arguments.csv:
+        write_data(output.as_csv(shown, printable if sys.stdout.isatty() else str))
+    elif not sum(sys.stdout.write(piece) for piece in output.as_table(shown)):
         given = ", ".join(f"{name}={flux_values.literal(value)}" for name, value in values.items()) or "nothing"
         print(f"{source} finds nothing, given {printable(given)}")
     sys.stdout.flush()  # so that a pipe that was closed is noticed here

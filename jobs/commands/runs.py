@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gatewatch.jobs.commands.common import NO_RUNS, existing_store
+from gatewatch.jobs.console import write_data
 from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.text import table
 
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
         for state, seen in zip(frame["state"], frame["last_seen"], strict=True)
     ]
     if arguments.json:
-        print(frame.drop(columns="config").to_json(orient="records", date_format="iso", indent=2))
+        write_data([frame.drop(columns="config").to_json(orient="records", date_format="iso", indent=2), "\n"])
     elif frame.empty:
         print(NO_RUNS.format(store.url))
     else:
