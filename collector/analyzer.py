@@ -11,6 +11,7 @@ import numpy as np
 from gatewatch.collector.arrays import Array, iter_arrays
 from gatewatch.collector.cells import TANH, gate_scale
 from gatewatch.collector.statistics import gate_statistics
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.updates import tally, update_fields
 
 _KEYS: Final = ("activations", "gradients", "before", "after")
@@ -85,7 +86,7 @@ class StateAnalyzer:
             ValueError: the shapes differ, no weight is finite, or the tolerance is negative.
         """
         if not tolerance >= 0:
-            raise ValueError(f"tolerance={tolerance!r}: must be a number from 0 up")
+            raise ValueError(f"tolerance={safe_repr(tolerance)}: must be a number from 0 up")
         changes = []
         for old, new in _pairs(before, after):
             finite = np.isfinite(old) & np.isfinite(new)
@@ -189,7 +190,7 @@ def _limits(threshold: float, gate: str | None) -> tuple[float, float]:
     least, below = (0.5 if scale.low == 0 else 0.0), (math.inf if gate is None else 1.0)
     if not (least <= threshold < below and threshold > 0):
         where = "above 0" if gate is None else f"from {least} to below 1 for the gate {gate!r}"
-        raise ValueError(f"threshold={threshold!r}: must be a number {where}")
+        raise ValueError(f"threshold={safe_repr(threshold)}: must be a number {where}")
     if scale.low == 0:
         return 1 - threshold, threshold
     high = math.atanh(threshold) if scale.through_tanh else threshold

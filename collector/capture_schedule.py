@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.text import safe_repr
 
 GRACE_SECONDS: Final = 0.3
 """What the files of the epochs may cost beyond the budget and the first capture, which is slow and not to be had for
@@ -38,9 +39,9 @@ class CaptureSchedule:
         every = int(every) if isinstance(every, np.integer) else every
         overhead = float(overhead) if isinstance(overhead, np.floating) else overhead
         if every != "auto" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-            raise ConfigError(f"every={every!r}: must be a whole number of steps from 1, or 'auto'")
+            raise ConfigError(f"every={safe_repr(every)}: must be a whole number of steps from 1, or 'auto'")
         if isinstance(overhead, bool) or not isinstance(overhead, int | float) or not 0 < overhead <= 1:
-            raise ConfigError(f"overhead={overhead!r}: must be a share of the training's time, such as 0.01")
+            raise ConfigError(f"overhead={safe_repr(overhead)}: must be a share of the training's time, such as 0.01")
         self.every = every
         self.overhead = overhead
         self._clock = clock

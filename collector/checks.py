@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.text import safe_repr
 
 Shape = Sequence[int | None]
 Layer = TypeVar("Layer")
@@ -99,7 +100,7 @@ def choose_layers(
     for name in chosen:
         if not any(name in (path, other_name(layer)) for path, layer in layers.items()):
             present = ", ".join(map(repr, layers))
-            raise ConfigError(f"{argument}: {name!r} is no recurrent layer of the {owner}; it has {present}")
+            raise ConfigError(f"{argument}: {safe_repr(name)} is no recurrent layer of the {owner}; it has {present}")
     return {path: layer for path, layer in layers.items() if {path, other_name(layer)} & set(chosen)}
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from email.errors import MessageError
 from email.headerregistry import Address
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import checked_path, read_small_file
+from gatewatch.collector.text import nearest, safe_repr
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
 FILE = "gatewatch.toml"
 """The file's name in the working directory; the environment variable GATEWATCH_CONFIG names another."""
 
+_DEEP_KEY: Final = re.compile(r"\.(?:[^.,=\n]*\.){100}")
+"""A key of a hundred tables, whose parsing takes memory by the square of that."""
+
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -45,7 +50,7 @@ class SpoolSettings(_Table):
     """The table `[spool]`: where points wait for the store, and how many may."""
 
     path: str | None = None
-    max_mb: int = Field(default=1024, ge=1)
+    max_mb: int = Field(default=1024, ge=1, le=2**30)
 
 
 class JobsSettings(_Table):
@@ -55,7 +60,7 @@ class JobsSettings(_Table):
     executor: str = Field(default="local", pattern=r"^(local|dask|dask://[^/\s]+)$")
     workers: int = Field(default=1, ge=1, le=256)
     state: str | None = None
-    captures_per_pass: int = Field(default=2000, ge=100)
+    captures_per_pass: int = Field(default=2000, ge=100, le=1_000_000)
 
 
 def mail_address(text: str) -> str:
@@ -70,7 +75,7 @@ def mail_address(text: str) -> str:
             return text
     except (MessageError, ValueError, IndexError):
         pass
-    raise ValueError(f"{text!r} is no mail address; write it as name@host in ASCII")
+    raise ValueError(f"{safe_repr(text)} is no mail address; write it as name@host in ASCII")
 
 
 MailAddress = Annotated[str, AfterValidator(mail_address)]
@@ -104,9 +109,9 @@ class AlertRuleSettings(_Table):
     field: str = Field(min_length=1)
     where: dict[str, str | list[str]] = {}
     measure: Literal["value", "rise", "times_median"] = "value"
-    above: float | None = Field(default=None, allow_inf_nan=False)
-    below: float | None = Field(default=None, allow_inf_nan=False)
-    recovery: float | None = Field(default=None, allow_inf_nan=False)
+    above: float | None = None
+    below: float | None = None
+    recovery: float | None = None
     for_captures: int = Field(default=1, ge=1, le=100)
     within: int | None = Field(default=None, ge=1, le=100)
     severity: Literal["critical", "warning"] = "warning"
@@ -158,29 +163,63 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
         ConfigError: the named file is missing, is no TOML, or says what it cannot say; names file, key and remedy.
     """
     named = path or read_variable("GATEWATCH_CONFIG")
-    file = Path(named or FILE)
+    file = checked_path(named or FILE, "GATEWATCH_CONFIG" if path is None else "the configuration")
     try:
-        text = file.read_bytes().decode()
+        text = _text(read_small_file(file))
     except FileNotFoundError:
         if not named:
             return Settings()
         raise ConfigError(f"{file}: no such configuration file; create it or unset GATEWATCH_CONFIG") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text; save it as UTF-8"
         raise ConfigError(f"{file}: the configuration cannot be read: {reason}") from None
     try:
-        return Settings.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+        return Settings.model_validate(_parsed(text))
     except ValidationError as error:
         # A key that is misspelt is missing too: the misspelling is said.
         first = min(error.errors(), key=lambda one: one["type"] != "unknown_key")
         raise ConfigError(f"{file}: {_line(first)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+
+
+def _text(content: bytes) -> str:
+    """Decode a file; Windows puts a mark of the encoding at its beginning.
+
+    Raises:
+        ValueError: it is not UTF-8. Some text in UTF-16 looks like UTF-8 with a NUL in every character.
+    """
+    text = content.decode("utf-8-sig")
+    if "\0" in text:
+        raise ValueError
+    return text
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        ValueError: it is none.
+    """
+    deep = "its tables and values are nested too deeply"
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    if any(map(_DEEP_KEY.search, lines)):
+        raise ValueError(deep)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise ValueError(deep) from None
+    except ValueError:
+        raise ValueError("a number has too many digits") from None
 
 
 def _line(error: ErrorDetails) -> str:
     place, message = [str(part) for part in error["loc"]], error["msg"].removeprefix("Value error, ")
     if error["type"] == "unknown_key":
         table = ".".join(part for part in place if not part.isdigit())
-        return f"unknown key {error['ctx']['key']!r}{f' in [{table}]' if table else ''}; allowed: {message}"
+        key = error["ctx"]["key"]
+        meant = nearest(key, message.split(", "))
+        return f"unknown key {safe_repr(key)}{f' in [{table}]' if table else ''}; allowed: {message}{meant}"
     return f"{'.'.join(place)}: {message[0].lower()}{message[1:]}"

@@ -32,5 +32,11 @@ def read_password(name: str, environment: Mapping[str, str] | None = None) -> st
     return _value(name, environment).rstrip("\r\n")
 
 
+def whole_number(text: str) -> int | None:
+    """Read a whole number from 0 of at most 18 digits, as it is typed or set; None where the text is none."""
+    digits = text.lstrip("0") or text[-1:]
+    return int(digits) if text.isascii() and text.isdecimal() and len(digits) <= 18 else None
+
+
 def _value(name: str, environment: Mapping[str, str] | None) -> str:
     return (os.environ if environment is None else environment).get(name, "")

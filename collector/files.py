@@ -1,17 +1,67 @@
-"""Replace files whole, read small ones, and check folders before work begins."""
+"""Read small files, replace files whole, and check paths and folders before work begins."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import IO, Any, Final
 
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.text import safe_repr
+
 _MOST_BYTES: Final = 2**16
+_SMALL: Final = 2**20
+"""Bytes of the largest file that a person writes: a configuration, a token, a query."""
+
+
+def checked_path(path: Any, source: str) -> Path:
+    """Return what a user gave as a path, where it can be one.
+
+    Args:
+        path: text or an `os.PathLike`.
+        source: where it was given, for the error.
+
+    Raises:
+        ConfigError: it is something else, or no file can have that name: it holds a NUL or a lone surrogate.
+    """
+    try:
+        if b"\0" not in os.fsencode(path):
+            return Path(path)
+        problem = "it holds the character NUL"
+    except (TypeError, ValueError):
+        problem = "it is no text that names a file"
+    raise ConfigError(f"{source}: {safe_repr(path)} cannot be a path, since {problem}; name another")
+
+
+def read_small_file(path: Path, *, pipes: bool = False) -> bytes:
+    """Read a file that a person has written; a folder, and what is too large or never ends, is refused at once.
+
+    Args:
+        path: of the file.
+        pipes: whether it may be a pipe, which is then waited for.
+
+    Raises:
+        OSError: it cannot be read; its `strerror` says why.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags if pipes else flags | os.O_NONBLOCK)
+
+    with BufferedReader(FileIO(path, opener=opened)) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode) and not pipes:
+            raise OSError(errno.ESPIPE, "it is a pipe; name a file", str(path))
+        content = file.read(_SMALL + 1) or b""
+    if len(content) > _SMALL:
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB", str(path))
+    return content
 
 
 @contextmanager

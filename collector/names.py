@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.text import safe_repr
 
 PHASES: Final = ("train", "validation", "backtest", "live")
 MAX_NAME_BYTES: Final = 512
@@ -66,7 +67,7 @@ def check_run(run: object) -> str:
     """
     problem = name_problem(run)
     if problem or not isinstance(run, str):
-        raise ConfigError(f"run={run!r}: a run's name {problem}; choose another, such as 'goog-lstm-1'")
+        raise ConfigError(f"run={safe_repr(run)}: a run's name {problem}; choose another, such as 'goog-lstm-1'")
     return run
 
 
@@ -80,17 +81,17 @@ def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
         ConfigError: names the first tag that cannot be one, and why.
     """
     if tags is not None and not isinstance(tags, Mapping):
-        raise ConfigError(f"tags={tags!r}: must be a mapping, such as {{'symbol': 'GOOG'}}")
+        raise ConfigError(f"tags={safe_repr(tags)}: must be a mapping, such as {{'symbol': 'GOOG'}}")
     tags = dict(tags or {})
     if len(tags) > MAX_USER_TAGS:
         raise ConfigError(f"tags: {len(tags)} given, at most {MAX_USER_TAGS} are allowed; log numbers as metrics")
     for key, value in tags.items():
         if problem := name_problem(key):
-            raise ConfigError(f"tags: the name {key!r} {problem}")
+            raise ConfigError(f"tags: the name {safe_repr(key)} {problem}")
         if key in OWN_TAGS or key in RESERVED_NAMES or key.startswith("_"):
-            raise ConfigError(f"tags: the name {key!r} is taken by Gatewatch or InfluxDB; choose another")
+            raise ConfigError(f"tags: the name {safe_repr(key)} is taken by Gatewatch or InfluxDB; choose another")
         if problem := name_problem(value):
-            raise ConfigError(f"tags: the value of {key!r}, {value!r}, {problem}")
+            raise ConfigError(f"tags: the value of {safe_repr(key)}, {safe_repr(value)}, {problem}")
     return tags
 
 
@@ -101,7 +102,7 @@ def check_phase(phase: str) -> str:
         ConfigError: it is not.
     """
     if phase not in PHASES:
-        raise ConfigError(f"phase={phase!r}: must be one of {', '.join(PHASES)}")
+        raise ConfigError(f"phase={safe_repr(phase)}: must be one of {', '.join(PHASES)}")
     return phase
 
 

@@ -24,7 +24,7 @@ from gatewatch.collector.runtime.shutdown import register, unregister
 from gatewatch.collector.schema import RUNS, Point
 from gatewatch.collector.spool.shipper import Shipper
 from gatewatch.collector.store import Store
-from gatewatch.collector.text import describe_exception, one_line
+from gatewatch.collector.text import describe_exception, one_line, safe_repr
 from gatewatch.collector.times import SteadyTime
 
 CLOSE_SECONDS: Final = 10.0
@@ -275,7 +275,7 @@ class RunLife(ErrorGuard):
             ConfigError: there is no such status.
         """
         if status not in _ENDINGS:
-            raise ConfigError(f"status={status!r}: must be one of {', '.join(_ENDINGS)}")
+            raise ConfigError(f"status={safe_repr(status)}: must be one of {', '.join(_ENDINGS)}")
         if self._shipper is not None and self._shipper.at_work_here:  # a finalizer that has interrupted it
             self._close_elsewhere(status, error, seconds)
             return

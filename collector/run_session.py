@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
@@ -15,6 +14,7 @@ from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import ConfigError, TooLargeError
+from gatewatch.collector.files import checked_path
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
@@ -63,7 +63,7 @@ class RunSession(RunLife):
         super().__init__(**of_the_run)
         if not isinstance(log_dir, str | os.PathLike | None):
             raise ConfigError(f"log_dir={safe_repr(log_dir)}: must be a path, or None for no files")
-        self.log_dir = None if log_dir is None else Path(log_dir).absolute()
+        self.log_dir = None if log_dir is None else checked_path(log_dir, "log_dir").absolute()
         self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
         self.captured = 0
         self._saw_updates = False
@@ -280,7 +280,7 @@ class RunSession(RunLife):
             return f"without a capture: each look failed: {failed[0]}"
         if not self.step:
             return "without a capture: the training ended before its first step, or nothing called step()"
-        return f"without a capture: none of its {self.step} steps was due, with every={self.schedule.every!r}"
+        return f"without a capture: none of its {self.step} steps was due, with every={safe_repr(self.schedule.every)}"
 
     def _release(self) -> None:
         updates, self._updates, self._watched = self._updates, None, None

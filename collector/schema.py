@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from gatewatch.collector.names import RESERVED_NAMES, backslash_problem, name_problem
+from gatewatch.collector.text import safe_repr
 
 GATE_STATS: Final = "gate_stats"
 GATE_UNITS: Final = "gate_units"
@@ -181,17 +182,17 @@ def hourly_fields(how: Hourly) -> list[str]:
 def point_problem(point: Point) -> str | None:
     """Why no store can hold a point as it is; None where every store can."""
     if problem := name_problem(point.measurement) or backslash_problem(point.measurement):
-        return f"measurement {point.measurement!r} {problem}"
+        return f"measurement {safe_repr(point.measurement)} {problem}"
     if point.measurement.startswith("#"):
-        return f"measurement {point.measurement!r} must not start with #, which InfluxDB takes for a comment"
+        return f"measurement {safe_repr(point.measurement)} must not start with #, which InfluxDB takes for a comment"
     for key, text in point.tags.items():
         if text != "" and (problem := _key_problem(key) or name_problem(text)):
-            return f"{point.measurement}: tag {key!r}={text!r} {problem}"
+            return f"{point.measurement}: tag {safe_repr(key)}={safe_repr(text)} {problem}"
     if not point.fields:
         return f"{point.measurement}: a point needs at least one field"
     for key, value in point.fields.items():
         if problem := _key_problem(key) or backslash_problem(key) or _value_problem(value):
-            return f"{point.measurement}: field {key!r} {problem}"
+            return f"{point.measurement}: field {safe_repr(key)} {problem}"
     if not -(2**63) + 2 <= point.time < 2**63 - 1:
         return f"{point.measurement}: time {point.time} is beyond nanoseconds in 64 bits"
     return None

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.text import safe_repr
 
 Time = int | date | datetime | np.datetime64
 """Nanoseconds since the Unix epoch, or a moment (without a zone: UTC, whatever its fold); a day is its beginning."""
@@ -39,7 +40,9 @@ def nanoseconds(time: Time) -> int:
         return _within((moment - _EPOCH) // timedelta(microseconds=1) * 1000 + exact)
     if isinstance(time, int | np.integer) and not isinstance(time, bool):
         return _within(int(time))
-    raise ConfigError(f"{time!r} is no time: give a datetime, a numpy.datetime64 or nanoseconds since the Unix epoch")
+    raise ConfigError(
+        f"{safe_repr(time)} is no time: give a datetime, a numpy.datetime64 or nanoseconds since the Unix epoch"
+    )
 
 
 class SteadyTime:

@@ -15,7 +15,7 @@ from platformdirs import user_state_path
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.files import read_json_object, replace_file
+from gatewatch.collector.files import checked_path, read_json_object, replace_file
 
 DESTINATION: Final = "destination.json"
 """The file in a store's folder that says which store it is."""
@@ -43,7 +43,7 @@ def state_folder(variable: str, configured: str | os.PathLike[str] | None, optio
     base = read_variable("XDG_STATE_HOME")  # platformdirs would keep the carriage return of a .env file from Windows
     try:
         if named:
-            return Path(named).expanduser().absolute()
+            return checked_path(named, f"{variable} or {option}").expanduser().absolute()
         home = Path(base).absolute() / "gatewatch" if base else user_state_path("gatewatch", appauthor=False)
     except RuntimeError:
         problem = f"{variable} or {option}, {str(named)!r}: there is no such user"

@@ -29,7 +29,7 @@ def check_method(model: Any, method: Any) -> None:
         raise ConfigError(f"method={safe_repr(method)}: the model {type(model).__name__} has no such method")
     if owner is not None and not is_users(owner) and method not in vars(model):
         raise ConfigError(
-            f"method={method!r}: that is a method of Keras's; without method= the model itself is called, and "
+            f"method={safe_repr(method)}: that is a method of Keras's; without method= the model itself is called, and "
             "method= names one of your own class"
         )
 

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import NamedTuple
 
-from gatewatch.collector.environment import read_variable
+from gatewatch.collector.environment import read_variable, whole_number
 
 
 class Rank(NamedTuple):
@@ -31,8 +31,8 @@ def current_rank() -> Rank:
         with suppress(Exception):  # of a version that answers otherwise
             if (number := joined()) is not None:
                 return Rank(number, True)
-    size, rank = (_whole(read_variable(name)) for name in ("WORLD_SIZE", "RANK"))
-    rank = _whole(read_variable("LOCAL_RANK")) if rank is None else rank
+    size, rank = (whole_number(read_variable(name)) for name in ("WORLD_SIZE", "RANK"))
+    rank = whole_number(read_variable("LOCAL_RANK")) if rank is None else rank
     return Rank(rank if rank is not None and size is not None and size > 1 else 0, False)
 
 
@@ -61,7 +61,3 @@ def _in_jax() -> int | None:
     """Return the rank as jax.distributed knows it: `jax.process_index()` would wait for the other processes."""
     jax = sys.modules.get("jax._src.distributed")
     return None if jax is None or jax.global_state.client is None else int(jax.global_state.process_id)
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None

@@ -28,7 +28,7 @@ _REDRAW_S: Final = 0.2
 def run(arguments: argparse.Namespace) -> int:
     """Copy, and return the exit status: 1 where the destination lacks values, refused some or went away."""
     file = arguments.from_token_file
-    token = None if file is None else read_token_file(file, "--from-token-file")
+    token = None if file is None else read_token_file(file, "--from-token-file", pipes=True)
     source = open_store(arguments.source, org=arguments.from_org, bucket=arguments.from_bucket, token=token)
     if not source.exists():
         raise ConfigError(f"{source.url} does not exist; name the store to copy with --from")

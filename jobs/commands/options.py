@@ -13,11 +13,15 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from gatewatch.collector.environment import whole_number
 from gatewatch.collector.errors import ConfigError
 
 Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"  # what `add_subparsers` gives has no public name
 AddCommand: TypeAlias = "Callable[[Commands, ArgumentParser], None]"
 """Add a command to the subparsers; the second argument is a parent parser with the option `--store`."""
+
+_LARGEST: Final = 10**9
+"""The largest number that an option takes: of seconds, rows or epochs."""
 
 
 def _demo(commands: Commands, with_store: ArgumentParser) -> None:
@@ -279,9 +283,10 @@ def _timeout(command: ArgumentParser, seconds: int, text: str) -> None:
 
 
 def _positive(text: str, problem: str = "is not a positive whole number") -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} {problem}")
-    return int(text)
+    number = whole_number(text)
+    if number is None or not 1 <= number <= _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} {problem if number is None or number < 1 else 'is too large'}")
+    return number
 
 
 def _seconds(text: str) -> int:

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 
 from gatewatch.collector import store
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import checked_path, read_small_file
 from gatewatch.jobs.commands.common import print_list
 from gatewatch.jobs.console import write_data
 from gatewatch.jobs.queries import client, flux_values, named_query, output
@@ -82,7 +82,7 @@ def _read(file: str) -> tuple[str, str]:
         raise ConfigError("--flux: name a file that holds a Flux query, or - for the standard input")
     source = "standard input" if file == "-" else file
     try:
-        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = sys.stdin.buffer.read() if file == "-" else read_small_file(checked_path(file, "--flux"), pipes=True)
         if text.strip():
             return printable(source), text.decode("utf-8-sig")
         what = "it is empty"

@@ -16,7 +16,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.files import replace_file
+from gatewatch.collector.files import checked_path, replace_file
 from gatewatch.collector.names import path_name
 from gatewatch.collector.store.base import Store
 from gatewatch.jobs.report.content import content
@@ -51,7 +51,7 @@ def write_report(
     report_progress = progress or (lambda _: None)
     about = _find(store, run)
     name = str(about["run"])
-    output = Path(f"gatewatch-{path_name(name)}.html") if output is None else Path(output)
+    output = Path(f"gatewatch-{path_name(name)}.html") if output is None else checked_path(output, "-o")
     _check(output)
     html = render(content(store, about, report_progress, datetime.now(UTC)), refresh)
     report_progress(f"writing {output}")

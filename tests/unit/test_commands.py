@@ -89,6 +89,8 @@ def test_a_stream_that_cannot_hold_a_character_shows_an_escape(monkeypatch):
         (["ruuns"], "argument COMMAND: invalid choice: 'ruuns'; there are runs and report; did you mean 'runs'?"),
         (["report", "--wach", "5"], "unrecognized arguments: --wach; did you mean '--watch'?"),
         (["runs", "goog-1"], "unrecognized arguments: goog-1"),
+        (["report", "--watch", "9" * 5001], "argument --watch: '999"),
+        (["report", "--watch", "1000000001"], "argument --watch: '1000000001' is too large"),
         (["report", "x" * 65536, "--watch", "0"], "argument --watch: '0' is no number of seconds; name the run"),
         (["runs", "x" * 65536], "unrecognized arguments: xxx"),
         ([], "the following arguments are required: COMMAND"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -16,7 +18,14 @@ from pydantic import BaseModel
 from gatewatch.collector import config
 from gatewatch.collector.config import Settings, load_settings
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.run_session import RunSession
+from gatewatch.collector.schema import Point
+from gatewatch.collector.spool.queue import spool_root
 from gatewatch.collector.store import open_store
+from gatewatch.collector.store.influxdb.settings import read_token_file
+from gatewatch.jobs.commands.query import _read
+from gatewatch.jobs.report.page import write_report
+from gatewatch.jobs.service.state_folder import state_folder
 
 SAMPLE = Path(__file__).parents[2] / "config/gatewatch.sample.toml"
 URL, ORG, BUCKET, TOKEN = (f"INFLUXDB_V2_{name}" for name in ("URL", "ORG", "BUCKET", "TOKEN"))
@@ -84,14 +93,104 @@ def test_the_environment_names_another_file(folder: Path, monkeypatch: pytest.Mo
         ),
         (b"[store", "not valid TOML"),
         (b"\xff\xfe", "not UTF-8"),
+        ("[store]".encode("utf-16"), "not UTF-8 text; save it as UTF-8"),
+        ("[store]".encode("utf-16-le"), "not UTF-8"),
+        ("[store]\nurl = 'sqlite:///\u00e9.db'".encode("latin-1"), "not UTF-8"),
+        (b"[store]\rurl = 'a'", "not valid TOML"),
+        (b"[store]\nurl = 'a'\nurl = 'b'", "not valid TOML: Cannot overwrite a value"),
+        (b"[[store]]\nurl = 'a'", "store: "),
+        (b"[stor]\nurl = 'a'", "unknown key 'stor'; allowed: .*; did you mean 'store'"),
+        (b"[mail]\nhots = 'h'", "did you mean 'host'"),
+        (b'"\\u001b[31m\\u202e" = 1', r"unknown key '\\x1b\[31m\\u202e'; allowed: store"),
+        (b"[store]\n" + b"k" * 65536 + b" = 1", r"unknown key 'k+…k+' in \[store\]; allowed: url"),
+        (b"[mail]\nport = '25'", "mail.port: input should be a valid integer"),
+        (b"[mail]\nto = 'a@b'", "mail.to: input should be a valid list"),
+        (b"[spool]\nmax_mb = " + b"9" * 5001, "not valid TOML: a number has too many digits"),
+        (b"[spool]\nmax_mb = 0x" + b"f" * 5001, "spool.max_mb: input should be less than"),
+        (b"[spool]\nmax_mb = " + b"9" * 4000, "spool.max_mb: input should be less than"),
+        (b"[jobs]\ncaptures_per_pass = " + b"9" * 4000, "jobs.captures_per_pass: input should be less than"),
+        (b"[jobs]\ninterval_seconds = nan", "jobs.interval_seconds: input should be a finite number"),
+        (b"[alerts]\nrepeat_hours = 1e999", "alerts.repeat_hours: input should be a finite number"),
+        (b"[alerts]\ngroup_wait_seconds = -inf", "alerts.group_wait_seconds: input should be a finite number"),
+        (b"[alerts]\ngroup_wait_seconds = -1", "alerts.group_wait_seconds: input should be greater than"),
+        (b"x = " + b"[" * 100_000, "not valid TOML: its tables and values are nested too deeply"),
+        (b"a" + b".a" * 100_000 + b" = 1", "nested too deeply"),
+        (b"[" + b"a ." * 100_000 + b"a]", "nested too deeply"),
+        (b"#" * 2**20 + b"\n", "cannot be read: it is larger than 1 MiB"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_a_wrong_file_is_one_line_with_file_key_and_remedy(folder: Path, text: bytes, reason: str) -> None:
     (folder / config.FILE).write_bytes(text)
     with pytest.raises(ConfigError, match=reason) as caught:
         load_settings()
     assert str(caught.value).startswith(f"{config.FILE}: ")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 1000
+
+
+@pytest.mark.parametrize("text", ["[store]\r\nurl = 'sqlite:///a.db'\r\n", "\ufeff[store]\nurl = 'sqlite:///a.db'"])
+def test_a_file_that_windows_has_saved_is_read_as_any_other(folder: Path, text: str) -> None:
+    (folder / config.FILE).write_bytes(text.encode())
+    assert load_settings().store.url == "sqlite:///a.db"
+
+
+def test_a_comment_of_dots_and_many_recipients_are_not_deep(folder: Path) -> None:
+    recipients = ", ".join(f"'{number}@a.b'" for number in range(200))
+    text = f"# {'.' * 200}\n[mail]\nhost = 'h'\nsender = 's@b.c'\nto = [{recipients}]\n"
+    (folder / config.FILE).write_text(text)
+    assert len(load_settings().mail.to) == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("/dev/zero", "it is larger than 1 MiB"),
+        ("pipe", "it is a pipe; name a file"),
+        ("large", "it is larger than 1 MiB"),
+        ("socket", "No such device or address"),
+        ("loop", "Too many levels of symbolic links"),
+        (".", "Is a directory"),
+        ("x" * 5000, "File name too long"),
+    ],
+)
+def test_what_is_no_file_of_a_person_is_refused_at_once(folder: Path, monkeypatch, name: str, reason: str) -> None:
+    os.mkfifo(folder / "pipe")
+    with (folder / "large").open("wb") as large:
+        large.truncate(2**31)
+    socket.socket(socket.AF_UNIX).bind("socket")
+    (folder / "loop").symlink_to("loop")
+    monkeypatch.setenv("GATEWATCH_CONFIG", name)
+    with pytest.raises(ConfigError, match=f"cannot be read: {reason}") as caught:
+        load_settings()
+    assert len(str(caught.value)) <= 1000
+
+
+def test_no_configuration_is_what_dev_null_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWATCH_CONFIG", "/dev/null")
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_path_that_no_file_can_have_is_named_by_its_source(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("GATEWATCH_SPOOL")
+    store = open_store("sqlite:///g.db")
+    store.write([Point("runs", {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, 10**18)])
+    session = {"run": None, "store": store, "phase": "train", "tags": None, "resume": False, "all_ranks": False}
+    for source, use in {
+        "the configuration: ": lambda: load_settings(name),
+        "the store's file: ": lambda: open_store(f"sqlite:///{name}"),
+        "GATEWATCH_SPOOL or [spool] path: ": lambda: spool_root(name),
+        "GATEWATCH_STATE or [jobs] state: ": lambda: state_folder(name, {}),
+        "log_dir: ": lambda: RunSession(**session, log_dir=name, every=1, overhead=0.01),
+        "--flux: ": lambda: _read(name),
+        "-o: ": lambda: write_report(store, output=name),
+        "--from-token-file: ": lambda: read_token_file(name, "--from-token-file"),
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            use()
+        assert str(caught.value).startswith(source)
+        assert str(caught.value).isprintable()
 
 
 def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gatewatch.collector.capture_schedule import CaptureSchedule
 from gatewatch.collector.config import load_settings
-from gatewatch.collector.environment import read_password, read_variable
+from gatewatch.collector.environment import read_password, read_variable, whole_number
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.runtime.ranks import current_rank
 from gatewatch.collector.schema import Point
 from gatewatch.collector.spool.queue import spool_root
 from gatewatch.collector.store import open_store
@@ -41,6 +44,37 @@ def test_a_password_keeps_its_blanks_and_loses_a_line_break_at_its_end():
     assert read_password("P", {"P": "a\rb"}) == "a\rb"
     assert read_password("P", {"P": "\r"}) == ""
     assert read_password("P", {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("12", 12),
+        ("0" * 5000 + "7", 7),
+        ("9" * 5001, None),
+        ("-1", None),
+        ("1.5", None),
+        ("²", None),
+        ("", None),
+    ],
+)
+def test_a_whole_number_of_any_length_is_read_or_refused(text, number):
+    assert whole_number(text) == number
+
+
+def test_numbers_of_thousands_of_digits_are_refused_by_their_names(monkeypatch):
+    digits = "9" * 5001
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, digits)
+    assert current_rank().number == 0
+    for name, value in (("ORG", "o"), ("BUCKET", "b"), ("TOKEN", "t"), ("TIMEOUT", digits)):
+        monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+    with pytest.raises(ConfigError, match=r"INFLUXDB_V2_TIMEOUT='9+…9+' is not a number") as caught:
+        open_store("http://localhost:8086")
+    assert len(str(caught.value)) <= 1000
+    with pytest.raises(ConfigError, match="overhead=a int that cannot be shown: must be a share"):
+        CaptureSchedule("auto", 10**5000, lambda: 0.0)
 
 
 def test_a_training_and_a_command_find_the_same_store(monkeypatch, tmp_path, capsys):

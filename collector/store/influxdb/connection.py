@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
-from gatewatch.collector.environment import read_password, read_variable
+from gatewatch.collector.environment import read_password, read_variable, whole_number
 from gatewatch.collector.errors import ConfigError
 
 _TRUE: Final = ("true", "yes", "on", "1")
@@ -93,10 +92,10 @@ def _tls() -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif bundle:
-        path = Path(bundle).expanduser()
         try:
+            path = Path(bundle).expanduser()
             context.load_verify_locations(*((None, path) if path.is_dir() else (path,)))
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:  # no such user or no home directory, too
             source = "INFLUXDB_V2_SSL_CA_CERT" if own else "REQUESTS_CA_BUNDLE"
             raise _unusable(source, bundle, error, "certificates in PEM") from None
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a server's own certificate may be named too
@@ -110,15 +109,21 @@ def _tls() -> ssl.SSLContext:
             context.load_cert_chain(
                 Path(certificate).expanduser(), Path(key).expanduser() if key else None, lambda: password
             )
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             others = "INFLUXDB_V2_CERT_KEY_FILE and _CERT_KEY_PASSWORD"
             what = f"a certificate in PEM; see its key in {others} too"
             raise _unusable("INFLUXDB_V2_CERT_FILE", certificate, error, what) from None
     return context
 
 
-def _unusable(source: str, file: str, error: OSError | ValueError, what: str) -> ConfigError:
-    reason = "it holds none" if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+def _unusable(source: str, file: str, error: Exception, what: str) -> ConfigError:
+    match error:
+        case ssl.SSLError() | ValueError():
+            reason = "it holds none"
+        case OSError():
+            reason = error.strerror or "it cannot be read"
+        case _:
+            reason = "there is no such user"
     return ConfigError(f"{source}: {file} cannot be used: {reason}; name a file that holds {what}")
 
 
@@ -170,6 +175,7 @@ def _number(name: str, unit: str) -> int | None:
     text = read_variable(name)
     if not text:
         return None
-    if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
+    number = whole_number(text)
+    if number is None or not 1 <= number < 10**9:
         raise ConfigError(f"{name}={text!r} is not a number of {unit}; set a whole number from 1")
-    return int(text)
+    return number

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import read_small_file
 
 
 def read_setting(name: str) -> str:
@@ -30,20 +31,21 @@ def read_token() -> str:
     return read_token_file(named, "INFLUXDB_V2_TOKEN_FILE", "set INFLUXDB_V2_TOKEN")
 
 
-def read_token_file(file: str, source: str, otherwise: str = "name another file") -> str:
+def read_token_file(file: str, source: str, otherwise: str = "name another file", *, pipes: bool = False) -> str:
     """Return the token that a file holds.
 
     Args:
         file: path; `~` is the home directory.
         source: what names the file, for errors.
         otherwise: for errors: what can be done beside putting a token into it.
+        pipes: whether it may be a pipe, which is then waited for.
 
     Raises:
         ConfigError: it cannot be read or holds no token.
     """
     where = f"{source}: {file}"
     try:
-        token = Path(file).expanduser().read_bytes().decode().strip()
+        token = read_small_file(Path(file).expanduser(), pipes=pipes).decode("utf-8-sig").strip()
     except (OSError, RuntimeError, ValueError) as error:  # no home directory, not UTF-8, a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else "it is no file of text"
         raise ConfigError(f"{where} cannot be read: {reason}; name the file that holds the token") from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from gatewatch.collector.errors import ConfigError, WriteRejected, WriteUnavailable
+from gatewatch.collector.files import checked_path
 from gatewatch.collector.line_protocol import encode, parse, split_lines
 from gatewatch.collector.schema import RUNS, FieldValue, Point, point_problem
 from gatewatch.collector.store.base import Store
@@ -55,8 +56,9 @@ class SqliteStore(Store):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path: Path = Path(path).absolute()
-        self.url = f"sqlite:///{Path(path)}"
+        file = checked_path(path, "the store's file")
+        self.path: Path = file.absolute()
+        self.url = f"sqlite:///{file}"
         self.destination = {"url": f"sqlite:///{self.path}"}
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
