@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.text import safe_repr
+from gatewatch.collector.text import one_line, safe_repr
 
 PHASES: Final = ("train", "validation", "backtest", "live")
 MAX_NAME_BYTES: Final = 512
@@ -22,17 +23,23 @@ that became Gatewatch's later would make the runs of users who had it first ille
 RESERVED_NAMES: Final = frozenset({"time", "_time", "_field", "_measurement", "_value", "_start", "_stop"})
 
 _LOST_BACKSLASH = re.compile(r'\\(?=[,= "])')
+_JOINERS: Final = "\u200c\u200d"
+"""Invisible, and a part of the spelling of Persian and of emoji."""
+_HIDDEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories: control, format (among them what turns the direction of text), surrogates, ends of lines."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def clean_name(name: str) -> str:
     """A name that every store can hold, for names that Gatewatch is given and cannot refuse (layers, metrics).
 
-    Control characters are written as escapes. A backslash that line protocol cannot hold, at the end or before a
-    character that it escapes, becomes a slash; an empty name becomes `_`, one that is too long ends in a hash, and a
-    name that InfluxDB keeps for itself gets a final underscore.
+    What nobody can see (control characters, those that turn the direction of text, lone surrogates) is written as
+    escapes. A backslash that line protocol cannot hold, at the end or before a character that it escapes, becomes a
+    slash; an empty name becomes `_`, one that is too long ends in a hash, and a name that InfluxDB keeps for itself
+    gets a final underscore.
     """
-    name = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(name))
+    name = name if isinstance(name, str) else one_line(name)
+    name = "".join(c.encode("unicode_escape").decode("ascii") if _is_hidden(c) else c for c in name)
     if len(name.encode()) > MAX_NAME_BYTES:
         short = name.encode()[: MAX_NAME_BYTES - 9].decode(errors="ignore")
         name = f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -45,7 +52,7 @@ def clean_name(name: str) -> str:
 
 
 def name_problem(name: object) -> str | None:
-    """Why a name cannot be a tag value, a tag key or a field key; None where it can."""
+    """Why no store can hold a name as a tag value, a tag key or a field key; None where every store can."""
     if not isinstance(name, str):
         return f"must be text, not {type(name).__name__}"
     if not name.strip():
@@ -59,13 +66,24 @@ def name_problem(name: object) -> str | None:
     return None
 
 
+def _is_hidden(character: str) -> bool:
+    """Return whether nobody can see a character: a control character, or one that turns the direction of text."""
+    return not character.isprintable() and character not in _JOINERS and unicodedata.category(character) in _HIDDEN
+
+
+def new_name_problem(name: object) -> str | None:
+    """Why a user cannot give a new run or tag a name, of which all must be visible; stores may hold others."""
+    hidden = next(filter(_is_hidden, name), None) if isinstance(name, str) else None
+    return f"must not contain the control character {hidden!r}" if hidden else name_problem(name)
+
+
 def check_run(run: object) -> str:
     """The run's id, where it can be one.
 
     Raises:
         ConfigError: it is empty, not text, too long, or has a control character.
     """
-    problem = name_problem(run)
+    problem = new_name_problem(run)
     if problem or not isinstance(run, str):
         raise ConfigError(f"run={safe_repr(run)}: a run's name {problem}; choose another, such as 'goog-lstm-1'")
     return run
@@ -86,11 +104,11 @@ def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     if len(tags) > MAX_USER_TAGS:
         raise ConfigError(f"tags: {len(tags)} given, at most {MAX_USER_TAGS} are allowed; log numbers as metrics")
     for key, value in tags.items():
-        if problem := name_problem(key):
+        if problem := new_name_problem(key):
             raise ConfigError(f"tags: the name {safe_repr(key)} {problem}")
         if key in OWN_TAGS or key in RESERVED_NAMES or key.startswith("_"):
             raise ConfigError(f"tags: the name {safe_repr(key)} is taken by Gatewatch or InfluxDB; choose another")
-        if problem := name_problem(value):
+        if problem := new_name_problem(value):
             raise ConfigError(f"tags: the value of {safe_repr(key)}, {safe_repr(value)}, {problem}")
     return tags
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,23 +12,22 @@ LONGEST_LINE: Final = 1000
 _LONGEST_VALUE: Final = 300
 """Characters of a value in such a line, which has more to say."""
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
-_LINE_ENDS: Final = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
-_JOINERS: Final = "\u200c\u200d"
-"""Invisible, and a part of the spelling of Persian and of emoji."""
-_INVISIBLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories: control, format (which holds what turns the direction of text), surrogate, line ends."""
+_LINE_ENDS: Final = re.compile(r"[^\S ]+")
+"""White space but for plain blanks: tabs, line ends of every script, blanks that do not break."""
 
 
-def is_legible(character: str) -> bool:
-    """Return whether a character is shown as itself; a terminal or a page may obey the others, or fail on them."""
-    return character.isprintable() or character in _JOINERS or unicodedata.category(character) not in _INVISIBLE
+def escape_controls(text: str, keep: str = "") -> str:
+    r"""Return a text with escapes, such as `\x1b`, in place of every character that cannot be printed.
 
+    These are control characters, those that turn the direction of text, lone surrogates, and what has no shape.
 
-def escape_controls(text: str) -> str:
-    r"""Return a text with escapes, such as `\x1b`, in place of every character that is not legible."""
+    Args:
+        text: of one line or several.
+        keep: characters that stay as they are, such as the ends of lines.
+    """
     if text.isprintable():
         return text
-    return "".join(c if is_legible(c) else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c in keep or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shorten_middle(text: str, limit: int) -> str:

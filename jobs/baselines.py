@@ -13,6 +13,8 @@ import numpy as np
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import BASELINES, GATE_STATS, Point
+from gatewatch.collector.store.runs import find_run
+from gatewatch.collector.text import nearest, safe_repr
 from gatewatch.jobs.scoring.captures import MEASUREMENTS, Array, Captures, Pair, captures, series_groups
 from gatewatch.jobs.scoring.detectors.isolation_forest import forest_rows
 from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
@@ -58,7 +60,9 @@ def add(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None
         WriteUnavailable: the store does not answer.
     """
     if not store.count(GATE_STATS, "step", run=run):
-        raise ConfigError(f"run {run!r} has no captures in {store.url}; `gatewatch runs` lists those there are")
+        run = find_run(run, list(store.runs()["run"]), store.url)
+        if not store.count(GATE_STATS, "step", run=run):
+            raise ConfigError(f"run {safe_repr(run)} has no captures in {store.url}; name one that has")
     store.write([Point(BASELINES, {"run": run}, {"state": "added"}, clock())])
 
 
@@ -69,8 +73,9 @@ def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> N
         ConfigError: the run is no baseline.
         WriteUnavailable: the store does not answer.
     """
-    if run not in listed(store):
-        raise ConfigError(f"run {run!r} is no baseline in {store.url}; `gatewatch baseline list` lists those there are")
+    if run not in (names := listed(store)):
+        remedy = f"`gatewatch baseline list` lists those there are{nearest(run, names)}"
+        raise ConfigError(f"run {safe_repr(run)} is no baseline in {store.url}; {remedy}")
     store.write([Point(BASELINES, {"run": run}, {"state": "removed"}, clock())])
 
 

@@ -30,7 +30,7 @@ class _Legible(TextIOBase):
 
     def write(self, text: str) -> int:
         """Write a text, of one line or several."""
-        shown = "\n".join(map(escape_controls, text.split("\n")))
+        shown = escape_controls(text, keep="\n")
         self.stream.write(shown.encode(self.encoding, "backslashreplace").decode(self.encoding))
         return len(text)
 

@@ -10,7 +10,7 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store.frame import Block, frame
 from gatewatch.collector.store.history import History
 from gatewatch.collector.store.runs import RunEvent, runs_frame
-from gatewatch.collector.store.selection import Bounds, Selection, Tags, select
+from gatewatch.collector.store.selection import Bounds, Selection, Tags, require_utf8, select
 from gatewatch.collector.times import Time
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ class Store(ABC):
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
+        require_utf8({"field": field})
         return self._count(select(measurement, **bounds), field)
 
     def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
@@ -169,6 +170,7 @@ class Store(ABC):
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
+        require_utf8({"measurement": measurement, "field": field, "run": run})
         return self._tallies(measurement, field, run)
 
     def runs(self) -> pd.DataFrame:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from unicodedata import normalize
 
 import numpy as np
 
+from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import GOING_EVENTS, RUNS, SCHEMA
 from gatewatch.collector.store.frame import moments
+from gatewatch.collector.text import safe_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import pandas as pd
 
@@ -44,6 +48,27 @@ class RunEvent:
                 fits = -(2**63) <= value < 2**63 and value == int(value)
             if not fits:
                 raise TypeError(f"an event of a run whose {field.name} is no {field.type.__name__}")
+
+
+def find_run(run: str, names: Sequence[str], url: str) -> str:
+    """Return the name of a run as the store has it, which may have another Unicode normal form than what was typed.
+
+    Args:
+        run: the name that was given.
+        names: of the runs that there are.
+        url: of the store, for the error.
+
+    Raises:
+        ConfigError: there is no such run; names those that are alike, else some that there are.
+    """
+    same = [name for name in names if normalize("NFC", name) == normalize("NFC", run)]
+    if run in names or len(same) == 1:
+        return run if run in names else same[0]
+    near = difflib.get_close_matches(run, names, n=3, cutoff=0.5)
+    listed = ", ".join(safe_repr(name) for name in near or names[:5])
+    more = "" if near or len(names) <= 5 else f" and {len(names) - 5} more (`gatewatch runs` lists them)"
+    there = f"did you mean {listed}?" if near else f"there is {listed}{more}" if names else "it holds no run"
+    raise ConfigError(f"no run {safe_repr(run)} in {url}: {there}")
 
 
 def runs_frame(started: Iterable[RunEvent], last: Iterable[RunEvent]) -> pd.DataFrame:

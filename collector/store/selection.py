@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, TypedDict
 
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.times import Time, nanoseconds
 
 Tags = Mapping[str, str]
@@ -45,6 +47,20 @@ class Bounds(TypedDict, total=False):
     tags: Tags | None
 
 
+def require_utf8(names: Tags) -> None:
+    """Check names that are looked for.
+
+    Args:
+        names: what each is of → name.
+
+    Raises:
+        ConfigError: one has a lone surrogate, as the bytes of another encoding become; no store can hold it.
+    """
+    for what, name in names.items():
+        if any("\ud800" <= c <= "\udfff" for c in f"{what}{name}"):
+            raise ConfigError(f"{what}={safe_repr(name)}: is not UTF-8; see the terminal's encoding")
+
+
 def select(
     measurement: str,
     run: str | None = None,
@@ -55,8 +71,9 @@ def select(
     """Return the selection for the arguments of a caller.
 
     Raises:
-        ConfigError: `start` or `stop` is not a time.
+        ConfigError: `start` or `stop` is not a time, or a name is not of UTF-8, and so is in no store.
     """
     wanted = dict(tags or {}) | ({} if run is None else {"run": run})
+    require_utf8({"measurement": measurement, **wanted})
     first, last = (None if time is None else nanoseconds(time) for time in (start, stop))
     return Selection(measurement, wanted, first, last)

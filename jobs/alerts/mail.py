@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from gatewatch.collector.text import escape_controls
 from gatewatch.jobs.alerts.lifecycle import AlertState, Item, MailKind
 from gatewatch.jobs.alerts.smtp import sender_of
 from gatewatch.jobs.findings.explanations import in_words
@@ -104,9 +105,9 @@ def message(
     if thread:
         mail["References"] = f"<{_digest(thread)}.run@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(text.encode(errors="replace").decode(), cte="quoted-printable")
+    mail.set_content(escape_controls(text, keep="\n"), cte="quoted-printable")
     if html:
-        mail.add_alternative(html.encode(errors="replace").decode(), subtype="html", cte="quoted-printable")
+        mail.add_alternative(escape_controls(html, keep="\n"), subtype="html", cte="quoted-printable")
     if mail["Subject"].isascii():  # one that is folded may begin with an empty line
         mail.policy = SMTP.clone(max_line_length=998)
     return mail

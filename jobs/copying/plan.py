@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.text import nearest, safe_repr
 from gatewatch.jobs.text import printable
 
 if TYPE_CHECKING:
@@ -58,4 +59,6 @@ def parts(history: History, selection: CopyScope) -> list[Part]:
 def _check_named(what: str, named: Iterable[str], there: Iterable[str], remedy: str) -> None:
     for name in named:
         if name not in there:
-            raise ConfigError(f"--{what} {name!r}: the source has no points of it; {remedy}")
+            raise ConfigError(
+                f"--{what} {safe_repr(name)}: the source has no points of it; {remedy}{nearest(name, there)}"
+            )

@@ -12,6 +12,7 @@ from typing import Final
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import GATE_STATS_FIELDS, HISTOGRAM_FIELDS
+from gatewatch.collector.text import nearest, safe_repr
 from gatewatch.jobs.queries.flux_values import Value, above_zero, literal, read
 from gatewatch.jobs.text import printable
 
@@ -96,7 +97,7 @@ class Query:
         """
         for name in given:
             if name not in (known := [parameter.name for parameter in self.parameters]):
-                allowed = f"it has {', '.join(known)}" if known else "it has none"
+                allowed = f"it has {', '.join(known) or 'none'}{nearest(name, known)}"
                 raise ConfigError(f"--param {printable(name)}: query {self.name!r} has no such parameter; {allowed}")
         values: dict[str, Value] = {BUCKET: bucket}
         for parameter in self.parameters:
@@ -158,7 +159,8 @@ def named(name: str) -> Query:
         ConfigError: there is none; lists those that there are.
     """
     if name not in queries():
-        raise ConfigError(f"no query is named {printable(name)!r}; there are {', '.join(queries())}")
+        there = f"there are {', '.join(queries())}{nearest(name, queries())}"
+        raise ConfigError(f"no query is named {safe_repr(name)}; {there}")
     return queries()[name]
 
 

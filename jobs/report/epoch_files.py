@@ -79,7 +79,7 @@ def _find(folders: Sequence[str], run: str) -> tuple[dict[str, dict[int, Path]],
     for place in [shelf / phase for shelf in shelves for phase in ("", *PHASES)]:
         try:
             paths = sorted(place.iterdir())
-        except OSError:
+        except (OSError, ValueError):  # also of a name that no folder can have
             continue
         for path, match in [(path, match) for path in paths if (match := _NAME.fullmatch(path.name))]:
             try:

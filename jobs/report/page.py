@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,10 +18,14 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import checked_path, replace_file
 from gatewatch.collector.names import path_name
 from gatewatch.collector.store.base import Store
+from gatewatch.collector.store.runs import find_run
+from gatewatch.collector.text import escape_controls
 from gatewatch.jobs.report.content import content
 from gatewatch.jobs.text import number, percent
 
 _HERE: Final = Path(__file__).parent
+_KEPT: Final = "\n\t\u00a0\u200c\u200d"
+"""White space, and the joiners of Persian and of emoji, which a page shows as they are meant."""
 
 
 def write_report(
@@ -87,16 +90,7 @@ def _find(store: Store, run: str | None) -> Mapping[str, Any]:
             f"{store.url} has no runs yet: train with a GateMonitor that writes there, or `gatewatch demo`"
         )
     names = [str(name) for name in runs["run"]]
-    if run is None:
-        run = names[0]
-    if run not in names:
-        near = difflib.get_close_matches(run, names, n=3, cutoff=0.5)
-        listed = ", ".join(map(repr, near or names[:5]))
-        more = "" if near or len(names) <= 5 else f" and {len(names) - 5} more (`gatewatch runs` lists them)"
-        raise ConfigError(
-            f"no run {run!r} in {store.url}: {'did you mean' if near else 'there is'} {listed}{more}{'?' * bool(near)}"
-        )
-    row = runs.iloc[names.index(run)]
+    row = runs.iloc[0 if run is None else names.index(find_run(run, names, store.url))]
     return {str(name): value for name, value in row.astype(object).where(row.notna(), None).items()}
 
 
@@ -104,6 +98,11 @@ def figure_json(figure: Figure) -> Markup:
     """Return the JSON of a figure without `<`, so that it can neither end its script element nor open another."""
     text = str(figure.to_json()).replace("\\u002f", "/").replace("<", "\\u003c")
     return Markup(text)  # noqa: S704 - escaped in the line above
+
+
+def _legible(value: Any) -> Any:
+    """Return text of unknown origin as a page can show it."""
+    return escape_controls(value, keep=_KEPT) if type(value) is str else value
 
 
 def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
@@ -124,7 +123,7 @@ def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined
+        autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined, finalize=_legible
     )
     environment.filters |= {"figure_json": figure_json, "number": number, "percent": percent}
     own = {"plotly_js": plotly_js, "page_js": page_js, "page_css": page_css, "policy": policy, "refresh": refresh}

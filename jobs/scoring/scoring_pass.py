@@ -14,6 +14,7 @@ from pathlib import Path
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
 from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS, TRAIN_METRICS
 from gatewatch.collector.store import Store
+from gatewatch.collector.store.runs import find_run
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.baselines import Baselines
 from gatewatch.jobs.findings.run_state import current_state
@@ -65,10 +66,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
     states = dict(zip(runs["run"], runs["state"], strict=True))
     names = [name for name in states if zlib.crc32(name.encode()) % shard[1] == shard[0]]
     if run is not None:
-        if run not in states:
-            stored = f"it holds {', '.join([*states][:5])}" if states else "it is empty"
-            raise ConfigError(f"run {run!r} is not in {store.url}; {stored}")
-        names = [run]
+        names = [find_run(run, [*states], store.url)]
     captured, derived = store.tallies(GATE_STATS, "step"), store.tallies(GATE_DERIVED, "window_s")
     losses, gaps = store.tallies(TRAIN_METRICS, "val_loss"), store.tallies(GATE_DERIVED, "generalisation_gap")
     scorer = partial(RunScorer, store, Baselines(store), state, limit, detectors, metrics)

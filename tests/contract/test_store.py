@@ -179,6 +179,22 @@ def test_hostile_names_are_only_names(store: Store, name: str) -> None:
     assert store.tallies(name, field) == {name: (1, NOON)}
 
 
+@pytest.mark.parametrize("run", ["\udcff", "goog\ud800"])
+def test_a_name_that_is_not_utf_8_is_refused_in_one_line_where_it_is_looked_for(store: Store, run: str) -> None:
+    store.write([point(a=1.0)])
+    for look in (
+        lambda: store.read("m", run=run),
+        lambda: store.count("m", "a", run=run),
+        lambda: store.read(run),
+        lambda: store.read("m", tags={"layer": run}),
+        lambda: store.read("m", tags={run: "lstm"}),
+        lambda: store.series("m", "a", run),
+    ):
+        with pytest.raises(ConfigError, match="is not UTF-8; see the terminal's encoding") as caught:
+            look()
+        assert str(caught.value).isprintable()
+
+
 def test_an_empty_tag_is_no_tag(store: Store) -> None:
     store.write([Point("m", {"run": "r", "symbol": ""}, {"a": 1.0}, NOON), point(b=2.0)])
     frame = store.read("m")

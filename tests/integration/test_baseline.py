@@ -91,7 +91,7 @@ class TestList:
     @pytest.mark.parametrize("run", ["nobody", "", "a b'c\"d"])
     def test_a_run_without_captures_cannot_be_one(self, either, run):
         fill(either, recorded(1))
-        with pytest.raises(ConfigError, match=r"has no captures in .*; `gatewatch runs` lists") as raised:
+        with pytest.raises(ConfigError, match=r"no run .* in .*: there is 'r'") as raised:
             baselines.add(either, run)
         assert repr(run) in str(raised.value)
         with pytest.raises(ConfigError, match=r"is no baseline in .*; `gatewatch baseline list` lists"):

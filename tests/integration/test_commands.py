@@ -116,6 +116,50 @@ def test_runs_of_a_store_that_does_not_answer(capsys, monkeypatch):
         front.close()
 
 
+@pytest.fixture(params=["sqlite", "influxdb"])
+def either(request, monkeypatch, tmp_path):
+    """A store of each kind, which the commands find too."""
+    if request.param == "sqlite":
+        store = open_store(f"sqlite:///{tmp_path / 'points.db'}")
+    else:
+        influxd = request.getfixturevalue("influxd")
+        store = influxd.store()
+        for name, value in (("ORG", influxd.org), ("BUCKET", store.influxdb.bucket), ("TOKEN", influxd.token)):
+            monkeypatch.setenv(f"INFLUXDB_V2_{name}", value)
+    monkeypatch.setenv("GATEWATCH_STORE", store.url)
+    fill(store, 3)
+    return store
+
+
+NAMES = ("\udcff", "a\x1b[31mb", "a\0b", "a\nb", "\u202ea", "x" * 65536, "", " ", "../r", "r\\", "<b>", "R", "'", '"')
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name[:9]))
+    def test_a_name_that_no_run_has_is_one_line_for_every_command(self, either, capsys, name):
+        for command in (
+            ["report", "--output=r.html", "--", name],
+            ["backfill", name],
+            ["jobs", "--once", "--run", name],
+            ["baseline", "add", name],
+            ["baseline", "remove", name],
+            ["copy", "--from", either.url, "--to", "sqlite:///copy.db", "--run", name or "r "],  # "" is: of no run
+            ["copy", "--from", either.url, "--to", "sqlite:///copy.db", "--measurement", name],
+        ):
+            status, out, err = said(capsys, *command)
+            assert (status, out) == (2, ""), command
+            assert err.removesuffix("\n").isprintable(), command
+            assert 10 < len(err) <= 1012, command
+
+    def test_a_run_is_found_by_either_normal_form_of_its_name(self, either, capsys):
+        fill(either, 3, run="caf\u00e9")
+        for form in ("caf\u00e9", "cafe\u0301"):
+            assert said(capsys, "report", form, "-o", "r.html")[:2] == (0, "r.html\n")
+            assert said(capsys, "backfill", form)[0] == 0
+            assert said(capsys, "baseline", "add", form)[0] == 0
+        assert said(capsys, "baseline", "list")[1] == "run\ncaf\u00e9\n"
+
+
 class TestBackfill:
     def test_a_past_run_is_scored_as_if_it_were_live(self, store, capsys, tmp_path):
         fill(store, 60)

@@ -189,7 +189,7 @@ def points(measurement, frame):
 
 def test_one_run_of_many(store):
     assert [done.run for done in run_pass(store, HEALTHY)] == [HEALTHY]
-    with pytest.raises(ConfigError, match=r"run 'other' is not in .*; it holds demo-1-fault, demo-1-healthy"):
+    with pytest.raises(ConfigError, match=r"no run 'other' in .*: there is 'demo-1-fault', 'demo-1-healthy'"):
         run_pass(store, "other")
 
 

@@ -511,6 +511,17 @@ def test_an_unknown_run_names_those_that_are_near(store, tmp_path):
         report(store, tmp_path, "zzz")
 
 
+def test_no_control_character_of_a_store_reaches_the_page(store, tmp_path):
+    odd = "a\x1b[31m\x07\x9b\u202e\u2066\ufeff\ud800\0z"  # JSON holds what a store does not
+    config = {odd: odd, "layers": {odd: {}, "lstm": {}}, "log_dir": f"/tmp/{odd}", "summary": f"one\n\ttwo {odd}"}
+    seed(store, "r", captures=40, config={**config, "versions": {odd: odd}, "kept": "é\u00a0👩\u200d👧"})
+    text = re.sub(r"<script.*?</script>", "", report(store, tmp_path).read_text(), flags=re.S)
+    assert {c for c in text if not c.isprintable()} <= {"\n", "\t", "\u00a0", "\u200d"}
+    assert r"a\x1b[31m\x07\x9b\u202e\u2066\ufeff\ud800\x00z" in text
+    assert "one\n\ttwo" in text
+    assert "é\u00a0👩\u200d👧" in text
+
+
 def test_an_empty_store_says_what_to_do(store, tmp_path):
     with pytest.raises(ConfigError, match=r"has no runs yet.*gatewatch demo"):
         report(store, tmp_path)

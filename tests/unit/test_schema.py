@@ -99,6 +99,39 @@ def test_a_run_that_is_no_name_is_refused_with_the_reason(name: object, reason: 
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["a\x1b[31m", "a\rb", "a\x9b", "a\u202eb", "\u2066a", "a\u200b", "\ufeffa", "a\u2028b", "a\ud800", "x" * 65536],
+)
+def test_a_new_name_holds_nothing_that_nobody_can_see(name):
+    with pytest.raises(ConfigError, match=r"run=.* a run's name must") as caught:
+        check_run(name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+    for tags in ({"symbol": name}, {name: "GOOG"}):
+        with pytest.raises(ConfigError, match=r"tags: .* must"):
+            check_tags(tags)
+    assert len(clean_name(name).encode()) <= 512
+    assert clean_name(name).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["👩\u200d👧", "می\u200cخواهم", "a\u00a0b", "e\u0301", "../..", "<script>", "--help", "a,b=c"]
+)
+def test_a_new_name_may_be_written_in_any_script(name):
+    assert check_run(name) == clean_name(name) == check_tags({"symbol": name})["symbol"] == name
+
+
+class _Odd:
+    def __str__(self):
+        raise ValueError
+
+
+def test_a_metric_may_have_a_name_of_any_class():
+    assert clean_name(_Odd()) == "a _Odd that cannot be shown"
+    assert clean_name(("a", 1)) == "('a', 1)"
+
+
+@pytest.mark.parametrize(
     ("tags", "reason"),
     [
         ({f"t{i}": "x" for i in range(MAX_USER_TAGS + 1)}, "at most 8"),
