@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.files import checked_path
 from gatewatch.collector.text import safe_repr
 
 Shape = Sequence[int | None]
@@ -102,6 +105,61 @@ def choose_layers(
             present = ", ".join(map(repr, layers))
             raise ConfigError(f"{argument}: {safe_repr(name)} is no recurrent layer of the {owner}; it has {present}")
     return {path: layer for path, layer in layers.items() if {path, other_name(layer)} & set(chosen)}
+
+
+def mistaken_model(value: Any) -> str:
+    """Return what to do where something else was given as the model, to be put behind an error."""
+    if isinstance(value, type):
+        return f": it is a class; give a model of it, such as {value.__name__}()"
+    return "; give the model first, then the batch to look at" if _shape(value) is not None else ""
+
+
+def _shape(value: Any) -> Any:
+    """Return the shape of an array of whatever library; None for what has none."""
+    with suppress(Exception):  # a user's class may do anything
+        return value.shape
+    return None
+
+
+def check_log_dir(log_dir: Any) -> Path | None:
+    """Return the folder for the files of the epochs, from the root; None for none.
+
+    Raises:
+        ConfigError: it is no path, or the URL of a store.
+    """
+    if log_dir is None:
+        return None
+    if not isinstance(log_dir, str | os.PathLike):
+        probe = "; a batch to look at is given as probe=" if _shape(log_dir) is not None else ""
+        raise ConfigError(f"log_dir={safe_repr(log_dir)}: must be a path, or None for no files{probe}")
+    if "://" in str(log_dir):
+        raise ConfigError(
+            f"log_dir={safe_repr(log_dir)}: is a URL and no folder; the URL of a store is given as store="
+        )
+    return checked_path(log_dir, "log_dir").absolute()
+
+
+def check_metrics(metrics: Any) -> dict[Any, Any]:
+    """Return metrics as a dict.
+
+    Raises:
+        ConfigError: they are no mapping.
+    """
+    if metrics is None or hasattr(metrics, "keys"):
+        return dict(metrics or {})
+    raise ConfigError(f"metrics={safe_repr(metrics)}: must be a mapping of names to numbers, such as {{'loss': 0.1}}")
+
+
+def check_step_input(x: Any) -> None:
+    """Check that what a step is to look at is no metric: `step` takes the inputs of the model first.
+
+    Raises:
+        ConfigError: it is a number, or a mapping of names to numbers.
+    """
+    values = list(x.values()) if isinstance(x, Mapping) else [x]
+    if values and all(isinstance(value, int | float | str) or _shape(value) == () for value in values):
+        remedy = "the first argument is the model's input; give metrics={'loss': 0.1}"
+        raise ConfigError(f"step({safe_repr(x)}): {remedy}")
 
 
 def check_values(arrays: Iterable[NDArray[Any]]) -> None:

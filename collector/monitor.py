@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 
 from gatewatch.collector.cells import CELLS, Cells
-from gatewatch.collector.checks import explain_mismatch
+from gatewatch.collector.checks import check_step_input, explain_mismatch
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.run_session import RunSession
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
@@ -253,6 +253,7 @@ class Monitor(BaseMonitor, ABC):
         session.note_recorded(epoch_ended=True)
 
     def _capture(self, x: Any = None, moment: int | None = None, state: State | None = None) -> None:
+        check_step_input(x)
         self._latest = self._session.step, self._session.capture(lambda: self._look(x, state), moment)
 
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
+from gatewatch.collector.checks import check_log_dir, check_metrics
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
-from gatewatch.collector.errors import ConfigError, TooLargeError
-from gatewatch.collector.files import checked_path
+from gatewatch.collector.errors import TooLargeError
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
@@ -61,9 +61,7 @@ class RunSession(RunLife):
         **of_the_run: Any,
     ) -> None:
         super().__init__(**of_the_run)
-        if not isinstance(log_dir, str | os.PathLike | None):
-            raise ConfigError(f"log_dir={safe_repr(log_dir)}: must be a path, or None for no files")
-        self.log_dir = None if log_dir is None else checked_path(log_dir, "log_dir").absolute()
+        self.log_dir = check_log_dir(log_dir)
         self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
         self.captured = 0
         self._saw_updates = False
@@ -128,7 +126,7 @@ class RunSession(RunLife):
 
         The first call after a capture also writes the learning rate, if it is known and the metrics do not have it.
         """
-        logged = dict(metrics or {})
+        logged = check_metrics(metrics)
         for name in no_numbers(logged):
             self.warn_once(f"metric {name!r} is left out: it is no number")
         rate, self._rate = self._rate, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -28,7 +29,7 @@ def chosen_store(store: Store | str | None) -> Store:
     Raises:
         ConfigError: it is neither.
     """
-    if isinstance(store, str | None):
+    if isinstance(store, str | os.PathLike | None):
         return open_store(store)
     if not all(hasattr(store, name) for name in _MEMBERS):
         raise ConfigError(f"store={safe_repr(store)}: must be a URL, such as sqlite:///gatewatch.db, or an open store")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 LONGEST_LINE: Final = 1000
 """Characters of the longest line of a log or an error."""
@@ -53,10 +53,12 @@ def one_line(text: object, limit: int = LONGEST_LINE) -> str:
     return shorten_middle(escape_controls(" ".join(filter(None, parts))), limit)
 
 
-def safe_repr(value: object) -> str:
-    """Return `repr(value)` as a part of one line, or the name of its type where `repr` raises."""
+def safe_repr(value: Any) -> str:
+    """Return `repr(value)` as a part of one line; of an array its shape, where `repr` raises the name of the type."""
     try:
-        return one_line(repr(value), _LONGEST_VALUE)
+        is_array = not isinstance(value, type) and hasattr(value, "dtype") and bool(tuple(value.shape))
+        shown = f"{type(value).__name__} of shape {tuple(value.shape)}" if is_array else repr(value)
+        return one_line(shown, _LONGEST_VALUE)
     except Exception:  # a user's class may do anything
         return f"a {type(value).__name__} that cannot be shown"
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from gatewatch.collector.capture_schedule import Every
-from gatewatch.collector.checks import check_framework, choose_layers
+from gatewatch.collector.checks import check_framework, choose_layers, mistaken_model
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.description import describe
 from gatewatch.collector.keras.inputs import (
@@ -107,7 +107,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._set_up(locals())
         check_framework("model", model, "keras", "GateMonitor")
         if model is not None and not isinstance(model, keras.Layer):
-            raise ConfigError(f"model={safe_repr(model)}: must be a Keras model; with fit it need not be given")
+            remedy = mistaken_model(model) or "; with fit it need not be given"
+            raise ConfigError(f"model={safe_repr(model)}: must be a Keras model{remedy}")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
             raise ConfigError(
                 f"optimizer={safe_repr(optimizer)}: must be a Keras optimizer; a compiled model has its own"

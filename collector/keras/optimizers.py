@@ -9,7 +9,7 @@ what moved a weight need not have been the optimizer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -161,6 +161,12 @@ class OptimizerState:
                 gradient.whole = gradient.exact and peak < _BELOW * inner.clipvalue
             else:
                 gradient.whole = below_limit
+
+
+def is_of_another_model(optimizer: Any, variables: Collection[Any]) -> bool:
+    """Return whether a Keras optimizer steps variables, and none of these."""
+    inner = inner_of(optimizer)
+    return bool(inner.built and variables and all(index_of(inner, variable) is None for variable in variables))
 
 
 def steps_of(optimizer: Any) -> int:

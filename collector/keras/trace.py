@@ -16,12 +16,14 @@ import keras
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import CELLS, Cells
-from gatewatch.collector.checks import check_framework, explain_mismatch
+from gatewatch.collector.checks import check_framework, explain_mismatch, mistaken_model
+from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.inputs import call, call_once, input_mismatch_error, whole_tracebacks
 from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import offers_history, recurrent_layers, walk, why_not_replayed
 from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Trace
 
 
@@ -50,6 +52,8 @@ def gates(model: Any, x: Any) -> dict[str, dict[str, Array]]:
         Exception: whatever else the model's call raises.
     """
     check_framework("model", model, "keras", "gates")
+    if not isinstance(model, keras.Layer):
+        raise ConfigError(f"model={safe_repr(model)}: must be a Keras model{mistaken_model(model)}")
     call_once(model, x)
     layers = recurrent_layers(model, required=True)
     with explain_mismatch(partial(input_mismatch_error, "batch", x, model)):

@@ -11,7 +11,14 @@ import keras
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.keras.layers import all_variables, walk
 from gatewatch.collector.keras.moments import second_moments
-from gatewatch.collector.keras.optimizers import OptimizerState, index_of, inner_of, numpy_of, steps_of
+from gatewatch.collector.keras.optimizers import (
+    OptimizerState,
+    index_of,
+    inner_of,
+    is_of_another_model,
+    numpy_of,
+    steps_of,
+)
 from gatewatch.collector.keras.step_log import StepLog
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.travel import Travels, travel_fields
@@ -113,6 +120,12 @@ class KerasUpdates:
         optimizer = self._optimizer()
         by_name = parameters(self._model)
         self._weights = {name: (variable, numpy_of(variable, copy=True)) for name, variable in by_name.items()}
+        if _is_keras(optimizer) and is_of_another_model(optimizer, by_name.values()):
+            self._warn_once(
+                "the optimizer steps the variables of another model: no gradient is recorded; give GateMonitor the one"
+                " that steps this model as optimizer=",
+                "another model's optimizer",
+            )
         self.state = OptimizerState(optimizer, by_name.values()) if _is_keras(optimizer) else None
         self._travels.keep_only(by_name.keys())
         self._count = _count(optimizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gatewatch.collector.address import server_url
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store.base import Store
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.user_folders import BUCKET_ID
 
 __all__ = ["Store", "open_store", "reopen_store"]
@@ -66,15 +68,26 @@ def _open(address: str, source: str, given: Mapping[str, str], names: Mapping[st
         from gatewatch.collector.store.sqlite.store import SqliteStore  # noqa: PLC0415 - only what the URL asks for is loaded
 
         return SqliteStore(address[len(_FILE) :])
-    server = server_url(address, source, what="the address of a store", forms=_FORMS)
+    server = server_url(address, source, what="the address of a store", forms=f"{_FORMS}{_meant(address)}")
     from gatewatch.collector.store.influxdb.store import open_bucket  # noqa: PLC0415 - as above
 
     return open_bucket(server, given, names)
 
 
+def _meant(address: str) -> str:
+    """Return the question whether a path or a host and port stands for a URL; empty where it may hold a secret."""
+    path = re.sub(r"^sqlite:(//(?=[^/]))?", "", address)
+    if "://" in path or not path.strip("/") or not path.isprintable() or set("@?#") & set(path):
+        return ""
+    host = re.fullmatch(r"[\w.-]+:\d{1,5}/?", path)
+    return f"; did you mean '{'http://' if host else _FILE}{path}'?"
+
+
 def _resolve(url: str | None) -> tuple[str, str]:
     if url is not None:
-        return os.fspath(url), "the store's URL"
+        if not isinstance(url, str | os.PathLike):
+            raise ConfigError(f"the store's URL: {safe_repr(url)} is no text; {_FORMS}")
+        return str(url), "the store's URL"
     if named := read_variable("GATEWATCH_STORE"):
         return named, "GATEWATCH_STORE"
     from gatewatch.collector.config import load_settings  # noqa: PLC0415 - pydantic loads slowly, and an argument needs none

@@ -25,6 +25,8 @@ def as_probe(probe: Any, method: str | None = None) -> tuple[Any, ...]:
     Raises:
         ConfigError: it is no batch, an empty one, or holds values that are not finite.
     """
+    if method is None and (kind := _no_batch(probe)):
+        raise ConfigError(f"the probe is no batch of inputs but {kind}; give a tensor or an array, such as x[:32]")
     try:
         inputs = as_inputs(probe, method)
         values = arrays(inputs)
@@ -32,6 +34,21 @@ def as_probe(probe: Any, method: str | None = None) -> tuple[Any, ...]:
         raise ConfigError(f"the probe is no batch of inputs: {first_line(error)}") from error
     check_values(values)
     return inputs
+
+
+def _no_batch(probe: Any) -> str | None:
+    """Return what a probe is that surely is no batch; None for every other, since modules take what they like."""
+    if isinstance(probe, Iterator) or (hasattr(probe, "__iter__") and hasattr(probe, "batch_size")):
+        return "a source of batches"
+    if type(probe).__module__.partition(".")[0] in ("pandas", "polars"):
+        return f"a {type(probe).__name__}"
+    return "numbers or text" if _is_plain(probe) else None
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str | bytes) or (
+        type(value) in (tuple, list) and bool(value) and all(map(_is_plain, value))
+    )
 
 
 def as_inputs(inputs: Any, method: str | None = None) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.cells import CELLS, Cells
-from gatewatch.collector.checks import check_framework, choose_layers
+from gatewatch.collector.checks import check_framework, choose_layers, mistaken_model
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.run_metadata import fingerprint
@@ -107,7 +107,7 @@ class GateMonitor(Monitor):
     def _watch(self, module: nn.Module) -> None:
         check_framework("module", module, "torch", "GateMonitor")
         if not isinstance(module, nn.Module):
-            raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
+            raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module{mistaken_model(module)}")
         method = self._method
         if method is not None and not (isinstance(method, str) and callable(safe_get(bare(module), method))):
             raise ConfigError(

@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.cells import Cell
-from gatewatch.collector.checks import check_framework, explain_mismatch
+from gatewatch.collector.checks import check_framework, explain_mismatch, mistaken_model
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.text import describe_exception, safe_repr
@@ -66,7 +66,7 @@ def gates(module: nn.Module, *inputs: Any) -> dict[str, dict[str, Array]]:
     """
     check_framework("module", module, "torch", "gates")
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module")
+        raise ConfigError(f"module={safe_repr(module)}: must be a torch.nn.Module{mistaken_model(module)}")
     layers = recurrent_layers(module, required=True)
     explain = partial(input_mismatch_error, "input", inputs)
     return trace(module, lambda twin: twin(*as_inputs(inputs)), layers, explain=explain).gates()

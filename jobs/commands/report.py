@@ -3,48 +3,63 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from gatewatch.collector.errors import WriteUnavailable
-from gatewatch.collector.store import Store
-from gatewatch.jobs.commands.common import existing_store
+from gatewatch.collector.errors import ConfigError, WriteUnavailable
+from gatewatch.collector.store import Store, open_store
+from gatewatch.collector.store.runs import find_run
+from gatewatch.jobs.commands.common import NO_RUNS, existing_store
+from gatewatch.jobs.console import fail
 from gatewatch.jobs.loop import RunWatch, is_scored
 from gatewatch.jobs.report.page import write_report
-from gatewatch.jobs.text import printable
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the report, once or until the run has ended."""
-    store = existing_store(arguments)
     if arguments.watch is None:
-        print(write_report(store, arguments.run, arguments.output))
+        print(write_report(existing_store(arguments), arguments.run, arguments.output))
     else:
+        store = open_store(arguments.store)
         with suppress(KeyboardInterrupt):
             _watch(store, arguments.run, arguments.output, arguments.watch)
 
 
 def _watch(store: Store, run: str | None, output: Path | None, seconds: int) -> None:
-    """Write the report again and again, until the run has ended and is scored; wait for a store that is away."""
-    page, away, done = None, False, False
+    """Write the report again and again, until the run has ended and is scored.
+
+    Wait for a run that has not begun, and for a store that is away.
+    """
+    page, said, done = None, "", False
     looks = RunWatch(store)
     while not done:
         try:
-            names = store.runs()["run"]
-            run = names.iloc[0] if run is None and len(names) else run
-            done = run is not None and looks.state(run) != "live" and is_scored(store, run)
-            written = write_report(store, run, output, refresh=None if done else seconds)
+            run, problem = _watched(store, run)
+            topic = problem
+            if run is not None and not problem:
+                done = looks.state(run) != "live" and is_scored(store, run)
+                written = write_report(store, run, output, refresh=None if done else seconds)
+                if page is None:
+                    print(written, flush=True)
+                page = written
         except WriteUnavailable as error:
             if page is None:
                 raise
-            if not away:
-                print(f"gatewatch: {printable(error)}; trying on", file=sys.stderr)
-            away, done = True, False
-        else:
-            if page is None:
-                print(written, flush=True)
-            page, away = written, False
+            problem, topic, done = str(error), "away", False
+        if topic not in ("", said):
+            fail(f"{problem}; trying on, Ctrl-C ends it")
+        said = topic
         if not done:
             time.sleep(seconds)
+
+
+def _watched(store: Store, run: str | None) -> tuple[str | None, str]:
+    """Return the run, by default the newest, and why it is not there yet; an empty text where it is."""
+    names = list(store.runs()["run"])
+    if not names:
+        return run, NO_RUNS.format(store.url)
+    try:
+        return names[0] if run is None else find_run(run, names, store.url), ""
+    except ConfigError as error:
+        return run, str(error)

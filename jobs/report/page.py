@@ -70,10 +70,13 @@ def _check(output: Path) -> None:
     """Check before the work that the file can be written."""
     try:
         taken, folder = output.is_dir(), output.parent.is_dir()
+        is_device = output.exists() and not (taken or output.is_file())
     except OSError as error:
         raise _refused(output, error) from None
     if taken:
         raise ConfigError(f"{output} is a folder: name a file with -o, such as {output / 'report.html'}")
+    if is_device:
+        raise ConfigError(f"{output} is a device or a pipe, which the report would replace: name a file with -o")
     if not folder:
         raise ConfigError(f"{output}: the folder {output.parent} does not exist; make it, or name another file with -o")
 

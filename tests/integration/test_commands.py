@@ -368,8 +368,30 @@ class TestWatch:
         assert end.value.code == 2
         assert f"{seconds!r} is no number of seconds; name the run before --watch" in capsys.readouterr().err
 
-    def test_a_run_that_is_not_there(self, store, capsys):
-        fill(store, 3)
-        status, out, err = said(capsys, "report", "nobody", "--watch")
-        assert (status, out) == (2, "")
-        assert "nobody" in err
+    def test_a_run_that_has_not_begun_is_waited_for(self, store, tmp_path):
+        with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
+            command = ["report", "goog-1", "--watch", "1", "-o", "page.html"]
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gatewatch.jobs.cli", *command],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdout=out,
+                stderr=err,
+            )
+        try:
+            lines = (tmp_path / "err").read_text
+            until(lambda: lines().count("\n") == 1, "it says that there is no store")
+            assert store.path is not None
+            assert not store.path.exists()
+            fill(store, 3, run="goog-2")
+            until(lambda: lines().count("\n") == 2, "it says that there is another run")
+            fill(store, 3, run="goog-1")
+            until((tmp_path / "page.html").exists, "the page is written")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+        first, second = lines().splitlines()
+        assert first.startswith(f"gatewatch: {store.url} holds no run yet")
+        assert second.startswith(f"gatewatch: no run 'goog-1' in {store.url}: did you mean 'goog-2'?; trying on")

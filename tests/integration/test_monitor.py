@@ -415,9 +415,15 @@ def test_bad_arguments_are_said_before_training(place):
     raises_before_the_first_batch(r"probe of shape \(4, 7, 9\) does not fit.*\(None, 7, 3\)", probe=np.zeros((4, 7, 9)))
     raises_before_the_first_batch("holds no sequence", probe=X[:0])
     raises_before_the_first_batch("probe is no batch", probe=["a", "b"])
+    raises_before_the_first_batch("no batch.*; give an array", probe="x")
     raises_before_the_first_batch("no recurrent layer", model=policy(keras.layers.Flatten()))
     raises_before_the_first_batch("ftp://host", store="ftp://host")
+    raises_before_the_first_batch("did you mean 'sqlite:///gatewatch.db'", store="gatewatch.db")
+    raises_before_the_first_batch("did you mean 'sqlite:///gatewatch.db'", store=Path("gatewatch.db"))
+    raises_before_the_first_batch(r"log_dir='sqlite:///g\.db': is a URL.*as store=", log_dir="sqlite:///g.db")
+    raises_before_the_first_batch(r"log_dir=ndarray of shape \(4, 7, 3\).*given as probe=", log_dir=X[:4])
     raises_before_the_first_batch("every=0", every=0)
+    raises_before_the_first_batch("every='10'", every="10")
     raises_before_the_first_batch("every='often'", every="often")
     raises_before_the_first_batch("overhead=2", overhead=2)
     raises_before_the_first_batch("phase='training'", phase="training")
@@ -425,6 +431,32 @@ def test_bad_arguments_are_said_before_training(place):
     raises_before_the_first_batch("at most 8", tags={f"t{i}": "x" for i in range(9)})
     raises_before_the_first_batch("'other' is no recurrent layer.*memory", layers=["other"])
     raises_before_the_first_batch("must be a list", layers="memory")
+
+
+def test_what_was_given_in_place_of_the_model_is_named_with_what_to_do():
+    with pytest.raises(ConfigError, match=r"model=ndarray of shape \(4, 7, 3\): must .*; give the model first"):
+        GateMonitor(X[:4])
+    with pytest.raises(ConfigError, match=r"model=<class.*: it is a class; give a model of it, such as Model\(\)"):
+        GateMonitor(keras.Model, probe=X[:4])
+    with pytest.raises(ConfigError, match=r"model=ndarray of shape .*; give the model first"):
+        gates(X[:4], policy())
+
+
+def test_the_optimizer_of_another_model_is_named_once(place, caplog):
+    model, other = policy(), policy()
+    with GateMonitor(model, probe=X[:4], every=1, optimizer=other.optimizer) as monitor:
+        for _ in range(3):
+            model.train_on_batch(X[:8], Y[:8])
+            other.train_on_batch(X[:8], Y[:8])
+            monitor.step()
+    assert caplog.text.count("the optimizer steps the variables of another model: no gradient is recorded; give") == 1
+    assert len(open_store().read("gate_stats", tags={"gate": "forget"})) == 3
+    caplog.clear()
+    with GateMonitor(model, probe=X[:4], every=1, optimizer=model.optimizer) as monitor:
+        for _ in range(3):
+            model.train_on_batch(X[:8], Y[:8])
+            monitor.step()
+    assert "another model" not in caplog.text
 
 
 def test_places_that_cannot_be_written_are_said_before_training(place):

@@ -7,9 +7,11 @@ import logging
 import sys
 from contextlib import nullcontext
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.store import open_store
@@ -210,3 +212,50 @@ class Unshowable:
 def test_what_is_no_module_is_refused_in_one_line_though_it_cannot_be_shown(make):
     with pytest.raises(ConfigError, match="module=a Unshowable that cannot be shown: must be a torch"):
         make(Unshowable())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "problem"),
+    [
+        ((X[:4],), {}, r"module=Tensor of shape .*: must be a torch.nn.Module; give the model first"),
+        ((Odd,), {"probe": X[:4]}, r"must be a torch.nn.Module: it is a class; give a model of it, such as Odd\(\)"),
+        ((nn.LSTM(3, 4), X[:4]), {}, r"log_dir=Tensor of shape .*: must be a path.*; a batch .* given as probe="),
+        ((nn.LSTM(3, 4), "sqlite:///g.db"), {}, r"log_dir='sqlite:///g\.db': is a URL .*store="),
+        (
+            (nn.LSTM(3, 4),),
+            {"probe": [[1, 2], [3, 4]]},
+            "the probe is no batch .* but numbers or text; give a tensor",
+        ),
+        ((nn.LSTM(3, 4),), {"probe": "x"}, "the probe is no batch of inputs but numbers or text"),
+        ((nn.LSTM(3, 4),), {"probe": iter(X)}, "the probe is no batch of inputs but a source of batches"),
+        ((nn.LSTM(3, 4),), {"probe": DataLoader(X)}, "the probe is no batch of inputs but a source of batches"),
+        ((nn.LSTM(3, 4),), {"probe": pd.DataFrame({"a": [1]})}, "the probe is no batch of inputs but a DataFrame"),
+        ((nn.LSTM(3, 4),), {"probe": X[:4], "store": "g.db"}, r"did you mean 'sqlite:///g\.db'\?"),
+        ((nn.LSTM(3, 4),), {"probe": X[:4], "store": 5}, "store=5: must be a URL"),
+    ],
+)
+def test_arguments_that_were_mixed_up_are_named_with_what_to_do(arguments, options, problem):
+    with pytest.raises(ConfigError, match=problem) as caught:
+        GateMonitor(*arguments, **options)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        ({"x": {"loss": 0.1}}, "step({'loss': 0.1}): the first argument is the model's input; give metrics="),
+        ({"x": 3}, "step(3): the first argument is the model's input"),
+        ({"x": torch.tensor(1.0)}, "step(tensor(1.)): the first argument is the model's input"),
+        ({"metrics": [0.1]}, "metrics=[0.1]: must be a mapping of names to numbers, such as {'loss': 0.1}"),
+        ({"metrics": 0.1}, "metrics=0.1: must be a mapping of names to numbers"),
+    ],
+)
+def test_what_step_was_given_in_place_of_something_else_is_said_once(tmp_path, caplog, step, problem):
+    with GateMonitor(nn.LSTM(3, 4), None, probe=X[:4], every=1, store=f"sqlite:///{tmp_path}/g.db") as monitor:
+        monitor.step()
+        monitor.step(**step)
+        monitor.step(**step)
+        monitor.step()
+    assert caplog.text.count(f"training goes on: {problem}") == 1
+    steps = open_store(f"sqlite:///{tmp_path}/g.db").read("gate_stats", tags={"gate": "forget"})["step"]
+    assert {1, 4} <= set(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import zipfile
 from datetime import UTC, datetime
@@ -520,6 +521,14 @@ def test_no_control_character_of_a_store_reaches_the_page(store, tmp_path):
     assert r"a\x1b[31m\x07\x9b\u202e\u2066\ufeff\ud800\x00z" in text
     assert "one\n\ttwo" in text
     assert "é\u00a0👩\u200d👧" in text
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_report(store, tmp_path):
+    seed(store, "r", captures=2)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe is a device or a pipe, which the report would replace"):
+        write_report(store, output=tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_an_empty_store_says_what_to_do(store, tmp_path):

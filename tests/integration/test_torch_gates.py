@@ -716,6 +716,12 @@ def test_a_module_that_tells_its_gates_needs_no_probe(tmp_path):
         (nn.LSTM(3, 4), [], "of shape none does not fit the module LSTM: its forward takes .*input, hx=None"),
         (nn.Sequential(nn.LazyLinear(3), nn.LSTM(3, 4)), [torch.zeros(2, 3)], "lazy parameters: call it once"),
         (lambda x: x, [torch.zeros(2, 3)], r"must be a torch\.nn\.Module"),
+        (
+            torch.zeros(2, 5, 3),
+            [nn.LSTM(3, 4)],
+            r"module=Tensor of shape \(2, 5, 3\): .*; give the model first",
+        ),
+        (nn.LSTM, [torch.zeros(2, 5, 3)], r"it is a class; give a model of it, such as LSTM\(\)"),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(module, inputs, said):

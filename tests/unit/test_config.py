@@ -231,6 +231,46 @@ def test_relative_and_absolute_paths(form: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("gatewatch.db", "sqlite:///gatewatch.db"),
+        ("data/g.db", "sqlite:///data/g.db"),
+        ("/tmp/g.db", "sqlite:////tmp/g.db"),
+        ("sqlite://g.db", "sqlite:///g.db"),
+        ("sqlite:g.db", "sqlite:///g.db"),
+        ("sqlite:/tmp/g.db", "sqlite:////tmp/g.db"),
+        ("C:\\runs\\g.db", "sqlite:///C:\\runs\\g.db"),
+        ("localhost:8086", "http://localhost:8086"),
+        ("10.0.0.1:8086/", "http://10.0.0.1:8086/"),
+    ],
+)
+def test_a_path_or_a_host_in_place_of_a_url_is_answered_with_the_url(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"; did you mean '{meant}'?")):
+        open_store(given)
+
+
+@pytest.mark.parametrize("given", ["ftp://host", "me:s3cret@host", "", "//", "a\x1bb", "host?token=s3cret"])
+def test_what_may_be_anything_is_answered_with_the_forms_alone(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"use sqlite:///relative\.db") as caught:
+        open_store(given)
+    assert "did you mean" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [5, b"sqlite:///g.db", ["sqlite:///g.db"]])
+def test_what_is_no_text_is_no_url(given: object) -> None:
+    with pytest.raises(ConfigError, match=r"is no text; use sqlite:///relative\.db"):
+        open_store(given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/null"])
+def test_a_device_or_a_pipe_is_no_store(folder: Path, name: str) -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(ConfigError, match="is a device or a pipe; name a file"):
+        open_store(f"sqlite:///{name}").check()
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",

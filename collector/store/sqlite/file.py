@@ -74,6 +74,8 @@ def open_file(path: Path) -> sqlite3.Connection:
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; name a file in it, such as {path / 'gatewatch.db'}")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is a device or a pipe; name a file")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: the folder {path.parent} does not exist; create it")
     if lacks_its_shm(path):
