@@ -258,12 +258,13 @@ def test_the_table_and_the_tests_agree():
     for row in rows:
         assert len(row) == 4
         assert all(cell.strip() for cell in row)
-        named.append(re.fullmatch(r" `(?:(\w+\.py)::)?(test_\w+)` ", row[3]).groups())
+        named.append(re.fullmatch(r" `(?:((?:unit/)?\w+\.py)::)?(test_\w+)` ", row[3]).groups())
     here, folder = Path(__file__), Path(__file__).parent
     ours = names_of_tests(here) - {"test_the_table_and_the_tests_agree"}
     assert sorted(name for file, name in named if file is None) == sorted(ours)
     for file, name in named:
-        assert file is None or name in names_of_tests(folder / file), name
+        place = None if file is None else folder.parent / file if file.startswith("unit/") else folder / file
+        assert place is None or name in names_of_tests(place), name
     assert len(set(named)) == len(named) >= 24
     for number in (f"{MEMORY_BYTES / MEGABYTE:.0f} MiB", f"{CLOSE_SECONDS:.0f} s at most", f"{WRITE_TIMEOUT_S:.0f} s"):
         assert number in text
@@ -271,7 +272,7 @@ def test_the_table_and_the_tests_agree():
 
 
 def names_of_tests(file):
-    found = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    found = [node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)]
     return {name for name in found if name.startswith("test_")}
 
 
