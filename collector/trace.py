@@ -11,7 +11,7 @@ import numpy as np
 
 from gatewatch.collector.arrays import Array, Mask, as_array
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.text import first_line
+from gatewatch.collector.text import first_line, one_line
 
 MOST_CALLS: Final = 8
 """Maximum number of recorded calls of one layer: a loop over a layer must not make an unlimited number of series."""
@@ -77,7 +77,7 @@ class Trace:
         """
         self.require_layers()
         if self.unreplayed:
-            warnings.warn(f"left out, since not exactly replayable: {self._reasons}", stacklevel=3)
+            warnings.warn(one_line(f"left out, since not exactly replayable: {self._reasons}"), stacklevel=3)
         return {path: dict(layer.gates) for path, layer in self.layers.items()}
 
     def ask(self, path: str, layer: Any) -> None:

@@ -19,6 +19,7 @@ from gatewatch.collector.monitor import BaseMonitor
 from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
 from gatewatch.collector.sb3.run_metadata import model_config, model_name
 from gatewatch.collector.store import Store
+from gatewatch.collector.text import one_line
 from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
 from gatewatch.collector.torch.monitor import choose, describe
 from gatewatch.collector.torch.trace import trace
@@ -153,7 +154,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         if self._log not in self.logger.output_formats:
             self.logger.output_formats.append(self._log)
         if self.verbose:
-            print(f"gatewatch: run {self.run} goes to {session.store.url}")
+            print(one_line(f"gatewatch: run {self.run} goes to {session.store.url}"))
         if self._probe is not None and traced is not None and not session.is_recorded:
             with session.guarded("the first capture"):
                 session.capture(lambda: traced.layers)

@@ -11,12 +11,13 @@ from typing import Final
 
 from gatewatch.collector.schema import JOBS_HEALTH
 from gatewatch.collector.store import open_store
-from gatewatch.jobs.console import exit_status, fail
+from gatewatch.jobs.console import exit_status, fail, legible_output
 from gatewatch.jobs.service.health import REPORT_SECONDS
 
 SILENT_SECONDS: Final = 3 * REPORT_SECONDS
 
 
+@legible_output()
 def main() -> int:
     """Look for recent points of the service, and return the exit status."""
     return exit_status(_check)

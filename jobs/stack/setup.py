@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from gatewatch.collector.store.influxdb.client import Client
-from gatewatch.jobs.console import exit_status, ignore_closed_pipe
+from gatewatch.jobs.console import exit_status, ignore_closed_pipe, legible_output
 from gatewatch.jobs.retry import Retry
 from gatewatch.jobs.stack import server
 from gatewatch.jobs.stack.desired_state import DesiredState, desired_state
@@ -25,6 +25,7 @@ WAIT_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 1.0
 
 
+@legible_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
