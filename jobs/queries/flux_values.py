@@ -219,7 +219,8 @@ def literal(value: Value) -> str:
             text = format(Decimal(repr(value)), "f")  # Flux knows no exponents
             return text if "." in text else f"{text}.0"
         case str():
-            return '"' + re.sub(r'["\\]|\$\{', lambda match: f"\\{match[0]}", value).translate(_ESCAPES) + '"'
+            text = _SPECIAL.sub(lambda match: "\\x24" if match[0] == "$" else f"\\{match[0]}", value)
+            return f'"{text.translate(_ESCAPES)}"'
         case list():
             return f"[{', '.join(map(literal, value))}]"
         case Duration():
@@ -228,6 +229,8 @@ def literal(value: Value) -> str:
             return "now()" if value.time is None else f"{np.datetime64(value.time, 'ns')}".rstrip("0").rstrip(".") + "Z"
 
 
+_SPECIAL: Final = re.compile(r'["\\]|\$\{|\$(?=\$*(?:["\\\n\r\t]|\$\{))')
+"""What a text of Flux holds behind a backslash; a dollar before one must be written as its code."""
 _ESCAPES: Final = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 

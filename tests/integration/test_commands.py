@@ -193,7 +193,7 @@ class TestBackfill:
         fill(store, 3)
         status, out, err = said(capsys, "backfill", "nobody")
         assert (status, out) == (2, "")
-        assert re.fullmatch(r"gatewatch: run 'nobody' .*\n", err)
+        assert re.fullmatch(r"gatewatch: no run 'nobody' in .*\n", err)
 
 
 class TestBaseline:
@@ -212,7 +212,7 @@ class TestBaseline:
         fill(store, 3)
         status, out, err = said(capsys, "baseline", action, "nobody")
         assert (status, out) == (2, "")
-        assert re.fullmatch(r"gatewatch: run 'nobody' .*\n", err)
+        assert re.fullmatch(r"gatewatch: (?:no )?run 'nobody' .*\n", err)
 
 
 class TestCheck:

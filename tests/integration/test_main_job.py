@@ -218,7 +218,7 @@ class TestCommand:
             (["runs", "--store", "ftp://x"], 2, "not the address of a store"),
             (["report", "other"], 2, "other"),
             (["report", "-o", "missing/folder/x.html"], 2, "missing/folder"),
-            (["jobs", "--once", "--run", "other"], 2, "run 'other' is not in"),
+            (["jobs", "--once", "--run", "other"], 2, "no run 'other' in"),
             (["demo", "--folder", "gatewatch.db"], 2, "--folder gatewatch.db"),
         ],
     )

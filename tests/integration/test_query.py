@@ -244,6 +244,7 @@ class TestValues:
     @settings(max_examples=100, deadline=None)
     @given(TEXTS)
     @example('"} ${1 + 1} \\" \\${x} \\\\')
+    @example('$\\ $" $$\\ $\n $${ $$${x} \\$\\ a$')
     def test_text(self, store, text):
         assert self.one(store, text) == re.sub(r"\r", "", text)  # which the server's CSV cannot tell
 
@@ -286,6 +287,7 @@ class TestValues:
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(TEXTS, max_size=4))
+    @example(["$\\", '$"', "$$\\"])
     def test_lists(self, store, texts):
         self.one(store, texts, "length(arr: x) == length(arr: {})", "length(arr: x)")
         for i, text in enumerate(texts):

@@ -176,7 +176,8 @@ class TestFile:
         ("texts", "told"),
         [
             ({}, "query 'q' needs --param run=…: which run"),
-            ({"run": ["a"], "stpe": ["5"]}, "it has run, step, layers; did you mean 'step'?"),
+            ({"run": ["a"], "stpe": ["5"]}, "--param stpe: query 'q' has no such parameter; it has run, step, layers;"
+             " did you mean 'step'?"),
             ({"run": ["a"], "step": ["abc"]}, "--param step=abc: must be a whole number of at most 64 bits, such as 100"
              " (query 'q')"),
             ({"run": ["a", "b"]}, "--param run: was given more than once (query 'q')"),
