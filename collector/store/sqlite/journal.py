@@ -6,7 +6,6 @@ some refuse it on one machine too. There the rollback journal is used, which nee
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.file_locks import NoFileLocksError, check_record_locks, file_system, is_shared
+from gatewatch.collector.log import log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,6 @@ _NO_SHARED_MEMORY: Final = (
     sqlite3.SQLITE_IOERR_SHMMAP,
     sqlite3.SQLITE_IOERR_SHMLOCK,
 )
-log = logging.getLogger("gatewatch")
 
 
 def is_at_rest(path: Path) -> bool:
