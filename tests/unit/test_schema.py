@@ -20,6 +20,7 @@ from gatewatch.collector.names import (
     check_tags,
     clean_name,
     name_problem,
+    new_name_problem,
     path_name,
 )
 from gatewatch.collector.schema import FieldValue, Point, hourly_fields, point_problem
@@ -45,7 +46,7 @@ def test_a_cleaned_name_is_a_name(name: str) -> None:
 
 @given(text)
 def test_a_name_without_problem_stays_as_it_is(name: str) -> None:
-    if name_problem(name) is None and backslash_problem(name) is None and name not in RESERVED_NAMES:
+    if new_name_problem(name) is None and backslash_problem(name) is None and name not in RESERVED_NAMES:
         assert clean_name(name) == name
 
 
