@@ -18,6 +18,17 @@ from tests.fuzz.target import Target
 ENOUGH = 400 * 2**20
 
 
+class IllegibleError(ConfigError):
+    """An error that goes past what makes the text of every other one legible."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Sabotage(Target):
     """A target each of whose seeds breaks one promise."""
 
@@ -56,7 +67,7 @@ class Sabotage(Target):
             os.kill(os.getpid(), 11)
         with self.allowed():
             texts = {"long": "x" * 10_000, "control": "a\x1b[31m", "lines": "a\nb", "one line": "mend it"}
-            raise ConfigError(texts.get(wrong, "mend it"))
+            raise IllegibleError(texts.get(wrong, "mend it"))
 
     def others(self, folder: Path) -> dict[str, object]:
         return {"file": (folder / "other").read_text()}
