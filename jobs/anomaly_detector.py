@@ -160,7 +160,7 @@ class AnomalyDetector:
             learned, provenance = _read(model_files.load(Path(path)))
             detector = cls(provenance["contamination"])
         except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error, 300)
             raise ConfigError(f"{Path(path)}: the detector cannot be read: {reason}; train and save it again") from None
         detector._learned, detector.provenance = learned, provenance
         return detector

@@ -151,9 +151,10 @@ def load(path: Path, kind: type[T]) -> T | None:
     try:
         adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a type is hashable
         value = adapter.validate_json(path.read_bytes())
+        orjson.dumps(value)  # which takes no integer of more than 64 bits, where reading does
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, orjson.JSONEncodeError):
         aside = path.with_suffix(".damaged")
         log.warning("gatewatch: %s is damaged; it is put aside as %s, and what it said is not known", path, aside.name)
         with suppress(OSError):

@@ -20,7 +20,10 @@ def _member(random: Random, name: str, content: bytes) -> bytes:
     if name.endswith(".json"):
         if random.random() < 0.2:
             return damaged(random, content)
-        return json.dumps(other_json(random, json.loads(content))).encode(errors="replace")
+        try:
+            return json.dumps(other_json(random, json.loads(content))).encode(errors="replace")
+        except (ValueError, RecursionError):  # it is damaged already
+            return content
     if not content.startswith(b"\x93NUMPY") or random.random() < 0.2:
         return damaged(random, content)
     if random.random() < 0.2:

@@ -14,6 +14,7 @@ import pytest
 from gatewatch.collector.errors import ConfigError
 from tests.conftest import ROOT
 from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 ENOUGH = 400 * 2**20
 
@@ -108,6 +109,14 @@ def test_what_breaks_a_promise_is_found_and_its_seed_is_kept(tmp_path, monkeypat
     assert found in said
     assert status == bool(found)
     assert kept.read_text().split() == (["sabotage", "0", "sabotage", "1"] if found else [])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_short_run_finds_nothing(target):
+    command = [sys.executable, "-m", "tests.fuzz", "--target", target, "--cases", "15"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed 0" in done.stdout
 
 
 def test_a_seed_makes_the_same_case_each_time(tmp_path):

@@ -591,7 +591,10 @@ class TestWhoEndsInBetween:
         assert len(postbox.mails) == 1
         assert again.events() == [("gate_not_finite", "memory", "firing", True)]
 
-    @pytest.mark.parametrize("damage", [b"", b'{"evaluated": 17', b"[]", b"\xff\x00", b'{"entries": {"x": 3}}'])
+    @pytest.mark.parametrize(
+        "damage",
+        [b"", b'{"evaluated": 17', b"[]", b"\xff\x00", b'{"entries": {"x": 3}}', b'{"not_before": 1%030d}' % 0],
+    )
     def test_a_state_that_is_damaged_is_said_and_begun_anew(self, service, postbox, caplog, damage):
         service.fires(0)
         service.turns(15, 61)

@@ -107,6 +107,15 @@ def test_a_file_damaged_anywhere_is_one_line_or_the_same_detector(detector, whol
     assert found is None or found.score(sample(5)) == detector.score(sample(5))
 
 
+def test_a_file_whose_member_has_an_endless_name_is_one_short_line(whole, tmp_path):
+    content, file = bytearray(whole), tmp_path / "d.skops"
+    content[26:28] = (4_000).to_bytes(2, "little")  # the length of the name in the first header
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        AnomalyDetector.load(file)
+    assert len(str(caught.value)) < 500 + len(str(file))
+
+
 def rewritten(file, members=None, schema=None, method=zipfile.ZIP_DEFLATED):
     """Write a file anew, with other members (name → bytes) and another schema (text → text)."""
     with zipfile.ZipFile(file) as archive:
