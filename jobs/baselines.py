@@ -59,7 +59,7 @@ def add(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None
         ConfigError: the store holds no captures of such a run.
         WriteUnavailable: the store does not answer.
     """
-    if not store.count(GATE_STATS, "step", run=run):
+    if not run or not store.count(GATE_STATS, "step", run=run):  # an empty name stands for points without a run
         run = find_run(run, list(store.runs()["run"]), store.url)
         if not store.count(GATE_STATS, "step", run=run):
             raise ConfigError(f"run {safe_repr(run)} has no captures in {store.url}; name one that has")
@@ -82,9 +82,9 @@ def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> N
 def listed(store: Store) -> list[str]:
     """Return the names of the baselines, the one that was added last first."""
     frame = store.read(BASELINES, prefix_tags=True)
-    if frame.empty:
+    if "run" not in frame:
         return []
-    last = frame.drop_duplicates("run", keep="last")
+    last = frame.dropna(subset=["run"]).drop_duplicates("run", keep="last")
     return [str(run) for run in last[last["state"] == "added"]["run"]][::-1]
 
 

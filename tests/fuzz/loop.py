@@ -70,7 +70,7 @@ def command_problems(arguments: list[str], status: int | None, out: str, err: st
             yield f"{shown}: an error of more than one line: {line[:200]!r}"
     if "--csv" in arguments or "--show" in arguments:  # for programs
         return
-    for line in out.split("\n"):
+    for line in out.replace("\x7f", "" if "--json" in arguments else "\x7f").split("\n"):  # JSON escapes all others
         if problem := text_problem(line[:LONGEST_LINE]):
             yield f"{shown}: {problem}"
 

@@ -9,7 +9,15 @@ import pytest
 
 from gatewatch import open_store
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, HISTOGRAM_FIELDS, RUNS
+from gatewatch.collector.schema import (
+    BASELINES,
+    GATE_DERIVED,
+    GATE_SCORES,
+    GATE_STATS,
+    HISTOGRAM_FIELDS,
+    RUNS,
+    Point,
+)
 from gatewatch.jobs import baselines, checkpoint
 from gatewatch.jobs.baselines import MOST, Baselines
 from gatewatch.jobs.scoring.detectors.isolation_forest import FEATURES
@@ -103,6 +111,13 @@ class TestList:
         fill(either, recorded(1, run=run))
         baselines.add(either, run)
         assert baselines.listed(either) == [run]
+
+    def test_points_without_a_run_make_no_baseline(self, either):
+        fill(either, recorded(1))
+        either.write([Point(GATE_STATS, {}, {"step": 1}, 1), Point(BASELINES, {}, {"state": "added"}, 1)])
+        assert baselines.listed(either) == []
+        with pytest.raises(ConfigError, match=r"no run '' in .*: there is 'r'"):
+            baselines.add(either, "")
 
     def test_it_is_no_baseline_twice_over(self, store):
         fill(store, recorded(1))

@@ -82,6 +82,11 @@ def test_a_stream_that_cannot_hold_a_character_shows_an_escape(monkeypatch):
     assert written.getvalue() == rb"\xe9 \u2013 \u221e" + b"\n"
 
 
+def test_an_option_may_have_two_hyphens_as_its_value(capsys):
+    assert run(["toy", "--store=--"], [add_toy]) == 0
+    assert capsys.readouterr().out == "--\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
