@@ -131,4 +131,6 @@ def _tensor_of(variable: Any) -> Any:
     value = variable.value
     if hasattr(value, "read_value"):
         return value.read_value()
-    return value.detach().clone() if hasattr(value, "detach") else value
+    if hasattr(value, "detach"):
+        return value.detach().clone()
+    return keras.ops.copy(value)  # JAX deletes the value itself at the next step

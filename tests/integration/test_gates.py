@@ -1,7 +1,7 @@
 """`gates(model, x)` against Keras's own outputs and an explicit reference, over cells, activations, masks, directions.
 
 The whole file runs on TensorFlow, and once more on the torch backend of Keras; so do `test_more_cells.py`, the tests of
-`GateMonitor`, `test_keras_updates.py` and `test_keras_travel.py`.
+`GateMonitor` and `test_keras_updates.py`.
 """
 
 from __future__ import annotations
@@ -355,7 +355,6 @@ def test_all_of_this_on_the_torch_backend():
             Path(__file__).with_name("test_more_cells.py"),
             Path(__file__).with_name("test_monitor.py"),
             Path(__file__).with_name("test_keras_updates.py"),
-            Path(__file__).with_name("test_keras_travel.py"),
         ],
         env=environment,
         capture_output=True,

@@ -1,11 +1,15 @@
 """What happens to a Keras model's weights between two captures: moves, steps, learning rates and second moments.
 
-The whole file runs on TensorFlow, and once more on the torch backend of Keras: `test_gates.py` starts that run.
+The whole file runs on TensorFlow, and once more on each other backend of Keras.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -17,7 +21,8 @@ from gatewatch.collector.keras.updates import KerasUpdates
 from tests.kept import Kept
 from tests.keras_models import build_optimizer
 
-ON_TORCH = keras.backend.backend() == "torch"
+BACKEND = keras.backend.backend()
+ON_TORCH = BACKEND == "torch"
 layers, optimizers, schedules = keras.layers, keras.optimizers, keras.optimizers.schedules
 X = np.random.default_rng(0).normal(size=(32, 6, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(32, 4)).astype("float32")
@@ -105,10 +110,13 @@ def test_weights_that_something_else_moves_are_seen_to_move(store, at):
 def test_fit_travels_from_capture_to_capture(store):
     model, weights = network(optimizers.SGD(0.25)), {}
     kernel = model.get_layer("head").kernel
-    keep = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda *_, **__: weights.update({len(weights) + 1: np.array(kernel)})
-    )
-    found = fit(model, store, every=3, epochs=2, callbacks=[keep])
+
+    def keep(batch, logs):
+        if BACKEND == "jax":
+            model.jax_state_sync()
+        weights[len(weights) + 1] = np.array(keras.ops.convert_to_numpy(kernel))
+
+    found = fit(model, store, every=3, epochs=2, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=keep)])
     assert sorted(found) == [3, 6, 9, 12, 15]
     for capture in (6, 9, 12, 15):
         moved = float(np.linalg.norm(weights[capture] - weights[capture - 3]))
@@ -184,7 +192,7 @@ class InGraphsOnly(schedules.LearningRateSchedule):
         return {}
 
 
-@pytest.mark.skipif(ON_TORCH, reason="Keras on torch trains eagerly")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it asks TensorFlow where it is")
 def test_a_schedule_that_fails_outside_of_the_training_costs_its_sum_alone(store):
     found = fit(network(optimizers.Adam(InGraphsOnly(), beta_2=0.5)), store, every=2)
     assert told(found[8][BIAS], "travel_steps", "rate_sum") == [2, None]
@@ -311,6 +319,8 @@ MOMENTS = {
     "adadelta": lambda: optimizers.Adadelta(rho=0.5),
     "scaled": lambda: optimizers.LossScaleOptimizer(optimizers.Adam(beta_2=0.5), initial_scale=1.0),
 }
+if BACKEND == "jax":
+    del MOMENTS["scaled"]  # Keras cannot apply it there outside of `fit`
 if hasattr(optimizers, "ScheduleFreeAdamW"):
     MOMENTS["schedule-free"] = lambda: optimizers.ScheduleFreeAdamW(beta_2=0.5)
 
@@ -397,3 +407,17 @@ def test_what_was_read_before_the_latest_record_is_forgotten():
     log.restart(second)
     assert log.between(first, third) == (None, None)
     assert log.between(second, third) == (0, 0)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="this is the run on another backend")
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_all_of_this_on_another_backend(backend):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
+        env=os.environ | {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"\d\d passed", done.stdout)
