@@ -42,7 +42,7 @@ class NormalRange(NamedTuple):
     @property
     def varies(self) -> NDArray[np.bool_]:
         """(F,), whether a feature moves in the normal samples by more than rounding."""
-        return self.high - self.low > self.floor
+        return self.high / 2 - self.low / 2 > self.floor / 2
 
     @property
     def margin(self) -> Array:
@@ -53,12 +53,14 @@ class NormalRange(NamedTuple):
         hundred.
         """
         widened = float(_BY_CHANCE ** (1 / (1 - self.samples)))
-        return np.asarray(np.maximum(self.high - self.low, self.floor) * widened)
+        with np.errstate(over="ignore"):  # a margin that is infinite takes every value
+            return np.asarray(np.maximum(self.high - self.low, self.floor) * widened)
 
     def score(self, row: Array) -> float:
         """Return how far the feature that is furthest outside its range is from it.
 
         0 is inside, 1 at the end of the margin; beyond, each power of ten is one more.
         """
-        outside = float(np.max(np.maximum(self.low - row, row - self.high) / self.margin))
+        low, row, high = self.low / 2, row / 2, self.high / 2  # of which no difference overflows
+        outside = float(np.max(np.maximum(low - row, row - high) / (self.margin / 2)))
         return max(0.0, outside) if outside <= 1 else 1 + float(np.log10(outside))

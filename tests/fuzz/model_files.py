@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from random import Random
 
 import numpy as np
@@ -35,7 +36,7 @@ def _values(random: Random, content: bytes) -> bytes:
     """Return an array with other values: children that no tree has, thresholds that are no numbers."""
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except ValueError:  # it is damaged already
+    except (ValueError, TypeError):  # it is damaged already
         return content
     if not array.size:
         return content
@@ -48,7 +49,8 @@ def _values(random: Random, content: bytes) -> bytes:
             try:
                 column[place] = number(random) if random.random() < 0.5 else column[random.randrange(flat.size)]
             except (ValueError, TypeError, OverflowError):
-                column[place] = random.choice((0, 1))
+                with suppress(TypeError):  # of times
+                    column[place] = random.choice((0, 1))
     if random.random() < 0.2:
         flat = flat[: random.randint(0, flat.size)]
         array = flat

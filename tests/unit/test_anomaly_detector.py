@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewatch import AnomalyDetector
+from gatewatch.jobs.normal_range import NormalRange
 from gatewatch.jobs.sample_features import FEATURES, observe
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -314,3 +315,11 @@ def test_prediction_and_score_say_the_same(detector, seed):
 def test_the_same_samples_make_the_same_detector(detector):
     again = AnomalyDetector().train([sample(seed) for seed in range(100)])
     assert again.score(sample(7)) == detector.score(sample(7))
+
+
+def test_a_range_as_wide_as_numbers_are_takes_every_value_without_a_warning():
+    widest = np.array([np.finfo(float).max])
+    whole = NormalRange(-widest, widest, np.ones(1), 2)
+    assert whole.varies.all()
+    assert whole.score(widest) == 0
+    assert NormalRange(widest, widest, widest, 2).score(-widest) == 0
