@@ -194,6 +194,10 @@ def test_it_records_what_the_module_logs_when_it_logs_it(package):
         ("net.lstm/l0", "recurrent"): 8,
     }
     assert updates["gradient_norm_clipped"].min() > 0
+    since = updates.loc[updates["travel"].notna(), ["travel_steps", "rate_sum"]]
+    assert len(since) == 7 * 5  # none at the first of 8 captures
+    assert (since["travel_steps"] == 1).all()
+    assert since["rate_sum"].to_numpy() == pytest.approx(0.05)
     with closing(open_store(STORE)) as store:
         run = store.runs().iloc[0]
     assert (run["state"], run["framework"], run["model"]) == ("completed", "lightning", "Fitted")

@@ -258,6 +258,8 @@ def test_one_argument_of_learn_writes_every_measurement():
     updates = read("layer_updates", callback.run)
     assert set(updates["step"]) == {2 * ROLLOUT, 4 * ROLLOUT}
     assert {"lstm_actor/l0", "lstm_critic/l0", "action_net", "value_net"} == set(updates["layer"])
+    assert set(updates["travel_steps"].dropna()) == {8}  # two rollouts, each learnt from twice, in two batches
+    assert updates["travel"].notna().tolist() == (updates["step"] == 4 * ROLLOUT).tolist()
 
     metrics = read("train_metrics", callback.run)
     assert metrics["step"].tolist() == [ROLLOUT * n for n in range(1, 6)]
