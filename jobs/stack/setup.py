@@ -64,6 +64,7 @@ def set_up(desired: DesiredState, folder: Path, say: Callable[[str], None]) -> N
     with (
         closing(Client(desired.url, timeout=server.TIMEOUT_S)) as nobody,
         closing(Client(desired.url, user=desired.user, password=desired.password, timeout=server.TIMEOUT_S)) as owner,
+        owner.understood(),
     ):
         if Retry(WAIT_SECONDS, longest=_POLL_SECONDS)(lambda: server.is_new(nobody)):
             server.onboard(nobody, desired)

@@ -15,6 +15,7 @@ from gatewatch.collector.errors import GatewatchError, WriteUnavailable
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store import Store
 from gatewatch.jobs.cli import main
+from gatewatch.jobs.stack import setup
 from tests.fuzz.loop import peak, reset_peak, resident
 from tests.fuzz.raw_server import RawServer, Reply
 
@@ -187,3 +188,32 @@ def test_json_that_is_nested_without_end_is_named(server):
     store = answering(server, ("/api/v2/buckets", body(b"[" * 10**6)))
     with pytest.raises(WriteUnavailable, match="which is not InfluxDB 2; see the address"):
         store.runs()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b"<html>",
+        b'{"orgs": [1]}',
+        b'{"orgs": [{"name": "o"}]}',
+        b'{"orgs": [{"name": "o", "id": "x"}], "buckets": [[]]}',
+        b'{"orgs": [{"name": "o", "id": "x"}], "buckets": [{"id": "x", "retentionRules": [1]}]}',
+        b'{"orgs": [{"name": "o", "id": "x"}], "buckets": [{"id": "x"}], "tasks": [{}]}',
+        b'{"orgs": [{"name": "o", "id": "x"}], "buckets": [{"id": "x"}], "tasks": [], "authorizations": ["x"]}',
+    ],
+)
+def test_the_set_up_of_the_stack_names_a_server_that_answers_in_another_form(
+    server, tmp_path, monkeypatch, capsys, content
+):
+    for name in ("USER", "PASSWORD"):
+        monkeypatch.setenv(f"GATEWATCH_INFLUXDB_{name}", "correct horse")
+    monkeypatch.setenv("INFLUXDB_V2_URL", server.url)
+    answering(
+        server, ("/api/v2/setup", body(b'{"allowed": false}')), ("/api/v2/signin", body(b"")), ("/", body(content))
+    )
+    assert setup.main(["--tokens", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said == f"gatewatch: {server.url}: answers 200, which is not InfluxDB 2; see the address\n"

@@ -292,7 +292,7 @@ class Client:
             yield
         except GatewatchError:
             raise
-        except (ArithmeticError, LookupError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             raise not_influxdb(self.url, 200).unavailable() from None
 
     def close(self) -> None:
