@@ -1182,6 +1182,7 @@ def test_a_database_that_is_deleted(database, said):
     assert arrived == [*range(arrived[0], 9)]
     assert 1 < arrived[0] <= 4
     assert store.runs()["state"].tolist() == ["completed"]
+    assert len(said("was removed or replaced while it was open")) == 1
 
 
 def test_a_database_that_is_damaged(database, said):

@@ -182,7 +182,13 @@ def recorded(store, measurement, run, **tags):
 def test_a_training_that_was_killed_is_recorded_as_if_it_had_not_been(crashed, run, measurement):
     _, store, _ = crashed
     resumed, whole = (recorded(store, measurement, name) for name in (run, f"{run}-whole"))
-    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    # How far weights went since the record before, which the first of each process does not know.
+    between = whole.columns.intersection(["travel", "travel_steps", "rate_sum"])
+    pd.testing.assert_frame_equal(resumed.drop(columns=between), whole.drop(columns=between), check_exact=True)
+    known = resumed[between].notna().all(axis=1)
+    assert 0.5 < known.mean() < 1 or between.empty
+    # The sum of rates is the difference of two sums, which have begun at another step.
+    pd.testing.assert_frame_equal(resumed.loc[known, between], whole.loc[known, between], rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("run", "steps"), [("keras", 17), ("early", 17), ("torch", 20), ("sb3", 7)])

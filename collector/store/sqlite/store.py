@@ -16,6 +16,7 @@ import orjson
 from gatewatch.collector.errors import ConfigError, WriteRejected, WriteUnavailable
 from gatewatch.collector.files import checked_path
 from gatewatch.collector.line_protocol import encode, parse, split_lines
+from gatewatch.collector.log import log
 from gatewatch.collector.schema import RUNS, FieldValue, Point, point_problem
 from gatewatch.collector.store.base import Store
 from gatewatch.collector.store.frame import frame
@@ -251,7 +252,12 @@ class SqliteStore(Store):
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None and (self._file is None or _file_id(self.path) != self._file):
-            self._disconnect()  # the file was removed or replaced: what is written to the old one nobody reads
+            self._disconnect()  # what is written to the old one nobody reads
+            log.warning(
+                "gatewatch: %s was removed or replaced while it was open; points go to the file of that name from now "
+                "on, and what was stored before is not there: leave the file where it is while runs are recorded",
+                self.path,
+            )
         if self._connection is None:
             at_rest = is_at_rest(self.path)
             self._connection = open_file(self.path)
