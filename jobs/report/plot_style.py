@@ -42,11 +42,13 @@ def places(x: NDArray[Any]) -> Any:
 
 
 def points(x: NDArray[Any], y: NDArray[np.float64], how: str = "mean") -> dict[str, Any]:
-    """Return the x and y of a trace, at most 400 points, in the smallest exact types."""
+    """Return the x and y of a trace, at most 400 points, in the smallest types that hold them."""
     at = binned(x, "last")
     if at.dtype.kind != "M":
         at = at.astype(np.float32 if x.max(initial=0) < 2**24 else np.float64)
-    return {"x": places(at), "y": binned(y, how).astype(np.float32)}
+    values = binned(y, how)
+    is_small = np.abs(values[np.isfinite(values)]).max(initial=0) <= np.finfo(np.float32).max
+    return {"x": places(at), "y": values.astype(np.float32) if is_small else values}
 
 
 def line(x: NDArray[Any], y: NDArray[np.float64], name: str, colour: str, how: str = "mean") -> dict[str, Any]:

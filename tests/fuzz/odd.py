@@ -338,7 +338,7 @@ def damaged_zip(random: Random, content: bytes, member: Callable[[Random, str, b
         elif what < 0.75:
             del members[name]
         elif what < 0.85:
-            members[text(random).replace("\0", "").encode(errors="replace").decode()[:60_000] or "x"] = members[name]
+            members[text(random).replace("\0", "").encode(errors="replace").decode()[:9_000] or "x"] = members[name]
         elif what < 0.97:
             comment = random.choice((damaged(random, comment or b"{}"), json.dumps(json_value(random)).encode()))
         else:

@@ -18,6 +18,7 @@ from gatewatch.collector.names import path_name
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.report.page import write_report
+from gatewatch.jobs.report.plot_style import points
 from tests.integration.conftest import Visit
 
 SECOND = 1_000_000_000
@@ -785,3 +786,8 @@ def test_the_facts_and_every_section_fit_the_page(store, tmp_path, visit, width)
     clipped = "plots => plots.filter(p => p.querySelector('.main-svg').clientWidth > p.clientWidth + 1).length"
     assert page.locator(".js-plotly-plot").evaluate_all(clipped) == 0
     assert visit.complaints == []
+
+
+def test_a_metric_that_is_larger_than_single_precision_is_drawn_without_a_warning():
+    drawn = points(np.arange(3), np.array([1.0, 1e308, np.nan]))["y"]
+    np.testing.assert_array_equal(drawn, [1.0, 1e308, np.nan])
