@@ -165,7 +165,7 @@ def config_of(text: object) -> dict[str, Any]:
     """Parse the configuration of a run from its JSON; empty where the text is no JSON object."""
     try:
         config = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 

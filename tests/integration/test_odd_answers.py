@@ -185,9 +185,14 @@ def test_a_list_of_buckets_of_another_form_is_named(server, content):
 
 
 def test_json_that_is_nested_without_end_is_named(server):
-    store = answering(server, ("/api/v2/buckets", body(b"[" * 10**6)))
+    nested = b"[" * 10**6
+    store = answering(server, ("/api/v2/buckets", body(nested)), ("/ping", body(nested)), ("/health", body(nested)))
     with pytest.raises(WriteUnavailable, match="which is not InfluxDB 2; see the address"):
         store.runs()
+    store.check()
+    refusing = answering(server, ("/api/v2/write", body(nested, status=502)))
+    with pytest.raises(WriteUnavailable, match="answers 502"):
+        refusing.write([Point("m", {}, {"f": 1.0}, 1)])
 
 
 @pytest.mark.parametrize(

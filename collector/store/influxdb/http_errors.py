@@ -100,7 +100,7 @@ def refusal(url: str, error: ApiException | HttpFailure, names: Names | None, pr
     try:
         answer = json.loads(error.body or b"")
         message, genuine = str(answer["message"]), "code" in answer
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         if status == 413:  # a proxy in front of InfluxDB says so in HTML
             return Refused(url, status, "the request is too large", points=True)
         if status == 400 and b"SSL certificate" in (error.body or b""):  # as nginx says it

@@ -48,7 +48,7 @@ def other_server(client: Client, *, by_name: bool) -> str | None:
 
 def _version(content: bytes) -> str | None:
     """Return the version in the answer of an InfluxDB to /health; None where it is none."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         answer: Mapping[str, object] | object = json.loads(content)
         if isinstance(answer, dict) and answer.get("name") == "influxdb":
             return str(answer.get("version") or "unknown")
