@@ -355,18 +355,6 @@ def test_a_packed_probe_is_our_own(tmp_path):
     assert told_fingerprint(module, packed, url) != first
 
 
-def test_a_probe_without_tensors_has_no_fingerprint(tmp_path):
-    class Counted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm = nn.LSTM(4, 8)
-
-        def forward(self, count):
-            return self.lstm(torch.ones(count, 1, 4))
-
-    assert told_fingerprint(Counted(), 3, f"sqlite:///{tmp_path}/gates.db") is None
-
-
 @pytest.mark.parametrize(
     ("probe", "said"),
     [
@@ -375,6 +363,7 @@ def test_a_probe_without_tensors_has_no_fingerprint(tmp_path):
         ({"x": torch.full((2, 3, 4), torch.nan)}, "values that are not finite; give a batch of sound inputs$"),
         ((torch.zeros(2, 3, 4), [torch.full((2,), -torch.inf)]), "values that are not finite"),
         (torch.full((2, 3, 4), torch.nan, dtype=torch.bfloat16), "values that are not finite"),
+        (3, "the probe is no batch of inputs but numbers or text; give a tensor or an array, such as x"),
         (np.array(["a", None], object), "the probe is no batch of inputs: can't convert"),
         (torch.zeros(2, 3, 4, device="meta"), "the probe is no batch of inputs: .*meta tensor"),
     ],
