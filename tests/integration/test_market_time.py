@@ -132,8 +132,18 @@ def test_times_with_a_zone_are_told_apart_when_the_clock_is_set_back(store, said
     assert not said()
 
 
-@pytest.mark.parametrize("kind", ["symbols, bar by bar", "symbols, one after the other", "two episodes"])
-@pytest.mark.parametrize("machine", ["the same", "another"])
+@pytest.mark.parametrize(
+    ("store", "machine", "kind"),
+    [
+        *(
+            ("sqlite", machine, kind)
+            for machine in ("the same", "another")
+            for kind in ("symbols, bar by bar", "symbols, one after the other", "two episodes")
+        ),
+        ("influxdb", "another", "two episodes"),
+    ],
+    indirect=["store"],
+)
 def test_a_run_that_goes_on_meets_no_bar_that_was_stored_before(store, tmp_path, monkeypatch, said, kind, machine):
     times = BARS[kind][0]
     walk(store, times[:32], resume=True)
