@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gatewatch.collector.text import one_line
+from gatewatch.collector.text import describe_exception, one_line
 
 
 class GatewatchError(Exception):
@@ -66,3 +66,8 @@ class WriteUnavailable(GatewatchError):  # noqa: N818 - a public name of the des
         self.slow = slow
         self.answered = answered
         super().__init__(message)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, in one line: an error of Gatewatch by its text alone, any other with its type."""
+    return one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)

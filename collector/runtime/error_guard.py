@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gatewatch.collector.errors import GatewatchError
+from gatewatch.collector.errors import reason_of
 from gatewatch.collector.log import log
-from gatewatch.collector.text import describe_exception, one_line
+from gatewatch.collector.text import describe_exception
 
 
 def safe_get(owner: Any, name: str, call: Callable[[], Any] | None = None) -> Any:
@@ -76,7 +76,7 @@ class ErrorGuard:
     def record_failure(self, activity: str, error: Exception) -> None:
         """Log an exception, the first of each activity, and count it."""
         if activity not in self.failures:
-            text = one_line(error) if isinstance(error, GatewatchError) else describe_exception(error)
+            text = reason_of(error)
             log.warning("gatewatch: %s failed, training goes on: %s", activity, text)
             self.problems[activity] = text
         self.failures[activity] = self.failures.get(activity, 0) + 1

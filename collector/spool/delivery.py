@@ -9,7 +9,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
 
-from gatewatch.collector.errors import GatewatchError, WriteRejected, WriteUnavailable
+from gatewatch.collector.errors import WriteRejected, WriteUnavailable, reason_of
 from gatewatch.collector.line_protocol import parse, split_lines
 from gatewatch.collector.log import log
 from gatewatch.collector.runtime.error_guard import ErrorGuard
@@ -17,7 +17,7 @@ from gatewatch.collector.spool.isolation import ROUND_WAIT, Isolation
 from gatewatch.collector.spool.queue import Spool
 from gatewatch.collector.spool.segment import Batch, Segment, read_segment
 from gatewatch.collector.store.base import Store
-from gatewatch.collector.text import describe_exception, one_line
+from gatewatch.collector.text import one_line
 
 FIRST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 30.0
@@ -209,7 +209,7 @@ class Delivery:
             error = isolation.error
             return Outcome.SKIP if isinstance(error, _NotQuarantinedError) else self._wait_for_store(error)
         self.rounds += 1
-        bad = [(line, _reason(error)) for line, error in isolation.given_up()]
+        bad = [(line, reason_of(error)) for line, error in isolation.given_up()]
         if bad:
             try:
                 self.refuse(bad, len(bad))
@@ -253,10 +253,6 @@ class Delivery:
     def _warn_of_quarantine(self, problem: OSError) -> None:
         text = f"{self._spool.folder} cannot be written: points that {self._url} refused wait there: {problem}"
         self._guard.warn_once(text, "quarantine")
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, GatewatchError) else describe_exception(error)
 
 
 def _answered(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.collector.errors import ConfigError, WriteUnavailable, reason_of
 from gatewatch.collector.times import SteadyTime
 from gatewatch.jobs.service.dask_cluster import DaskCluster
 from gatewatch.jobs.service.health import Health
@@ -115,7 +115,7 @@ class Service:
         except (ConfigError, WriteUnavailable):  # the jobs meet it too, and say it
             self.health.give_back(points)
         except Exception as error:
-            text = f"jobs_health cannot be written: {_describe(error)}"
+            text = f"jobs_health cannot be written: {reason_of(error)}"
             self._problems.raise_problem(HEALTH, text, "jobs_health is written")
         else:
             self._problems.clear(HEALTH)
@@ -135,7 +135,7 @@ class Service:
                 self.health.cut_off(job)
                 return
             self.health.failed(job, time.monotonic(), self._time())
-            self._problems.raise_problem(job, f"{job} failed: {_describe(error)}", f"{job} works again")
+            self._problems.raise_problem(job, f"{job} failed: {reason_of(error)}", f"{job} works again")
         else:
             self.health.done(job, done, time.monotonic(), self._time())
             self._problems.clear(job)
@@ -188,11 +188,6 @@ class Service:
         if self._cluster is not None:
             self._cluster.close()
         return drained
-
-
-def _describe(error: BaseException) -> str:
-    what = str(error) if isinstance(error, GatewatchError) else f"{type(error).__name__}: {error}"
-    return printable(" ".join(what.split()))
 
 
 def work_line(turn: Turn) -> str | None:
