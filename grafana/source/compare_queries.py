@@ -52,8 +52,7 @@ def difference() -> str:
             f"odd{number} = length(arr: steps_at{number}) > 0",
             f'from{number} = if odd{number} then " from step " + string(v: steps_at{number}[0]) + ", first " + '
             f'where{number}[0] else ""',
-            f"found{number} = {_tag_values('layer', GATE_STATS, variable)}",
-            f"layers{number} = found{number} |> {column_values('_value')}",
+            _layers(variable, number),
         ]
     known = points(RUNS, ["step"], chosen("run"), start="0", stop="")
     return flux(
@@ -92,8 +91,7 @@ def both() -> tuple[str, str, str]:
         variables.SCHEMA,
         'import "strings"',
         'joined = (of) => if length(arr: of) > 0 then strings.joinStr(arr: of, v: ", ") else ""',
-        *(f"found{number} = {_tag_values('layer', GATE_STATS, variable)}" for variable, number in _RUNS),
-        *(f"layers{number} = found{number} |> {column_values('_value')}" for _, number in _RUNS),
+        *(_layers(*run) for run in _RUNS),
         *(
             f"alone{number} = found{number} |> {_not_in(other)} |> {column_values('_value')}"
             for number, other in ("12", "21")
@@ -103,6 +101,12 @@ def both() -> tuple[str, str, str]:
     steps = {f"step{number}": _last_step(variable, number) for variable, number in _RUNS}
     worst = {f"worst{number}": _worst(variable, number) for variable, number in _RUNS}
     return about, union(**steps) + pipe(_BY_NAME), union(**worst) + pipe(_BY_NAME)
+
+
+def _layers(variable: str, number: str) -> str:
+    """Return the lines that find the layers of a run, as a table and as a list."""
+    found = f"found{number} = {_tag_values('layer', GATE_STATS, variable)}"
+    return flux(found, f"layers{number} = found{number} |> {column_values('_value')}")
 
 
 def _not_in(number: str) -> str:

@@ -12,7 +12,7 @@ from gatewatch.jobs.queries.flux_values import literal
 from gatewatch.jobs.thresholds import GRADIENT_VANISHED, UPDATE_FAST, UPDATE_HEALTHY, UPDATE_SLOW
 from grafana.source import logged, variables
 from grafana.source.board import board
-from grafana.source.flux import Series, chosen, flux, inline_union, keep_where, pipe, points, union
+from grafana.source.flux import Series, chosen, inline_union, keep_where, pipe, points, union
 from grafana.source.flux_steps import aggregate_window, extend, group, map_to
 from grafana.source.panels import stat, state_timeline, text_stat, time_series
 from grafana.source.queries import OF_LAYER, OF_RUN, derived, series
@@ -86,18 +86,15 @@ def _worst() -> str:
         (1, "steps too large, ", gate, _derived("update_band"), "last", large),
         (1, "weights hardly move, ", gate, _derived("update_band"), "last", small),
     )
-    lines, tables = [], []
+    tables = []
     for rank, (level, what, where, read, fn, holds) in enumerate(candidates):
         # With the value in it: InfluxDB makes no row of columns that do not depend on one.
         named = f"rank: {rank} + 0 * int(v: r._value), what: {literal(what)} + {where}"
         is_now = map_to(f"{named}, level: if {holds} then {level} else 2, since: {_NEVER}")
         was_first = map_to(f"{named}, level: 2, since: int(v: r._time)")
-        lines.append(f"read{rank} = {read}")
-        tables += [
-            f"read{rank} |> {fn}() |> {is_now}",
-            f"read{rank} |> {keep_where(holds)} |> first() |> {was_first}",
-        ]
-    return flux(*lines, inline_union(*tables)) + pipe(
+        # Each reads for itself: what two steps share InfluxDB would not reduce while it reads.
+        tables += [read + pipe(f"{fn}()", is_now), read + pipe(keep_where(holds), "first()", was_first)]
+    return inline_union(*tables) + pipe(
         group("rank", "what"), _EXTENT, "group()", 'sort(columns: ["level", "rank", "since"])', "limit(n: 1)"
     )
 
