@@ -18,6 +18,9 @@ GATE_STATS: Final = "gate_stats"
 GATE_UNITS: Final = "gate_units"
 GATE_TIME: Final = "gate_time"
 LAYER_UPDATES: Final = "layer_updates"
+FEED_STATS: Final = "feed_stats"
+FEED_FEATURES: Final = "feed_features"
+RECURRENT_STATE: Final = "recurrent_state"
 TRAIN_METRICS: Final = "train_metrics"
 RUNS: Final = "runs"
 COLLECTOR_HEALTH: Final = "collector_health"
@@ -36,7 +39,8 @@ GOING_EVENTS: Final = ("started", "resumed", "heartbeat")
 HISTOGRAM_BINS: Final = 20
 HISTOGRAM_FIELDS: Final = tuple(f"hist_{i:02d}" for i in range(HISTOGRAM_BINS))
 MAX_PROFILE: Final = 64
-"""The most fields of `gate_units` (units or groups of units) and of `gate_time` (positions or bins of them)."""
+"""The most fields of `gate_units` (units or groups of units), of `gate_time` (positions or bins of them) and of
+`feed_features` (features)."""
 
 MAX_TEXT_BYTES: Final = 2**20
 """The longest text that InfluxDB takes as a field."""
@@ -120,6 +124,23 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
             *_NOT_FINITE,
             _STEP,
         ),
+        FEED_STATS: (
+            *_floats("share", "nan_share", "inf_share", "clipped_share", "distinct_share"),
+            Field("constant_features", int, "features", "max"),
+            *_floats("correlation", "lag1", "target_correlation"),
+            *_floats("distance", "distance"),
+            Field("features", int, "features", "mean"),
+            Field("sequences", int, "sequences", "mean"),
+            Field("positions", int, "positions", "mean"),
+            _STEP,
+        ),
+        FEED_FEATURES: (*_floats("", "f[0-9][0-9][0-9]"), _STEP),
+        RECURRENT_STATE: (
+            *_floats("", "initial_norm"),
+            *(Field(name, int, "sequences", "max") for name in ("starts", "starts_not_reset")),
+            Field("logprob_difference", float, "nats", "max"),
+            _STEP,
+        ),
         TRAIN_METRICS: (*_NOT_FINITE, _STEP, _EPOCH, Field("*", float, "", "mean")),
         GATE_DERIVED: (
             *_floats("steps", "memory_timescale"),
@@ -140,6 +161,7 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
             Field("anomalous", int, "0 or 1", "max"),
             _STEP,
             Field("model_id", str),
+            Field("source", str),
             *_floats("1 is the limit", "why_*"),
         ),
         RUNS: (
