@@ -25,7 +25,10 @@ from gatewatch.collector.trace import Layers, Trace
 _EARLIEST: Final = 10**17
 """Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""
 
-_OF_THE_SESSION: Final = ("log_dir", "run", "store", "phase", "tags", "every", "overhead", "resume", "all_ranks")
+_OF_THE_SESSION: Final = (
+    *("log_dir", "run", "store", "phase", "tags", "every", "overhead", "resume", "all_ranks"),
+    "reference",
+)
 
 State = Mapping[str, Any] | Sequence[Any]
 

@@ -77,15 +77,21 @@ def new_name_problem(name: object) -> str | None:
     return f"must not contain the control character {hidden!r}" if hidden else name_problem(name)
 
 
-def check_run(run: object) -> str:
+def check_run(run: object, argument: str = "run") -> str:
     """The run's id, where it can be one.
+
+    Args:
+        run: the id.
+        argument: in which it was given, for the message.
 
     Raises:
         ConfigError: it is empty, not text, too long, or has a control character.
     """
     problem = new_name_problem(run)
     if problem or not isinstance(run, str):
-        raise ConfigError(f"run={safe_repr(run)}: a run's name {problem}; choose another, such as 'goog-lstm-1'")
+        new = argument == "run"
+        remedy = "choose another, such as 'goog-lstm-1'" if new else "`gatewatch runs` lists those there are"
+        raise ConfigError(f"{argument}={safe_repr(run)}: a run's name {problem}; {remedy}")
     return run
 
 

@@ -15,6 +15,7 @@ from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_log_dir, check_metrics
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import TooLargeError
+from gatewatch.collector.names import check_run
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
@@ -41,6 +42,7 @@ class RunSession(RunLife):
         overhead: the budget of "auto".
         cells: whose gates have scales of their own.
         statistics: what is taken of each gate.
+        reference: the run with which the jobs compare this one; recorded in its `config`.
         **of_the_run: see `RunLife`.
 
     Attributes:
@@ -58,10 +60,12 @@ class RunSession(RunLife):
         overhead: float,
         cells: Cells = CELLS,
         statistics: Sequence[Statistic] = STATISTICS,
+        reference: str | None = None,
         **of_the_run: Any,
     ) -> None:
         super().__init__(**of_the_run)
         self.log_dir = check_log_dir(log_dir)
+        self.reference = None if reference is None else check_run(reference, "reference")
         self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
         self.captured = 0
         self._saw_updates = False
@@ -115,6 +119,7 @@ class RunSession(RunLife):
             "log_dir": None if self.log_dir is None else str(self.log_dir),
             "every": self.schedule.every,
             "overhead": self.schedule.overhead,
+            "reference": self.reference,
             "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
             "versions": versions(),
             "host": platform.node(),

@@ -76,6 +76,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
+        reference: a run whose training feed this phase is compared with, such as that of the training in a backtest;
+            recorded in the run's `config`. It may be this very run, where its phases are side by side.
         method: the method of the model that is called with the probe, or with what `step` brings, where it is not the
             model itself: "act" of an agent. Several arguments are a tuple; arrays are given as they are, not as
             tensors.
@@ -101,6 +103,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         optimizer: Any = None,
         resume: bool = False,
         all_ranks: bool = False,
+        reference: str | None = None,
         method: str | None = None,
     ) -> None:
         super().__init__()

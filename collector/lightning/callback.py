@@ -61,6 +61,8 @@ class GateMonitorCallback(GateMonitor, Callback):
             more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
+        reference: a run whose training feed this phase is compared with, such as that of the training in a backtest;
+            recorded in the run's `config`. It may be this very run, where its phases are side by side.
         method: the method that is called with the probe, where it is not `forward`.
 
     Raises:
@@ -84,6 +86,7 @@ class GateMonitorCallback(GateMonitor, Callback):
         overhead: float = 0.01,
         resume: bool = False,
         all_ranks: bool = False,
+        reference: str | None = None,
         method: str | None = None,
     ) -> None:
         self._set_up(locals())

@@ -76,6 +76,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
+        reference: a run whose training feed this phase is compared with, such as that of the training in a backtest;
+            recorded in the run's `config`. It may be this very run, where its phases are side by side.
 
     Raises:
         ConfigError: an argument is wrong; from `learn`, before its first step, where the policy has no recurrent layer,
@@ -97,6 +99,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         verbose: int = 0,
         resume: bool = False,
         all_ranks: bool = False,
+        reference: str | None = None,
     ) -> None:
         super().__init__(verbose)
         self._set_up(locals())

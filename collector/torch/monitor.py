@@ -67,6 +67,8 @@ class GateMonitor(Monitor):
             more are not recorded twice.
         all_ranks: record each process of a distributed training, as a run of its own (`run`, `run-rank1`, …); otherwise
             rank 0 records and the others do nothing.
+        reference: a run whose training feed this phase is compared with, such as that of the training in a backtest;
+            recorded in the run's `config`. It may be this very run, where its phases are side by side.
         method: the method that is called with the probe, or with what `step` brings, where it is not the module itself:
             "predict" of a policy of Stable-Baselines3, "get_action_and_value" of an agent of CleanRL. It is given
             arrays as they are, not as tensors.
@@ -93,6 +95,7 @@ class GateMonitor(Monitor):
         overhead: float = 0.01,
         resume: bool = False,
         all_ranks: bool = False,
+        reference: str | None = None,
         method: str | None = None,
     ) -> None:
         self._set_up(locals())

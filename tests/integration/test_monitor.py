@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import gc
+import json
 import logging
 import math
 import os
@@ -431,6 +432,8 @@ def test_bad_arguments_are_said_before_training(place):
     raises_before_the_first_batch("at most 8", tags={f"t{i}": "x" for i in range(9)})
     raises_before_the_first_batch("'other' is no recurrent layer.*memory", layers=["other"])
     raises_before_the_first_batch("must be a list", layers="memory")
+    raises_before_the_first_batch("reference='': a run's name must not be empty; `gatewatch runs` lists", reference="")
+    raises_before_the_first_batch("reference=3: a run's name must be text", reference=3)
 
 
 def test_what_was_given_in_place_of_the_model_is_named_with_what_to_do():
@@ -730,9 +733,15 @@ def test_a_tuner_may_copy_the_monitor(place):
 def test_phases_of_one_run_side_by_side(place):
     model = policy()
     fit(model, GateMonitor(run="both", probe=X[:4]), epochs=1)
-    with GateMonitor(model, run="both", phase="backtest", probe=X[:4], every=1) as monitor:
+    with GateMonitor(model, run="both", phase="backtest", probe=X[:4], every=1, reference="both") as monitor:
         monitor.step()
-    assert set(open_store().read("gate_stats", run="both")["phase"]) == {"train", "backtest"}
+    store = open_store()
+    assert set(store.read("gate_stats", run="both")["phase"]) == {"train", "backtest"}
+    started = store.read("runs", run="both").dropna(subset=["config"])
+    assert [(phase, json.loads(config)["reference"]) for phase, config in started[["phase", "config"]].to_numpy()] == [
+        ("train", None),
+        ("backtest", "both"),
+    ]
 
 
 def test_a_time_that_is_none_is_said_once_and_stops_nobody(place, caplog):

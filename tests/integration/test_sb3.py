@@ -247,7 +247,7 @@ def test_of_a_policy_that_is_recurrent_in_its_features_only(capsys):
 
 
 def test_one_argument_of_learn_writes_every_measurement():
-    callback = GateMonitorCallback(every=2 * ROLLOUT, tags={"symbol": "GOOGL"})
+    callback = GateMonitorCallback(every=2 * ROLLOUT, tags={"symbol": "GOOGL"}, reference="goog-1")
     algorithm().learn(5 * ROLLOUT, callback)
     stats = read("gate_stats", callback.run, gate="forget", layer="lstm_critic/l0")
     assert stats["step"].tolist() == [0, 2 * ROLLOUT, 4 * ROLLOUT]
@@ -274,6 +274,7 @@ def test_one_argument_of_learn_writes_every_measurement():
     assert (told["n_steps"], told["n_envs"], told["lstm_hidden_size"]) == (STEPS, ENVS, UNITS)
     assert (told["max_grad_norm"], told["learning_rate"]) == (0.5, 3e-4)
     assert told["layers"]["lstm_actor/l0"]["hidden_size"] == UNITS
+    assert told["reference"] == "goog-1"
     health = read("collector_health", callback.run).iloc[-1]
     assert health[["captured", "failures", "rejected", "dropped", "unreplayed_layers"]].tolist() == [3, 0, 0, 0, 0]
 
