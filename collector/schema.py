@@ -194,6 +194,8 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
 
 GATE_STATS_FIELDS: Final = tuple(field.name for field in SCHEMA[GATE_STATS])
 LAYER_UPDATES_FIELDS: Final = tuple(field.name for field in SCHEMA[LAYER_UPDATES])
+FEED_STATS_FIELDS: Final = tuple(field.name for field in SCHEMA[FEED_STATS])
+RECURRENT_STATE_FIELDS: Final = tuple(field.name for field in SCHEMA[RECURRENT_STATE])
 
 
 def hourly_fields(how: Hourly) -> list[str]:

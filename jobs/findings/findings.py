@@ -11,8 +11,8 @@ from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
 from gatewatch.jobs.findings.series import PARAMS, Key, Row, first_broken
 from gatewatch.jobs.frames import numbers
+from gatewatch.jobs.scoring.checks.base import DATA, FEED, MODEL, OPTIMIZER
 from gatewatch.jobs.scoring.residuals import WARM_UP
-from gatewatch.jobs.scoring.signals import MODEL
 from gatewatch.jobs.text import join_words, number, percent
 
 if TYPE_CHECKING:
@@ -210,4 +210,8 @@ def _name(key: Key, phases: set[str]) -> str:
     what = f"the {key.gate} {'weights' if key.gate in PARAMS else 'gate'} of {key.layer}"
     if key.layer == MODEL:
         what = f"the {key.gate}"
+    elif key.layer == OPTIMIZER:
+        what = f"the optimizer's {key.gate}"
+    elif key.layer == DATA:
+        what = "the feed" if key.gate == FEED else f"the input {key.gate}"
     return what + (f", {key.phase}" if len(phases) > 1 and key.phase else "")

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.names import PHASES
+from gatewatch.collector.names import PHASES, clean_name
 from gatewatch.collector.schema import (
+    FEED_FEATURES,
+    FEED_STATS,
+    FEED_STATS_FIELDS,
     GATE_STATS,
     GATE_STATS_FIELDS,
     GATE_UNITS,
     HISTOGRAM_FIELDS,
     LAYER_UPDATES,
     LAYER_UPDATES_FIELDS,
+    RECURRENT_STATE,
+    RECURRENT_STATE_FIELDS,
     TRAIN_METRICS,
 )
 from gatewatch.collector.store import Store
-from gatewatch.collector.store.columns import field_columns
-from gatewatch.jobs.frames import numbers, rank, times
+from gatewatch.jobs.frames import rank, times
+from gatewatch.jobs.scoring.capture_tables import (
+    Array,
+    Pair,
+    Times,
+    by_field,
+    by_pair,
+    by_tag,
+    logged_metrics,
+    numbered,
+)
+
+__all__ = ["Array", "Captures", "Pair", "SeriesGroup", "Times", "captures", "feature_names", "series_groups"]
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = NDArray[np.floating[Any]]
-Times = NDArray[np.int64]
-Pair = tuple[str, str]
-"""A layer and its gate, or a layer and its parameter."""
+Key = TypeVar("Key")
 
 NEVER: Final = -(2**63)
 """Before any time."""
-MEASUREMENTS: Final = (GATE_STATS, GATE_UNITS, LAYER_UPDATES, TRAIN_METRICS)
+MEASUREMENTS: Final = (
+    GATE_STATS,
+    GATE_UNITS,
+    LAYER_UPDATES,
+    TRAIN_METRICS,
+    FEED_STATS,
+    FEED_FEATURES,
+    RECURRENT_STATE,
+)
 """The measurements that captures are made of, in the order in which `captures` takes them."""
 _BINS: Final = [GATE_STATS_FIELDS.index(name) for name in HISTOGRAM_FIELDS]
 _OF_SERIES: Final = ("layer", "gate")
-_NOT_METRICS: Final = frozenset({"step", "epoch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +74,10 @@ class Captures:
         updates: (layer, param) → (n, fields), in the order of `LAYER_UPDATES_FIELDS`.
         metrics: name → (n,), the first value that was logged at the capture's step, at the capture's time or later;
             where there is none, the last value that was logged at that step before.
+        feed: field of `feed_stats` → (n,); empty where the feed is not recorded.
+        features: statistic of `feed_features` → (n, features).
+        state: layer → (n, fields), in the order of `RECURRENT_STATE_FIELDS`.
+        feature_names: of the columns of the feed, as far as the user gave them.
     """
 
     tags: Mapping[str, str]
@@ -63,6 +87,10 @@ class Captures:
     units: Mapping[Pair, Array]
     updates: Mapping[Pair, Array]
     metrics: Mapping[str, Array]
+    feed: Mapping[str, Array] = field(default_factory=dict)
+    features: Mapping[str, Array] = field(default_factory=dict)
+    state: Mapping[str, Array] = field(default_factory=dict)
+    feature_names: Sequence[str] = ()
 
     def statistic(self, series: Pair, name: str) -> Array:
         """Return (n,), a field of `gate_stats` of a layer's gate."""
@@ -72,6 +100,14 @@ class Captures:
         """Return (n,), a field of `layer_updates` of a layer's parameter."""
         return np.asarray(self.updates[series][:, LAYER_UPDATES_FIELDS.index(name)])
 
+    def recurrent_state(self, layer: str, name: str) -> Array:
+        """Return (n,), a field of `recurrent_state` of a layer."""
+        return np.asarray(self.state[layer][:, RECURRENT_STATE_FIELDS.index(name)])
+
+    def feature_name(self, index: int) -> str:
+        """Return the name of a column of the feed: the user's own, or that of its field, such as `f003`."""
+        return self.feature_names[index] if index < len(self.feature_names) else f"f{index:03d}"
+
     def histograms(self, series: Pair) -> Array:
         """Return (n, bins), the histograms of a layer's gate: shares of its activations."""
         return self.gates[series][:, _BINS]
@@ -79,35 +115,46 @@ class Captures:
     def part(self, first: int, stop: int | None = None) -> Captures:
         """Return the captures from index `first` up to, not including, `stop`."""
         chosen = slice(first, stop)
-        gates, units, updates = (
-            {series: values[chosen] for series, values in table.items()}
-            for table in (self.gates, self.units, self.updates)
+        gates, units, updates = (_rows(table, chosen) for table in (self.gates, self.units, self.updates))
+        metrics, feed, features, state = (
+            _rows(table, chosen) for table in (self.metrics, self.feed, self.features, self.state)
         )
-        metrics = {name: values[chosen] for name, values in self.metrics.items()}
-        return Captures(self.tags, self.time[chosen], self.step[chosen], gates, units, updates, metrics)
+        return Captures(
+            tags=self.tags,
+            time=self.time[chosen],
+            step=self.step[chosen],
+            gates=gates,
+            units=units,
+            updates=updates,
+            metrics=metrics,
+            feed=feed,
+            features=features,
+            state=state,
+            feature_names=self.feature_names,
+        )
 
     def captured(self, series: Pair) -> NDArray[np.bool_]:
         """Return (n,), whether a capture has a point of this layer's gate."""
         return np.isfinite(self.statistic(series, "step"))
 
 
-def captures(
-    tags: Mapping[str, str], stats: pd.DataFrame, units: pd.DataFrame, updates: pd.DataFrame, metrics: pd.DataFrame
-) -> Captures | None:
+def captures(tags: Mapping[str, str], *frames: pd.DataFrame, feature_names: Sequence[str] = ()) -> Captures | None:
     """Return the captures of a group of series; None where its points make none.
 
     Args:
         tags: the tags that the group shares.
-        stats, units, updates, metrics: its points of `gate_stats`, `gate_units`, `layer_updates` and `train_metrics`,
-            read with `prefix_tags`.
+        frames: its points of `MEASUREMENTS`, in that order, read with `prefix_tags`; the last ones may be missing.
+        feature_names: of the columns of the feed.
     """
+    points = dict(zip(MEASUREMENTS, frames, strict=False))
+    stats = points[GATE_STATS]
     if not {"layer", "gate", "step"} <= set(stats.columns) or (stats := stats[stats["step"].notna()]).empty:
         return None
     time = np.unique(times(stats))
-    gates = _pivoted(stats, time, "gate", GATE_STATS_FIELDS)
+    gates = by_pair(stats, time, "gate", GATE_STATS_FIELDS)
     steps = np.stack([values[:, GATE_STATS_FIELDS.index("step")] for values in gates.values()])
     step = np.max(np.where(np.isfinite(steps), steps, -np.inf), axis=0)
-    by_unit = sorted(name for name in map(str, units.columns) if name[0] == "u" and name[1:].isdigit())
+    units, features = points.get(GATE_UNITS), points.get(FEED_FEATURES)
     return Captures(
         tags=tags,
         time=time,
@@ -115,55 +162,29 @@ def captures(
         gates=gates,
         units={
             series: values[:, present]
-            for series, values in _pivoted(units, time, "gate", by_unit).items()
+            for series, values in by_pair(units, time, "gate", numbered(units, "u")).items()
             if (present := np.isfinite(values).any(axis=0)).any()
         },
-        updates=_pivoted(updates, time, "param", LAYER_UPDATES_FIELDS),
-        metrics=_metrics(metrics, time, step),
+        updates=by_pair(points.get(LAYER_UPDATES), time, "param", LAYER_UPDATES_FIELDS),
+        metrics=logged_metrics(points.get(TRAIN_METRICS), time, step),
+        feed=by_field(points.get(FEED_STATS), time, FEED_STATS_FIELDS),
+        features=by_tag(features, time, "statistic", numbered(features, "f")),
+        state=by_tag(points.get(RECURRENT_STATE), time, "layer", RECURRENT_STATE_FIELDS),
+        feature_names=tuple(feature_names),
     )
 
 
-def _pivoted(frame: pd.DataFrame, time: Times, part: str, names: Sequence[str]) -> dict[Pair, Array]:
-    """Return (layer, `part`) → (n, fields): the values of some fields at n times."""
-    if not {"layer", part} <= set(frame.columns) or not names:
-        return {}
-    values = np.stack([numbers(frame, name) for name in names], axis=1)
-    moments = times(frame)
-    at = np.minimum(np.searchsorted(time, moments), len(time) - 1)
-    of_capture = time[at] == moments
-    tables: dict[Pair, Array] = {}
-    for (layer, name), numbers_of in frame.assign(row=np.arange(len(frame))).groupby(["layer", part])["row"]:
-        rows = numbers_of.to_numpy()
-        rows = rows[of_capture[rows]]
-        table = np.full((len(time), len(names)), np.nan)
-        table[at[rows]] = values[rows]
-        tables[str(layer), str(name)] = table
-    return tables
+def _rows(table: Mapping[Key, Array], chosen: slice) -> dict[Key, Array]:
+    return {key: values[chosen] for key, values in table.items()}
 
 
-def _metrics(frame: pd.DataFrame, time: Times, step: Array) -> dict[str, Array]:
-    """Return metric → (n,): the first value that was logged at a capture's step, at its time or later.
-
-    Where there is none, it is the last value that was logged at that step before: a later value of the same step, such
-    as at the end of an epoch, may not be stored yet when a capture is scored.
-    """
-    metrics: dict[str, Array] = {}
-    logged_at, moments = numbers(frame, "step"), times(frame)
-    for column, name in field_columns(frame.columns).items():
-        values = numbers(frame, column)
-        finite = np.isfinite(values) & np.isfinite(logged_at)
-        if name in _NOT_METRICS or not finite.any():
-            continue
-        logged: dict[float, list[tuple[int, float]]] = defaultdict(list)
-        for at, moment, value in zip(*(each[finite].tolist() for each in (logged_at, moments, values)), strict=True):
-            logged[at].append((moment, value))
-        taken = zip(step.tolist(), time.tolist(), strict=True)
-        metrics[name] = np.array([_first_since(moment, logged.get(at, ())) for at, moment in taken])
-    return metrics
-
-
-def _first_since(time: int, logged: Sequence[tuple[int, float]]) -> float:
-    return next((value for moment, value in logged if moment >= time), logged[-1][1] if logged else np.nan)
+def feature_names(config: object) -> tuple[str, ...]:
+    """Return the names of the feed's columns, from the configuration of a run as it is stored: JSON, or nothing."""
+    try:
+        names = json.loads(config)["feature_names"] if isinstance(config, str) else []
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return ()
+    return tuple(clean_name(str(name)) for name in names) if isinstance(names, list) else ()
 
 
 @dataclass(slots=True)

@@ -84,6 +84,7 @@ class RunScorer:
         result: result of the pass over this run; `process_new` fills it in.
         ended: whether the run has ended, so that its newest capture is complete.
         gaps_after: time after which generalisation gaps are missing; None where none are missing.
+        feature_names: of the columns of the run's feed.
     """
 
     store: Store
@@ -95,6 +96,7 @@ class RunScorer:
     result: PassResult
     ended: bool
     gaps_after: int | None
+    feature_names: Sequence[str] = ()
 
     def process_new(self) -> None:
         """Write derived metrics and scores of the new captures, one phase after the other."""
@@ -158,7 +160,8 @@ class RunScorer:
         if last is None and self._count(group, GATE_SCORES, "anomaly_score"):
             now.redo = group.newest
         for stop in self._stops(group, now):
-            read = captures(group.tags, *(self._read(name, group.only, now.back, stop) for name in MEASUREMENTS))
+            frames = [self._read(name, group.only, now.back, stop) for name in MEASUREMENTS]
+            read = captures(group.tags, *frames, feature_names=self.feature_names)
             if read is None:
                 raise ValueError(f"the points of {group.tags} make no captures")
             new = int(np.count_nonzero(read.time > now.newest))

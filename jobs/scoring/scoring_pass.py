@@ -18,7 +18,7 @@ from gatewatch.collector.store.runs import find_run
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.baselines import Baselines
 from gatewatch.jobs.findings.run_state import current_state
-from gatewatch.jobs.scoring.captures import NEVER, series_groups
+from gatewatch.jobs.scoring.captures import NEVER, feature_names, series_groups
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.metrics import METRICS
 from gatewatch.jobs.scoring.metrics.base import Metric
@@ -64,6 +64,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
     """
     runs = store.runs()
     states = dict(zip(runs["run"], runs["state"], strict=True))
+    configs = dict(zip(runs["run"], runs["config"], strict=True))
     names = [name for name in states if zlib.crc32(name.encode()) % shard[1] == shard[0]]
     if run is not None:
         names = [find_run(run, [*states], store.url)]
@@ -88,7 +89,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
                 checkpoints.forget(state, name)
             ended = finish or current_state(states[name], 0.0) != "live"
             gaps_after = NEVER if again else newest_gap if newest_loss > newest_gap else None
-            scorer(result, ended, gaps_after).process_new()
+            scorer(result, ended, gaps_after, feature_names(configs[name])).process_new()
             result.unchanged = not result.written and not result.behind
         except (ConfigError, WriteUnavailable):
             raise

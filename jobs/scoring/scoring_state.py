@@ -15,6 +15,7 @@ from gatewatch.jobs.scoring.detectors.base import Batch, Scores
 from gatewatch.jobs.scoring.detectors.isolation_forest import RESIDUAL_FLOOR
 from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
 from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
+from gatewatch.jobs.scoring.sources import NETWORK
 
 MOST_CAUSES: Final = 3
 """Maximum number of `why_` fields of a score that come from residuals: the largest ones."""
@@ -62,6 +63,7 @@ class ScoringState:
         captures, residuals = batch.captures, batch.residuals
         tags = dict(captures.tags)
         begin = {each.name: 0 if each.scores_warm_up else batch.warm_up for each in self.detectors}
+        alone = [each for each in self.detectors if each.scores_alone]
         for series in dict.fromkeys(series for each in batch.scores.values() for series in each.by_series):
             own = batch.columns.get(series, [])
             scores = {name: each.by_series[series] for name, each in batch.scores.items() if series in each.by_series}
@@ -72,17 +74,26 @@ class ScoringState:
                 present = captures.captured(series)[batch.first :]
             else:  # a parameter or a logged loss may be scored though it has no signal, or no longer has a value
                 anomalous = [values > 1 for values in scores.values()]
-                present = np.logical_or.reduce([np.isfinite(residuals.value[:, own]).any(axis=1), *anomalous])
+                present = np.logical_or.reduce(
+                    [
+                        np.isfinite(residuals.value[:, own]).any(axis=1),
+                        *anomalous,
+                        *(np.isfinite(scores[each.name]) for each in alone if each.name in scores),
+                    ]
+                )
             for k in np.flatnonzero(present):
                 why: dict[str, FieldValue] | None = None
                 time, step = int(captures.time[batch.first + k]), int(captures.step[batch.first + k])
                 for name, values in scores.items():
                     if k < begin[name] or not np.isfinite(values[k]):
-                        self.unscored["warm-up" if k < begin[name] else "no finite value"] += 1
+                        self.unscored["warm-up" if k < batch.warm_up else "no finite value"] += 1
                         continue
                     value = float(values[k])
+                    sources = batch.scores[name].sources.get(series)
                     fields: dict[str, FieldValue] = {"anomaly_score": value, "anomalous": int(value > 1), "step": step}
-                    if (model_id := batch.scores[name].model_id) is not None:
+                    fields["source"] = NETWORK if sources is None else str(sources[k])
+                    model_id = batch.scores[name].model_id
+                    if model_id is not None and k >= batch.warm_up:  # no model has scored the warm-up
                         fields["model_id"] = model_id
                     if value > 1:
                         sizes = {cause: float(each[k]) for cause, each in causes.items()}

@@ -3,11 +3,12 @@
 from typing import Final
 
 from gatewatch.jobs.scoring.detectors.base import Detector
+from gatewatch.jobs.scoring.detectors.checks import Checks
 from gatewatch.jobs.scoring.detectors.consensus import Consensus
 from gatewatch.jobs.scoring.detectors.isolation_forest import ForestDetector
 from gatewatch.jobs.scoring.detectors.robust import Robust
 from gatewatch.jobs.scoring.detectors.rules import Rules
 
-DETECTORS: Final[tuple[type[Detector], ...]] = (ForestDetector, Robust, Rules, Consensus)
+DETECTORS: Final[tuple[type[Detector], ...]] = (ForestDetector, Robust, Rules, Checks, Consensus)
 
 __all__ = ["DETECTORS", "Detector"]

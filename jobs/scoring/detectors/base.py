@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.residuals import Residuals
 from gatewatch.jobs.scoring.signals import SignalKey
+from gatewatch.jobs.scoring.sources import Sources
 
 
 class Model(Protocol):
@@ -32,11 +33,13 @@ class Scores:
         causes: series → cause → (n,), a size above 1 where the cause applies. Stored as `why_<cause>` with every
             score above 1 of that series.
         model_id: the model that the scores come from.
+        sources: series → the source of each score; a series without one has `network`.
     """
 
     by_series: Mapping[Pair, Array] = field(default_factory=dict)
     causes: Mapping[Pair, Mapping[str, Array]] = field(default_factory=dict)
     model_id: str | None = None
+    sources: Mapping[Pair, Sources] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,9 @@ class Detector(ABC):
     name: ClassVar[str]
     """The tag `detector` of its scores."""
     scores_warm_up: ClassVar[bool] = False
+    scores_alone: ClassVar[bool] = False
+    """Whether each of its scores is written. If not, a series that is no gate has none where it has no signal, unless
+    the score is above 1."""
     look_back: ClassVar[int] = 0
     """How many earlier captures it needs in `Batch.captures` to score one."""
     phrases: ClassVar[Mapping[str, str]] = MappingProxyType({})

@@ -1,0 +1,10 @@
+"""Checks: statements about a sound training, in the order in which they are made. `CHECKS` lists each once."""
+
+from typing import Final
+
+from gatewatch.jobs.scoring.checks import optimizer
+from gatewatch.jobs.scoring.checks.base import Check
+
+CHECKS: Final[tuple[Check, ...]] = (*optimizer.CHECKS,)
+
+__all__ = ["CHECKS", "Check"]
