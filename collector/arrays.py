@@ -30,7 +30,7 @@ def iter_arrays(values: Any, what: str, name: str = "") -> Iterator[tuple[str, A
     if isinstance(values, Mapping):
         for key, value in values.items():
             yield from iter_arrays(value, what, str(key))
-    elif isinstance(values, list | tuple) and (array := _plain(values)) is None:
+    elif isinstance(values, list | tuple) and (array := plain_array(values)) is None:
         for value in values:
             yield from iter_arrays(value, what, name)
     else:
@@ -90,7 +90,7 @@ def _dense(slices: Any, what: str) -> Array:
     return dense
 
 
-def _plain(values: Any) -> Array | None:
+def plain_array(values: Any) -> Array | None:
     """Return a list of numbers, or of equally long lists of such, as one array."""
     try:
         return np.asarray(values) if _numbers(values) else None

@@ -27,7 +27,7 @@ _EARLIEST: Final = 10**17
 
 _OF_THE_SESSION: Final = (
     *("log_dir", "run", "store", "phase", "tags", "every", "overhead", "resume", "all_ranks"),
-    "reference",
+    *("reference", "feature_names"),
 )
 
 State = Mapping[str, Any] | Sequence[Any]
@@ -149,6 +149,8 @@ class Monitor(BaseMonitor, ABC):
         self,
         x: Any = None,
         *,
+        batch: Any = None,
+        targets: Any = None,
         time: Time | None = None,
         metrics: Mapping[str, Any] | None = None,
         state: State | None = None,
@@ -159,6 +161,10 @@ class Monitor(BaseMonitor, ABC):
             x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example. A
                 stateful layer begins with the state that it has at this moment: call `step` before the model, or give
                 the state that it had then.
+            batch: what the model was fed in this step, as it takes it: the points of `feed_stats` and `feed_features`
+                are made from it. Where None, from what is known of the step anyway: in torch the call of the module in
+                training; outside of training `x`.
+            targets: of the batch, its sequences in the same order; they say whether a feature tells the target.
             time: the market's time: nanoseconds since the epoch, a moment or a day; now where None. A moment without a
                 zone is taken as UTC, whatever its `fold` is, so give local times a zone where clocks are set back. A
                 time that was given before is stored some nanoseconds later; `collector_health` counts it.
@@ -175,7 +181,7 @@ class Monitor(BaseMonitor, ABC):
         session = self._session
         session.step += 1
         with session.guarded("reading step(time=...)"):
-            self._after_step(metrics, x, time, state)
+            self._after_step(metrics, x, time, state, (batch, targets))
         session.prepare()
 
     def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
@@ -226,10 +232,17 @@ class Monitor(BaseMonitor, ABC):
         raise ConfigError(f"{method}() outside a run: use `with GateMonitor(model, probe=...) as monitor:`")
 
     def _after_step(
-        self, metrics: Mapping[str, Any] | None, x: Any = None, time: Time | None = None, state: State | None = None
+        self,
+        metrics: Mapping[str, Any] | None,
+        x: Any = None,
+        time: Time | None = None,
+        state: State | None = None,
+        fed: tuple[Any, Any] = (None, None),
     ) -> None:
         session = self._session
         due = session.due()
+        batch, targets = fed
+        session.feed.give(x if batch is None and session.phase != "train" else batch, targets, due=due)
         moment = None if time is None else _market_time(time)
         if moment is not None and (due or (metrics is not None and not session.is_recorded)):
             moment = session.place_in_market(moment)

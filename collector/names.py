@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gatewatch.collector.errors import ConfigError
@@ -117,6 +117,24 @@ def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
         if problem := new_name_problem(value):
             raise ConfigError(f"tags: the value of {safe_repr(key)}, {safe_repr(value)}, {problem}")
     return tags
+
+
+def check_feature_names(names: Sequence[str] | None) -> list[str] | None:
+    """The names of what is fed, as every store can hold them: see `clean_name`.
+
+    Raises:
+        ConfigError: they are no list of texts, or one comes twice.
+    """
+    if names is None:
+        return None
+    listed = None if isinstance(names, str | bytes | Mapping) or not hasattr(names, "__iter__") else list(names)
+    if not listed or not all(isinstance(name, str) for name in listed):
+        example = "give a list of texts, such as ['return', 'volume']"
+        raise ConfigError(f"feature_names={safe_repr(names)}: must be the names of the features; {example}")
+    if len(set(listed)) < len(listed):
+        twice = next(name for place, name in enumerate(listed) if name in listed[:place])
+        raise ConfigError(f"feature_names: {safe_repr(twice)} comes twice; give each feature a name of its own")
+    return [clean_name(name) for name in listed]
 
 
 def check_phase(phase: str) -> str:

@@ -15,7 +15,8 @@ from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_log_dir, check_metrics
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import TooLargeError
-from gatewatch.collector.names import check_run
+from gatewatch.collector.feed_recorder import FeedRecorder, FeedSource, field_names
+from gatewatch.collector.names import check_feature_names, check_run
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
@@ -43,9 +44,11 @@ class RunSession(RunLife):
         cells: whose gates have scales of their own.
         statistics: what is taken of each gate.
         reference: the run with which the jobs compare this one; recorded in its `config`.
+        feature_names: of what is fed.
         **of_the_run: see `RunLife`.
 
     Attributes:
+        feed: looks at what is fed.
         unreplayed: layer → why the latest look did not record it.
 
     Raises:
@@ -61,9 +64,12 @@ class RunSession(RunLife):
         cells: Cells = CELLS,
         statistics: Sequence[Statistic] = STATISTICS,
         reference: str | None = None,
+        feature_names: Sequence[str] | None = None,
         **of_the_run: Any,
     ) -> None:
         super().__init__(**of_the_run)
+        self.feature_names = check_feature_names(feature_names)
+        self.feed = FeedRecorder(self.guarded, self.charged, self.warn_once, self.feature_names)
         self.log_dir = check_log_dir(log_dir)
         self.reference = None if reference is None else check_run(reference, "reference")
         self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
@@ -75,11 +81,20 @@ class RunSession(RunLife):
         self._cells, self._statistics = cells, statistics
         self._updates: UpdateRecorder | None = None
         self._watched: Updates | None = None
+        self._feed_source: FeedSource | None = None
         self._rate: float | None = None
         self._last_capture_step, self._every = 0, 1
         self._shipping_seconds = 0.0
 
-    def start(self, *, framework: str, model: str, config: Mapping[str, Any], updates: Updates | None = None) -> None:
+    def start(
+        self,
+        *,
+        framework: str,
+        model: str,
+        config: Mapping[str, Any],
+        updates: Updates | None = None,
+        feed: FeedSource | None = None,
+    ) -> None:
         """Open the store and check the folders, then begin the run.
 
         Args:
@@ -87,6 +102,7 @@ class RunSession(RunLife):
             model: its type and name.
             config: further facts about the run, stored as JSON.
             updates: sees what a step does to the parameters.
+            feed: shows the batches of the training; None where somebody hands them over.
 
         Raises:
             ConfigError: the store can never take the points as things are, a folder cannot be written, or the
@@ -96,7 +112,7 @@ class RunSession(RunLife):
             check_folder(self.log_dir)
         self._shipping_seconds = 0.0
         self.open(framework, model, {**config, **self._settings()})
-        self._watched = updates
+        self._watched, self._feed_source = updates, feed
         self._begin_counting()
 
     def go_to(self, step: int, epoch: int) -> None:
@@ -108,6 +124,7 @@ class RunSession(RunLife):
         """Let the schedule and the look at the updates begin at this step."""
         self.schedule.begin(self.step)
         self._updates = None
+        self.feed.begin(self._feed_source)
         if self._watched is not None:
             with self.guarded("a look at the parameters"):
                 self._updates = UpdateRecorder(self._watched, self.schedule, self.step, self.guarded)
@@ -120,6 +137,7 @@ class RunSession(RunLife):
             "every": self.schedule.every,
             "overhead": self.schedule.overhead,
             "reference": self.reference,
+            "feature_names": None if self.feature_names is None else field_names(self.feature_names),
             "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
             "versions": versions(),
             "host": platform.node(),
@@ -165,7 +183,7 @@ class RunSession(RunLife):
                 self._too_large = error.with_traceback(None)
                 raise
             moment = self._time() if time is None else time
-            points = update_points(updates, self.tags, moment, self.step)
+            points = [*update_points(updates, self.tags, moment, self.step), *self._feed_points(moment)]
             at = (moment, self.step, self.epoch)
             points += gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
             if not self.is_recorded:
@@ -177,6 +195,14 @@ class RunSession(RunLife):
         self._last_capture_step = self.step
         self._health()
         return layers
+
+    def _feed_points(self, moment: int) -> list[Point]:
+        """Return the points of what was fed, of the step whose update is recorded."""
+        with self.guarded("a look at the feed"):
+            of_update = None if self._updates is None else self._updates.held_step
+            self.feed.settle(self.step, of_update)
+            return self.feed.take(self.tags, moment, self.step, of_update)
+        return []
 
     def due(self) -> bool:
         """Return, at the end of a step, whether to capture; a step that is recorded already is not captured again.
@@ -197,6 +223,12 @@ class RunSession(RunLife):
             upcoming: the number of the next step, where it is known.
         """
         due = self.schedule.prepare(self.step, upcoming)
+        self._prepare_updates(due)
+        held, looks = (None, False) if self._updates is None else (self._updates.held_step, self._updates.is_looking)
+        self.feed.settle(self.step, held)
+        self.feed.want(due or looks)
+
+    def _prepare_updates(self, due: bool) -> None:
         if self._updates is None:
             return
         needed = False
@@ -286,7 +318,9 @@ class RunSession(RunLife):
         return f"without a capture: none of its {self.step} steps was due, with every={safe_repr(self.schedule.every)}"
 
     def _release(self) -> None:
-        updates, self._updates, self._watched = self._updates, None, None
+        updates, self._updates, self._watched, self._feed_source = self._updates, None, None, None
+        with self.guarded("a look at the feed"):
+            self.feed.release()
         if updates is not None:
             updates.release()
 

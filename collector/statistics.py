@@ -181,7 +181,7 @@ def unit_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
         values: (B, T, U).
         mask: (B, T), False where a step was masked.
     """
-    return _profile("u", _means(values, (0, 1), _valid(values, mask)))
+    return profile("u", _means(values, (0, 1), _valid(values, mask)))
 
 
 def time_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
@@ -193,7 +193,7 @@ def time_profile(values: Array, mask: Mask | None = None) -> dict[str, float]:
         values: (B, T, U).
         mask: (B, T), False where a step was masked.
     """
-    return _profile("t", _means(values, (0, 2), _valid(values, mask)))
+    return profile("t", _means(values, (0, 2), _valid(values, mask)))
 
 
 def zero_crossing_rate(values: Array, centre: float = 0.0, valid: Mask | None = None) -> float:
@@ -253,5 +253,6 @@ def _peak(values: Array) -> float:
     return float(np.abs(values).max(initial=0)) or 1.0
 
 
-def _profile(letter: str, means: Array) -> dict[str, float]:
+def profile(letter: str, means: Array) -> dict[str, float]:
+    """Return a field for each value, or for each of 64 groups of neighbours: letter and number; NaN has none."""
     return {f"{letter}{i:03d}": mean for i, mean in enumerate(grouped(means).tolist()) if np.isfinite(mean)}

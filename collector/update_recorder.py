@@ -29,6 +29,9 @@ class UpdateRecorder:
 
     Steps are numbered as the session numbers them.
 
+    Attributes:
+        held_step: the step of the loop in which the update was made that waits to be recorded; None where none does.
+
     Args:
         updates: looks at the parameters.
         schedule: says when a capture will be due.
@@ -52,12 +55,16 @@ class UpdateRecorder:
         self._patient_until = step
         self._held: Measured = {}
         self._held_rate: float | None = None
+        self._stepped_in = step
+        self.held_step: int | None = None
         updates.watch()
 
     def follow(self, step: int) -> bool:
         """At the end of a step of the loop: note which optimizers have stepped; return whether a look is complete."""
         stepped = self._updates.stepped()
         self._is_counted = stepped is not None
+        if stepped is None or stepped:
+            self._stepped_in = step
         if stepped is None:  # nobody looked: taken to be as often as the loop
             for rhythm in self._rhythms.values():
                 rhythm.latest = step
@@ -117,13 +124,23 @@ class UpdateRecorder:
         with self._guarded("a look at the learning rate"):
             rate = self._updates.rate()
         if measured := self._updates.measure():
-            self._held, self._held_rate = {**self._held, **measured}, rate
+            self._held, self._held_rate, self.held_step = {**self._held, **measured}, rate, self._stepped_in
         else:  # a scaler skipped the step, for example
             self._looking_since = since
         self._stepped = set()
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether a look at the optimizer's next step goes on."""
+        return self._looking_since is not None
+
     def take(self, step: int) -> tuple[Measured, float | None]:
-        """Return what is recorded with a capture at this step: the updates, and the learning rate of theirs."""
+        """Return what is recorded with a capture at this step: the updates, and the learning rate of theirs.
+
+        `held_step` is theirs until the next call.
+        """
+        if not self._held:
+            self.held_step = None
         self.follow(step)
         since = self._looking_since
         if since is not None and since < step and (self._stepped or not self._is_counted):

@@ -81,6 +81,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         method: the method of the model that is called with the probe, or with what `step` brings, where it is not the
             model itself: "act" of an agent. Several arguments are a tuple; arrays are given as they are, not as
             tensors.
+        feature_names: what the features that are fed are called, in their order: that of the last dimension, several
+            inputs side by side (a tuple in its order, a mapping in the order of its sorted names).
 
     Raises:
         ConfigError: an argument is wrong; from `fit`, before its first batch, where the probe does not fit the model,
@@ -105,6 +107,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         all_ranks: bool = False,
         reference: str | None = None,
         method: str | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self._set_up(locals())

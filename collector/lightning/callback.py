@@ -64,6 +64,8 @@ class GateMonitorCallback(GateMonitor, Callback):
         reference: a run whose training feed this phase is compared with, such as that of the training in a backtest;
             recorded in the run's `config`. It may be this very run, where its phases are side by side.
         method: the method that is called with the probe, where it is not `forward`.
+        feature_names: what the features that are fed are called, in their order: that of the last dimension, several
+            inputs side by side (a tuple in its order, a mapping in the order of its sorted names).
 
     Raises:
         ConfigError: an argument is wrong; from `fit`, before its first batch, where the probe does not fit the module,
@@ -88,6 +90,7 @@ class GateMonitorCallback(GateMonitor, Callback):
         all_ranks: bool = False,
         reference: str | None = None,
         method: str | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         self._set_up(locals())
         self._set_up_look(probe, method)

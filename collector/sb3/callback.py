@@ -78,6 +78,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             rank 0 records and the others do nothing.
         reference: a run whose training feed this phase is compared with, such as that of the training in a backtest;
             recorded in the run's `config`. It may be this very run, where its phases are side by side.
+        feature_names: what the features that are fed are called, in their order: that of the last dimension, several
+            inputs side by side (a tuple in its order, a mapping in the order of its sorted names).
 
     Raises:
         ConfigError: an argument is wrong; from `learn`, before its first step, where the policy has no recurrent layer,
@@ -100,6 +102,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         resume: bool = False,
         all_ranks: bool = False,
         reference: str | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(verbose)
         self._set_up(locals())

@@ -72,6 +72,8 @@ class GateMonitor(Monitor):
         method: the method that is called with the probe, or with what `step` brings, where it is not the module itself:
             "predict" of a policy of Stable-Baselines3, "get_action_and_value" of an agent of CleanRL. It is given
             arrays as they are, not as tensors.
+        feature_names: what the features that are fed are called, in their order: that of the last dimension, several
+            inputs side by side (a tuple in its order, a mapping in the order of its sorted names).
 
     Raises:
         ConfigError: an argument is wrong; on entry, where the probe does not fit the module, the module has no
@@ -97,6 +99,7 @@ class GateMonitor(Monitor):
         all_ranks: bool = False,
         reference: str | None = None,
         method: str | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         self._set_up(locals())
         self._set_up_look(probe, method)
