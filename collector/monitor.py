@@ -14,6 +14,7 @@ import numpy as np
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_step_input, explain_mismatch
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.recurrent_state import Begin, read_starts
 from gatewatch.collector.run_session import RunSession
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.runtime.shutdown import final_status
@@ -135,9 +136,23 @@ class Monitor(BaseMonitor, ABC):
     def _look(self, x: Any, state: State | None) -> Layers:
         """Return the gates of `x`, or of the probe where it is None, from a recurrent state where one is given."""
 
+    def _begin_states(self, state: State | None, *, needed: bool) -> Mapping[str, Begin]:
+        """Return layer → what the sequences of this step began with, as far as it was given or seen.
+
+        Args:
+            state: as `step` is given it.
+            needed: also what it takes long to read.
+        """
+        return {}
+
+    def _expect_step(self, *, due: bool) -> None:
+        """Prepare for what the next step begins with; `due`: it will be captured, as far as can be known."""
+
     def __enter__(self) -> Self:
         if not self._session.started:
             self._session.begin(self._begin)  # the first capture is that of a step, which may have the market's time
+            if self._session.started:
+                self._expect_step(due=True)
         return self
 
     def __exit__(
@@ -154,8 +169,14 @@ class Monitor(BaseMonitor, ABC):
         time: Time | None = None,
         metrics: Mapping[str, Any] | None = None,
         state: State | None = None,
+        starts: Any = None,
     ) -> None:
         """Count one step of a loop, and capture where one is due.
+
+        `recurrent_state` says what the sequences of a step began with: `state` where it is given, else what the
+        framework shows, see the monitor's class. Sequences at which an episode starts are counted in every step that
+        has `starts`, and those of them whose state was not the initial one (zero, or a parameter of the model): each
+        capture has the exact sums since the one before.
 
         Args:
             x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example. A
@@ -170,7 +191,10 @@ class Monitor(BaseMonitor, ABC):
                 time that was given before is stored some nanoseconds later; `collector_health` counts it.
             metrics: name → number, written with every capture, and with every step that has a time.
             state: the recurrent state to begin with: layer → its states, each (batch, units), in the order of the
-                framework's initial state; or those of the only recurrent layer.
+                framework's initial state; or those of the only recurrent layer. It is what the sequences of this step
+                begin with, before the model is called.
+            starts: one flag for each sequence of this step, True where its first element is the first of an episode;
+                or one flag for all.
 
         Raises:
             ConfigError: the run has not begun (use `with`). Once it has, nothing is raised: a step whose arguments are
@@ -181,8 +205,10 @@ class Monitor(BaseMonitor, ABC):
         session = self._session
         session.step += 1
         with session.guarded("reading step(time=...)"):
-            self._after_step(metrics, x, time, state, (batch, targets))
-        session.prepare()
+            self._after_step(metrics, x, time, state, (batch, targets), starts)
+        due = session.prepare()
+        with session.guarded("the recurrent states"), session.charged("states"):
+            self._expect_step(due=due)
 
     def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
         """End an epoch of a loop: write its metrics and its `gate_epoch_<n>.npz`.
@@ -238,11 +264,14 @@ class Monitor(BaseMonitor, ABC):
         time: Time | None = None,
         state: State | None = None,
         fed: tuple[Any, Any] = (None, None),
+        starts: Any = None,
     ) -> None:
         session = self._session
         due = session.due()
         batch, targets = fed
         session.feed.give(x if batch is None and session.phase != "train" else batch, targets, due=due)
+        with session.charged("states"):
+            self._note_states(state, starts, due=due)
         moment = None if time is None else _market_time(time)
         if moment is not None and (due or (metrics is not None and not session.is_recorded)):
             moment = session.place_in_market(moment)
@@ -253,6 +282,20 @@ class Monitor(BaseMonitor, ABC):
             with session.guarded("the metrics of a step"), session.charged("metrics"):
                 session.metrics(metrics, moment)
             session.note_recorded()
+
+    def _note_states(self, state: State | None, starts: Any, *, due: bool) -> None:
+        session, flags = self._session, None
+        begins: Mapping[str, Begin] = {}
+        with session.guarded("reading step(state=...)"):
+            begins = self._begin_states(state, needed=due or starts is not None or session.states.is_new)
+        if starts is not None:
+            try:
+                flags = read_starts(starts)
+            except ConfigError as error:
+                session.states.lose_flags()
+                session.record_failure("reading step(starts=...)", error)
+        with session.guarded("reading step(starts=...)"):
+            session.states.note(begins, flags)
 
     def _end_epoch(self, metrics: Mapping[str, Any] | None) -> None:
         session = self._session

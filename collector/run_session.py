@@ -17,10 +17,12 @@ from gatewatch.collector.epoch_files import check_folder, save_epoch, save_secon
 from gatewatch.collector.errors import TooLargeError
 from gatewatch.collector.feed_recorder import FeedRecorder, FeedSource, field_names
 from gatewatch.collector.names import check_feature_names, check_run
+from gatewatch.collector.recurrent_state import state_points
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.schema import COLLECTOR_HEALTH, FieldValue, Point
+from gatewatch.collector.state_recorder import StateRecorder
 from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Layers
@@ -50,6 +52,8 @@ class RunSession(RunLife):
     Attributes:
         feed: looks at what is fed.
         unreplayed: layer → why the latest look did not record it.
+        states: what sequences begin with, and where episodes do.
+        at_release: called when the run ends, to let go of the model.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -77,6 +81,8 @@ class RunSession(RunLife):
         self._saw_updates = False
         self.replay_error: float | None = None
         self.unreplayed: dict[str, str] = {}
+        self.states = StateRecorder(self.warn_once)
+        self.at_release: Callable[[], None] | None = None
         self._too_large: TooLargeError | None = None
         self._cells, self._statistics = cells, statistics
         self._updates: UpdateRecorder | None = None
@@ -185,9 +191,12 @@ class RunSession(RunLife):
             moment = self._time() if time is None else time
             points = [*update_points(updates, self.tags, moment, self.step), *self._feed_points(moment)]
             at = (moment, self.step, self.epoch)
+            with self.guarded("the recurrent states"):
+                points += state_points(self.states.fields(), self.tags, moment, self.step)
             points += gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
             if not self.is_recorded:
                 self._put(points)
+                self.states.recorded()
                 if self._updates is not None:
                     self._updates.recorded(updates)
         self.captured += 1
@@ -216,17 +225,21 @@ class RunSession(RunLife):
                 wait = self._updates.is_waiting(self.step)
         return self.schedule.due(self.step, wait=wait) and not self.is_recorded
 
-    def prepare(self, upcoming: int | None = None) -> None:
+    def prepare(self, upcoming: int | None = None) -> bool:
         """At the end of a step: save the parameters to compare with, if the next step of the optimizer is needed.
 
         Args:
             upcoming: the number of the next step, where it is known.
+
+        Returns:
+            Whether a capture will be due at the next step, as far as can be known.
         """
         due = self.schedule.prepare(self.step, upcoming)
         self._prepare_updates(due)
         held, looks = (None, False) if self._updates is None else (self._updates.held_step, self._updates.is_looking)
         self.feed.settle(self.step, held)
         self.feed.want(due or looks)
+        return due
 
     def _prepare_updates(self, due: bool) -> None:
         if self._updates is None:
@@ -323,6 +336,8 @@ class RunSession(RunLife):
             self.feed.release()
         if updates is not None:
             updates.release()
+        if self.at_release is not None:
+            self.at_release()
 
     def after_fork_in_child(self) -> None:
         """See `RunLife.after_fork_in_child`."""

@@ -138,6 +138,7 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
         RECURRENT_STATE: (
             *_floats("", "initial_norm"),
             *(Field(name, int, "sequences", "max") for name in ("starts", "starts_not_reset")),
+            *(Field(name, int, "sequences", "max") for name in ("resets", "sequences_begun")),
             Field("logprob_difference", float, "nats", "max"),
             _STEP,
         ),

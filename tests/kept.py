@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES
+from gatewatch.collector.schema import GATE_STATS, LAYER_UPDATES, RECURRENT_STATE
 
 
 class Kept:
@@ -33,4 +33,13 @@ class Kept:
             if point.measurement == LAYER_UPDATES:
                 fields = dict(point.fields)
                 found.setdefault(fields.pop("step"), {})[point.tags["layer"], point.tags["param"]] = fields
+        return found
+
+    def states(self):
+        """Step of the capture → layer → fields of its recurrent state."""
+        found = {}
+        for point in self.points:
+            if point.measurement == RECURRENT_STATE:
+                fields = dict(point.fields)
+                found.setdefault(fields.pop("step"), {})[point.tags["layer"]] = fields
         return found

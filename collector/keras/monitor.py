@@ -25,9 +25,11 @@ from gatewatch.collector.keras.inputs import (
 )
 from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
+from gatewatch.collector.keras.states import KerasStates, given_states
 from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State
+from gatewatch.collector.recurrent_state import Begin
 from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import safe_get
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
@@ -52,6 +54,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             loss = model.train_on_batch(*batch)
             monitor.step(metrics={"loss": loss})
     ```
+
+    The state that a step's sequences begin with (`recurrent_state`) is that of the stateful layers: in `fit` before the
+    batch of a capture; in a loop, which calls `step` before the model, at the moment of a step that is captured or has
+    `starts`. Where the model is called first, as the states at the first step tell, they are not taken: give
+    `step(state=...)`.
 
     Once training has begun nothing is raised into it, and it never waits for the store.
 
@@ -130,6 +137,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._fits, self._first_epoch = 0, True
         self._watched: Any = None
         self._broken_off = False
+        self._states: KerasStates | None = None
+        self._is_due_next = True
         if model is not None:
             self.set_model(model)
 
@@ -176,6 +185,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         if state is not None and self._session.started:
             with self._session.guarded_and_charged("rate"):
                 state.note_rate()
+        if self._is_due_next and self._states is not None and self._session.started:
+            with self._session.guarded("the recurrent states"), self._session.charged("states"):
+                self._states.before_batch(self._layers, lambda: self.model)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Capture where one is due."""
@@ -183,7 +195,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         session.step = self._epoch_start + int(batch) + 1
         if session.started:
             self._after_step(logs)
-            session.prepare()
+            self._is_due_next = session.prepare()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the epoch's metrics, and its file where the budget allows."""
@@ -257,9 +269,22 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             },
             updates=self._updates,
         )
+        self._is_due_next = True
+        with session.guarded("the recurrent states"):
+            self._states = KerasStates(self._layers, own_loop, session.warn_once)
         if traced is not None:
             self._report(traced)
         return traced
+
+    def _begin_states(self, state: State | None, *, needed: bool) -> dict[str, Begin]:
+        if state is not None:
+            return given_states(self._layers, self._states_by_layer(state) or {})
+        if self._states is None or not needed:
+            return {}
+        return self._states.of_step(self._layers, is_first=self._session.states.is_new)
+
+    def _states_by_layer(self, state: State | None) -> Mapping[str, Any] | None:
+        return state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
 
     @staticmethod
     def _needs_inputs(layers: Mapping[str, Any]) -> bool:
@@ -282,13 +307,12 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         return choose_layers(recurrent_layers(model, required=True), self._chosen, name_of, "model")
 
     def _trace(self, x: Any, state: State | None = None) -> Trace:
-        states = state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
         traced = trace(
             self.model,
             x,
             self._layers,
             method=self._method,
-            states=states,
+            states=self._states_by_layer(state),
             verify=True,
             verified=self._verified,
             cells=self.cells,

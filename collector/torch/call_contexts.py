@@ -52,6 +52,13 @@ def torch_isolated() -> Iterator[None]:
         yield
 
 
+def is_recorded_for_later() -> bool:
+    """Return whether torch.compile or a CUDA graph records calls to run them later: then no value may be copied."""
+    return torch.compiler.is_compiling() or (
+        torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch is typed in part
+    )
+
+
 @contextmanager
 def _defaults_restored() -> Iterator[None]:
     """Put back, on exit, the type and the device that torch gives to tensors that are given none."""
@@ -95,7 +102,7 @@ def with_initial_state(layers: Mapping[str, RecurrentLayer], states: Any) -> Ite
     """
     with ExitStack() as stack:
         cells = {layer.module: layer.cell for layer in layers.values()}
-        for module, state in _by_module(layers, states).items():
+        for module, state in states_by_module(layers, states).items():
             stack.enter_context(replaced_forward(module, _begin_with(state, cells[module])))
         yield
 
@@ -218,7 +225,12 @@ def _begin_with(state: Any, cell: Cell | None) -> Forward:
     return forward
 
 
-def _by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Module, Any]:
+def states_by_module(layers: Mapping[str, RecurrentLayer], states: Any) -> dict[nn.Module, Any]:
+    """Return recurrent module → its state, from what `with_initial_state` takes.
+
+    Raises:
+        ConfigError: there is no such module, or more than one to choose from.
+    """
     if states is None:
         return {}
     if not isinstance(states, Mapping):

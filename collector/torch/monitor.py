@@ -14,6 +14,7 @@ from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_framework, choose_layers, mistaken_model
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import Monitor, State
+from gatewatch.collector.recurrent_state import Begin
 from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import safe_attributes, safe_get
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
@@ -23,6 +24,7 @@ from gatewatch.collector.torch.call_contexts import isolated
 from gatewatch.collector.torch.inputs import array_of, as_inputs, as_probe, input_mismatch_error, shapes
 from gatewatch.collector.torch.layers import RecurrentLayer, bare, recurrent_layers
 from gatewatch.collector.torch.outside import outside_restored
+from gatewatch.collector.torch.states import TorchStates, given_states
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.torch.updates import TorchUpdates
@@ -44,6 +46,13 @@ class GateMonitor(Monitor):
     What is recorded is what `nn.LSTM`, `nn.GRU` and their cells do with the probe, in inference mode, whatever the
     batches are: captures can be compared. Gradients and updates are those of the step before a capture, seen by hooks
     that are there for that step alone.
+
+    The state that a step's sequences begin with (`recurrent_state`) is what the module's own code calls `nn.LSTM`,
+    `nn.GRU` and their cells with: in the first call of each since the step before, in training mode where the phase is
+    `train`. Where `step(state=...)` gives it, that is taken. It is seen by torch's global hook on modules, which is
+    there from a step to the first such call: of each step while states or `starts` are given, else of those that are
+    captured. A state on another device is read where `starts` are given and at captures only, since that waits for it.
+    Where torch.compile is in use, none is seen.
 
     It is a copy of the module that does it, so that the training's own is never called or changed.
 
@@ -109,6 +118,7 @@ class GateMonitor(Monitor):
         self._method = method
         self._probe = None if probe is None else as_probe(probe, method)
         self._layers: dict[str, RecurrentLayer] = {}
+        self._states: TorchStates | None = None
 
     def _watch(self, module: nn.Module) -> None:
         check_framework("module", module, "torch", "GateMonitor")
@@ -138,8 +148,20 @@ class GateMonitor(Monitor):
             config=config,
             updates=TorchUpdates(module, session.guarded_and_charged, session.warn_once) if session.learns else None,
         )
+        guarded, training = session.guarded_and_charged, session.phase == "train"
+        self._states = TorchStates(guarded, training=training)
+        session.at_release = self._states.release
         if traced is not None:
             self._report(traced)
+
+    def _begin_states(self, state: State | None, *, needed: bool) -> dict[str, Begin]:
+        seen = {} if self._states is None else self._states.end(needed=needed)
+        given = {} if state is None else given_states(self._module, self._layers, state)
+        return {**seen, **given}
+
+    def _expect_step(self, *, due: bool) -> None:
+        if self._states is not None and self._session.started and (due or self._session.states.follows):
+            self._states.begin(self._module, self._layers)
 
     def _look(self, x: Any, state: State | None) -> Layers:
         inputs = self._probe if x is None else as_inputs(x, self._method)

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.schema import FieldValue
+from gatewatch.collector.torch.call_contexts import is_recorded_for_later
 from gatewatch.collector.torch.layers import as_array, trainable_parameters
 from gatewatch.collector.torch.optimizers import (
     Counts,
@@ -173,7 +174,7 @@ class TorchUpdates:
 
     def _backward(self, parameter: torch.Tensor) -> None:
         """Copy the gradient: the last of several backward passes before a step leaves the sum of all."""
-        if id(parameter) in self._done or _recorded():
+        if id(parameter) in self._done or is_recorded_for_later():
             return
         with self._guarded_and_charged("hooks"):
             if parameter.grad is not None:
@@ -182,7 +183,7 @@ class TorchUpdates:
     def _before(
         self, optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> _StepArguments | None:
-        if _recorded() or not self._on_parameters:
+        if is_recorded_for_later() or not self._on_parameters:
             return None
         with self._guarded_and_charged("hooks"):
             found = getattr(optimizer, "found_inf", None)
@@ -240,7 +241,7 @@ class TorchUpdates:
             step.clipped, step.whole = clipped if reads_clipped else None, whole if reads_whole else None
 
     def _after(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        if _recorded():
+        if is_recorded_for_later():
             return
         with suppress(Exception):  # of an optimizer with groups of its own kind; in every step, so nothing dearer
             groups = optimizer.param_groups
@@ -339,13 +340,6 @@ def _copies(tensors: Sequence[torch.Tensor | None]) -> list[Array] | None:
 
 def _has_gradient(parameters: Sequence[nn.Parameter]) -> bool:
     return any(parameter.grad is not None for parameter in parameters)
-
-
-def _recorded() -> bool:
-    """Return whether torch.compile or a CUDA graph records calls to run them later: then no value may be copied."""
-    return torch.compiler.is_compiling() or (
-        torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch is typed in part
-    )
 
 
 def _is_zero(arrays: Sequence[Array] | None) -> bool:
