@@ -49,8 +49,8 @@ class GateMonitor(Monitor):
 
     The state that a step's sequences begin with (`recurrent_state`) is what the module's own code calls `nn.LSTM`,
     `nn.GRU` and their cells with: in the first call of each since the step before, in training mode where the phase is
-    `train`. Where `step(state=...)` gives it, that is taken. It is seen by torch's global hook on modules, which is
-    there from a step to the first such call: of each step while states or `starts` are given, else of those that are
+    `train`. Where `step(state=...)` gives it, that is taken. It is seen by what torch offers for `module.compile()`,
+    from a step to the first such call: of each step while states or `starts` are given, else of those that are
     captured. A state on another device is read where `starts` are given and at captures only, since that waits for it.
     Where torch.compile is in use, none is seen.
 

@@ -1,7 +1,7 @@
-"""The training's own calls of modules, seen through torch's global hook, which is there until each was called once.
+"""The training's own calls of modules, seen through the attribute by which `module.compile()` replaces them.
 
-A hook of a module's own would be copied and pickled with the module, and TorchScript would refuse to compile it. The
-global one leaves nothing in any module. `torch.compile` warns of global hooks, so there is none where it is in use.
+It is there from a step of the loop to the module's next call. A copy or a pickle of the module is without it, and
+TorchScript compiles a module that has it. Neither is so of hooks, and a global one changes how torch calls all modules.
 """
 
 from __future__ import annotations
@@ -10,26 +10,29 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from torch import nn
-from torch.nn.modules import module as hooks
-from torch.utils.hooks import RemovableHandle
+from torch.nn.modules import module as torch_modules
 
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.torch.call_contexts import is_recorded_for_later
 
 T = TypeVar("T")
 
+_REPLACED: Final = "_compiled_call_impl"
+"""The attribute: what `module(...)` calls where it is not None."""
+
 
 class OwnCalls(Generic[T]):
     """The first call of each of some modules, by the thread that began to watch.
 
-    A call of `forward` itself is not seen, nor any in a process that uses torch.compile.
+    A call of `forward` itself is not seen, nor one of a module with hooks of the user's own before its forward, which
+    may change what it is given, nor any in a process that uses torch.compile.
 
     Args:
-        take: module, positional arguments, arguments by name → what is to be kept of a call. It is called when the
-            module's forward has returned, and copies what the training may change.
+        take: module, positional arguments, arguments by name → what is to be kept of a call. It is called before the
+            module's forward.
         guarded_and_charged: the context in which it is called. No error leaves it, and it counts the time against the
             budget.
         training: whether only calls in training mode count: those of a validation are passed over.
@@ -43,48 +46,56 @@ class OwnCalls(Generic[T]):
         training: bool,
     ) -> None:
         self._take, self._guarded_and_charged, self._training = take, guarded_and_charged, training
-        self._awaited: dict[int, nn.Module] = {}
+        self._awaited: dict[int, _Call] = {}
         self._seen: dict[int, T] = {}
-        self._handle: RemovableHandle | None = None
         self._thread = 0
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether `begin` was called since the last `end`."""
-        return self._thread != 0
 
     def begin(self, modules: Iterable[nn.Module]) -> None:
         """Watch for the next call of each of these modules."""
         with defer_sigint():
             self.end()
-            self._awaited = {id(module): module for module in modules}
             self._thread = threading.get_ident()
-            if self._awaited and not _is_compiling_in_use():
-                self._handle = hooks.register_module_forward_hook(self._called, with_kwargs=True)
+            for module in () if _is_compiling_in_use() else modules:
+                if getattr(module, _REPLACED, None) is None:
+                    self._awaited[id(module)] = vars(module)[_REPLACED] = _Call(module, self._called)
 
     def end(self) -> dict[int, T]:
         """Watch no longer; return `id` of a module → what was taken of its first call."""
         with defer_sigint():
-            self._remove()
-            seen, self._seen, self._awaited, self._thread = self._seen, {}, {}, 0
+            for call in self._awaited.values():
+                call.remove()
+            seen, self._seen, self._awaited = self._seen, {}, {}
         return seen
 
-    def _called(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-        if id(module) not in self._awaited or is_recorded_for_later() or threading.get_ident() != self._thread:
-            return
-        if self._training and not module.training:
+    def _called(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if is_recorded_for_later() or threading.get_ident() != self._thread or (self._training and not module.training):
             return
         with self._guarded_and_charged("hooks"):
-            del self._awaited[id(module)]
-            if not self._awaited:
-                self._remove()
-            self._seen[id(module)] = self._take(module, arguments, options)
+            call = self._awaited.pop(id(module), None)
+            if call is not None:
+                call.remove()
+                if not module._forward_pre_hooks and not torch_modules._global_forward_pre_hooks:
+                    self._seen[id(module)] = self._take(module, arguments, options)
 
-    def _remove(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            vars(hooks).get("_global_forward_hooks_with_kwargs", {}).pop(self._handle.id, None)  # torch forgets it
-            self._handle = None
+
+class _Call:
+    """What a module is called through while its next call is awaited."""
+
+    def __init__(self, module: nn.Module, called: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
+        self._module, self._called = module, called
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self._called(self._module, arguments, options)
+        return self._module._call_impl(*arguments, **options)  # type: ignore[no-untyped-call]  # torch is typed in part
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Be None, torch's own value, in a copy or a pickle of the module."""
+        return type(None), ()
+
+    def remove(self) -> None:
+        """Let the module be called as before."""
+        if vars(self._module).get(_REPLACED) is self:
+            del vars(self._module)[_REPLACED]
 
 
 def _is_compiling_in_use() -> bool:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.modules import module as hooks
 
 from gatewatch.torch import GateMonitor
 from tests.kept import Kept
@@ -42,12 +41,6 @@ def same_weights_every_time():
 @pytest.fixture
 def store():
     return Kept()
-
-
-@pytest.fixture(autouse=True)
-def no_hook_is_left():
-    yield
-    assert not hooks._has_any_global_hook()
 
 
 def parts(state):
@@ -125,7 +118,7 @@ def test_without_flags_resets_are_counted(store):
 def test_the_norm_is_that_of_the_captured_steps_state(store):
     seen = []
     net = Net()
-    net.memory.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[1]))
+    net.memory.register_forward_hook(lambda module, arguments, output: seen.append(arguments[1]))
     found = train(net, store, [NONE] * 3, every=1)
     assert found[1]["memory/l0"]["initial_norm"] == 0
     for step, state in zip((2, 3), seen[1:3], strict=False):
@@ -265,6 +258,18 @@ def test_a_backtest_is_called_in_inference_mode(store):
     assert [found["memory/l0"]["starts_not_reset"] for found in store.states().values()] == [0, 0, 3]
 
 
+@pytest.mark.parametrize("own_hook", [False, True])
+def test_a_state_that_is_given_by_name_is_seen_unless_a_hook_may_change_it(store, own_hook):
+    net = nn.GRU(2, UNITS, batch_first=True)
+    if own_hook:
+        net.register_forward_pre_hook(lambda module, arguments: None)
+    with GateMonitor(net, None, probe=X, store=store, every=1) as monitor:
+        net(X, hx=torch.full((1, B, UNITS), 2.0))
+        monitor.step()
+    found = [fields["l0"]["initial_norm"] for fields in store.states().values()]
+    assert found == ([] if own_hook else [pytest.approx(20**0.5)])
+
+
 # Bad input.
 
 
@@ -325,28 +330,37 @@ def test_where_torch_compile_is_in_use_nothing_is_seen_and_torch_does_not_warn(s
 # No trace.
 
 
+def replaced(net):
+    return net.memory._compiled_call_impl is not None
+
+
 def test_a_module_may_be_copied_pickled_and_scripted_meanwhile(store):
     net = Net()
     with GateMonitor(net, None, probe=X, store=store, every=1) as monitor:
-        assert hooks._global_forward_hooks
+        assert replaced(net)
         torch.save(net, buffer := io.BytesIO())
         copied = copy.deepcopy(net)
         torch.jit.script(net.memory)
+        assert not replaced(copied)
         copied(X)  # not the training's own
         monitor.step()
         assert "gatewatch" not in repr(buffer.getvalue())
     assert store.states() == {}
 
 
-def test_the_hook_is_gone_when_the_modules_were_called(store):
+def test_a_module_is_as_it_was_when_it_was_called(store):
     net = Net()
-    with GateMonitor(net, None, probe=X, store=store, every=1):
-        assert len(hooks._global_forward_hooks) == 1
+    before = set(vars(net.memory))
+    with GateMonitor(net, None, probe=X, store=store, every=1) as monitor:
+        assert replaced(net)
         net(X)
-        assert not hooks._global_forward_hooks
+        assert set(vars(net.memory)) == before
+        monitor.step()
+        assert replaced(net)
+    assert set(vars(net.memory)) == before
 
 
-def test_a_monitor_that_is_forgotten_leaves_no_hook(store):
+def test_a_monitor_that_is_forgotten_leaves_nothing_in_the_module(store):
     net = Net()
     monitor = GateMonitor(net, None, probe=X, store=store, every=1)
     monitor.__enter__()
@@ -357,7 +371,7 @@ def test_a_monitor_that_is_forgotten_leaves_no_hook(store):
     for thread in threading.enumerate():
         if thread.name == "gatewatch-end":
             thread.join(20)
-    assert not hooks._global_forward_hooks
+    assert not replaced(net)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
