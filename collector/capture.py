@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from gatewatch.collector.arrays import as_number
@@ -51,7 +52,13 @@ def gate_points(
 
 
 def metrics_point(
-    metrics: Mapping[str, Any], tags: Mapping[str, str], time: int, step: int, epoch: int
+    metrics: Mapping[str, Any],
+    tags: Mapping[str, str],
+    time: int,
+    step: int,
+    epoch: int,
+    *,
+    computed: Mapping[str, float | None] = MappingProxyType({}),
 ) -> Point | None:
     """The `train_metrics` point of what a framework logs; None where it logs no number.
 
@@ -64,14 +71,18 @@ def metrics_point(
         time: nanoseconds since the epoch.
         step: of the training.
         epoch: of the training, from 0.
+        computed: the collector's own metrics: name → number; None: not of this step, and the name is taken still.
     """
     logged = [(clean_name(name), as_number(value)) for name, value in metrics.items()]
     numbers = [(name, number) for name, number in logged if number is not None]
-    if not numbers:
+    computed_now = {name: number for name, number in computed.items() if number is not None}
+    if not numbers and not computed_now:
         return None
-    nan_count, inf_count = (sum(is_it(number) for _, number in numbers) for is_it in (math.isnan, math.isinf))
+    every = [*(number for _, number in numbers), *computed_now.values()]
+    nan_count, inf_count = (sum(map(is_it, every)) for is_it in (math.isnan, math.isinf))
     own: dict[str, FieldValue] = {"nan_count": nan_count, "inf_count": inf_count, "step": step, "epoch": epoch}
-    taken = {*own, *tags}
+    own |= {name: number for name, number in computed_now.items() if math.isfinite(number)}
+    taken = {*own, *tags, *computed}
     finite = {f"{name}_" if name in taken else name: number for name, number in numbers if math.isfinite(number)}
     return Point(TRAIN_METRICS, tags, {**finite, **own}, time)
 

@@ -21,7 +21,7 @@ from gatewatch.collector.runtime.shutdown import final_status
 from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.times import Time, nanoseconds
-from gatewatch.collector.trace import Layers, Trace
+from gatewatch.collector.trace import Layers, Look, Trace
 
 _EARLIEST: Final = 10**17
 """Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""
@@ -62,6 +62,7 @@ class BaseMonitor:
         self._arguments = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
         options = {name: arguments[name] for name in _OF_THE_SESSION}
         self._session = RunSession(**options, cells=self.cells, statistics=self.statistics)
+        self._session.has_probe_targets = arguments.get("probe_targets") is not None
         layers = arguments["layers"]
         if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence) or not layers):
             raise ConfigError(f"layers={safe_repr(layers)}: must be a list of names, such as ['lstm'], or None for all")
@@ -91,7 +92,7 @@ class BaseMonitor:
             explain: an error of that call → what is wrong with the probe; None where it is not the reason.
 
         Raises:
-            ConfigError: the probe does not fit the model, or no layer can be recorded.
+            ConfigError: the probe does not fit the model, its targets do not fit the loss, or no layer can be recorded.
         """
         try:
             with single_threaded_blas(), explain_mismatch(explain):
@@ -102,10 +103,12 @@ class BaseMonitor:
             self._session.record_failure("a capture", error)
             return None
         traced.require_layers()
+        if isinstance(traced.loss_error, ConfigError):
+            raise traced.loss_error
         return traced
 
-    def _report(self, traced: Trace, *, verified: bool = True) -> Layers:
-        """Report what is not replayed, and how exact the rest is where that was verified; return the gates."""
+    def _report(self, traced: Trace, *, verified: bool = True) -> Look:
+        """Report what is not replayed, and how exact the rest is where that was verified; return the rest."""
         self._session.report_unreplayed(traced.unreplayed, traced.layers)
         for attribute, reason in traced.shared.items():
             self._session.warn_once(
@@ -113,7 +116,9 @@ class BaseMonitor:
             )
         if verified:
             self._session.replay_error = traced.error
-        return traced.layers
+        if traced.loss_error is not None:
+            self._session.record_failure("the loss of the probe", traced.loss_error)
+        return Look(traced.layers, traced.loss)
 
 
 class Monitor(BaseMonitor, ABC):
@@ -133,8 +138,8 @@ class Monitor(BaseMonitor, ABC):
         """
 
     @abstractmethod
-    def _look(self, x: Any, state: State | None) -> Layers:
-        """Return the gates of `x`, or of the probe where it is None, from a recurrent state where one is given."""
+    def _look(self, x: Any, state: State | None) -> Look:
+        """Look at `x`, or of the probe where it is None, from a recurrent state where one is given."""
 
     def _begin_states(self, state: State | None, *, needed: bool) -> Mapping[str, Begin]:
         """Return layer → what the sequences of this step began with, as far as it was given or seen.
@@ -307,6 +312,7 @@ class Monitor(BaseMonitor, ABC):
             if self._latest is None or (self._latest[0] != session.step and session.schedule.affordable(0.0)):
                 with session.guarded("a capture"):
                     self._capture()
+                    session.metrics(None)  # the capture's own
             if self._latest is not None and self._latest[0] == session.step:
                 session.save_epoch(self._latest[1])
         session.note_recorded(epoch_ended=True)

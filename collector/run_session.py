@@ -17,6 +17,7 @@ from gatewatch.collector.epoch_files import check_folder, save_epoch, save_secon
 from gatewatch.collector.errors import TooLargeError
 from gatewatch.collector.feed_recorder import FeedRecorder, FeedSource, field_names
 from gatewatch.collector.names import check_feature_names, check_run
+from gatewatch.collector.probe_loss import PROBE_LOSS
 from gatewatch.collector.recurrent_state import state_points
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
@@ -25,7 +26,7 @@ from gatewatch.collector.schema import COLLECTOR_HEALTH, FieldValue, Point
 from gatewatch.collector.state_recorder import StateRecorder
 from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.text import safe_repr
-from gatewatch.collector.trace import Layers
+from gatewatch.collector.trace import Layers, Look
 from gatewatch.collector.update_recorder import UpdateRecorder
 from gatewatch.collector.updates import Measured, Updates, update_points
 
@@ -52,6 +53,7 @@ class RunSession(RunLife):
     Attributes:
         feed: looks at what is fed.
         unreplayed: layer → why the latest look did not record it.
+        has_probe_targets: whether captures have the loss of the probe; a metric of that name is then stored as another.
         states: what sequences begin with, and where episodes do.
         at_release: called when the run ends, to let go of the model.
 
@@ -89,6 +91,8 @@ class RunSession(RunLife):
         self._watched: Updates | None = None
         self._feed_source: FeedSource | None = None
         self._rate: float | None = None
+        self.has_probe_targets = False
+        self._probe_loss: float | None = None
         self._last_capture_step, self._every = 0, 1
         self._shipping_seconds = 0.0
 
@@ -153,30 +157,36 @@ class RunSession(RunLife):
     def metrics(self, metrics: Mapping[str, Any] | None, time: int | None = None) -> None:
         """Write the metrics that the framework logged, if any; warn once about each that is not a number.
 
-        The first call after a capture also writes the learning rate, if it is known and the metrics do not have it.
+        The first call after a capture also writes the loss of the probe, and the learning rate, if it is known and the
+        metrics do not have it.
         """
         logged = check_metrics(metrics)
         for name in no_numbers(logged):
             self.warn_once(f"metric {name!r} is left out: it is no number")
-        rate, self._rate = self._rate, None
-        if rate is not None and self._last_capture_step == self.step and logged.get("learning_rate") is None:
+        (rate, loss), self._rate, self._probe_loss = (self._rate, self._probe_loss), None, None
+        of_capture = self._last_capture_step == self.step
+        if rate is not None and of_capture and logged.get("learning_rate") is None:
             logged["learning_rate"] = rate
-        point = metrics_point(logged, self.tags, self._time() if time is None else time, self.step, self.epoch)
+        computed = {PROBE_LOSS: loss if of_capture else None} if self.has_probe_targets else {}
+        if self.has_probe_targets and PROBE_LOSS in logged:
+            self.warn_once(f"metric {PROBE_LOSS!r} is stored as '{PROBE_LOSS}_': the loss of the probe has its name")
+        moment = self._time() if time is None else time
+        point = metrics_point(logged, self.tags, moment, self.step, self.epoch, computed=computed)
         if point is not None:
             self._put([point])
 
-    def capture(self, look: Callable[[], Layers], time: int | None = None) -> Layers:
+    def capture(self, look: Callable[[], Look], time: int | None = None) -> Layers:
         """Look at the gates and write their points; the cost is charged to the budget.
 
-        Call `metrics()` for the same step next: it also writes the learning rate.
+        Call `metrics()` for the same step next: it also writes the learning rate and the loss of the probe.
 
         Args:
-            look: gives layer → gates; called in `single_threaded_blas`.
+            look: calls the model; called in `single_threaded_blas`.
             time: nanoseconds since the epoch; now where None.
         """
         with self.charged("capture"), single_threaded_blas():
             updates: Measured = {}
-            self._rate = None
+            self._rate = self._probe_loss = None
             if self._updates is not None:
                 with self.guarded("a look at the parameters"):
                     updates, self._rate = self._updates.take(self.step)
@@ -184,10 +194,11 @@ class RunSession(RunLife):
             if self._too_large is not None:  # it took long to find out
                 raise self._too_large
             try:
-                layers = look()
+                seen = look()
             except TooLargeError as error:
                 self._too_large = error.with_traceback(None)
                 raise
+            layers, self._probe_loss = seen.layers, seen.probe_loss
             moment = self._time() if time is None else time
             points = [*update_points(updates, self.tags, moment, self.step), *self._feed_points(moment)]
             at = (moment, self.step, self.epoch)

@@ -37,6 +37,19 @@ Layers = Mapping[str, LayerGates]
 """Path of a layer → its gates."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a capture has seen.
+
+    Attributes:
+        layers: path of the layer → its gates, of the probe or of what the step brought.
+        probe_loss: the loss of the probe, where it has targets and was looked at.
+    """
+
+    layers: Layers
+    probe_loss: float | None = None
+
+
 @dataclass(slots=True)
 class Trace:
     """What the recurrent layers of a model did with a batch.
@@ -46,12 +59,16 @@ class Trace:
         unreplayed: path of the layer → why it is not among `layers`.
         shared: attribute of the model → why the call was given the training's own, and may have changed it.
         stale: whether some of the layers asked for are no longer in the model: ask `recurrent_layers` again.
+        loss: of the probe, where it was computed.
+        loss_error: why there is none; a ConfigError where the user's arguments are what is wrong.
     """
 
     layers: dict[str, LayerGates] = field(default_factory=dict)
     unreplayed: dict[str, str] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     stale: bool = False
+    loss: float | None = None
+    loss_error: Exception | None = None
 
     @property
     def error(self) -> float | None:

@@ -125,12 +125,9 @@ def was_called(model: Any, method: str | None = None) -> bool:
         return bool(model.built)
 
 
-def call(model: Any, x: Any, method: str | None = None) -> None:
+def call(model: Any, x: Any, method: str | None = None) -> Any:
     """Call a model in inference mode, or a method of it with copies of these arguments."""
-    if method is None:
-        model(x, training=False)
-    else:
-        getattr(model, method)(*as_arguments(x))
+    return model(x, training=False) if method is None else getattr(model, method)(*as_arguments(x))
 
 
 def call_once(model: Any, x: Any, what: str = "batch", method: str | None = None) -> None:

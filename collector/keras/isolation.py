@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Final
 
 import keras
@@ -23,7 +24,12 @@ _SEEDS: Final = RandomOfLooks(vars(seed_generator), "python_random")
 
 
 @contextmanager
-def isolated(model: Any, left_out: dict[str, str] | None = None, method: str | None = None) -> Iterator[None]:
+def isolated(
+    model: Any,
+    left_out: dict[str, str] | None = None,
+    method: str | None = None,
+    also: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[None]:
     """While open, let calls of a model in this thread leave nothing behind, and record no gradients.
 
     - What is assigned to Keras's variables, wherever they are, is seen inside and then forgotten: `StatelessScope`.
@@ -35,6 +41,7 @@ def isolated(model: Any, left_out: dict[str, str] | None = None, method: str | N
         model: a Keras model or layer.
         left_out: takes what is not restored → why.
         method: of the model, that is called in its place.
+        also: name → what else is called, such as a loss.
 
     Raises:
         NotIsolatedError: from a call inside that uses what can neither be copied nor restored, such as a generator.
@@ -44,7 +51,7 @@ def isolated(model: Any, left_out: dict[str, str] | None = None, method: str | N
         stack.enter_context(_SEEDS.looking())
         if backend is not None:
             stack.enter_context(backend.isolated())
-        roots = {name_of(model): model, "keras": vars(global_state.GLOBAL_STATE_TRACKER)}
+        roots = {**also, name_of(model): model, "keras": vars(global_state.GLOBAL_STATE_TRACKER)}
         named = {} if backend is None else backend.shared()
         state = ObjectState(roots, _kinds(), {method or "call"}, named=named)
         stack.callback(state.restore)

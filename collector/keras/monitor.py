@@ -25,6 +25,7 @@ from gatewatch.collector.keras.inputs import (
 )
 from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
+from gatewatch.collector.keras.probe_loss import ProbeLoss
 from gatewatch.collector.keras.states import KerasStates, given_states
 from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.keras.updates import KerasUpdates
@@ -35,7 +36,7 @@ from gatewatch.collector.runtime.error_guard import safe_get
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
-from gatewatch.collector.trace import Layers, Trace
+from gatewatch.collector.trace import Look, Trace
 
 
 class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -72,6 +73,10 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         probe: a fixed batch of inputs as the model takes it, (batch, time, features) or a list or mapping of such;
             16 to 64 sequences are enough. Not needed where every `step` brings its own, nor where every recurrent
             layer offers `get_gate_history()`.
+        probe_targets: what the model should return for the probe, as `fit` takes it; with them every capture has the
+            metric `probe_loss`.
+        loss: of the probe, as `compile(loss=...)` takes it, for a model that is not compiled or has a `train_step` with
+            a loss of its own; where None, what the model is compiled with.
         every: capture every so many batches, or "auto": as often as `overhead` allows.
         layers: only these, by name or path; all where None.
         phase: train, validation, backtest or live.
@@ -104,6 +109,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         run: str | None = None,
         store: Store | str | None = None,
         probe: Any = None,
+        probe_targets: Any = None,
+        loss: Any = None,
         every: Every = "auto",
         layers: Sequence[str] | None = None,
         phase: str = "train",
@@ -130,6 +137,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             check_method(model, method)
         self._optimizer, self._method = optimizer, method
         self._probe = None if probe is None else as_probe(probe, method)
+        self._loss = ProbeLoss.of(self._probe, probe_targets, loss)
         self._layers: dict[str, Any] = {}
         self._verified: set[str] = set()  # layers of which a replay was compared with the layer's own call
         self._updates: KerasUpdates | None = None
@@ -210,7 +218,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         session, traced = self._session, self._start()
         if traced is not None and not session.is_recorded:
             with session.guarded("the first capture"):
-                self._latest = session.step, session.capture(lambda: traced.layers)
+                self._latest = session.step, session.capture(lambda: Look(traced.layers, traced.loss))
+                session.metrics(None)  # the capture's own
             session.note_recorded()
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -241,6 +250,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         check_framework("model", model, "keras", "GateMonitor")  # fit gives it too
         if self._method is not None:
             check_method(model, self._method)
+        if self._loss is not None:
+            self._loss.check(model)
         traced = None
         with self._as_if_called(self._probe):
             self._layers, self._verified = self._choose(model), set()
@@ -313,14 +324,14 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             self._layers,
             method=self._method,
             states=self._states_by_layer(state),
-            verify=True,
             verified=self._verified,
             cells=self.cells,
+            loss=self._loss if x is self._probe else None,
         )
         self._verified |= self._layers.keys() - traced.unreplayed.keys()
         return traced
 
-    def _look(self, x: Any, state: State | None) -> Layers:
+    def _look(self, x: Any, state: State | None) -> Look:
         inputs = self._probe if x is None else x
         if inputs is None and self._needs_inputs(self._layers):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")

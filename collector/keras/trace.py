@@ -22,6 +22,7 @@ from gatewatch.collector.keras.inputs import call, call_once, input_mismatch_err
 from gatewatch.collector.keras.isolation import isolated
 from gatewatch.collector.keras.layers import offers_history, recurrent_layers, walk, why_not_replayed
 from gatewatch.collector.keras.patched_call import Recorder, patched_call, recorded_as_one_batch
+from gatewatch.collector.keras.probe_loss import ProbeLoss
 from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Trace
@@ -68,9 +69,9 @@ def trace(
     *,
     method: str | None = None,
     states: Mapping[str, Any] | None = None,
-    verify: bool = False,
-    verified: Collection[str] = (),
+    verified: Collection[str] | None = None,
     cells: Cells = CELLS,
+    loss: ProbeLoss | None = None,
 ) -> Trace:
     """Call the model on a batch, without training, and record its recurrent layers.
 
@@ -84,9 +85,10 @@ def trace(
             whatever the layer is called by now.
         method: the method that is called in the model's place.
         states: path of a layer → the states it begins with, where the model gives it none.
-        verify: also run each layer's own call on a part of the batch, and compare.
-        verified: paths of the layers for which that is not needed.
+        verified: also run each layer's own call on a part of the batch, and compare, but for these paths; None: for
+            no layer.
         cells: the cells that can be replayed.
+        loss: computed of what the call returns.
     """
     result = Trace()
     recorder = Recorder(result)
@@ -94,17 +96,21 @@ def trace(
     reasons = {path: why_not_replayed(layer, cells) for path, layer in layers.items() if not offers_history(layer)}
     result.unreplayed.update({path: reason for path, reason in reasons.items() if reason})
     replayed = {path: layers[path] for path, reason in reasons.items() if not reason}
-    if replayed:
-        with defer_sigint(), ExitStack() as stack:
-            stack.enter_context(isolated(model, result.shared, method))
-            for _, layer in walk(model):  # outermost first
-                if isinstance(layer, keras.layers.TimeDistributed):
-                    stack.enter_context(recorded_as_one_batch(layer, recorder))
-            for path, layer in replayed.items():
-                compared = verify and path not in verified
-                stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), compared, cells))
-            with whole_tracebacks(), allow_sigint():
-                call(model, x, method)
+    if replayed or loss is not None:
+        also = {} if loss is None else loss.called(model)
+        with defer_sigint(), isolated(model, result.shared, method, also):
+            with ExitStack() as stack:
+                for _, layer in walk(model):  # outermost first
+                    if isinstance(layer, keras.layers.TimeDistributed):
+                        stack.enter_context(recorded_as_one_batch(layer, recorder))
+                for path, layer in replayed.items():
+                    compared = verified is not None and path not in verified
+                    stack.enter_context(patched_call(layer, path, recorder, (states or {}).get(path), compared, cells))
+                with whole_tracebacks(), allow_sigint():
+                    outputs = call(model, x, method)
+            if loss is not None:
+                with allow_sigint():
+                    result.loss, result.loss_error = loss.score(model, outputs)
     there = {id(layer) for layer in present.values()}
     for path, layer in layers.items():
         if path in recorder.called:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -52,6 +52,10 @@ class GateMonitorCallback(GateMonitor, Callback):
         probe: a fixed batch of finite inputs as `forward` takes it, a mapping or a packed sequence too, or a tuple of
             its inputs; 16 to 64 sequences are enough. Not needed where every recurrent layer offers
             `get_gate_history()`.
+        probe_targets: what the model should return for the probe, as `loss` takes it; with them every capture has
+            the metric `probe_loss`.
+        loss: called with what the module returns for the probe, in inference mode, and with `probe_targets`:
+            `torch.nn.functional.mse_loss`. Where it returns one for each sample, their mean is recorded.
         every: capture every so many batches, or "auto": as often as `overhead` allows.
         layers: only these, by name (`policy.lstm/l0`) or by the path of their module; all where None.
         phase: train, validation, backtest or live.
@@ -81,6 +85,8 @@ class GateMonitorCallback(GateMonitor, Callback):
         run: str | None = None,
         store: Store | str | None = None,
         probe: Any = None,
+        probe_targets: Any = None,
+        loss: Callable[[Any, Any], Any] | None = None,
         every: Every = "auto",
         layers: Sequence[str] | None = None,
         phase: str = "train",
@@ -93,7 +99,7 @@ class GateMonitorCallback(GateMonitor, Callback):
         feature_names: Sequence[str] | None = None,
     ) -> None:
         self._set_up(locals())
-        self._set_up_look(probe, method)
+        self._set_up_look(probe, method, probe_targets, loss)
         self._logged: dict[str, Any] = {}
         self._epoch_over = self._restored = False
         self._earlier_epochs = 0  # of the run, before the epoch that the Trainer counts as 0
@@ -153,13 +159,13 @@ class GateMonitorCallback(GateMonitor, Callback):
             raise ConfigError("GateMonitorCallback needs a probe, a fixed batch of inputs of the module's forward")
         super()._begin()
 
-    def _call(self, twin: Any, inputs: tuple[Any, ...] | None) -> None:
+    def _call(self, twin: Any, inputs: tuple[Any, ...] | None) -> Any:
         """Call the copy, which has no Trainer, as if it had one: it knows step and epoch, and logs to nobody."""
         counts = {name: getattr(self._module, name) for name in ("current_epoch", "global_step")}
         for part in twin.modules():
             if isinstance(part, _MODULES):
                 vars(part).update(_trainer=SimpleNamespace(**counts), log=_log_nothing, log_dict=_log_nothing)
-        super()._call(twin, inputs)
+        return super()._call(twin, inputs)
 
     def _count_epochs(self, trainer: Trainer) -> None:
         """Take the Trainer's count: a fit from a checkpoint may have neither a beginning nor an end of its epoch."""

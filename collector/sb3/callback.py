@@ -24,7 +24,7 @@ from gatewatch.collector.torch.layers import RecurrentLayer, recurrent_layers
 from gatewatch.collector.torch.monitor import choose, describe
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.updates import TorchUpdates
-from gatewatch.collector.trace import Layers, Trace
+from gatewatch.collector.trace import Look, Trace
 
 _EVENTS: Final = ("on_training_start", "on_rollout_start", "on_rollout_end", "on_training_end")
 """The events of a training that the callback needs."""
@@ -163,7 +163,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             print(one_line(f"gatewatch: run {self.run} goes to {session.store.url}"))
         if self._probe is not None and traced is not None and not session.is_recorded:
             with session.guarded("the first capture"):
-                session.capture(lambda: traced.layers)
+                session.capture(lambda: Look(traced.layers))
             session.note_recorded()
 
     def _on_step(self) -> bool:
@@ -246,7 +246,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
                 self._probe = None
         return self._first_look(lambda: self._trace(self._probe or present_probe(model)))  # of the right shape
 
-    def _look(self) -> Layers:
+    def _look(self) -> Look:
         assert self._probe is not None  # noqa: S101 - where there is none yet nobody looks
         return self._report(self._trace(self._probe))
 

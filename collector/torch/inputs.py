@@ -61,6 +61,22 @@ def as_inputs(inputs: Any, method: str | None = None) -> tuple[Any, ...]:
     return tuple(_copy(part, torch.tensor if method is None else np.copy) for part in parts)
 
 
+def as_targets(targets: Any, method: str | None = None, device: torch.device | None = None) -> Any:
+    """Return the targets of a probe as a loss takes them, nested as they are given, with tensors of our own.
+
+    Args:
+        targets: a tensor or an array, or nested tuples, lists and mappings of such.
+        method: that is called in the module's place: then arrays stay arrays.
+        device: where the tensors are to be; None for where they are.
+
+    Raises:
+        ConfigError: they surely are no targets.
+    """
+    if kind := _no_batch(targets):
+        raise ConfigError(f"probe_targets are {kind}; give a tensor or an array, such as y[:32]")
+    return _copy(targets, torch.tensor if method is None else np.copy, device)
+
+
 def arrays(inputs: Any) -> list[NDArray[Any]]:
     """Return the values of every tensor or array in a nest, in its order."""
     return [as_array(leaf) for leaf in _leaves(inputs)]
@@ -111,22 +127,22 @@ def input_mismatch_error(
     return None
 
 
-def _copy(part: Any, of_array: Callable[[Any], Any]) -> Any:
+def _copy(part: Any, of_array: Callable[[Any], Any], device: torch.device | None = None) -> Any:
     if isinstance(part, Tensor):
-        return part.detach().clone()
+        return part.detach().clone() if device is None else part.detach().to(device, copy=True)
     if isinstance(part, np.ndarray):
         return of_array(part)
     if isinstance(part, Mapping):
-        copies = {key: _copy(one, of_array) for key, one in part.items()}
+        copies = {key: _copy(one, of_array, device) for key, one in part.items()}
         if not isinstance(part, MutableMapping):
             return copies
         mapping = copy.copy(part)  # of its own type
         mapping.update(copies)
         return mapping
     if type(part) in (tuple, list):  # a state (h, c)
-        return type(part)(_copy(one, of_array) for one in part)
+        return type(part)(_copy(one, of_array, device) for one in part)
     if isinstance(part, tuple) and hasattr(part, "_fields"):  # a PackedSequence, for one
-        return type(part)(*(_copy(one, of_array) for one in part))
+        return type(part)(*(_copy(one, of_array, device) for one in part))
     return part
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -24,11 +24,12 @@ from gatewatch.collector.torch.call_contexts import isolated
 from gatewatch.collector.torch.inputs import array_of, as_inputs, as_probe, input_mismatch_error, shapes
 from gatewatch.collector.torch.layers import RecurrentLayer, bare, recurrent_layers
 from gatewatch.collector.torch.outside import outside_restored
+from gatewatch.collector.torch.probe_loss import ProbeLoss
 from gatewatch.collector.torch.states import TorchStates, given_states
 from gatewatch.collector.torch.trace import trace
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.torch.updates import TorchUpdates
-from gatewatch.collector.trace import Layers, Trace
+from gatewatch.collector.trace import Look, Trace
 
 _OF_ITSELF: Final = ("parameters", "__repr__", "extra_repr")
 
@@ -67,6 +68,10 @@ class GateMonitor(Monitor):
         probe: a fixed batch of finite inputs as the module takes it, a mapping or a packed sequence too, or a tuple of
             its inputs; 16 to 64 sequences are enough. Not needed where every `step` brings its own, nor where every
             recurrent layer offers `get_gate_history()`.
+        probe_targets: what the model should return for the probe, as `loss` takes it; with them every capture has
+            the metric `probe_loss`.
+        loss: called with what the module returns for the probe, in inference mode, and with `probe_targets`:
+            `torch.nn.functional.mse_loss`. Where it returns one for each sample, their mean is recorded.
         every: capture every so many steps, or "auto": as often as `overhead` allows.
         layers: only these, by name (`policy.lstm/l0`) or by the path of their module; all where None.
         phase: train, validation, backtest or live.
@@ -99,6 +104,8 @@ class GateMonitor(Monitor):
         run: str | None = None,
         store: Store | str | None = None,
         probe: Any = None,
+        probe_targets: Any = None,
+        loss: Callable[[Any, Any], Any] | None = None,
         every: Every = "auto",
         layers: Sequence[str] | None = None,
         phase: str = "train",
@@ -111,12 +118,13 @@ class GateMonitor(Monitor):
         feature_names: Sequence[str] | None = None,
     ) -> None:
         self._set_up(locals())
-        self._set_up_look(probe, method)
+        self._set_up_look(probe, method, probe_targets, loss)
         self._watch(module)
 
-    def _set_up_look(self, probe: Any, method: str | None) -> None:
+    def _set_up_look(self, probe: Any, method: str | None, targets: Any, loss: Any) -> None:
         self._method = method
         self._probe = None if probe is None else as_probe(probe, method)
+        self._loss = ProbeLoss.of(self._probe, targets, loss, method)
         self._layers: dict[str, RecurrentLayer] = {}
         self._states: TorchStates | None = None
 
@@ -163,7 +171,7 @@ class GateMonitor(Monitor):
         if self._states is not None and self._session.started and (due or self._session.states.follows):
             self._states.begin(self._module, self._layers)
 
-    def _look(self, x: Any, state: State | None) -> Layers:
+    def _look(self, x: Any, state: State | None) -> Look:
         inputs = self._probe if x is None else as_inputs(x, self._method)
         if inputs is None and not all(layer.offers_history for layer in self._layers.values()):
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
@@ -174,12 +182,14 @@ class GateMonitor(Monitor):
         what = "probe" if inputs is self._probe else "input"
         explain = partial(input_mismatch_error, what, inputs or (), method=self._method)
         call, names = partial(self._call, inputs=inputs), () if self._method is None else (self._method,)
-        return trace(self._module, call, self._layers, states=state, explain=explain, names=names)
+        loss = self._loss if inputs is self._probe else None
+        return trace(self._module, call, self._layers, states=state, explain=explain, names=names, loss=loss)
 
-    def _call(self, twin: Any, inputs: tuple[Any, ...] | None) -> None:
+    def _call(self, twin: Any, inputs: tuple[Any, ...] | None) -> Any:
         method = self._method
-        if inputs is not None:  # or its layers tell what they did in the training's own call
-            (twin if method is None else getattr(twin, method))(*as_inputs(inputs, method))
+        if inputs is None:  # its layers tell what they did in the training's own call
+            return None
+        return (twin if method is None else getattr(twin, method))(*as_inputs(inputs, method))
 
 
 def choose(module: nn.Module, names: Sequence[str] | None, cells: Cells = CELLS) -> dict[str, RecurrentLayer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from gatewatch.collector.torch.layers import (
     why_not_replayed,
 )
 from gatewatch.collector.torch.outside import outside_restored
+from gatewatch.collector.torch.probe_loss import ProbeLoss
 from gatewatch.collector.torch.twin import twin_of
 from gatewatch.collector.trace import MOST_CALLS, Trace
 
@@ -80,6 +81,7 @@ def trace(
     states: Any = None,
     explain: Callable[[nn.Module, Exception], ConfigError | None] = lambda twin, error: None,
     names: Collection[str] = (),
+    loss: ProbeLoss | None = None,
 ) -> Trace:
     """Call a copy of a module, without training, and keep what its recurrent layers do.
 
@@ -90,6 +92,7 @@ def trace(
         states: what the recurrent modules begin with that are given no state: see `with_initial_state`.
         explain: the copy, an error of its call → what is wrong with the inputs; None where they are not why it failed.
         names: of the methods that `call` calls, where it is not the copy itself.
+        loss: computed of what `call` returns.
 
     Raises:
         ConfigError: the inputs do not fit the module, as `explain` says; it has yet to be called for the first time,
@@ -107,6 +110,7 @@ def trace(
         isolated(),
         passed_on,
         twin_of(module) as twin,
+        nullcontext(None) if loss is None else loss.copied(twin) as score,
         outside_restored(twin, names) as left_out,
         allow_sigint(),
     ):
@@ -116,7 +120,9 @@ def trace(
             with_initial_state(own, states),
             record_calls(own) as result,
         ):
-            contextvars.copy_context().run(call, twin.module)
+            outputs = contextvars.copy_context().run(call, twin.module)
+        if score is not None:  # its calls of layers are not the module's
+            result.loss, result.loss_error = score(outputs)
     result.shared = {**twin.shared, **left_out}
     return result
 

@@ -14,7 +14,7 @@ import threading
 import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -62,12 +62,15 @@ class Twin:
         originals: all that was copied, and what code there is: functions, classes, modules of Python's.
         copies: `id` of one of these → its copy, or itself.
         shared: what could not be copied: attribute → why.
+        copy_also: copies what is called beside the module, such as a loss, and what it shares with the module only
+            once; modules in it are in inference mode. Raises what `twin_of` raises.
     """
 
     module: nn.Module
     originals: list[Any]
     copies: dict[int, Any]
     shared: dict[str, str]
+    copy_also: Callable[[Any], Any]
 
 
 @contextmanager
@@ -80,15 +83,19 @@ def twin_of(module: nn.Module) -> Iterator[Twin]:
     copier = _Copier()
     try:
         twin = copier.copy_all(module)
-        for part in modules(twin):
-            if "training" in vars(part):
-                vars(part)["training"] = False  # not eval(), which a module may have made do more
-            else:  # TorchScript's
-                part.training = False
-        yield Twin(twin, copier.originals, copier.copies, copier.shared)
+        _set_inference_mode(modules(twin))
+        yield Twin(twin, copier.originals, copier.copies, copier.shared, copier.copy_also)
     finally:
         for part in copier.modules:
             emptied(part)
+
+
+def _set_inference_mode(parts: Iterable[nn.Module]) -> None:
+    for part in parts:
+        if "training" in vars(part):
+            vars(part)["training"] = False  # not eval(), which a module may have made do more
+        else:  # TorchScript's
+            part.training = False
 
 
 class _Copier:
@@ -113,6 +120,13 @@ class _Copier:
                 f"the module {type(module).__name__} cannot be looked at: to copy {self._where} takes more nested "
                 "calls than Python allows; sys.setrecursionlimit() allows more"
             ) from error
+
+    def copy_also(self, original: Any) -> Any:
+        """Copy what is called beside the module."""
+        self._where, copied = "the loss", len(self.modules)
+        twin = self(original)
+        _set_inference_mode([part for new in self.modules[copied:] for part in modules(new)])
+        return twin
 
     def __call__(self, original: Any) -> Any:
         kind: Any = type(original)

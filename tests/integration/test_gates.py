@@ -223,7 +223,7 @@ def test_a_stateful_layer_is_looked_at_without_moving_it_on(cell):
     found = gates(model, x)
 
     assert_gates(found[layer.name], layer, x, state=before)
-    checked = trace(model, x, recurrent_layers(model), verify=True)
+    checked = trace(model, x, recurrent_layers(model), verified=())
     assert checked.layers[layer.name].error < 1e-6
     for state, value in zip(layer.states, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), value)

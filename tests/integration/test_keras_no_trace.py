@@ -92,7 +92,7 @@ def captured(store, run="zoo"):
 @pytest.mark.parametrize("way", list(WAYS)[: 2 if BACKEND == "jax" else 3])  # where a compilation takes long
 def test_a_training_is_the_same_with_a_monitor(way, store, caplog):
     """On TensorFlow all that a look makes is eager, also where the training is compiled."""
-    monitor = GateMonitor(probe=X[:4], every=1, log_dir=None, run="zoo", store=store)
+    monitor = GateMonitor(probe=X[:4], probe_targets=Y[:4], every=1, log_dir=None, run="zoo", store=store)
     bare, monitored = trained(**WAYS[way]), trained(monitor, **WAYS[way])
     for what, value in bare.items():
         assert monitored[what] == value, what
@@ -100,7 +100,9 @@ def test_a_training_is_the_same_with_a_monitor(way, store, caplog):
     assert captured(store) == [0, 1, 2, 3, 4]
     updates = open_store(store).read("layer_updates", run="zoo", tags={"layer": "memory", "param": "kernel"})
     assert {2, 3, 4} <= set(updates.dropna(subset="gradient_norm")["step"])
-    assert set(open_store(store).read("train_metrics", run="zoo")["learning_rate"].dropna()) == {np.float32(0.001)}
+    metrics = open_store(store).read("train_metrics", run="zoo")
+    assert set(metrics["learning_rate"].dropna()) == {np.float32(0.001)}
+    assert metrics.dropna(subset="probe_loss")["step"].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras itself warns on other backends")
