@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-DETECTOR_PREFERENCE: Final = ("consensus", "isolation_forest", "robust", "rules", "checks")
+DETECTOR_PREFERENCE: Final = ("consensus", "isolation_forest", "robust", "rules", "checks", "data")
 """The order in which a detector is chosen: the scores of the first one that wrote any are shown."""
 MAX_POINTS: Final = 400
 PARAMS: Final = ("kernel", "recurrent", "bias")

@@ -22,6 +22,8 @@ MODEL: Final = "_model"
 """Stands for the layer in points about the whole network."""
 LOSS: Final = "loss"
 """Stands for the gate in points about the loss."""
+PROBE_LOSS: Final = "probe_loss"
+"""Stands for the gate in points about the loss of the probe."""
 _LOSSES: Final = ("loss", "train/loss")
 _RATES: Final = ("learning_rate", "lr", "train/learning_rate")
 MAX_STEP_CAPTURES: Final = 12
@@ -83,6 +85,7 @@ _ROWS: Final = (
     Signal(LOSS, 0.01, relative=True),
     Signal("loss_level", 0.01, look_back=LEVEL_CAPTURES - 1, relative=True),
     Signal("loss_noise", 0.15, look_back=NOISE_CAPTURES),
+    Signal(PROBE_LOSS, 0.01, relative=True),
 )
 SIGNALS: Final[Mapping[str, Signal]] = {row.name: row for row in _ROWS}
 LEVEL_SIGNALS: Final = tuple(row.name for row in _ROWS if row.kind == "level")
@@ -123,6 +126,7 @@ PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     LOSS: ("the loss rose", "the loss fell"),
     "loss_level": ("the loss has been higher lately", "the loss has been lower lately"),
     "loss_noise": ("the loss jumps from capture to capture", "the loss hardly changes any more"),
+    PROBE_LOSS: ("the loss of the fixed probe rose: the network, not its feed", "the loss of the fixed probe fell"),
 }
 """Signal → what a residual above 0 means, and what one below 0 means, for people."""
 
@@ -143,6 +147,8 @@ def extract_signals(captures: Captures) -> dict[SignalKey, Array]:
     # A bias begins at zero and may have one element: its ratio and its gradient are erratic.
     by_series += [(pair, _update_signals(captures, pair)) for pair in captures.updates if pair[1] != "bias"]
     by_series.append(((MODEL, LOSS), _loss_signals(captures)))
+    if PROBE_LOSS in captures.metrics:
+        by_series.append(((MODEL, PROBE_LOSS), {PROBE_LOSS: _bounded(captures.metrics[PROBE_LOSS])}))
     return {SignalKey(*pair, name): values for pair, signals in by_series for name, values in signals.items()}
 
 

@@ -72,7 +72,7 @@ def close(found, wanted):
 def test_the_kinds_of_signals():
     assert LEVEL_SIGNALS == ("mean_activation", "spread", "entropy", "zero_crossing_rate", "saturation", "response")
     assert RATE_SIGNALS == ("movement", "unrest", "gradient_norm", "gradient_level", "update_ratio")
-    assert [name for name, row in SIGNALS.items() if row.relative] == ["loss", "loss_level"]
+    assert [name for name, row in SIGNALS.items() if row.relative] == ["loss", "loss_level", "probe_loss"]
     assert LOOK_BACK == 12
 
 
@@ -80,7 +80,8 @@ def test_every_signal_has_a_floor_and_words_and_is_extracted():
     assert all(row.floor > 0 for row in SIGNALS.values())
     assert set(PHRASES) == set(SIGNALS)
     assert all(rises and falls for rises, falls in PHRASES.values())
-    told = {name.signal for name in extract_signals(some(metrics={"loss": np.ones(N), "lr": np.ones(N)}))}
+    metrics = dict.fromkeys(("loss", "lr", "probe_loss"), np.ones(N))
+    told = {name.signal for name in extract_signals(some(metrics=metrics))}
     told |= {name.signal for name in extract_signals(some(updates=()))}
     assert told == set(SIGNALS)
 

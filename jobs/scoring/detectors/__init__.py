@@ -5,10 +5,11 @@ from typing import Final
 from gatewatch.jobs.scoring.detectors.base import Detector
 from gatewatch.jobs.scoring.detectors.checks import Checks
 from gatewatch.jobs.scoring.detectors.consensus import Consensus
+from gatewatch.jobs.scoring.detectors.data import Data
 from gatewatch.jobs.scoring.detectors.isolation_forest import ForestDetector
 from gatewatch.jobs.scoring.detectors.robust import Robust
 from gatewatch.jobs.scoring.detectors.rules import Rules
 
-DETECTORS: Final[tuple[type[Detector], ...]] = (ForestDetector, Robust, Rules, Checks, Consensus)
+DETECTORS: Final[tuple[type[Detector], ...]] = (ForestDetector, Robust, Rules, Checks, Data, Consensus)
 
 __all__ = ["DETECTORS", "Detector"]

@@ -8,6 +8,7 @@ import numpy as np
 
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
+from gatewatch.jobs.scoring.detectors.data import Data, explained_by_feed
 from gatewatch.jobs.scoring.sources import NETWORK, Sources
 
 FOREST_DECIDES_FROM: Final = 0.8
@@ -18,11 +19,13 @@ class Consensus(Detector):
     """Unites the scores of `checks`, `rules`, `robust` and `isolation_forest`; see `consensus`.
 
     A violated check counts in the warm-up too, and gives its source to the score. A series that the checks alone score
-    has their score.
+    has their score. Where the feed explains what is unusual, robust and isolation_forest count as 1 at most: it is for
+    the detector `data` to say so.
     """
 
     name = "consensus"
     scores_warm_up = True
+    look_back = Data.look_back
 
     def score(self, batch: Batch) -> Scores:
         """Return the consensus for each series that the checks, the rules or the robust detector score."""
@@ -32,6 +35,8 @@ class Consensus(Detector):
         size = len(batch.captures.time) - batch.first
         zero, unknown = np.zeros(size), np.full(size, np.nan)
         warm_up = np.arange(size) < batch.warm_up
+        most = np.where(explained_by_feed(batch), 1.0, np.inf)
+        robust, forest = ({series: np.minimum(each, most) for series, each in one.items()} for one in (robust, forest))
         scores, sources = dict[Pair, Array](), dict[Pair, Sources]()
         for series in dict.fromkeys((*robust, *rules, *checks.by_series)):
             united = consensus(rules.get(series, zero), robust.get(series, unknown), forest.get(series))
