@@ -17,8 +17,11 @@ from gatewatch.collector.cells import LSTM, gate_scale
 from gatewatch.collector.schema import (
     ALERT_EVENTS,
     COLLECTOR_HEALTH,
+    FEED_FEATURES,
+    FEED_STATS,
     JOBS_HEALTH,
     LAYER_UPDATES,
+    RECURRENT_STATE,
     RUNS,
     TRAIN_METRICS,
     Point,
@@ -63,6 +66,8 @@ EPOCH: Final = 9
 """Captures an epoch; each epoch ends with a validation loss."""
 UNITS: Final = 16
 POSITIONS: Final = 12
+FEATURES: Final = ("close", 'a "b" [c], ${x}', "volumé", *(f"return {lag}" for lag in range(1, 10)))
+"""What is fed, by name. The second name is hostile."""
 DAY: Final = 86_400 * SECOND
 BACKTEST_DAYS: Final = 120
 BACKTEST_AGO: Final = 400 * DAY
@@ -196,9 +201,33 @@ def _training(
             loss = 1.05 - 0.5 * (1 - np.exp(-k / 60)) + rise * max(0, k - captures / 2) / EPOCH
             fields = {"val_loss": float(loss), "epoch": k // EPOCH, "step": k}
             points.append(Point(TRAIN_METRICS, named, fields, moment(k) + 1000))
-        yield [*points, *_watching(named, k, clock(k))]
+        yield [*points, *_fed(named, layers, k, moment(k), seed), *_watching(named, k, clock(k))]
     if end is not None:
         yield [Point(RUNS, named, {**end, "step": captures - 1}, clock(captures - 1) + SECOND)]
+
+
+def _fed(named: Mapping[str, str], layers: Sequence[str], k: int, time: int, seed: int) -> Iterator[Point]:
+    """What is recorded of the batch, of each feature, and of the state that sequences begin with; all of it healthy."""
+    random = np.random.default_rng([seed, k, 99])
+    scale = 10.0 ** (np.arange(len(FEATURES)) % 4)
+    mean, std = scale * random.normal(0, 0.05, len(scale)), scale * random.normal(1, 0.02, len(scale))
+    statistics = {
+        **{"mean": mean, "std": std, "p01": mean - 2.3 * std, "p99": mean + 2.3 * std},
+        **{"lag1": random.normal(0.9, 0.01, len(scale)), "nan_share": 0 * scale, "gradient_share": scale / scale.sum()},
+    }
+    for statistic, values in statistics.items():
+        fields = {f"f{i:03d}": float(value) for i, value in enumerate(values)}
+        yield Point(FEED_FEATURES, {**named, "statistic": statistic}, fields | {"step": k}, time)
+    of_batch = {
+        **{"nan_share": 0.0, "inf_share": 0.0, "constant_features": 0, "clipped_share": 0.01, "distinct_share": 1.0},
+        **{"lag1": 0.9, "target_correlation": 0.2, "features": len(FEATURES), "sequences": 32, "positions": POSITIONS},
+        "distance": float(abs(random.normal(0.1, 0.01))),
+    }
+    yield Point(FEED_STATS, named, {**of_batch, "step": k}, time)
+    yield Point(TRAIN_METRICS, named, {"probe_loss": float(1 - 0.4 * (1 - np.exp(-k / 60))), "step": k}, time)
+    state = {"initial_norm": 0.0, "starts": 4, "starts_not_reset": 0, "logprob_difference": 1e-6, "step": k}
+    for layer in layers:
+        yield Point(RECURRENT_STATE, {**named, "layer": layer}, state, time)
 
 
 def _natural(seed: int, fault: _Fault) -> Callable[[int, str, Array], Array]:
@@ -233,7 +262,8 @@ def _watching(named: Mapping[str, str], k: int, time: int) -> Iterator[Point]:
 
 
 def _config(layers: Sequence[str], tags: Mapping[str, str] | None) -> str:
-    return json.dumps({"layers": {name: {"units": UNITS} for name in layers}, "tags": dict(tags or {})})
+    about = {"layers": {name: {"units": UNITS} for name in layers}, "tags": dict(tags or {})}
+    return json.dumps({**about, "feature_names": FEATURES})
 
 
 def _collapsed(now: int) -> Iterator[list[Point]]:

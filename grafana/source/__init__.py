@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from grafana.source import anomalies, backtest, compare, gates, health, learning, runbook, runs
+from grafana.source import anomalies, backtest, compare, feed, gates, health, learning, runbook, runs
 from grafana.source.board import panel_id
 from grafana.source.mail import contact_points_file, policies_file, templates_file
 from grafana.source.rules import rules_file
 
-_MODULES: Final = (runs, gates, learning, anomalies, compare, backtest, health, runbook)
+_MODULES: Final = (runs, gates, learning, feed, anomalies, compare, backtest, health, runbook)
 DASHBOARDS: Final = {module.__name__.rpartition(".")[2]: module.dashboard for module in _MODULES}
 """Name of the file → the function that builds the dashboard."""
 

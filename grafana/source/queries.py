@@ -92,14 +92,17 @@ def own_time(*where: str) -> str:
     )
 
 
-def last_capture(*where: str, start: str = "v.timeRangeStart", stop: str = "v.timeRangeStop") -> str:
+def last_capture(
+    *where: str, measurement: str = GATE_STATS, start: str = "v.timeRangeStart", stop: str = "v.timeRangeStop"
+) -> str:
     """Return the expression for the time of the last capture, as a list with one time, or with none.
 
     Args:
         where: conditions on tags.
+        measurement: what was captured.
         start, stop: see `points`.
     """
-    steps = points(GATE_STATS, ["step"], *where, start=start, stop=stop)
+    steps = points(measurement, ["step"], *where, start=start, stop=stop)
     return steps + pipe("last()", "group()", 'max(column: "_time")', column_values("_time"))
 
 

@@ -96,6 +96,7 @@ def _table() -> Panel:
     ways = [
         link("Gates: what its memory does", "gates", THIS_TIME, **THIS_RUN),
         link("Learning: losses and gradients", "learning", THIS_TIME, **THIS_RUN),
+        link("Feed: whether what it is fed changed", "feed", THIS_TIME, **THIS_RUN),
         link("Anomalies: what is odd, and why", "anomalies", THIS_TIME, **THIS_RUN),
         link("Backtest: gates against the market", "backtest", THIS_TIME, **THIS_RUN),
         link("Compare it with another", "compare", run=THIS_RUN["run"]),

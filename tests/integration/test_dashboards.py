@@ -29,6 +29,7 @@ EMPTY_IS_HEALTHY = {
     "Values that are not finite",
     "What is wrong, and why",
     "First anomalous",
+    "It changed first",
     "Causes",
     "Alerts of this run",
 }
@@ -249,13 +250,17 @@ class TestEveryQuery:
 
 
 class TestEmpty:
-    @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
+    @pytest.mark.parametrize(
+        "name", ["runs", "gates", "learning", "feed", "anomalies", "compare", "backtest", "health"]
+    )
     def test_a_bucket_in_which_nothing_ever_was(self, boards, empty, now, name):
         asked = [*open_dashboard(boards[f"gatewatch-{name}"], empty, now=now)]
         assert [one.problem for one in asked if one.problem] == []
         assert [one.panel for one in asked if one.rows] == (["tag"] if name == "runs" else [])  # its first is "any"
 
-    @pytest.mark.parametrize("name", ["runs", "gates", "learning", "anomalies", "compare", "backtest", "health"])
+    @pytest.mark.parametrize(
+        "name", ["runs", "gates", "learning", "feed", "anomalies", "compare", "backtest", "health"]
+    )
     def test_a_time_in_which_nothing_was(self, opened, now, name):
         long_ago = (now - 10_000 * HOUR * 24, now - 9_999 * HOUR * 24)
         whatever = {"Compare": True, "Choose a backtest": True}

@@ -279,7 +279,7 @@ class TestDashboards:
             assert [one["name"] for one in board["annotations"]["list"]] == ["Run events", "Alerts"]
 
     def test_the_names_of_the_files(self):
-        expected = {"runs", "gates", "learning", "anomalies", "compare", "backtest", "health", "runbook"}
+        expected = {"runs", "gates", "learning", "feed", "anomalies", "compare", "backtest", "health", "runbook"}
         assert set(DASHBOARDS) == expected
 
     def test_their_variables(self, boards):
@@ -292,6 +292,7 @@ class TestDashboards:
             "runs": "tag value",
             "gates": "run phase layer",
             "learning": "run phase layer",
+            "feed": "run phase",
             "anomalies": "run phase layer gate",
             "compare": "run other phase layer gate",
             "backtest": "run phase layer",
@@ -312,6 +313,7 @@ class TestDashboards:
         assert {uid for uid, urls in links.items() if urls} == {
             "gatewatch-gates",
             "gatewatch-learning",
+            "gatewatch-feed",
             "gatewatch-anomalies",
             "gatewatch-backtest",
         }
@@ -329,6 +331,7 @@ class TestDashboards:
             "runs": ["What to do"],
             "gates": of_run,
             "learning": of_run,
+            "feed": of_run,
             "anomalies": ["Whole run", "Its gates", "What to do"],
             "compare": of_run[1:],
             "backtest": of_run,
@@ -417,7 +420,7 @@ class TestDashboards:
             (link,) = settings[column]["links"]
             assert link["url"].startswith("/d/gatewatch-anomalies?from=${__data.fields.from}&to=${__data.fields.to}&")
             assert link["url"].endswith("&var-layer=${__data.fields.layer:percentencode}")
-        assert len(settings["run"]["links"]) == 5
+        assert len(settings["run"]["links"]) == 6
         (bars,) = (panel for panel in panels(boards["gatewatch-runs"]) if panel["title"] == "Worst scores")
         # With a unit of all columns, the times in its links would be 1.80.
         assert not {"unit", "decimals"} & set(bars["fieldConfig"]["defaults"])
