@@ -35,6 +35,8 @@ START: Final = "v.timeRangeStart"
 SINCE: Final = f"since = (time) => float(v: int(v: {NOW}) - int(v: time)) / 1000000000.0\n"
 """A function in Flux: the seconds since a time."""
 _NEVER: Final = f"{-(10**9)}"
+_LEFT_OUT: Final = 'float(v: "1e300")'
+"""Stands for the value of a capture that another rule alerts about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,15 @@ def captures(rule: Rule, *fields: str, most: int | None = MOST_CAPTURES) -> str:
     few, newest = ([f"tail(n: {most})"], [f"limit(n: {most})"]) if most else ([], [])
     by_time = ('sort(columns: ["_time", "_value"], desc: true)', 'unique(column: "_time")')
     rows = field_of(rule, *fields, start=earlier(rule)) + pipe(*few, "toFloat()")
-    return rows + by(rule.quantity.series) + pipe(*by_time, *newest)
+    if not rule.quantity.unless:
+        return rows + by(rule.quantity.series) + pipe(*by_time, *newest)
+    # The capture that is left out has this value at its time, which is larger than its own, and is then dropped.
+    others = [one_of(tag, value) for tag, value in rule.quantity.unless.items()]
+    marks = points(rule.quantity.measurement, (rule.quantity.field,), *others, start=earlier(rule)) + pipe(
+        keep_where(_past(rule.condition, "r._value")), *few, extend(f"_value: {_LEFT_OUT}")
+    )
+    kept = keep_where(f"r._value < {_LEFT_OUT}")
+    return inline_union(rows, marks) + by(rule.quantity.series) + pipe(*by_time, kept, *newest)
 
 
 def up_to_newest(rule: Rule) -> str:

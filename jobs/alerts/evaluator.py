@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gatewatch.collector.store.columns import field_columns, tag_columns
 from gatewatch.jobs.alerts.lifecycle import Alert, alert_key
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _WHY: Final = "why_"
+_SOURCE: Final = "source"
 _PARAM: Final = "param"
 
 SeriesPoints = tuple[dict[str, str], "pd.DataFrame"]
 """The tags of a series, and its points."""
+_Tags = frozenset[tuple[str, str]]
 
 
 class Evaluator:
@@ -88,6 +91,7 @@ def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str
     if rule.quantity.measure == "frozen":
         yield from _frozen(rule, concerned)
         return
+    left_out = _beyond_in_others(rule, series) if rule.quantity.unless else {}
     for tags, part in concerned:
         if rule.quantity.measure == "not_finite":
             value = not_finite(part)
@@ -95,10 +99,33 @@ def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str
             value = numbers(part, rule.quantity.field) / (units_of(tags.get("layer", ""), units) or np.nan)
         else:
             value = numbers(part, rule.quantity.field)
+        if (others := left_out.get(_without(tags, rule.quantity.unless))) is not None:
+            value = np.where(np.isin(times(part), others), np.nan, value)
         causes = [name for name in field_columns(part.columns) if name.startswith(_WHY)]
         named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
         why = {name: deviations for name, deviations in named.items() if np.isfinite(deviations).any()}
-        yield RuleValues(tags, times(part), numbers(part, "step"), value, why)
+        yield RuleValues(tags, times(part), numbers(part, "step"), value, why, _sources(part))
+
+
+def _beyond_in_others(rule: Rule, series: Sequence[SeriesPoints]) -> dict[_Tags, NDArray[np.int64]]:
+    """Return the times at which the series named by `unless` lie beyond the threshold, by the tags they share."""
+    quantity, beyond = rule.quantity, rule.condition.beyond
+    return {
+        _without(tags, quantity.unless): times(part)[[beyond(value) for value in numbers(part, quantity.field)]]
+        for tags, part in series
+        if all(tags.get(name) == value for name, value in quantity.unless.items())
+    }
+
+
+def _without(tags: Mapping[str, str], left_out: Container[str]) -> _Tags:
+    return frozenset((name, value) for name, value in tags.items() if name not in left_out)
+
+
+def _sources(part: pd.DataFrame) -> list[str]:
+    """Return where the cause of each capture's score lies; empty where its scores say nothing of it."""
+    if _SOURCE not in part:
+        return []
+    return [source if isinstance(source, str) else "" for source in part[_SOURCE]]
 
 
 def units_of(layer: str, units: Mapping[str, int]) -> int | None:

@@ -17,12 +17,12 @@ import numpy as np
 from gatewatch.collector.text import escape_controls
 from gatewatch.jobs.alerts.lifecycle import AlertState, Item, MailKind
 from gatewatch.jobs.alerts.smtp import sender_of
-from gatewatch.jobs.findings.explanations import in_words
+from gatewatch.jobs.findings.explanations import INEXACT, in_words
 from gatewatch.jobs.text import moment, number, printable, shorten
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import MailSettings, Settings
-    from gatewatch.jobs.alerts.rule import Rule
+    from gatewatch.jobs.alerts.rule import Rule, Severity
 
 _STYLES: Final[Mapping[MailKind, tuple[str, str]]] = {
     "firing": ("FIRING", "#b3261e"),
@@ -60,7 +60,7 @@ def alert_mail(
     """
     kinds = list(_STYLES)
     ordered = sorted(
-        items, key=lambda item: (kinds.index(item.kind), rules[item.entry.rule].condition.severity, item.key)
+        items, key=lambda item: (kinds.index(item.kind), _severity(item.entry, rules[item.entry.rule]), item.key)
     )
     counts = Counter(item.kind for item in ordered)
     about = ", ".join(f"{title} {counts[kind]}" for kind, (title, _) in _STYLES.items() if counts[kind])
@@ -117,20 +117,23 @@ def _card(item: Item, rule: Rule, runbook: str) -> tuple[str, str]:
     """Return what a mail says of one alert, as plain text and as HTML."""
     entry, firing, unit = item.entry, item.entry.firing, rule.quantity.unit
     kind, colour = _STYLES[item.kind]
-    title, where = f"{kind}: {rule.name} ({rule.condition.severity})", _where(entry)
+    title, where = f"{kind}: {rule.name} ({_severity(entry, rule)})", _where(entry)
     side = "below" if not rule.condition.is_upper or entry.threshold == rule.condition.below else "above"
     value, threshold, worst = (
         f"{number(value)} {unit}" if unit in ("s", "B") else number(value)
         for value in (firing.value, entry.threshold, firing.worst)
     )
     at_worst = f", at worst {worst}" if firing.worst != firing.value else ""
-    lines = [rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}{at_worst}"]
+    reasons = in_words(firing.why)
+    # Whether it is the network or the data, and the main reason, before anything else.
+    lead = [f"{firing.source}: {reasons[0]}"] if firing.source and reasons else []
+    lines = [*lead, rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}{at_worst}"]
     lines.append(f"since {_when(firing.since, firing.since_step)}")
     if firing.until is not None:
         lines.append(f"over at {_when(firing.until, firing.until_step)}")
     if item.kind == "ended":
         lines.append(f"the run {_ENDS.get(entry.ended, entry.ended)} while it fired: this is no recovery")
-    lines += [f"why: {cause}" for cause in in_words(firing.why)]
+    lines += [f"why: {reason}" for reason in reasons[len(lead) :]]
     link = ""
     if item.kind != "recovered":
         lines += [f"do: {rule.remedy}"] if rule.remedy else []
@@ -158,6 +161,12 @@ _CARD: Final = """\
 {lines}
 </div>
 """
+
+
+def _severity(entry: AlertState, rule: Rule) -> Severity:
+    """Return the severity of the rule; where only checks failed that a sound training may fail too, a warning."""
+    causes = entry.firing.why.keys()
+    return "warning" if causes and causes <= INEXACT else rule.condition.severity
 
 
 def _identity(item: Item) -> tuple[object, ...]:

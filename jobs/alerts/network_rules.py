@@ -17,7 +17,14 @@ NETWORK_RULES: Final = (
         "anomaly",
         "a gate behaves as it has not before",
         "Look at the features that it names as the reason, then at what the training did at that step.",
-        Quantity(GATE_SCORES, "anomaly_score", "anomaly score", GATE, where={"detector": ("consensus",)}),
+        Quantity(
+            GATE_SCORES,
+            "anomaly_score",
+            "anomaly score",
+            GATE,
+            where={"detector": ("consensus",)},
+            unless={"detector": "checks"},  # which raise the consensus too, and have a rule of their own
+        ),
         Condition(above=1.0, for_captures=2, within=5),
         InGrafana("anomalies", "Anomaly score"),
     ),

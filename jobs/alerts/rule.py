@@ -60,6 +60,8 @@ class Quantity:
             `store_silence`: seconds without an answer of the store.
         unit: of what is compared.
         where: tag → its values that the rule applies to; a tag that is not named may have any value.
+        unless: tag → its value in another series, which else has the same tags: where its capture lies beyond the
+            threshold too, the capture is left out, since another rule alerts about it. Empty: none is left out.
     """
 
     measurement: str
@@ -69,6 +71,7 @@ class Quantity:
     measure: Measure = "value"
     unit: Unit = ""
     where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    unless: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.jobs.alerts.check_rules import CHECK_RULES
 from gatewatch.jobs.alerts.network_rules import NETWORK_RULES
 from gatewatch.jobs.alerts.rule import Condition, Quantity, Rule
 from gatewatch.jobs.alerts.service_rules import SERVICE_RULES
@@ -13,8 +14,8 @@ from gatewatch.jobs.alerts.service_rules import SERVICE_RULES
 if TYPE_CHECKING:
     from gatewatch.collector.config import AlertSettings
 
-BUILT_IN: Final = (*NETWORK_RULES, *SERVICE_RULES)
-"""The rules that need no configuration."""
+BUILT_IN: Final = (*NETWORK_RULES, *SERVICE_RULES, *CHECK_RULES)
+"""The rules that need no configuration, in the order of the runbook, whose sections keep their numbers."""
 _CONDITION: Final = {"above", "below", "recovery", "for_captures", "severity"}
 
 

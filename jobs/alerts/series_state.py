@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -38,6 +38,8 @@ class RuleValues:
         step: (n,), NaN where a capture has none.
         value: (n,), NaN where there is no value.
         why: feature → (n,), by how many usual deviations it went up or down; NaN where it is no reason.
+        source: where the cause of each value lies (network, data, optimizer, state, policy), n of them; empty where
+            nothing says it.
     """
 
     tags: Mapping[str, str]
@@ -45,6 +47,7 @@ class RuleValues:
     step: Array
     value: Array
     why: Mapping[str, Array] = field(default_factory=dict)
+    source: Sequence[str] = ()
 
 
 class Silence(NamedTuple):
@@ -73,6 +76,7 @@ class Firing:
         worst: the value furthest beyond the threshold.
         why: feature → by how many usual deviations it went up or down in the capture with the worst value.
         until, until_step: time and step of the capture that resolved it; None while it lasts.
+        source: where the cause of the worst value lies; empty where nothing says it.
     """
 
     since: int
@@ -82,6 +86,7 @@ class Firing:
     why: dict[str, float] = field(default_factory=dict)
     until: int | None = None
     until_step: float | None = None
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -160,26 +165,28 @@ def _evaluate(rule: Rule, state: SeriesState, values: RuleValues, i: int) -> Non
     del state.recent[: -condition.within]
     beyond = [capture for capture in state.recent if condition.beyond(capture[2])]
     why = {name: float(part[i]) for name, part in values.why.items() if np.isfinite(part[i])}
+    source = values.source[i] if values.source else ""
     if firing is None or firing.until is not None:
         if not condition.beyond(value) or len(beyond) < condition.for_captures:
             return
         if firing is None:
             worst = condition.worst([capture[2] for capture in beyond])
-            firing = state.firing = Firing(*beyond[0][:2], value, worst, why)
+            firing = state.firing = Firing(*beyond[0][:2], value, worst, why, source=source)
         firing.until = firing.until_step = None  # it fires again within the same captures
-        _worsen(firing, value, why, rule)
+        _worsen(firing, value, why, rule, source)
     elif any(condition.beyond(capture[2], recovering=True) for capture in state.recent):
-        _worsen(firing, value, why, rule)
+        _worsen(firing, value, why, rule, source)
     else:
         firing.value = value
         firing.until, firing.until_step, _ = state.recent[-1]
 
 
-def _worsen(firing: Firing, value: float, why: dict[str, float], rule: Rule) -> None:
+def _worsen(firing: Firing, value: float, why: dict[str, float], rule: Rule, source: str = "") -> None:
     firing.value = value
     if rule.condition.worst([firing.worst, value]) == value:
         firing.worst = value
         firing.why = why or firing.why
+        firing.source = source or firing.source
 
 
 def _seen(values: RuleValues, i: int, value: float) -> tuple[int, float | None, float]:

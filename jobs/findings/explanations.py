@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from gatewatch.jobs.scoring.checks import CHECKS
 from gatewatch.jobs.scoring.detectors import DETECTORS
 from gatewatch.jobs.scoring.signals import PHRASES
 from gatewatch.jobs.text import number, printable
 
 BROKEN: Final[Mapping[str, str]] = {cause: words for each in DETECTORS for cause, words in each.phrases.items()}
 """Cause of a detector, such as a hard rule → what it means that it applies. Its size has no direction."""
+
+INEXACT: Final = frozenset(check.name for check in CHECKS if check.errors != "never")
+"""The checks that a sound training may violate too, if seldom."""
 
 
 def phrase(name: str, by: float) -> str:

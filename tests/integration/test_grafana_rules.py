@@ -76,6 +76,10 @@ CASES = {
     "anomaly": Case(
         field("gate_scores", {**GATE, "detector": "consensus"}, "anomaly_score"), 0.5, 1.0, 1.001, None, 0.9
     ),
+    "check_failed": Case(
+        field("gate_scores", {**GATE, "detector": "checks"}, "anomaly_score"), 0.0, 1.0, 2.0, None, 0.0
+    ),
+    "data_changed": Case(field("gate_scores", {**GATE, "detector": "data"}, "anomaly_score"), 0.5, 1.0, 1.1, None, 0.9),
     "gate_not_finite": Case(lambda v, s: [point("gate_stats", GATE, s, nan_count=int(v))], 0, 0, 1, None, 0),
     "update_not_finite": Case(lambda v, s: [point("layer_updates", PARAM, s, inf_count=int(v))], 0, 0, 1, None, 0),
     "forget_gate_shut": Case(field("gate_stats", GATE, "mean"), 0.7, 0.05, 0.0499, 0.06, 0.081),

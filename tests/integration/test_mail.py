@@ -694,11 +694,47 @@ HEADERS = {
 }
 
 
-def mail_about(run, layer="memory", why=None):
+def mail_about(run, layer="memory", why=None, *, rule="anomaly", source=""):
     tags = {"run": run, "phase": "train", "layer": layer, "gate": "forget", "detector": "consensus"}
-    entry = AlertState("anomaly", tags, Firing(at(0), 10.0, 1.5, 2.0, why or {}), 1.0)
+    entry = AlertState(rule, tags, Firing(at(0), 10.0, 1.5, 2.0, why or {}, source=source), 1.0)
     mail = MailSettings(host="127.0.0.1", sender="gatewatch@example.com", to=["me@example.com"])
     return alert_mail(run, [Item("firing", run, entry, [])], RULES, Settings(mail=mail), at(0))
+
+
+def lines_about(**about):
+    """The lines of the alert that a mail holds."""
+    _, card, _ = mail_about("r", **about).get_body(("plain",)).get_content().split("\n\n")
+    return card.splitlines()
+
+
+class TestSource:
+    def test_a_mail_leads_with_the_source_and_the_sentence_of_the_check(self):
+        assert lines_about(rule="check_failed", source="optimizer", why={"moments_fell": 2.0})[:4] == [
+            "FIRING: check_failed (critical)",
+            "memory/forget, phase train, detector consensus",
+            "optimizer: the optimizer's second moments fell further than they decay: was its state dropped or "
+            "exchanged? (moments_fell)",
+            "a statement that is true of every sound training is broken",
+        ]
+
+    def test_the_other_reasons_come_after_what_is_compared(self):
+        lines = lines_about(source="network", why={"loss": -3.0, "frozen": 2.0})
+        assert lines[2:4] == [
+            "network: the weights stand still while the run goes on (frozen)",
+            "a gate behaves as it has not before",
+        ]
+        assert [line for line in lines if line.startswith("why")] == ["why: the loss fell (loss, 3× its usual)"]
+
+    def test_a_score_that_says_no_source_leads_with_the_rule(self):
+        lines = lines_about(why={"loss": -3.0})
+        assert lines[2] == "a gate behaves as it has not before"
+        assert "why: the loss fell (loss, 3× its usual)" in lines
+
+    def test_a_check_that_a_sound_training_may_fail_is_a_warning(self, monkeypatch):
+        monkeypatch.setattr("gatewatch.jobs.alerts.mail.INEXACT", frozenset({"seldom"}))
+        assert lines_about(rule="check_failed", why={"seldom": 1.2})[0] == "FIRING: check_failed (warning)"
+        both = {"seldom": 1.2, "moments_fell": 2.0}
+        assert lines_about(rule="check_failed", why=both)[0] == "FIRING: check_failed (critical)"
 
 
 class TestHostileNames:

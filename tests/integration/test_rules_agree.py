@@ -59,9 +59,23 @@ def not_finite(measurement, tags):
     ]
 
 
+def consensus(run, time, values):
+    """What the consensus says of a gate, and, where it does, the checks."""
+    score, checked = values
+    points = field("gate_scores", GATES | {"detector": "consensus"}, "anomaly_score")(run, time, score)
+    if checked is not None:
+        points += field("gate_scores", GATES | {"detector": "checks"}, "anomaly_score")(run, time, checked)
+    return points
+
+
 HEALTH = ("collector_health", {})
 CASES = {
-    "anomaly": (field("gate_scores", GATES | {"detector": "consensus"}, "anomaly_score"), captures(0.5, 1.0, 1.1, 3.0)),
+    "anomaly": (
+        consensus,
+        captures((0.5, None), (0.5, 0.0), (1.0, None), (1.1, None), (3.0, 1.0), (2.0, 2.0), (3.0, 1.1)),
+    ),
+    "check_failed": (field("gate_scores", GATES | {"detector": "checks"}, "anomaly_score"), captures(0.0, 1.0, 2.0)),
+    "data_changed": (field("gate_scores", GATES | {"detector": "data"}, "anomaly_score"), captures(0.5, 1.0, 1.1)),
     "gate_not_finite": (not_finite("gate_stats", GATES), captures((0, 0), (0, 0), (2, 0), (0, 1))),
     "update_not_finite": (not_finite("layer_updates", PARAM), captures((0, 0), (0, 0), (2, 0), (0, 1))),
     "forget_gate_shut": (field("gate_stats", GATES, "mean"), captures(0.7, 0.07, 0.05, 0.02)),

@@ -110,6 +110,11 @@ FAULTS = {
     "jobs_late": series("jobs_health", {"job": "score"}, 60, lag_s=[1.0, 400.0, 460.0, 520.0], duration_s=1.0),
     "jobs_failing": series("jobs_health", {"job": "score"}, 60, failures=[0, 1, 2, 3], duration_s=1.0),
     "jobs_missed": series("jobs_health", {"job": "score"}, 60, missed=[0, 1, 2, 3, 4, 5], duration_s=1.0),
+    "check_failed": [
+        *series("gate_scores", SCORE | {"detector": "checks"}, anomaly_score=[0.0] * 20 + [2.0] * 3),
+        *series("gate_scores", SCORE, anomaly_score=[0.5] * 20 + [2.0] * 3),  # the consensus holds it too
+    ],
+    "data_changed": series("gate_scores", SCORE | {"detector": "data"}, anomaly_score=[0.1] * 20 + [1.2, 1.3]),
 }
 HEALTHY = {
     "a gate that was never within bounds": series("gate_stats", GATE, mean=[0.999] * 20),
