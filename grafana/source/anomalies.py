@@ -43,6 +43,7 @@ _NONE_HIGH: Final = "No score above 1 in this time range, of those that “Anoma
 _GATES: Final = link(
     "Look at the gates of this layer", "gates", **CHOSEN_RUN, layer="${__data.fields.layer:percentencode}"
 )
+_FEED: Final = link("Look at what was fed", "feed", **CHOSEN_RUN)
 
 
 def dashboard() -> dict[str, Any]:
@@ -126,16 +127,19 @@ def _wrong() -> Panel:
         table(
             "What is wrong, and why",
             what_is_wrong(),
-            columns=("where", "why", "since", "at step", "worst", "now", "layer"),
+            columns=("where", "source", "why", "since", "at step", "worst", "now", "layer"),
             height=7,
             no_value=_NONE_HIGH,
         )
         .description(
-            "Each gate, parameter or loss whose score was above 1, the worst first: the main cause, the first such "
-            "capture, its largest score and its newest. Healthy: no row, and scores in the panel above."
+            "Each gate, parameter or loss whose score was above 1, the worst first: where the cause lies (network, "
+            "data, optimizer, state, policy; –: scored before that was recorded; a click leads to the feed), the main "
+            "cause, the first such capture, its largest score and its newest. Healthy: no row, and scores in the panel "
+            "above."
         )
         .max_data_points(MOST_WINDOWS)
         .override_by_name("where", override(links=[_GATES], custom__width=170))
+        .override_by_name("source", override(links=[_FEED], custom__width=90))
         .override_by_name("why", override(custom__minWidth=380))
         .override_by_name("since", override(custom__width=170, unit="dateTimeAsIso"))
         .override_by_name("at step", override(custom__width=90))

@@ -6,6 +6,7 @@ from typing import Final
 
 from gatewatch.collector.schema import GATE_SCORES
 from gatewatch.jobs.findings.explanations import BROKEN
+from gatewatch.jobs.queries.flux_values import literal
 from gatewatch.jobs.scoring.signals import PHRASES
 from grafana.source.flux import chosen, dictionary, flux, keep_where, pattern, pipe, points
 from grafana.source.flux_steps import (
@@ -19,7 +20,7 @@ from grafana.source.flux_steps import (
     map_to,
     newest,
 )
-from grafana.source.queries import CONSENSUS, OF_LAYER, OF_RUN, last_capture, scores, state, worst_names
+from grafana.source.queries import CONSENSUS, OF_LAYER, OF_RUN, UNSAID, last_capture, scores, state, worst_names
 
 MOST_ROWS: Final = 20
 MOST_CAUSES: Final = 100
@@ -62,11 +63,16 @@ def anomalous_of_scored() -> str:
 
 
 def what_is_wrong() -> str:
-    """Return a row for each series with a score above 1, the worst first: where, why, since when, and how bad."""
-    at_times = points(GATE_SCORES, ["step"], CONSENSUS, *CHOSEN, start="begin", stop="end")
+    """Return a row for each series with a score above 1, the worst first: where, source, why, since when, how bad."""
+    steps, sources = (
+        points(GATE_SCORES, [field], CONSENSUS, *CHOSEN, start="begin", stop="end")
+        + pipe(keep_where("contains(set: times, value: r._time)"), "group()", map_to(_named(f"{field}: r._value")))
+        for field in ("step", "source")
+    )
     score = scores(*CHOSEN)
     rows = """
       where: r.layer + " " + r.gate,
+      source: r.source,
       why: r.cause,
       since: r._time,
       "at step": r.step,
@@ -83,12 +89,16 @@ def what_is_wrong() -> str:
         "begin = if length(arr: times) > 0 then times[0] else v.timeRangeStart",
         "newest = if length(arr: times) > 0 then times[length(arr: times) - 1] else v.timeRangeStart",
         "end = time(v: int(v: newest) + 1)",
-        f"steps = {at_times}"
-        + pipe(keep_where("contains(set: times, value: r._time)"), "group()", map_to(_named("step: r._value"))),
+        f"steps = {steps}",
+        # Scores of before there were sources have none; a join would drop them.
+        "unsaid = high" + pipe(map_to(_named(f"source: {literal(UNSAID)}"))),
+        f"sources = union(tables: [{sources}, unsaid])"
+        + pipe(group("_time", *BY_GATE), 'sort(columns: ["source"])', "limit(n: 1)", "group()"),
         f"now = {score}" + pipe("last()", "group()", map_to(_named("now: r._value", time=False))),
         'scored = join(tables: {high: high, now: now}, on: ["layer", "gate"])',
         'since = join(tables: {scored: scored, steps: steps}, on: ["_time", "layer", "gate"])',
-        'join(tables: {since: since, first: first}, on: ["layer", "gate"])'
+        'said = join(tables: {since: since, sources: sources}, on: ["_time", "layer", "gate"])',
+        'join(tables: {said: said, first: first}, on: ["layer", "gate"])'
         + pipe(newest(MOST_ROWS, "worst"), map_to(rows)),
     )
 

@@ -38,7 +38,8 @@ def difference() -> str:
         of_run = (CONSENSUS, chosen("run", variable), chosen("phase"))
         windows = scores(*of_run, start=f"time(v: begin{number})", stop=f"time(v: end{number} + 1)")
         captures = scores(*of_run, start=f"time(v: until{number} - every{number})", stop=f"time(v: until{number})")
-        steps = points(GATE_SCORES, ["step"], *of_run, start=f"time(v: at{number})", stop=f"time(v: at{number} + 1)")
+        at = {"start": f"time(v: at{number})", "stop": f"time(v: at{number} + 1)"}
+        steps, sources = (points(GATE_SCORES, [field], *of_run, **at) for field in ("step", "source"))
         lines += [
             _ends(number, GATE_SCORES, one_of("_field", "anomaly_score"), *of_run),
             f"windows{number} = {windows}"
@@ -48,10 +49,17 @@ def difference() -> str:
             f"captures{number} = high{number} |> {column_values('_time')}",
             f"where{number} = high{number} |> {column_values('where')}",
             f"at{number} = if length(arr: captures{number}) > 0 then int(v: captures{number}[0]) else 0",
+            f"sources_at{number} = {sources}"
+            + pipe(
+                "group()",
+                keep_where(f'length(arr: where{number}) > 0 and r.layer + " " + r.gate == where{number}[0]'),
+                column_values("_value"),
+            ),
+            f'source{number} = if length(arr: sources_at{number}) > 0 then " (" + sources_at{number}[0] + ")" else ""',
             f"steps_at{number} = {steps}" + pipe("last()", "group()", "max()", column_values("_value")),
             f"odd{number} = length(arr: steps_at{number}) > 0",
             f'from{number} = if odd{number} then " from step " + string(v: steps_at{number}[0]) + ", first " + '
-            f'where{number}[0] else ""',
+            f'where{number}[0] + source{number} else ""',
             _layers(variable, number),
         ]
     known = points(RUNS, ["step"], chosen("run"), start="0", stop="")

@@ -25,6 +25,8 @@ from grafana.source.flux_steps import (
 
 OF_RUN: Final = (chosen("run"), chosen("phase"))
 OF_LAYER: Final = (*OF_RUN, chosen("layer"))
+UNSAID: Final = "–"
+"""The source of a score that says none: it is of before scores did."""
 CONSENSUS: Final = 'r.detector == "consensus"'
 STATES: Final = {"live": "green", "completed": "blue", "interrupted": "yellow", "died": "red", "failed": "red"}
 """State of a run → its colour."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from gatewatch.collector.schema import RUNS, TRAIN_METRICS
+from gatewatch.collector.schema import GATE_SCORES, RUNS, TRAIN_METRICS
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source import logged, variables
 from grafana.source.board import board, closed_row
@@ -16,7 +16,7 @@ from grafana.source.flux import flux, inline_union, keep_where, pipe, points, un
 from grafana.source.flux_steps import column_values, extend, group, keep, map_to, newest, prefix_user_tags
 from grafana.source.links import ROWS_LAYER, ROWS_RUN, THIS_RUN, THIS_TIME, link
 from grafana.source.panels import bar_gauge, stat, table
-from grafana.source.queries import STATES, life, own_time, scores, worst_score
+from grafana.source.queries import CONSENSUS, STATES, UNSAID, life, own_time, worst_score
 from grafana.source.values import GREY, HIDDEN, WORST_SCORE, Values, by_text, grey_without, override, thresholds
 
 MOST_RUNS: Final = 500
@@ -24,7 +24,7 @@ MOST_RUNS: Final = 500
 MOST_BARS: Final = 8
 _BY_RUN: Final = group("run", "phase")
 _WIDTHS: Final = {
-    **{"run": 165, "state": 90, "worst score": 120, "where": 170, "above 1 since": 155},
+    **{"run": 165, "state": 90, "worst score": 120, "where": 160, "source": 85, "above 1 since": 155},
     **{"loss": 80, "reward": 85, "phase": 75, "last heard of": 155},
 }
 """The first columns of the list, and how wide they are."""
@@ -47,7 +47,15 @@ _WORST: Final = """
       where: if r.layer =~ /^_/ then r.gate else r.layer + " " + r.gate,
       "worst score": r.peak,
       "above 1 since": r.since,
+      source: if not exists r.since then "UNSAID"
+        else if exists r.other and r.other == r.since then (SOURCE else "UNSAID")
+        else if exists r.other and r.other < r.since then "UNSAID"
+        else if exists r.said and r.said <= r.since then "network" else "UNSAID",
     """
+_SOURCES: Final = ("data", "optimizer", "state", "policy")
+"""Where the cause of a score lies if it is not in the network."""
+_NOT_NETWORK: Final = keep_where('r._value != "network"')
+_MILLISECONDS: Final = "float(v: int(v: r._time) / 1000000)"
 
 
 def dashboard() -> dict[str, Any]:
@@ -122,8 +130,9 @@ def _table() -> Panel:
         )
         .description(
             f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a score to see "
-            "what is odd and why, or a run to look into it, in its own time: the market's for a backtest. Healthy: "
-            "live or completed, a worst score up to 1."
+            "what is odd and why, or a run to look into it, in its own time: the market's for a backtest. The source: "
+            "where the cause of what was above 1 lies: network, data, optimizer, state or policy. Healthy: live or "
+            "completed, a worst score up to 1."
         )
         .override_by_name("run", override(links=ways))
         .override_by_name("state", override(mappings=by_text(STATES), custom__displayMode="color-text"))
@@ -201,19 +210,28 @@ def _progress() -> str:
 
 
 def _worst() -> str:
-    """Return the largest score of each run, where it is, and since when it has been above 1 there.
+    """Return the largest score of each run, where it is, since when it has been above 1 there, and the source of that.
 
-    It reads scores in the time range; of a backtest, which has market times, those of all times.
+    It reads scores in the time range; of a backtest, which has market times, those of all times. What it finds of a
+    series has one type, so that it can be in one column: times are in milliseconds, sources are numbers.
     """
-    live, market = scores('r.phase != "backtest"'), scores('r.phase == "backtest"', start="0", stop="")
-    peak = map_to(f'{_SERIES}, kind: "peak", value: r._value')
-    # In milliseconds: a column has one type.
-    since = map_to(f'{_SERIES}, kind: "since", value: float(v: int(v: r._time) / 1000000)')
-    odd = pipe(keep_where("r._value > 1.0"), "first()", since)
+    code = " else ".join(f"if r._value == {literal(name)} then {i}.0" for i, name in enumerate(_SOURCES))
+    kinds = {
+        "peak": ("anomaly_score", "max()", "r._value"),
+        "since": ("anomaly_score", f"{keep_where('r._value > 1.0')}\n  |> first()", _MILLISECONDS),
+        "said": ("source", "first()", _MILLISECONDS),
+        "other": ("source", f"{_NOT_NETWORK}\n  |> first()", _MILLISECONDS),
+        "code": ("source", f"{_NOT_NETWORK}\n  |> first()", f"{code} else -1.0"),
+    }
+    tables = [
+        points(GATE_SCORES, [field], CONSENSUS, *where, **times)
+        + pipe(step, map_to(f'{_SERIES}, kind: "{kind}", value: {value}'))
+        for kind, (field, step, value) in kinds.items()
+        for where, times in ((['r.phase != "backtest"'], {}), (['r.phase == "backtest"'], {"start": "0", "stop": ""}))
+    ]
+    names = " else ".join(f"if r.code == {i}.0 then {literal(name)}" for i, name in enumerate(_SOURCES))
     return _of_listed(
-        flux(f"live = {live}", f"market = {market}", f"peaks = (tables=<-) => tables |> max() |> {peak}")
-        + "\n"
-        + inline_union("live |> peaks()", "market |> peaks()", f"live{odd}", f"market{odd}"),
+        inline_union(*tables),
         "group()",
         _ARE_LISTED,
         'pivot(rowKey: ["run", "phase", "layer", "gate"], columnKey: ["kind"], valueColumn: "value")',
@@ -221,7 +239,7 @@ def _worst() -> str:
         'sort(columns: ["peak"], desc: true)',
         "limit(n: 1)",  # max() would make 0 of the nulls of those that never were above 1
         "group()",
-        map_to(_WORST),
+        map_to(_WORST.replace("SOURCE", names).replace("UNSAID", UNSAID)),
     )
 
 
@@ -233,7 +251,7 @@ def _span() -> str:
 def _bars() -> Panel:
     """Return the worst runs as bars, whenever they ran and however short."""
     why = override(links=[link("What is odd, since when, and why", "anomalies", THIS_TIME, **ROWS_RUN, **ROWS_LAYER)])
-    scores_alone = _worst() + pipe('drop(columns: ["above 1 since"])')
+    scores_alone = _worst() + pipe('drop(columns: ["above 1 since", "source"])')
     values = dataclasses.replace(WORST_SCORE, low=0)
     name = "${__data.fields.run}, ${__data.fields.where}"
     return (

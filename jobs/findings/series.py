@@ -46,6 +46,8 @@ class Row:
         dead: dead units, newest.
         worst: the largest anomaly score.
         share: share of scored captures whose score is above 1.
+        source: where the cause of the largest score lies (network, data, optimizer, state, policy), if that is above 1;
+            empty where it is not, or where the scores do not say it.
     """
 
     key: Key
@@ -55,6 +57,7 @@ class Row:
     dead: float
     worst: float
     share: float
+    source: str = ""
 
 
 def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = ()) -> dict[Key, pd.DataFrame]:
@@ -132,6 +135,7 @@ def table(
     for key in dict.fromkeys([*stats, *scores]):
         statistics, metrics = stats.get(key), derived.get(key)
         score = numbers(scores[key], "anomaly_score") if key in scores else np.array([])
+        source = _source(scores[key], score) if key in scores else ""
         score = score[np.isfinite(score)]
         saturation, dead = newest(metrics, "saturation"), newest(metrics, "dead_units")
         rows.append(
@@ -145,9 +149,18 @@ def table(
                 dead=newest(statistics, "dead_units") if np.isnan(dead) else dead,
                 worst=float(score.max()) if len(score) else float("nan"),
                 share=float((score > 1).mean()) if len(score) else float("nan"),
+                source=source,
             )
         )
     return rows
+
+
+def _source(frame: pd.DataFrame, score: NDArray[np.float64]) -> str:
+    """Return the source of the largest of a series' scores, if that is above 1."""
+    if "source" not in frame or not (score > 1).any():
+        return ""
+    source = frame["source"].iloc[int(np.nanargmax(score))]
+    return source if isinstance(source, str) else ""
 
 
 def profiles(units: Mapping[str, pd.DataFrame]) -> dict[str, NDArray[np.float64]]:

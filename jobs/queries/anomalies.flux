@@ -1,13 +1,14 @@
 // Anomalies and their causes in words
 //
-// Every capture of a gate or a parameter with a consensus score above 1. The columns why_… are its causes: by how many
-// usual deviations a feature rose (positive) or fell (negative), or the score of a rule that it broke. The command puts
-// them into words, the largest first.
+// Every capture of a gate or a parameter with a consensus score above 1. `source` says where the cause lies: network,
+// data, optimizer, state or policy; scores made before sources were recorded have none. The columns why_… are its
+// causes: by how many usual deviations a feature rose (positive) or fell (negative), or the score of a rule or a check
+// that it broke. The command puts them into words, the largest first.
 //
 // param runs: strings                   only these runs
 // param start: time = -30d              from when
 // param stop: time = now                until when
-// columns: time, run, phase, layer, gate, step, score, why
+// columns: time, run, phase, layer, gate, step, source, score, why
 // in words: why_
 
 scores = (fn) =>
@@ -21,7 +22,7 @@ scores = (fn) =>
 union(
     tables: [
         scores(fn: (r) => r._field == "anomaly_score" and r._value > 1.0) |> set(key: "_field", value: "score"),
-        scores(fn: (r) => r._field == "step"),
+        scores(fn: (r) => r._field == "step" or r._field == "source"),
         scores(fn: (r) => r._field =~ /^why_/),
     ],
 )

@@ -1,12 +1,13 @@
 // The first anomaly of each run
 //
 // For each run and phase the first capture with a consensus score above 1: its time and step, how long after the first
-// capture it was, and its layer. Runs without an anomaly are not listed.
+// capture it was, and its layer. `source` says where the cause lies: network, data, optimizer, state or policy; scores
+// made before sources were recorded have none. Runs without an anomaly are not listed.
 //
 // param runs: strings                   only these runs
 // param start: time = -30d              from when
 // param stop: time = now                until when
-// columns: run, phase, time, step, after, layer, gate, score
+// columns: run, phase, time, step, after, layer, gate, source, score
 
 scores = (fn) =>
     from(bucket: bucket)
@@ -32,7 +33,7 @@ first_captures =
         |> rename(columns: {_time: "began"})
 
 found =
-    union(tables: [first_scores, scores(fn: (r) => r._field == "step")])
+    union(tables: [first_scores, scores(fn: (r) => r._field == "step" or r._field == "source")])
         |> keep(columns: ["_time", "run", "phase", "layer", "gate", "_field", "_value"])
         |> group(columns: ["run", "phase", "layer", "gate", "_field"])
         |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")

@@ -96,7 +96,7 @@ def content(
         "unscored": unscored(stats, scores),
         "detector": detector.replace("_", " "),
         "phases": {phase: PHASE_COLOURS.get(phase, OTHER) for phase in phases} if len(phases) > 1 else {},
-        "rows": [row for row in rows if row.key in stats],
+        "rows": [row for row in rows if row.key in stats or row.worst > 1],
         "few": FEW,
         "left_out": len({row.key.layer for row in rows}) - len(shown),
         "metrics": metric_charts(metrics, captures, axes),

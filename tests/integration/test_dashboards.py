@@ -454,7 +454,7 @@ class TestRuns:
         assert {run for run, _ in rows} == set(seeded.RUN_NAMES)
         collapsed = rows[seeded.COLLAPSED, "train"]
         assert (collapsed["state"], collapsed["where"]) == ("live", "lstm_0 forget")
-        assert collapsed["worst score"] > 5
+        assert (collapsed["worst score"] > 5, collapsed["source"]) == (True, "network")
         onset = seeded.begin(now) + seeded.ONSET * seeded.EVERY
         assert 0 <= collapsed["above 1 since"] * 10**6 - onset < 3 * seeded.EVERY
         assert rows[seeded.HEALTHY, "train"]["above 1 since"] is None
@@ -467,8 +467,8 @@ class TestRuns:
         assert rows[seeded.FAILED, "train"]["error"].startswith('ValueError: "loss" is NaN')
 
     def test_the_list_has_the_columns_that_matter_and_no_others(self, rows):
-        shown = {"run", "phase", "state", "worst score", "where", "above 1 since", "loss", "reward", "last heard of"}
-        assert set().union(*rows.values()) == shown | {"error", "layer", "from", "to"}
+        shown = {"run", "phase", "state", "worst score", "where", "source", "above 1 since", "loss", "reward"}
+        assert set().union(*rows.values()) == shown | {"last heard of", "error", "layer", "from", "to"}
 
     def test_the_rest_is_in_a_second_table(self, opened_runs):
         more = rows_of(one for one in opened_runs if one.panel == "More about each run")
@@ -922,12 +922,12 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("run", "other", "said"),
         [
-            (seeded.COLLAPSED, seeded.HEALTHY, "1 is anomalous from step 62, first lstm_0 forget, 2 is not"),
-            (seeded.HEALTHY, seeded.COLLAPSED, "2 is anomalous from step 62, first lstm_0 forget, 1 is not"),
+            (seeded.COLLAPSED, seeded.HEALTHY, "1 is anomalous from step 62, first lstm_0 forget (network), 2 is not"),
+            (seeded.HEALTHY, seeded.COLLAPSED, "2 is anomalous from step 62, first lstm_0 forget (network), 1 is not"),
             (
                 seeded.COLLAPSED,
                 seeded.GRU,
-                "1 is anomalous from step 62, first lstm_0 forget, 2 is not; they share no layer",
+                "1 is anomalous from step 62, first lstm_0 forget (network), 2 is not; they share no layer",
             ),
             (seeded.HEALTHY, seeded.DIED, "Neither is anomalous; they share no layer"),
             (seeded.BACKTEST, seeded.HEALTHY, "1 is not anomalous, 2 has no scores; they share no layer"),

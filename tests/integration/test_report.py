@@ -120,6 +120,15 @@ def test_it_lists_the_facts_of_the_run_and_every_gate(store, tmp_path):
     assert '<td class="n">90 %</td>' in page
 
 
+def test_the_table_says_where_the_cause_lies_also_of_what_is_no_gate(store, tmp_path):
+    seed(store)
+    tags = {"run": "goog-1", "phase": "train", "layer": "_optimizer", "gate": "kernel", "detector": "consensus"}
+    at = store.read("gate_scores", run="goog-1")["time"].iloc[-1].value
+    store.write([Point("gate_scores", tags, {"anomaly_score": 2.0, "step": 399, "source": "optimizer"}, at)])
+    page = report(store, tmp_path).read_text()
+    assert '<td class="layer">_optimizer</td><td>kernel</td><td>optimizer</td><td class="n high">2</td>' in page
+
+
 def test_a_calm_run_is_called_calm(store, tmp_path):
     seed(store, fault=10_000)
     assert "All 6 gates and parameters stayed in their normal range" in report(store, tmp_path).read_text()

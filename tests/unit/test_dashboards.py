@@ -379,7 +379,7 @@ class TestDashboards:
             }
         assert shown == {
             "What is wrong, and why": {
-                "where": 170, "why": None, "since": 170, "at step": 90, "worst": 80, "now": 80,
+                "where": 170, "source": 90, "why": None, "since": 170, "at step": 90, "worst": 80, "now": 80,
             },
             "Causes": {"layer": 160, "gate": 110, "cause": None, "size": 80, "times seen": 110},
             "Choose a backtest": {"run": None, "phase": 85, "bars": 80, "first bar": 170, "last bar": 170},

@@ -113,3 +113,20 @@ def test_phases_without_scores_are_counted_each():
     assert "backtest has 40 and live has 20" in no_scores(stats)
     scored = {key: frame for key, frame in stats.items() if key.phase == "backtest"}
     assert unscored(stats, scored) == ["The phase live has no scores: they begin after 32 captures, and it has 20."]
+
+
+def test_a_row_has_the_source_of_its_largest_score():
+    values = [0.5, 1.2, 3.0, 0.6]
+    frame = pd.DataFrame(
+        {"phase": "train", "layer": "lstm", "gate": "forget", "anomaly_score": values, "step": range(4)}
+    )
+
+    def source(**columns):
+        (row,) = table({}, {}, by_series(frame.assign(**columns)))
+        return row.source
+
+    assert source(source=["network", "network", "optimizer", "network"]) == "optimizer"
+    assert source(source=["network", "network", None, "network"]) == ""
+    assert source() == ""
+    assert source(source="network", anomaly_score=[0.5, 1.0, 0.7, float("nan")]) == ""
+    assert source(source=["network", "data", "network", "state"], anomaly_score=[float("nan"), 2.0, 1.5, 0.1]) == "data"
