@@ -50,7 +50,7 @@ class CaptureSchedule:
     def begin(self, step: int = 0) -> None:
         """Begin to count, now; `step` is the number of the step before the first."""
         self.spent = 0.0
-        self._last = self._prepared = step
+        self._beginning = self._last = self._prepared = step
         self.stride = 1
         self._ready = False
         self._started = self._clock()
@@ -76,6 +76,16 @@ class CaptureSchedule:
     def is_due_within(self, steps: int, step: int) -> bool:
         """Return whether a capture will be due within so many steps from this one; False with "auto", unknown there."""
         return self.every != "auto" and (step + steps) // self.every > step // self.every
+
+    def may_be_due(self, steps: int, step: int) -> bool:
+        """Return whether a capture may be due so many steps after this one, as far as can be known now.
+
+        With "auto" the time until then is estimated from the steps so far, and taken twice: rather too early.
+        """
+        if self.every != "auto":
+            return steps % self.stride == 0 and self.is_due_within(self.stride, step + steps - self.stride)
+        then = self.elapsed * (1 + 2 * steps / max(1, step - self._beginning))
+        return self._ready or self.spent + self.capture_seconds <= self.overhead * then
 
     def due(self, step: int, *, wait: bool = False) -> bool:
         """Whether to capture at this step; with `wait` and "auto" at none, but at a later one."""

@@ -14,6 +14,7 @@ from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.checks import check_framework, choose_layers, mistaken_model
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.description import describe
+from gatewatch.collector.keras.feed.feeds import Feeds
 from gatewatch.collector.keras.inputs import (
     as_array,
     as_probe,
@@ -147,8 +148,32 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._broken_off = False
         self._states: KerasStates | None = None
         self._is_due_next = True
+        self._feeds = Feeds(self._session)
         if model is not None:
             self.set_model(model)
+
+    def feed(self, data: Any, *arrays: Any) -> Any:
+        """Wrap what `fit` takes its batches from, so that what is fed is recorded, which no callback sees.
+
+        ```python
+        model.fit(monitor.feed(dataset), callbacks=[monitor])
+        ```
+
+        What it returns delivers the same batches in the same order, bit for bit, and raises what `data` raises. The
+        batch of the step whose update is recorded becomes the points of `feed_stats` and `feed_features`, however far
+        `fit` reads ahead. A `PyDataset` with several workers hands its batches over in nearly the order in which `fit`
+        takes them, so there it is that batch or one that was made beside it. Where the order is lost nothing is
+        recorded.
+
+        Args:
+            data: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a generator of batches, which
+                are inputs, or a tuple of inputs, targets and weights of the samples, as `fit` takes them.
+            *arrays: none: `fit` makes the batches of arrays itself.
+
+        Raises:
+            ConfigError: data are arrays, a distributed dataset, or nothing that `fit` takes batches from.
+        """
+        return self._feeds.wrap((data, *arrays) if arrays else data)
 
     # What Keras calls.
 
@@ -162,6 +187,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             session.begin(self._begin_fit)
         self._fits += 1
         self._first_epoch = True
+        self._feeds.begin()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Keep the epoch's number; another `fit` that counts from 0 again goes on after the last."""
@@ -189,6 +215,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the learning rate of a step that will be captured, which a callback may have changed."""
+        self._feeds.begin_step()
         state = None if self._updates is None else self._updates.state
         if state is not None and self._session.started:
             with self._session.guarded_and_charged("rate"):
@@ -199,11 +226,13 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Capture where one is due."""
-        session = self._session
+        session, before = self._session, self._session.step
         session.step = self._epoch_start + int(batch) + 1
         if session.started:
+            self._feeds.end_step(session.step - before)
             self._after_step(logs)
             self._is_due_next = session.prepare()
+            self._feeds.prepare()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the epoch's metrics, and its file where the budget allows."""
@@ -212,6 +241,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """End the run; another `fit` with the same monitor goes on with it."""
+        self._feeds.end()
         self.close()
 
     def _begin_fit(self) -> None:
@@ -223,8 +253,13 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             session.note_recorded()
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Refuse to watch an `evaluate` by itself; the validation within `fit` needs nothing."""
+        """Refuse to watch an `evaluate` by itself; the validation within `fit` is fed no step."""
         self._refuse("evaluate")
+        self._feeds.begin_validation()
+
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Note that the validation within `fit` is over."""
+        self._feeds.end_validation()
 
     def on_predict_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Refuse to watch a `predict` by itself."""

@@ -1,6 +1,6 @@
 """What happens to a Keras model's weights between two captures: moves, steps, learning rates and second moments.
 
-The whole file runs on TensorFlow, and once more on each other backend of Keras.
+The whole file runs on TensorFlow, and once more on each other backend of Keras, with `test_keras_feed.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from tests.kept import Kept
 from tests.keras_models import build_optimizer
 
 BACKEND = keras.backend.backend()
+FEED = Path(__file__).with_name("test_keras_feed.py")
 ON_TORCH = BACKEND == "torch"
 layers, optimizers, schedules = keras.layers, keras.optimizers, keras.optimizers.schedules
 X = np.random.default_rng(0).normal(size=(32, 6, 3)).astype("float32")
@@ -413,7 +415,7 @@ def test_what_was_read_before_the_latest_record_is_forgotten():
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_all_of_this_on_another_backend(backend):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, str(FEED)],
         env=os.environ | {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
         capture_output=True,
         text=True,

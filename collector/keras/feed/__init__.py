@@ -1,0 +1,1 @@
+"""What `fit` is fed, seen on its way there and delivered unchanged."""
