@@ -29,7 +29,7 @@ _ITSELF: Final = (
     "of the captures that are shown, in standard deviations that it had then. From 3 on there is one colour. "
 )
 _NOT_FED: Final = "Nothing in this time range: press “Whole run” above. Or what is fed is not recorded"
-_NO_STATE: Final = "Nothing in this time range: press “Whole run” above. Or no state is recorded"
+_NO_STATE: Final = "Nothing in this time range: press “Whole run” above. Or "
 
 
 def dashboard() -> dict[str, Any]:
@@ -187,20 +187,23 @@ def _state() -> list[Panel]:
         return series(RECURRENT_STATE, fields, *OF_RUN, fn=fn, by=by)
 
     return [
-        panel.span(8).description(text).no_value(_NO_STATE)
-        for panel, text in (
+        panel.span(8).description(text).no_value(f"{_NO_STATE}{missing}")
+        for panel, text, missing in (
             (
                 time_series("Starts that were not reset", of_state("starts_not_reset", by=["layer"]), Values(low=0)),
-                "Sequences that begin an episode with the state of the one before. Healthy: 0 (starts=).",
+                "Sequences that begin an episode with another state than the initial one. Healthy: 0.",
+                "no starts of episodes are recorded (starts=)",
             ),
             (
                 time_series("Norm of the first state", of_state("initial_norm", fn="mean")),
                 "Norm of the state with which a sequence begins. Healthy: 0 where it is reset, else steady.",
+                "no states are recorded",
             ),
             (
                 time_series("Log-probabilities, recomputed", of_state("logprob_difference"), Values("sci", decimals=1)),
                 "The largest difference between log-probabilities of a rollout and the same recomputed before its "
                 "first update. Healthy: about 1e-5. More: a stale state, a shifted mask, dropout, another normaliser.",
+                "this is no PPO",
             ),
         )
     ]

@@ -17,6 +17,8 @@ JUDGED: Final = '(r.detector == "data" or (r.detector == "checks" and r.layer ==
 _HIGH: Final = keep_where("r._value > 1.0")
 UNJUDGED: Final = "Not judged: `gatewatch jobs` has not scored it"
 UNRECORDED: Final = "Not recorded: pass batch= to step(), or wrap what fit is given in monitor.feed()"
+HARDLY: Final = 0.1
+"""Standard deviations, or doublings, that are nothing to speak of."""
 _SIDES: Final = ("before", "since")
 _MOVED: Final = f"""
       feature: name(field: r._field),
@@ -34,6 +36,7 @@ _MOVED: Final = f"""
 _WORDS: Final = f"""
       moved: if r.away > math.abs(x: r.doublings) then r.away else math.abs(x: r.doublings),
       how: if r.away == 0.0 and r.doublings == 0.0 then "it did not move"
+        else if r.away < {HARDLY} and math.abs(x: r.doublings) < {HARDLY} then "it hardly moved"
         else if r.doublings == {FURTHEST} then "it was constant and is not any more"
         else if r.doublings == {-FURTHEST} then "it has become constant"
         else if r.away == {FURTHEST} then "it was constant and has another value"
