@@ -1,15 +1,20 @@
-"""The cases: which network trains on which prices from which seed, and what is wrong with it, if anything."""
+"""The cases: which network trains on which prices from which seed, and what is wrong with it, if anything.
+
+The two splits share no network, no symbol, no seed and no optimizer. GRUs, networks of both directions and some faults
+and controls are in the judge split alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
+from zlib import crc32
 
+from bench.faults.controls import CONTROLS, Data, Split
+from bench.faults.fault import Kind
 from bench.faults.faults import FAULTS
 from bench.faults.shapes import SHAPES, Framework
-
-Split = Literal["develop", "judge"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,14 @@ class Case:
         kind: a training, or a backtest of a policy that was trained before.
         fault: a name of `FAULTS`; None where the run is healthy.
         control: what else is different in a healthy run: a name of `CONTROLS`.
-        strike: the share of the run at which the fault strikes.
+        strike: the share of the run after which the fault strikes, or the control changes what it changes.
     """
 
     split: Split
     shape: str
     symbol: str
     seed: int
-    kind: Literal["training", "backtest"]
+    kind: Kind
     fault: str | None
     control: str | None
     strike: float
@@ -47,6 +52,21 @@ class Case:
         """Which trains it."""
         return SHAPES[self.shape].framework
 
+    @property
+    def data(self) -> Data:
+        """What the data do in a healthy run; steady in one with a fault."""
+        return CONTROLS[self.control].data if self.control else "steady"
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many runs there are of a kind: of each fault, of each weak one, and of each control by what its data do."""
+
+    fault: int
+    weak: int
+    steady: int
+    changing: int
+
 
 @dataclass(frozen=True)
 class _Extent:
@@ -54,100 +74,121 @@ class _Extent:
     walkers: Sequence[str]
     symbols: Sequence[str]
     walked: Sequence[str]
+    burst: tuple[str, str]
+    """The network and the made-up series of `first-burst`."""
+    large: tuple[str, Sequence[str], Sequence[str]]
+    """The large network, the faults and the controls that it is tried with, once for each."""
+    rollouts: tuple[str, str, int]
+    """The network and the symbol of the cases of sb3, and how many there are of each."""
     seeds: Sequence[int]
-    trainings_of_fault: int
-    backtests_of_fault: int
-    trainings_of_control: int
-    backtests_of_control: int
+    trainings: _Counts
+    backtests: _Counts
+    judge_only: bool
+    """Whether it has what is in the judge split alone."""
 
 
-TRAINING_CONTROLS: Final = (
-    "seed",
-    "batch-16",
-    "batch-64",
-    "rmsprop",
-    "sgd-momentum",
-    "adamw",
-    "step-decay",
-    "cosine-decay",
-    "warm-up",
-    "warm-restarts",
-    "one-cycle",
-    "dropout",
-    "clipping",
-    "early-stopping",
-    "regime-calm-to-wild",
-    "regime-wild-to-calm",
-    "layer-norm",
-    "batch-norm",
-    "curriculum",
+WEAK: Final = (
+    *("shuffled-time", "label-leak", "overfit", "optimizer-reset", "state-kept"),
+    *("moments-dropped", "layer-reset", "other-checkpoint", "target-network", "features-permuted", "mask-shifted"),
 )
-BACKTEST_CONTROLS: Final = ("episodes", "calm-to-wild", "wild-to-calm")
-SB3_FAULTS: Final = ("forget-shut", "forget-open", "gate-scale", "dead-units", "rate-x100", "rate-zero")
+"""Faults of which there are at least twenty runs in the judge split: those that a table has found below 0.9."""
+JUDGE_ONLY: Final = ("units-copied", "half-once", "feature-constant", "labels-early", "permuted-live")
+"""Faults that no limit was chosen on."""
+SB3_FAULTS: Final = (
+    *("forget-shut", "forget-open", "gate-scale", "dead-units", "rate-x100", "rate-zero"),
+    *("layer-reset", "moments-dropped", "raw-feed", "state-kept", "mask-shifted", "dropout-on"),
+)
+_LARGE_FAULTS: Final = ("forget-shut", "rate-x100", "layer-reset", "optimizer-reset", "raw-feed", "overfit")
 
 _DEVELOP: Final = _Extent(
     shapes=("keras-lstm-24-12", "torch-lstm-32", "keras-lstm-20", "torch-lstm-16-16"),
     walkers=("keras-lstm-20", "torch-lstm-32"),
     symbols=("GOOG", "EURUSD"),
     walked=("GOOG", "EURUSD"),
-    seeds=range(10),
-    trainings_of_fault=3,
-    backtests_of_fault=2,
-    trainings_of_control=2,
-    backtests_of_control=2,
+    burst=("torch-lstm-24-24", "WAVES"),
+    large=("torch-lstm-96", _LARGE_FAULTS[::2], ("seed", "cosine-decay", "batch-doubled")),
+    rollouts=("sb3-lstm-16", "GOOG", 1),
+    seeds=range(50),
+    trainings=_Counts(fault=3, weak=6, steady=3, changing=6),
+    backtests=_Counts(fault=2, weak=4, steady=6, changing=4),
+    judge_only=False,
 )
 _JUDGE: Final = _Extent(
     shapes=("keras-gru-28", "torch-gru-20", "keras-lstm-18-10", "torch-gru-14-14", "keras-bilstm-14", "torch-lstm-28"),
     walkers=("torch-gru-20", "keras-gru-28", "torch-lstm-28"),
-    symbols=("FOREX", "STOCKS", "BTCUSD"),
+    symbols=("FOREX", "STOCKS", "FOREX", "STOCKS", "BTCUSD"),
     walked=("STOCKS", "FOREX"),
-    seeds=range(100, 140),
-    trainings_of_fault=3,
-    backtests_of_fault=3,
-    trainings_of_control=2,
-    backtests_of_control=3,
+    burst=("torch-lstm-22-22", "SWELL"),
+    large=("torch-gru-128", _LARGE_FAULTS, ("seed", "cosine-decay", "batch-doubled", "regime-calm-to-wild")),
+    rollouts=("sb3-lstm-24", "STOCKS", 2),
+    seeds=range(100, 200),
+    trainings=_Counts(fault=6, weak=20, steady=4, changing=8),
+    backtests=_Counts(fault=4, weak=10, steady=8, changing=8),
+    judge_only=True,
 )
+_SB3_HEALTHY: Final = 3
+"""Healthy runs of sb3 for one with each of its faults."""
+_SB3_SEEDS: Final = {"develop": 50, "judge": 220}
 
 
 def cases(split: Split, quick: bool = False) -> list[Case]:
-    """The cases of a split; the quick ones are the first of each fault and of a few controls."""
+    """The cases of a split; the quick ones are the first of a few faults and controls."""
     found = list(_cases(split, _DEVELOP if split == "develop" else _JUDGE))
     if quick:
         first = {(case.fault or case.control, case.kind): case for case in reversed(found) if case.framework == "torch"}
-        found = list(first.values())[::4]
+        found = list(first.values())[::8]
     return found
 
 
 def _cases(split: Split, extent: _Extent) -> Iterator[Case]:
-    number = 0
-
-    def case(kind: Literal["training", "backtest"], fault: str | None, control: str | None) -> Case:
-        nonlocal number
-        shapes = extent.shapes if kind == "training" else extent.walkers
-        symbols = extent.symbols if kind == "training" else extent.walked
-        # Networks and symbols turn at different rates, so that every pair of them comes up.
-        shape, symbol = shapes[number % len(shapes)], symbols[(number // len(shapes) + number) % len(symbols)]
-        seed = extent.seeds[number * 7 % len(extent.seeds)]
-        number += 1
-        return Case(split, shape, symbol, seed, kind, fault, control, _strike(number))
-
     for name, fault in FAULTS.items():
-        for kind, count in (("training", extent.trainings_of_fault), ("backtest", extent.backtests_of_fault)):
-            if kind in fault.strikes:
-                more = 2 if fault.strikes == ("backtest",) else 1
-                for _ in range(count * more):
-                    yield case(kind, name, None)
-    for name in TRAINING_CONTROLS:
-        for _ in range(extent.trainings_of_control * (2 if name == "seed" else 1)):
-            yield case("training", None, name)
-    for name in BACKTEST_CONTROLS:
-        for _ in range(extent.backtests_of_control):
-            yield case("backtest", None, name)
-    if split == "judge":
-        for i, name in enumerate(SB3_FAULTS):
-            yield Case(split, "sb3-lstm-24", "STOCKS", 200 + i, "training", name, None, _strike(i))
-        for i in range(4):
-            yield Case(split, "sb3-lstm-24", "STOCKS", 220 + i, "training", None, "seed", _strike(i))
+        if extent.judge_only or name not in JUDGE_ONLY:
+            for kind in fault.strikes if fault.frameworks else ():
+                counts = extent.trainings if kind == "training" else extent.backtests
+                count = counts.weak if name in WEAK else counts.fault
+                twice = 2 if fault.strikes == ("backtest",) else 1
+                for number in range(count * twice):
+                    yield _case(split, extent, kind, name, None, number)
+    for name, control in CONTROLS.items():
+        if split in control.splits:
+            counts = extent.trainings if control.kind == "training" else extent.backtests
+            for number in range(counts.changing if control.data == "changing" else counts.steady):
+                yield _case(split, extent, control.kind, None, name, number)
+    yield from _large(split, extent)
+    yield from _rollouts(split, extent)
+
+
+def _case(split: Split, extent: _Extent, kind: Kind, fault: str | None, control: str | None, number: int) -> Case:
+    """A case by its number among those of its fault or control: how many there are of others changes nothing."""
+    shapes = extent.shapes if kind == "training" else extent.walkers
+    symbols = extent.symbols if kind == "training" else extent.walked
+    shift = crc32(f"{fault or control} {kind}".encode())
+    # Networks and symbols turn at different rates, so that every pair of them comes up.
+    turn = number + shift
+    shape, symbol = shapes[turn % len(shapes)], symbols[(turn // len(shapes) + turn) % len(symbols)]
+    if control == "first-burst":
+        shape, symbol = extent.burst
+    seed = extent.seeds[turn % len(extent.seeds)]
+    strike = 0.0 if fault and FAULTS[fault].from_the_start else _strike(turn)
+    return Case(split, shape, symbol, seed, kind, fault, control, strike)
+
+
+def _large(split: Split, extent: _Extent) -> Iterator[Case]:
+    shape, faults, controls = extent.large
+    for number, name in enumerate((*faults, *controls)):
+        symbol, seed = extent.walked[number % len(extent.walked)], extent.seeds[number]
+        fault, control = (name, None) if name in faults else (None, name)
+        yield Case(split, shape, symbol, seed, "training", fault, control, _strike(number))
+
+
+def _rollouts(split: Split, extent: _Extent) -> Iterator[Case]:
+    shape, symbol, count = extent.rollouts
+    seed = _SB3_SEEDS[split]
+    for number in range(count * len(SB3_FAULTS)):
+        name = SB3_FAULTS[number % len(SB3_FAULTS)]
+        yield Case(split, shape, symbol, seed + number, "training", name, None, _strike(number))
+    for number in range(count * _SB3_HEALTHY):
+        yield Case(split, shape, symbol, seed + 30 + number, "training", None, "seed", _strike(number))
 
 
 def _strike(number: int) -> float:

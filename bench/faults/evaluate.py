@@ -19,7 +19,8 @@ from bench.faults.readings import open_copy, read
 from bench.faults.recorder import Record
 from gatewatch.collector.schema import GATE_SCORES
 
-OURS: Final = ("isolation_forest", "robust", "rules", "consensus")
+OURS: Final = ("isolation_forest", "robust", "rules", "checks", "consensus", "data")
+"""By the tag `detector` of their scores; the column of one that writes none is empty."""
 DETECTORS: Final = (*PEERS, *OURS)
 
 Scorer = Callable[[Path, str], Mapping[str, Verdicts]]
@@ -60,23 +61,25 @@ def everything(path: Path, run: str) -> dict[str, Verdicts]:
 def evaluate(
     records: Sequence[Record], scorer: Scorer = everything, processes: int = 1
 ) -> dict[str, list[tuple[Record, Outcome]]]:
-    """What each detector made of each run, in the order of the records.
+    """What each detector made of each run, in the order of the records; one without a verdict on a run found nothing.
 
     Args:
         records: the runs; they are left as they are, the scorer has a copy of each.
         scorer: gives the verdicts; a function that can be sent to another process where there are several.
         processes: to work in.
     """
-    found: dict[str, list[tuple[Record, Outcome]]] = {}
+    found = {}
     one = functools.partial(_evaluate_one, scorer=scorer)
     if processes > 1:
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             outcomes = list(_told(pool.imap(one, records), len(records)))
     else:
         outcomes = list(_told(map(one, records), len(records)))
-    for record, of_run in zip(records, outcomes, strict=True):
-        for detector, outcome in of_run.items():
-            found.setdefault(detector, []).append((record, outcome))
+    for detector in dict.fromkeys(name for of_run in outcomes for name in of_run):
+        found[detector] = [
+            (record, of_run.get(detector, Outcome(record.fault is not None, None, 0, 0)))
+            for record, of_run in zip(records, outcomes, strict=True)
+        ]
     return found
 
 
@@ -86,7 +89,7 @@ def _evaluate_one(record: Record, scorer: Scorer) -> dict[str, Outcome]:
         readings = read(copy, record.case.name)
         strike = readings.capture_of(record.strike_step)
         return {
-            detector: judge(readings.times, strike, times, np.asarray(alarms, bool))
+            detector: judge(readings.times, strike, times, np.asarray(alarms, bool), faulty=record.fault is not None)
             for detector, (times, alarms) in scorer(copy, record.case.name).items()
         }
 

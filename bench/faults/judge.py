@@ -3,13 +3,14 @@
 An alarm is counted a capture of a run, over all its layers and gates. Alarms of which each is among the five captures
 that begin with the one before it are one stretch. A fault is found by a stretch of at least two alarms that begins with
 the fault or up to fifteen captures after the first one it touched. A stretch that was on before finds nothing: who
-always alarms would find everything.
+always alarms would find everything. A healthy run whose data change at one step is judged alike: a detector of changed
+data is to find the change, and every other one is to stay silent.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,8 +31,8 @@ class Outcome:
 
     Attributes:
         faulty: whether there was a fault.
-        delay: captures from the first that the fault touched to the first alarm of those that found it; None where it
-            was not found, or there was none.
+        delay: captures from the first that the fault or the other regime touched to the first alarm of those that found
+            it; None where it was not found, or there was neither.
         judged: captures that the detector gave a verdict on.
         alarms: how many of them alarmed.
     """
@@ -44,24 +45,37 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one detector made of many runs; None where there is nothing to divide by.
+    """What one detector made of many runs; a share or a median is None where there is nothing to divide by.
 
     Attributes:
-        recall: share of the faulty runs whose fault was found.
-        false_per_thousand: alarms per 1,000 captures judged of healthy runs.
-        healthy_alarmed: share of the healthy runs with any alarm.
+        faulty, found: runs with a fault, and those whose fault was found.
+        healthy, alarmed: healthy runs, and those with any alarm.
+        judged, alarms: captures of healthy runs, and those that alarmed.
         delay: median over the faults found, captures.
-        faulty, healthy: runs.
-        judged: captures of healthy runs.
     """
 
-    recall: float | None
-    false_per_thousand: float | None
-    healthy_alarmed: float | None
-    delay: float | None
     faulty: int
+    found: int
     healthy: int
+    alarmed: int
     judged: int
+    alarms: int
+    delay: float | None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the faulty runs whose fault was found."""
+        return self.found / self.faulty if self.faulty else None
+
+    @property
+    def healthy_alarmed(self) -> float | None:
+        """Share of the healthy runs with any alarm."""
+        return self.alarmed / self.healthy if self.healthy else None
+
+    @property
+    def false_per_thousand(self) -> float | None:
+        """Alarms per 1,000 captures judged of healthy runs."""
+        return 1_000 * self.alarms / self.judged if self.judged else None
 
 
 def stretches(alarms: Mask) -> list[tuple[int, int]]:
@@ -91,14 +105,17 @@ def delay(alarms: Mask, strike: int) -> int | None:
     return next((at - strike for at, n in stretches(alarms) if n > 1 and strike <= at <= strike + LATEST), None)
 
 
-def judge(captures: NDArray[Any], strike: int | None, times: NDArray[Any], alarms: Mask) -> Outcome:
+def judge(
+    captures: NDArray[Any], strike: int | None, times: NDArray[Any], alarms: Mask, *, faulty: bool | None = None
+) -> Outcome:
     """What a detector made of a run.
 
     Args:
         captures: (captures,), their times, ascending.
-        strike: the first capture that the fault touched; None where there is none.
+        strike: the first capture that the fault or the other regime touched; None where there is neither.
         times: (judged,), the captures that the detector gave a verdict on, by their times.
         alarms: (judged,).
+        faulty: whether it is a fault that strikes; None for yes, where anything does.
 
     Raises:
         ValueError: a verdict is on no capture.
@@ -107,7 +124,7 @@ def judge(captures: NDArray[Any], strike: int | None, times: NDArray[Any], alarm
         raise ValueError("a verdict is on no capture of the run")
     mask = np.isin(captures, times[alarms])
     found = None if strike is None else delay(mask, strike)
-    return Outcome(strike is not None, found, len(np.unique(times)), int(mask.sum()))
+    return Outcome(strike is not None if faulty is None else faulty, found, len(np.unique(times)), int(mask.sum()))
 
 
 def summarise(outcomes: Iterable[Outcome]) -> Summary:
@@ -115,17 +132,12 @@ def summarise(outcomes: Iterable[Outcome]) -> Summary:
     all_ = list(outcomes)
     faulty, healthy = [one for one in all_ if one.faulty], [one for one in all_ if not one.faulty]
     delays = [one.delay for one in faulty if one.delay is not None]
-    judged = sum(one.judged for one in healthy)
     return Summary(
-        recall=_share([one.delay is not None for one in faulty]),
-        false_per_thousand=1_000 * sum(one.alarms for one in healthy) / judged if judged else None,
-        healthy_alarmed=_share([one.alarms > 0 for one in healthy]),
-        delay=statistics.median(delays) if delays else None,
         faulty=len(faulty),
+        found=len(delays),
         healthy=len(healthy),
-        judged=judged,
+        alarmed=sum(one.alarms > 0 for one in healthy),
+        judged=sum(one.judged for one in healthy),
+        alarms=sum(one.alarms for one in healthy),
+        delay=statistics.median(delays) if delays else None,
     )
-
-
-def _share(held: Sequence[bool]) -> float | None:
-    return sum(held) / len(held) if held else None

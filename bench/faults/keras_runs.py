@@ -10,6 +10,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -19,9 +20,10 @@ import tensorflow as tf  # type: ignore[import-untyped]
 from bench.faults.cases import Case
 from bench.faults.keras_network import KerasNetwork
 from bench.faults.market import FEATURES, Array, windows
-from bench.faults.program import Program, Setup
+from bench.faults.program import PROBE, Program
+from bench.faults.setups import Optimizer, Setup
 from bench.faults.shapes import RISK_AVERSION, SHAPES, Shape
-from bench.faults.walk import MEMORY_BIAS, STRETCHES, TRAINING_BATCH, TRAINING_STEPS, Walk
+from bench.faults.walk import LEARNT, LEARNT_EVERY, MEMORY_BIAS, STRETCHES, TRAINING_BATCH, TRAINING_STEPS, Walk
 from gatewatch import GateMonitor
 from gatewatch.collector.keras.layers import recurrent_layers
 
@@ -56,7 +58,7 @@ class Conduct(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no t
         """Set both."""
         self._step += 1
         self.model.optimizer.learning_rate = self._program.rate(self._step)
-        self._program.strike(self._step, KerasNetwork(self.model))
+        self._program.strike(self._step, KerasNetwork(self.model, partial(_trained, self._program)))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Log the rate where a schedule changes it."""
@@ -73,16 +75,19 @@ def run(case: Case, run: str, store: str) -> int:
     return _backtest(case, run, store) if case.kind == "backtest" else _train(case, run, store)
 
 
-def optimizer_of(setup: Setup) -> keras.optimizers.Optimizer:
-    """The optimizer of a setup."""
-    kinds = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "rmsprop": keras.optimizers.RMSprop,
-        "sgd": keras.optimizers.SGD,
+def optimizer_of(kind: Optimizer, rate: float, clip: float | None = None) -> keras.optimizers.Optimizer:
+    """An optimizer."""
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "adam": (keras.optimizers.Adam, {}),
+        "adamw": (keras.optimizers.AdamW, {}),
+        "amsgrad": (keras.optimizers.Adam, {"amsgrad": True}),
+        "nadam": (keras.optimizers.Nadam, {}),
+        "rmsprop": (keras.optimizers.RMSprop, {}),
+        "adagrad": (keras.optimizers.Adagrad, {}),
+        "sgd": (keras.optimizers.SGD, {"momentum": 0.9}),
     }
-    more = {"momentum": 0.9} if setup.optimizer == "sgd" else {}
-    return kinds[setup.optimizer](setup.rate, global_clipnorm=setup.clip, **more)
+    made, more = kinds[kind]
+    return made(rate, global_clipnorm=clip, **more)
 
 
 def _loss(shape: Shape) -> Any:
@@ -93,7 +98,7 @@ def _train(case: Case, run: str, store: str) -> int:
     program = Program(case)
     shape, setup, unseen = program.shape, program.setup, program.unseen
     model = policy(shape, setup)
-    model.compile(optimizer_of(setup), loss=_loss(shape))
+    model.compile(optimizer_of(program.optimizer, setup.rate, setup.clip), loss=_loss(shape))
 
     def batches() -> Iterator[tuple[Array, Array, Array]]:
         for step in itertools.count(1):  # Keras asks for a few more than it trains on
@@ -107,10 +112,16 @@ def _train(case: Case, run: str, store: str) -> int:
             keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True, start_from_epoch=0)
         )
     monitor = GateMonitor(
-        log_dir=None, probe=program.probe.x, run=run, store=store, every=shape.every, tags={"symbol": case.symbol}
+        log_dir=None,
+        probe=program.probe.x,
+        probe_targets=program.probe.y,
+        run=run,
+        store=store,
+        every=shape.every,
+        tags={"symbol": case.symbol},
     )
     model.fit(
-        batches(),
+        monitor.feed(batches()),
         steps_per_epoch=program.epoch_steps,
         epochs=epochs,
         validation_data=(unseen.x, unseen.y),
@@ -122,35 +133,55 @@ def _train(case: Case, run: str, store: str) -> int:
 
 
 def _backtest(case: Case, run: str, store: str) -> int:
-    walk, shape, setup = Walk(case), SHAPES[case.shape], Setup()
-    model = policy(shape, setup, walk.bars, stateful=True)
+    walk, shape = Walk(case), SHAPES[case.shape]
+    model = policy(shape, Setup(), walk.bars, stateful=True)
     network = KerasNetwork(model)
-    model.set_weights(_learnt(walk, shape))
+    watch: dict[str, Any] = {"store": store, "tags": {"symbol": case.symbol}}
+    model.set_weights(_learnt(walk, shape, {**watch, "run": f"{run}{LEARNT}", "every": LEARNT_EVERY}))
+    watch |= {"run": run, "every": 1, "reference": f"{run}{LEARNT}"}
     layers = recurrent_layers(model)
     equity = 0.0
-    watch: dict[str, Any] = {"run": run, "store": store, "every": 1, "tags": {"symbol": case.symbol}}
     with GateMonitor(model, log_dir=None, phase="backtest", **watch) as monitor:
         for number in range(1, len(walk) + 1):
             walk.strike(number, network)
             call = walk.call(number)
-            if call.starts:
+            if call.resets:
                 for layer in layers.values():
                     layer.reset_states()
             state = {path: [keras.ops.copy(part) for part in layer.states] for path, layer in layers.items()}
             position = float(keras.ops.mean(model(call.x)))
             equity += position * call.profit
-            told = {"position": position, "equity": equity}
-            monitor.step(call.x, state=state, time=call.time, metrics=told)
+            logs = {"position": position, "equity": equity}
+            monitor.step(call.x, state=state, starts=walk.starts(call), time=call.time, metrics=logs)
     return walk.strikes_at
 
 
-def _learnt(walk: Walk, shape: Shape) -> list[Array]:
+def _learnt(walk: Walk, shape: Shape, watch: dict[str, Any]) -> list[Array]:
+    """Train the policy, and return its weights."""
     model, known = policy(shape, Setup()), windows(walk.learnt, shape.length)
     network = KerasNetwork(model)
     for layer in range(len(network)):
         network.set_memory_bias(layer, MEMORY_BIAS)
-    model.compile(keras.optimizers.Adam(2e-3), loss=_loss(shape))
-    chosen = np.random.default_rng(walk.case.seed).integers(0, len(known), TRAINING_STEPS * TRAINING_BATCH)
-    model.fit(known.x[chosen], known.y[chosen], batch_size=TRAINING_BATCH, shuffle=False, verbose=0)
+    model.compile(optimizer_of(shape.optimizer, Setup.rate), loss=_loss(shape))
+    random = np.random.default_rng(walk.case.seed)
+
+    def batches() -> Iterator[tuple[Array, Array]]:
+        while True:
+            chosen = random.integers(0, len(known), TRAINING_BATCH)
+            yield known.x[chosen], known.y[chosen]
+
+    monitor = GateMonitor(log_dir=None, probe=known.x[:PROBE], **watch)
+    model.fit(monitor.feed(batches()), steps_per_epoch=TRAINING_STEPS, callbacks=[monitor], verbose=0)
     weights: list[Array] = model.get_weights()
     return weights
+
+
+def _trained(program: Program) -> keras.Model:
+    """Train another network, unwatched, for as long as the one of the program has been when its fault strikes."""
+    other = program.another_run
+    model = policy(other.shape, other.setup)
+    model.compile(optimizer_of(other.optimizer, other.setup.rate), loss=_loss(other.shape))
+    for step in range(1, other.strikes_at):
+        batch = other.batch(step)
+        model.train_on_batch(batch.x, batch.y)
+    return model

@@ -1,4 +1,4 @@
-"""Real prices as a network is given them: windows of features, the return that follows, and the raw prices behind."""
+"""Prices as a network is given them: windows of features, the return that follows, and the raw prices behind."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ FEATURES: Final = 4
 LARGEST: Final = 5.0
 """Features and returns are cut off at so many of their recent standard deviations, as a careful pipeline does."""
 _SPANS: Final = (1, 5, 20)
+TREND: Final = 2
+"""The feature that says whether prices have been rising: the mean return of the longest span."""
 _SOURCES: Final = {
-    "GOOG": ("backtesting.test", "GOOG"),
-    "EURUSD": ("backtesting.test", "EURUSD"),
-    "BTCUSD": ("backtesting.test", "BTCUSD"),
-    "FOREX": ("gym_anytrading.datasets", "FOREX_EURUSD_1H_ASK"),
-    "STOCKS": ("gym_anytrading.datasets", "STOCKS_GOOGL"),
+    "GOOG": ("backtesting.test", "GOOG", slice(None, "2010-12-31")),
+    "EURUSD": ("backtesting.test", "EURUSD", slice("2017-09-01", None)),
+    "BTCUSD": ("backtesting.test", "BTCUSD", slice(None)),
+    "FOREX": ("gym_anytrading.datasets", "FOREX_EURUSD_1H_ASK", slice(None, "2017-08-31")),
+    "STOCKS": ("gym_anytrading.datasets", "STOCKS_GOOGL", slice("2011-01-01", None)),
 }
-"""Name → the package that ships the prices, and its name for them."""
+"""Name → the package that ships the prices, its name for them, and the days that are taken: those of the two packages
+would overlap, and what is judged must be new."""
+_SERIES: Final = {"WAVES": (1.5, -0.8, 1), "SWELL": (1.7, -0.9, 2)}
+"""Name → two coefficients and a seed: made up, for a network that has much to learn."""
+_MADE_BARS: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,19 @@ class Windows:
         return len(self.x)
 
 
+def prices(symbol: str) -> pd.DataFrame:
+    """Return the bars of a symbol: Open, High, Low, Close and Volume, by time; of a made-up one its prices alone."""
+    if symbol in _SERIES:
+        return _made_up(*_SERIES[symbol])
+    module, name, days = _SOURCES[symbol]
+    frame: pd.DataFrame = getattr(importlib.import_module(module), name)
+    return frame.set_axis(pd.to_datetime(frame.index, dayfirst=True)).loc[days]
+
+
 @functools.cache
 def market(symbol: str) -> Market:
     """The bars of a symbol."""
-    module, name = _SOURCES[symbol]
-    frame: Any = getattr(importlib.import_module(module), name)
+    frame: Any = prices(symbol)
     close, span = frame["Close"], np.log(frame["High"] / frame["Low"]).clip(1e-6)
     change = np.log(close).diff()
     deviation = change.ewm(halflife=20).std()
@@ -94,3 +108,13 @@ def windows(bars: Market, length: int) -> Windows:
     at = np.arange(len(bars) - length + 1)[:, None] + np.arange(length)
     ends = at[:, -1]
     return Windows(bars.known[at], bars.raw[at], bars.following[ends][:, None], bars.volatility[ends])
+
+
+def _made_up(first: float, second: float, seed: int) -> pd.DataFrame:
+    """Make prices whose returns are an autoregressive process of second order."""
+    random = np.random.default_rng(seed)
+    change, noise = np.zeros(_MADE_BARS), random.normal(size=_MADE_BARS)
+    for t in range(2, _MADE_BARS):
+        change[t] = first * change[t - 1] + second * change[t - 2] + noise[t]
+    close, spread = 100 * np.exp(np.cumsum(1e-3 * change)), 1e-3 * (1 + random.random(_MADE_BARS))
+    return pd.DataFrame({"High": close * (1 + spread), "Low": close * (1 - spread), "Close": close})

@@ -2,100 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
 from bench.faults.cases import Case
+from bench.faults.controls import CONTROLS
 from bench.faults.fault import Batch, Fault, Indices, Network
 from bench.faults.faults import FAULTS
-from bench.faults.market import Windows, market, windows
-from bench.faults.shapes import CAPTURES, SHAPES
+from bench.faults.market import TREND, Array, Windows, market, windows
+from bench.faults.setups import Optimizer, Setup
+from bench.faults.shapes import SHAPES
 
 EPOCH_CAPTURES: Final = 6
 _TRAINED: Final = 0.8
 """The share of the windows that is trained on."""
 PROBE: Final = 24
 UNSEEN: Final = 256
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How a healthy training may differ from the usual one.
-
-    Attributes:
-        optimizer: adam, adamw, rmsprop or sgd (with momentum).
-        rate: the learning rate, the highest of its schedule.
-        batch: samples of one.
-        schedule: share of the training that is over → share of the rate.
-        dropout: of the inputs of the recurrent layers.
-        norm: of the features before the first layer: layer or batch.
-        clip: the largest norm of all gradients.
-        order: how windows are drawn: at random, or by volatility.
-        stops: the share of the steps after which it is stopped, and the best weights restored.
-    """
-
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    rate: float = 2e-3
-    batch: int = 32
-    schedule: Callable[[float], float] | None = None
-    dropout: float = 0.0
-    norm: Literal["layer", "batch"] | None = None
-    clip: float | None = None
-    order: Literal["random", "calm-to-wild", "wild-to-calm", "curriculum"] = "random"
-    stops: float = 1.0
-
-
-def step_decay(over: float) -> float:
-    """A third from 40 % on, a tenth from 70 % on."""
-    return 1.0 if over < 0.4 else 0.3 if over < 0.7 else 0.1
-
-
-def cosine_decay(over: float) -> float:
-    """To a thousandth (Loshchilov and Hutter 2017, without restarts)."""
-    return 1e-3 + (1 - 1e-3) * (1 + math.cos(math.pi * over)) / 2
-
-
-def warm_up(over: float) -> float:
-    """Linear for the first 15 %."""
-    return min(1.0, (over + 1e-3) / 0.15)
-
-
-def warm_restarts(over: float) -> float:
-    """Three cosines (Loshchilov and Hutter 2017, "SGDR")."""
-    return cosine_decay(over * 3 % 1)
-
-
-def one_cycle(over: float) -> float:
-    """Up for 30 %, then down to a thousandth (Smith and Topin 2018, "Super-convergence")."""
-    return 0.04 + 0.96 * over / 0.3 if over < 0.3 else cosine_decay((over - 0.3) / 0.7)
-
-
-SETUPS: Final[Mapping[str, Setup]] = {
-    "seed": Setup(),
-    "batch-16": Setup(batch=16),
-    "batch-64": Setup(batch=64),
-    "rmsprop": Setup("rmsprop", 1e-3),
-    "sgd-momentum": Setup("sgd", 2e-2),
-    "adamw": Setup("adamw"),
-    "step-decay": Setup(schedule=step_decay, rate=3e-3),
-    "cosine-decay": Setup(schedule=cosine_decay, rate=3e-3),
-    "warm-up": Setup(schedule=warm_up, rate=3e-3),
-    "warm-restarts": Setup(schedule=warm_restarts, rate=3e-3),
-    "one-cycle": Setup(schedule=one_cycle, rate=5e-3),
-    "dropout": Setup(dropout=0.2),
-    "clipping": Setup(clip=0.1),
-    "early-stopping": Setup(stops=0.7),
-    "regime-calm-to-wild": Setup(order="calm-to-wild"),
-    "regime-wild-to-calm": Setup(order="wild-to-calm"),
-    "layer-norm": Setup(norm="layer"),
-    "batch-norm": Setup(norm="batch"),
-    "curriculum": Setup(order="curriculum"),
-}
-"""Healthy control → how it differs."""
+_OTHERS: Final = {"GOOG": "EURUSD", "EURUSD": "GOOG", "FOREX": "STOCKS", "STOCKS": "FOREX", "BTCUSD": "STOCKS"}
+"""Whose prices come instead, where the symbol changes."""
 
 
 class Program:
@@ -113,14 +39,25 @@ class Program:
     def __init__(self, case: Case) -> None:
         shape = SHAPES[case.shape]
         self.case, self.shape = case, shape
-        self.setup = SETUPS[case.control or "seed"]
-        self.steps, self.epoch_steps = CAPTURES * shape.every, EPOCH_CAPTURES * shape.every
+        self.setup = CONTROLS[case.control].setup if case.control else Setup()
+        self.steps, self.epoch_steps = shape.captures * shape.every, EPOCH_CAPTURES * shape.every
         self.strikes_at = round(self.steps * case.strike) + 1
         self.fault: Fault | None = FAULTS[case.fault](case.seed) if case.fault else None
         self._windows = windows(market(case.symbol), shape.length)
         self._trained = int(len(self._windows) * _TRAINED)
         self._random = np.random.default_rng(case.seed)
-        self._by_volatility = np.argsort(self._windows.volatility[: self._trained], kind="stable")
+        if self.setup.order == "other-symbol":
+            self._others = windows(market(_OTHERS[case.symbol]), shape.length)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Which one trains it."""
+        return self.setup.optimizer or self.shape.optimizer
+
+    @property
+    def another_run(self) -> Program:
+        """The program of a healthy run of the same network from another seed, with the same `strikes_at`."""
+        return Program(replace(self.case, seed=self.case.seed + 1_000, fault=None, control="seed"))
 
     @property
     def last(self) -> int:
@@ -144,11 +81,12 @@ class Program:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step; to be asked for in the steps' order."""
-        fault, indices = self.struck(step), self._draw(step / self.steps)
+        fault, indices = self.struck(step), self._draw(step)
         if fault is not None:
             indices = fault.draw(indices)
-        part = self._part(indices)
-        batch = Batch(part.x, part.raw, part.y, np.ones(len(indices), "float32"))
+        part = self._part(indices, step)
+        y = part.y if fault is None else self._windows.y[fault.label(indices).clip(0, self._trained - 1)]
+        batch = Batch(part.x, part.raw, y, np.ones(len(indices), "float32"))
         return batch if fault is None else fault.batch(batch)
 
     def rate(self, step: int) -> float:
@@ -161,17 +99,28 @@ class Program:
         """What the fault does to the network before a step."""
         if (fault := self.struck(step)) is not None:
             fault.strike(network, step - self.strikes_at)
+        elif self.fault is not None:
+            self.fault.watch(network)
 
-    def _draw(self, over: float) -> Indices:
-        count, size, order = self._trained, self.setup.batch, self.setup.order
+    def _draw(self, step: int) -> Indices:
+        """Draw the windows of a batch, from what the regime of the step allows."""
+        over, count, order = step / self.steps, self._trained, self.setup.order
+        later = step >= self.strikes_at
+        size = self.setup.batch * (2 if self.setup.doubles and later else 1)
         if order == "random":
             return self._random.integers(0, count, size)
+        if order == "other-symbol":
+            return self._random.integers(0, int(len(self._others) * _TRAINED) if later else count, size)
+        ranked = np.argsort(self._rank(order)[:count], kind="stable")
         if order == "curriculum":  # from the calmest three tenths on, ever more of them
-            return self._by_volatility[self._random.integers(0, max(size, int(count * min(1, 0.3 + over))), size)]
-        wild = (over > self.case.strike) == (order == "calm-to-wild")
+            return ranked[self._random.integers(0, max(size, int(count * min(1, 0.3 + over))), size)]
         third = self._random.integers(0, max(1, count // 3), size)
-        return self._by_volatility[count - 1 - third if wild else third]
+        return ranked[count - 1 - third if later == (order in ("calm-to-wild", "falling-to-rising")) else third]
 
-    def _part(self, indices: Indices) -> Windows:
-        w = self._windows
+    def _rank(self, order: str) -> Array:
+        return self._windows.x[:, -1, TREND] if "rising" in order else self._windows.volatility
+
+    def _part(self, indices: Indices, step: int = 0) -> Windows:
+        """Take windows; those of another symbol where the control has come to it by this step."""
+        w = self._others if self.setup.order == "other-symbol" and step >= self.strikes_at else self._windows
         return Windows(w.x[indices], w.raw[indices], w.y[indices], w.volatility[indices])

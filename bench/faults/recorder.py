@@ -1,7 +1,7 @@
 """Record the runs of cases: a sqlite store and a label each, kept outside the checkout until their sources change.
 
-A run is kept under the hash of what made it: its case and the source of all that takes part in recording it. What the
-collector itself becomes does not count; delete the folder to record anew.
+A run is kept under the hash of what made it: its case, the source of all that takes part in recording it, and
+`RECORDED`. What else the collector becomes does not count; delete the folder to record anew.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from bench.faults import market, program, walk
 from bench.faults.cases import Case
-from bench.faults.fault import Fault, Shows
+from bench.faults.controls import CONTROLS
+from bench.faults.fault import Fault
 from bench.faults.faults import FAULTS
-from bench.faults.shapes import CAPTURES, RISK_AVERSION, SHAPES
+from bench.faults.setups import Setup
+from bench.faults.shapes import RISK_AVERSION, SHAPES
 from bench.rounds import place
 from gatewatch.collector.schema import RUNS
 from gatewatch.collector.store import open_store
 
+RECORDED: Final = 2
+"""Raised where the collector records points that a detector needs and that older recordings lack."""
 CHUNK: Final = 12
 """Cases that one process records, all of one framework, before another takes over."""
 TRIES: Final = 3
@@ -48,14 +52,18 @@ class Record:
     Attributes:
         case: what was run.
         path: its sqlite store; the run is called as the case is.
-        shows: in what the fault shows first; None where the run is healthy.
-        strike_step: the first step that the fault touches; None where the run is healthy.
+        strike_step: the first step that the fault touches, or that is fed data of another regime; None where there is
+            neither.
     """
 
     case: Case
     path: Path
-    shows: Shows | None
     strike_step: int | None
+
+    @property
+    def fault(self) -> type[Fault] | None:
+        """What is wrong with it; None where it is healthy."""
+        return FAULTS[self.case.fault] if self.case.fault else None
 
 
 def default_folder() -> Path:
@@ -71,8 +79,7 @@ def load(folder: Path, wanted: Sequence[Case]) -> list[Record]:
         label = _read_label(folder, case)
         if label is not None and label["key"] == key(case):
             path = folder / case.split / f"{case.name}.db"
-            shows = FAULTS[case.fault].shows if case.fault else None
-            found.append(Record(case, path, shows, label["strike_step"]))
+            found.append(Record(case, path, label["strike_step"]))
     return found
 
 
@@ -113,15 +120,23 @@ def key(case: Case) -> str:
     """Hash a case and the sources that record it; comments, docstrings, layout and imports do not count."""
     shape = SHAPES[case.shape]
     its_own = f"{shape.framework}_runs.py", f"{'keras' if shape.framework == 'keras' else 'torch'}_network.py"
-    sources = [
-        *(Path(__file__).with_name(name).read_text() for name in its_own),
-        *(inspect.getsource(module) for module in (market, program, walk)),
-        inspect.getsource(Fault),
+    setup = CONTROLS[case.control].setup if case.control else Setup()
+    used = [market, program, walk, *_ours(FAULTS[case.fault] if case.fault else Fault)]
+    if setup.schedule is not None:
+        used.append(setup.schedule)
+    sources = [*(Path(__file__).with_name(name).read_text() for name in its_own), *map(inspect.getsource, used)]
+    described = [
+        json.dumps(asdict(case)),
+        repr(shape),
+        repr(replace(setup, schedule=None)),
+        f"{RISK_AVERSION} {RECORDED}",
     ]
-    if case.fault:
-        sources.append(inspect.getsource(FAULTS[case.fault]))
-    parts = [json.dumps(asdict(case)), repr(shape), f"{CAPTURES} {RISK_AVERSION}", *map(meaning, sources)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join([*described, *map(meaning, sources)]).encode()).hexdigest()[:16]
+
+
+def _ours(fault: type[Fault]) -> list[Any]:
+    """The classes that make a fault, its own first."""
+    return [part for part in fault.__mro__ if issubclass(part, Fault)]
 
 
 @functools.cache
@@ -167,8 +182,7 @@ def _record_one(folder: Path, case: Case, runner: Any) -> None:
         "key": key(case),
         **asdict(case),
         "name": case.name,
-        "shows": FAULTS[case.fault].shows if case.fault else None,
-        "strike_step": strike if case.fault else None,
+        "strike_step": strike if case.fault or case.data == "changing" else None,
         "seconds": round(time.perf_counter() - begin, 1),
     }
     path.with_suffix(".json").write_text(json.dumps(label, indent=1) + "\n")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.faults.cases import Case
+from bench.faults.fault import Batch
 from bench.faults.market import FEATURES, windows
-from bench.faults.program import Program, Setup
+from bench.faults.program import PROBE, Program
+from bench.faults.setups import Optimizer, Setup
 from bench.faults.shapes import RISK_AVERSION, SHAPES, Shape
 from bench.faults.torch_network import TorchNetwork
-from bench.faults.walk import MEMORY_BIAS, STRETCHES, TRAINING_BATCH, TRAINING_STEPS, Walk
+from bench.faults.walk import LEARNT, LEARNT_EVERY, MEMORY_BIAS, STRETCHES, TRAINING_BATCH, TRAINING_STEPS, Walk
 from gatewatch.torch import GateMonitor
 
 
@@ -53,22 +57,32 @@ def loss_of(shape: Shape, position: Tensor, following: Tensor, weight: Tensor) -
     return (lost.squeeze(-1) * weight).mean()
 
 
-def optimizer_of(setup: Setup, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of a setup."""
-    parameters, rate = module.parameters(), setup.rate
-    if setup.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=0.9)
-    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
-    made: torch.optim.Optimizer = kinds[setup.optimizer](parameters, rate)
-    return made
+def _probe_loss(shape: Shape, outputs: tuple[Tensor, Any], following: Tensor) -> Tensor:
+    return loss_of(shape, outputs[0], following, torch.ones(len(following)))
+
+
+def optimizer_of(kind: Optimizer, rate: float, module: nn.Module) -> torch.optim.Optimizer:
+    """An optimizer of the module."""
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "adam": (torch.optim.Adam, {}),
+        "adamw": (torch.optim.AdamW, {}),
+        "amsgrad": (torch.optim.Adam, {"amsgrad": True}),
+        "nadam": (torch.optim.NAdam, {}),
+        "rmsprop": (torch.optim.RMSprop, {}),
+        "adagrad": (torch.optim.Adagrad, {}),
+        "sgd": (torch.optim.SGD, {"momentum": 0.9}),
+    }
+    made, more = kinds[kind]
+    optimizer: torch.optim.Optimizer = made(module.parameters(), rate, **more)
+    return optimizer
 
 
 def _train(case: Case, run: str, store: str) -> int:
     program = Program(case)
     shape, setup = program.shape, program.setup
     policy = Policy(shape, setup)
-    optimizer = optimizer_of(setup, policy)
-    network = TorchNetwork(policy, policy.position, optimizer)
+    optimizer = optimizer_of(program.optimizer, setup.rate, policy)
+    network = TorchNetwork(policy, policy.position, optimizer, partial(_trained, program))
     unseen, ones = program.unseen, torch.ones(len(program.unseen))
     best, best_weights = float("inf"), copy.deepcopy(policy.state_dict())
     logs_rate = setup.schedule is not None or case.seed % 2 == 0
@@ -76,6 +90,8 @@ def _train(case: Case, run: str, store: str) -> int:
         policy,
         log_dir=None,
         probe=torch.from_numpy(program.probe.x),
+        probe_targets=torch.from_numpy(program.probe.y),
+        loss=partial(_probe_loss, shape),
         run=run,
         store=store,
         every=shape.every,
@@ -86,14 +102,10 @@ def _train(case: Case, run: str, store: str) -> int:
             batch = program.batch(step)
             rate = optimizer.param_groups[0]["lr"] = program.rate(step)
             program.strike(step, network)
-            x, y, weight = map(torch.from_numpy, (batch.x, batch.y, batch.weight))
-            loss = loss_of(shape, policy(x)[0], y, weight)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch is typed in part
-            if setup.clip is not None:
-                nn.utils.clip_grad_norm_(policy.parameters(), setup.clip)
-            optimizer.step()
-            monitor.step(metrics={"loss": loss} | ({"learning_rate": rate} if logs_rate else {}))
+            loss = _step(policy, optimizer, shape, batch, setup.clip)
+            logs = {"loss": loss} | ({"learning_rate": rate} if logs_rate else {})
+            # What it is fed is seen in the module's own call too: every second loop leaves it at that.
+            monitor.step(batch=batch.x if case.seed % 2 == 0 else None, targets=batch.y, metrics=logs)
             if step % program.epoch_steps == 0:
                 policy.eval()
                 with torch.no_grad():
@@ -108,37 +120,70 @@ def _train(case: Case, run: str, store: str) -> int:
     return program.strikes_at
 
 
+def _step(
+    policy: Policy, optimizer: torch.optim.Optimizer, shape: Shape, batch: Batch, clip: float | None = None
+) -> Tensor:
+    x, y, weight = map(torch.from_numpy, (batch.x, batch.y, batch.weight))
+    loss = loss_of(shape, policy(x)[0], y, weight)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch is typed in part
+    if clip is not None:
+        nn.utils.clip_grad_norm_(policy.parameters(), clip)
+    optimizer.step()
+    return loss
+
+
+def _trained(program: Program) -> Policy:
+    """Train another network, unwatched, for as long as the one of the program has been when its fault strikes."""
+    other = program.another_run
+    policy = Policy(other.shape, other.setup)
+    optimizer = optimizer_of(other.optimizer, other.setup.rate, policy)
+    for step in range(1, other.strikes_at):
+        _step(policy, optimizer, other.shape, other.batch(step))
+    return policy
+
+
 def _backtest(case: Case, run: str, store: str) -> int:
-    walk, shape, setup = Walk(case), SHAPES[case.shape], Setup()
-    policy = Policy(shape, setup)
+    walk, shape = Walk(case), SHAPES[case.shape]
+    policy = Policy(shape, Setup())
     network = TorchNetwork(policy, policy.position)
     for layer in range(len(network)):
         network.set_memory_bias(layer, MEMORY_BIAS)
-    _learn(policy, walk, shape)
+    tags = {"symbol": case.symbol}
+    learnt = GateMonitor(
+        policy,
+        log_dir=None,
+        probe=torch.from_numpy(windows(walk.learnt, shape.length).x[:PROBE]),
+        run=f"{run}{LEARNT}",
+        store=store,
+        every=LEARNT_EVERY,
+        tags=tags,
+    )
+    with learnt:
+        _learn(policy, walk, shape, learnt)
     state = _no_state(policy)
-    watch: dict[str, Any] = {"run": run, "store": store, "every": 1, "tags": {"symbol": case.symbol}}
+    watch: dict[str, Any] = {"run": run, "store": store, "every": 1, "tags": tags, "reference": f"{run}{LEARNT}"}
     equity = 0.0
     with GateMonitor(policy, log_dir=None, phase="backtest", **watch) as monitor, torch.no_grad():
         for number in range(1, len(walk) + 1):
             walk.strike(number, network)
             call = walk.call(number)
-            x, before = torch.from_numpy(call.x), _no_state(policy) if call.starts else state
+            x, before = torch.from_numpy(call.x), _no_state(policy) if call.resets else state
             position, state = policy(x, before)
             equity += float(position.mean()) * call.profit
-            told = {"position": float(position.mean()), "equity": equity}
-            monitor.step(x, state=before, time=call.time, metrics=told)
+            logs = {"position": float(position.mean()), "equity": equity}
+            monitor.step(x, state=before, starts=walk.starts(call), time=call.time, metrics=logs)
     return walk.strikes_at
 
 
-def _learn(policy: Policy, walk: Walk, shape: Shape) -> None:
-    known, optimizer = windows(walk.learnt, shape.length), torch.optim.Adam(policy.parameters(), 2e-3)
+def _learn(policy: Policy, walk: Walk, shape: Shape, monitor: GateMonitor) -> None:
+    known = windows(walk.learnt, shape.length)
+    optimizer = optimizer_of(shape.optimizer, Setup.rate, policy)
     for _ in range(TRAINING_STEPS):
-        batch = torch.randint(len(known), (TRAINING_BATCH,)).numpy()
-        x, y = torch.from_numpy(known.x[batch]), torch.from_numpy(known.y[batch])
-        loss = loss_of(shape, policy(x)[0], y, torch.ones(TRAINING_BATCH))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch is typed in part
-        optimizer.step()
+        chosen = torch.randint(len(known), (TRAINING_BATCH,)).numpy()
+        batch = Batch(known.x[chosen], known.raw[chosen], known.y[chosen], np.ones(TRAINING_BATCH, "float32"))
+        loss = _step(policy, optimizer, shape, batch)
+        monitor.step(batch=batch.x, targets=batch.y, metrics={"loss": loss})
 
 
 def _no_state(policy: Policy) -> Any:
