@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
@@ -47,7 +47,7 @@ class _Seen:
     """A batch, and the recurrent layer that is given it as it is; empty where there is none or that is not known."""
 
     reading: Reading
-    layer: str
+    layer: str = ""
 
 
 class FeedRecorder:
@@ -76,7 +76,7 @@ class FeedRecorder:
         self._guarded, self._charged, self._warn_once = guarded, charged, warn_once
         self._names = None if feature_names is None else len(feature_names)
         self._source: FeedSource | None = None
-        self._wanted = False
+        self._wanted = self._is_watched = self._is_looking = False
         self._seen: _Seen | None = None
         self._held: dict[int, _Seen] = {}
         self._reservoir = FeedReservoir()
@@ -86,17 +86,35 @@ class FeedRecorder:
         """Whether the batch of the present step, or of the next one at the end of a step, is to be looked at."""
         return self._wanted and self._seen is None
 
-    def see(self, inputs: Any, targets: Any = None, *, time_major: bool = False, layer: str = "") -> None:
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Keep errors of what runs inside from the training, and charge its time to the budget."""
+        if self._is_looking:  # it is charged once
+            yield
+            return
+        self._is_looking = True
+        try:
+            with self._guarded("a look at the feed"), self._charged("hooks"):
+                yield
+        finally:
+            self._is_looking = False
+
+    def see(self, inputs: Any, targets: Any = None, *, time_major: bool = False) -> None:
         """Copy what is needed of a batch, if it is wanted. Nothing is raised.
 
         Args:
             inputs: as the model takes them: arrays or tensors, or nested lists, tuples and mappings of such.
             targets: of the batch.
             time_major: whether the first dimension of sequences is time.
-            layer: the recurrent layer that is given these inputs as they are.
         """
         if self.is_wanted:
-            self._read(inputs, targets, time_major, layer)
+            with self.looking():
+                self._read(inputs, targets, time_major)
+
+    def note_layer(self, layer: str) -> None:
+        """Note which recurrent layer is given the batch as it is."""
+        if self._seen is not None and not self._seen.layer:
+            self._seen = replace(self._seen, layer=layer)
 
     def give(self, inputs: Any, targets: Any = None, *, due: bool = False) -> None:
         """Do the same for what the user gives of the present step, instead of what was seen in it.
@@ -106,9 +124,12 @@ class FeedRecorder:
             targets: of the batch.
             due: whether a capture is due, even if nobody expected it.
         """
-        if inputs is not None and (self._wanted or due):
-            self._seen = None
-            self._read(inputs, targets, time_major=False, layer="")
+        with self.looking():
+            if inputs is not None and (self._wanted or due):
+                self._seen = None
+                self._read(inputs, targets)
+            elif inputs is None and self._seen is not None:
+                self._seen = replace(self._seen, reading=self._seen.reading.with_targets(targets))
 
     def begin(self, source: FeedSource | None) -> None:
         """Begin with a run, or another part of it: nothing was seen yet of this step."""
@@ -130,12 +151,12 @@ class FeedRecorder:
     def want(self, wanted: bool) -> None:
         """Say whether the batch of the next step is needed."""
         self._wanted = wanted
-        if self._source is None:
+        if self._source is None or not (wanted or self._is_watched):
             return
-        with self._guarded("a look at the feed"):
+        with self.looking():
+            self._is_watched = wanted
             if wanted:
-                with self._charged("hooks"):
-                    self._source.watch()
+                self._source.watch()
             else:
                 self._source.release()
 
@@ -173,17 +194,16 @@ class FeedRecorder:
         if source is not None:
             source.release()
 
-    def _read(self, inputs: Any, targets: Any, time_major: bool, layer: str) -> None:
-        with self._guarded("a look at the feed"), self._charged("hooks"):
-            reading = read_feed(inputs, targets, time_major=time_major)
-            for what in reading.left_out:
-                self._warn_once(f"of the feed is not recorded: {what}", f"feed: {what}")
-            if reading.sample is None:
-                return
-            if self._names is not None and self._names != reading.features:
-                counts = f"feature_names has {self._names} names, the feed {reading.features} features"
-                self._warn_once(f"{counts}: give a name for each", "feature_names")
-            self._seen = _Seen(reading, layer)
+    def _read(self, inputs: Any, targets: Any, time_major: bool = False) -> None:
+        reading = read_feed(inputs, targets, time_major=time_major)
+        for what in reading.left_out:
+            self._warn_once(f"of the feed is not recorded: {what}", f"feed: {what}")
+        if reading.sample is None:
+            return
+        if self._names is not None and self._names != reading.features:
+            counts = f"feature_names has {self._names} names, the feed {reading.features} features"
+            self._warn_once(f"{counts}: give a name for each", "feature_names")
+        self._seen = _Seen(reading)
 
     def _points(
         self, reading: Reading, shares: Array | None, tags: Mapping[str, str], time: int, step: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -33,11 +34,19 @@ class Reading:
         sample: as much as is looked at, copied; None where there is nothing to look at.
         features: how many the batch has, of which some may be left out of the sample.
         left_out: the inputs that are not looked at, and why: a line each.
+        read_targets: targets of the batch → those of the sample.
     """
 
     sample: FeedSample | None
     features: int = 0
     left_out: tuple[str, ...] = ()
+    read_targets: Callable[[Any], Array | None] = field(default=lambda targets: None, compare=False)
+
+    def with_targets(self, targets: Any) -> Reading:
+        """Return the same with other targets, where there are any."""
+        if targets is None or self.sample is None:
+            return self
+        return replace(self, sample=replace(self.sample, targets=self.read_targets(targets)))
 
 
 def read_feed(inputs: Any, targets: Any = None, *, time_major: bool = False) -> Reading:
@@ -84,8 +93,9 @@ def read_feed(inputs: Any, targets: Any = None, *, time_major: bool = False) -> 
             first += leaf.features
     others = tuple(cut.ids(leaf) for leaf in fitting if not leaf.is_quantity)
     values = np.concatenate(parts, axis=2) if parts else np.empty((len(bounds.rows), bounds.positions, 0), np.float32)
-    sample = FeedSample(values, cut.mask, _targets(targets, size, positions, bounds, mask, time_major), others)
-    return Reading(sample, features, tuple(left_out))
+    read_targets = partial(_targets, size=size, bounds=bounds, mask=mask, time_major=time_major)
+    reading = Reading(FeedSample(values, cut.mask, None, others), features, tuple(left_out), read_targets)
+    return reading.with_targets(targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +178,9 @@ def _fits(leaf: Leaf, size: int, positions: int) -> bool:
     return not leaf.is_quantity or len(leaf.shape) < 3 or leaf.shape[1] in (1, positions)
 
 
-def _targets(
-    targets: Any, size: int, length: int, bounds: _Bounds, mask: Mask | None, time_major: bool
-) -> Array | None:
+def _targets(targets: Any, *, size: int, bounds: _Bounds, mask: Mask | None, time_major: bool) -> Array | None:
     """Return (B, K) of the targets that fit the batch; None where there are none."""
-    if targets is None:
-        return None
+    length = bounds.length
     columns: list[Array] = []
     for given in iter_leaves(targets)[0]:
         leaf = given.swapped() if time_major and given.shape[:2] == (length, size) else given

@@ -220,8 +220,9 @@ class RunSession(RunLife):
         """Return the points of what was fed, of the step whose update is recorded."""
         with self.guarded("a look at the feed"):
             of_update = None if self._updates is None else self._updates.held_step
+            shares = None if self._updates is None else self._updates.kernel_shares()
             self.feed.settle(self.step, of_update)
-            return self.feed.take(self.tags, moment, self.step, of_update)
+            return self.feed.take(self.tags, moment, self.step, of_update, shares)
         return []
 
     def due(self) -> bool:

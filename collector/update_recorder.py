@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final
 
+from gatewatch.collector.arrays import Array
 from gatewatch.collector.capture_schedule import CaptureSchedule
 from gatewatch.collector.updates import Measured, Updates
 
@@ -147,6 +148,10 @@ class UpdateRecorder:
             self.end_look()
         taken, self._held, self._held_rate = (self._held, self._held_rate), {}, None
         return taken
+
+    def kernel_shares(self) -> Mapping[str, Array]:
+        """Return layer → share of each of its inputs in its kernel's gradient, of the update that `take()` returned."""
+        return self._updates.kernel_shares() if self.held_step is not None else {}
 
     def recorded(self, updates: Measured) -> None:
         """Note that what `take()` has returned is recorded: from there the parameters' travel counts."""

@@ -57,6 +57,12 @@ class Updates(Protocol):
         Where no step was made since `keep()` there is nothing to return, and the look goes on.
         """
 
+    def kernel_shares(self) -> Mapping[str, Array]:
+        """Return layer → (inputs,), the share of each in the squared norm of its kernel's gradient, where it is known.
+
+        It is that of what `measure()` returned last.
+        """
+
     def recorded(self, names: Collection[Name]) -> None:
         """Count the travel of these parameters from what `measure()` returned last of them: that was recorded."""
 

@@ -131,9 +131,14 @@ class GateMonitorCallback(GateMonitor, Callback):
         self._restored = False
         self._count_epochs(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, *arguments: Any, **options: Any) -> None:
-        """Count a step, and capture where one is due."""
-        self.step(metrics=self._newly_logged(trainer))
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *arguments: Any, **options: Any
+    ) -> None:
+        """Count a step, and capture where one is due. A batch that is a pair is inputs and targets."""
+        inputs, targets = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (None, None)
+        if inputs is not None:  # a training_step need not call the module's forward
+            self._session.feed.see(inputs, targets)
+        self.step(metrics=self._newly_logged(trainer), targets=targets)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the epoch before this one."""

@@ -16,6 +16,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import BaseMonitor
+from gatewatch.collector.sb3.feed import rollout_feed
 from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
 from gatewatch.collector.sb3.run_metadata import model_config, model_name
 from gatewatch.collector.store import Store
@@ -185,6 +186,9 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
                     session.capture(self._look)
                     session.note_recorded()
         session.prepare(self._offset + self.model.num_timesteps)
+        if session.feed.is_wanted:
+            with session.feed.looking():
+                session.feed.see(rollout_feed(self._algorithm))
 
     def _on_rollout_start(self) -> None:
         self._after_training()

@@ -19,7 +19,7 @@ from gatewatch.collector.checks import framework_of
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.runtime.error_guard import has_attribute
 
-_COMPILED: Final = "_orig_mod"
+COMPILED: Final = "_orig_mod"
 """The child of torch.compile's wrapper: what was compiled."""
 _WRAPPERS: Final = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 _STOCK: Final = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
@@ -175,8 +175,8 @@ def wrapped(module: nn.Module) -> str | None:
 
     None of a module that is no such wrapper.
     """
-    if _COMPILED in module._modules:
-        return _COMPILED
+    if COMPILED in module._modules:
+        return COMPILED
     return "module" if isinstance(module, _WRAPPERS) else None
 
 

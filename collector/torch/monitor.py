@@ -21,6 +21,7 @@ from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import isolated
+from gatewatch.collector.torch.feed import TorchFeed
 from gatewatch.collector.torch.inputs import array_of, as_inputs, as_probe, input_mismatch_error, shapes
 from gatewatch.collector.torch.layers import RecurrentLayer, bare, recurrent_layers
 from gatewatch.collector.torch.outside import outside_restored
@@ -155,6 +156,7 @@ class GateMonitor(Monitor):
             model=type(bare(module)).__name__,
             config=config,
             updates=TorchUpdates(module, session.guarded_and_charged, session.warn_once) if session.learns else None,
+            feed=TorchFeed(module, session.feed, is_training=session.learns),
         )
         guarded, training = session.guarded_and_charged, session.phase == "train"
         self._states = TorchStates(guarded, training=training)

@@ -27,6 +27,7 @@ from gatewatch.collector.torch.optimizers import (
     skipped,
     steps_between,
 )
+from gatewatch.collector.torch.recorded import has_values
 from gatewatch.collector.torch.scaled_losses import is_scaled_step, scaled_losses
 from gatewatch.collector.travel import Moments, Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, largest, passed_over_fields, steady, update_fields
@@ -92,13 +93,14 @@ class TorchUpdates:
         self._scaled_before = 0
         self._counter = StepCounter()
         self._travels: Travels[Counts] = Travels()
+        self._kernel_shares: Mapping[str, Array] = {}
 
     def watch(self) -> None:
         """Count the steps of optimizers, and look at none."""
         with defer_sigint():
             self._forget()
             by_name = trainable_parameters(self._module)
-            self._watched = {name: some for name, some in by_name.items() if all(map(_has_values, some))}
+            self._watched = {name: some for name, some in by_name.items() if all(map(has_values, some))}
             self._watched_ids = {id(parameter) for some in self._watched.values() for parameter in some}
             self._counter.keep_only(self._watched_ids)
             self._travels.keep_only(self._watched)
@@ -139,7 +141,13 @@ class TorchUpdates:
         steps = {name: step for name, step in self._steps.items() if step.after is not None}
         if steps:
             self._forget()
+            shares = {name[0]: step.shares() for name, step in steps.items() if name[1] == "kernel"}
+            self._kernel_shares = {layer: share for layer, share in shares.items() if share is not None}
         return {name: {**step.fields(), **self._travel(name, step)} for name, step in steps.items()}
+
+    def kernel_shares(self) -> Mapping[str, Array]:
+        """Return layer → share of each input in the squared norm of its kernel's gradient, as `measure()` found it."""
+        return self._kernel_shares
 
     def recorded(self, names: Collection[Name]) -> None:
         """Count the travel of these parameters from what was measured last of them."""
@@ -320,6 +328,15 @@ class _Step:
             return passed_over_fields(after)
         return {**update_fields(self.before, after, gradient=self.whole, clipped=self.clipped), "optimizer_steps": 1}
 
+    def shares(self) -> Array | None:
+        """Return the share of each column of one weight in the squared norm of its gradient; None where unknown."""
+        if not self.used or self.clipped is None or len(self.clipped) != 1 or self.clipped[0].ndim != 2:
+            return None
+        with np.errstate(over="ignore"):
+            squares = np.square(self.clipped[0], dtype=np.float64).sum(axis=0)
+        total = squares.sum()
+        return squares / total if 0 < total < np.inf else None
+
 
 def _replace_closure(
     arguments: tuple[Any, ...], options: Mapping[str, Any], replace: Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -344,12 +361,6 @@ def _has_gradient(parameters: Sequence[nn.Parameter]) -> bool:
 
 def _is_zero(arrays: Sequence[Array] | None) -> bool:
     return arrays is not None and not any(array.any() for array in arrays)
-
-
-def _has_values(parameter: torch.Tensor) -> bool:
-    """Return whether NumPy can read the values. A DTensor, or any class with its own dispatch, holds none itself."""
-    own = getattr(type(parameter), "__torch_dispatch__", None)
-    return own is torch.Tensor.__torch_dispatch__ and not parameter.is_meta
 
 
 def _is_one_of_several() -> bool:
