@@ -1,23 +1,21 @@
-"""What a module is fed in the training: seen where it is called, by hooks that are there until it was."""
+"""What a module is fed in the training: seen where it is called, in the steps that are looked at."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.hooks import RemovableHandle
 
 from gatewatch.collector.feed_recorder import FeedRecorder
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.torch.inputs import as_inputs, tensors
 from gatewatch.collector.torch.layers import COMPILED, bare, layer_name, suffixes, walk, wrapped
+from gatewatch.collector.torch.module_calls import module_calls
 from gatewatch.collector.torch.recorded import has_values, is_recorded
 
 _STATES: Final = re.compile(r"hx?|hc|cx|[hc]_?[0n]|hiddens?|memory|mems?|carry|.*states?|(.*_)?hidden(_.*)?|states?_.*")
@@ -32,8 +30,6 @@ class TorchFeed:
     without training any call. The recurrent layers tell by what they are given in it whether time is the first
     dimension, and which of them is given the feed as it is.
 
-    A copy of the module, or its pickle, has hooks that do nothing.
-
     Args:
         module: whose calls are seen.
         recorder: looks at them.
@@ -42,83 +38,81 @@ class TorchFeed:
 
     def __init__(self, module: nn.Module, recorder: FeedRecorder, *, is_training: bool) -> None:
         self._module, self._recorder, self._is_training = module, recorder, is_training
-        self._on_module: RemovableHandle | None = None
-        self._on_layers: list[RemovableHandle] = []
+        self._is_watching = False
+        self._layers: dict[nn.Module, str] = {}
         self._time_first: bool | None = None
         self._call: _Call | None = None
 
     def watch(self) -> None:
         """Show the next batch."""
-        if self._on_module is None and not isinstance(self._module, torch.jit.ScriptModule):
+        if not self._is_watching:
             with defer_sigint():
-                hook = _Hook(self._see)
-                self._on_module = self._module.register_forward_pre_hook(hook, with_kwargs=True)
+                self._is_watching = True
+                module_calls.watch(self._module, self._see)
 
     def release(self) -> None:
-        """Remove the hooks."""
+        """Show no more."""
         if self._call is not None and self._time_first is None:  # no layer has told
             self._time_first = False
-        with defer_sigint():
-            for handle in (self._on_module, *self._on_layers):
-                if handle is not None:
-                    handle.remove()
-            self._on_module, self._on_layers, self._call = None, [], None
+        self._end_call()
+        if self._is_watching:
+            with defer_sigint():
+                self._is_watching = False
+                module_calls.release(self._module, self._see)
 
     def _see(self, module: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         """Look at a call of the module."""
-        is_ours = module is self._module and self._recorder.is_wanted
-        if not is_ours or (self._is_training and not (module.training and torch.is_grad_enabled())):
-            return
-        if is_recorded() or not _have_values((arguments, options)):
+        if not self._recorder.is_wanted or (self._is_training and not (module.training and torch.is_grad_enabled())):
             return
         with self._recorder.looking():
-            own, parts = bare(module), list(walk(module))
+            if is_recorded() or not _have_values((arguments, options)):
+                return
+            own = bare(module)
             self._call = call = _Call(*_by_role(own, arguments, options))
             if isinstance(own, nn.RNNBase):
                 self._time_first = not own.batch_first and not call.add_batch()
-            elif call.main is None or call.main.dim() < 3 or any(_is_compiled(part) for _, part in parts):
+            elif call.main is None or call.main.dim() < 3 or wrapped(module) == COMPILED:  # whose parts tell nobody
                 self._time_first = False
-            if self._time_first is not None:
-                self._show(call)
-            else:
+            if self._time_first is None:
                 call.copy()
+            else:
+                self._show(call)
             if isinstance(own, nn.RNNBase):
                 self._recorder.note_layer(layer_name("", own, suffixes(own)[0]))
-            elif not any(_is_compiled(part) for _, part in parts):
-                self._watch_layers(parts)
+            else:
+                self._watch_layers()
 
-    def _watch_layers(self, parts: Iterable[tuple[str, nn.Module]]) -> None:
+    def _watch_layers(self) -> None:
+        parts = [(path, part) for path, part in walk(self._module) if part is not self._module]
+        self._end_call(self._call)
         with defer_sigint():
-            for path, layer in parts if not self._on_layers else ():
-                if isinstance(layer, (nn.RNNBase, nn.RNNCellBase)):
-                    hook = _Hook(partial(self._see_layer, path, layer))
-                    self._on_layers.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            self._layers = {part: path for path, part in parts if isinstance(part, (nn.RNNBase, nn.RNNCellBase))}
+            for layer in self._layers:
+                module_calls.watch(layer, self._see_layer)
 
-    def _see_layer(
-        self, path: str, own: nn.Module, layer: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]
-    ) -> None:
+    def _see_layer(self, layer: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         """Look at what a layer is given in the call that was seen."""
         call = self._call
-        if layer is not own or call is None or is_recorded():
+        if call is None:
             return
         with self._recorder.looking():
             x = arguments[0] if arguments else options.get("input")
             if self._time_first is None:
                 self._time_first = _is_time_first(layer, x, call.main)
                 self._show(call)
-            if call.is_given_to(x) and isinstance(layer, nn.RNNBase):
-                self._recorder.note_layer(layer_name(path, layer, suffixes(layer)[0]))
+            if isinstance(layer, nn.RNNBase) and call.is_given_to(x):
+                self._recorder.note_layer(layer_name(self._layers[layer], layer, suffixes(layer)[0]))
             self._end_call()
 
     def _show(self, call: _Call) -> None:
         self._recorder.see(call.inputs, call.targets, time_major=bool(self._time_first))
 
-    def _end_call(self) -> None:
-        """Wait for no other layer."""
+    def _end_call(self, call: _Call | None = None) -> None:
+        """Wait for no layer any more, at least not since an earlier call."""
         with defer_sigint():
-            for handle in self._on_layers:
-                handle.remove()
-            self._on_layers, self._call = [], None
+            for layer in self._layers:
+                module_calls.release(layer, self._see_layer)
+            self._layers, self._call = {}, call
 
 
 class _Call:
@@ -149,20 +143,6 @@ class _Call:
         return is_same and x.dim() == main.dim() == 3 and x.shape[2] == main.shape[2]
 
 
-class _Hook:
-    """A hook. Its copy, or its pickle, does nothing, and needs none of this."""
-
-    def __init__(self, see: Callable[..., None]) -> None:
-        self._see = see
-
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        if not torch.compiler.is_compiling():
-            self._see(module, arguments, options)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (nullcontext(), "__exit__")  # which takes anything, and returns None
-
-
 def _by_role(module: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the inputs and the targets among the arguments of a forward; what is a state is neither."""
     try:
@@ -188,11 +168,6 @@ def _main(inputs: Any) -> Tensor | None:
     if isinstance(inputs, PackedSequence):
         return None
     return max(tensors(inputs), key=lambda tensor: min(tensor.dim(), 3), default=None)
-
-
-def _is_compiled(part: nn.Module) -> bool:
-    """Return whether calls of it may be compiled: then hooks on its parts would make it compile again."""
-    return wrapped(part) == COMPILED or vars(part).get("_compiled_call_impl") is not None
 
 
 def _have_values(nest: Any) -> bool:

@@ -17,6 +17,7 @@ from types import ModuleType
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import pytorch_lightning
 import torch
@@ -185,6 +186,13 @@ def test_it_records_what_the_module_logs_when_it_logs_it(package):
     assert losses["step"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert ends["loss"].tolist() == pytest.approx([losses["loss"][:4].mean(), losses["loss"][4:].mean()])
     assert set(losses["learning_rate"]) == {0.05}
+    fed = read("feed_stats")
+    assert fed[["step", "sequences", "positions", "features"]].to_numpy().tolist() == [
+        [n, 4, 6, 3] for n in range(1, 9)
+    ]
+    means = read("feed_features", statistic="mean")["f000"].to_numpy()
+    assert means == pytest.approx(np.tile(X[:, :, 0].reshape(4, -1).mean(1), 2), abs=1e-6)
+    assert len(read("feed_features", statistic="gradient_share")) == 8
     updates = read("layer_updates")
     assert updates.groupby(["layer", "param"]).size().to_dict() == {
         ("head", "bias"): 8,
@@ -201,6 +209,17 @@ def test_it_records_what_the_module_logs_when_it_logs_it(package):
     with closing(open_store(STORE)) as store:
         run = store.runs().iloc[0]
     assert (run["state"], run["framework"], run["model"]) == ("completed", "lightning", "Fitted")
+
+
+def test_the_feed_is_the_batch_where_a_step_does_not_call_the_modules_forward():
+    class Inside(Fitted):
+        def loss(self, batch):
+            return (self.head(self.net(batch[0])) - batch[1]).square().mean()
+
+    trainer(monitor(feature_names=["a", "b", "c"]), epochs=1).fit(Inside(Small()), batches(8))
+    fed = read("feed_stats")
+    assert fed[["step", "sequences"]].to_numpy().tolist() == [[1, 8], [2, 8]]
+    assert fed["target_correlation"].min() > 0.8  # of tanh(x) with x
 
 
 def test_the_epochs_are_files(place):

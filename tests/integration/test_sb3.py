@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
@@ -192,6 +193,28 @@ def test_the_probe_is_the_first_rollout_as_it_was(kind):
         np.testing.assert_allclose(means, kept[name][1:].mean(axis=(1, 2, 3)), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["box", "discrete", "dict", "normalised"])
+def test_the_feed_of_a_capture_is_the_rollout_that_was_learnt_from(kind):
+    class Observations(Rollouts):
+        def _on_rollout_end(self):
+            self.kept.append(copy.deepcopy(self.model.rollout_buffer.observations))
+
+    env = VecNormalize(environment()) if kind == "normalised" else environment(kind=kind)
+    model = algorithm(env, "MultiInputLstmPolicy" if kind == "dict" else "MlpLstmPolicy", n_steps=130, batch_size=390)
+    rollouts, callback = Observations(), GateMonitorCallback(every=1, log_dir=None)
+    model.learn(2 * 130 * ENVS, [rollouts, callback])
+    fed = read("feed_stats", callback.run)
+    assert fed["step"].tolist() == [130 * ENVS, 2 * 130 * ENVS]
+    assert fed[["sequences", "positions"]].to_numpy().tolist() == [[2 * ENVS, 64]] * 2  # the last 128 of 130 steps
+    if kind == "discrete":  # ids, of which there is no mean
+        assert set(fed["features"]) == {0}
+        assert fed["distinct_share"].tolist() == [1, 1]
+        return
+    means = read("feed_features", callback.run, statistic="mean")[["f000", "f001", "f002"]].to_numpy()
+    prices = [kept["prices"] if kind == "dict" else kept for kept in rollouts.kept]
+    np.testing.assert_allclose(means, [kept[2:].mean(axis=(0, 1)) for kept in prices], rtol=1e-5, atol=1e-6)
+
+
 def test_later_runs_of_a_trained_policy_begin_with_its_states():
     model = algorithm(environment(length=1000))
     model.learn(ROLLOUT)
@@ -260,6 +283,10 @@ def test_one_argument_of_learn_writes_every_measurement():
     assert {"lstm_actor/l0", "lstm_critic/l0", "action_net", "value_net"} == set(updates["layer"])
     assert set(updates["travel_steps"].dropna()) == {8}  # two rollouts, each learnt from twice, in two batches
     assert updates["travel"].notna().tolist() == (updates["step"] == 4 * ROLLOUT).tolist()
+
+    fed = read("feed_stats", callback.run)
+    assert fed["step"].tolist() == [2 * ROLLOUT, 4 * ROLLOUT]
+    assert fed[["features", "sequences", "positions"]].to_numpy().tolist() == [[3, ENVS, STEPS]] * 2
 
     metrics = read("train_metrics", callback.run)
     assert metrics["step"].tolist() == [ROLLOUT * n for n in range(1, 6)]
