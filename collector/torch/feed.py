@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewatch.collector.feed_recorder import FeedRecorder
 from gatewatch.collector.runtime.signals import defer_sigint
+from gatewatch.collector.torch.call_contexts import is_recorded_for_later
 from gatewatch.collector.torch.inputs import as_inputs, tensors
-from gatewatch.collector.torch.layers import COMPILED, bare, layer_name, suffixes, walk, wrapped
+from gatewatch.collector.torch.layers import COMPILED, bare, has_values, layer_name, suffixes, walk, wrapped
 from gatewatch.collector.torch.module_calls import module_calls
-from gatewatch.collector.torch.recorded import has_values, is_recorded
 
 _STATES: Final = re.compile(r"hx?|hc|cx|[hc]_?[0n]|hiddens?|memory|mems?|carry|.*states?|(.*_)?hidden(_.*)?|states?_.*")
 """Arguments of a forward that bring the memory of a layer, not the feed."""
@@ -65,7 +65,7 @@ class TorchFeed:
         if not self._recorder.is_wanted or (self._is_training and not (module.training and torch.is_grad_enabled())):
             return
         with self._recorder.looking():
-            if is_recorded() or not _have_values((arguments, options)):
+            if is_recorded_for_later() or not _have_values((arguments, options)):
                 return
             own = bare(module)
             self._call = call = _Call(*_by_role(own, arguments, options))

@@ -218,6 +218,12 @@ def as_array(tensor: Any) -> Any:
     return (dense.float() if dense.dtype in (torch.float16, torch.bfloat16) else dense).cpu().numpy()
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Return whether NumPy can read the values. A DTensor, or any class with its own dispatch, holds none itself."""
+    own = getattr(type(tensor), "__torch_dispatch__", None)
+    return own is Tensor.__torch_dispatch__ and not tensor.is_meta
+
+
 def _is_recurrent(module: nn.Module) -> bool:
     if wrapped(module) is not None:  # it may pass on the attributes of what it wraps
         return False

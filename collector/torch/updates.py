@@ -17,7 +17,7 @@ from gatewatch.collector.arrays import Array
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.torch.call_contexts import is_recorded_for_later
-from gatewatch.collector.torch.layers import as_array, trainable_parameters
+from gatewatch.collector.torch.layers import as_array, has_values, trainable_parameters
 from gatewatch.collector.torch.optimizers import (
     Counts,
     StepCounter,
@@ -27,7 +27,6 @@ from gatewatch.collector.torch.optimizers import (
     skipped,
     steps_between,
 )
-from gatewatch.collector.torch.recorded import has_values
 from gatewatch.collector.torch.scaled_losses import is_scaled_step, scaled_losses
 from gatewatch.collector.travel import Moments, Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, largest, passed_over_fields, steady, update_fields
