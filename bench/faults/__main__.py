@@ -7,12 +7,12 @@
 Thresholds are chosen on the develop split alone; the judge split has other networks, prices, optimizers and seeds, and
 faults of its own. Runs are recorded once and kept until what records them changes. An alarm is counted a capture of a
 run, over all its layers and gates; a fault is found by two alarms within five captures that begin at most fifteen
-captures after it, and were not on before. In a healthy run no alarm is right, whatever its data do; where they change
-from one regime to another, a notice of the detector `data` is. The first three columns are what people use otherwise,
-on the same captures: fixed thresholds (norm of the gradient above 0.8, saturation above 0.6), an isolation forest
-trained on the first 30 % of its run, and a test against each series' own trend whose limit gave 10 false alarms per
-1,000 on an earlier develop split. The others are Gatewatch's, as `gatewatch jobs --once` writes them. Intervals are
-Wilson's, 95 %.
+captures after it, and were not on before, or by one check that fails. In a healthy run no alarm is right, whatever its
+data do; where they change from one regime to another, a notice of the detector `data` is. The first three columns are
+what people use otherwise, on the same captures: fixed thresholds (norm of the gradient above 0.8, saturation above
+0.6), an isolation forest trained on the first 30 % of its run, and a test against each series' own trend whose limit
+gave 10 false alarms per 1,000 on an earlier develop split. The others are Gatewatch's, as `gatewatch jobs --once`
+writes them. Intervals are Wilson's, 95 %.
 """
 
 from __future__ import annotations

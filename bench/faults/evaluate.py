@@ -8,18 +8,23 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from bench.faults.judge import Outcome, judge
+from bench.faults.judge import CONFIRMED, Outcome, judge
 from bench.faults.peers import PEERS, Verdicts
 from bench.faults.readings import open_copy, read
 from bench.faults.recorder import Record
 from gatewatch.collector.schema import GATE_SCORES
 
-OURS: Final = ("isolation_forest", "robust", "rules", "checks", "consensus", "data")
+CHECKS: Final = "checks"
+CONSENSUS: Final = "consensus"
+NOTICES: Final = "data"
+"""The detector whose scores are notices that the data changed, and no alarms."""
+OURS: Final = ("isolation_forest", "robust", "rules", CHECKS, CONSENSUS, NOTICES)
 """By the tag `detector` of their scores; the column of one that writes none is empty."""
 DETECTORS: Final = (*PEERS, *OURS)
 
@@ -88,10 +93,26 @@ def _evaluate_one(record: Record, scorer: Scorer) -> dict[str, Outcome]:
         copy = Path(shutil.copy(record.path, folder))
         readings = read(copy, record.case.name)
         strike = readings.capture_of(record.strike_step)
-        return {
-            detector: judge(readings.times, strike, times, np.asarray(alarms, bool), faulty=record.fault is not None)
+        found = {
+            detector: judge(
+                readings.times,
+                strike,
+                times,
+                np.asarray(alarms, bool),
+                faulty=record.fault is not None,
+                least=1 if detector == CHECKS else CONFIRMED,
+            )
             for detector, (times, alarms) in scorer(copy, record.case.name).items()
         }
+    if CHECKS in found and CONSENSUS in found:
+        found[CONSENSUS] = _sooner(found[CONSENSUS], found[CHECKS])
+    return found
+
+
+def _sooner(consensus: Outcome, checks: Outcome) -> Outcome:
+    """Let the consensus have found what a check has: checks raise it, and one failed check is told at once."""
+    delays = [outcome.delay for outcome in (consensus, checks) if outcome.delay is not None]
+    return replace(consensus, delay=min(delays, default=None))
 
 
 def _told(outcomes: Iterable[dict[str, Outcome]], of: int) -> Iterator[dict[str, Outcome]]:

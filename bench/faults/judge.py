@@ -2,9 +2,10 @@
 
 An alarm is counted a capture of a run, over all its layers and gates. Alarms of which each is among the five captures
 that begin with the one before it are one stretch. A fault is found by a stretch of at least two alarms that begins with
-the fault or up to fifteen captures after the first one it touched. A stretch that was on before finds nothing: who
-always alarms would find everything. A healthy run whose data change at one step is judged alike: a detector of changed
-data is to find the change, and every other one is to stay silent.
+the fault or up to fifteen captures after the first one it touched; of a failed check one is enough, as in the alert
+rules. A stretch that was on before finds nothing: who always alarms would find everything. A healthy run whose data
+change at one step is judged alike: a detector of changed data is to find the change, and every other one is to stay
+silent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ TOGETHER: Final = 5
 """Captures, the first alarm's included, within which a second one confirms it."""
 LATEST: Final = 15
 """Captures after the first one that the fault touched."""
+CONFIRMED: Final = 2
+"""Alarms of a stretch that finds something."""
 
 Mask = NDArray[np.bool_]
 
@@ -95,18 +98,26 @@ def stretches(alarms: Mask) -> list[tuple[int, int]]:
     return found
 
 
-def delay(alarms: Mask, strike: int) -> int | None:
+def delay(alarms: Mask, strike: int, least: int = CONFIRMED) -> int | None:
     """Captures from a fault to the first of the alarms that found it; None where it was not found.
 
     Args:
         alarms: (captures,).
         strike: the first capture that the fault touched.
+        least: alarms of a stretch that finds something.
     """
-    return next((at - strike for at, n in stretches(alarms) if n > 1 and strike <= at <= strike + LATEST), None)
+    found = (at - strike for at, n in stretches(alarms) if n >= least and strike <= at <= strike + LATEST)
+    return next(found, None)
 
 
 def judge(
-    captures: NDArray[Any], strike: int | None, times: NDArray[Any], alarms: Mask, *, faulty: bool | None = None
+    captures: NDArray[Any],
+    strike: int | None,
+    times: NDArray[Any],
+    alarms: Mask,
+    *,
+    faulty: bool | None = None,
+    least: int = CONFIRMED,
 ) -> Outcome:
     """What a detector made of a run.
 
@@ -116,6 +127,7 @@ def judge(
         times: (judged,), the captures that the detector gave a verdict on, by their times.
         alarms: (judged,).
         faulty: whether it is a fault that strikes; None for yes, where anything does.
+        least: alarms of a stretch that finds something.
 
     Raises:
         ValueError: a verdict is on no capture.
@@ -123,7 +135,7 @@ def judge(
     if not np.isin(times, captures).all():
         raise ValueError("a verdict is on no capture of the run")
     mask = np.isin(captures, times[alarms])
-    found = None if strike is None else delay(mask, strike)
+    found = None if strike is None else delay(mask, strike, least)
     return Outcome(strike is not None if faulty is None else faulty, found, len(np.unique(times)), int(mask.sum()))
 
 

@@ -29,7 +29,7 @@ _SOURCES: Final = {
 """Name → the package that ships the prices, its name for them, and the days that are taken: those of the two packages
 would overlap, and what is judged must be new."""
 _SERIES: Final = {"WAVES": (0.5, -0.3, 1), "SWELL": (0.7, -0.45, 2)}
-"""Name → two coefficients and a seed. Made up: a network learns hardly anything for a hundred steps, then nearly all."""
+"""Name → two coefficients and a seed. Made up: a network learns hardly anything at first, and then most of it."""
 _MADE_BARS: Final = 2_000
 
 

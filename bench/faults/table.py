@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from bench.faults.controls import CONTROLS
-from bench.faults.evaluate import DETECTORS
+from bench.faults.evaluate import CHECKS, CONSENSUS, DETECTORS, NOTICES
 from bench.faults.faults import FAULTS
 from bench.faults.judge import Outcome, Summary, summarise
 from bench.faults.recorder import Record
@@ -17,11 +17,8 @@ from bench.faults.wilson import wilson_interval
 Outcomes = Mapping[str, Sequence[tuple[Record, Outcome]]]
 Wanted = Callable[[Record], bool]
 
-ALARMS: Final = "consensus"
+ALARMS: Final = CONSENSUS
 """The detector that alarms: the intervals are of its shares."""
-CHECKS: Final = "checks"
-NOTICES: Final = "data"
-"""The detector whose scores are notices that the data changed, and no alarms."""
 UNSHOWN: Final = "loss"
 """Faults that show there first, if anywhere, are not among those that the aims count."""
 LEAST_RECALL: Final = 0.95

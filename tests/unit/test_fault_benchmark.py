@@ -19,7 +19,7 @@ from bench.faults.judge import LATEST, Outcome, delay, judge, stretches, summari
 from bench.faults.market import TREND, market, prices
 from bench.faults.peers import SKETCH_LIMIT, departures, fixed_thresholds, sketch_scores
 from bench.faults.program import Program
-from bench.faults.readings import Readings
+from bench.faults.readings import Readings, read
 from bench.faults.recorder import key, load, meaning, record
 from bench.faults.shapes import SHAPES
 from bench.faults.table import aims, lines
@@ -44,6 +44,11 @@ def test_two_alarms_within_five_captures_find_a_fault():
     assert delay(alarms(63, 67), STRIKE) == 3
     assert delay(alarms(63, 68), STRIKE) is None
     assert delay(alarms(63), STRIKE) is None
+
+
+def test_a_failed_check_finds_a_fault_by_itself():
+    assert delay(alarms(63), STRIKE, least=1) == 3
+    assert delay(alarms(59, 63), STRIKE, least=1) is None
 
 
 def test_a_lone_alarm_before_the_pair_does_not_begin_it():
@@ -323,13 +328,24 @@ def test_a_detector_without_a_verdict_on_a_run_found_nothing_in_it(folder):
 
 
 def scorer(path, run):
-    from bench.faults.readings import read
-
     readings = read(path, run)
     assert np.nanmax(sketch_scores(readings)) > 0
     assert SKETCH_LIMIT > 0
     shut = [value for key, value in readings.gates.items() if key[1:] == ("forget", "saturated_low")]
     return {"fixed thresholds": (readings.times, np.max(shut, axis=0) > 0.5)}
+
+
+def test_the_consensus_has_found_what_a_failed_check_found(folder):
+    wanted = [case("forget-shut")]
+    outcomes = evaluate(record(folder, wanted, processes=1), one_alarm)
+    assert outcomes["checks"][0][1] == outcomes["consensus"][0][1] == Outcome(True, 3, 120, 1)
+    assert outcomes["rules"][0][1] == Outcome(True, None, 120, 1)
+
+
+def one_alarm(path, run):
+    times = read(path, run).times
+    alarm = np.arange(len(times)) == 75  # the fault strikes at capture 72
+    return dict.fromkeys(("checks", "consensus", "rules"), (times, alarm))
 
 
 def test_what_was_recorded_otherwise_is_recorded_anew(folder, monkeypatch):
