@@ -31,6 +31,9 @@ _OF_THE_SESSION: Final = (
     *("reference", "feature_names"),
 )
 
+_OF_WINDOWS: Final = ("backtest", "live")
+"""The phases in which a step may bring a window; the probe, where it has targets, is looked at besides."""
+
 State = Mapping[str, Any] | Sequence[Any]
 
 
@@ -116,9 +119,12 @@ class BaseMonitor:
             )
         if verified:
             self._session.replay_error = traced.error
+        return Look(traced.layers, self._loss_of(traced))
+
+    def _loss_of(self, traced: Trace) -> float | None:
         if traced.loss_error is not None:
             self._session.record_failure("the loss of the probe", traced.loss_error)
-        return Look(traced.layers, traced.loss)
+        return traced.loss
 
 
 class Monitor(BaseMonitor, ABC):
@@ -128,6 +134,7 @@ class Monitor(BaseMonitor, ABC):
     """
 
     _latest: tuple[int, Layers] | None = None
+    _probe: Any
 
     @abstractmethod
     def _begin(self) -> None:
@@ -140,6 +147,14 @@ class Monitor(BaseMonitor, ABC):
     @abstractmethod
     def _look(self, x: Any, state: State | None) -> Look:
         """Look at `x`, or of the probe where it is None, from a recurrent state where one is given."""
+
+    @abstractmethod
+    def _trace(self, inputs: Any, state: State | None = None) -> Trace:
+        """Call the model with what the adapter calls it with; with the loss, where that is the probe."""
+
+    def _fresh_states(self) -> State | None:
+        """Return the states for a look at the probe that is not to depend on those that the model has by now."""
+        return None
 
     def _begin_states(self, state: State | None, *, needed: bool) -> Mapping[str, Begin]:
         """Return layer → what the sequences of this step began with, as far as it was given or seen.
@@ -319,7 +334,15 @@ class Monitor(BaseMonitor, ABC):
 
     def _capture(self, x: Any = None, moment: int | None = None, state: State | None = None) -> None:
         check_step_input(x)
-        self._latest = self._session.step, self._session.capture(lambda: self._look(x, state), moment)
+        self._latest = self._session.step, self._session.capture(lambda: self._look_with_loss(x, state), moment)
+
+    def _look_with_loss(self, x: Any, state: State | None) -> Look:
+        """Look at what a capture is of; where that is the window of a backtest, the probe's loss takes another call."""
+        seen, session = self._look(x, state), self._session
+        if x is not None and session.has_probe_targets and session.phase in _OF_WINDOWS:
+            with session.guarded("the loss of the probe"):
+                return Look(seen.layers, self._loss_of(self._trace(self._probe, self._fresh_states())))
+        return seen
 
 
 def _market_time(time: Time) -> int:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.checks import check_framework, choose_layers, mistaken_model
@@ -331,6 +332,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
 
     def _states_by_layer(self, state: State | None) -> Mapping[str, Any] | None:
         return state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
+
+    def _fresh_states(self) -> State | None:
+        """Return zeros for stateful layers: a backtest moves their states, and the probe is not to move with them."""
+        stateful = {path: layer.states for path, layer in self._layers.items() if getattr(layer, "stateful", False)}
+        return {path: [np.zeros(state.shape, "float32") for state in states] for path, states in stateful.items()}
 
     @staticmethod
     def _needs_inputs(layers: Mapping[str, Any]) -> bool:

@@ -197,6 +197,28 @@ def test_a_loss_that_fails_later_is_said_once_and_captures_go_on(caplog):
     assert "ValueError: not today" in said
 
 
+def test_in_a_backtest_of_windows_the_probe_has_its_loss_whatever_state_the_layer_is_in():
+    inputs = keras.Input(batch_shape=(1, 5, 3))
+    memory = keras.layers.LSTM(4, stateful=True, name="memory")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1)(memory))
+    model.compile("adam", "mse")
+    fresh = pytest.approx(np.mean((model(X[:1]).numpy() - Y[:1]) ** 2), rel=1e-5)
+    options = {"probe": X[:1], "probe_targets": Y[:1], "every": 2}
+    with GateMonitor(model, None, phase="backtest", run="windows", **options) as monitor:
+        for bar in range(4):
+            state = model.layers[1].states[0].numpy()
+            monitor.step(X[bar : bar + 1], time=10**18 + bar, metrics={"reward": 1.0})
+            assert (model.layers[1].states[0].numpy() == state).all()
+            model(X[bar : bar + 1])
+    metrics = open_store().read("train_metrics", run="windows")
+    assert metrics["reward"].tolist() == [1.0] * 4
+    assert metrics["probe_loss"].dropna().tolist() == [fresh, fresh]
+    assert metrics.dropna(subset="probe_loss")["step"].tolist() == [2, 4]
+    forget = open_store().read("gate_stats", run="windows", tags={"gate": "forget"})
+    assert forget["step"].tolist() == [2, 4]  # of the windows alone
+    assert forget["mean"].nunique() == 2
+
+
 def refused(match, model=None, **options):
     model = model or policy()
     with pytest.raises(ConfigError, match=match) as caught:

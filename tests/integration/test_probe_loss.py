@@ -214,6 +214,27 @@ def test_a_loss_that_fails_later_is_said_once_and_captures_go_on(caplog):
     assert "the loss of the probe failed, training goes on: " in said
 
 
+@pytest.mark.parametrize("phase", ["backtest", "live"])
+def test_where_a_step_brings_a_window_the_probe_has_its_loss_too(phase, caplog):
+    caplog.set_level(logging.WARNING, "gatewatch")
+    module = Net().eval()
+    options = {"probe": X, "probe_targets": Y, "loss": mse_loss, "every": 1, "phase": phase}
+    with GateMonitor(module, None, store="sqlite:///g.db", **options) as monitor:
+        monitor.step(X[:1] + 1)
+        monitor.step((X[:1], "not the module's"))  # its window is lost, and with it the capture
+        module.head.bias.data += 1
+        monitor.step(X[:1])
+    wanted = mse_loss(module(X), Y).item(), mse_loss(module(X) - 1, Y).item()
+    assert metrics()["step"].tolist() == [1, 3]
+    assert metrics()["probe_loss"].tolist() == [pytest.approx(wanted[1], rel=1e-5), pytest.approx(wanted[0], rel=1e-5)]
+
+
+def test_in_training_a_window_is_looked_at_alone():
+    with GateMonitor(Net(), None, store="sqlite:///g.db", probe=X, probe_targets=Y, loss=mse_loss, every=1) as monitor:
+        monitor.step(X[:1], metrics={"loss": 1.0})
+    assert "probe_loss" not in metrics()
+
+
 def refused(match, **options):
     options = {"probe": X, "probe_targets": Y, "loss": mse_loss, **options}
     with pytest.raises(ConfigError, match=match) as caught, GateMonitor(Net(), store="sqlite:///g.db", **options):
