@@ -17,7 +17,8 @@ from gatewatch.collector.store.runs import find_run
 from gatewatch.collector.text import nearest, safe_repr
 from gatewatch.jobs.scoring.captures import MEASUREMENTS, Array, Captures, Pair, captures, series_groups
 from gatewatch.jobs.scoring.detectors.isolation_forest import forest_rows
-from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
+from gatewatch.jobs.scoring.residuals import WARM_UP, z_scores
+from gatewatch.jobs.scoring.rolling_state import RollingState
 from gatewatch.jobs.scoring.signals import extract_signals
 
 if TYPE_CHECKING:

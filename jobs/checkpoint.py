@@ -28,11 +28,11 @@ from gatewatch.jobs.array_files import read_arrays
 from gatewatch.jobs.scoring.captures import NEVER
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Model
-from gatewatch.jobs.scoring.residuals import RollingState
+from gatewatch.jobs.scoring.rolling_state import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.signals import SignalKey
 
-VERSION: Final = 6
+VERSION: Final = 7
 """To be raised whenever scores, or the format of checkpoints, change."""
 MOST_BYTES: Final = 2**30
 """The largest checkpoint that is read, unpacked. A million signals take 0.8 GB."""
@@ -88,7 +88,7 @@ def load(
             return None
         keys = tuple(SignalKey(*key) for key in about["keys"])
         arrays = {name: stored[f"rolling.{name}"] for name in scoring.rolling.arrays}
-        scoring.rolling = RollingState(keys, about["count"], **arrays)
+        scoring.rolling = RollingState(keys, about["count"], about["settled"], **arrays)
         scoring.rolling.check()
         for detector in scoring.detectors:
             model_id, names = about["detectors"][detector.name]
@@ -121,6 +121,7 @@ def save(folder: Path, run: str, tags: Mapping[str, str], checkpoint: Checkpoint
         "seen": checkpoint.seen,
         "keys": scoring.rolling.keys,
         "count": scoring.rolling.count,
+        "settled": scoring.rolling.settled,
         "detectors": {each.name: (getattr(each.model, "model_id", None), [*each.state]) for each in scoring.detectors},
     }
     states = {"rolling": scoring.rolling.arrays} | {each.name: each.state for each in scoring.detectors}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,8 @@ from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Batch, Scores
 from gatewatch.jobs.scoring.detectors.isolation_forest import RESIDUAL_FLOOR
-from gatewatch.jobs.scoring.residuals import WARM_UP, RollingState, z_scores
+from gatewatch.jobs.scoring.residuals import WARM_UP, z_scores
+from gatewatch.jobs.scoring.rolling_state import RollingState
 from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
 from gatewatch.jobs.scoring.sources import NETWORK
 
@@ -49,13 +51,25 @@ class ScoringState:
         """
         signals = extract_signals(captures)
         first = len(captures.time) - new
-        warm_up, observed = max(0, WARM_UP - self.rolling.count), self.rolling.observed
+        before, observed = self.rolling.count, self.rolling.observed
         residuals = z_scores({key: values[first:] for key, values in signals.items()}, self.rolling)
         keys, scores = self.rolling.keys, dict[str, Scores]()
-        batch = Batch(captures, first, keys, columns_by_series(keys), residuals, observed, warm_up, normal_rows, scores)
+        batch = Batch(
+            captures=captures,
+            first=first,
+            before=before,
+            keys=keys,
+            columns=columns_by_series(keys),
+            residuals=residuals,
+            observed=observed,
+            warm_up=max(0, WARM_UP - before),
+            unsettled=new + 1 if self.rolling.settled is None else max(0, self.rolling.settled - before),
+            normal_rows=normal_rows,
+            scores=scores,
+        )
         for detector in self.detectors:
             detector.learn(batch)
-            scores[detector.name] = detector.score(batch)
+            scores[detector.name] = _settled(detector, batch)
         self.unscored.clear()
         return list(self._points(batch))
 
@@ -81,19 +95,19 @@ class ScoringState:
                         *(np.isfinite(scores[each.name]) for each in alone if each.name in scores),
                     ]
                 )
-            for k in np.flatnonzero(present):
+            for k in np.flatnonzero(present).tolist():
                 why: dict[str, FieldValue] | None = None
                 time, step = int(captures.time[batch.first + k]), int(captures.step[batch.first + k])
                 for name, values in scores.items():
                     if k < begin[name] or not np.isfinite(values[k]):
-                        self.unscored["warm-up" if k < batch.warm_up else "no finite value"] += 1
+                        self.unscored[_why_unscored(batch, k)] += 1
                         continue
                     value = float(values[k])
                     sources = batch.scores[name].sources.get(series)
                     fields: dict[str, FieldValue] = {"anomaly_score": value, "anomalous": int(value > 1), "step": step}
                     fields["source"] = NETWORK if sources is None else str(sources[k])
                     model_id = batch.scores[name].model_id
-                    if model_id is not None and k >= batch.warm_up:  # no model has scored the warm-up
+                    if model_id is not None and k >= batch.unsettled:  # no model has scored the warm-up
                         fields["model_id"] = model_id
                     if value > 1:
                         sizes = {cause: float(each[k]) for cause, each in causes.items()}
@@ -103,6 +117,22 @@ class ScoringState:
                     yield Point(
                         GATE_SCORES, {**tags, "layer": series[0], "gate": series[1], "detector": name}, fields, time
                     )
+
+
+def _settled(detector: Detector, batch: Batch) -> Scores:
+    """Return a detector's scores, without those that it gives while the network has not settled, if it must wait."""
+    scores = detector.score(batch)
+    if not detector.waits_for_learning or not batch.unsettled:
+        return scores
+    waits = np.arange(len(batch.residuals.z)) < batch.unsettled
+    return replace(scores, by_series={key: np.where(waits, np.nan, each) for key, each in scores.by_series.items()})
+
+
+def _why_unscored(batch: Batch, k: int) -> str:
+    """Return why a capture has no score: a key of `unscored`."""
+    if k < batch.warm_up:
+        return "warm-up"
+    return "still learning" if k < batch.unsettled else "no finite value"
 
 
 def largest_causes(causes: Mapping[str, float], residuals: Mapping[str, float]) -> dict[str, FieldValue]:

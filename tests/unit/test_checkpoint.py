@@ -23,7 +23,7 @@ from gatewatch import open_store
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.checkpoint import Checkpoint, forget, load, save
 from gatewatch.jobs.scoring.captures import MEASUREMENTS, captures
-from gatewatch.jobs.scoring.residuals import RollingState
+from gatewatch.jobs.scoring.rolling_state import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from tests.recorded import fill, recorded
 
@@ -77,7 +77,7 @@ def no_forest_is_remembered():
 def test_what_is_kept_comes_back_as_it_was(run, tmp_path, count):
     kept = scored(run, count)
     save(tmp_path, "r", TAGS, kept)
-    assert (kept.scoring.detectors[0].model is not None) == (count >= 32)
+    assert (kept.scoring.detectors[0].model is not None) == (count > 32)
     checkpoints._loaded.cache_clear()
     found = load(tmp_path, "r", TAGS)
     assert same(found, kept)

@@ -28,7 +28,8 @@ from gatewatch.jobs.scoring.detectors.rules import (
     VANISHED_LOG10,
     rule_scores,
 )
-from gatewatch.jobs.scoring.residuals import Residuals, RollingState, z_scores
+from gatewatch.jobs.scoring.residuals import Residuals, z_scores
+from gatewatch.jobs.scoring.rolling_state import RollingState
 from gatewatch.jobs.scoring.scoring_state import columns_by_series
 from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
 
@@ -342,7 +343,7 @@ class TestRobustOfSeries:
         captures = Captures({}, np.arange(len(table)), np.arange(len(table)), gates, {}, {}, {})
         residuals = Residuals(table, values, np.zeros_like(table), np.zeros_like(table))
         columns = columns_by_series(names)
-        return Robust().score(Batch(captures, 0, names, columns, residuals, set(told), 0, None, {})).by_series
+        return Robust().score(Batch(captures, 0, 0, names, columns, residuals, set(told), 0, 0, None, {})).by_series
 
     def test_a_series_has_the_evidence_of_its_layer_as_far_as_it_has_a_part_in_it(self):
         far = {SignalKey("l", "forget", feature): [20.0] for feature in ("mean_activation", "spread")}

@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewatch.jobs.scoring.residuals import (
-    HISTORY,
-    LEARNED_FROM,
-    REFERENCE,
-    SETTLED,
-    SMOOTHED,
-    WARM_UP,
-    Residuals,
-    RollingState,
-    z_scores,
-)
+from gatewatch.jobs.scoring.residuals import LEARNED_FROM, LONGEST_WARM_UP, WARM_UP, Residuals, z_scores
+from gatewatch.jobs.scoring.rolling_state import HISTORY, NEWEST, REFERENCE, SETTLED, SMOOTHED, RollingState
 from gatewatch.jobs.scoring.signals import SIGNALS, SignalKey
 
 GATE = ("memory", "forget")
@@ -131,6 +122,60 @@ class TestSight:
         for name, values in signals.items():
             values[60:] += 5 * FLOORS[name.signal]
         np.testing.assert_allclose(usual(signals)[61], 5, rtol=1e-6)
+
+
+def burst(at, seed=0, captures=120, noise=0.3, updates=True):
+    """Signals that stand still but for noise, then rise within about ten captures by forty floors, along a sigmoid."""
+    random, time = np.random.default_rng(seed), np.arange(captures)
+    found = {
+        SignalKey(*GATE, feature): FLOORS[feature]
+        * (40 / (1 + np.exp(-(time - at) / 2)) + noise * random.normal(size=captures))
+        for feature in STILL
+    }
+    if updates:
+        found[SignalKey("memory", "kernel", "update_ratio")] = random.normal(-2.5, 0.05, captures)
+    return found
+
+
+class TestBursts:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_burst_of_learning_after_a_calm_warm_up_is_nothing_unusual(self, seed):
+        found = usual(burst(60, seed))[WARM_UP:]
+        assert np.nanmax(np.abs(found)) < LEARNED_FROM
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_jump_as_large_as_a_burst_is_unusual_at_its_second_capture(self, seed):
+        signals = burst(1000, seed)
+        for name, values in signals.items():
+            values[60:] += 40 * FLOORS[name.signal] * (name.signal in STILL)
+        columns = [name.signal in STILL for name in signals]
+        assert np.abs(usual(signals)[61, columns]).min() > 20
+
+    def settled(self, signals):
+        rolling = RollingState()
+        z_scores(signals, rolling)
+        return rolling.settled
+
+    def test_the_warm_up_ends_after_its_fewest_captures_where_nothing_is_learned(self):
+        assert self.settled(burst(1000)) == WARM_UP
+
+    def test_a_burst_that_is_over_by_then_does_not_lengthen_it(self):
+        assert self.settled(burst(18)) == WARM_UP
+
+    def test_a_burst_under_way_is_waited_for(self):
+        assert WARM_UP + 4 < self.settled(burst(34)) < 52
+
+    def test_a_run_that_drifts_evenly_is_waited_for_no_longer_than_this(self):
+        drift = burst(1000, noise=0.0)
+        for name in drift:
+            drift[name] += np.arange(120) * FLOORS[name.signal] * (name.signal in STILL)
+        assert self.settled(drift) == LONGEST_WARM_UP
+
+    def test_a_network_without_updates_does_not_learn(self):
+        assert self.settled(burst(34, updates=False)) == WARM_UP
+
+    def test_a_run_whose_captures_are_all_in_the_warm_up_has_not_settled(self):
+        assert self.settled(burst(34, captures=WARM_UP)) is None
 
 
 class TestLoss:
@@ -250,7 +295,7 @@ class TestRollingState:
             z_scores(learning(60), rolling)
         assert rolling.count == 300
         assert len(rolling.distances) == len(rolling.speed) == HISTORY
-        assert len(rolling.values) == len(rolling.learnable) == SMOOTHED
+        assert len(rolling.values) == len(rolling.learnable) == NEWEST
 
     def test_a_channel_that_joins_late_changes_nothing_for_the_others(self):
         signals, late = learning(seed=9), SignalKey("late", "kernel", "gradient_norm")

@@ -49,22 +49,27 @@ class Batch:
     Attributes:
         captures: the new captures, after at least `look_back` earlier ones, or all if there are fewer.
         first: index of the first new capture in `captures`.
+        before: how many captures came before the new ones.
         keys: the C signals, one for each column of the residuals.
         columns: (layer, gate or parameter) → the columns of its signals.
         residuals: of the new captures, (n, C) each.
         observed: the signals that had a value in an earlier capture.
-        warm_up: how many of the new captures, from the first on, belong to the warm-up; n or more: all of them.
+        warm_up: how many of the new captures, from the first on, belong to the first `WARM_UP` of the run.
+        unsettled: how many of them belong to the warm-up, which lasts while the network has not settled; more than n:
+            all of them, and more may follow.
         normal_rows: (rows, F), residuals of baselines; None where there are no baselines.
         scores: detector → its scores, of the detectors that come earlier in the list.
     """
 
     captures: Captures
     first: int
+    before: int
     keys: Sequence[SignalKey]
     columns: Mapping[Pair, Sequence[int]]
     residuals: Residuals
     observed: set[SignalKey]
     warm_up: int
+    unsettled: int
     normal_rows: Array | None
     scores: Mapping[str, Scores]
 
@@ -85,6 +90,8 @@ class Detector(ABC):
     scores_alone: ClassVar[bool] = False
     """Whether each of its scores is written. If not, a series that is no gate has none where it has no signal, unless
     the score is above 1."""
+    waits_for_learning: ClassVar[bool] = False
+    """Whether it gives no score while a learning that is under way has not settled; see `residuals`."""
     look_back: ClassVar[int] = 0
     """How many earlier captures it needs in `Batch.captures` to score one."""
     phrases: ClassVar[Mapping[str, str]] = MappingProxyType({})

@@ -13,7 +13,6 @@ import numpy as np
 from gatewatch.jobs.isolation_trees import IsolationTrees
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
-from gatewatch.jobs.scoring.residuals import WARM_UP
 from gatewatch.jobs.scoring.signals import LEVEL_SIGNALS, SignalKey
 
 FEATURES: Final = (*LEVEL_SIGNALS, "gradient_norm", "update_ratio")
@@ -40,6 +39,7 @@ class ForestDetector(Detector):
     """
 
     name = "isolation_forest"
+    waits_for_learning = True
     model: Forest | None = None
 
     @classmethod
@@ -55,30 +55,32 @@ class ForestDetector(Detector):
 
     def learn(self, batch: Batch) -> None:
         """Collect rows during the warm-up; at its end train on the baselines, or on these rows if there are none."""
-        if not batch.warm_up:
+        if not batch.unsettled and not self.state:
             return
-        residuals = batch.residuals.z[: batch.warm_up]
+        size = len(batch.residuals.z)
+        residuals = batch.residuals.z[: batch.unsettled]
         rows = forest_rows(residuals, batch.keys, batch.captures.gates)
         # Capture by capture: the forest's random numbers depend on the order, which must not depend on the batches.
         by_capture = np.stack([*rows.values()], axis=1).reshape(-1, len(FEATURES))
         learned = np.concatenate([*self.state.values(), by_capture])
         self.state = {"learned": learned}
-        if len(residuals) == batch.warm_up:
-            baselines = batch.normal_rows
+        if batch.unsettled < size:
+            baselines, last = batch.normal_rows, batch.first + batch.unsettled - 1
             about = {
                 "source": "warm-up" if baselines is None else "baselines",
                 "features": list(FEATURES),
-                "captures": WARM_UP,
-                "until": str(np.datetime64(int(batch.captures.time[batch.first + batch.warm_up - 1]), "ns")),
+                "captures": batch.before + batch.unsettled,
                 "tags": dict(batch.captures.tags),
             }
+            if last >= 0:  # a live phase that begins where the warm-up of its backtest ended does not read that capture
+                about["until"] = str(np.datetime64(int(batch.captures.time[last]), "ns"))
             with suppress(ValueError):
                 self.model = Forest(learned if baselines is None else baselines, about=about)
             self.state = {}
 
     def score(self, batch: Batch) -> Scores:
         """Return the forest's scores of the gates; none where there is no forest."""
-        if self.model is None or len(batch.residuals.z) <= batch.warm_up:
+        if self.model is None:
             return Scores()
         rows = forest_rows(batch.residuals.z, batch.keys, batch.captures.gates)
         scores = self.model.score(np.concatenate([*rows.values()]))  # one call costs as much for 1 row as for 1,000

@@ -30,6 +30,7 @@ class Robust(Detector):
     """
 
     name = "robust"
+    waits_for_learning = True
 
     def score(self, batch: Batch) -> Scores:
         """Return the score of every series that has a signal; NaN where none of its signals has a residual."""
