@@ -12,7 +12,7 @@ from gatewatch.jobs.findings.explanations import BROKEN, phrase
 from gatewatch.jobs.findings.series import PARAMS, Key, Row, first_broken
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.scoring.checks.base import DATA, FEED, MODEL, OPTIMIZER
-from gatewatch.jobs.scoring.residuals import WARM_UP
+from gatewatch.jobs.scoring.residuals import LONGEST_WARM_UP, WARM_UP
 from gatewatch.jobs.text import join_words, number, percent
 
 if TYPE_CHECKING:
@@ -92,6 +92,27 @@ def unscored(stats: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFram
         else f"The phase {phase} is not scored yet: gatewatch jobs --once does it."
         for phase, count in _captures(stats).items()
         if scored and phase not in scored
+    ]
+
+
+def still_learning(stats: Mapping[Key, pd.DataFrame], scores: pd.DataFrame) -> list[str]:
+    """Write a sentence for each phase that ended in its warm-up because its network had not settled: it is too short.
+
+    In such a phase the rules have scores, and the robust detector has none; see `jobs.scoring.residuals`.
+
+    Args:
+        stats: series → points of `gate_stats`.
+        scores: points of `gate_scores`, of all detectors.
+    """
+    if not {"detector", "phase"} <= set(scores.columns):
+        return []
+    by = {name: set(scores.loc[scores["detector"] == name, "phase"].dropna()) for name in ("rules", "robust")}
+    odd = {key.phase for key, frame in stats.items() if first_broken(frame) is not None}
+    return [
+        f"The phase {phase} is too short to be judged: after {number(count)} captures its network was still learning "
+        "fast, so only rules and checks have scored it. Train longer, or capture more often (every=)."
+        for phase, count in _captures(stats).items()
+        if WARM_UP < count <= LONGEST_WARM_UP and phase in by["rules"] - by["robust"] - odd
     ]
 
 

@@ -20,7 +20,7 @@ from gatewatch.jobs.findings.axis import (
     spans_of,
     walked_again,
 )
-from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, unscored
+from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, still_learning, unscored
 from gatewatch.jobs.findings.series import by_series, config_of, layer_order, one_detector, table, worst_layers
 from gatewatch.jobs.report.epoch_files import read_epochs
 from gatewatch.jobs.report.gate_section import gate_section
@@ -64,6 +64,7 @@ def content(
     metrics, captures, scored, updates, units = (
         in_step_order(frame, again) for frame in (metrics, captures, scored, updates, units)
     )
+    by_all = scored
     detector, scored = one_detector(scored)
     spans = spans_of(captures, metrics, updates, scored, units)
     axes = axes_of(spans, market - again)
@@ -91,7 +92,7 @@ def content(
         "run": run,
         "ending": ending(about, state),
         "facts": facts,
-        "findings": run_findings(rows, stats, scores, metrics, by_phase) + wrong,
+        "findings": still_learning(stats, by_all) + run_findings(rows, stats, scores, metrics, by_phase) + wrong,
         "no_scores": None if detector else no_scores(stats),
         "unscored": unscored(stats, scores),
         "detector": detector.replace("_", " "),

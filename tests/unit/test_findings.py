@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gatewatch.jobs.findings.findings import causes, no_scores, onset, overfit, run_findings, unscored
+from gatewatch.jobs.findings.findings import causes, no_scores, onset, overfit, run_findings, still_learning, unscored
 from gatewatch.jobs.findings.series import Key, by_series, table
 
 
@@ -113,6 +113,29 @@ def test_phases_without_scores_are_counted_each():
     assert "backtest has 40 and live has 20" in no_scores(stats)
     scored = {key: frame for key, frame in stats.items() if key.phase == "backtest"}
     assert unscored(stats, scored) == ["The phase live has no scores: they begin after 32 captures, and it has 20."]
+
+
+@pytest.mark.parametrize(
+    ("captures", "detectors", "too_short"),
+    [(50, ["rules"], True), (50, ["rules", "robust"], False), (65, ["rules"], False), (32, [], False)],
+)
+def test_a_phase_that_ends_while_its_network_learns_is_too_short(captures, detectors, too_short):
+    stats = {Key("train", "lstm", "forget"): pd.DataFrame({"step": range(captures), "nan_count": 0})}
+    scores = pd.DataFrame({"detector": detectors, "phase": "train", "anomaly_score": 0.0})
+    assert (
+        still_learning(stats, scores)
+        == [
+            "The phase train is too short to be judged: after 50 captures its network was still learning fast, so only "
+            "rules and checks have scored it. Train longer, or capture more often (every=)."
+        ]
+        * too_short
+    )
+
+
+def test_values_that_are_not_finite_are_no_learning():
+    stats = {Key("train", "lstm", "forget"): pd.DataFrame({"step": range(50), "nan_count": 1})}
+    assert still_learning(stats, pd.DataFrame({"detector": ["rules"], "phase": "train"})) == []
+    assert still_learning(stats, pd.DataFrame()) == []
 
 
 def test_a_row_has_the_source_of_its_largest_score():
