@@ -17,7 +17,7 @@ from gatewatch.collector.run_session import RunSession
 from gatewatch.collector.text import safe_repr
 
 _KINDS: Final = "a tf.data.Dataset, a keras.utils.PyDataset, a torch DataLoader or a generator"
-_MARGIN: Final = 8
+_MARGIN: Final = 2
 """With "auto" the elements of a `tf.data.Dataset` come to Python from so many steps before a capture may be due."""
 
 _Line = TypeVar("_Line", bound=FeedLine)
@@ -158,7 +158,7 @@ class Feeds:
         if every != "auto":
             due = session.schedule.may_be_due(session.schedule.stride, session.step)
             return (1, 1) if session.feed.is_wanted and not due else (every, session.schedule.stride)
-        near = session.feed.is_wanted or session.schedule.may_be_due(2 * ahead + _MARGIN, session.step)
+        near = session.feed.is_wanted or session.schedule.may_be_due(ahead + _MARGIN, session.step)
         return (1, 1) if near else (1, 0)
 
 

@@ -101,7 +101,8 @@ def watch(dataset: Any, line: DatasetLine) -> Any:
                 lambda part: tf.identity(part) if tf.is_tensor(part) else part, element, expand_composites=True
             )
 
-    return tf.data.Dataset.zip((tf.data.Dataset.counter(), dataset)).map(see)
+    numbers = tf.data.Dataset.range(2**62).repeat()  # endless, and faster than `Dataset.counter`
+    return tf.data.Dataset.zip((numbers, dataset)).map(see)
 
 
 def _packed(structure: Any, places: Any, parts: tuple[Any, ...]) -> Any:
