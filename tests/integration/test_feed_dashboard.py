@@ -164,6 +164,7 @@ class TestFeatures:
             ((5, 4), (2, 0.5), "its spread is 4 times as small"),
             ((-5, -8), (1.5, 1.5), "its mean moved by 2 of its standard deviations"),
             ((0, 0), (0, 0), "it did not move"),
+            ((5, 5.1), (2, 2.01), "it hardly moved"),
         ],
     )
     def test_what_happened_in_words(self, opened, now, mean, std, how):

@@ -149,6 +149,41 @@ def test_each_rule_fires_for_its_fault_and_no_other_does(watch, rule):
     assert watch.events() == [(rule, "firing")]
 
 
+@pytest.mark.parametrize("other", [{"gate": "input"}, {"layer": "head"}, {"symbol": "GOOG"}], ids=str)
+def test_a_check_of_another_series_hides_no_anomaly(watch, other):
+    checked = series("gate_scores", SCORE | {"detector": "checks"} | other, anomaly_score=[0.0] * 20 + [2.0] * 3)
+    assert watch.sees([*lived(300), *FAULTS["anomaly"], *checked], 301) == {"anomaly", "check_failed"}
+
+
+def test_an_anomaly_that_a_check_explains_later_goes_on_until_it_is_calm(watch):
+    scores = [0.5] * 20 + [1.2, 1.3]
+    assert watch.sees([*lived(300), *series("gate_scores", SCORE, anomaly_score=scores)], 301) == {"anomaly"}
+    checks = SCORE | {"detector": "checks"}
+    failed = [
+        *series("gate_scores", SCORE, anomaly_score=[*scores, 2.0, 2.0]),
+        *series("gate_scores", checks, anomaly_score=[0.0] * 22 + [2.0, 2.0]),
+    ]
+    assert watch.sees(failed, 302) == {"anomaly", "check_failed"}
+    calm = [
+        *series("gate_scores", SCORE, anomaly_score=[*scores, 2.0, 2.0, *[0.5] * 5]),
+        *series("gate_scores", checks, anomaly_score=[0.0] * 22 + [2.0, 2.0] + [0.0] * 5),
+    ]
+    assert watch.sees(calm, 303) == set()
+
+
+def test_a_firing_keeps_the_source_of_its_worst_capture(watch):
+    scored = series(
+        "gate_scores",
+        SCORE | {"detector": "checks"},
+        anomaly_score=[0.0] * 5 + [2.0, 3.0, 2.5],
+        source=["network"] * 5 + ["state", "optimizer", "state"],
+        why_moments_fell=[0.0] * 5 + [2.0, 3.0, 2.5],
+    )
+    watch.sees([*lived(300), *scored], 301)
+    (entry,) = json.loads((watch.folder / "alerts/alerts.json").read_bytes())["entries"].values()
+    assert entry["firing"]["source"] == "optimizer"
+
+
 @pytest.mark.parametrize("case", HEALTHY)
 def test_what_is_no_fault(watch, case):
     assert watch.sees([*lived(600), *HEALTHY[case]], 601) == set()
