@@ -40,6 +40,7 @@ _TIME: Final = "dateTimeAsIso"
 
 
 _SERIES: Final = "run: r.run, phase: r.phase, layer: r.layer, gate: r.gate"
+# A column that no run has is null where float() reads it, and an error where two of them are compared.
 _WORST: Final = """
       run: r.run,
       phase: r.phase,
@@ -48,9 +49,9 @@ _WORST: Final = """
       "worst score": r.peak,
       "above 1 since": r.since,
       source: if not exists r.since then "UNSAID"
-        else if exists r.other and r.other == r.since then (SOURCE else "UNSAID")
-        else if exists r.other and r.other < r.since then "UNSAID"
-        else if exists r.said and r.said <= r.since then "network" else "UNSAID",
+        else if exists r.other and float(v: r.other) == float(v: r.since) then (SOURCE else "UNSAID")
+        else if exists r.other and float(v: r.other) < float(v: r.since) then "UNSAID"
+        else if exists r.said and float(v: r.said) <= float(v: r.since) then "network" else "UNSAID",
     """
 _SOURCES: Final = ("data", "optimizer", "state", "policy")
 """Where the cause of a score lies if it is not in the network."""
@@ -229,7 +230,7 @@ def _worst() -> str:
         for kind, (field, step, value) in kinds.items()
         for where, times in ((['r.phase != "backtest"'], {}), (['r.phase == "backtest"'], {"start": "0", "stop": ""}))
     ]
-    names = " else ".join(f"if r.code == {i}.0 then {literal(name)}" for i, name in enumerate(_SOURCES))
+    names = " else ".join(f"if float(v: r.code) == {i}.0 then {literal(name)}" for i, name in enumerate(_SOURCES))
     return _of_listed(
         inline_union(*tables),
         "group()",

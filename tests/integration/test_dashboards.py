@@ -777,7 +777,7 @@ class TestAnomalies:
         assert columns["since"][0] == since
         assert columns["worst"][0] > columns["now"][0] > 1
         assert columns["worst"] == sorted(columns["worst"], reverse=True)
-        assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["2 of 17"]]
+        assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["2 of 18"]]
         assert values(found["First anomalous"]) == [since // 10**6]
 
     def test_a_score_without_causes_is_shown_all_the_same(self, boards, influxd):
@@ -805,7 +805,7 @@ class TestAnomalies:
     def test_a_healthy_run_has_none(self, opened):
         found = opened("anomalies", run=seeded.HEALTHY)
         assert found["What is wrong, and why"][0].rows == found["Causes"][0].rows == 0
-        assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["none of 17"]]
+        assert [frame.fields[-1].values for frame in found["Anomalous"][0].frames] == [["none of 18"]]
 
     def test_a_run_without_scores_is_not_called_healthy(self, boards, influxd, now):
         bucket = influxd.bucket()
@@ -849,7 +849,7 @@ class TestAnomalies:
     def test_each_detector(self, opened):
         (shown,) = opened("anomalies", run=seeded.COLLAPSED)["What each detector says"]
         said = {frame.labels["detector"]: max(frame.numbers[0].values) for frame in shown.frames}
-        assert set(said) == {"isolation_forest", "robust", "rules", "consensus"}
+        assert set(said) == {"isolation_forest", "robust", "rules", "data", "consensus"}
         assert said["consensus"] == max(said["robust"], said["rules"])
 
     def test_its_alerts_lead_to_the_runbook(self, opened, boards):

@@ -104,6 +104,28 @@ def test_runs_lists_the_source_of_what_was_above_1_first(shown):
     }
 
 
+@pytest.mark.parametrize("source", [None, "network"])
+def test_runs_of_which_none_was_ever_above_1_are_listed(influxd, now, source):
+    tags = {"run": "calm", "phase": "train"}
+    scored = {**tags, "layer": "memory", "gate": "forget", "detector": "consensus"}
+    fields = {"anomaly_score": 0.2, "step": 1} | ({} if source is None else {"source": source})
+    bucket = influxd.bucket()
+    influxd.store(bucket).write(
+        [
+            Point(RUNS, tags, {"event": "completed", "step": 1}, at(now, 2)),
+            Point(GATE_STATS, {**tags, "layer": "memory", "gate": "forget"}, {"step": 1}, at(now, 1)),
+            Point(GATE_SCORES, scored, fields, at(now, 1)),
+        ]
+    )
+    opened = FluxSource(influxd.url, org=influxd.org, bucket=bucket, token=influxd.token)
+    asked = [*open_dashboard(dashboards()["gatewatch-runs"], opened, now=now)]
+    assert [one.problem for one in asked if one.problem] == []
+    sources = [
+        field.values for one in asked for frame in one.frames for field in frame.fields if field.name == "source"
+    ]
+    assert sources == [["–"]]
+
+
 def test_compare_says_the_source_in_its_sentence(shown):
     def said(run, other):
         (row,) = shown("compare", "What tells them apart", run=run, other=other)
