@@ -116,10 +116,11 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
         LAYER_UPDATES: (
             *_floats("", "gradient_norm", "gradient_norm_clipped", "weight_norm", "update_norm"),
             *_floats("share", "update_ratio", "update_frequency"),
-            *_floats("", "travel", "rate_sum", "moment_sum"),
+            *_floats("", "travel", "travel_limit", "rate_sum", "moment_sum"),
             *_floats("share a step", "moment_decay"),
             Field("travel_steps", int, "steps", "mean"),
             Field("optimizer_steps", int, "steps", "mean"),
+            Field("step_count", int, "steps", "last"),
             Field("zero_count", int, "values", "mean"),
             *_NOT_FINITE,
             _STEP,

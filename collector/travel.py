@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from gatewatch.collector.arrays import Array
+from gatewatch.collector.reach import Reach, travel_limit
 from gatewatch.collector.schema import FieldValue
-from gatewatch.collector.updates import Arrays, Name, change, shapes
+from gatewatch.collector.updates import Arrays, Name, change, shapes, size_of, tally
 
 T = TypeVar("T")
 
@@ -29,6 +30,23 @@ class Moments(NamedTuple):
 
     total: float
     decay: float
+
+
+class OptimizerFacts(NamedTuple):
+    """What an optimizer says of one parameter after a step; None where it says nothing, or is of an unknown kind.
+
+    Attributes:
+        moments: its second moments.
+        count: how many steps it has made with the parameter, since it began or was given an earlier state.
+        reach: how far a step can move the parameter.
+    """
+
+    moments: Moments | None = None
+    count: int | None = None
+    reach: Reach | None = None
+
+
+NO_FACTS: Final = OptimizerFacts()
 
 
 class Travels(Generic[T]):
@@ -75,14 +93,16 @@ def travel_fields(
     *,
     steps: int | None = None,
     rate_sum: float | None = None,
-    moments: Moments | None = None,
+    facts: OptimizerFacts = NO_FACTS,
 ) -> dict[str, FieldValue]:
     """Return the fields of `layer_updates` that say what happened to a parameter since its latest record.
 
     - travel: ‖after − before‖, over the values that are finite in both;
     - travel_steps: how many steps its optimizer has made between the two;
     - rate_sum: the sum of the learning rates of these steps;
-    - moment_sum, moment_decay: of the optimizer, after the latest step.
+    - travel_limit: how far these steps can have moved it, whatever the gradients were; see `reach`;
+    - moment_sum, moment_decay: of the optimizer, after the latest step;
+    - step_count: how many steps the optimizer itself has counted with this parameter, its earlier state included.
 
     What is not known has no field. Nor has `travel` where the two differ in shape, and `moment_sum` where a moment is
     not finite: without it the sum would seem to have fallen.
@@ -91,13 +111,20 @@ def travel_fields(
         before: the weights at the latest record; None where there is none.
         after: the weights now.
         steps, rate_sum: since that record; None where they are not known.
-        moments: None where the optimizer has none, or of an unknown kind.
+        facts: of the optimizer that has made all of these steps.
     """
     fields: dict[str, FieldValue] = {}
     if before is not None:
         travel = change(before, after).norm if shapes(before) == shapes(after) else None
         known = {"travel": travel, "travel_steps": steps, "rate_sum": rate_sum}
         fields |= {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
+        if facts.reach is not None and steps is not None and rate_sum is not None and travel is not None:
+            norm = tally(before).norm or 0.0
+            limit = travel_limit(facts.reach, steps=steps, rate_sum=rate_sum, size=size_of(after), norm=norm)
+            fields |= {"travel_limit": limit} if math.isfinite(limit) else {}
+    if facts.count is not None:
+        fields["step_count"] = facts.count
+    moments = facts.moments
     if moments is not None and math.isfinite(moments.total):
         fields |= {"moment_sum": moments.total, "moment_decay": moments.decay}
     return fields

@@ -112,6 +112,11 @@ def shapes(values: Arrays) -> str:
     return ", ".join(str(array.shape) for array in _listed(values))
 
 
+def size_of(values: Arrays) -> int:
+    """Return how many values a parameter has."""
+    return sum(array.size for array in _listed(values))
+
+
 def update_fields(
     before: Arrays, after: Arrays, *, gradient: Arrays | None = None, clipped: Arrays | None = None
 ) -> dict[str, FieldValue]:

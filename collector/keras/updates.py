@@ -10,7 +10,7 @@ import keras
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.keras.layers import all_variables, walk
-from gatewatch.collector.keras.moments import second_moments
+from gatewatch.collector.keras.moments import optimizer_facts
 from gatewatch.collector.keras.optimizers import (
     OptimizerState,
     index_of,
@@ -21,7 +21,7 @@ from gatewatch.collector.keras.optimizers import (
 )
 from gatewatch.collector.keras.step_log import StepLog
 from gatewatch.collector.schema import FieldValue
-from gatewatch.collector.travel import Travels, travel_fields
+from gatewatch.collector.travel import NO_FACTS, Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, passed_over_fields, same_values, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
@@ -210,10 +210,11 @@ class KerasUpdates:
         if since is None or index_of(inner_of(since.optimizer), variable) is None:
             return travel_fields(before, after)
         steps, rate_sum = since.steps(earlier)
-        moments = None
+        facts = NO_FACTS
         with suppress(Exception):  # of a state that somebody has exchanged
-            moments = second_moments(since.optimizer, variable) if since.is_one_optimizer(earlier) else None
-        return travel_fields(before, after, steps=steps, rate_sum=rate_sum, moments=moments)
+            if since.is_one_optimizer(earlier):
+                facts = optimizer_facts(since.optimizer, variable)
+        return travel_fields(before, after, steps=steps, rate_sum=rate_sum, facts=facts)
 
     def _unused(self, changes: Mapping[Name, tuple[Any, Array, Array]], state: OptimizerState) -> set[str]:
         """Return the layers that have no gradient: neither their weights nor what the optimizer holds has changed.

@@ -11,7 +11,8 @@ from weakref import ref
 import numpy as np
 import torch
 
-from gatewatch.collector.travel import Moments
+from gatewatch.collector.reach import ADAGRAD_REACH, Reach, adam_reach, rmsprop_reach
+from gatewatch.collector.travel import Moments, OptimizerFacts
 from gatewatch.collector.updates import largest
 
 
@@ -157,6 +158,46 @@ def is_one_optimizer(earlier: Counts | None, now: Counts) -> bool:
     return all(count.changes == (earlier or {}).get(key, Count()).changes for key, count in now.items())
 
 
+def optimizer_facts(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> OptimizerFacts:
+    """Return what an optimizer says, after a step, of the tensors of one parameter."""
+    return OptimizerFacts(
+        second_moments(optimizer, parameters), step_count(optimizer, parameters), reach(optimizer, parameters)
+    )
+
+
+def step_count(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> int | None:
+    """Return how many steps one of torch's own optimizers has counted with the tensors of one parameter.
+
+    None for one that counts none, such as SGD, where the tensors differ, and from 2²⁴ on: a count in single precision
+    goes no further.
+    """
+    if not type(optimizer).__module__.startswith("torch.optim"):
+        return None
+    counts = {float((optimizer.state.get(parameter) or {}).get("step", math.nan)) for parameter in parameters}
+    count = counts.pop() if len(counts) == 1 else math.nan
+    return int(count) if 0 <= count < _LAST_COUNT else None
+
+
+def reach(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Reach | None:
+    """Return how far a step moves the tensors of one parameter at most; None where no bound is known.
+
+    Where a scheduler changes the momentum too (OneCycleLR, CyclicLR), moments are older than the decays: there is none.
+    """
+    of_group = _REACHES.get(type(optimizer))
+    if of_group is None or any(not parameter.dtype.is_floating_point for parameter in parameters):
+        return None
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    own = [groups[id(parameter)] for parameter in parameters]
+    if any(key in group for group in own for key in ("max_momentum", "base_momentum")):
+        return None
+    per_rate = largest(of_group(group) for group in own)
+    if per_rate is None:
+        return None
+    is_decoupled = [type(optimizer) is torch.optim.AdamW or group.get("decoupled_weight_decay") for group in own]
+    decay = max(float(group["weight_decay"]) * bool(one) for group, one in zip(own, is_decoupled, strict=True))
+    return Reach(per_rate, decay, max(torch.finfo(parameter.dtype).eps / 2 for parameter in parameters))
+
+
 def second_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Moments | None:
     """Return the sum of an optimizer's second moments for the tensors of one parameter, and their decay.
 
@@ -232,7 +273,16 @@ def _beta_2(group: Mapping[str, Any]) -> Any:
     return group["betas"][1]
 
 
+def _adam(group: Mapping[str, Any]) -> float | None:
+    return adam_reach(*map(float, group["betas"]))
+
+
+def _rmsprop(group: Mapping[str, Any]) -> float | None:
+    return None if group["centered"] else rmsprop_reach(float(group["alpha"]), float(group["momentum"]))
+
+
 _CPU: Final = torch.device("cpu")
+_LAST_COUNT: Final = 2**24
 _EXACT: Final = (torch.float32, torch.float64)
 _MOMENTS: Final[Mapping[type, tuple[str, Callable[[Mapping[str, Any]], Any]]]] = {
     **dict.fromkeys(
@@ -245,3 +295,9 @@ _MOMENTS: Final[Mapping[type, tuple[str, Callable[[Mapping[str, Any]], Any]]]] =
 
 AMSGrad's maximum of v is beside it. Adamax holds a maximum of |g|, Adagrad a sum of g² without decay.
 """
+_REACHES: Final[Mapping[type, Callable[[Mapping[str, Any]], float | None]]] = {
+    **dict.fromkeys((torch.optim.Adam, torch.optim.AdamW), _adam),
+    torch.optim.RMSprop: _rmsprop,
+    torch.optim.Adagrad: lambda group: ADAGRAD_REACH,
+}
+"""Optimizer → how far a step moves a value of a group at most, as a multiple of the learning rate."""

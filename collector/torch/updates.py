@@ -23,12 +23,12 @@ from gatewatch.collector.torch.optimizers import (
     StepCounter,
     is_one_optimizer,
     learning_rate,
-    second_moments,
+    optimizer_facts,
     skipped,
     steps_between,
 )
 from gatewatch.collector.torch.scaled_losses import is_scaled_step, scaled_losses
-from gatewatch.collector.travel import Moments, Travels, travel_fields
+from gatewatch.collector.travel import NO_FACTS, OptimizerFacts, Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, largest, passed_over_fields, steady, update_fields
 
 _StepArguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -56,8 +56,8 @@ class TorchUpdates:
 
     The travel of a parameter needs one copy of it, of the capture before. Its steps are counted by the hooks on
     optimizers; they, and the sum of their learning rates, are left out where a scaler on another device may have made
-    the optimizer skip one. The second moments are left out where another optimizer has made a step since the record
-    before: they are others.
+    the optimizer skip one. What the optimizer says of a parameter (second moments, count of steps, reach) is left out
+    where another optimizer has made a step since the record before.
 
     If a script scales the loss itself, without a scaler, and unscales the gradients itself, that looks like clipping:
     the unclipped gradient is then the scaled one. Between `measure()` and the next `keep()` the parameters have no
@@ -168,9 +168,9 @@ class TorchUpdates:
         after, counts = step.after or [], step.counts
         before, earlier = self._travels.latest(name) or (None, None)
         steps, rate_sum = steps_between(earlier, counts)
-        moments = step.moments if is_one_optimizer(earlier, counts) else None
+        facts = step.facts if is_one_optimizer(earlier, counts) else NO_FACTS
         self._travels.measured(name, after, counts)
-        return travel_fields(before, after, steps=steps, rate_sum=rate_sum, moments=moments)
+        return travel_fields(before, after, steps=steps, rate_sum=rate_sum, facts=facts)
 
     def _forget(self) -> None:
         """End the look at a step."""
@@ -275,7 +275,7 @@ class TorchUpdates:
                     step.after, step.rate = _copies(parameters), steady(step.rate, rate)
                     step.counts = self._counter.counts(parameters)
                     with suppress(Exception):  # of a state that somebody has exchanged
-                        step.moments = second_moments(optimizer, parameters)
+                        step.facts = optimizer_facts(optimizer, parameters)
                 else:
                     del self._steps[name]
             if layers := sorted(unused - self._named):
@@ -306,7 +306,7 @@ class _Step:
         used: whether there is a gradient for it; None where that was not seen before the step.
         clipped, whole: the gradient as the optimizer uses it, and before clipping.
         counts: the steps so far.
-        moments: the second moments after the step; None where there are none.
+        facts: what the optimizer says of it after the step.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -318,7 +318,7 @@ class _Step:
     whole: list[Array] | None = None
     after: list[Array] | None = None
     counts: Counts = field(default_factory=dict)
-    moments: Moments | None = None
+    facts: OptimizerFacts = NO_FACTS
 
     def fields(self) -> dict[str, FieldValue]:
         """Return what is recorded of it."""
