@@ -37,12 +37,12 @@ class OptimizerFacts(NamedTuple):
 
     Attributes:
         moments: its second moments.
-        count: how many steps it has made with the parameter, since it began or was given an earlier state.
+        steps: how many it has made with the parameter, since it began or was given an earlier state.
         reach: how far a step can move the parameter.
     """
 
     moments: Moments | None = None
-    count: int | None = None
+    steps: int | None = None
     reach: Reach | None = None
 
 
@@ -122,8 +122,8 @@ def travel_fields(
             norm = tally(before).norm or 0.0
             limit = travel_limit(facts.reach, steps=steps, rate_sum=rate_sum, size=size_of(after), norm=norm)
             fields |= {"travel_limit": limit} if math.isfinite(limit) else {}
-    if facts.count is not None:
-        fields["step_count"] = facts.count
+    if facts.steps is not None:
+        fields["step_count"] = facts.steps
     moments = facts.moments
     if moments is not None and math.isfinite(moments.total):
         fields |= {"moment_sum": moments.total, "moment_decay": moments.decay}

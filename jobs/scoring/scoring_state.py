@@ -11,6 +11,7 @@ import numpy as np
 
 from gatewatch.collector.schema import GATE_SCORES, FieldValue, Point
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
+from gatewatch.jobs.scoring.checks.base import WARNING
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.detectors.base import Batch, Scores
 from gatewatch.jobs.scoring.detectors.isolation_forest import RESIDUAL_FLOOR
@@ -77,6 +78,7 @@ class ScoringState:
         captures, residuals = batch.captures, batch.residuals
         tags = dict(captures.tags)
         begin = {each.name: 0 if each.scores_warm_up else batch.warm_up for each in self.detectors}
+        warning = {each.name for each in self.detectors if each.scores_alone}
         alone = [each for each in self.detectors if each.scores_alone]
         for series in dict.fromkeys(series for each in batch.scores.values() for series in each.by_series):
             own = batch.columns.get(series, [])
@@ -109,7 +111,7 @@ class ScoringState:
                     model_id = batch.scores[name].model_id
                     if model_id is not None and k >= batch.unsettled:  # no model has scored the warm-up
                         fields["model_id"] = model_id
-                    if value > 1:
+                    if value > 1 or (value == WARNING and name in warning):
                         sizes = {cause: float(each[k]) for cause, each in causes.items()}
                         z = {batch.keys[i].signal: float(residuals.z[k, i]) for i in own}
                         why = why or largest_causes(sizes, z)
@@ -136,13 +138,13 @@ def _why_unscored(batch: Batch, k: int) -> str:
 
 
 def largest_causes(causes: Mapping[str, float], residuals: Mapping[str, float]) -> dict[str, FieldValue]:
-    """Return the fields `why_<cause>` of a score: the detectors' causes above 1, then the largest residuals, signed.
+    """Return the fields `why_<cause>` of a score: the detectors' causes from 1 on, then the largest residuals, signed.
 
     Args:
         causes: the detectors' causes → their size.
         residuals: the signals of the series that is scored → their residual.
     """
-    fields: dict[str, FieldValue] = {f"why_{cause}": size for cause, size in causes.items() if size > 1}
+    fields: dict[str, FieldValue] = {f"why_{cause}": size for cause, size in causes.items() if size >= WARNING}
     for signal, z in sorted(residuals.items(), key=lambda item: -abs(np.nan_to_num(item[1]))):
         if len(fields) < MOST_CAUSES and abs(z) >= RESIDUAL_FLOOR:
             fields.setdefault(f"why_{signal}", z)

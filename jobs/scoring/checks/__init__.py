@@ -2,9 +2,15 @@
 
 from typing import Final
 
-from gatewatch.jobs.scoring.checks import optimizer
+from gatewatch.jobs.scoring.checks import feed, generalisation, memory, optimizer, weights
 from gatewatch.jobs.scoring.checks.base import Check
 
-CHECKS: Final[tuple[Check, ...]] = (*optimizer.CHECKS,)
+CHECKS: Final[tuple[Check, ...]] = (
+    *optimizer.CHECKS,
+    *weights.CHECKS,
+    *memory.CHECKS,
+    *feed.CHECKS,
+    *generalisation.CHECKS,
+)
 
 __all__ = ["CHECKS", "Check"]

@@ -13,10 +13,26 @@ from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.signals import MODEL
 from gatewatch.jobs.scoring.sources import Source
 
-__all__ = ["DATA", "FEED", "MODEL", "OPTIMIZER", "VIOLATED", "WINDOW", "Check", "shifted", "trailing", "verdicts"]
+__all__ = [
+    "DATA",
+    "FEED",
+    "MODEL",
+    "OPTIMIZER",
+    "VIOLATED",
+    "WARNING",
+    "WINDOW",
+    "Check",
+    "just_begun",
+    "last_median",
+    "previous",
+    "verdicts",
+    "windows",
+]
 
 VIOLATED: Final = 2.0
 """The score of a statement that is either true or not, where it is not."""
+WARNING: Final = 1.0
+"""The score of a warning: the largest that is no alarm."""
 WINDOW: Final = 64
 """The most earlier captures that a check may look at."""
 DATA: Final = "_data"
@@ -42,6 +58,8 @@ class Check:
             it is violated, NaN where nothing can be said. A value depends on its capture and on at most `look_back`
             earlier ones, whatever others there are.
         look_back: number of earlier captures that a value depends on.
+        alarms: whether a violation is an alarm. If not, it is a warning: its score is `WARNING`, which is no alarm, and
+            is stored with its cause.
     """
 
     name: str
@@ -51,6 +69,7 @@ class Check:
     needs: str
     judge: Callable[[Captures], Mapping[Pair, Array]]
     look_back: int = 1
+    alarms: bool = True
 
 
 def verdicts(violated: NDArray[np.bool_], known: NDArray[np.bool_]) -> Array:
@@ -58,13 +77,39 @@ def verdicts(violated: NDArray[np.bool_], known: NDArray[np.bool_]) -> Array:
     return np.where(known, np.where(violated, VIOLATED, 0.0), np.nan)
 
 
-def shifted(values: Array, by: int = 1) -> Array:
-    """Return (n,), the value that each capture's predecessor had, or the one `by` captures before; NaN for none."""
-    earlier = np.full(len(values), np.nan)
-    earlier[by:] = values[:-by] if by else values
-    return earlier
+def previous(values: Array, recorded: NDArray[np.bool_]) -> Array:
+    """Return (n,), the value at the latest capture before each that has a record; NaN where `WINDOW` captures had none.
+
+    Args:
+        values: (n,).
+        recorded: (n,), whether a capture has a record.
+    """
+    numbers = np.arange(len(values))
+    latest = np.maximum.accumulate(np.where(recorded, numbers, -1))
+    before = np.concatenate([[-1], latest[:-1]])
+    is_near = (before >= 0) & (numbers - before <= WINDOW)
+    return np.where(is_near, values[before], np.nan)
 
 
-def trailing(values: NDArray[np.bool_], captures: int) -> NDArray[np.bool_]:
-    """Return (n,), whether any of a capture and the `captures` before it is true."""
-    return np.array([values[max(0, k - captures) : k + 1].any() for k in range(len(values))], dtype=bool)
+def just_begun(violated: NDArray[np.bool_], captures: int = WINDOW) -> NDArray[np.bool_]:
+    """Return (n,), whether a capture is a violation and none of the `captures` before it was."""
+    before = np.array([violated[max(0, k - captures) : k].any() for k in range(len(violated))], dtype=bool)
+    begun: NDArray[np.bool_] = violated & ~before
+    return begun
+
+
+def windows(values: Array, captures: int) -> Array:
+    """Return (n, captures), for each capture the values of those before it, NaN where there are fewer.
+
+    Args:
+        values: (n,).
+        captures: how many, the capture itself left out.
+    """
+    padded = np.concatenate([np.full(captures, np.nan), values])
+    return np.lib.stride_tricks.sliding_window_view(padded, captures)[: len(values)]
+
+
+def last_median(values: Array, captures: int = 3) -> Array:
+    """Return (n,), the median of a capture and those just before it; NaN where one of these has no value."""
+    recent = np.column_stack([windows(values, captures - 1), values])
+    return np.median(recent, axis=1)

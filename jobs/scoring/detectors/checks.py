@@ -8,6 +8,7 @@ import numpy as np
 
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.checks import CHECKS, Check
+from gatewatch.jobs.scoring.checks.base import WARNING
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.sources import Sources
 
@@ -39,5 +40,6 @@ class Checks(Detector):
         """Return the scores of one check for the new captures, of the series for which it has any."""
         begin = max(0, batch.first - check.look_back)
         judged = check.judge(batch.captures.part(begin))
-        new = {series: values[batch.first - begin :] for series, values in judged.items()}
+        most = np.inf if check.alarms else WARNING
+        new = {series: np.minimum(values[batch.first - begin :], most) for series, values in judged.items()}
         return {series: values for series, values in new.items() if np.isfinite(values).any()}

@@ -1,0 +1,139 @@
+"""Checks of the feed, in captures that a person can work out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gatewatch.jobs.scoring.captures import Captures
+from gatewatch.jobs.scoring.checks import feed
+
+FEED = ("_data", "feed")
+
+
+def fed(stats=None, features=None, names=("close", "volume")):
+    tables = [*(stats or {}).values(), *(features or {}).values()]
+    count = len(tables[0])
+    return Captures(
+        {},
+        np.arange(count) * 10**9,
+        np.arange(count, dtype=float),
+        {},
+        {},
+        {},
+        {},
+        feed={name: np.array(values, dtype=float) for name, values in (stats or {}).items()},
+        features={name: np.array(values, dtype=float) for name, values in (features or {}).items()},
+        feature_names=names,
+    )
+
+
+def two(first, second):
+    """(captures, 2): the values of two features."""
+    return np.stack([np.array(first, dtype=float), np.array(second, dtype=float)], axis=1)
+
+
+def alarms(scores, series=FEED):
+    return np.flatnonzero(scores[series] > 1).tolist() if series in scores else None
+
+
+def test_nan_is_named_by_its_feature():
+    captures = fed({"nan_share": [0, 0.01, 0]}, {"nan_share": two([0, 0, 0], [0, 0.02, 0])})
+    scores = feed.not_finite_fed(captures)
+    assert alarms(scores) == [1]
+    assert alarms(scores, ("_data", "volume")) == [1]
+    assert ("_data", "close") not in scores
+
+
+def test_infinite_values_count_too():
+    assert alarms(feed.not_finite_fed(fed({"nan_share": [0, 0], "inf_share": [0, 0.1]}))) == [1]
+
+
+def test_a_feature_without_a_name_has_that_of_its_field():
+    captures = fed(features={"nan_share": two([0, 1], [0, 0])}, names=())
+    assert alarms(feed.not_finite_fed(captures), ("_data", "f000")) == [1]
+
+
+def test_a_feature_that_stands_still_in_two_captures_after_sixteen_that_moved():
+    moving = [1.0] * 20
+    scores = feed.stands_still(fed(features={"std": two([1.0] * 16 + [0.0] * 4, moving)}))
+    assert alarms(scores, ("_data", "close")) == [17, 18, 19]
+    assert ("_data", "volume") not in scores
+    assert alarms(feed.stands_still(fed(features={"std": two([1.0] * 15 + [0.0] * 5, moving)}))) == []
+
+
+def test_a_flag_that_is_constant_now_and_then_is_no_constant_feature():
+    flag = [1.0] * 18 + [0.0] + [1.0] * 17 + [0.0] * 2
+    assert alarms(feed.stands_still(fed(features={"std": two(flag, [1.0] * 38)}))) == []
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(11, [19, 20]), (1 / 11, [19, 20]), (9, []), (1 / 9, [])])
+def test_a_scale_that_jumps_by_more_than_ten(factor, expected):
+    deviation = [1.0] * 18 + [factor] * 6
+    scores = feed.scale_jumped(fed(features={"std": two(deviation, [1.0] * 24), "mean": two([0.0] * 24, [0.0] * 24)}))
+    assert alarms(scores) == expected
+    assert alarms(scores, ("_data", "close")) == (expected or None)
+
+
+def test_a_mean_that_is_no_longer_taken_off_is_a_jump_of_the_scale():
+    mean = [0.0] * 18 + [100.0] * 3
+    scores = feed.scale_jumped(fed(features={"std": two([1.0] * 21, [1.0] * 21), "mean": two(mean, [0.0] * 21)}))
+    assert alarms(scores, ("_data", "close")) == [19, 20]
+
+
+def test_a_wilder_market_is_no_jump():
+    deviation = [0.4] * 8 + [1.0] * 10 + [5.0] * 8
+    captures = fed(features={"std": two(deviation, deviation), "mean": two([0.0] * 26, [0.0] * 26)})
+    assert alarms(feed.scale_jumped(captures)) == []
+
+
+@pytest.mark.parametrize(("after", "expected"), [(-0.05, [19, 20, 21]), (0.45, [19, 20, 21]), (0.8, [])])
+def test_bars_whose_order_was_lost(after, expected):
+    # Sequences of 20 bars: shuffled ones have an autocorrelation of -0.05.
+    lag = [0.9] * 18 + [after] * 4
+    captures = fed({"positions": [20] * 22}, {"lag1": two(lag, [-0.05] * 22)})
+    assert alarms(feed.order_lost(captures)) == expected
+
+
+def test_white_noise_says_nothing_of_the_order():
+    captures = fed({"positions": [20] * 20}, {"lag1": two([0.1] * 20, [-0.05] * 20)})
+    assert np.isnan(feed.order_lost(captures)[FEED]).all()
+
+
+def test_sequences_of_another_length_are_not_compared():
+    captures = fed({"positions": [20] * 18 + [40] * 4}, {"lag1": two([0.9] * 18 + [0.1] * 4, [0.9] * 22)})
+    assert alarms(feed.order_lost(captures)) == []
+
+
+@pytest.mark.parametrize(("now", "sequences", "expected"), [(0.56, 32, [19, 20]), (0.91, 32, []), (0.56, 8, [])])
+def test_a_pool_of_a_few_sequences(now, sequences, expected):
+    captures = fed({"distinct_share": [0.98] * 18 + [now] * 3, "sequences": [sequences] * 21})
+    assert alarms(feed.few_sequences(captures)) == expected
+
+
+def test_a_small_pool_from_the_beginning_is_the_users_own():
+    captures = fed({"distinct_share": [0.5] * 20, "sequences": [32] * 20})
+    assert alarms(feed.few_sequences(captures)) == []
+
+
+def test_a_batch_that_is_fed_three_times_in_a_row():
+    mean = [*range(16), 99, 99, 99, 99]
+    captures = fed(features={"mean": two(mean, mean), "std": two([1.0] * 20, [1.0] * 20)})
+    assert alarms(feed.batch_repeated(captures)) == [18]
+
+
+def test_a_training_on_one_batch_or_in_rounds_repeats_nothing():
+    for mean in ([7] * 40, [*range(10)] * 4, [*range(20), *[3] * 20]):
+        captures = fed(features={"mean": two(mean, mean), "std": two([1.0] * 40, [1.0] * 40)})
+        assert not alarms(feed.batch_repeated(captures))
+
+
+def test_a_feature_that_is_the_target_needs_no_history():
+    captures = fed({"target_correlation": [1.0, 0.999, 1.0], "sequences": [32, 32, 31]})
+    assert alarms(feed.target_told(captures)) == [0]
+
+
+@pytest.mark.parametrize(("usual", "expected"), [(0.5, [19, 20]), (0.9, [])])
+def test_a_feature_that_has_come_to_tell_the_target(usual, expected):
+    captures = fed({"target_correlation": [usual] * 18 + [0.99] * 3, "sequences": [32] * 21})
+    assert alarms(feed.target_told(captures)) == expected
