@@ -139,6 +139,7 @@ def _backtest(case: Case, run: str, store: str) -> int:
     watch: dict[str, Any] = {"store": store, "tags": {"symbol": case.symbol}}
     model.set_weights(_learnt(walk, shape, {**watch, "run": f"{run}{LEARNT}", "every": LEARNT_EVERY}))
     watch |= {"run": run, "every": 1, "reference": f"{run}{LEARNT}"}
+    watch |= {"probe": walk.probe.x, "probe_targets": walk.probe.y, "loss": _loss(shape)}
     layers = recurrent_layers(model)
     equity = 0.0
     with GateMonitor(model, log_dir=None, phase="backtest", **watch) as monitor:

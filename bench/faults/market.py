@@ -71,6 +71,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.x)
 
+    def part(self, indices: NDArray[np.int64]) -> Windows:
+        """Some of them."""
+        return Windows(self.x[indices], self.raw[indices], self.y[indices], self.volatility[indices])
+
 
 def prices(symbol: str) -> pd.DataFrame:
     """Return the bars of a symbol: Open, High, Low, Close and Volume, by time; of a made-up one its prices alone."""

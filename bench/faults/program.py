@@ -123,4 +123,4 @@ class Program:
     def _part(self, indices: Indices, step: int = 0) -> Windows:
         """Take windows; those of another symbol where the control has come to it by this step."""
         w = self._others if self.setup.order == "other-symbol" and step >= self.strikes_at else self._windows
-        return Windows(w.x[indices], w.raw[indices], w.y[indices], w.volatility[indices])
+        return w.part(indices)

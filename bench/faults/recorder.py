@@ -36,7 +36,7 @@ from bench.rounds import place
 from gatewatch.collector.schema import RUNS
 from gatewatch.collector.store import open_store
 
-RECORDED: Final = 2
+RECORDED: Final = {"training": 2, "backtest": 2, "rollouts": 2}
 """Raised where the collector records points that a detector needs and that older recordings lack."""
 CHUNK: Final = 12
 """Cases that one process records, all of one framework, before another takes over."""
@@ -121,7 +121,9 @@ def key(case: Case) -> str:
     shape = SHAPES[case.shape]
     its_own = f"{shape.framework}_runs.py", f"{'keras' if shape.framework == 'keras' else 'torch'}_network.py"
     setup = CONTROLS[case.control].setup if case.control else Setup()
-    used = [market, program, walk, *_ours(FAULTS[case.fault] if case.fault else Fault)]
+    recorded = RECORDED["rollouts" if shape.framework == "sb3" else case.kind]
+    steps = program if case.kind == "training" else walk
+    used = [market, steps, *_ours(FAULTS[case.fault] if case.fault else Fault)]
     if setup.schedule is not None:
         used.append(setup.schedule)
     sources = [*(Path(__file__).with_name(name).read_text() for name in its_own), *map(inspect.getsource, used)]
@@ -129,7 +131,7 @@ def key(case: Case) -> str:
         json.dumps(asdict(case)),
         repr(shape),
         repr(replace(setup, schedule=None)),
-        f"{RISK_AVERSION} {RECORDED}",
+        f"{RISK_AVERSION} {recorded}",
     ]
     return hashlib.sha256("\0".join([*described, *map(meaning, sources)]).encode()).hexdigest()[:16]
 

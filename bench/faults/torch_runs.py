@@ -163,6 +163,8 @@ def _backtest(case: Case, run: str, store: str) -> int:
         _learn(policy, walk, shape, learnt)
     state = _no_state(policy)
     watch: dict[str, Any] = {"run": run, "store": store, "every": 1, "tags": tags, "reference": f"{run}{LEARNT}"}
+    watch |= {"probe": torch.from_numpy(walk.probe.x), "probe_targets": torch.from_numpy(walk.probe.y)}
+    watch["loss"] = partial(_probe_loss, shape)
     equity = 0.0
     with GateMonitor(policy, log_dir=None, phase="backtest", **watch) as monitor, torch.no_grad():
         for number in range(1, len(walk) + 1):

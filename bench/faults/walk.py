@@ -16,7 +16,7 @@ from bench.faults.cases import Case
 from bench.faults.controls import CONTROLS
 from bench.faults.fault import Batch, Fault, Indices, Network
 from bench.faults.faults import FAULTS
-from bench.faults.market import TREND, Array, Market, market
+from bench.faults.market import TREND, Array, Market, Windows, market, windows
 from bench.faults.shapes import CAPTURES
 
 STRETCHES: Final = 4
@@ -108,6 +108,12 @@ class Walk:
             late = (number - 2) % self._calls == 0
             resets = {"at each start": starts, "never": False, "a call late": late}[fault.resets]
         return Call(x, starts, resets, _BEGINS + number * self.bars * _BAR, float(following.mean()))
+
+    @property
+    def probe(self) -> Windows:
+        """What the monitor looks at besides: STRETCHES windows of a call's length, from all over what was learnt."""
+        known = windows(self.learnt, self.bars)
+        return known.part(np.linspace(0, len(known) - 1, STRETCHES).astype(np.int64))
 
     def starts(self, call: Call) -> NDArray[np.bool_] | None:
         """(STRETCHES,), whether an episode starts with the call; None where the loop does not say, as many do not."""
