@@ -106,7 +106,7 @@ class StateRecorder:
         counted.not_reset += not_reset or 0
         counted.is_judged &= not_reset is not None
 
-    def put(self, layer: str, **fields: float | None) -> None:
+    def put(self, layer: str, **fields: FieldValue | None) -> None:
         """Set fields of the next record; None takes a field back."""
         kept = {**self._single.get(layer, {}), **fields}
         self._single[layer] = {name: value for name, value in kept.items() if value is not None}

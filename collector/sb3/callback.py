@@ -16,8 +16,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import BaseMonitor
+from gatewatch.collector.recurrent_state import OF_THE_MODEL
 from gatewatch.collector.sb3.feed import rollout_feed
 from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
+from gatewatch.collector.sb3.rollout_check import check_rollout
 from gatewatch.collector.sb3.run_metadata import model_config, model_name
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import one_line
@@ -48,6 +50,10 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
     rollout has been collected (`step` 0: nothing has been learnt yet), then after each training that is due one.
     `step` is the number of timesteps whose rollouts the policy has been trained on, `epoch` the iteration (one rollout
     and its training). Gradients and updates are those of the first optimizer step of the training before a capture.
+    Before a training that is followed by a capture, a slice of its rollout (up to 64 steps, 2,048 observations, where
+    most episodes start) is evaluated as the training will, by a copy of the policy in training mode:
+    `logprob_difference` in `recurrent_state` is the largest difference between its log-probabilities and those that
+    were stored when the actions were taken; `starts_not_reset` counts the episodes whose state was not reset.
     After each iteration what SB3 logs is written, and of the episodes that ended in it (as its `Monitor` wrapper tells)
     the mean `reward`, the mean `episode_length`, and how many `episodes` there were.
 
@@ -112,6 +118,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         self._layers: dict[str, RecurrentLayer] = {}
         self._log = _Log()
         self._episodes: list[tuple[float, float]] = []
+        self._dones: list[Any] = []  # of each step of the rollout, those of the last before it first
         self._collected = self._begun = False
         self._offset = 0
 
@@ -158,6 +165,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             session.go_to(session.step, session.progress.epochs)
         self._begun, self._collected = True, False
         self._episodes.clear()
+        self._dones = []
         if self._log not in self.logger.output_formats:
             self.logger.output_formats.append(self._log)
         if self.verbose:
@@ -172,6 +180,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             with self._session.guarded("the rewards"):
                 ended = [info["episode"] for info in self.locals.get("infos", ()) if "episode" in info]
                 self._episodes += [(float(episode["r"]), float(episode["l"])) for episode in ended]
+                self._dones.append(np.array(self.locals.get("dones", ()), bool))
         return True
 
     def _on_rollout_end(self) -> None:
@@ -179,16 +188,38 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         if not session.started:
             return
         self._collected = True
+        starts, is_checked = self._starts(), False
         if self._probe is None:
             with session.guarded("the first capture"):
                 self._probe = rollout_probe(self._algorithm)
                 if not session.is_recorded:
+                    self._check_rollout(starts)
+                    is_checked = True
                     session.capture(self._look)
                     session.note_recorded()
-        session.prepare(self._offset + self.model.num_timesteps)
+        if session.prepare(self._offset + self.model.num_timesteps) and not is_checked:
+            self._check_rollout(starts)
         if session.feed.is_wanted:
             with session.feed.looking():
                 session.feed.see(rollout_feed(self._algorithm))
+
+    def _starts(self) -> Any:
+        """Return where the environments say that episodes start, (steps, environments); None where it is not known."""
+        dones, self._dones = self._dones, self._dones[-1:]
+        if len(dones) == self._algorithm.rollout_buffer.buffer_size:  # the first rollout: its first flags are its own
+            dones.insert(0, np.array(self._algorithm.rollout_buffer.episode_starts[0], bool))
+        return np.stack(dones[:-1]) if len({one.shape for one in dones}) == 1 else None
+
+    def _check_rollout(self, starts: Any) -> None:
+        """Put what a slice of the rollout shows into the next capture."""
+        session = self._session
+        with session.guarded("a check of the rollout"), session.charged("rollout"):
+            check = check_rollout(self._algorithm, self._layers, starts)
+            session.states.put(OF_THE_MODEL, logprob_difference=check.logprob_difference)
+            for layer, norm in check.norms.items():
+                session.states.put(layer, initial_norm=norm)
+            for layer, not_reset in check.not_reset.items():
+                session.states.put(layer, starts=check.starts, starts_not_reset=not_reset)
 
     def _on_rollout_start(self) -> None:
         self._after_training()
