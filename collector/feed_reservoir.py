@@ -15,7 +15,7 @@ FEWEST: Final = 32
 """Sequences in the reservoir, below which there is no distance."""
 RECENT: Final = 16
 """A distance is taken of so many sequences at least: of smaller batches the latest ones together."""
-_MOST_FEATURES: Final = 64
+_MOST_FEATURES: Final = 32
 _FARTHEST: Final = 20.0
 """Robust deviations: farther is not told apart, so that one outlier does not decide."""
 _NORMAL_IQR: Final = 1.349
@@ -72,7 +72,7 @@ class FeedReservoir:
 
 
 def describe_sequences(values: Array, mask: Mask | None = None) -> Array:
-    """Return the descriptors of each sequence, (B, D): of each feature, at most 64 of them, evenly spaced.
+    """Return the descriptors of each sequence, (B, D): of each feature, at most 32 of them, evenly spaced.
 
     Mean, mean size, root of the mean square, largest size, last value, mean size of the step from one position to the
     next, and lag-1 autocorrelation. What cannot be had, as of a sequence that does not move, is 0.

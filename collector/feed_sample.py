@@ -18,8 +18,8 @@ from gatewatch.collector.feed_leaves import Leaf, iter_leaves
 
 MOST_SEQUENCES: Final = 256
 MOST_POSITIONS: Final = 256
-MOST_FEATURES: Final = 1024
-MOST_VALUES: Final = 2**18
+MOST_FEATURES: Final = 512
+MOST_VALUES: Final = 2**17
 FEWEST: Final = 16
 """Of a batch that is larger than `MOST_VALUES`: so many sequences and positions are looked at, if there are."""
 _MOST_TARGETS: Final = 64
@@ -57,7 +57,7 @@ def read_feed(inputs: Any, targets: Any = None, *, time_major: bool = False) -> 
     T positions, and what comes after is flattened; (B, F) is one position or, beside sequences, the same at each of
     theirs. Whole numbers of one or two dimensions are ids. Packed and ragged sequences have a mask.
 
-    At most 256 sequences, their last 256 positions and 1,024 features are looked at, and of these 2¹⁸ values: of a
+    At most 256 sequences, their last 256 positions and 512 features are looked at, and of these 2¹⁷ values: of a
     larger batch fewer sequences, from 16 on fewer positions. Features are evenly spaced; sequences are a sample by
     random numbers of its own, the same one for each batch of that size.
 
