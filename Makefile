@@ -60,7 +60,7 @@ bench: setup ## measure what watching costs, shipping, the encoder, the jobs and
 	$(BIN)/python -m bench.jobs
 	$(BIN)/python -m bench.dashboards
 
-faults: setup ## train with faults put in, and print what each detector finds of them (an hour and a quarter the first time, on two cores)
+faults: setup ## train with faults put in, and print what each detector finds of them (about an hour on two cores the first time)
 	$(BIN)/python -m bench.faults
 
 lock: $(VENV)/.dev ## pin every dependency anew

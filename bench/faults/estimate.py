@@ -15,9 +15,9 @@ from bench.faults.shapes import CAPTURES, SHAPES
 
 _USUAL_SECONDS: Final = {
     ("torch", "training"): 5.0,
-    ("torch", "backtest"): 2.0,
+    ("torch", "backtest"): 4.0,
     ("keras", "training"): 10.0,
-    ("keras", "backtest"): 8.0,
+    ("keras", "backtest"): 9.0,
     ("sb3", "training"): 16.0,
 }
 """Of CPU, to record a run of `CAPTURES` captures; measured on one core of a small machine."""

@@ -262,3 +262,56 @@ def test_a_repeated_batch_is_the_first_one_for_ever():
 
 def test_every_fault_that_is_exact_shows_in_more_than_the_loss():
     assert not {name for name, fault in FAULTS.items() if fault.exact and fault.shows == "loss"}
+
+
+@pytest.fixture(scope="module", params=["keras-lstm-20", "keras-gru-28"])
+def keras_network(request):
+    import keras
+
+    from bench.faults.keras_network import KerasNetwork
+    from bench.faults.keras_runs import policy
+    from gatewatch.collector.keras import gates
+
+    shape = SHAPES[request.param]
+    model = policy(shape, Setup())
+    model.compile(keras.optimizers.Adam(1e-3), loss="mse")
+    x = np.random.default_rng(0).normal(size=(4, shape.length, 4)).astype("float32")
+    model.train_on_batch(x, np.ones((4, 1)))
+    return KerasNetwork(model, lambda: policy(shape, Setup())), model, lambda: gates(model, x)["memory_0"]
+
+
+def test_units_copied_in_keras_do_the_same(keras_network):
+    of, _, gates = keras_network
+    FAULTS["units-copied"](0).strike(of, 0)
+    half = of.units(0) // 2
+    for name, values in gates().items():
+        np.testing.assert_allclose(values[..., :half], values[..., half:], atol=1e-6, err_msg=name)
+
+
+def test_a_layer_reset_in_keras_is_as_new_and_others_stay(keras_network):
+    of, model, _ = keras_network
+    before = [values.copy() for values in model.get_weights()]
+    FAULTS["layer-reset"](0).strike(of, 0)
+    after = model.get_weights()
+    assert [np.array_equal(one, other) for one, other in zip(before, after, strict=True)] == [False] * 3 + [True] * 2
+    np.testing.assert_allclose(after[1] @ after[1].T, np.eye(of.units(0)), atol=1e-5)  # orthogonal
+    assert set(np.unique(after[2])) <= {0.0, 1.0}
+
+
+def test_moments_dropped_in_keras_leave_the_rate_alone(keras_network):
+    of, model, _ = keras_network
+    optimizer = model.optimizer
+    FAULTS["optimizer-reset"](0).strike(of, 0)
+    assert int(optimizer.iterations) == 1
+    FAULTS["moments-dropped"](0).strike(of, 0)
+    assert int(optimizer.iterations) == 0
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+    held = [np.asarray(v) for v in optimizer.variables if v is not optimizer._learning_rate]
+    assert not any(values.any() for values in held)
+
+
+def test_another_checkpoint_in_keras_replaces_every_weight(keras_network):
+    of, model, _ = keras_network
+    kernel = model.get_weights()[0].copy()
+    FAULTS["other-checkpoint"](0).strike(of, 0)
+    assert not np.array_equal(model.get_weights()[0], kernel)
