@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from gatewatch.collector.schema import FEED_FEATURES, FEED_STATS, RUNS
+from gatewatch.collector.schema import FEED_FEATURES, FEED_STATS, MAX_PROFILE, RUNS
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import flux, inline_union, keep_where, one_of, pipe, points
-from grafana.source.flux_steps import OLDEST_FIRST, column_values, extend, group, held, keep
+from grafana.source.flux_steps import OLDEST_FIRST, column_values, extend, group, held, keep, map_to
 from grafana.source.queries import OF_RUN, last_capture
 
 IS_FEATURE: Final = "r._field =~ /^f[0-9]/"
-NAMES_IMPORTS: Final = ("experimental/json", "regexp", "strings")
+NAMES_IMPORTS: Final = ("dict", "experimental/json", "regexp", "strings")
 """What a query with `feature_names` must import."""
 SAME: Final = 1e-6
 """A number that moved by less, relative to itself, stayed the same: rounding differs from batch to batch."""
@@ -31,15 +31,16 @@ _LIST: Final = r'/"feature_names": \[("([^"\\]|\\.)*"(, )?)+\]/'
 def feature_names() -> str:
     """Return the lines that define `name`, which makes the text for a feature of its field: `03 close`, or `03`."""
     config = points(RUNS, ["config"], *OF_RUN, start="0", stop="")
+    labels = ", ".join(f'"f{i:03d}": "{i:02d}" + own(i: {i})' for i in range(MAX_PROFILE))
     return flux(
         f"configs = {config}" + pipe("last()", "group()", OLDEST_FIRST, "tail(n: 1)", column_values("_value")),
         'config = if length(arr: configs) > 0 then configs[0] else ""',
         f"listed = strings.trimPrefix(v: regexp.findString(r: {_LIST}, v: config), prefix: {literal(_KEY)})",
         'names = json.parse(data: bytes(v: if listed == "" then "[\\"\\"]" else listed))',
-        'number = (field) => int(v: strings.trimPrefix(v: field, prefix: "f"))',
-        'own = (i) => if i < length(arr: names) then " " + names[i] else ""',
-        'name = (field) => strings.trimPrefix(v: field, prefix: "f0") + strings.trimSuffix('
-        'v: own(i: number(field: field)), suffix: " ")',
+        'own = (i) => if i < length(arr: names) and names[i] != "" then " " + names[i] else ""',
+        # One text for each field: to make it anew in each row takes Flux five times as long.
+        f"known = [{labels}]",
+        "name = (field) => dict.get(dict: known, key: field, default: field)",
     )
 
 
@@ -84,7 +85,7 @@ def feature_doublings(statistic: str) -> str:
 
 def feature_values(statistic: str) -> str:
     """Return a statistic of each feature as it is, for those whose scale is the same for all features."""
-    return _rows(statistic, ("", ()))
+    return _rows(statistic, ("", (_named("r._value"),)))
 
 
 def of_statistic(statistic: str) -> str:
@@ -117,7 +118,7 @@ def _compared(scales: dict[str, str], value: str) -> tuple[str, tuple[str, ...]]
     steps = (
         *(f'fill(column: "{column}", usePrevious: true)' for column in scales),
         keep_where(f"r._time > {_BEFORE_ALL} and exists r.centre"),
-        extend(f"_value: {value}"),
+        _named(value),
     )
     return lines, steps
 
@@ -128,14 +129,17 @@ def _rows(statistic: str, compared: tuple[str, tuple[str, ...]]) -> str:
     windows = points(FEED_FEATURES, (), IS_FEATURE, *OF_RUN, of_statistic(statistic), stop="end") + pipe(
         held("mean"), keep("_time", "_value", "_field"), group("_field")
     )
-    rows = "windows"
-    if steps:
-        rows = "union(tables: [windows, scales])" + pipe(group("_field"), OLDEST_FIRST, *steps)
+    rows = "union(tables: [windows, scales])" + pipe(group("_field"), OLDEST_FIRST) if lines else "windows"
     return flux(
         *(f'import "{module}"' for module in (*NAMES_IMPORTS, "math")),
         extent(),
         feature_names(),
         *([lines] if lines else []),
         f"windows = {windows}",
-        rows + pipe(keep("_time", "_value", "_field"), extend("_field: name(field: r._field)"), group("_field")),
+        rows + pipe(*steps, group("_field")),
     )
+
+
+def _named(value: str) -> str:
+    """Return the step that leaves the time, this value, and the feature's name as the field."""
+    return map_to(f"_time: r._time, _value: {value}, _field: name(field: r._field)")

@@ -111,7 +111,6 @@ def _moves() -> str:
     ]
     known = " and ".join(f'exists r["{statistic} {side}"]' for statistic in ("mean", "std") for side in _SIDES)
     return flux(
-        'import "dict"',
         'import "math"',
         *(f'import "{module}"' for module in NAMES_IMPORTS),
         extent(),
