@@ -138,12 +138,19 @@ def test_a_travel_beyond_the_limit_counts_once():
     assert none_or(weights.moved_too_far(captures)[KERNEL]) == [None, 0.0, 2.0, 0.0, 0.0]
 
 
-def test_a_travel_beyond_five_times_its_updates():
+@pytest.mark.parametrize(("jump", "expected"), [(4.9, 0.0), (5.1, 2.0)])
+def test_a_travel_beyond_five_times_its_updates(jump, expected):
     # Ten steps of 0.1 reach 1, and five times that is 5.
-    travel = [NONE, 0.9, 0.9, 0.9, 0.9, 4.9, 5.1, 0.9]
-    captures = of_updates(travel=travel, travel_steps=[NONE] + [10] * 7, update_norm=[0.1] * 8)
+    travel = [NONE, 0.9, 0.9, 0.9, 0.9, jump, 0.9]
+    captures = of_updates(travel=travel, travel_steps=[NONE] + [10] * 6, update_norm=[0.1] * 7)
     scores = weights.moved_beyond_updates(captures)[KERNEL]
-    assert none_or(scores) == [None, None, None, None, 0.0, 0.0, 2.0, 0.0]
+    assert none_or(scores) == [None, None, None, None, 0.0, expected, 0.0]
+
+
+def test_a_travel_that_is_always_beyond_its_updates_is_no_event():
+    """As where captures fall into step with a cyclic learning rate, at its lowest."""
+    captures = of_updates(travel=[NONE] + [9.0] * 11, travel_steps=[NONE] + [10] * 11, update_norm=[0.1] * 12)
+    assert np.nanmax(weights.moved_beyond_updates(captures)[KERNEL]) == 0
 
 
 # The memory and the policy.

@@ -11,6 +11,8 @@ from gatewatch.jobs.scoring.checks.base import WINDOW, Check, just_begun, verdic
 
 UPDATES_EXCEEDED: Final = 5.0
 """Travel above so many times what as many steps as the largest recent update would have moved is no step's doing."""
+USUAL_EXCEEDED: Final = 3.0
+"""And above so many times the largest such ratio of late."""
 RECENT: Final = 16
 """Captures whose largest update counts."""
 _FEWEST: Final = 4
@@ -40,7 +42,9 @@ def moved_beyond_updates(captures: Captures) -> dict[Pair, Array]:
     recorded, and k steps as large as the largest of the last 17 are a sum that gradients exceed by `UPDATES_EXCEEDED`
     only if they were larger by as much in steps that nobody looked at. In 14 sound trainings of 120 captures each (SGD,
     Nesterov, Adam, AMSGrad, AdamW, RMSprop, Adagrad; four schedules) travel came to 2.45 times that sum. As with
-    `moved_too_far`, only an excess counts before which there was none for some time, here 48 captures.
+    `moved_too_far`, only an excess counts before which there was none for some time, here 32 captures. Where captures
+    fall into step with a cyclic rate they always meet small updates, so the ratio must also be three times its largest
+    of late.
     """
     scores = {}
     for series in captures.updates:
@@ -48,10 +52,13 @@ def moved_beyond_updates(captures: Captures) -> dict[Pair, Array]:
         earlier = windows(update, RECENT)
         largest = np.fmax.reduce(np.column_stack([earlier, update]), axis=1)
         enough = np.isfinite(earlier).sum(axis=1) >= _FEWEST
-        known = np.isfinite(travel) & np.isfinite(largest) & (steps > 0) & enough & (largest > 0)
+        is_explained = (steps > 0) & (largest > 0)
+        ratio = np.where(is_explained, travel / np.where(is_explained, steps * largest, 1.0), np.nan)
+        usual = np.nan_to_num(np.fmax.reduce(windows(ratio, RECENT), axis=1))
+        known = np.isfinite(ratio) & enough
         if known.any():
-            beyond = known & (travel > UPDATES_EXCEEDED * steps * largest)
-            scores[series] = verdicts(just_begun(beyond, WINDOW - RECENT), known)
+            beyond = known & (ratio > np.maximum(UPDATES_EXCEEDED, USUAL_EXCEEDED * usual))
+            scores[series] = verdicts(just_begun(beyond, WINDOW - 2 * RECENT), known)
     return scores
 
 
