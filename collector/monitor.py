@@ -291,11 +291,11 @@ class Monitor(BaseMonitor, ABC):
         batch, targets = fed
         session.feed.give(x if batch is None and session.phase != "train" else batch, targets, due=due)
         with session.charged("states"):
-            self._note_states(state, starts, due=due)
+            is_readable = self._note_states(state, starts, due=due)
         moment = None if time is None else _market_time(time)
         if moment is not None and (due or (metrics is not None and not session.is_recorded)):
             moment = session.place_in_market(moment)
-        if due:
+        if due and is_readable:
             with session.guarded("a capture"):
                 self._capture(x, moment, state)
         if due or (moment is not None and not session.is_recorded):  # a bar is not to be had again
@@ -303,9 +303,10 @@ class Monitor(BaseMonitor, ABC):
                 session.metrics(metrics, moment)
             session.note_recorded()
 
-    def _note_states(self, state: State | None, starts: Any, *, due: bool) -> None:
+    def _note_states(self, state: State | None, starts: Any, *, due: bool) -> bool:
+        """Count what the sequences of a step begin with; return whether the state of the step could be read."""
         session, flags = self._session, None
-        begins: Mapping[str, Begin] = {}
+        begins: Mapping[str, Begin] | None = None
         with session.guarded("reading step(state=...)"):
             begins = self._begin_states(state, needed=due or starts is not None or session.states.is_new)
         if starts is not None:
@@ -315,7 +316,8 @@ class Monitor(BaseMonitor, ABC):
                 session.states.lose_flags()
                 session.record_failure("reading step(starts=...)", error)
         with session.guarded("reading step(starts=...)"):
-            session.states.note(begins, flags)
+            session.states.note(begins or {}, flags)
+        return begins is not None
 
     def _end_epoch(self, metrics: Mapping[str, Any] | None) -> None:
         session = self._session

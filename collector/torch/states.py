@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.recurrent_state import Begin
+from gatewatch.collector.text import safe_repr
 from gatewatch.collector.torch.call_contexts import states_by_module
 from gatewatch.collector.torch.calls import as_tuple, read_arguments
 from gatewatch.collector.torch.layers import RecurrentLayer, as_array, suffixes, walk
@@ -103,12 +105,15 @@ def given_states(module: nn.Module, layers: _Layers, state: Any) -> dict[str, Be
         state: as `with_initial_state` takes it.
 
     Raises:
-        ConfigError: there is no such layer, or more than one to choose from.
+        ConfigError: there is no such layer, or more than one to choose from, or a state is no array (batch, units).
     """
     learned = [parameter.detach() for parameter in _own_parameters(module)]
     taken: dict[int, _Taken] = {}
     for part, its in states_by_module(layers, state).items():
         states = tuple(torch.as_tensor(one).detach() for one in as_tuple(its))
+        if not all(one.dim() in (1, 2, 3) for one in states):
+            shapes = ", ".join(str(tuple(one.shape)) for one in states)
+            raise ConfigError(f"state={safe_repr(state)}: must be arrays (batch, units), not of shape {shapes}")
         if states:
             count = _layers_first(part, states[0]).shape[1]
             taken[id(part)] = _Taken(count, states, None, learned)
