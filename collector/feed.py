@@ -61,10 +61,11 @@ def measure_feed(sample: FeedSample) -> FeedMeasures:
       feature that has no value in between (a flag) has no clip;
     - lag1: median over the features of `lag1_by_feature`;
     - distinct_share: distinct sequences, of all;
-    - target_correlation: see `target_correlation`;
+    - target_correlation: the largest of `target_correlations`;
     - features, sequences, positions: how many were looked at.
 
-    By feature: mean, std (of the population), nan_share, p01, p99 (linear between the two nearest values), lag1.
+    By feature: mean, std (of the population), nan_share, p01, p99 (linear between the two nearest values), lag1,
+    target_correlation.
     """
     values, mask = sample.values, sample.mask
     sequences, positions, count = values.shape
@@ -88,9 +89,10 @@ def measure_feed(sample: FeedSample) -> FeedMeasures:
     features["lag1"] = moments.lag1
     if np.isfinite(moments.lag1).any():
         stats["lag1"] = float(np.nanmedian(moments.lag1))
-    correlation = target_correlation(last_values(values, mask), sample.targets)
-    if correlation is not None:
-        stats["target_correlation"] = correlation
+    correlations = target_correlations(last_values(values, mask), sample.targets)
+    if np.isfinite(correlations).any():
+        features["target_correlation"] = correlations
+        stats["target_correlation"] = float(np.nanmax(correlations))
     return FeedMeasures(stats, features)
 
 
@@ -129,8 +131,8 @@ def last_values(values: Array, mask: Mask | None = None) -> Array:
     return found
 
 
-def target_correlation(last: Array, targets: Array | None) -> float | None:
-    """Return the largest |Pearson correlation| of a feature with a target; None where none can be had.
+def target_correlations(last: Array, targets: Array | None) -> Array:
+    """Return the largest |Pearson correlation| of each feature with a target, (F,); NaN where there is none.
 
     Sequences in which either is not finite are left out. A pair of fewer than 8 sequences, or of which one is
     constant, has none.
@@ -139,8 +141,9 @@ def target_correlation(last: Array, targets: Array | None) -> float | None:
         last: (B, F), the features at the last position.
         targets: (B, K).
     """
+    none: Array = np.full(last.shape[1], np.nan)
     if targets is None or not last.size or not targets.size or len(last) < FEWEST_FOR_CORRELATION:
-        return None
+        return none
     x, is_x = _standardised(last)
     y, is_y = _standardised(targets)
     weights = is_x.T.astype(np.float64)
@@ -151,8 +154,9 @@ def target_correlation(last: Array, targets: Array | None) -> float | None:
         deviation_x = np.square(x).T @ is_y / n - mean_x**2
         deviation_y = weights @ np.square(y) / n - mean_y**2
         known = (n >= FEWEST_FOR_CORRELATION) & (deviation_x > 1e-12) & (deviation_y > 1e-12)
-        correlations = np.abs(covariance[known]) / np.sqrt(deviation_x[known] * deviation_y[known])
-    return min(float(correlations.max()), 1.0) if correlations.size else None
+        correlations = np.where(known, np.abs(covariance) / np.sqrt(deviation_x * deviation_y), -np.inf)
+    largest = correlations.max(axis=1)
+    return np.where(known.any(axis=1), np.minimum(largest, 1.0), none)
 
 
 def _standardised(values: Array) -> tuple[Array, Array]:

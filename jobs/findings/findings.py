@@ -9,14 +9,14 @@ import numpy as np
 
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
-from gatewatch.jobs.findings.series import PARAMS, Key, Row, first_broken
+from gatewatch.jobs.findings.series import Key, Row, first_broken, name_of
+from gatewatch.jobs.findings.statements import Statement
 from gatewatch.jobs.frames import numbers
-from gatewatch.jobs.scoring.checks.base import DATA, FEED, MODEL, OPTIMIZER
 from gatewatch.jobs.scoring.residuals import LONGEST_WARM_UP, WARM_UP
 from gatewatch.jobs.text import join_words, number, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -34,36 +34,43 @@ def run_findings(
     scores: Mapping[Key, pd.DataFrame],
     metrics: pd.DataFrame,
     axes: Mapping[str, Axis] = MappingProxyType({}),
+    said: Sequence[Statement] = (),
 ) -> list[str]:
-    """Write sentences, the most important first: values that are not finite, the worst gate, when and why, overfitting.
+    """Write sentences, the most important first.
+
+    Failed checks and values that are not finite, in order of time; notices; the worst gate, when and why; overfitting.
 
     Args:
         rows: the table of gates.
         stats, scores: series → points of `gate_stats`, of `gate_scores`.
         metrics: points of `train_metrics`.
         axes: phase → its axis; a phase without one counts steps.
+        said: what checks and the detector `data` say.
     """
-    sentences = broken(stats, axes)
-    scored = [row for row in rows if np.isfinite(row.share)]
+    stated = sorted([*said, *broken(stats, axes)], key=lambda each: (not each.is_alarm, each.time))
+    sentences = [each.sentence for each in stated]
+    told = frozenset[Key]().union(*(each.series for each in stated if each.is_alarm))
+    scored = [row for row in rows if np.isfinite(row.share) and row.key not in told]
     phases = {row.key.phase for row in rows}
     if not scored:
-        sentences.append(no_scores(stats))
+        sentences += [] if told else [no_scores(stats)]
     else:
         worst = max(scored, key=lambda row: (row.share, row.worst))
         calm = sum(row.share == 0 for row in scored)
         if worst.share == 0:
             sentences.append(
                 f"All {len(scored)} gates and parameters stayed in their normal range: no score is above 1 "
-                f"(the largest is {number(worst.worst)}, of {_name(worst.key, phases)})."
+                f"(the largest is {number(worst.worst)}, of {name_of(worst.key, phases)})."
             )
         elif worst.share <= FEW:
+            nothing = "Beside that nothing" if any(each.is_alarm for each in stated) else "Nothing"
             sentences.append(
-                f"Nothing stands out: at most {percent(worst.share)} of the captures are above 1 "
-                f"({_name(worst.key, phases)}, up to {number(worst.worst)})."
+                f"{nothing} stands out: at most {percent(worst.share)} of the captures are above 1 "
+                f"({name_of(worst.key, phases)}, up to {number(worst.worst)})."
             )
         else:
             sentences.append(
-                f"What stands out is {_name(worst.key, phases)}: {percent(worst.share)} of its scored captures are "
+                f"What stands out is {name_of(worst.key, phases)}: {percent(worst.share)} of its scored captures are "
                 f"above 1, up to {number(worst.worst)}; {calm} of {len(scored)} series never went above 1."
             )
             sentences += _change(scores[worst.key], _axis(axes, worst.key))
@@ -116,7 +123,7 @@ def still_learning(stats: Mapping[Key, pd.DataFrame], scores: pd.DataFrame) -> l
     ]
 
 
-def broken(stats: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = MappingProxyType({})) -> list[str]:
+def broken(stats: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = MappingProxyType({})) -> list[Statement]:
     """Write a sentence about values that are not finite, where there are any."""
     first_of: list[tuple[Any, Key, str]] = []
     for key, frame in stats.items():
@@ -124,11 +131,12 @@ def broken(stats: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = Mapping
             first_of.append((moments(frame)[i], key, _axis(axes, key).describe(frame, i)))
     if not first_of:
         return []
-    _, key, first = min(first_of)
-    return [
+    time, key, first = min(first_of)
+    sentence = (
         f"Values that are not finite appeared in {len(first_of)} gate{'s'[: len(first_of) > 1]}, first at {first} in "
-        f"{_name(key, {key.phase})}: begin there."
-    ]
+        f"{name_of(key, {key.phase})}: begin there."
+    )
+    return [Statement(time, sentence, is_alarm=True)]
 
 
 def onset(scores: NDArray[np.float64]) -> int | None:
@@ -225,14 +233,3 @@ def _captures(stats: Mapping[Key, pd.DataFrame]) -> dict[str, int]:
 
 def _axis(axes: Mapping[str, Axis], key: Key) -> Axis:
     return axes.get(key.phase) or Axis((key.phase,))
-
-
-def _name(key: Key, phases: set[str]) -> str:
-    what = f"the {key.gate} {'weights' if key.gate in PARAMS else 'gate'} of {key.layer}"
-    if key.layer == MODEL:
-        what = f"the {key.gate}"
-    elif key.layer == OPTIMIZER:
-        what = f"the optimizer's {key.gate}"
-    elif key.layer == DATA:
-        what = "the feed" if key.gate == FEED else f"the input {key.gate}"
-    return what + (f", {key.phase}" if len(phases) > 1 and key.phase else "")

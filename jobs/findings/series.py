@@ -12,9 +12,10 @@ import numpy as np
 from gatewatch.collector.cells import CELLS, GATES
 from gatewatch.collector.names import PHASES, clean_name
 from gatewatch.jobs.frames import not_finite, numbers, rank
+from gatewatch.jobs.scoring.checks.base import DATA, FEED, MODEL, OPTIMIZER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -196,3 +197,15 @@ def worst_layers(rows: Sequence[Row], most: int) -> list[str]:
         worst[row.key.layer] = np.fmax(worst.get(row.key.layer, 0.0), row.share)
     kept = set(sorted(worst, key=lambda layer: -worst[layer])[:most])
     return [layer for layer in worst if layer in kept]
+
+
+def name_of(key: Key, phases: Collection[str]) -> str:
+    """Return what a series is called in a sentence; with its phase where there are several."""
+    what = f"the {key.gate} {'weights' if key.gate in PARAMS else 'gate'} of {key.layer}"
+    if key.layer == MODEL:
+        what = f"the {key.gate}"
+    elif key.layer == OPTIMIZER:
+        what = f"the optimizer's {key.gate}"
+    elif key.layer == DATA:
+        what = "the feed" if key.gate == FEED else f"the input {key.gate}"
+    return what + (f", {key.phase}" if len(phases) > 1 and key.phase else "")

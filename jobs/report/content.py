@@ -22,6 +22,7 @@ from gatewatch.jobs.findings.axis import (
 )
 from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, still_learning, unscored
 from gatewatch.jobs.findings.series import by_series, config_of, layer_order, one_detector, table, worst_layers
+from gatewatch.jobs.findings.statements import statements
 from gatewatch.jobs.report.epoch_files import read_epochs
 from gatewatch.jobs.report.gate_section import gate_section
 from gatewatch.jobs.report.heatmap_section import heatmaps
@@ -80,6 +81,10 @@ def content(
     state = state_of(about, now)
     learning, wrong = learning_section(by_series(updates, "param", order), by_phase, most)
 
+    said, short = statements(by_all, by_phase, order), still_learning(stats, by_all)
+    found = run_findings(rows, stats, scores, metrics, by_phase, said)
+    found = [*found, *short] if any(each.is_alarm for each in said) else [*short, *found]
+
     report_progress("drawing heatmaps")
     folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
     saved, notes = read_epochs(list(dict.fromkeys(folders)), run, frames=MAX_HEATMAP_FRAMES, layers=len(shown))
@@ -92,7 +97,7 @@ def content(
         "run": run,
         "ending": ending(about, state),
         "facts": facts,
-        "findings": still_learning(stats, by_all) + run_findings(rows, stats, scores, metrics, by_phase) + wrong,
+        "findings": found + wrong,
         "no_scores": None if detector else no_scores(stats),
         "unscored": unscored(stats, scores),
         "detector": detector.replace("_", " "),

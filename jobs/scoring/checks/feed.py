@@ -152,11 +152,16 @@ def target_told(captures: Captures) -> dict[Pair, Array]:
     correlation, sequences = captures.feed.get("target_correlation"), captures.feed.get("sequences")
     if correlation is None or sequences is None:
         return {}
-    size = np.abs(correlation)
-    past = windows(size, _PAST)[:, :-2]
-    was_low = (np.isfinite(past).sum(axis=1) >= HISTORY) & (np.fmax.reduce(past, axis=1) < LEAK_USUAL)
-    known = np.isfinite(size) & (sequences >= LEAK_SEQUENCES)
-    return {(DATA, FEED): verdicts(known & ((size > LEAK) | (was_low & (last_median(size) > LEAK_RISEN))), known)}
+
+    def judge(values: Array) -> Array:
+        size = np.abs(values)
+        past = windows(size, _PAST)[:, :-2]
+        was_low = (np.isfinite(past).sum(axis=1) >= HISTORY) & (np.fmax.reduce(past, axis=1) < LEAK_USUAL)
+        known = np.isfinite(size) & (sequences >= LEAK_SEQUENCES)
+        return verdicts(known & ((size > LEAK) | (was_low & (last_median(size) > LEAK_RISEN))), known)
+
+    named = _by_feature(captures, captures.features.get("target_correlation"), judge)
+    return {**named, (DATA, FEED): judge(correlation)}
 
 
 def _by_feature(captures: Captures, table: Array | None, judge: Callable[[Array], Array]) -> dict[Pair, Array]:
