@@ -2,6 +2,7 @@
 
 A hook would be one: torch takes another way through a call where there are hooks, copies and pickles have them, and
 other code may count them. So it is `nn.Module.__call__`, which all calls go through, that tells while somebody watches.
+`own_calls` says why there is another way for what is watched in every step.
 """
 
 from __future__ import annotations

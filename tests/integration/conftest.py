@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before():
+    """Let torch forget what a test has compiled: beside torch.compile no states are seen that sequences begin with."""
+    yield
+    if "torch._dynamo.eval_frame" in sys.modules and sys.modules["torch._dynamo.eval_frame"].cached_backends:
+        sys.modules["torch"].compiler.reset()
 
 
 @pytest.fixture(scope="session")

@@ -307,13 +307,6 @@ def test_a_state_of_no_layer_costs_one_line(store, caplog):
     assert [line for line in lines(caplog) if "state: 'other' is no recurrent layer" in line]
 
 
-@pytest.fixture
-def compiles():
-    yield
-    torch.compiler.reset()
-
-
-@pytest.mark.usefixtures("compiles")
 def test_where_torch_compile_is_in_use_nothing_is_seen_and_torch_does_not_warn(store, recwarn):
     net = Net()
     compiled = torch.compile(net, backend="eager")
@@ -345,6 +338,19 @@ def test_a_module_may_be_copied_pickled_and_scripted_meanwhile(store):
         copied(X)  # not the training's own
         monitor.step()
         assert "gatewatch" not in repr(buffer.getvalue())
+    assert store.states() == {}
+
+
+def test_a_replica_of_data_parallel_calls_itself(store):
+    net = Net()
+    with GateMonitor(net, None, probe=X, store=store, every=1) as monitor:
+        replica = net.memory._replicate_for_data_parallel()  # as nn.DataParallel does on several devices
+        replica.flatten_parameters = lambda: None
+        replica._flat_weights = [torch.zeros_like(weight) for weight in net.memory._flat_weights]
+        assert not replica(X)[0].any()
+        assert replica._compiled_call_impl is None
+        assert replaced(net)
+        monitor.step()
     assert store.states() == {}
 
 
