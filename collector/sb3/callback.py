@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from gatewatch.collector.capture_schedule import Every
@@ -18,6 +17,7 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.monitor import BaseMonitor
 from gatewatch.collector.recurrent_state import OF_THE_MODEL
 from gatewatch.collector.sb3.feed import rollout_feed
+from gatewatch.collector.sb3.iteration_metrics import IterationMetrics
 from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
 from gatewatch.collector.sb3.rollout_check import check_rollout
 from gatewatch.collector.sb3.run_metadata import model_config, model_name
@@ -55,7 +55,9 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
     `logprob_difference` in `recurrent_state` is the largest difference between its log-probabilities and those that
     were stored when the actions were taken; `starts_not_reset` counts the episodes whose state was not reset.
     After each iteration what SB3 logs is written, and of the episodes that ended in it (as its `Monitor` wrapper tells)
-    the mean `reward`, the mean `episode_length`, and how many `episodes` there were.
+    the mean `reward`, the mean `episode_length`, and how many `episodes` there were; of its rollout `advantage_std`,
+    before advantages are normalised, `action_share`, the share of the most frequent of its `actions`, and, where the
+    environments put a `position` into their `info`, `position_share`, that of the most frequent position.
 
     Another `learn()` with the same callback goes on with the run and its steps.
 
@@ -116,8 +118,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         self._given = None if probe is None else read_probe(probe)
         self._probe: Probe | None = None
         self._layers: dict[str, RecurrentLayer] = {}
-        self._log = _Log()
-        self._episodes: list[tuple[float, float]] = []
+        self._metrics = IterationMetrics()
         self._dones: list[Any] = []  # of each step of the rollout, those of the last before it first
         self._collected = self._begun = False
         self._offset = 0
@@ -164,10 +165,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         if resumes:
             session.go_to(session.step, session.progress.epochs)
         self._begun, self._collected = True, False
-        self._episodes.clear()
+        self._metrics.begin(self.logger)
         self._dones = []
-        if self._log not in self.logger.output_formats:
-            self.logger.output_formats.append(self._log)
         if self.verbose:
             print(one_line(f"gatewatch: run {self.run} goes to {session.store.url}"))
         if self._probe is not None and traced is not None and not session.is_recorded:
@@ -178,9 +177,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
     def _on_step(self) -> bool:
         if self._session.started:
             with self._session.guarded("the rewards"):
-                ended = [info["episode"] for info in self.locals.get("infos", ()) if "episode" in info]
-                self._episodes += [(float(episode["r"]), float(episode["l"])) for episode in ended]
                 self._dones.append(np.array(self.locals.get("dones", ()), bool))
+                self._metrics.step(self.locals.get("infos", ()))
         return True
 
     def _on_rollout_end(self) -> None:
@@ -188,6 +186,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         if not session.started:
             return
         self._collected = True
+        with session.guarded("the metrics"), session.charged("rollout"):
+            self._metrics.rollout(self._algorithm)
         starts, is_checked = self._starts(), False
         if self._probe is None:
             with session.guarded("the first capture"):
@@ -226,8 +226,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
 
     def _on_training_end(self) -> None:
         self._after_training()
-        if self._log in self.logger.output_formats:
-            self.logger.output_formats.remove(self._log)
+        self._metrics.end(self.logger)
         self._session.close()
 
     def _after_training(self) -> None:
@@ -242,7 +241,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
                 with session.guarded("the epoch's file"):
                     session.save_epoch(layers)
         with session.guarded("the metrics"):
-            metrics = self._metrics()
+            metrics = self._metrics.take(self.logger)
             if not session.is_recorded:
                 session.metrics(metrics)
         if not session.is_recorded:
@@ -288,29 +287,6 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
     def _trace(self, probe: Probe) -> Trace:
         return trace(self._algorithm.policy, lambda twin: act(twin, probe), self._layers)
 
-    def _metrics(self) -> dict[str, Any]:
-        metrics = {**self._log.values, **self.logger.name_to_value}
-        self._log.values.clear()
-        if self._episodes:
-            reward, length = np.mean(self._episodes, axis=0)
-            metrics |= {"reward": reward, "episode_length": length, "episodes": len(self._episodes)}
-            self._episodes.clear()
-        return metrics
-
 
 def _handles(kind: type[BaseCallback], event: str) -> bool:
     return any(getattr(kind, name) is not getattr(BaseCallback, name) for name in (event, f"_{event}"))
-
-
-class _Log(KVWriter):
-    """The latest of what SB3's logger has written out."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Keep the latest of each."""
-        self.values.update(key_values)
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to close."""

@@ -9,6 +9,7 @@ from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.collector.schema import GATE_DERIVED, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 from gatewatch.jobs.queries.flux_values import literal
+from gatewatch.jobs.scoring.checks.policy import CLIP_LIMIT, KL_LIMIT
 from gatewatch.jobs.thresholds import GRADIENT_VANISHED, UPDATE_FAST, UPDATE_HEALTHY, UPDATE_SLOW
 from grafana.source import logged, variables
 from grafana.source.board import board
@@ -41,6 +42,8 @@ def dashboard() -> dict[str, Any]:
             *_updates(),
             "Dead and frozen",
             *_still(),
+            "Policy",
+            *_policy(),
             "What else is logged",
             _other(),
         ],
@@ -140,6 +143,27 @@ def _progress() -> list[Panel]:
             "As the optimizer had it. Healthy: as scheduled. A jump here explains a jump of gradients and gates."
         )
         .no_value("No learning rate is logged in this time range"),
+    ]
+
+
+def _policy() -> list[Panel]:
+    return [
+        time_series("Policy", _metrics(logged.POLICY))
+        .description(
+            "Healthy: the entropy (`entropy_loss` is its negative) or the standard deviation of the actions falls "
+            "slowly, over the whole training; the explained variance rises above 0; the share of the most "
+            "frequent action, or position, stays below 1. The entropy collapses within a few rollouts: the policy no "
+            "longer tries anything. A share of 1: it always does the same."
+        )
+        .no_value("No policy logs its entropy, explained variance or actions in this time range"),
+        time_series("How far the policy moves", _metrics(logged.POLICY_STEPS), Values(low=0))
+        .description(
+            "Approximate KL divergence, and the share of samples that are clipped, of each training. Healthy: a "
+            f"divergence around 0.01, a share below 0.3. Above {KL_LIMIT:g} or {CLIP_LIMIT:g} for three rollouts: the "
+            "learning rate is too high, or there are too many epochs. The divergence has the axis on the right."
+        )
+        .no_value("No policy logs a KL divergence or clip fraction in this time range")
+        .override_by_regexp("/kl$/i", override(custom__axisPlacement="right")),
     ]
 
 

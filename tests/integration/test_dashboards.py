@@ -25,6 +25,8 @@ from tests.recorded import SECOND
 HOUR = 3600 * SECOND
 EMPTY_IS_HEALTHY = {
     "Reward",  # of Learning
+    "Policy",
+    "How far the policy moves",
     "",  # what is repeated for each metric that a run logs besides losses and rewards
     "Values that are not finite",
     "What is wrong, and why",
@@ -696,8 +698,17 @@ class TestLearning:
         tags = {"run": "r", "phase": "train"}
         logged = {
             **{"reward": 1.5, "rollout/ep_rew_mean": 1.0, "rollout/ep_len_mean": 580.0, "episodes": 4},
-            **{"time/total_timesteps": 25600, "time/fps": 300, "train/n_updates": 500, "train/learning_rate": 3e-4},
+            **{
+                "time/total_timesteps": 25600,
+                "actions": 640,
+                "time/fps": 300,
+                "train/n_updates": 500,
+                "train/learning_rate": 3e-4,
+            },
             **{"train/loss": 0.1, "train/value_loss": 400.0, "train/approx_kl": 1e-4, "step": 9, "epoch": 1},
+            **{"train/clip_fraction": 0.1, "train/entropy_loss": -0.6, "train/explained_variance": 0.5},
+            **{"train/std": 0.9, "action_share": 0.5, "position_share": 0.6, "losses/clipfrac": 0.2, "entropy": 0.6},
+            **{"advantage_std": 80.0, "cross_entropy": 3.0},
         }
         influxd.store(bucket).write(
             [
@@ -714,7 +725,13 @@ class TestLearning:
             "Loss": {"train/loss"},
             "Reward": {"reward", "rollout/ep_rew_mean"},
             "Learning rate": {"train/learning_rate"},
-            "train/approx_kl": {"train/approx_kl"},
+            "Policy": {
+                *("train/entropy_loss", "train/explained_variance", "train/std", "entropy"),
+                *("action_share", "position_share"),
+            },
+            "How far the policy moves": {"train/approx_kl", "train/clip_fraction", "losses/clipfrac"},
+            "advantage_std": {"advantage_std"},
+            "cross_entropy": {"cross_entropy"},
             "train/value_loss": {"train/value_loss"},
         }
 

@@ -2,13 +2,14 @@
 
 from typing import Final
 
-from gatewatch.jobs.scoring.checks import feed, generalisation, memory, optimizer, weights
+from gatewatch.jobs.scoring.checks import feed, generalisation, memory, optimizer, policy, weights
 from gatewatch.jobs.scoring.checks.base import Check
 
 CHECKS: Final[tuple[Check, ...]] = (
     *optimizer.CHECKS,
     *weights.CHECKS,
     *memory.CHECKS,
+    *policy.CHECKS,
     *feed.CHECKS,
     *generalisation.CHECKS,
 )
