@@ -12,9 +12,9 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from gatewatch.collector.base_monitor import BaseMonitor
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
-from gatewatch.collector.monitor import BaseMonitor
 from gatewatch.collector.recurrent_state import OF_THE_MODEL
 from gatewatch.collector.sb3.feed import rollout_feed
 from gatewatch.collector.sb3.iteration_metrics import IterationMetrics

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gatewatch.collector.base_monitor import BaseMonitor
 from gatewatch.collector.errors import ConfigError, TooLargeError
-from gatewatch.collector.monitor import BaseMonitor
 from gatewatch.collector.runtime.code_names import package_of
 from gatewatch.collector.runtime.saved import MISSING, read_slot
 from gatewatch.collector.text import describe_exception
