@@ -27,6 +27,7 @@ from gatewatch import open_store
 from gatewatch.collector.sb3.rollout_metrics import largest_share, spread
 from gatewatch.jobs.scoring.scoring_pass import run_pass
 from gatewatch.sb3 import GateMonitorCallback
+from gatewatch.torch import GateMonitor
 from tests.kept import Kept
 
 ENVS, STEPS = 4, 32
@@ -161,12 +162,17 @@ def test_the_spread_of_numbers_that_are_finite(values, expected):
 
 
 def causes(place, rollouts, **options):
-    """Cause → the captures in which it was violated, of the checks of a policy that is trained."""
+    """What checks say of a policy that is trained for so many rollouts, see `judged`."""
     store = open_store(f"sqlite:///{place / 'gatewatch.db'}")
     callback = GateMonitorCallback(None, store=store, every=1)
     algorithm(**options).learn(rollouts * ROLLOUT, callback)
+    return judged(store, callback.run)
+
+
+def judged(store, run):
+    """The gates that checks of the policy judge, and cause → the captures in which it was violated."""
     assert run_pass(store)[0].failed is None
-    scores = store.read("gate_scores", run=callback.run, tags={"detector": "checks"})
+    scores = store.read("gate_scores", run=run, tags={"detector": "checks"})
     of_policy = scores[(scores["source"] == "policy") & (scores["layer"] == "_model")]
     wrong = of_policy[of_policy["anomalous"] == 1]
     return set(of_policy["gate"]), {
@@ -177,8 +183,8 @@ def causes(place, rollouts, **options):
 
 
 def test_a_sound_training_violates_no_check(tmp_path):
-    judged, violated = causes(tmp_path, 12)
-    assert {"approx_kl", "clip_fraction", "entropy", "advantages", "action"} <= judged
+    gates, violated = causes(tmp_path, 12)
+    assert {"approx_kl", "clip_fraction", "entropy", "advantages", "action"} <= gates
     assert violated == {}
 
 
@@ -190,3 +196,14 @@ def test_a_learning_rate_that_is_100_times_too_large(tmp_path):
 def test_an_entropy_that_is_punished_collapses(tmp_path):
     _, violated = causes(tmp_path, 9, ent_coef=-10.0, learning_rate=5e-3, n_epochs=10)
     assert violated.keys() == {"entropy_collapsed"}
+
+
+def test_a_loop_hands_over_the_same_numbers_by_cleanrls_names(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'gatewatch.db'}")
+    module = torch.nn.LSTM(2, 3, batch_first=True)
+    with GateMonitor(module, None, store=store, probe=torch.zeros(2, 4, 2), every=1) as monitor:
+        for k in range(6):
+            kl = 0.01 if k < 3 else 2.0
+            monitor.step(metrics={"losses/approx_kl": kl, "losses/clipfrac": 0.1, "losses/entropy": 1.0})
+        run = monitor.run
+    assert judged(store, run) == ({"approx_kl", "clip_fraction", "entropy"}, {"kl_high": 1})
