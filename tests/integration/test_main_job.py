@@ -117,9 +117,16 @@ def test_scores_keep_their_contract(demo):
     scores, stats = store.read(GATE_SCORES, run=FAULT), store.read(GATE_STATS, run=FAULT)
     assert (scores["anomaly_score"] >= 0).all()
     assert (scores["anomalous"] == (scores["anomaly_score"] > 1)).all()
-    assert set(scores["detector"]) == {"isolation_forest", "robust", "rules", "consensus"}
+    assert set(scores["detector"]) == {"isolation_forest", "robust", "rules", "checks", "consensus"}
     assert scores["model_id"].nunique() == 1
     captures = np.sort(stats["time"].unique())
+    checks = scores[scores["detector"] == "checks"]
+    params = {(layer, param) for layer in ("memory", "decision") for param in ("kernel", "recurrent", "bias")}
+    params |= {("position", param) for param in ("kernel", "bias")}
+    assert set(zip(checks["layer"], checks["gate"], strict=True)) == {*params, ("_optimizer", "steps")}
+    assert set(checks["time"]) == set(captures[1:])
+    scores = scores[scores["detector"] != "checks"]
+    scores = scores[scores["gate"].isin({*stats["gate"], "kernel", "recurrent", "loss"})]  # the checks alone score biases
     assert set(scores["time"]) == set(captures[WARM_UP:])
     gates = set(zip(stats["layer"], stats["gate"], strict=True))
     of_gates = scores.groupby(["layer", "gate"]).filter(lambda rows: rows.name in gates)
