@@ -126,7 +126,9 @@ def test_scores_keep_their_contract(demo):
     assert set(zip(checks["layer"], checks["gate"], strict=True)) == {*params, ("_optimizer", "steps")}
     assert set(checks["time"]) == set(captures[1:])
     scores = scores[scores["detector"] != "checks"]
-    scores = scores[scores["gate"].isin({*stats["gate"], "kernel", "recurrent", "loss"})]  # the checks alone score biases
+    scores = scores[
+        scores["gate"].isin({*stats["gate"], "kernel", "recurrent", "loss"})
+    ]  # the checks alone score biases
     assert set(scores["time"]) == set(captures[WARM_UP:])
     gates = set(zip(stats["layer"], stats["gate"], strict=True))
     of_gates = scores.groupby(["layer", "gate"]).filter(lambda rows: rows.name in gates)

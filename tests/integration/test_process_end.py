@@ -18,11 +18,11 @@ TRAINING = """
 import atexit, gc, logging, os, signal, sys, threading, time
 import numpy as np
 from gatewatch.collector.monitor import Monitor
-from gatewatch.collector.trace import LayerGates
+from gatewatch.collector.trace import LayerGates, Look, Trace
 
 class Training(Monitor):
     def __init__(self, run="r", every=1, store=None):
-        log_dir = tags = layers = None
+        log_dir = tags = layers = reference = feature_names = None
         phase, overhead, resume, all_ranks = "train", 0.01, False, False
         self._set_up(locals())
 
@@ -30,7 +30,10 @@ class Training(Monitor):
         self._session.start(framework="none", model="none", config={})
 
     def _look(self, x, state):
-        return {"lstm": LayerGates({"forget": np.full((2, 3, 4), 0.5, np.float32)})}
+        return Look({"lstm": LayerGates({"forget": np.full((2, 3, 4), 0.5, np.float32)})})
+
+    def _trace(self, inputs, state=None):
+        return Trace()
 
 def said(text):
     print(text, flush=True)

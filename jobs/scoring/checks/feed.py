@@ -28,6 +28,8 @@ a market multiplies by three to five from its calmest to its wildest months; a n
 ORDER_KEPT: Final = 0.7
 """Share of the autocorrelation that is left. Shuffled sequences of averages over 5 to 20 bars keep 0 to 0.56 of it;
 healthy ones 0.97 and more (measured, batches of 32 sequences of 24 bars)."""
+REVERSED: Final = -0.3
+"""Below this share of it sequences revert where they went on: another market, which no shuffling makes."""
 ORDERED: Final = 0.3
 """Below this autocorrelation, shuffling could not be told from noise."""
 DISTINCT_USUAL: Final = 0.9
@@ -111,7 +113,7 @@ def order_lost(captures: Captures) -> dict[Pair, Array]:
     share = _median(np.stack(kept, axis=1))
     same_length = np.array([len({*part[np.isfinite(part)]}) == 1 for part in _with_past(positions)])
     known = np.isfinite(share) & same_length
-    return {(DATA, FEED): verdicts(known & (share < ORDER_KEPT), known)}
+    return {(DATA, FEED): verdicts(known & (share > REVERSED) & (share < ORDER_KEPT), known)}
 
 
 def few_sequences(captures: Captures) -> dict[Pair, Array]:
