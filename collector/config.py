@@ -61,6 +61,7 @@ class JobsSettings(_Table):
     workers: int = Field(default=1, ge=1, le=256)
     state: str | None = None
     captures_per_pass: int = Field(default=2000, ge=100, le=1_000_000)
+    false_alarm_rate: float = Field(default=0.05, ge=0.01, le=0.5)
 
 
 def mail_address(text: str) -> str:

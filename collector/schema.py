@@ -164,6 +164,8 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
             _STEP,
             Field("model_id", str),
             Field("source", str),
+            *(Field(name, int, "runs") for name in ("baselines", "reached_by")),
+            Field("limit_rate", float, "share of runs"),
             *_floats("1 is the limit", "why_*"),
         ),
         RUNS: (

@@ -15,10 +15,12 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import BASELINES, GATE_STATS, Point
 from gatewatch.collector.store.runs import find_run
 from gatewatch.collector.text import nearest, safe_repr
-from gatewatch.jobs.scoring.captures import MEASUREMENTS, Array, Captures, Pair, captures, series_groups
+from gatewatch.jobs.scoring.captures import MEASUREMENTS, Array, Captures, Pair, SeriesGroup, captures, series_groups
 from gatewatch.jobs.scoring.detectors.isolation_forest import forest_rows
 from gatewatch.jobs.scoring.residuals import WARM_UP, z_scores
 from gatewatch.jobs.scoring.rolling_state import RollingState
+from gatewatch.jobs.scoring.run_limit import FALSE_ALARM_RATE, RunLimit
+from gatewatch.jobs.scoring.run_maximum import run_maximum
 from gatewatch.jobs.scoring.signals import extract_signals
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 
 MOST: Final = 8
-"""The most baselines that a run is compared with: the newest."""
+"""The most baselines whose residuals and histograms a run is compared with: the newest."""
+MOST_MAXIMA: Final = 99
+"""The most baselines that the limit of a run comes from: the newest. They hold a rate of 1 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,15 @@ class Baselines:
 
     Args:
         store: where they are.
+        false_alarm_rate: the share of healthy runs that may alarm.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, false_alarm_rate: float = FALSE_ALARM_RATE) -> None:
         self._store = store
+        self._rate = false_alarm_rate
         self._captured = cache(self._read_captures)
         self._normal = cache(self._compute_normal)
+        self._maximum = cache(self._compute_maximum)
 
     def normal(self, run: str, phase: str, series: tuple[Pair, ...]) -> Normal | None:
         """Return the normal behaviour of a network in a phase; None where no baseline has the same layers and gates.
@@ -111,15 +118,38 @@ class Baselines:
         """
         return self._normal(phase, series, run if run in self._runs else "")
 
+    def run_limit(self, run: str, phase: str, series: tuple[Pair, ...]) -> RunLimit:
+        """Return the limit of a run, from the baselines that have scores; the arguments are those of `normal`.
+
+        A run with several combinations of the user's tags in this phase is one run: its largest maximum counts.
+        """
+        reached = (self._maximum(name, phase, series) for name in self._runs if name != run)
+        newest = list(islice((each for each in reached if each is not None), MOST_MAXIMA))
+        maxima = np.sort(np.array([maximum for maximum, _ in newest], dtype=np.float64))
+        return RunLimit(maxima, self._rate, min((length for _, length in newest), default=0))
+
     @cached_property
     def _runs(self) -> list[str]:
         return listed(self._store)
 
     def _read_captures(self, run: str, phase: str) -> list[Captures]:
-        read = partial(self._store.read, run=run, prefix_tags=True)
         groups = [group for group in series_groups(self._store, run) if group.phase == phase]
-        every = (captures(group.tags, *(read(name, tags=group.only) for name in MEASUREMENTS)) for group in groups)
-        return [each for each in every if each is not None]
+        return [each for group in groups if (each := self._read_group(run, group)) is not None]
+
+    def _read_group(self, run: str, group: SeriesGroup) -> Captures | None:
+        read = partial(self._store.read, run=run, tags=group.only, prefix_tags=True)
+        return captures(group.tags, *map(read, MEASUREMENTS))
+
+    def _compute_maximum(self, run: str, phase: str, series: tuple[Pair, ...]) -> tuple[float, int] | None:
+        """Return the largest score of a baseline, and of how many captures; None where it has no such layers and gates,
+        or no score."""
+        found = []
+        for group in series_groups(self._store, run):
+            if group.phase == phase and group.gates == series:  # 99 runs are not kept in memory, nor others read
+                whole = self._read_group(run, group)
+                if whole is not None and (maximum := run_maximum(whole)) is not None:
+                    found.append((maximum, len(whole.time)))
+        return (max(maximum for maximum, _ in found), min(length for _, length in found)) if found else None
 
     def _compute_normal(self, phase: str, series: tuple[Pair, ...], excepted: str) -> Normal | None:
         alike = (

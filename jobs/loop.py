@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
+from gatewatch.collector.config import load_settings
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES, TRAIN_METRICS
 from gatewatch.collector.store.columns import field_columns
@@ -84,6 +85,7 @@ def watch_run(
     from gatewatch.jobs.report.page import write_report  # noqa: PLC0415 - Plotly is imported only where it is used
     from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn is imported only where it is used
 
+    rate = load_settings().jobs.false_alarm_rate
     watched, alerted, looks = WatchResult(), set[str](), RunWatch(store)
     with TemporaryDirectory(prefix="gatewatch-") as checkpoints:
         while True:
@@ -91,7 +93,7 @@ def watch_run(
             with suppress(WriteUnavailable):
                 if (state := looks.state(run)) is not None:
                     ended = state != "live"
-                    (turn,) = run_pass(store, run, state=Path(checkpoints), finish=ended)
+                    (turn,) = run_pass(store, run, state=Path(checkpoints), finish=ended, false_alarm_rate=rate)
                     watched.scored += turn.scored
                     watched.anomalous += turn.anomalous
                     watched.failed = turn.failed

@@ -14,6 +14,7 @@ from gatewatch.jobs.alerts.lifecycle import Alert, alert_key
 from gatewatch.jobs.alerts.rule import Rule
 from gatewatch.jobs.alerts.series_state import Firing, RuleValues, SeriesState, Silence, update_series, update_silence
 from gatewatch.jobs.alerts.state import RunProgress
+from gatewatch.jobs.findings.run_limits import reached_by
 from gatewatch.jobs.frames import not_finite, numbers, times
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def series_values(rule: Rule, series: Sequence[SeriesPoints], units: Mapping[str
         causes = [name for name in field_columns(part.columns) if name.startswith(_WHY)]
         named = {name.removeprefix(_WHY): numbers(part, name) for name in causes}
         why = {name: deviations for name, deviations in named.items() if np.isfinite(deviations).any()}
-        yield RuleValues(tags, times(part), numbers(part, "step"), value, why, _sources(part))
+        yield RuleValues(tags, times(part), numbers(part, "step"), value, why, _sources(part), reached_by(part))
 
 
 def _beyond_in_others(rule: Rule, series: Sequence[SeriesPoints]) -> dict[_Tags, NDArray[np.int64]]:

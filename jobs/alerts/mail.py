@@ -128,6 +128,7 @@ def _card(item: Item, rule: Rule, runbook: str) -> tuple[str, str]:
     # Whether it is the network or the data, and the main reason, before anything else.
     lead = [f"{firing.source}: {reasons[0]}"] if firing.source and reasons else []
     lines = [*lead, rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}{at_worst}"]
+    lines += [firing.reached] if firing.reached else []
     lines.append(f"since {_when(firing.since, firing.since_step)}")
     if firing.until is not None:
         lines.append(f"over at {_when(firing.until, firing.until_step)}")

@@ -40,6 +40,7 @@ class RuleValues:
         why: feature → (n,), by how many usual deviations it went up or down; NaN where it is no reason.
         source: where the cause of each value lies (network, data, optimizer, state, policy), n of them; empty where
             nothing says it.
+        reached: how many baselines came as far at each value, in words; see `findings.run_limits`. Empty as `source`.
     """
 
     tags: Mapping[str, str]
@@ -48,6 +49,7 @@ class RuleValues:
     value: Array
     why: Mapping[str, Array] = field(default_factory=dict)
     source: Sequence[str] = ()
+    reached: Sequence[str] = ()
 
 
 class Silence(NamedTuple):
@@ -77,6 +79,7 @@ class Firing:
         why: feature → by how many usual deviations it went up or down in the capture with the worst value.
         until, until_step: time and step of the capture that resolved it; None while it lasts.
         source: where the cause of the worst value lies; empty where nothing says it.
+        reached: how many baselines came as far as the worst value, in words; empty where there are none.
     """
 
     since: int
@@ -87,6 +90,7 @@ class Firing:
     until: int | None = None
     until_step: float | None = None
     source: str = ""
+    reached: str = ""
 
 
 @dataclass(slots=True)
@@ -166,27 +170,31 @@ def _evaluate(rule: Rule, state: SeriesState, values: RuleValues, i: int) -> Non
     beyond = [capture for capture in state.recent if condition.beyond(capture[2])]
     why = {name: float(part[i]) for name, part in values.why.items() if np.isfinite(part[i])}
     source = values.source[i] if values.source else ""
+    reached = values.reached[i] if values.reached else ""
     if firing is None or firing.until is not None:
         if not condition.beyond(value) or len(beyond) < condition.for_captures:
             return
         if firing is None:
             worst = condition.worst([capture[2] for capture in beyond])
-            firing = state.firing = Firing(*beyond[0][:2], value, worst, why, source=source)
+            firing = state.firing = Firing(*beyond[0][:2], value, worst, why, source=source, reached=reached)
         firing.until = firing.until_step = None  # it fires again within the same captures
-        _worsen(firing, value, why, rule, source)
+        _worsen(firing, value, why, rule, source, reached)
     elif any(condition.beyond(capture[2], recovering=True) for capture in state.recent):
-        _worsen(firing, value, why, rule, source)
+        _worsen(firing, value, why, rule, source, reached)
     else:
         firing.value = value
         firing.until, firing.until_step, _ = state.recent[-1]
 
 
-def _worsen(firing: Firing, value: float, why: dict[str, float], rule: Rule, source: str = "") -> None:
+def _worsen(
+    firing: Firing, value: float, why: dict[str, float], rule: Rule, source: str = "", reached: str = ""
+) -> None:
     firing.value = value
     if rule.condition.worst([firing.worst, value]) == value:
         firing.worst = value
         firing.why = why or firing.why
         firing.source = source or firing.source
+        firing.reached = reached
 
 
 def _seen(values: RuleValues, i: int, value: float) -> tuple[int, float | None, float]:

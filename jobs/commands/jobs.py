@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _once(arguments: argparse.Namespace) -> int:
     store = existing_store(arguments)
-    passes = run_pass(store, arguments.run, show_run)
+    rate = load_settings().jobs.false_alarm_rate
+    passes = run_pass(store, arguments.run, show_run, false_alarm_rate=rate)
     if print_passes(arguments, passes, NO_RUNS.format(store.url)) and (short := list(_too_short(passes, WARM_UP))):
         print(f"\nScores begin after {WARM_UP} captures of a phase: {first_few(short)}.", end=" ")
         print("For more of them give GateMonitor a smaller every=.")

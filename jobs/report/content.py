@@ -21,6 +21,7 @@ from gatewatch.jobs.findings.axis import (
     walked_again,
 )
 from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, still_learning, unscored
+from gatewatch.jobs.findings.run_limits import limit_sentences
 from gatewatch.jobs.findings.series import by_series, config_of, layer_order, one_detector, table, worst_layers
 from gatewatch.jobs.findings.statements import statements
 from gatewatch.jobs.report.epoch_files import read_epochs
@@ -97,7 +98,7 @@ def content(
         "run": run,
         "ending": ending(about, state),
         "facts": facts,
-        "findings": found + wrong,
+        "findings": found + limit_sentences(scored) + wrong,
         "no_scores": None if detector else no_scores(stats),
         "unscored": unscored(stats, scores),
         "detector": detector.replace("_", " "),

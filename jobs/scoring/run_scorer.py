@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, TRAIN_METRICS, Point
+from gatewatch.collector.schema import GATE_SCORES, GATE_STATS, TRAIN_METRICS, FieldValue, Point
 from gatewatch.collector.store import Store
 from gatewatch.jobs import checkpoint as checkpoints
 from gatewatch.jobs.baselines import Baselines
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 2_000
 """Maximum number of captures that are read at once."""
+_OUTDATED: Final[Mapping[str, FieldValue]] = {"baselines": 0, "limit_rate": 0.0}
+"""Fact of a score → what stands for none."""
 
 
 @dataclass(slots=True)
@@ -210,7 +213,8 @@ class RunScorer:
     def _score(self, group: SeriesGroup, now: Checkpoint, read: Captures, new: int) -> None:
         """Write the points of the newest captures, and update the checkpoint."""
         normal = self.baselines.normal(self.result.run, group.phase, group.gates)
-        scores = now.scoring.advance(read, new, None if normal is None else normal.rows)
+        limit = partial(self.baselines.run_limit, self.result.run, group.phase, group.gates)
+        scores = now.scoring.advance(read, new, None if normal is None else normal.rows, limit)
         first = len(read.time) - new
         if read.time[first] <= now.redo:
             scores = self._without_old_causes(group, scores, read.part(first))
@@ -227,14 +231,18 @@ class RunScorer:
         self.result.anomalous += sum(int(point.fields["anomalous"]) for point in of_consensus)
 
     def _without_old_causes(self, group: SeriesGroup, scores: list[Point], new: Captures) -> list[Point]:
-        """Return the points with 0 for each stored cause that no longer applies: rewriting a point unites fields."""
+        """Return the points with 0 for each stored cause that no longer applies: rewriting a point unites fields.
+
+        A stored number of baselines that no longer applies is 0 too, and says that `reached_by` is of no meaning.
+        """
         old = self._read(GATE_SCORES, group.only, int(new.time[0]), int(new.time[-1]) + 1)
-        causes = [name for name in map(str, old.columns) if name.startswith("why_")]
+        causes = [name for name in map(str, old.columns) if name.startswith("why_") or name in _OUTDATED]
         if not causes:
             return scores
         old_keys = zip(times(old).tolist(), old["layer"], old["gate"], old["detector"], strict=True)
         is_stored = old[causes].notna().to_numpy()
-        zeros = {key: dict.fromkeys(compress(causes, row), 0.0) for key, row in zip(old_keys, is_stored, strict=True)}
+        zero = [(name, _OUTDATED.get(name, 0.0)) for name in causes]
+        zeros = {key: dict(compress(zero, row)) for key, row in zip(old_keys, is_stored, strict=True)}
         keys = [(point.time, point.tags["layer"], point.tags["gate"], point.tags["detector"]) for point in scores]
         return [
             replace(point, fields={**zeros.get(key, {}), **point.fields})

@@ -22,6 +22,7 @@ from gatewatch.jobs.scoring.captures import NEVER, feature_names, series_groups
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.metrics import METRICS
 from gatewatch.jobs.scoring.metrics.base import Metric
+from gatewatch.jobs.scoring.run_limit import FALSE_ALARM_RATE
 from gatewatch.jobs.scoring.run_scorer import PassResult, RunScorer
 
 __all__ = ["PassResult", "run_pass"]
@@ -39,6 +40,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
     again: bool = False,
     detectors: Sequence[type[Detector]] = DETECTORS,
     metrics: Sequence[Metric] = METRICS,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> list[PassResult]:
     """Write derived metrics and scores for the runs of a store; runs whose captures are all scored are skipped.
 
@@ -54,6 +56,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
         again: score every run from its beginning, and write its points again.
         detectors: classes of the detectors, in the order in which they score.
         metrics: the derived metrics.
+        false_alarm_rate: the share of healthy runs that may alarm, where there are enough baselines.
 
     Returns:
         What was done with each run, newest run first.
@@ -70,7 +73,7 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
         names = [find_run(run, [*states], store.url)]
     captured, derived = store.tallies(GATE_STATS, "step"), store.tallies(GATE_DERIVED, "window_s")
     losses, gaps = store.tallies(TRAIN_METRICS, "val_loss"), store.tallies(GATE_DERIVED, "generalisation_gap")
-    scorer = partial(RunScorer, store, Baselines(store), state, limit, detectors, metrics)
+    scorer = partial(RunScorer, store, Baselines(store, false_alarm_rate), state, limit, detectors, metrics)
     passes = []
     for number, name in enumerate(names):
         if progress is not None:

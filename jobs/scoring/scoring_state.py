@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,10 +13,11 @@ from gatewatch.collector.schema import GATE_SCORES, FieldValue, Point
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.checks.base import WARNING
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
-from gatewatch.jobs.scoring.detectors.base import Batch, Scores
+from gatewatch.jobs.scoring.detectors.base import WHOLE_FACTS, Batch, Scores
 from gatewatch.jobs.scoring.detectors.isolation_forest import RESIDUAL_FLOOR
 from gatewatch.jobs.scoring.residuals import WARM_UP, z_scores
 from gatewatch.jobs.scoring.rolling_state import RollingState
+from gatewatch.jobs.scoring.run_limit import RunLimit
 from gatewatch.jobs.scoring.signals import SignalKey, extract_signals
 from gatewatch.jobs.scoring.sources import NETWORK
 
@@ -41,7 +42,13 @@ class ScoringState:
         self.detectors = tuple(detector() for detector in detectors)
         self.unscored: Counter[str] = Counter()
 
-    def advance(self, captures: Captures, new: int, normal_rows: Array | None = None) -> list[Point]:
+    def advance(
+        self,
+        captures: Captures,
+        new: int,
+        normal_rows: Array | None = None,
+        run_limit: Callable[[], RunLimit] = RunLimit,
+    ) -> list[Point]:
         """Return the `gate_scores` points of the newest captures, and learn from these.
 
         Args:
@@ -49,7 +56,18 @@ class ScoringState:
             new: number of new captures.
             normal_rows: (rows, F), residuals of baselines of this phase; None where there are none and the forest
                 learns from the warm-up.
+            run_limit: see `Batch`.
         """
+        return list(self._points(self.judge(captures, new, normal_rows, run_limit)))
+
+    def judge(
+        self,
+        captures: Captures,
+        new: int,
+        normal_rows: Array | None = None,
+        run_limit: Callable[[], RunLimit] = RunLimit,
+    ) -> Batch:
+        """Return the newest captures with all scores of the detectors, and learn from them; arguments as `advance`."""
         signals = extract_signals(captures)
         first = len(captures.time) - new
         before, observed = self.rolling.count, self.rolling.observed
@@ -67,12 +85,13 @@ class ScoringState:
             unsettled=new + 1 if self.rolling.settled is None else max(0, self.rolling.settled - before),
             normal_rows=normal_rows,
             scores=scores,
+            run_limit=run_limit,
         )
         for detector in self.detectors:
             detector.learn(batch)
             scores[detector.name] = _settled(detector, batch)
         self.unscored.clear()
-        return list(self._points(batch))
+        return batch
 
     def _points(self, batch: Batch) -> Iterator[Point]:
         captures, residuals = batch.captures, batch.residuals
@@ -116,6 +135,8 @@ class ScoringState:
                         z = {batch.keys[i].signal: float(residuals.z[k, i]) for i in own}
                         why = why or largest_causes(sizes, z)
                         fields |= why
+                    if value > 1:
+                        fields |= facts_of(batch.scores[name].facts.get(series, {}), k)
                     yield Point(
                         GATE_SCORES, {**tags, "layer": series[0], "gate": series[1], "detector": name}, fields, time
                     )
@@ -135,6 +156,15 @@ def _why_unscored(batch: Batch, k: int) -> str:
     if k < batch.warm_up:
         return "warm-up"
     return "still learning" if k < batch.unsettled else "no finite value"
+
+
+def facts_of(facts: Mapping[str, Array], k: int) -> dict[str, FieldValue]:
+    """Return the facts of one capture as fields; see `Scores.facts`."""
+    return {
+        name: int(values[k]) if name in WHOLE_FACTS else float(values[k])
+        for name, values in facts.items()
+        if np.isfinite(values[k])
+    }
 
 
 def largest_causes(causes: Mapping[str, float], residuals: Mapping[str, float]) -> dict[str, FieldValue]:

@@ -71,7 +71,8 @@ class Service:
         jobs: dict[str, Callable[[], Turn]] = {}
         for k in range(workers):
             job = "score" if workers == 1 else f"score-{k + 1}"
-            arguments = (self._destination, (k, workers), str(folder), self._settings.captures_per_pass)
+            chosen = self._settings.captures_per_pass, self._settings.false_alarm_rate
+            arguments = (self._destination, (k, workers), str(folder), *chosen)
             if self._cluster is None:
                 jobs[job] = partial(score, *arguments, partial(self._progress, job))
             else:  # workers cannot report to this process how far they are

@@ -87,6 +87,7 @@ def score(
     shard: tuple[int, int],
     state: str,
     limit: int,
+    false_alarm_rate: float,
     progress: Progress | None = None,
 ) -> Turn:
     """Derive and score what is new of the runs of one shard.
@@ -96,7 +97,7 @@ def score(
         shard: its number and how many there are.
         state: the folder of checkpoints on the worker's machine; where it cannot be made the pass does without.
         limit: captures of a run at the most; the others are left for the next turn.
-        progress: as of `run_pass`.
+        false_alarm_rate, progress: as of `run_pass`.
     """
 
     from gatewatch.jobs.scoring.scoring_pass import run_pass  # noqa: PLC0415 - scikit-learn loads slowly, and here nobody waits for it
@@ -106,5 +107,6 @@ def score(
         Path(state).mkdir(parents=True, exist_ok=True)
     except OSError:
         folder = None
-    work = partial(run_pass, progress=progress, state=folder, shard=shard, finish=False, limit=limit)
+    given = partial(run_pass, state=folder, shard=shard, limit=limit, false_alarm_rate=false_alarm_rate)
+    work = partial(given, progress=progress, finish=False)
     return turn(lambda store: Turn(tuple(work(store))), destination)

@@ -694,9 +694,9 @@ HEADERS = {
 }
 
 
-def mail_about(run, layer="memory", why=None, *, rule="anomaly", source=""):
+def mail_about(run, layer="memory", why=None, *, rule="anomaly", source="", reached=""):
     tags = {"run": run, "phase": "train", "layer": layer, "gate": "forget", "detector": "consensus"}
-    entry = AlertState(rule, tags, Firing(at(0), 10.0, 1.5, 2.0, why or {}, source=source), 1.0)
+    entry = AlertState(rule, tags, Firing(at(0), 10.0, 1.5, 2.0, why or {}, source=source, reached=reached), 1.0)
     mail = MailSettings(host="127.0.0.1", sender="gatewatch@example.com", to=["me@example.com"])
     return alert_mail(run, [Item("firing", run, entry, [])], RULES, Settings(mail=mail), at(0))
 
@@ -729,6 +729,11 @@ class TestSource:
         lines = lines_about(why={"loss": -3.0})
         assert lines[2] == "a gate behaves as it has not before"
         assert "why: the loss fell (loss, 3× its usual)" in lines
+
+    def test_it_says_how_many_healthy_runs_came_this_far(self):
+        reached = "2 of 19 healthy runs of this network came this far"
+        lines = lines_about(reached=reached)
+        assert lines[3:5] == ["anomaly score 1.5, alerts above 1, at worst 2", reached]
 
     def test_a_check_that_a_sound_training_may_fail_is_a_warning(self, monkeypatch):
         monkeypatch.setattr("gatewatch.jobs.alerts.mail.INEXACT", frozenset({"seldom"}))

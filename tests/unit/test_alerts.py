@@ -184,6 +184,19 @@ def test_a_firing_keeps_the_source_of_its_worst_capture(watch):
     assert entry["firing"]["source"] == "optimizer"
 
 
+def test_a_firing_says_how_many_baselines_came_as_far_as_its_worst_capture(watch):
+    scored = series(
+        "gate_scores",
+        SCORE,
+        anomaly_score=[0.5] * 10 + [2.0, 3.0, 2.5, 2.5],
+        baselines=[0] * 10 + [19] * 4,
+        reached_by=[0] * 10 + [4, 2, 3, 3],
+    )
+    watch.sees([*lived(300), *scored], 301)
+    (entry,) = json.loads((watch.folder / "alerts/alerts.json").read_bytes())["entries"].values()
+    assert entry["firing"]["reached"] == "2 of 19 healthy runs of this network came this far"
+
+
 @pytest.mark.parametrize("case", HEALTHY)
 def test_what_is_no_fault(watch, case):
     assert watch.sees([*lived(600), *HEALTHY[case]], 601) == set()

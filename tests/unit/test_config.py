@@ -109,6 +109,8 @@ def test_the_environment_names_another_file(folder: Path, monkeypatch: pytest.Mo
         (b"[spool]\nmax_mb = 0x" + b"f" * 5001, "spool.max_mb: input should be less than"),
         (b"[spool]\nmax_mb = " + b"9" * 4000, "spool.max_mb: input should be less than"),
         (b"[jobs]\ncaptures_per_pass = " + b"9" * 4000, "jobs.captures_per_pass: input should be less than"),
+        (b"[jobs]\nfalse_alarm_rate = 5.0", "jobs.false_alarm_rate: input should be less than or equal to 0.5"),
+        (b"[jobs]\nfalse_alarm_rate = 0", "jobs.false_alarm_rate: input should be greater than or equal to 0.01"),
         (b"[jobs]\ninterval_seconds = nan", "jobs.interval_seconds: input should be a finite number"),
         (b"[alerts]\nrepeat_hours = 1e999", "alerts.repeat_hours: input should be a finite number"),
         (b"[alerts]\ngroup_wait_seconds = -inf", "alerts.group_wait_seconds: input should be a finite number"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.residuals import Residuals
+from gatewatch.jobs.scoring.run_limit import RunLimit
 from gatewatch.jobs.scoring.signals import SignalKey
 from gatewatch.jobs.scoring.sources import Sources
+
+WHOLE_FACTS: Final = frozenset({"baselines", "reached_by"})
+"""The facts of a score that are stored as whole numbers."""
 
 
 class Model(Protocol):
@@ -34,12 +38,15 @@ class Scores:
             score above 1 of that series.
         model_id: the model that the scores come from.
         sources: series → the source of each score; a series without one has `network`.
+        facts: series → field → (n,), what else is stored with a score above 1; NaN: nothing. `WHOLE_FACTS` are whole
+            numbers.
     """
 
     by_series: Mapping[Pair, Array] = field(default_factory=dict)
     causes: Mapping[Pair, Mapping[str, Array]] = field(default_factory=dict)
     model_id: str | None = None
     sources: Mapping[Pair, Sources] = field(default_factory=dict)
+    facts: Mapping[Pair, Mapping[str, Array]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,8 @@ class Batch:
             all of them, and more may follow.
         normal_rows: (rows, F), residuals of baselines; None where there are no baselines.
         scores: detector → its scores, of the detectors that come earlier in the list.
+        run_limit: returns the limit of the run, from the baselines that there are now. It reads and scores them, so it
+            is called once in a run.
     """
 
     captures: Captures
@@ -72,6 +81,7 @@ class Batch:
     unsettled: int
     normal_rows: Array | None
     scores: Mapping[str, Scores]
+    run_limit: Callable[[], RunLimit] = RunLimit
 
 
 class Detector(ABC):

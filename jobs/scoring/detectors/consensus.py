@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.detectors.data import Data, explained_by_feed
+from gatewatch.jobs.scoring.run_limit import RunLimit
 from gatewatch.jobs.scoring.sources import NETWORK, Sources
 
 FOREST_DECIDES_FROM: Final = 0.8
@@ -21,32 +23,79 @@ class Consensus(Detector):
     A violated check counts in the warm-up too, and gives its source to the score. A series that the checks alone score
     has their score. Where the feed explains what is unusual, robust and isolation_forest count as 1 at most: it is for
     the detector `data` to say so.
+
+    With baselines the robust score is divided by the limit of the run (`RunLimit`), and the isolation forest, which is
+    trained on them, does not raise it: so the limit holds its rate. A score above 1 that comes from it has the facts
+    `baselines`, `reached_by` and, while the run is no longer than the shortest of them, `limit_rate`. Rules and checks
+    have rates of their own and are not divided.
+
+    The limit is taken when the warm-up ends, and stays for the run: baselines that are added or removed later change
+    nothing until the run is scored from its beginning. A live phase goes on with the limit of its backtest.
+
+    Attributes:
+        state: the arrays of the limit; empty during the warm-up.
     """
 
     name = "consensus"
     scores_warm_up = True
     look_back = Data.look_back
 
+    def check_state(self, signals: int) -> None:
+        """Check that the arrays are those of a limit."""
+        if self.state:
+            RunLimit.from_arrays(self.state)
+
+    def learn(self, batch: Batch) -> None:
+        """Take the limit when the warm-up ends."""
+        if not self.state and batch.unsettled < len(batch.residuals.z):
+            self.state = batch.run_limit().arrays
+
     def score(self, batch: Batch) -> Scores:
         """Return the consensus for each series that the checks, the rules or the robust detector score."""
-        others = [batch.scores.get(name, Scores()) for name in ("rules", "robust", "isolation_forest")]
-        rules, robust, forest = (each.by_series for each in others)
+        limit = RunLimit.from_arrays(self.state) if self.state else RunLimit()
+        rules = batch.scores.get("rules", Scores()).by_series
+        robust, forest = unexplained(batch, "robust"), unexplained(batch, "isolation_forest")
         checks = batch.scores.get("checks", Scores())
         size = len(batch.captures.time) - batch.first
         zero, unknown = np.zeros(size), np.full(size, np.nan)
         warm_up = np.arange(size) < batch.warm_up
-        most = np.where(explained_by_feed(batch), 1.0, np.inf)
-        robust, forest = ({series: np.minimum(each, most) for series, each in one.items()} for one in (robust, forest))
-        scores, sources = dict[Pair, Array](), dict[Pair, Sources]()
+        scores, sources, facts = dict[Pair, Array](), dict[Pair, Sources](), dict[Pair, dict[str, Array]]()
         for series in dict.fromkeys((*robust, *rules, *checks.by_series)):
-            united = consensus(rules.get(series, zero), robust.get(series, unknown), forest.get(series))
+            of_rules, own = rules.get(series, zero), robust.get(series, unknown)
+            united = consensus(of_rules, own / limit.limit, None if limit.baselines else forest.get(series))
             checked = checks.by_series.get(series, unknown)
             is_violated = checked > 1
             united = np.where(is_violated, np.fmax(united, checked), np.where(np.isfinite(united), united, checked))
             scores[series] = np.where(warm_up & ~is_violated, np.nan, united)
             if is_violated.any():
                 sources[series] = np.where(is_violated, checks.sources.get(series, NETWORK), NETWORK)
-        return Scores(scores, model_id=others[-1].model_id, sources=sources)
+            if limit.baselines:
+                decides = ~is_violated & (own / limit.limit >= of_rules)
+                facts[series] = _facts(limit, own, decides, batch.before + np.arange(size))
+        model_id = limit.model_id if limit.baselines else batch.scores.get("isolation_forest", Scores()).model_id
+        return Scores(scores, model_id=model_id, sources=sources, facts=facts)
+
+
+def unexplained(batch: Batch, detector: str) -> dict[Pair, Array]:
+    """Return series → (n,), the scores of a detector, which are 1 at most where the feed explains what is unusual."""
+    most = np.where(explained_by_feed(batch), 1.0, np.inf)
+    return {key: np.minimum(each, most) for key, each in batch.scores.get(detector, Scores()).by_series.items()}
+
+
+def _facts(limit: RunLimit, robust: Array, decides: NDArray[np.bool_], number: NDArray[np.int64]) -> dict[str, Array]:
+    """Return the facts of the scores that the robust detector decides.
+
+    Args:
+        limit: of the run, from at least one baseline.
+        robust: (n,), scores.
+        decides: (n,), whether they are the consensus.
+        number: (n,), how many captures came before.
+    """
+    return {
+        "baselines": np.where(decides, limit.baselines, np.nan),
+        "reached_by": np.where(decides, limit.reached_by(robust), np.nan),
+        "limit_rate": np.where(decides & (number < limit.captures), limit.held_rate, np.nan),
+    }
 
 
 def consensus(rules: Array, robust: Array, forest: Array | None) -> Array:
