@@ -22,6 +22,13 @@ def store(tmp_path):
     return open_store(f"sqlite:///{tmp_path / 'points.db'}")
 
 
+@pytest.fixture(params=["sqlite", "influxdb"])
+def either(request):
+    if request.param == "sqlite":
+        return request.getfixturevalue("store")
+    return request.getfixturevalue("influxd").store()
+
+
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
     """For speed: nothing here is about what a forest finds."""
@@ -49,12 +56,12 @@ def limit(store, rate=0.05):
     return Baselines(store, rate).run_limit("r", "train", GATES)
 
 
-def test_an_alarm_says_how_many_healthy_runs_came_this_far(store):
+def test_an_alarm_says_how_many_healthy_runs_came_this_far(either):
     for seed in (1, 2, 3):
-        healthy(store, f"calm {seed}", seed, captures=50)
-    fill(store, recorded(60, change=lowered(45)))
-    run_pass(store, "r")
-    found = scores(store)
+        healthy(either, f"calm {seed}", seed, captures=50)
+    fill(either, recorded(60, change=lowered(45)))
+    run_pass(either, "r")
+    found = scores(either)
     alarms = found[found["anomalous"] == 1]
     assert alarms.index[0] == 46  # the median of three captures
     assert alarms["baselines"].tolist() == [3] * len(alarms)
