@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 
 from gatewatch.collector.capture_schedule import Every
-from gatewatch.collector.checks import check_framework, choose_layers, mistaken_model
+from gatewatch.collector.checks import check_framework, mistaken_model
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.keras.description import describe
 from gatewatch.collector.keras.feed.feeds import Feeds
 from gatewatch.collector.keras.inputs import (
     as_array,
     as_probe,
-    call_once,
     check_method,
     input_mismatch_error,
     shapes,
-    was_called,
 )
-from gatewatch.collector.keras.isolation import isolated
-from gatewatch.collector.keras.layers import name_of, offers_history, recurrent_layers
+from gatewatch.collector.keras.layers import name_of
 from gatewatch.collector.keras.probe_loss import ProbeLoss
+from gatewatch.collector.keras.recorded_layers import RecordedLayers
 from gatewatch.collector.keras.states import KerasStates, given_states
-from gatewatch.collector.keras.trace import trace
 from gatewatch.collector.keras.updates import KerasUpdates
 from gatewatch.collector.monitor import Monitor, State
 from gatewatch.collector.recurrent_state import Begin
 from gatewatch.collector.run_metadata import fingerprint
 from gatewatch.collector.runtime.error_guard import safe_get
-from gatewatch.collector.runtime.signals import allow_sigint, defer_sigint
 from gatewatch.collector.store import Store
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Look, Trace
@@ -140,8 +134,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         self._optimizer, self._method = optimizer, method
         self._probe = None if probe is None else as_probe(probe, method)
         self._loss = ProbeLoss.of(self._probe, probe_targets, loss)
-        self._layers: dict[str, Any] = {}
-        self._verified: set[str] = set()  # layers of which a replay was compared with the layer's own call
+        self._layers = RecordedLayers(self._chosen, method, self.cells)
         self._updates: KerasUpdates | None = None
         self._epoch_start = self._epoch_offset = 0
         self._fits, self._first_epoch = 0, True
@@ -223,7 +216,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
                 state.note_rate()
         if self._is_due_next and self._states is not None and self._session.started:
             with self._session.guarded("the recurrent states"), self._session.charged("states"):
-                self._states.before_batch(self._layers, lambda: self.model)
+                self._states.before_batch(self._layers.by_path, lambda: self.model)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Capture where one is due."""
@@ -289,9 +282,9 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         if self._loss is not None:
             self._loss.check(model)
         traced = None
-        with self._as_if_called(self._probe):
-            self._layers, self._verified = self._choose(model), set()
-            if self._probe is None and self._needs_inputs(self._layers):  # each step brings what to look at
+        with self._layers.as_if_called(model, self._probe):
+            self._layers.choose(model)
+            if self._probe is None and self._layers.need_inputs:  # each step brings what to look at
                 if not own_loop:
                     raise ConfigError(
                         "GateMonitor needs a probe, a fixed batch of inputs to look at: GateMonitor(probe=x[:32]); "
@@ -300,7 +293,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             else:
                 explain = partial(input_mismatch_error, "probe", self._probe, model, method=self._method)
                 traced = self._first_look(partial(self._trace, self._probe), explain)
-            description = describe(model, self._layers)
+            description = describe(model, self._layers.by_path)
         own_step = own_loop or type(model).train_step is not keras.Model.train_step
         self._watched = model
         self._updates = None
@@ -318,73 +311,31 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         )
         self._is_due_next = True
         with session.guarded("the recurrent states"):
-            self._states = KerasStates(self._layers, own_loop, session.warn_once)
+            self._states = KerasStates(self._layers.by_path, own_loop, session.warn_once)
         if traced is not None:
             self._report(traced)
         return traced
 
     def _begin_states(self, state: State | None, *, needed: bool) -> dict[str, Begin]:
+        layers = self._layers
         if state is not None:
-            return given_states(self._layers, self._states_by_layer(state) or {})
+            return given_states(layers.by_path, layers.states_by_path(state) or {})
         if self._states is None or not needed:
             return {}
-        return self._states.of_step(self._layers, is_first=self._session.states.is_new)
-
-    def _states_by_layer(self, state: State | None) -> Mapping[str, Any] | None:
-        return state if state is None or isinstance(state, Mapping) else dict.fromkeys(self._layers, state)
+        return self._states.of_step(layers.by_path, is_first=self._session.states.is_new)
 
     def _fresh_states(self) -> State | None:
-        """Return zeros for stateful layers: a backtest moves their states, and the probe is not to move with them."""
-        stateful = {path: layer.states for path, layer in self._layers.items() if getattr(layer, "stateful", False)}
-        return {path: [np.zeros(state.shape, "float32") for state in states] for path, states in stateful.items()}
-
-    @staticmethod
-    def _needs_inputs(layers: Mapping[str, Any]) -> bool:
-        return not all(offers_history(layer) for layer in layers.values())
-
-    @contextmanager
-    def _as_if_called(self, x: Any) -> Iterator[None]:
-        """While open, let a model that was never called be built. Afterwards it is not: the training will build it."""
-        if x is None or was_called(self.model, self._method):
-            yield
-            return
-        try:
-            with defer_sigint(), isolated(self.model, method=self._method), allow_sigint():
-                call_once(self.model, x, "probe", self._method)
-                yield
-        finally:
-            self._layers, self._verified = {}, set()
-
-    def _choose(self, model: Any) -> dict[str, Any]:
-        return choose_layers(recurrent_layers(model, required=True), self._chosen, name_of, "model")
+        return self._layers.zero_states()
 
     def _trace(self, x: Any, state: State | None = None) -> Trace:
-        traced = trace(
-            self.model,
-            x,
-            self._layers,
-            method=self._method,
-            states=self._states_by_layer(state),
-            verified=self._verified,
-            cells=self.cells,
-            loss=self._loss if x is self._probe else None,
-        )
-        self._verified |= self._layers.keys() - traced.unreplayed.keys()
-        return traced
+        return self._layers.trace(self.model, x, state, self._loss if x is self._probe else None)
 
     def _look(self, x: Any, state: State | None) -> Look:
         inputs = self._probe if x is None else x
-        if inputs is None and self._needs_inputs(self._layers):
+        if inputs is None and self._layers.need_inputs:
             raise ConfigError("there is nothing to look at: give GateMonitor a probe, or step() its inputs")
-        with self._as_if_called(inputs):
-            self._layers = self._layers or self._choose(self.model)
-            traced = self._trace(inputs, state)
-            if traced.stale:  # the model was changed in the middle of the run
-                gone = traced.unreplayed
-                self._layers, self._verified = self._choose(self.model), set()
-                traced = self._trace(inputs, state)
-                traced.unreplayed = {**gone, **traced.unreplayed}
-            return self._report(traced, verified=traced.error is not None)
+        traced = self._layers.look(self.model, inputs, state, self._loss if inputs is self._probe else None)
+        return self._report(traced, verified=traced.error is not None)
 
 
 def _is_fresh(model: Any) -> bool:

@@ -542,7 +542,7 @@ def test_what_fails_inside_the_monitor_is_said_once(place, caplog, monkeypatch):
 
     class Break(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            monkeypatch.setattr("gatewatch.collector.keras.monitor.trace", broken)
+            monkeypatch.setattr("gatewatch.collector.keras.recorded_layers.trace", broken)
 
     with caplog.at_level(logging.WARNING, "gatewatch"):
         history = fit(model, monitor, Break())
