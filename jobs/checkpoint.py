@@ -32,11 +32,11 @@ from gatewatch.jobs.scoring.rolling_state import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.signals import SignalKey
 
-VERSION: Final = 9
+VERSION: Final = 10
 """To be raised whenever scores, or the format of checkpoints, change."""
 MOST_BYTES: Final = 2**30
 """The largest checkpoint that is read, unpacked. A million signals take 0.8 GB."""
-_NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after")
+_NUMBERS: Final = ("points", "captures", "newest", "back", "redo", "first", "after", "reference")
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ class Checkpoint:
         first: time of the first capture that was scored.
         after: captures of the backtest that it continues.
         scoring: the scoring state.
+        reference: fingerprint of the training that it is compared with; 0 for none.
     """
 
     points: int = 0
@@ -64,6 +65,7 @@ class Checkpoint:
     first: int = NEVER
     after: int = 0
     scoring: ScoringState = field(default_factory=ScoringState)
+    reference: int = 0
 
 
 def load(

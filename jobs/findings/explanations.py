@@ -16,6 +16,9 @@ BROKEN: Final[Mapping[str, str]] = {cause: words for each in DETECTORS for cause
 INEXACT: Final = frozenset(check.name for check in CHECKS if check.errors != "never")
 """The checks that a sound training may violate too, if seldom."""
 
+TIMES: Final = {check.name: check.times for check in CHECKS if check.times is not None}
+"""Check → how many times something is too large or too small where its score is 1."""
+
 
 def phrase(name: str, by: float) -> str:
     """Return what it means that a signal rose (positive) or fell, or that a detector's cause applies; short."""
@@ -37,6 +40,7 @@ def in_words(why: Mapping[str, float]) -> list[str]:
 
 def _describe(name: str, by: float) -> str:
     if name in BROKEN:
-        return f"{BROKEN[name]} ({name})"
+        size = f", {number(by * TIMES[name], 2)} times" if name in TIMES else ""
+        return f"{BROKEN[name]} ({name}{size})"
     up, down = PHRASES.get(name, ("it rose", "it fell"))
     return f"{up if by > 0 else down} ({printable(name)[:80]}, {number(abs(by), 2)}× its usual)"

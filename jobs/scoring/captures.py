@@ -78,6 +78,8 @@ class Captures:
         features: statistic of `feed_features` → (n, features).
         state: layer → (n, fields), in the order of `RECURRENT_STATE_FIELDS`.
         feature_names: of the columns of the feed, as far as the user gave them.
+        reference: `references.feature_sizes` of the training that this phase is compared with, in the order of these
+            features; empty where it is compared with none.
     """
 
     tags: Mapping[str, str]
@@ -91,6 +93,7 @@ class Captures:
     features: Mapping[str, Array] = field(default_factory=dict)
     state: Mapping[str, Array] = field(default_factory=dict)
     feature_names: Sequence[str] = ()
+    reference: Mapping[str, Array] = field(default_factory=dict)
 
     def statistic(self, series: Pair, name: str) -> Array:
         """Return (n,), a field of `gate_stats` of a layer's gate."""
@@ -131,6 +134,7 @@ class Captures:
             features=features,
             state=state,
             feature_names=self.feature_names,
+            reference=self.reference,
         )
 
     def captured(self, series: Pair) -> NDArray[np.bool_]:
@@ -138,13 +142,19 @@ class Captures:
         return np.isfinite(self.statistic(series, "step"))
 
 
-def captures(tags: Mapping[str, str], *frames: pd.DataFrame, feature_names: Sequence[str] = ()) -> Captures | None:
+def captures(
+    tags: Mapping[str, str],
+    *frames: pd.DataFrame,
+    feature_names: Sequence[str] = (),
+    reference: Mapping[str, Array] | None = None,
+) -> Captures | None:
     """Return the captures of a group of series; None where its points make none.
 
     Args:
         tags: the tags that the group shares.
         frames: its points of `MEASUREMENTS`, in that order, read with `prefix_tags`; the last ones may be missing.
         feature_names: of the columns of the feed.
+        reference: the sizes of these features in the training that they are compared with.
     """
     points = dict(zip(MEASUREMENTS, frames, strict=False))
     stats = points[GATE_STATS]
@@ -171,6 +181,7 @@ def captures(tags: Mapping[str, str], *frames: pd.DataFrame, feature_names: Sequ
         features=by_tag(features, time, "statistic", numbered(features, "f")),
         state=by_tag(points.get(RECURRENT_STATE), time, "layer", RECURRENT_STATE_FIELDS),
         feature_names=tuple(feature_names),
+        reference=reference or {},
     )
 
 

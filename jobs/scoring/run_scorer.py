@@ -23,6 +23,7 @@ from gatewatch.jobs.scoring.captures import MEASUREMENTS, NEVER, Captures, Serie
 from gatewatch.jobs.scoring.derived_points import derived_points, gap_points
 from gatewatch.jobs.scoring.detectors import Detector
 from gatewatch.jobs.scoring.metrics.base import Metric
+from gatewatch.jobs.scoring.references import References, fingerprint
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.signals import LOOK_BACK
 
@@ -80,6 +81,7 @@ class RunScorer:
     Attributes:
         store: holds the captures, and gets the points.
         baselines: of the store.
+        references: of the store.
         state: folder of the checkpoints; None: no checkpoints are kept.
         limit: maximum number of captures of each group of series; the next pass scores the others. None: no maximum.
         detectors: classes of the detectors, in the order in which they score.
@@ -92,6 +94,7 @@ class RunScorer:
 
     store: Store
     baselines: Baselines
+    references: References
     state: Path | None
     limit: int | None
     detectors: Sequence[type[Detector]]
@@ -158,13 +161,16 @@ class RunScorer:
         """
         if last is not None and group.newest <= last.newest:
             return last
-        now = last or Checkpoint(scoring=ScoringState(self.detectors))
+        sizes = self.references.sizes(group.tags, self.feature_names)
+        if last is not None and last.reference != fingerprint(sizes):
+            last = None  # the training has gone on, or another is named
+        now = last or Checkpoint(scoring=ScoringState(self.detectors), reference=fingerprint(sizes))
         seen = now.seen
         if last is None and self._count(group, GATE_SCORES, "anomaly_score"):
             now.redo = group.newest
         for stop in self._stops(group, now):
             frames = [self._read(name, group.only, now.back, stop) for name in MEASUREMENTS]
-            read = captures(group.tags, *frames, feature_names=self.feature_names)
+            read = captures(group.tags, *frames, feature_names=self.feature_names, reference=sizes)
             if read is None:
                 raise ValueError(f"the points of {group.tags} make no captures")
             new = int(np.count_nonzero(read.time > now.newest))

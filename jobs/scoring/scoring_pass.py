@@ -22,6 +22,7 @@ from gatewatch.jobs.scoring.captures import NEVER, feature_names, series_groups
 from gatewatch.jobs.scoring.detectors import DETECTORS, Detector
 from gatewatch.jobs.scoring.metrics import METRICS
 from gatewatch.jobs.scoring.metrics.base import Metric
+from gatewatch.jobs.scoring.references import References
 from gatewatch.jobs.scoring.run_limit import FALSE_ALARM_RATE
 from gatewatch.jobs.scoring.run_scorer import PassResult, RunScorer
 
@@ -73,7 +74,9 @@ def run_pass(  # noqa: PLR0913 - all but the first three by name
         names = [find_run(run, [*states], store.url)]
     captured, derived = store.tallies(GATE_STATS, "step"), store.tallies(GATE_DERIVED, "window_s")
     losses, gaps = store.tallies(TRAIN_METRICS, "val_loss"), store.tallies(GATE_DERIVED, "generalisation_gap")
-    scorer = partial(RunScorer, store, Baselines(store, false_alarm_rate), state, limit, detectors, metrics)
+    scorer = partial(
+        RunScorer, store, Baselines(store, false_alarm_rate), References(store), state, limit, detectors, metrics
+    )
     passes = []
     for number, name in enumerate(names):
         if progress is not None:

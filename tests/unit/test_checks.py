@@ -47,6 +47,7 @@ def some(count, tags=None, step=None, **tables):
         {},
         **given,
         feature_names=tables.get("feature_names", ()),
+        reference=tables.get("reference", {}),
     )
 
 
@@ -220,7 +221,8 @@ def test_a_check_depends_on_no_more_captures_than_it_declares(seed, first):
         state={"memory": table(len(RECURRENT_STATE_FIELDS))},
         metrics={name: table(1)[:, 0] for name in ("loss", "probe_loss")},
         feed={name: table(1)[:, 0] for name in names},
-        features={name: table(3) for name in ("mean", "std", "nan_share", "lag1")},
+        features={name: table(3) for name in ("mean", "std", "nan_share", "lag1", "p01", "p99")},
+        reference={name: np.array([1e-3, 1e-2, 1e3]) for name in ("largest", "smallest")},
     )
     for check in CHECKS:
         begin = max(0, count - first - check.look_back)

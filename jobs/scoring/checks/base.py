@@ -60,6 +60,8 @@ class Check:
         look_back: number of earlier captures that a value depends on.
         alarms: whether a violation is an alarm. If not, it is a warning: its score is `WARNING`, which is no alarm, and
             is stored with its cause.
+        times: how many times something is too large or too small where the score is 1; None for a score that is no
+            such factor.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Check:
     judge: Callable[[Captures], Mapping[Pair, Array]]
     look_back: int = 1
     alarms: bool = True
+    times: float | None = None
 
 
 def verdicts(violated: NDArray[np.bool_], known: NDArray[np.bool_]) -> Array:

@@ -6,7 +6,7 @@ captures needs enough of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -17,9 +17,9 @@ from gatewatch.jobs.scoring.checks.base import DATA, FEED, VIOLATED, WINDOW, Che
 
 HISTORY: Final = 16
 """Earlier captures that a comparison needs."""
-_AFTERWARDS: Final = 8
+AFTERWARDS: Final = 8
 """A feature has scores from a violation on, for so many captures; the feed as a whole has them all the time."""
-_PAST: Final = WINDOW - 3 - _AFTERWARDS
+_PAST: Final = WINDOW - 3 - AFTERWARDS
 """Earlier captures that a comparison looks at, at most; the newest are compared with them."""
 SCALE: Final = 10.0
 """A scale that is so many times its largest of late, or so small a part of its smallest, has jumped. The volatility of
@@ -55,8 +55,8 @@ def not_finite_fed(captures: Captures) -> dict[Pair, Array]:
     if shares:
         share = np.fmax.reduce(shares)
         scores[DATA, FEED] = verdicts(share > 0, np.isfinite(share))
-    by_feature = captures.features.get("nan_share")
-    named = _by_feature(captures, by_feature, lambda column: verdicts(column > 0, np.isfinite(column)))
+    share_of_each = captures.features.get("nan_share")
+    named = _judge_features(captures, share_of_each, lambda column: verdicts(column > 0, np.isfinite(column)))
     return named | scores
 
 
@@ -72,7 +72,7 @@ def stands_still(captures: Captures) -> dict[Pair, Array]:
         known = np.isfinite(column) & np.isfinite(past[:, -1]) & (moved >= HISTORY)
         return verdicts(known & (column == 0) & (past[:, -1] == 0) & (oldest_still > newest_moved), known)
 
-    return _by_feature(captures, captures.features.get("std"), judge)
+    return _judge_features(captures, captures.features.get("std"), judge)
 
 
 def scale_jumped(captures: Captures) -> dict[Pair, Array]:
@@ -90,7 +90,7 @@ def scale_jumped(captures: Captures) -> dict[Pair, Array]:
     deviation, mean = captures.features.get("std"), captures.features.get("mean")
     if deviation is None or mean is None or deviation.shape != mean.shape:
         return {}
-    return _by_feature(captures, np.hypot(deviation, mean), judge)
+    return _judge_features(captures, np.hypot(deviation, mean), judge)
 
 
 def order_lost(captures: Captures) -> dict[Pair, Array]:
@@ -107,10 +107,10 @@ def order_lost(captures: Captures) -> dict[Pair, Array]:
     for column in above.T:
         past = windows(column, _PAST)[:, :-2]
         enough = np.isfinite(past).sum(axis=1) >= HISTORY
-        usual = _median(past)
+        usual = median(past)
         is_ordered = enough & (usual >= ORDERED)
         kept.append(np.where(is_ordered, last_median(column) / np.where(is_ordered, usual, 1.0), np.nan))
-    share = _median(np.stack(kept, axis=1))
+    share = median(np.stack(kept, axis=1))
     same_length = np.array([len({*part[np.isfinite(part)]}) == 1 for part in _with_past(positions)])
     known = np.isfinite(share) & same_length
     return {(DATA, FEED): verdicts(known & (share > REVERSED) & (share < ORDER_KEPT), known)}
@@ -123,7 +123,7 @@ def few_sequences(captures: Captures) -> dict[Pair, Array]:
         return {}
     past = windows(share, _PAST)[:, :-2]
     known = np.isfinite(share) & (sequences >= SEQUENCES) & (np.isfinite(past).sum(axis=1) >= HISTORY)
-    few = (_median(past) >= DISTINCT_USUAL) & (last_median(share) < DISTINCT_FEW)
+    few = (median(past) >= DISTINCT_USUAL) & (last_median(share) < DISTINCT_FEW)
     return {(DATA, FEED): verdicts(known & few, known)}
 
 
@@ -162,12 +162,12 @@ def target_told(captures: Captures) -> dict[Pair, Array]:
         known = np.isfinite(size) & (sequences >= LEAK_SEQUENCES)
         return verdicts(known & ((size > LEAK) | (was_low & (last_median(size) > LEAK_RISEN))), known)
 
-    named = _by_feature(captures, captures.features.get("target_correlation"), judge)
+    named = _judge_features(captures, captures.features.get("target_correlation"), judge)
     return {**named, (DATA, FEED): judge(correlation)}
 
 
-def _by_feature(captures: Captures, table: Array | None, judge: Callable[[Array], Array]) -> dict[Pair, Array]:
-    """Return the scores of each feature that violates a statement, and of the feed as a whole the largest.
+def _judge_features(captures: Captures, table: Array | None, judge: Callable[[Array], Array]) -> dict[Pair, Array]:
+    """Judge each feature and return what `by_feature` does; nothing where the statistic is not recorded.
 
     Args:
         captures: n of them.
@@ -176,10 +176,21 @@ def _by_feature(captures: Captures, table: Array | None, judge: Callable[[Array]
     """
     if table is None or not table.shape[1]:
         return {}
-    every = [judge(column) for column in table.T]
+    return by_feature(captures, [judge(column) for column in table.T])
+
+
+def by_feature(captures: Captures, every: Sequence[Array]) -> dict[Pair, Array]:
+    """Return the scores of each feature that violates a statement, and of the feed as a whole the largest.
+
+    Args:
+        captures: n of them.
+        every: the scores of each feature, (n,).
+    """
+    if not every:
+        return {}
     scores: dict[Pair, Array] = {(DATA, FEED): np.fmax.reduce(every)}
     for index, score in enumerate(every):
-        recent = (np.column_stack([windows(score, _AFTERWARDS), score]) > 1).any(axis=1)
+        recent = (np.column_stack([windows(score, AFTERWARDS), score]) > 1).any(axis=1)
         if recent.any():
             scores[DATA, captures.feature_name(index)] = np.where(recent, score, np.nan)
     return scores
@@ -189,7 +200,7 @@ def _with_past(values: Array) -> Iterator[Array]:
     yield from np.column_stack([windows(values, _PAST), values])
 
 
-def _median(table: Array) -> Array:
+def median(table: Array) -> Array:
     """Return (n,), the median of each row's values; NaN where it has none."""
     count = np.isfinite(table).sum(axis=1)
     ordered = np.sort(table, axis=1)
@@ -206,7 +217,7 @@ CHECKS: Final = (
         errors="never",
         needs="the feed",
         judge=not_finite_fed,
-        look_back=_AFTERWARDS,
+        look_back=AFTERWARDS,
     ),
     Check(
         name="stands_still",
