@@ -18,14 +18,14 @@ from gatewatch.collector.errors import TooLargeError
 from gatewatch.collector.feed_recorder import FeedRecorder, FeedSource, field_names
 from gatewatch.collector.names import check_feature_names, check_run
 from gatewatch.collector.probe_loss import PROBE_LOSS
+from gatewatch.collector.recording_health import health_fields, why_without_capture
 from gatewatch.collector.recurrent_state import state_points
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
-from gatewatch.collector.schema import COLLECTOR_HEALTH, FieldValue, Point
+from gatewatch.collector.schema import COLLECTOR_HEALTH, Point
 from gatewatch.collector.state_recorder import StateRecorder
 from gatewatch.collector.statistics import STATISTICS, Statistic
-from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Layers, Look
 from gatewatch.collector.update_recorder import UpdateRecorder
 from gatewatch.collector.updates import Measured, Updates, update_points
@@ -307,25 +307,16 @@ class RunSession(RunLife):
             return
         self.schedule.charge("ship", shipper.busy_seconds - self._shipping_seconds)
         self._shipping_seconds = shipper.busy_seconds
-        fields: dict[str, FieldValue] = {
-            "captured": self.captured,
-            "shipped": shipper.delivery.shipped,
-            "spooled_bytes": shipper.spool.waiting_bytes,
-            "rejected": shipper.delivery.rejected,
-            "dropped": shipper.spool.dropped,
-            "failures": sum(list(self.failures.values())),
-            "capture_ms": self.schedule.capture_seconds * 1e3,
-            "every": self._every if self.schedule.every == "auto" else self.schedule.every,
-            "unreplayed_layers": len(self.unreplayed),
-        }
-        if self.schedule.overhead_ratio is not None:
-            fields["overhead_ratio"] = self.schedule.overhead_ratio
-        if self.moved_times:
-            fields["moved_times"] = self.moved_times
-        if self.replay_error is not None:
-            fields["replay_error"] = self.replay_error
-        if self.unreplayed:
-            fields["unreplayed"] = "; ".join(f"{path}: {reason}" for path, reason in self.unreplayed.items())[:4096]
+        fields = health_fields(
+            shipper,
+            self.schedule,
+            captured=self.captured,
+            steps_between=self._every,
+            failures=sum(list(self.failures.values())),
+            moved_times=self.moved_times,
+            replay_error=self.replay_error,
+            unreplayed=self.unreplayed,
+        )
         self._put([Point(COLLECTOR_HEALTH, self.tags, fields, self._time())])
 
     def _problem(self) -> str | None:
@@ -334,13 +325,7 @@ class RunSession(RunLife):
             return "without gradients and updates: no optimizer was seen to make a step with what the model learns"
         if self.captured or self.resumed:
             return None
-        looks = ("the first capture", "a capture")
-        failed = [self.problems[activity] for activity in looks if activity in self.problems]
-        if failed:
-            return f"without a capture: each look failed: {failed[0]}"
-        if not self.step:
-            return "without a capture: the training ended before its first step, or nothing called step()"
-        return f"without a capture: none of its {self.step} steps was due, with every={safe_repr(self.schedule.every)}"
+        return why_without_capture(self.problems, self.step, self.schedule.every)
 
     def _release(self) -> None:
         updates, self._updates, self._watched, self._feed_source = self._updates, None, None, None
