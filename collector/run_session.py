@@ -15,7 +15,7 @@ from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_log_dir, check_metrics
 from gatewatch.collector.epoch_files import check_folder, save_epoch, save_seconds
 from gatewatch.collector.errors import TooLargeError
-from gatewatch.collector.feed_recorder import FeedRecorder, FeedSource, field_names
+from gatewatch.collector.feed.recorder import FeedRecorder, FeedSource, field_names
 from gatewatch.collector.names import check_feature_names, check_run
 from gatewatch.collector.probe_loss import PROBE_LOSS
 from gatewatch.collector.recording_health import health_fields, why_without_capture

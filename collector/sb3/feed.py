@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from gatewatch.collector.feed_sample import MOST_SEQUENCES
+from gatewatch.collector.feed.sample import MOST_SEQUENCES
 
 _LENGTH: Final = 64
 """Positions of a sequence that a rollout is cut into."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gatewatch.collector.feed_recorder import FeedRecorder
+from gatewatch.collector.feed.recorder import FeedRecorder
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.torch.call_contexts import is_recorded_for_later
 from gatewatch.collector.torch.inputs import as_inputs, tensors

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from gatewatch.collector.feed import FeedSample, lag1_by_feature, measure_feed
+from gatewatch.collector.feed.measures import FeedSample, lag1_by_feature, measure_feed
 
 Batch = NDArray[np.float64]
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=6)

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 
-from gatewatch.collector.feed import FeedSample
-from gatewatch.collector.feed_reservoir import SIZE, FeedReservoir, describe_sequences, energy_distance
+from gatewatch.collector.feed.measures import FeedSample
+from gatewatch.collector.feed.reservoir import SIZE, FeedReservoir, describe_sequences, energy_distance
 
 Batch = NDArray[np.floating[Any]]
 

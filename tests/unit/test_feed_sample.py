@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_sequence
 
-from gatewatch.collector.feed import FeedSample
-from gatewatch.collector.feed_sample import MOST_VALUES, Reading, read_feed
+from gatewatch.collector.feed.measures import FeedSample
+from gatewatch.collector.feed.sample import MOST_VALUES, Reading, read_feed
 
 
 def read(inputs: Any, targets: Any = None, **options: Any) -> FeedSample:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from gatewatch.collector.arrays import Array, Mask
-from gatewatch.collector.feed import FeedSample, last_values
+from gatewatch.collector.feed.measures import FeedSample, last_values
 
 SIZE: Final = 256
 """Sequences that the reservoir holds."""

@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from gatewatch.collector.arrays import Array
-from gatewatch.collector.feed import measure_feed
-from gatewatch.collector.feed_reservoir import FeedReservoir
-from gatewatch.collector.feed_sample import Reading, read_feed
+from gatewatch.collector.feed.measures import measure_feed
+from gatewatch.collector.feed.reservoir import FeedReservoir
+from gatewatch.collector.feed.sample import Reading, read_feed
 from gatewatch.collector.schema import FEED_FEATURES, FEED_STATS, MAX_PROFILE, FieldValue, Point
 from gatewatch.collector.statistics import profile
 from gatewatch.collector.text import shorten_middle

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.arrays import Array, Mask
-from gatewatch.collector.feed import FeedSample
-from gatewatch.collector.feed_leaves import Leaf, iter_leaves
+from gatewatch.collector.feed.leaves import Leaf, iter_leaves
+from gatewatch.collector.feed.measures import FeedSample
 
 MOST_SEQUENCES: Final = 256
 MOST_POSITIONS: Final = 256
