@@ -1,7 +1,7 @@
 """The first call of each recurrent module in a step, seen through the attribute that `module.compile()` sets.
 
-The attribute is there from a step of the loop to the module's next call. A copy or a pickle of the module is without
-it, and TorchScript compiles a recurrent module that has it.
+The attribute is there from a step of the loop to the module's next call. In a copy or a pickle of the module it is
+None, torch's own value, and TorchScript compiles a recurrent module that has it.
 
 There are two ways to see the training's own calls, since neither does for the other:
 
