@@ -110,6 +110,8 @@ def test_a_probe_that_gets_worse_too_is_an_alarm_of_the_network():
     assert not alarms(scored(calm))
     assert alarms(scored(worse))
     assert alarms(scored(worse), ("_model", "probe_loss"))
+    better = captures(probe_loss=np.where(np.arange(COUNT) < STRIKE, loss, 0.1))
+    assert not alarms(scored(better), ("_model", "probe_loss"))
 
 
 @pytest.mark.parametrize("cuts", [(1, 99), (50, 71, 72), (69, 70, 90)])

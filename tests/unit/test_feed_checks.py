@@ -87,21 +87,28 @@ def test_a_wilder_market_is_no_jump():
     assert alarms(feed.scale_jumped(captures)) == []
 
 
-@pytest.mark.parametrize(("after", "expected"), [(-0.05, [19, 20, 21]), (0.45, [19, 20, 21]), (0.8, [])])
+@pytest.mark.parametrize(("after", "expected"), [(-0.05, [19, 20, 21]), (0.45, [19, 20, 21]), (0.8, []), (-0.9, [])])
 def test_bars_whose_order_was_lost(after, expected):
     # Sequences of 20 bars: shuffled ones have an autocorrelation of -0.05.
     lag = [0.9] * 18 + [after] * 4
-    captures = fed({"positions": [20] * 22}, {"lag1": two(lag, [-0.05] * 22)})
+    captures = fed({"positions": [20] * 22, "sequences": [32] * 22}, {"lag1": two(lag, [-0.05] * 22)})
     assert alarms(feed.order_lost(captures)) == expected
 
 
+def test_a_single_window_says_nothing_of_the_order():
+    captures = fed({"positions": [20] * 22, "sequences": [1] * 22}, {"lag1": two([0.9] * 18 + [0.1] * 4, [0.9] * 22)})
+    assert alarms(feed.order_lost(captures)) == []
+
+
 def test_white_noise_says_nothing_of_the_order():
-    captures = fed({"positions": [20] * 20}, {"lag1": two([0.1] * 20, [-0.05] * 20)})
+    captures = fed({"positions": [20] * 20, "sequences": [32] * 20}, {"lag1": two([0.1] * 20, [-0.05] * 20)})
     assert np.isnan(feed.order_lost(captures)[FEED]).all()
 
 
 def test_sequences_of_another_length_are_not_compared():
-    captures = fed({"positions": [20] * 18 + [40] * 4}, {"lag1": two([0.9] * 18 + [0.1] * 4, [0.9] * 22)})
+    captures = fed(
+        {"positions": [20] * 18 + [40] * 4, "sequences": [32] * 22}, {"lag1": two([0.9] * 18 + [0.1] * 4, [0.9] * 22)}
+    )
     assert alarms(feed.order_lost(captures)) == []
 
 

@@ -36,7 +36,7 @@ DISTINCT_USUAL: Final = 0.9
 DISTINCT_FEW: Final = 0.75
 """Share of distinct sequences: 32 of a pool of 24 are 0.56 (0.69 at most), of a pool of 1,000 0.985 (0.91 at least)."""
 SEQUENCES: Final = 16
-"""Sequences in a batch from which a share of distinct ones says something."""
+"""Sequences in a batch from which a share of distinct ones, or an autocorrelation, says something."""
 LEAK: Final = 1 - 1e-6
 """Correlation with the target of a feature that is the target: a copy in single precision has it. Levels of a price a
 bar apart correlate by 0.9999 where a batch spans many years."""
@@ -97,10 +97,11 @@ def order_lost(captures: Captures) -> dict[Pair, Array]:
     """Judge whether the bars within sequences have lost their order.
 
     `lag1` is the autocorrelation within sequences, of which shuffling leaves −1/T on average. What a feature has above
-    that is compared with the median of late, over the features that have any: white noise says nothing.
+    that is compared with the median of late, over the features that have any: white noise says nothing, nor does a
+    single window of a backtest.
     """
-    lag, positions = captures.features.get("lag1"), captures.feed.get("positions")
-    if lag is None or positions is None:
+    lag, positions, sequences = captures.features.get("lag1"), *map(captures.feed.get, ("positions", "sequences"))
+    if lag is None or positions is None or sequences is None:
         return {}
     above = lag + 1 / np.maximum(positions, 1)[:, None]
     kept = []
@@ -112,7 +113,7 @@ def order_lost(captures: Captures) -> dict[Pair, Array]:
         kept.append(np.where(is_ordered, last_median(column) / np.where(is_ordered, usual, 1.0), np.nan))
     share = median(np.stack(kept, axis=1))
     same_length = np.array([len({*part[np.isfinite(part)]}) == 1 for part in _with_past(positions)])
-    known = np.isfinite(share) & same_length
+    known = np.isfinite(share) & same_length & (sequences >= SEQUENCES)
     return {(DATA, FEED): verdicts(known & (share > REVERSED) & (share < ORDER_KEPT), known)}
 
 

@@ -30,9 +30,9 @@ most 0.04 in 120 batches; from the calmest quarter of the weeks to the wildest o
 0.09 or more; raw prices instead of scaled ones: 0.75 or more."""
 REACH: Final = MAX_STEP_CAPTURES
 """Captures after a change that it still explains: the longest memory of a signal."""
-PROBE_RESIDUAL: Final = 10.0
-"""From this residual on the loss of the probe has risen by more than the feed explains. It is the limit that one signal
-alone has in the robust detector."""
+PROBE_RESIDUAL: Final = 20.0
+"""From this residual on the loss of the probe has risen by more than the feed explains: what is learnt from another
+market fits the probe's less. It is twice the limit that one signal alone has in the robust detector."""
 
 
 class Data(Detector):

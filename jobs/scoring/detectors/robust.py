@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
+from gatewatch.jobs.scoring.signals import PROBE_LOSS
 
 LIMITS: Final[Mapping[int, float]] = {1: 10.0, 2: 6.6, 3: 5.5, 4: 5.0, 6: 4.2, 10: 3.3}
 """Rank → what the residual of that rank, largest first, must exceed. Chosen on healthy runs of `bench.faults`'
@@ -29,7 +30,8 @@ class Robust(Detector):
     """Scores each series by its layer's evidence, as far as the series itself takes part in it.
 
     Series are the gates, the parameters of all layers, and (`_model`, `loss`). Signals of layers without captured
-    gates, such as dense layers, and of the loss count as evidence in every layer.
+    gates, such as dense layers, and of the loss count as evidence in every layer. The loss of the probe stands alone:
+    it is no evidence of where something happened, and that it falls is what a training is for.
     """
 
     name = "robust"
@@ -43,11 +45,12 @@ class Robust(Detector):
         for layer, gate in batch.captures.gates:
             layers[layer] = layers.get(layer, none) | batch.captures.captured((layer, gate))[batch.first :]
         of_layer = np.stack([layers.get(key.layer, none) for key in batch.keys], axis=1)
+        of_probe = np.array([key.signal == PROBE_LOSS for key in batch.keys])
         count = np.maximum(np.sum([*layers.values()], axis=0), 1)
         anywhere, by_layer = np.zeros(len(z)), {}
         for layer, captured in layers.items():
             others = of_layer & np.array([key.layer != layer for key in batch.keys])
-            used = ~others.all(axis=0)
+            used = ~others.all(axis=0) & ~of_probe
             by_layer[layer] = evidence(np.where(others, 0.0, z)[:, used], count)
             anywhere = np.where(captured, np.maximum(anywhere, by_layer[layer]), anywhere)
         scores: dict[Pair, Array] = {}
@@ -56,6 +59,8 @@ class Robust(Detector):
             largest = np.where(np.isfinite(own).any(axis=1), np.max(np.nan_to_num(own), axis=1), np.nan)
             of_own = np.where(layers.get(series[0], none), by_layer.get(series[0], anywhere), anywhere)
             scores[series] = np.minimum(of_own, largest / MIN_OWN_RESIDUAL)
+        for i in np.flatnonzero(of_probe):
+            scores[batch.keys[i][:2]] = np.maximum(z[:, i], 0.0) / LIMITS[1]
         return Scores(scores)
 
 
