@@ -59,8 +59,9 @@ class Robust(Detector):
             largest = np.where(np.isfinite(own).any(axis=1), np.max(np.nan_to_num(own), axis=1), np.nan)
             of_own = np.where(layers.get(series[0], none), by_layer.get(series[0], anywhere), anywhere)
             scores[series] = np.minimum(of_own, largest / MIN_OWN_RESIDUAL)
-        for i in np.flatnonzero(of_probe):
-            scores[batch.keys[i][:2]] = np.maximum(z[:, i], 0.0) / LIMITS[1]
+        for i, key in enumerate(batch.keys):
+            if of_probe[i]:
+                scores[key[:2]] = np.maximum(z[:, i], 0.0) / LIMITS[1]
         return Scores(scores)
 
 
