@@ -28,10 +28,13 @@ import torch
 from gatewatch.collector.line_protocol import parse, split_lines
 from gatewatch.collector.schema import (
     COLLECTOR_HEALTH,
+    FEED_FEATURES,
+    FEED_STATS,
     GATE_STATS,
     GATE_TIME,
     GATE_UNITS,
     LAYER_UPDATES,
+    RECURRENT_STATE,
     RUNS,
     TRAIN_METRICS,
 )
@@ -42,7 +45,10 @@ from gatewatch.collector.store import open_store
 from gatewatch.torch import GateMonitor
 from tests.conftest import run_influxd
 
-MEASUREMENTS = (GATE_STATS, GATE_UNITS, GATE_TIME, LAYER_UPDATES, TRAIN_METRICS, RUNS, COLLECTOR_HEALTH)
+MEASUREMENTS = (
+    *(GATE_STATS, GATE_UNITS, GATE_TIME, LAYER_UPDATES, FEED_STATS, FEED_FEATURES, RECURRENT_STATE),
+    *(TRAIN_METRICS, RUNS, COLLECTOR_HEALTH),
+)
 RUNNING_AT_ONCE = 2
 WARM_UP = "warm-up"
 LONGEST_LIFE_S = 1.5
@@ -171,7 +177,7 @@ def compare(url: str, told: Path, kills: int, left: int) -> bool:
 def stored_points(url: str) -> dict[Identity, dict[str, Any]]:
     """Every point of the victims: identity → fields."""
     store = open_store(url)
-    tags = ("run", "phase", "layer", "gate", "param")
+    tags = ("run", "phase", "layer", "gate", "param", "statistic")
     points: dict[Identity, dict[str, Any]] = {}
     for measurement in MEASUREMENTS:
         frame = store.read(measurement)
