@@ -215,7 +215,8 @@ def test_every_bar_is_scored_whenever_the_jobs_come(place, tmp_path, kind):
         walk(place, times[:cut], first=forget(place)["step"].max() + 1 if place.exists() else 1, resume=True)
         until_done(place, state=tmp_path / "state", limit=17)
     assert len(place.read(GATE_DERIVED, run="bt", tags={"gate": "forget"}, fields=["window_s"])) == len(times)
-    assert_same(place, at_once, old_causes=True)
+    # How far a window is from what was fed before is counted anew by each process that goes on with a run.
+    assert_same(place, at_once, old_causes=True, but="data")
 
 
 def test_the_report_draws_bars_of_one_time_in_the_order_of_their_steps(place, tmp_path):
