@@ -12,6 +12,7 @@ import numpy as np
 from gatewatch.collector.base_monitor import BaseMonitor
 from gatewatch.collector.checks import check_step_input
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.names import MARKET_PHASES
 from gatewatch.collector.recurrent_state import Begin, read_starts
 from gatewatch.collector.runtime.shutdown import final_status
 from gatewatch.collector.text import safe_repr
@@ -20,9 +21,6 @@ from gatewatch.collector.trace import Layers, Look, Trace
 
 _EARLIEST: Final = 10**17
 """Nanoseconds: March 1973. A whole number below it counts seconds, milli- or microseconds."""
-
-_OF_WINDOWS: Final = ("backtest", "live")
-"""The phases in which a step may bring a window; the probe, where it has targets, is looked at besides."""
 
 State = Mapping[str, Any] | Sequence[Any]
 
@@ -241,7 +239,7 @@ class Monitor(BaseMonitor, ABC):
     def _look_with_loss(self, x: Any, state: State | None) -> Look:
         """Look at what a capture is of; where that is the window of a backtest, the probe's loss takes another call."""
         seen, session = self._look(x, state), self._session
-        if x is not None and session.has_probe_targets and session.phase in _OF_WINDOWS:
+        if x is not None and session.has_probe_targets and session.phase in MARKET_PHASES:
             with session.guarded("the loss of the probe"):
                 return Look(seen.layers, self._loss_of(self._trace(self._probe, self._fresh_states())))
         return seen

@@ -12,6 +12,8 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.text import one_line, safe_repr
 
 PHASES: Final = ("train", "validation", "backtest", "live")
+MARKET_PHASES: Final = ("backtest", "live")
+"""The phases that walk through a market, window by window."""
 MAX_NAME_BYTES: Final = 512
 MAX_USER_TAGS: Final = 8
 """A user's own tags multiply the series of a run: a few describe it, many are data."""

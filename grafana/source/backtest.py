@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
+from gatewatch.collector.names import MARKET_PHASES
 from gatewatch.collector.schema import GATE_STATS, TRAIN_METRICS
 from grafana.source import variables
 from grafana.source.board import board, closed_row
@@ -19,7 +20,7 @@ from grafana.source.queries import OF_LAYER, OF_RUN, derived, own_time, scores, 
 from grafana.source.summary import score_stats
 from grafana.source.values import GREY, HIDDEN, SCORE, SHARE, Values, fixed, gate_colours, override
 
-IN_MARKET: Final = one_of("phase", "backtest", "live")
+IN_MARKET: Final = one_of("phase", *MARKET_PHASES)
 _PRICES: Final = ("price", "close")
 _LOGGED: Final = "Nothing in this time range: press “Whole run” above. Or no {} was logged"
 _ON_THE_RIGHT: Final = {"custom__axisPlacement": "right", "custom__lineWidth": 2}

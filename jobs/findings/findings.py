@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from gatewatch.collector.names import MARKET_PHASES
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
 from gatewatch.jobs.findings.series import Key, Row, first_broken, name_of
@@ -189,7 +190,7 @@ def overfit(metrics: pd.DataFrame) -> list[str]:
     phases = metrics["phase"].fillna("") if "phase" in metrics else np.full(len(metrics), "")
     seen = np.asarray(phases != "validation")
     loss, own, held_out = numbers(metrics, "loss"), numbers(metrics, "val_loss"), numbers(metrics, "loss")
-    loss = loss[np.isfinite(loss) & seen & np.asarray(~np.isin(phases, ("backtest", "live")))]
+    loss = loss[np.isfinite(loss) & seen & np.asarray(~np.isin(phases, MARKET_PHASES))]
     validation = own[np.isfinite(own)] if np.isfinite(own).any() else held_out[np.isfinite(held_out) & ~seen]
     if len(loss) < 2 * MIN_SIDE or len(validation) < _FEWEST_LOSSES:
         return []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gatewatch.collector.log import log
+from gatewatch.collector.names import MARKET_PHASES
 from gatewatch.collector.schema import FEED_FEATURES, RUNS
 from gatewatch.collector.text import safe_repr
 from gatewatch.jobs.frames import times
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 
     from gatewatch.collector.store import Store
 
-__all__ = ["COMPARED", "FEWEST", "References", "feature_sizes", "fingerprint"]
+__all__ = ["FEWEST", "References", "feature_sizes", "fingerprint"]
 
-COMPARED: Final = ("backtest", "live")
-"""The phases that are compared with a training."""
 FEWEST: Final = 4
 """Captures of a training with the size of a feature from which it says how large that is."""
 _STATISTICS: Final = ("mean", "std", "p01", "p99")
@@ -89,7 +88,7 @@ class References:
             names: of the phase's features, as far as the user gave them.
         """
         run, phase = tags.get("run", ""), tags.get("phase", "")
-        if phase not in COMPARED:
+        if phase not in MARKET_PHASES:
             return {}
         named = self._named(run, phase)
         own = {key: value for key, value in tags.items() if key not in _OF_GROUP}

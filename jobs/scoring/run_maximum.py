@@ -17,5 +17,6 @@ def run_maximum(whole: Captures) -> float | None:
         whole: all captures.
     """
     batch = ScoringState((Robust,)).judge(whole, len(whole.time))
-    largest = [np.nanmax(each) for each in unexplained(batch, "robust").values() if np.isfinite(each).any()]
+    (robust,) = unexplained(batch, "robust")
+    largest = [np.nanmax(each) for each in robust.values() if np.isfinite(each).any()]
     return float(max(largest)) if largest else None

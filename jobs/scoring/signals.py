@@ -24,7 +24,7 @@ LOSS: Final = "loss"
 """Stands for the gate in points about the loss."""
 PROBE_LOSS: Final = "probe_loss"
 """Stands for the gate in points about the loss of the probe."""
-_LOSSES: Final = ("loss", "train/loss")
+LOSSES: Final = ("loss", "train/loss")
 _RATES: Final = ("learning_rate", "lr", "train/learning_rate")
 MAX_STEP_CAPTURES: Final = 12
 """Number of captures over which the largest step is taken: they span the start of an episode, where state is reset."""
@@ -188,20 +188,20 @@ def _update_signals(captures: Captures, pair: Pair) -> dict[str, Array]:
         "gradient_noise": _noise(np.maximum(gradient, VANISHED_LOG10), ROUNDING),
         "update_ratio": ratio,
     }
-    if (rate := _first_logged(captures, _RATES)) is not None:
+    if (rate := first_logged(captures, _RATES)) is not None:
         signals["update_per_rate"] = np.where(rate > 0, ratio - _log10(rate), np.nan)
     return signals
 
 
 def _loss_signals(captures: Captures) -> dict[str, Array]:
-    if (loss := _first_logged(captures, _LOSSES)) is None:
+    if (loss := first_logged(captures, LOSSES)) is None:
         return {}
     loss = _bounded(loss)
     rounding = ROUNDING * _rolling(np.abs(loss), NOISE_CAPTURES + 1, np.mean)
     return {LOSS: loss, "loss_level": _rolling(loss, LEVEL_CAPTURES, np.mean), "loss_noise": _noise(loss, rounding)}
 
 
-def _first_logged(captures: Captures, names: Sequence[str]) -> Array | None:
+def first_logged(captures: Captures, names: Sequence[str]) -> Array | None:
     """Return (n,), the first of these metrics that was logged; None where none was."""
     return next((captures.metrics[name] for name in names if name in captures.metrics), None)
 

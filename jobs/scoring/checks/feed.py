@@ -6,14 +6,26 @@ captures needs enough of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import DATA, FEED, VIOLATED, WINDOW, Check, last_median, verdicts, windows
+from gatewatch.jobs.scoring.checks.base import (
+    DATA,
+    FEED,
+    MEASURED,
+    VIOLATED,
+    WINDOW,
+    Check,
+    last_median,
+    up_to,
+    verdicts,
+    windows,
+)
+from gatewatch.jobs.scoring.metrics.windows import median
 
 HISTORY: Final = 16
 """Earlier captures that a comparison needs."""
@@ -108,11 +120,11 @@ def order_lost(captures: Captures) -> dict[Pair, Array]:
     for column in above.T:
         past = windows(column, _PAST)[:, :-2]
         enough = np.isfinite(past).sum(axis=1) >= HISTORY
-        usual = median(past)
+        usual = median(past, fewest=1)
         is_ordered = enough & (usual >= ORDERED)
         kept.append(np.where(is_ordered, last_median(column) / np.where(is_ordered, usual, 1.0), np.nan))
-    share = median(np.stack(kept, axis=1))
-    same_length = np.array([len({*part[np.isfinite(part)]}) == 1 for part in _with_past(positions)])
+    share = median(np.stack(kept, axis=1), fewest=1)
+    same_length = np.array([len({*part[np.isfinite(part)]}) == 1 for part in up_to(positions, _PAST)])
     known = np.isfinite(share) & same_length & (sequences >= SEQUENCES)
     return {(DATA, FEED): verdicts(known & (share > REVERSED) & (share < ORDER_KEPT), known)}
 
@@ -124,7 +136,7 @@ def few_sequences(captures: Captures) -> dict[Pair, Array]:
         return {}
     past = windows(share, _PAST)[:, :-2]
     known = np.isfinite(share) & (sequences >= SEQUENCES) & (np.isfinite(past).sum(axis=1) >= HISTORY)
-    few = (median(past) >= DISTINCT_USUAL) & (last_median(share) < DISTINCT_FEW)
+    few = (median(past, fewest=1) >= DISTINCT_USUAL) & (last_median(share) < DISTINCT_FEW)
     return {(DATA, FEED): verdicts(known & few, known)}
 
 
@@ -191,23 +203,10 @@ def by_feature(captures: Captures, every: Sequence[Array]) -> dict[Pair, Array]:
         return {}
     scores: dict[Pair, Array] = {(DATA, FEED): np.fmax.reduce(every)}
     for index, score in enumerate(every):
-        recent = (np.column_stack([windows(score, AFTERWARDS), score]) > 1).any(axis=1)
+        recent = (up_to(score, AFTERWARDS) > 1).any(axis=1)
         if recent.any():
             scores[DATA, captures.feature_name(index)] = np.where(recent, score, np.nan)
     return scores
-
-
-def _with_past(values: Array) -> Iterator[Array]:
-    yield from np.column_stack([windows(values, _PAST), values])
-
-
-def median(table: Array) -> Array:
-    """Return (n,), the median of each row's values; NaN where it has none."""
-    count = np.isfinite(table).sum(axis=1)
-    ordered = np.sort(table, axis=1)
-    rows = np.arange(len(table))
-    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, table.shape[1] - 1)
-    return np.where(count > 0, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan)
 
 
 CHECKS: Final = (
@@ -224,7 +223,7 @@ CHECKS: Final = (
         name="stands_still",
         sentence="a feature is constant that never was",
         source="data",
-        errors="none in 14 sound trainings, see docs/detection.md",
+        errors=MEASURED,
         needs=f"{HISTORY} earlier captures in which the feature moved",
         judge=stands_still,
         look_back=WINDOW,
@@ -233,7 +232,7 @@ CHECKS: Final = (
         name="scale_jumped",
         sentence="the scale of a feature jumped by more than ten times: was its normalisation lost or changed?",
         source="data",
-        errors="none in 14 sound trainings, see docs/detection.md",
+        errors=MEASURED,
         needs=f"{HISTORY} earlier captures",
         judge=scale_jumped,
         look_back=WINDOW,
@@ -242,7 +241,7 @@ CHECKS: Final = (
         name="order_lost",
         sentence="the bars within sequences no longer follow each other: was their order shuffled?",
         source="data",
-        errors="none in 14 sound trainings, see docs/detection.md",
+        errors=MEASURED,
         needs=f"{HISTORY} earlier captures of sequences as long, with features that are autocorrelated",
         judge=order_lost,
         look_back=WINDOW,
@@ -251,7 +250,7 @@ CHECKS: Final = (
         name="few_sequences",
         sentence="batches hold the same sequences several times: is the pool small, or the sampler broken?",
         source="data",
-        errors="none in 14 sound trainings, see docs/detection.md",
+        errors=MEASURED,
         needs=f"{HISTORY} earlier captures of batches of {SEQUENCES} sequences or more",
         judge=few_sequences,
         look_back=WINDOW,
@@ -269,7 +268,7 @@ CHECKS: Final = (
         name="target_told",
         sentence="a feature tells the target: does it look ahead?",
         source="data",
-        errors="none in 14 sound trainings, see docs/detection.md",
+        errors=MEASURED,
         needs=f"targets of {LEAK_SEQUENCES} sequences or more; {HISTORY} earlier captures for what is no exact copy",
         judge=target_told,
         look_back=WINDOW,

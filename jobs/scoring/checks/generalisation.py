@@ -7,11 +7,9 @@ from typing import Final
 import numpy as np
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import MODEL, WINDOW, Check, last_median, verdicts
+from gatewatch.jobs.scoring.checks.base import MODEL, VIOLATED, WINDOW, Check, last_median
+from gatewatch.jobs.scoring.signals import LOSSES, PROBE_LOSS, first_logged
 
-PROBE: Final = "probe_loss"
-"""Stands for the gate in points about the loss of the probe, and is its name among the metrics."""
-_LOSSES: Final = ("loss", "train/loss")
 SMOOTHED: Final = 9
 """Captures whose median counts as the loss."""
 SINCE: Final = 16
@@ -28,8 +26,8 @@ def probe_loss_rises(captures: Captures) -> dict[Pair, Array]:
     the next, while the loss of the batches has fallen. A network that is large for its data does so in any sound
     training that is long enough, so this is a warning and no alarm.
     """
-    probe = captures.metrics.get(PROBE)
-    loss = next((captures.metrics[name] for name in _LOSSES if name in captures.metrics), None)
+    probe = captures.metrics.get(PROBE_LOSS)
+    loss = first_logged(captures, LOSSES)
     if probe is None or loss is None:
         return {}
     held_out, trained = last_median(probe, SMOOTHED), last_median(loss, SMOOTHED)
@@ -40,7 +38,7 @@ def probe_loss_rises(captures: Captures) -> dict[Pair, Array]:
         both = np.isfinite(own) & np.isfinite(other)
         if both[-1] and both.sum() > SINCE:
             values[k] = _judge(own[both], other[both])
-    return {(MODEL, PROBE): values} if np.isfinite(values).any() else {}
+    return {(MODEL, PROBE_LOSS): values} if np.isfinite(values).any() else {}
 
 
 def _judge(held_out: Array, trained: Array) -> float:
@@ -51,7 +49,7 @@ def _judge(held_out: Array, trained: Array) -> float:
     spread = max(held_out.max(), trained.max()) - min(held_out.min(), trained.min())
     usual = float(np.median(np.abs(np.diff(held_out))))
     overfits = rise > RISE * spread and rise > 2 * usual and trained[-1] < trained[lowest]
-    return float(verdicts(np.array([overfits]), np.array([True]))[0])
+    return VIOLATED if overfits else 0.0
 
 
 CHECKS: Final = (

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gatewatch.collector.names import MARKET_PHASES
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import VIOLATED, WINDOW, Check, verdicts, windows
+from gatewatch.jobs.scoring.checks.base import VIOLATED, WINDOW, Check, up_to, verdicts, windows
 
 STATE: Final = "state"
 """Stands for the gate in points about the state of a layer."""
@@ -22,8 +24,6 @@ FEWEST_RESETS: Final = 16
 CARRIED: Final = 16
 """Captures that carried the state before it counts as dropped."""
 _MOST_RESET: Final = 0.1
-_CARRYING: Final = ("backtest", "live")
-"""The phases that walk through one market from its beginning to its end."""
 
 
 def not_reset(captures: Captures) -> dict[Pair, Array]:
@@ -78,14 +78,14 @@ def state_dropped(captures: Captures) -> dict[Pair, Array]:
     did.
     """
     scores: dict[Pair, Array] = {}
-    if captures.tags.get("phase") not in _CARRYING:
+    if captures.tags.get("phase") not in MARKET_PHASES:
         return scores
     for layer in captures.state:
         resets, begun = (captures.recurrent_state(layer, name) for name in ("resets", "sequences_begun"))
         share = np.where(begun > 0, resets / np.maximum(begun, 1), np.nan)
         carried = windows(share, CARRIED + 2)[:, :CARRIED]
-        anew = np.column_stack([windows(share, 2), share])
-        known = np.isfinite(anew).all(axis=1) & np.isfinite(carried).all(axis=1)
+        anew = up_to(share, 2)
+        known: NDArray[np.bool_] = np.isfinite(np.column_stack([carried, anew])).all(axis=1)
         if known.any():
             dropped = (carried <= _MOST_RESET).all(axis=1) & (anew == 1).all(axis=1)
             scores[layer, STATE] = verdicts(known & dropped, known)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import Check, windows
-from gatewatch.jobs.scoring.checks.feed import AFTERWARDS, SCALE, by_feature, median
+from gatewatch.jobs.scoring.checks.base import Check, up_to
+from gatewatch.jobs.scoring.checks.feed import AFTERWARDS, SCALE, by_feature
+from gatewatch.jobs.scoring.metrics.windows import median
 
 VALUES: Final = 16
 """Values of a feature from which its size is known: of fewer, as of single bars, one outlier makes it."""
@@ -75,21 +76,16 @@ def _against(
     ratios = []
     for index, of_training in enumerate(reference):
         sizes, means, deviations = (
-            np.where(is_left_out, 0.0, _recent(table[:, index]))
+            np.where(is_left_out, 0.0, up_to(table[:, index], VALUES - 1))
             for table in (end(np.abs(low), np.abs(high)), mean, std)
         )
         is_whole = np.isfinite(sizes).all(axis=1) & np.isfinite(deviations).all(axis=1)
         same = np.where(is_left_out, means[:, -1:], means)
         moves = is_whole & ((deviations > 0).any(axis=1) | (same != same[:, -1:]).any(axis=1))
-        size = median(np.where(is_left_out, np.nan, sizes))
+        size = median(np.where(is_left_out, np.nan, sizes), fewest=1)
         known = moves & (size > 0) & (of_training > 0)
         ratios.append(np.where(known, ratio(np.where(known, size, 1.0), np.where(known, of_training, 1.0)), np.nan))
     return ratios
-
-
-def _recent(values: Array) -> Array:
-    """Return (n, VALUES), the values of the latest captures up to each, NaN where there were fewer."""
-    return np.column_stack([windows(values, VALUES - 1), values])
 
 
 def _score(ratio: Array, violated: NDArray[np.bool_]) -> Array:

@@ -54,7 +54,7 @@ class Consensus(Detector):
         """Return the consensus for each series that the checks, the rules or the robust detector score."""
         limit = RunLimit.from_arrays(self.state) if self.state else RunLimit()
         rules = batch.scores.get("rules", Scores()).by_series
-        robust, forest = unexplained(batch, "robust"), unexplained(batch, "isolation_forest")
+        robust, forest = unexplained(batch, "robust", "isolation_forest")
         checks = batch.scores.get("checks", Scores())
         size = len(batch.captures.time) - batch.first
         zero, unknown = np.zeros(size), np.full(size, np.nan)
@@ -76,10 +76,11 @@ class Consensus(Detector):
         return Scores(scores, model_id=model_id, sources=sources, facts=facts)
 
 
-def unexplained(batch: Batch, detector: str) -> dict[Pair, Array]:
-    """Return series → (n,), the scores of a detector, which are 1 at most where the feed explains what is unusual."""
+def unexplained(batch: Batch, *detectors: str) -> list[dict[Pair, Array]]:
+    """Return of each detector series → (n,), its scores, 1 at most where the feed explains what is unusual."""
     most = np.where(explained_by_feed(batch), 1.0, np.inf)
-    return {key: np.minimum(each, most) for key, each in batch.scores.get(detector, Scores()).by_series.items()}
+    scores = (batch.scores.get(detector, Scores()).by_series for detector in detectors)
+    return [{series: np.minimum(each, most) for series, each in of_detector.items()} for of_detector in scores]
 
 
 def _facts(limit: RunLimit, robust: Array, decides: NDArray[np.bool_], number: NDArray[np.int64]) -> dict[str, Array]:
