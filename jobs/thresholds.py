@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+ALARM_CAPTURES: Final = 2
+ALARM_WITHIN: Final = 5
+"""A series whose score is above 1 in so many of so many captures in a row alarms; fewer may be chance. With these
+`bench.faults` counts a fault as found."""
+
 GRADIENT_VANISHED: Final = 1e-7
 """Norm of a gradient below which it moves nothing in single precision, whose relative spacing is 1.2e-7 (IEEE 754)."""
 

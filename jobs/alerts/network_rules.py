@@ -8,7 +8,7 @@ from typing import Final
 from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_DERIVED, GATE_SCORES, GATE_STATS, LAYER_UPDATES
 from gatewatch.jobs.alerts.rule import GATE, LAYER, PARAM, Condition, InGrafana, Quantity, Rule
-from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
+from gatewatch.jobs.thresholds import ALARM_CAPTURES, ALARM_WITHIN, GRADIENT_EXPLODED_ALARM, GRADIENT_VANISHED
 
 _GATES: Final = MappingProxyType({"gate": tuple(sorted(MEMORY_GATES))})
 
@@ -25,7 +25,7 @@ NETWORK_RULES: Final = (
             where={"detector": ("consensus",)},
             unless={"detector": "checks"},  # which raise the consensus too, and have a rule of their own
         ),
-        Condition(above=1.0, for_captures=2, within=5),
+        Condition(above=1.0, for_captures=ALARM_CAPTURES, within=ALARM_WITHIN),
         InGrafana("anomalies", "Anomaly score"),
     ),
     Rule(

@@ -10,10 +10,12 @@ import numpy as np
 from gatewatch.collector.names import MARKET_PHASES
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN, phrase
-from gatewatch.jobs.findings.series import Key, Row, first_broken, name_of
-from gatewatch.jobs.findings.statements import Statement
-from gatewatch.jobs.frames import numbers
+from gatewatch.jobs.findings.finding import Finding, in_order
+from gatewatch.jobs.findings.series import Key, Row, first_broken, name_of, step_at
+from gatewatch.jobs.frames import not_finite, numbers
+from gatewatch.jobs.scoring.detectors.rules import PHRASES
 from gatewatch.jobs.scoring.residuals import LONGEST_WARM_UP, WARM_UP
+from gatewatch.jobs.scoring.sources import known_source
 from gatewatch.jobs.text import join_words, number, percent
 
 if TYPE_CHECKING:
@@ -35,11 +37,12 @@ def run_findings(
     scores: Mapping[Key, pd.DataFrame],
     metrics: pd.DataFrame,
     axes: Mapping[str, Axis] = MappingProxyType({}),
-    said: Sequence[Statement] = (),
-) -> list[str]:
-    """Write sentences, the most important first.
+    said: Sequence[Finding] = (),
+) -> list[Finding]:
+    """Return what is found, the most important first: see `in_order`.
 
-    Failed checks and values that are not finite, in order of time; notices; the worst gate, when and why; overfitting.
+    Of the alarms failed checks and values that are not finite come first, in order of time, then the worst gate, when
+    and why.
 
     Args:
         rows: the table of gates.
@@ -49,35 +52,76 @@ def run_findings(
         said: what checks and the detector `data` say.
     """
     stated = sorted([*said, *broken(stats, axes)], key=lambda each: (not each.is_alarm, each.time))
-    sentences = [each.sentence for each in stated]
     told = frozenset[Key]().union(*(each.series for each in stated if each.is_alarm))
     scored = [row for row in rows if np.isfinite(row.share) and row.key not in told]
-    phases = {row.key.phase for row in rows}
-    if not scored:
-        sentences += [] if told else [no_scores(stats)]
-    else:
-        worst = max(scored, key=lambda row: (row.share, row.worst))
-        calm = sum(row.share == 0 for row in scored)
+    found = [*stated, *overfit(metrics)]
+    if scored:
+        phases, calm = {row.key.phase for row in rows}, not any(each.is_alarm for each in stated)
+        found.append(_worst(scored, scores, axes, phases, calm=calm))
+    elif not told:
+        found.append(_undecided(no_scores(stats)))
+    return in_order(found)
+
+
+def _worst(
+    scored: list[Row],
+    scores: Mapping[Key, pd.DataFrame],
+    axes: Mapping[str, Axis],
+    phases: set[str],
+    *,
+    calm: bool,
+) -> Finding:
+    """Return what the scores of the worst series say.
+
+    Args:
+        scored: the rows of the table that have scores.
+        scores: series → points of `gate_scores`.
+        axes: phase → its axis.
+        phases: of the run.
+        calm: whether nothing else alarms.
+    """
+    worst = max(scored, key=lambda row: (row.alarms, row.share, row.worst))
+    name = name_of(worst.key, phases)
+    if not worst.alarms:
+        largest = max(row.worst for row in scored)
         if worst.share == 0:
-            sentences.append(
+            sentence = (
                 f"All {len(scored)} gates and parameters stayed in their normal range: no score is above 1 "
-                f"(the largest is {number(worst.worst)}, of {name_of(worst.key, phases)})."
-            )
-        elif worst.share <= FEW:
-            nothing = "Beside that nothing" if any(each.is_alarm for each in stated) else "Nothing"
-            sentences.append(
-                f"{nothing} stands out: at most {percent(worst.share)} of the captures are above 1 "
-                f"({name_of(worst.key, phases)}, up to {number(worst.worst)})."
+                f"(the largest is {number(worst.worst)}, of {name})."
             )
         else:
-            sentences.append(
-                f"What stands out is {name_of(worst.key, phases)}: {percent(worst.share)} of its scored captures are "
-                f"above 1, up to {number(worst.worst)}; {calm} of {len(scored)} series never went above 1."
+            sentence = (
+                f"{'Nothing' if calm else 'Beside that nothing'} stands out: at most {percent(worst.share)} of the "
+                f"captures are above 1 ({name}, up to {number(worst.worst)})."
             )
-            sentences += _change(scores[worst.key], _axis(axes, worst.key))
-            if 2 * sum(row.share > 0.5 for row in scored) > len(scored):
-                sentences.append("Most are above 1 most of the time: look for the jump rather than for the level.")
-    return sentences + overfit(metrics)
+        return Finding(sentence=sentence, level="fact", evidence={"series": len(scored), "largest_score": largest})
+    normal = sum(row.share == 0 for row in scored)
+    frame, axis = scores[worst.key], _axis(axes, worst.key)
+    sentences = [
+        f"What stands out is {name}: {percent(worst.share)} of its scored captures are above 1, up to "
+        f"{number(worst.worst)}; {normal} of {len(scored)} series never went above 1.",
+        *_change(frame, axis),
+    ]
+    if 2 * sum(row.share > 0.5 for row in scored) > len(scored):
+        sentences.append("Most are above 1 most of the time: look for the jump rather than for the level.")
+    finite = frame[np.isfinite(numbers(frame, "anomaly_score"))]
+    since = _begin(numbers(finite, "anomaly_score"))
+    return Finding(
+        sentence=" ".join(sentences),
+        level="alarm",
+        what=next(iter(causes(frame)), "its scores are above 1"),
+        source=known_source(worst.source),
+        key=worst.key,
+        step=step_at(finite, since),
+        time=moments(finite)[since],
+        series=frozenset(row.key for row in scored if row.alarms),
+        evidence={
+            "phase": worst.key.phase,
+            "share_above_1": worst.share,
+            "largest_score": worst.worst,
+            "series": sum(row.alarms for row in scored),
+        },
+    )
 
 
 def no_scores(stats: Mapping[Key, pd.DataFrame]) -> str:
@@ -91,19 +135,20 @@ def no_scores(stats: Mapping[Key, pd.DataFrame]) -> str:
     )
 
 
-def unscored(stats: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFrame]) -> list[str]:
+def unscored(stats: Mapping[Key, pd.DataFrame], scores: Mapping[Key, pd.DataFrame]) -> list[Finding]:
     """Write a sentence for each phase without scores in a run in which another phase has scores."""
     scored = {key.phase for key in scores}
-    return [
+    sentences = [
         f"The phase {phase} has no scores: they begin after {WARM_UP} captures, and it has {number(count)}."
         if count <= WARM_UP
         else f"The phase {phase} is not scored yet: gatewatch jobs --once does it."
         for phase, count in _captures(stats).items()
         if scored and phase not in scored
     ]
+    return [_undecided(sentence) for sentence in sentences]
 
 
-def still_learning(stats: Mapping[Key, pd.DataFrame], scores: pd.DataFrame) -> list[str]:
+def still_learning(stats: Mapping[Key, pd.DataFrame], scores: pd.DataFrame) -> list[Finding]:
     """Write a sentence for each phase that ended in its warm-up because its network had not settled: it is too short.
 
     In such a phase the rules have scores, and the robust detector has none; see `jobs.scoring.residuals`.
@@ -116,28 +161,41 @@ def still_learning(stats: Mapping[Key, pd.DataFrame], scores: pd.DataFrame) -> l
         return []
     by = {name: set(scores.loc[scores["detector"] == name, "phase"].dropna()) for name in ("rules", "robust")}
     odd = {key.phase for key, frame in stats.items() if first_broken(frame) is not None}
-    return [
+    sentences = [
         f"The phase {phase} is too short to be judged: after {number(count)} captures its network was still learning "
         "fast, so only rules and checks have scored it. Train longer, or capture more often (every=)."
         for phase, count in _captures(stats).items()
         if WARM_UP < count <= LONGEST_WARM_UP and phase in by["rules"] - by["robust"] - odd
     ]
+    return [_undecided(sentence) for sentence in sentences]
 
 
-def broken(stats: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = MappingProxyType({})) -> list[Statement]:
+def broken(stats: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = MappingProxyType({})) -> list[Finding]:
     """Write a sentence about values that are not finite, where there are any."""
-    first_of: list[tuple[Any, Key, str]] = []
+    first_of: list[tuple[Any, Key, int]] = []
     for key, frame in stats.items():
         if (i := first_broken(frame)) is not None:
-            first_of.append((moments(frame)[i], key, _axis(axes, key).describe(frame, i)))
+            first_of.append((moments(frame)[i], key, i))
     if not first_of:
         return []
-    time, key, first = min(first_of)
+    time, key, i = min(first_of)
+    first = _axis(axes, key).describe(stats[key], i)
     sentence = (
         f"Values that are not finite appeared in {len(first_of)} gate{'s'[: len(first_of) > 1]}, first at {first} in "
         f"{name_of(key, {key.phase})}: begin there."
     )
-    return [Statement(time, sentence, is_alarm=True)]
+    return [
+        Finding(
+            sentence=sentence,
+            level="alarm",
+            what=PHRASES["not_finite"],
+            source="network",
+            key=key,
+            step=step_at(stats[key], i),
+            time=time,
+            evidence={"phase": key.phase, "values": float(not_finite(stats[key])[i]), "series": len(first_of)},
+        )
+    ]
 
 
 def onset(scores: NDArray[np.float64]) -> int | None:
@@ -179,7 +237,7 @@ def causes(frame: pd.DataFrame, most: int = 3) -> list[str]:
     return [phrase(name, float(why[name].sum())) for name in kept[:most]]
 
 
-def overfit(metrics: pd.DataFrame) -> list[str]:
+def overfit(metrics: pd.DataFrame) -> list[Finding]:
     """Write a sentence about overfitting, where training and validation loss show it.
 
     A run overfits if its training loss fell while its validation loss rose for good from its lowest value: by more than
@@ -203,9 +261,19 @@ def overfit(metrics: pd.DataFrame) -> list[str]:
     fell = np.median(trained[-part:]) < np.median(trained[:part])
     if not (fell and rise > 0.1 * spread and rise > 2 * usual):
         return []
+    lowest, last = float(smooth.min()), float(smooth[-1])
+    sentence = (
+        f"Validation loss ended at {number(last)}, up from {number(lowest)} at its lowest, while training loss fell: "
+        "the network overfits, whatever its gates look like."
+    )
     return [
-        f"Validation loss ended at {number(float(smooth[-1]))}, up from {number(float(smooth.min()))} at its lowest, "
-        "while training loss fell: the network overfits, whatever its gates look like."
+        Finding(
+            sentence=sentence,
+            level="notice",
+            what="the network overfits",
+            source="network",
+            evidence={"validation_loss": last, "lowest_validation_loss": lowest},
+        )
     ]
 
 
@@ -220,8 +288,18 @@ def _change(frame: pd.DataFrame, axis: Axis) -> list[str]:
             f"Its scores rose at {axis.describe(frame, split)}, from a median of {number(before)} to "
             f"{number(after)}{because}."
         ]
-    first = axis.describe(frame, int(np.argmax(scores > 1)))
+    first = axis.describe(frame, _begin(scores))
     return [f"It was first above 1 at {first}, without a lasting change of level{because}."]
+
+
+def _begin(scores: NDArray[np.float64]) -> int:
+    """Return the index of the capture since which scores, some of which are above 1, are too high."""
+    split = onset(scores)
+    return int(np.argmax(scores > 1)) if split is None else split
+
+
+def _undecided(sentence: str) -> Finding:
+    return Finding(sentence=sentence, level="undecided", what="too little was captured to say")
 
 
 def _captures(stats: Mapping[Key, pd.DataFrame]) -> dict[str, int]:

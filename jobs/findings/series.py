@@ -13,6 +13,7 @@ from gatewatch.collector.cells import CELLS, GATES
 from gatewatch.collector.names import PHASES, clean_name
 from gatewatch.jobs.frames import not_finite, numbers, rank
 from gatewatch.jobs.scoring.checks.base import DATA, FEED, MODEL, OPTIMIZER
+from gatewatch.jobs.thresholds import ALARM_CAPTURES, ALARM_WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -49,6 +50,7 @@ class Row:
         share: share of scored captures whose score is above 1.
         source: where the cause of the largest score lies (network, data, optimizer, state, policy), if that is above 1;
             empty where it is not, or where the scores do not say it.
+        alarms: whether its scores alarm; see `alarm_begins`.
     """
 
     key: Key
@@ -59,6 +61,7 @@ class Row:
     worst: float
     share: float
     source: str = ""
+    alarms: bool = False
 
 
 def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = ()) -> dict[Key, pd.DataFrame]:
@@ -103,10 +106,28 @@ def first_broken(frame: pd.DataFrame) -> int | None:
     return int(np.argmax(broken)) if broken.any() else None
 
 
+def alarm_begins(score: NDArray[np.float64]) -> int | None:
+    """Return the first of `ALARM_CAPTURES` scores above 1 within `ALARM_WITHIN` in a row, as its index; None: no alarm.
+
+    Args:
+        score: (captures,), all finite.
+    """
+    above = np.flatnonzero(score > 1)
+    first, last = above[: len(above) - ALARM_CAPTURES + 1], above[ALARM_CAPTURES - 1 :]
+    together = first[last - first < ALARM_WITHIN]
+    return int(together[0]) if len(together) else None
+
+
 def steps(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Return the step of each point, shape (points,); their index where any point has no step."""
     values = numbers(frame, "step")
     return np.arange(len(frame), dtype=np.float64) if np.isnan(values).any() else values
+
+
+def step_at(frame: pd.DataFrame, i: int) -> int | None:
+    """Return the step of one point; None where it has none."""
+    step = float(numbers(frame, "step")[i])
+    return int(step) if np.isfinite(step) else None
 
 
 def newest(frame: pd.DataFrame | None, *names: str) -> float:
@@ -151,6 +172,7 @@ def table(
                 worst=float(score.max()) if len(score) else float("nan"),
                 share=float((score > 1).mean()) if len(score) else float("nan"),
                 source=source,
+                alarms=alarm_begins(score) is not None,
             )
         )
     return rows

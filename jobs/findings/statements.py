@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN
-from gatewatch.jobs.findings.series import Key, by_series, name_of
+from gatewatch.jobs.findings.finding import Finding
+from gatewatch.jobs.findings.series import Key, by_series, name_of, step_at
 from gatewatch.jobs.frames import numbers, rank
 from gatewatch.jobs.scoring.checks import CHECKS
 from gatewatch.jobs.scoring.checks.base import DATA, FEED
@@ -31,25 +32,9 @@ _CAUSES: Final[Mapping[str, Mapping[str, Source]]] = MappingProxyType(
 """Detector → its causes → their source."""
 
 
-class Statement(NamedTuple):
-    """One cause, as it was seen first.
-
-    Attributes:
-        time: of the capture.
-        sentence: about it, for people.
-        is_alarm: whether it is more than a notice.
-        series: all that it was ever seen in.
-    """
-
-    time: np.datetime64
-    sentence: str
-    is_alarm: bool
-    series: frozenset[Key] = frozenset()
-
-
 def statements(
     scores: pd.DataFrame, axes: Mapping[str, Axis] = MappingProxyType({}), layers: Sequence[str] = ()
-) -> list[Statement]:
+) -> list[Finding]:
     """Return what was said of each phase, in order of time; what lies upstream first where that is the same.
 
     Args:
@@ -61,18 +46,16 @@ def statements(
         return []
     by_detector = {name: by_series(scores[scores["detector"] == name], layers=layers) for name in _CAUSES}
     found = [
-        (statement, source)
+        finding
         for detector, series in by_detector.items()
         for phase in dict.fromkeys(key.phase for key in series)
-        for statement, source in _of_phase(detector, phase, series, axes.get(phase) or Axis((phase,)))
+        for finding in _of_phase(detector, phase, series, axes.get(phase) or Axis((phase,)))
     ]
-    return [each for each, _ in sorted(found, key=lambda pair: (pair[0].time, rank(pair[1], UPSTREAM)))]
+    return sorted(found, key=lambda each: (each.time, rank(each.source or "", UPSTREAM)))
 
 
-def _of_phase(
-    detector: str, phase: str, series: Mapping[Key, pd.DataFrame], axis: Axis
-) -> Iterator[tuple[Statement, Source]]:
-    """Yield a statement for each cause of a detector in one phase, and its source."""
+def _of_phase(detector: str, phase: str, series: Mapping[Key, pd.DataFrame], axis: Axis) -> Iterator[Finding]:
+    """Yield a finding for each cause of a detector in one phase."""
     own = {key: frame for key, frame in series.items() if key.phase == phase}
     phases = {key.phase for key in series}
     for cause, source in _CAUSES[detector].items():
@@ -82,15 +65,29 @@ def _of_phase(
         when = {key: moments(own[key])[i] for key, i in at.items()}
         first = min(when.values())
         where = [key for key in at if when[key] == first]
-        inputs = [key for key in where if key.layer == DATA and key.gate != FEED]
-        names = [name_of(key, phases) for key in inputs or where]
+        named = [key for key in where if key.layer == DATA and key.gate != FEED] or where
+        names = [name_of(key, phases) for key in named]
         if len(names) > _NAMED:
             names[_NAMED:] = [f"{len(names) - _NAMED} more"]
-        frame, i = own[where[0]], at[where[0]]
+        frame, i = own[named[0]], at[named[0]]
         is_alarm = detector != Data.name and bool(numbers(frame, "anomaly_score")[i] > 1)
         kind = "" if is_alarm else "a notice, no alarm: "
-        sentence = f"First at {axis.describe(frame, i)}, {kind}{BROKEN[cause]} ({join_words(names)})."
-        yield Statement(first, sentence, is_alarm, frozenset(at)), source
+        yield Finding(
+            sentence=f"First at {axis.describe(frame, i)}, {kind}{BROKEN[cause]} ({join_words(names)}).",
+            level="alarm" if is_alarm else "notice",
+            what=BROKEN[cause],
+            source=source,
+            key=named[0],
+            step=step_at(frame, i),
+            time=first,
+            series=frozenset(at),
+            evidence={
+                "phase": phase,
+                "cause": cause,
+                "score": float(numbers(frame, f"why_{cause}")[i]),
+                "series": len(at),
+            },
+        )
 
 
 def _first(frame: pd.DataFrame, column: str) -> int | None:

@@ -20,6 +20,7 @@ from gatewatch.jobs.findings.axis import (
     spans_of,
     walked_again,
 )
+from gatewatch.jobs.findings.finding import in_order
 from gatewatch.jobs.findings.findings import FEW, no_scores, run_findings, still_learning, unscored
 from gatewatch.jobs.findings.run_limits import limit_sentences
 from gatewatch.jobs.findings.series import by_series, config_of, layer_order, one_detector, table, worst_layers
@@ -82,9 +83,8 @@ def content(
     state = state_of(about, now)
     learning, wrong = learning_section(by_series(updates, "param", order), by_phase, most)
 
-    said, short = statements(by_all, by_phase, order), still_learning(stats, by_all)
-    found = run_findings(rows, stats, scores, metrics, by_phase, said)
-    found = [*found, *short] if any(each.is_alarm for each in said) else [*short, *found]
+    said = statements(by_all, by_phase, order)
+    found = in_order([*run_findings(rows, stats, scores, metrics, by_phase, said), *still_learning(stats, by_all)])
 
     report_progress("drawing heatmaps")
     folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
@@ -98,9 +98,9 @@ def content(
         "run": run,
         "ending": ending(about, state),
         "facts": facts,
-        "findings": found + limit_sentences(scored) + wrong,
+        "findings": [each.sentence for each in found] + limit_sentences(scored) + wrong,
         "no_scores": None if detector else no_scores(stats),
-        "unscored": unscored(stats, scores),
+        "unscored": [each.sentence for each in unscored(stats, scores)],
         "detector": detector.replace("_", " "),
         "phases": {phase: PHASE_COLOURS.get(phase, OTHER) for phase in phases} if len(phases) > 1 else {},
         "rows": [row for row in rows if row.key in stats or row.worst > 1],

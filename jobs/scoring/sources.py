@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,3 +11,9 @@ Source = Literal["network", "data", "optimizer", "state", "policy"]
 NETWORK: Final[Source] = "network"
 Sources = NDArray[np.str_]
 """(n,), the source of each score."""
+
+
+def known_source(text: str) -> Source | None:
+    """Return a source that was read from a store; None for any other text."""
+    known: tuple[Source, ...] = get_args(Source)
+    return next((source for source in known if source == text), None)

@@ -6,22 +6,35 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gatewatch.jobs.findings.finding import Finding, in_order
 from gatewatch.jobs.findings.findings import causes, no_scores, onset, overfit, run_findings, still_learning, unscored
-from gatewatch.jobs.findings.series import Key, by_series, table
+from gatewatch.jobs.findings.series import Key, alarm_begins, by_series, table
 
 
 def scores(**gates):
+    begin = pd.Timestamp("2026-01-01", tz="UTC")
     rows = [
-        {"phase": "train", "layer": "lstm", "gate": gate, "anomaly_score": value, "step": 10 * i}
+        {
+            "time": begin + pd.Timedelta(minutes=i),
+            "phase": "train",
+            "layer": "lstm",
+            "gate": gate,
+            "anomaly_score": value,
+            "step": 10 * i,
+        }
         for gate, values in gates.items()
         for i, value in enumerate(values)
     ]
     return by_series(pd.DataFrame(rows))
 
 
-def findings(**gates):
+def found_in(**gates):
     by_gate = scores(**gates)
-    return " ".join(run_findings(table({}, {}, by_gate), {}, by_gate, pd.DataFrame()))
+    return run_findings(table({}, {}, by_gate), {}, by_gate, pd.DataFrame())
+
+
+def findings(**gates):
+    return " ".join(each.sentence for each in found_in(**gates))
 
 
 def test_a_jump_is_found_where_it_is():
@@ -41,6 +54,39 @@ def test_calm_falling_lone_low_or_short_series_have_no_onset(values):
 
 def test_a_few_lone_spikes_do_not_stand_out():
     assert findings(forget=[0.7] * 50 + [1.2] + [0.7] * 49).startswith("Nothing stands out: at most 1 %")
+
+
+@pytest.mark.parametrize(
+    ("values", "begin"),
+    [
+        ([], None),
+        ([2.0], None),
+        ([0.5, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0], None),  # of five in a row only one
+        ([0.5, 2.0, 1.0, 1.0, 1.0, 2.0], 1),
+        ([2.0, 0.5, 0.5, 0.5, 0.5, 0.5, 2.0, 2.0], 6),
+    ],
+)
+def test_scores_alarm_where_two_of_five_in_a_row_are_above_one(values, begin):
+    assert alarm_begins(np.array(values)) == begin
+
+
+def test_a_long_run_whose_scores_alarm_for_a_few_captures_is_not_called_calm():
+    (alarm,) = found_in(forget=[0.7] * 900 + [9.0] * 6 + [0.7] * 94, input=[0.7] * 1000)
+    assert alarm.level == "alarm"
+    assert alarm.sentence.startswith("What stands out is the forget gate of lstm: <1 % of its scored captures")
+
+
+def test_an_alarm_says_for_programs_what_where_and_since_when():
+    (alarm,) = found_in(input=[0.7] * 40, forget=[0.7] * 20 + [2.0] * 20)
+    assert (alarm.level, alarm.key, alarm.step) == ("alarm", Key("train", "lstm", "forget"), 200)
+    assert alarm.time == np.datetime64("2026-01-01T00:20")
+    assert alarm.evidence == {"phase": "train", "share_above_1": 0.5, "largest_score": 2.0, "series": 1}
+
+
+def test_what_is_wrong_comes_first_and_what_is_as_it_should_be_last():
+    levels = ["fact", "notice", "undecided", "alarm", "notice"]
+    found = in_order(Finding(sentence=str(i), level=level) for i, level in enumerate(levels))
+    assert [each.sentence for each in found] == ["3", "2", "1", "4", "0"]
 
 
 def test_scores_above_one_everywhere_send_the_reader_to_the_jump():
@@ -81,8 +127,9 @@ RISING_AGAIN = np.concatenate([np.linspace(1.0, 0.4, 10), np.linspace(0.42, 0.9,
 @pytest.mark.parametrize("shift", [0.0, -0.5, -1.0, -100.0, 100.0])
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
 def test_a_validation_loss_that_rises_for_good_is_overfitting_whatever_its_sign_and_size(shift, scale):
-    (sentence,) = overfit(losses(scale * (FALLING + shift), scale * (RISING_AGAIN + shift)))
-    assert "the network overfits" in sentence
+    (found,) = overfit(losses(scale * (FALLING + shift), scale * (RISING_AGAIN + shift)))
+    assert "the network overfits" in found.sentence
+    assert found.level == "notice"
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
@@ -104,7 +151,7 @@ def test_falling_noisy_or_few_validation_losses_are_no_overfitting(train, valida
 def test_the_loss_of_the_phase_validation_is_a_validation_loss():
     rows = [{"phase": "train", "loss": value} for value in FALLING]
     rows += [{"phase": "validation", "loss": value} for value in RISING_AGAIN]
-    assert "overfits" in overfit(pd.DataFrame(rows))[0]
+    assert "overfits" in overfit(pd.DataFrame(rows))[0].sentence
 
 
 def test_phases_without_scores_are_counted_each():
@@ -112,7 +159,8 @@ def test_phases_without_scores_are_counted_each():
     stats = {Key(phase, "lstm", "forget"): pd.DataFrame({"step": range(n)}) for phase, n in frames.items()}
     assert "backtest has 40 and live has 20" in no_scores(stats)
     scored = {key: frame for key, frame in stats.items() if key.phase == "backtest"}
-    assert unscored(stats, scored) == ["The phase live has no scores: they begin after 32 captures, and it has 20."]
+    (found,) = unscored(stats, scored)
+    assert found.sentence == "The phase live has no scores: they begin after 32 captures, and it has 20."
 
 
 @pytest.mark.parametrize(
@@ -122,14 +170,10 @@ def test_phases_without_scores_are_counted_each():
 def test_a_phase_that_ends_while_its_network_learns_is_too_short(captures, detectors, too_short):
     stats = {Key("train", "lstm", "forget"): pd.DataFrame({"step": range(captures), "nan_count": 0})}
     scores = pd.DataFrame({"detector": detectors, "phase": "train", "anomaly_score": 0.0})
-    assert (
-        still_learning(stats, scores)
-        == [
-            "The phase train is too short to be judged: after 50 captures its network was still learning fast, so only "
-            "rules and checks have scored it. Train longer, or capture more often (every=)."
-        ]
-        * too_short
-    )
+    assert [each.sentence for each in still_learning(stats, scores)] == [
+        "The phase train is too short to be judged: after 50 captures its network was still learning fast, so only "
+        "rules and checks have scored it. Train longer, or capture more often (every=)."
+    ] * too_short
 
 
 def test_values_that_are_not_finite_are_no_learning():

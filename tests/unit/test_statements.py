@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import chain
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 
 from gatewatch.jobs.findings.findings import run_findings
-from gatewatch.jobs.findings.series import by_series, table
+from gatewatch.jobs.findings.series import Key, by_series, table
 from gatewatch.jobs.findings.statements import UPSTREAM, statements
 from gatewatch.jobs.scoring.sources import Source
 
@@ -76,6 +77,16 @@ def test_a_feed_that_moved_is_a_notice():
     assert one.sentence.startswith("First at step 50, a notice, no alarm: what is fed is not what it was")
 
 
+def test_a_statement_says_for_programs_what_where_and_since_when():
+    feed, price = (scored("checks", "_data", gate, {4, 6}, "scale_jumped", score=3.5) for gate in ("feed", "price"))
+    (one,) = statements(pd.DataFrame(feed + price))
+    assert (one.level, one.source, one.key) == ("alarm", "data", Key("train", "_data", "price"))
+    assert one.step == 40
+    assert one.time == np.datetime64("2026-01-01T00:00:04")
+    assert one.what.startswith("the scale of a feature jumped")
+    assert one.evidence == {"phase": "train", "cause": "scale_jumped", "score": 3.5, "series": 2}
+
+
 def test_a_warning_is_one_too():
     (one,) = statements(pd.DataFrame(scored("checks", "_model", "probe_loss", {5}, "probe_loss_rises", score=1.0)))
     assert not one.is_alarm
@@ -94,9 +105,8 @@ def test_runs_without_such_scores_have_no_sentence():
 def test_alarms_come_before_all_else_and_notices_after_them():
     every = scored("checks", "a", "kernel", {4}) + scored("data", "_data", "feed", {2}, "feed_moved")
     consensus = by_series(pd.DataFrame(scored("consensus", "a", "kernel") * 10))
-    sentences = run_findings(
-        table({}, {}, consensus), {}, consensus, pd.DataFrame(), said=statements(pd.DataFrame(every))
-    )
+    found = run_findings(table({}, {}, consensus), {}, consensus, pd.DataFrame(), said=statements(pd.DataFrame(every)))
+    sentences = [each.sentence for each in found]
     assert sentences[0].startswith(f"First at step 40, {MOMENTS}")
     assert sentences[1].startswith("First at step 20, a notice")
     assert len(sentences) == 2
