@@ -181,3 +181,19 @@ def test_a_run_that_goes_on_without_its_moments_is_found_and_one_with_them_is_no
         found = found[found["anomalous"] == 1]
         assert found["step"].tolist() == ([] if keeps else [25])
         assert set(found["source"]) <= {"optimizer"}
+
+
+def test_log_probabilities_that_a_loop_hands_over_are_an_alarm_where_they_differ(tmp_path):
+    net, x = another(), torch.randn(16, 6, 3)
+    store = open_store(f"sqlite:///{tmp_path / 'points.db'}")
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with GateMonitor(net, None, probe=x, store=store, every=EVERY, run="r") as monitor:
+        for step in range(1, 21):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+            monitor.step(metrics={"logprob_difference": torch.tensor(0.3 if step == 15 else 1e-6)})
+    only(store)
+    found = scores(store, layer="_model", detector="consensus")
+    found = found[found["anomalous"] == 1]
+    assert found[["step", "source", "why_logprobs_differ"]].to_numpy().tolist() == [[15, "policy", 2.0]]

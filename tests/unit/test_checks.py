@@ -183,6 +183,13 @@ def test_log_probabilities_differ_beyond_rounding():
     assert none_or(memory.logprobs_differ(captures)["memory", "policy"]) == [0.0, 0.0, 2.0]
 
 
+@pytest.mark.parametrize("name", ["logprob_difference", "losses/logprob_difference"])
+def test_log_probabilities_that_a_loop_hands_over_are_judged_too(name):
+    captures = some(4, metrics={name: np.array([1e-5, NONE, 0.02, -0.02])})
+    assert none_or(memory.logprobs_differ(captures)["_model", "policy"]) == [0.0, None, 2.0, 2.0]
+    assert memory.logprobs_differ(some(2, metrics={"loss": np.array([1.0, 1.0])})) == {}
+
+
 # Generalisation.
 
 

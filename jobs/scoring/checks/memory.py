@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from gatewatch.collector.names import MARKET_PHASES
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import VIOLATED, WINDOW, Check, up_to, verdicts, windows
+from gatewatch.jobs.scoring.checks.base import MODEL, VIOLATED, WINDOW, Check, up_to, verdicts, windows
+from gatewatch.jobs.scoring.checks.policy_metrics import logged
 
 STATE: Final = "state"
 """Stands for the gate in points about the state of a layer."""
@@ -98,13 +99,17 @@ def logprobs_differ(captures: Captures) -> dict[Pair, Array]:
     Before the first update of a rollout the policy is the one that has acted, so the same observations, states and
     starts give the same log-probabilities, but for rounding. They differ where the state is stale or kept, where a
     mask is shifted by one, where dropout was left on, or where the normaliser has changed in between.
+
+    The difference is what the collector has measured, or what a loop has handed over among its metrics.
     """
-    scores = {}
-    for layer in captures.state:
-        difference = captures.recurrent_state(layer, "logprob_difference")
-        if np.isfinite(difference).any():
-            scores[layer, POLICY] = verdicts(np.abs(difference) > LOGPROB_LIMIT, np.isfinite(difference))
-    return scores
+    differences = {layer: captures.recurrent_state(layer, "logprob_difference") for layer in captures.state}
+    handed_over = logged(captures, "logprob_difference")
+    differences[MODEL] = np.fmax(np.abs(handed_over), np.abs(differences.get(MODEL, handed_over)))
+    return {
+        (layer, POLICY): verdicts(np.abs(difference) > LOGPROB_LIMIT, np.isfinite(difference))
+        for layer, difference in differences.items()
+        if np.isfinite(difference).any()
+    }
 
 
 CHECKS: Final = (

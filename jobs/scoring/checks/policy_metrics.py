@@ -21,6 +21,7 @@ NAMES: Final = {
     "action_share": ("action_share",),
     "position_share": ("position_share",),
     "actions": ("actions",),
+    "logprob_difference": ("logprob_difference",),
 }
 """What is judged → the last part of the names that it is logged by, or the last two parts."""
 _ONLY_OF_POLICIES: Final = frozenset(
