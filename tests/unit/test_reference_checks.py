@@ -72,6 +72,29 @@ def test_one_feature_of_two_that_is_near_zero_is_none():
     assert reference.smaller_than_training(fed([[-0.02, -2]], [[0.0, 2]]))[FEED].tolist() == [0.0]
 
 
+@pytest.mark.parametrize(("small", "expected"), [(1, 0.0), (2, 2.0)])
+def test_one_feature_in_three_that_is_too_small_is_enough_but_two_at_least(small, expected):
+    """A lost normaliser has a factor of its own for each: those with a usual size of a half are hardly changed."""
+    high = [[0.1] * small + [0.5] * (6 - small)]
+    captures = fed(np.negative(high), high, largest=(1.0,) * 6, smallest=(2.0,) * 6)
+    assert reference.smaller_than_training(captures)[FEED].tolist() == [expected]
+
+
+def test_two_features_in_seven_are_too_few():
+    high = [[0.1] * 2 + [0.5] * 5]
+    captures = fed(np.negative(high), high, largest=(1.0,) * 7, smallest=(2.0,) * 7)
+    assert reference.smaller_than_training(captures)[FEED].tolist() == [0.0]
+
+
+def test_single_bars_are_as_large_as_the_largest_of_sixteen():
+    """Of a training's windows the percentile 99 counts, which most of their bars are far below."""
+    small = [[0.1 * (-1) ** bar] * 2 for bar in range(16)]
+    bars = [*small[:15], [2.0, 2.0], *small]
+    scores = reference.smaller_than_training(fed(bars, bars, values=1))[FEED]
+    assert np.isnan(scores[:15]).all()
+    assert scores[15:].tolist() == [0.0] * 16 + [2.0]
+
+
 def test_a_feature_that_the_training_saw_at_zero_is_never_too_small():
     scores = reference.smaller_than_training(fed([[-0.02, -0.05]], [[0.02, 0.05]], smallest=(0, 0)))
     assert np.isnan(scores[FEED]).all()

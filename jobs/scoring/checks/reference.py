@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.checks.base import Check, up_to
 from gatewatch.jobs.scoring.checks.feed import AFTERWARDS, SCALE, by_feature
-from gatewatch.jobs.scoring.metrics.windows import median
 
 VALUES: Final = 16
 """Values of a feature from which its size is known: of fewer, as of single bars, one outlier makes it."""
+FEWEST_SMALL: Final = 2
+SMALL_SHARE: Final = 3
+"""One feature in three must be too small, two at least: a feature may be near zero by itself for as long as nothing
+happens, as a drawdown is while prices rise. In calm markets it was one feature of 13 at most (`bench.reference`)."""
 ERRORS: Final = "none in 72 backtests of real prices, see docs/detection.md"
 _NEEDS: Final = (
     f"the feed of a training, and {VALUES} values of the phase: one capture of windows, {VALUES} of single bars"
@@ -39,16 +42,18 @@ def larger_than_training(captures: Captures) -> dict[Pair, Array]:
 def smaller_than_training(captures: Captures) -> dict[Pair, Array]:
     """Judge whether features are less than a part of 1/`SCALE` of the training's smallest, as raw returns are.
 
-    What counts is the larger of the percentiles 1 and 99, without their signs. One feature may be near zero for as long
-    as nothing happens, as a drawdown is while prices rise; so most of those that move must be that small. A score of 1
-    is a part of 1/`SCALE`.
+    What counts is the larger of the percentiles 1 and 99, without their signs. A calm market makes all that depends on
+    its volatility smaller by one factor, of 3 to 5, and leaves alone what does not; a lost normaliser has a factor
+    of its own for each feature, so that some are far below the limit and others are not. So it is enough if one
+    feature in `SMALL_SHARE` of those that move is that small, `FEWEST_SMALL` at least; of fewer features all must be.
+    A score of 1 is a part of 1/`SCALE`.
     """
     parts = _against(captures, "smallest", np.maximum, lambda size, smallest: smallest / size)
     if not parts:
         return {}
-    small, known = np.stack(parts) > SCALE, np.isfinite(np.stack(parts))
-    is_most = 2 * small.sum(axis=0) > known.sum(axis=0)
-    return by_feature(captures, [_score(each, is_most & (each > SCALE)) for each in parts])
+    small, moving = (np.stack(parts) > SCALE).sum(axis=0), np.isfinite(np.stack(parts)).sum(axis=0)
+    is_several = (small >= np.minimum(FEWEST_SMALL, moving)) & (SMALL_SHARE * small >= moving)
+    return by_feature(captures, [_score(each, is_several & (each > SCALE)) for each in parts])
 
 
 def _against(
@@ -56,8 +61,9 @@ def _against(
 ) -> list[Array]:
     """Return for each feature (n,), the ratio of its size and that of the training; NaN where it is not known.
 
-    The size is the median over as many captures, up to this one, as have `VALUES` values together. A feature that
-    stands still in all of them has none: a flag does so, whatever its size is.
+    The size is taken over as many captures, up to this one, as have `VALUES` values together: from the smallest of
+    their percentiles 1 to the largest of their percentiles 99, so that single bars are seen as a window of them is. A
+    feature that stands still in all of them has none: a flag does so, whatever its size is.
 
     Args:
         captures: n of them.
@@ -69,21 +75,20 @@ def _against(
     tables = [captures.features.get(name) for name in ("p01", "p99", "mean", "std")]
     if reference is None or any(each is None or each.shape[1] != len(reference) for each in tables):
         return []
-    low, high, mean, std = (each for each in tables if each is not None)
-    sequences, positions = (captures.feed.get(name, np.full(len(mean), 1.0)) for name in ("sequences", "positions"))
+    given = [each for each in tables if each is not None]
+    sequences, positions = (captures.feed.get(name, np.full(len(given[0]), 1.0)) for name in ("sequences", "positions"))
     values = np.nan_to_num(np.maximum(sequences * positions, 1.0), nan=1.0)
     is_left_out = np.arange(VALUES) < VALUES - np.ceil(VALUES / np.minimum(values, VALUES))[:, None]
     ratios = []
     for index, of_training in enumerate(reference):
-        sizes, means, deviations = (
-            np.where(is_left_out, 0.0, up_to(table[:, index], VALUES - 1))
-            for table in (end(np.abs(low), np.abs(high)), mean, std)
+        # What is left out is replaced by the capture itself: it moves neither end, and is no other value.
+        low, high, mean, std = (
+            np.where(is_left_out, table[:, [index]], up_to(table[:, index], VALUES - 1)) for table in given
         )
-        is_whole = np.isfinite(sizes).all(axis=1) & np.isfinite(deviations).all(axis=1)
-        same = np.where(is_left_out, means[:, -1:], means)
-        moves = is_whole & ((deviations > 0).any(axis=1) | (same != same[:, -1:]).any(axis=1))
-        size = median(np.where(is_left_out, np.nan, sizes), fewest=1)
-        known = moves & (size > 0) & (of_training > 0)
+        moves = (std > 0).any(axis=1) | (mean != mean[:, -1:]).any(axis=1)
+        is_whole = np.isfinite(low + high + mean + std).all(axis=1)
+        size = end(np.abs(low.min(axis=1)), np.abs(high.max(axis=1)))
+        known = moves & is_whole & (size > 0) & (of_training > 0)
         ratios.append(np.where(known, ratio(np.where(known, size, 1.0), np.where(known, of_training, 1.0)), np.nan))
     return ratios
 
