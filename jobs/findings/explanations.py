@@ -20,7 +20,7 @@ TIMES: Final = {check.name: check.times for check in CHECKS if check.times is no
 """Check → how many times something is too large or too small where its score is 1."""
 
 
-def phrase(name: str, by: float) -> str:
+def phrase(name: str, by: float, gate: str = "") -> str:
     """Return what it means that a signal rose (positive) or fell, or that a detector's cause applies; short."""
     shown = name.replace("_", " ")
     up, down = PHRASES.get(name, (f"{shown} rose", f"{shown} fell"))

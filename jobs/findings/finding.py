@@ -6,16 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
+from gatewatch.jobs.frames import rank
+from gatewatch.jobs.scoring.sources import Source
+
+if TYPE_CHECKING:
     from gatewatch.jobs.findings.series import Key
-    from gatewatch.jobs.scoring.sources import Source
 
 Level = Literal["alarm", "undecided", "notice", "fact"]
 LEVELS: Final[tuple[Level, ...]] = ("alarm", "undecided", "notice", "fact")
 """In the order in which findings are told: what is wrong, what cannot be judged, what to look at, what is as it should
 be."""
+
+UPSTREAM: Final[tuple[Source, ...]] = ("data", "state", "optimizer", "network", "policy")
+"""Sources, what comes first in a step before what follows from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +59,14 @@ class Finding:
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by level; within a level they keep their order, which is that of cause before effect."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+
+
+def cause_before_effect(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort findings by time, and within a capture by what lies upstream; those of no moment are the last."""
+
+    def order(finding: Finding) -> tuple[bool, int, tuple[int, str]]:
+        time = finding.time
+        nanoseconds = 0 if time is None else int(time.astype("M8[ns]").astype(np.int64))
+        return time is None, nanoseconds, rank(finding.source or "", UPSTREAM)
+
+    return sorted(findings, key=order)

@@ -2,50 +2,102 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from gatewatch.jobs.findings.series import first_broken
+from gatewatch.jobs.findings.axis import Axis, moments
+from gatewatch.jobs.findings.finding import Finding
+from gatewatch.jobs.findings.series import Key, first_broken, of_layer, step_at
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.text import join_words, number, percent
 from gatewatch.jobs.thresholds import GRADIENT_EXPLODED_RUN, GRADIENT_VANISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
     from numpy.typing import NDArray
-
-    from gatewatch.jobs.findings.axis import Axis
 
 RECENT: Final = 5
 """A state holds now where it holds in this many newest captures."""
 
 
-def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[str]:
-    """Write a sentence for each thing that is plainly wrong with a layer, the worst first.
+class Problem(NamedTuple):
+    """One thing that is plainly wrong with parameters of a layer.
+
+    Attributes:
+        what: a sentence without its end: that it holds of the parameters.
+        evidence: what shows it, the end of the sentence.
+        at: parameter → the index of the point from which on it holds.
+    """
+
+    what: str
+    evidence: str
+    at: Mapping[str, int]
+
+    @property
+    def sentence(self) -> str:
+        """The whole sentence."""
+        return f"{self.what}{self.evidence}."
+
+
+def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[Problem]:
+    """Find each thing that is plainly wrong with a layer, the worst first.
 
     Args:
         params: parameter → points of `layer_updates` of one phase and layer.
         axis: names the place of a capture.
     """
-    sentences = []
+    problems = []
     if broken := {name: i for name, frame in params.items() if (i := first_broken(frame)) is not None}:
         first = min(broken, key=lambda name: broken[name])
         place = axis.describe(params[first], broken[first])
-        sentences.append(f"Values that are not finite in the {join_words([*broken])}, first at {place}.")
-    if still := [name for name, frame in params.items() if (_newest(frame, "update_frequency") == 0).all()]:
-        sentences.append(f"The {join_words(still)} did not move at all in the last {RECENT} captures.")
-    if gone := [name for name, frame in params.items() if (_newest(frame, "gradient_norm") < GRADIENT_VANISHED).all()]:
-        sentences.append(
-            f"The gradient of the {join_words(gone)} has vanished: "
-            f"below {GRADIENT_VANISHED:g} in the last {RECENT} captures."
-        )
+        what = f"Values that are not finite in the {join_words([*broken])}"
+        problems.append(Problem(what, f", first at {place}", broken))
+    recent = f" in the last {RECENT} captures"
+    if still := _lasting(params, "update_frequency", lambda values: values == 0):
+        problems.append(Problem(f"The {join_words([*still])} did not move at all", recent, still))
+    if gone := _lasting(params, "gradient_norm", lambda values: values < GRADIENT_VANISHED):
+        what = f"The gradient of the {join_words([*gone])} has vanished"
+        problems.append(Problem(what, f": below {GRADIENT_VANISHED:g}{recent}", gone))
     if grown := {name: size for name, frame in params.items() if (size := _growth(frame)) > GRADIENT_EXPLODED_RUN}:
+        at = {name: len(params[name]) - RECENT for name in grown}
         times = number(max(grown.values()), 2)
-        sentences.append(f"The gradient of the {join_words([*grown])} has exploded, to {times} times its median.")
-    return sentences
+        what = f"The gradient of the {join_words([*grown])} has exploded"
+        problems.append(Problem(what, f", to {times} times its median", at))
+    return problems
+
+
+def learning_findings(
+    updates: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis] = MappingProxyType({})
+) -> list[Finding]:
+    """Say of the first layer whose learning is plainly wrong what is wrong, without values that are not finite.
+
+    Args:
+        updates: series → points of `layer_updates`, the layers in the network's order; `gate` is the parameter.
+        axes: phase → its axis; a phase without one counts steps.
+    """
+    for phase, layer in dict.fromkeys((key.phase, key.layer) for key in updates):
+        params = of_layer(updates, phase, layer)
+        for problem in learning_problems(params, axes.get(phase) or Axis((phase,))):
+            name = next(iter(problem.at))
+            if first_broken(params[name]) is not None:
+                continue
+            return [
+                Finding(
+                    sentence=f"Learning went wrong in {layer}: {problem.sentence}",
+                    level="alarm",
+                    what=f"{problem.what[0].lower()}{problem.what[1:]}{problem.evidence}",
+                    source="network",
+                    key=Key(phase, layer, name),
+                    step=step_at(params[name], problem.at[name]),
+                    time=moments(params[name])[problem.at[name]],
+                    series=frozenset(Key(phase, layer, each) for each in problem.at),
+                    evidence={"phase": phase, "series": len(problem.at)},
+                )
+            ]
+    return []
 
 
 def clipping(params: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -62,17 +114,28 @@ def positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(values > 0, values, np.nan)
 
 
-def _newest(frame: pd.DataFrame, field: str) -> NDArray[np.float64]:
-    """Return the `RECENT` newest finite values of a field; NaN where there are fewer."""
-    values = numbers(frame, field)
-    newest = values[np.isfinite(values)][-RECENT:]
-    return newest if len(newest) == RECENT else np.full(RECENT, np.nan)
+def _lasting(
+    params: Mapping[str, pd.DataFrame], field: str, holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]]
+) -> dict[str, int]:
+    """Return parameter → index since when something holds, of those of which it holds in the `RECENT` newest values."""
+    since = {}
+    for name, frame in params.items():
+        values = numbers(frame, field)
+        places = np.flatnonzero(np.isfinite(values))
+        others = np.flatnonzero(~holds(values[places]))
+        first = int(others[-1]) + 1 if len(others) else 0
+        if len(places) - first >= RECENT:
+            since[name] = int(places[first])
+    return since
 
 
 def _growth(frame: pd.DataFrame) -> float:
-    """Return the newest gradients over the median of all; 0 where there are too few."""
+    """Return the newest gradients over the median of all; 0 where there are too few.
+
+    A gradient that moves nothing counts as the largest of these: a multiple of less has no meaning.
+    """
     norms = positive(numbers(frame, "gradient_norm"))
-    norms = norms[np.isfinite(norms)]
+    norms = np.maximum(norms[np.isfinite(norms)], GRADIENT_VANISHED)
     return float(np.median(norms[-RECENT:]) / np.median(norms)) if len(norms) > 3 * RECENT else 0.0
 
 

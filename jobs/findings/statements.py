@@ -10,9 +10,9 @@ import numpy as np
 
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.explanations import BROKEN
-from gatewatch.jobs.findings.finding import Finding
+from gatewatch.jobs.findings.finding import Finding, cause_before_effect
 from gatewatch.jobs.findings.series import Key, by_series, name_of, step_at
-from gatewatch.jobs.frames import numbers, rank
+from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.scoring.checks import CHECKS
 from gatewatch.jobs.scoring.checks.base import DATA, FEED
 from gatewatch.jobs.scoring.detectors.data import Data
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _NAMED: Final = 3
 """How many series a sentence names."""
-UPSTREAM: Final[tuple[Source, ...]] = ("data", "state", "optimizer", "network", "policy")
-"""Sources, what comes first in a step before what follows from it."""
 _CAUSES: Final[Mapping[str, Mapping[str, Source]]] = MappingProxyType(
     {"checks": {check.name: check.source for check in CHECKS}, Data.name: dict.fromkeys(Data.phrases, "data")}
 )
@@ -51,7 +49,7 @@ def statements(
         for phase in dict.fromkeys(key.phase for key in series)
         for finding in _of_phase(detector, phase, series, axes.get(phase) or Axis((phase,)))
     ]
-    return sorted(found, key=lambda each: (each.time, rank(each.source or "", UPSTREAM)))
+    return cause_before_effect(found)
 
 
 def _of_phase(detector: str, phase: str, series: Mapping[Key, pd.DataFrame], axis: Axis) -> Iterator[Finding]:

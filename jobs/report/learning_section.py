@@ -20,10 +20,8 @@ from gatewatch.jobs.thresholds import UPDATE_HEALTHY
 _COLOURS: Final = {"kernel": BLUE, "recurrent": ORANGE, "bias": GREEN}
 
 
-def learning_section(
-    updates: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis], most: int
-) -> tuple[dict[str, Any], list[str]]:
-    """Make the section of what each layer learns, and the first thing that is plainly wrong, as a sentence.
+def learning_section(updates: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis], most: int) -> dict[str, Any]:
+    """Make the section of what each layer learns.
 
     Args:
         updates: series → points of `layer_updates`; the parameter is in the gate's place.
@@ -37,14 +35,13 @@ def learning_section(
         {
             "name": layer,
             "phases": [phase],
-            "words": " ".join(problems[phase, layer] + clipping(frames)),
+            "words": " ".join([*(each.sentence for each in problems[phase, layer]), *clipping(frames)]),
             "charts": _charts(frames, axes[phase]),
         }
         for (phase, layer), frames in params.items()
         if (phase, layer) in drawn
     ]
-    first = [f"Learning went wrong in {layer}: {words[0]}" for (_, layer), words in problems.items() if words]
-    return {"layers": layers, "left_out": len(params) - len(layers)}, first[:1]
+    return {"layers": layers, "left_out": len(params) - len(layers)}
 
 
 def _charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 from gatewatch import open_store
 from gatewatch.collector.schema import GATE_SCORES, LAYER_UPDATES, Point
 from gatewatch.jobs.findings.explanations import in_words
-from gatewatch.jobs.findings.findings import causes
+from gatewatch.jobs.findings.outliers import causes
 from tests.passes import assert_same, only, scores
 from tests.recorded import end, recorded
 

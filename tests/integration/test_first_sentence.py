@@ -8,10 +8,8 @@ import torch
 from torch import nn
 
 from gatewatch import open_store
-from gatewatch.jobs.findings.axis import Axis
-from gatewatch.jobs.findings.findings import run_findings
-from gatewatch.jobs.findings.series import by_series, one_detector, table
-from gatewatch.jobs.findings.statements import statements
+from gatewatch.jobs.findings.findings import findings_of
+from gatewatch.jobs.findings.run_points import read_points
 from gatewatch.torch import GateMonitor
 from tests.passes import only, scores
 
@@ -43,7 +41,7 @@ def batch(random, fault):
     return torch.tensor(x), torch.tensor(y)
 
 
-@pytest.fixture(scope="module", params=["healthy", "raw", "kept", "reset", "leak"])
+@pytest.fixture(scope="module", params=["healthy", "raw", "kept", "reset", "leak", "rate", "nan"])
 def trained(request, tmp_path_factory):
     """A training in episodes of six steps, in which something goes wrong from `STRIKE` on; its findings."""
     torch.manual_seed(0)
@@ -75,6 +73,10 @@ def trained(request, tmp_path_factory):
                 state = None
             if fault == "reset" and step == STRIKE:
                 optimizer.state.clear()
+            if fault == "rate" and step == STRIKE:
+                optimizer.param_groups[0]["lr"] *= 300
+            if fault == "nan" and step == STRIKE:
+                policy.memory.weight_ih_l0.data[0, 0] = torch.nan
             x, y = batch(random, fault)
             answer, state = policy(x, state)
             state = tuple(part.detach() for part in state)
@@ -84,10 +86,8 @@ def trained(request, tmp_path_factory):
             optimizer.step()
             monitor.step(batch=x, targets=y, starts=begins, metrics={"loss": error.item()})
     only(store)
-    every = store.read("gate_scores")
-    shown = by_series(one_detector(every)[1])
-    said = statements(every, {"train": Axis(("train",))})
-    found = run_findings(table({}, {}, shown), {}, shown, store.read("train_metrics"), said=said)
+    (about,) = store.runs().to_dict("records")
+    found = findings_of(read_points(store, about))
     return request.param, [each.sentence for each in found], store
 
 
@@ -96,6 +96,7 @@ EXPECTED = {
     "kept": (STRIKE + EVERY, "an episode began with the state of the one before", "(the state gate of memory/l0)"),
     "reset": (STRIKE, "the optimizer's second moments fell further than they decay", "the kernel weights of memory/l0"),
     "leak": (STRIKE, "a feature tells the target: does it look ahead?", "(the input volume)"),
+    "rate": (STRIKE, "learning_rate went from 0.001 to 0.3, 300 times as large", "what follows began then"),
 }
 
 
@@ -104,6 +105,12 @@ def test_the_first_sentence_says_what_where_and_since_when(trained):
     if name == "healthy":
         assert sentences[0].startswith("All ")
         assert not scores(store, detector="consensus")["anomalous"].any()
+        return
+    if name == "nan":
+        assert sentences == [
+            f"Values that are not finite appeared in 6 gates, first at step {STRIKE} in all 6 gates of memory/l0 at "
+            "once: begin there."
+        ]
         return
     step, what, where = EXPECTED[name]
     assert sentences[0].startswith(f"First at step {step}, {what}")

@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 
 from gatewatch.jobs.findings.finding import Finding, in_order
-from gatewatch.jobs.findings.findings import causes, no_scores, onset, overfit, run_findings, still_learning, unscored
+from gatewatch.jobs.findings.findings import run_findings
+from gatewatch.jobs.findings.onset import onset
+from gatewatch.jobs.findings.outliers import causes
+from gatewatch.jobs.findings.overfit import overfit
 from gatewatch.jobs.findings.series import Key, alarm_begins, by_series, table
+from gatewatch.jobs.findings.unscored import no_scores, still_learning, unscored
 
 
 def scores(**gates):
@@ -30,7 +34,7 @@ def scores(**gates):
 
 def found_in(**gates):
     by_gate = scores(**gates)
-    return run_findings(table({}, {}, by_gate), {}, by_gate, pd.DataFrame())
+    return run_findings({}, by_gate, pd.DataFrame())
 
 
 def findings(**gates):
@@ -45,11 +49,29 @@ def test_a_slow_rise_begins_where_it_first_passed_one():
     assert onset(np.concatenate([np.full(20, 0.7), np.linspace(0.75, 3, 40)])) == 25
 
 
+def test_a_jump_begins_at_its_foot_and_not_where_an_earlier_plateau_passed_one():
+    scores = [0.5] * 42 + [3.0] * 31 + [6.0, 15.0, 22.0] + [27.0] * 70
+    assert onset(np.array(scores)) == 74  # the first that is nearer to 27 than to 3, as ratios are
+    found = findings(forget=scores)
+    assert "Its scores rose at step 740, from a median of 3 to 27; they had been above 1 since step 420" in found
+
+
+def test_a_large_jump_stands_out_before_a_long_stay_just_above_one():
+    found = findings(input=[0.7] * 20 + [1.4] * 100, forget=[0.7] * 90 + [27.0] * 30)
+    assert found.startswith("What stands out is the forget gate of lstm")
+
+
 @pytest.mark.parametrize(
     "values", [[0.7] * 30, [1.8] * 10 + [0.7] * 20, [0.7] * 14 + [9.0] + [0.7] * 15, [0.5] * 15 + [0.9] * 15, [3.0] * 5]
 )
 def test_calm_falling_lone_low_or_short_series_have_no_onset(values):
     assert onset(np.array(values)) is None
+
+
+@pytest.mark.parametrize("factor", [1.05, 1.2, 1.5])
+def test_a_slow_rise_to_any_height_is_no_jump(factor):
+    rise = 0.5 * factor ** np.arange(40)
+    assert onset(np.concatenate([np.full(20, 0.5), rise])) == 20 + int(np.argmax(rise > 1))
 
 
 def test_a_few_lone_spikes_do_not_stand_out():

@@ -8,9 +8,10 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from gatewatch.jobs.findings.finding import UPSTREAM
 from gatewatch.jobs.findings.findings import run_findings
-from gatewatch.jobs.findings.series import Key, by_series, table
-from gatewatch.jobs.findings.statements import UPSTREAM, statements
+from gatewatch.jobs.findings.series import Key, by_series
+from gatewatch.jobs.findings.statements import statements
 from gatewatch.jobs.scoring.sources import Source
 
 MOMENTS = "the optimizer's second moments fell further than they decay: was its state dropped or exchanged?"
@@ -105,7 +106,7 @@ def test_runs_without_such_scores_have_no_sentence():
 def test_alarms_come_before_all_else_and_notices_after_them():
     every = scored("checks", "a", "kernel", {4}) + scored("data", "_data", "feed", {2}, "feed_moved")
     consensus = by_series(pd.DataFrame(scored("consensus", "a", "kernel") * 10))
-    found = run_findings(table({}, {}, consensus), {}, consensus, pd.DataFrame(), said=statements(pd.DataFrame(every)))
+    found = run_findings({}, consensus, pd.DataFrame(), said=statements(pd.DataFrame(every)))
     sentences = [each.sentence for each in found]
     assert sentences[0].startswith(f"First at step 40, {MOMENTS}")
     assert sentences[1].startswith("First at step 20, a notice")
