@@ -173,6 +173,65 @@ class Store(ABC):
         require_utf8({"measurement": measurement, "field": field, "run": run})
         return self._tallies(measurement, field, run)
 
+    def newest(
+        self, measurement: str, *, run: str | None = None, tags: Tags | None = None, prefix_tags: bool = False
+    ) -> pd.DataFrame:
+        """Return the newest point of each series of a measurement, as `read` would; the other points are not read.
+
+        Args:
+            measurement: which points.
+            run: only those of this run.
+            tags: only those whose tags have these values.
+            prefix_tags: as of `read`.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        types, blocks = self._newest(select(measurement, run, tags=tags))
+        return frame(blocks, types, prefix_tags)
+
+    def extremes(
+        self, measurement: str, field: str, *, run: str, tags: Tags | None = None, buckets: int = 100
+    ) -> pd.DataFrame:
+        """Return the smallest and the largest value of a field in equal spans of time, of each series of a run.
+
+        The store looks for them, so that a long run is not read, and a single spike among its points is found.
+
+        Args:
+            measurement: which points.
+            field: a number; of another type nothing is returned.
+            run: the run.
+            tags: only points whose tags have these values.
+            buckets: into how many spans the time from the first to the last point is divided, one more at most. Each
+                begins at a multiple of its width since 1970.
+
+        Returns:
+            Columns as of `read` with `prefix_tags`: `time` (where a span begins, nanoseconds), the tags, and `low` and
+            `high`, float64. Spans without a value are left out.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        require_utf8({"field": field})
+        blocks = self._extremes(select(measurement, run, tags=tags), field, buckets)
+        return frame(blocks, {"low": float, "high": float}, prefix_tags=True)
+
+    def revisions(self, run: str | None = None) -> dict[str, str]:
+        """Return run → a text that changes when new points of the run are written. It is one query, which reads none.
+
+        Args:
+            run: only this one.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        if run is not None:
+            require_utf8({"run": run})
+        return self._revisions(run)
+
     def runs(self) -> pd.DataFrame:
         """Return every run, the one with the newest event first.
 
@@ -209,6 +268,18 @@ class Store(ABC):
 
         If `run` is None, the points of all runs are counted; they may then be counted for each run, not each series.
         """
+
+    @abstractmethod
+    def _newest(self, selection: Selection) -> tuple[Mapping[str, type], Iterable[Block]]:
+        """Return the type of each field, and the newest point of each series."""
+
+    @abstractmethod
+    def _extremes(self, selection: Selection, field: str, buckets: int) -> Iterable[Block]:
+        """Return the fields `low` and `high`, see `extremes`."""
+
+    @abstractmethod
+    def _revisions(self, run: str | None) -> dict[str, str]:
+        """See `revisions`."""
 
     @abstractmethod
     def _run_events(self) -> tuple[Iterable[RunEvent], Iterable[RunEvent]]:

@@ -77,3 +77,8 @@ def select(
     require_utf8({"measurement": measurement, **wanted})
     first, last = (None if time is None else nanoseconds(time) for time in (start, stop))
     return Selection(measurement, wanted, first, last)
+
+
+def bucket_width(first: int, last: int, buckets: int) -> int:
+    """Return the width of equal buckets, in nanoseconds, that cover the times from the first to the last."""
+    return max(1, -(-(last - first + 1) // buckets))

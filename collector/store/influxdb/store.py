@@ -9,6 +9,7 @@ from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejecte
 from gatewatch.collector.line_protocol import encode, split_lines
 from gatewatch.collector.schema import RUNS, SCHEMA, FieldValue, Point, point_problem
 from gatewatch.collector.store.base import Store, Tally
+from gatewatch.collector.store.influxdb import overview
 from gatewatch.collector.store.influxdb.client import Client
 from gatewatch.collector.store.influxdb.history import InfluxHistory
 from gatewatch.collector.store.influxdb.http_errors import TRANSIENT, Names, Refused
@@ -25,7 +26,7 @@ from gatewatch.collector.store.influxdb.influxql import (
 from gatewatch.collector.store.influxdb.named_lines import suspects, unparsed_lines
 from gatewatch.collector.store.influxdb.settings import read_setting, read_token
 from gatewatch.collector.store.runs import RunEvent
-from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
+from gatewatch.collector.store.selection import Selection, SeriesKey, bucket_width, series_of
 from gatewatch.collector.store.series_shapes import Shapes
 from gatewatch.collector.user_folders import BUCKET_ID
 
@@ -170,6 +171,32 @@ class InfluxStore(Store):
             for series, (_, points) in counts["count"].items()
             if series in newest
         ]
+
+    def _newest(self, selection: Selection) -> tuple[Mapping[str, type], Iterable[Block]]:
+        with self.influxdb.understood():
+            types = field_types(self.influxdb.influxql(field_keys(selection.measurement)))
+            if not types:
+                return {}, []
+            return types, list(blocks(self.influxdb.influxql(*overview.newest(selection, types.items())), types))
+
+    def _extremes(self, selection: Selection, field: str, buckets: int) -> Iterable[Block]:
+        with self.influxdb.understood():
+            kind = field_types(self.influxdb.influxql(field_keys(selection.measurement))).get(field)
+            if kind not in (int, float):
+                return []
+            typed_field = (field, kind)
+            parts = self.influxdb.influxql(*overview.ends(selection, typed_field))
+            times = [part["values"][0][0] for part in parts]
+            if not times:
+                return []
+            first, last = min(times), max(times)
+            bounded = selection._replace(start=first, stop=last + 1)
+            query = overview.extremes(bounded, typed_field, bucket_width(first, last, buckets))
+            return list(overview.extreme_blocks(self.influxdb.influxql(*query)))
+
+    def _revisions(self, run: str | None) -> dict[str, str]:
+        with self.influxdb.understood():
+            return overview.revisions(self.influxdb.influxql(*overview.newest_of_runs(run)))
 
     def _run_events(self) -> tuple[Iterable[RunEvent], Iterable[RunEvent]]:
         # Without their types InfluxDB would give the tags of these names where no point has such a field.

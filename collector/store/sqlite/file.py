@@ -135,6 +135,7 @@ def _connect(address: str) -> sqlite3.Connection:
         address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     connection.create_function("has", 2, _has, deterministic=True)
+    connection.create_function("number", 2, _number, deterministic=True)
     return connection
 
 
@@ -144,6 +145,12 @@ def _has(text: str, field: str) -> bool:
     if '"' in field or "\\" in field or field.startswith((",", ":", "}")):  # text that may also be elsewhere
         return field in orjson.loads(text)
     return f",{name}" in text or text.startswith(f"{{{name}")
+
+
+def _number(text: str, field: str) -> float | None:
+    """Return a field of a point, by the text of its JSON object; None where it has none."""
+    value: float | None = orjson.loads(text).get(field)
+    return value
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import orjson
 
-from gatewatch.collector.schema import RUNS
 from gatewatch.collector.store.base import Tally
 from gatewatch.collector.store.frame import BLOCK, Block, column, unite
-from gatewatch.collector.store.runs import RunEvent
 from gatewatch.collector.store.selection import Selection
 from gatewatch.collector.store.sqlite.file import HAS_COUNTER
 from gatewatch.collector.text import one_line
@@ -119,7 +117,7 @@ def blocks(
     """Yield the points of a selection, with those of the fields that they have."""
     for tags, sizes, rows in unite(chunks(connection, selection, BLOCK)):
         with stored_content():
-            block = _block(tags, sizes, rows, types, fields)
+            block = block_of(tags, sizes, rows, types, fields)
         yield block
 
 
@@ -159,23 +157,6 @@ def tallies(
     return result
 
 
-def run_events(connection: sqlite3.Connection) -> tuple[list[RunEvent], list[RunEvent]]:
-    """Return the first event `started` and the last event of every phase of a run."""
-    query = (
-        "SELECT run, ifnull(json_extract(tags, '$.phase'), '') AS phase, {}(time), fields"
-        " FROM series JOIN points ON series_id = id WHERE measurement = ? AND run != '' AND {} GROUP BY run, phase"
-    )
-    with stored_content():
-        started, last = (
-            [
-                RunEvent(run, phase, time, orjson.loads(fields))
-                for run, phase, time, fields in connection.execute(query.format(best, which), (RUNS,))
-            ]
-            for best, which in (("min", "json_extract(fields, '$.event') = 'started'"), ("max", "TRUE"))
-        )
-    return started, last
-
-
 _WITHIN: Final = "FROM points WHERE series_id = ? AND time >= ? AND time < ?"
 
 
@@ -184,13 +165,21 @@ def _span(selection: Selection) -> tuple[int, int]:
     return -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
 
 
-def _block(
+def block_of(
     tags: Sequence[Mapping[str, str]],
     sizes: Sequence[int],
     rows: Rows,
     types: Mapping[str, type],
     fields: Collection[str] | None,
 ) -> Block:
+    """Return the points of some series as a block, with those of the fields that they have.
+
+    Args:
+        tags, sizes: of each series, its tags and how many of the rows it has.
+        rows: of the first series, then of the second…
+        types: field name → type.
+        fields: only these; None: all.
+    """
     points, times = fields_of(rows), np.array([time for time, _ in rows], np.int64)
     names = set().union(*points)
     if fields is not None:  # a point that has none of them is none of the answer's

@@ -22,6 +22,7 @@ from gatewatch.collector.store.base import Store
 from gatewatch.collector.store.frame import frame
 from gatewatch.collector.store.selection import select
 from gatewatch.collector.store.series_shapes import Shapes
+from gatewatch.collector.store.sqlite import overview
 from gatewatch.collector.store.sqlite import read as sqlite_read
 from gatewatch.collector.store.sqlite.file import VERSION, open_empty, open_file
 from gatewatch.collector.store.sqlite.history import SqliteHistory
@@ -162,9 +163,24 @@ class SqliteStore(Store):
             counted = self._counted.setdefault((measurement, field), {})
             return sqlite_read.tallies(connection, measurement, field, run, counted)
 
+    def _newest(self, selection: Selection) -> tuple[Mapping[str, type], list[Block]]:
+        with self._reading() as connection:
+            types = sqlite_read.field_types(connection, selection.measurement)
+            return types, list(overview.newest(connection, selection, types))
+
+    def _extremes(self, selection: Selection, field: str, buckets: int) -> list[Block]:
+        with self._reading() as connection:
+            if sqlite_read.field_types(connection, selection.measurement).get(field) not in (int, float):
+                return []
+            return list(overview.extremes(connection, selection, field, buckets))
+
+    def _revisions(self, run: str | None) -> dict[str, str]:
+        with self._reading() as connection:
+            return overview.revisions(connection, run)
+
     def _run_events(self) -> tuple[list[RunEvent], list[RunEvent]]:
         with self._reading() as connection:
-            return sqlite_read.run_events(connection)
+            return overview.run_events(connection)
 
     def _store(self, points: list[Point]) -> list[tuple[int, str]]:
         """Store the points; which were refused, and why."""

@@ -1,0 +1,91 @@
+"""What gives an overview of many runs without reading them, alike in every store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gatewatch.collector.schema import Point
+
+if TYPE_CHECKING:
+    from gatewatch.collector.store import Store
+
+NOON = 1_700_000_000_000_000_000
+
+
+def score(time: int, value: float, gate: str = "forget", run: str = "r", **fields: float) -> Point:
+    return Point("gate_scores", {"run": run, "gate": gate}, {"anomaly_score": value, **fields}, NOON + time)
+
+
+def test_the_newest_point_of_each_series_is_read(store: Store) -> None:
+    assert list(store.newest("gate_scores").columns) == ["time"]
+    store.write([score(i, float(i), gate, run) for i in range(5) for gate in ("forget", "input") for run in "rs"])
+    store.write([score(9, 9.0, "input", step=3.0), Point("other", {"run": "r"}, {"f": 1.0}, NOON + 99)])
+    frame = store.newest("gate_scores", run="r")
+    assert frame[["gate", "anomaly_score", "step"]].fillna(-1).to_numpy().tolist() == [
+        ["forget", 4.0, -1],
+        ["input", 9.0, 3.0],
+    ]
+    assert len(store.newest("gate_scores")) == 4
+    assert store.newest("gate_scores", tags={"gate": "input"}, prefix_tags=True)["anomaly_score"].tolist() == [4.0, 9.0]
+    assert store.newest("absent").empty
+    assert store.newest("gate_scores", run="absent").empty
+
+
+def test_a_single_spike_among_many_points_is_an_extreme(store: Store) -> None:
+    store.write([score(i * 1000, 0.5) for i in range(2000)])
+    store.write([score(1_234_000, 17.0), score(700_000, -3.0), score(1_500_000, 99.0, run="other")])
+    frame = store.extremes("gate_scores", "anomaly_score", run="r", buckets=20)
+    assert 19 <= len(frame) <= 21
+    assert (frame["high"].max(), frame["low"].min()) == (17.0, -3.0)
+    spike = frame[frame["high"] == 17.0]["time"].astype("int64").iloc[0]
+    width = int(frame["time"].astype("int64").diff().iloc[-1])
+    assert spike <= NOON + 1_234_000 < spike + width
+    assert spike % width == 0
+    assert sorted(set(frame["low"])) == [-3.0, 0.5]
+
+
+def test_the_extremes_are_those_of_each_series_with_these_tags(store: Store) -> None:
+    store.write([score(i, float(i), gate) for i in range(4) for gate in ("forget", "input")])
+    store.write([Point("gate_scores", {"run": "r", "gate": "cell"}, {"step": 7}, NOON)])
+    frame = store.extremes("gate_scores", "anomaly_score", run="r", buckets=1)
+    assert frame.groupby("gate")["high"].max().to_dict() == {"forget": 3.0, "input": 3.0}
+    assert set(store.extremes("gate_scores", "anomaly_score", run="r", tags={"gate": "input"})["gate"]) == {"input"}
+    assert store.extremes("gate_scores", "step", run="r")["high"].tolist() == [7.0]
+    for field, run in (("absent", "r"), ("anomaly_score", "absent")):
+        assert store.extremes("gate_scores", field, run=run).empty
+    assert list(store.extremes("absent", "f", run="r").columns) == ["time"]
+
+
+def test_text_has_no_extremes(store: Store) -> None:
+    store.write([Point("runs", {"run": "r"}, {"event": "started"}, NOON)])
+    assert store.extremes("runs", "event", run="r").empty
+
+
+@pytest.mark.parametrize("name", ["loss", "train/loss", 'a "b"', "back\\slash", "$.x", "é", "a'b", "%"])
+@pytest.mark.parametrize("start", [NOON, -(10**18), 0])
+def test_extremes_have_any_name_and_lie_at_any_time(store: Store, name: str, start: int) -> None:
+    store.write([Point("train_metrics", {"run": "r"}, {name: float(i)}, start + i * 7) for i in range(100)])
+    frame = store.extremes("train_metrics", name, run="r", buckets=10)
+    times = frame["time"].astype("int64")
+    assert (frame["low"].min(), frame["high"].max()) == (0.0, 99.0)
+    assert times.iloc[0] <= start
+    assert times.iloc[-1] <= start + 99 * 7 < times.iloc[-1] + 70
+    assert 10 <= len(frame) <= 11
+
+
+def test_a_revision_changes_when_points_of_the_run_are_written(store: Store) -> None:
+    assert store.revisions() == {}
+    store.write([Point("runs", {"run": run}, {"event": "started"}, NOON) for run in ("r", "s")])
+    first = store.revisions()
+    assert set(first) == {"r", "s"}
+    assert store.revisions() == first
+    store.write([score(1, 0.5)])
+    second = store.revisions()
+    assert second["s"] == first["s"]
+    assert second["r"] != first["r"]
+    assert store.revisions("r") == {"r": second["r"]}
+    store.write([Point("train_metrics", {"run": "r"}, {"loss": 1.0, "step": 1}, NOON)])
+    assert store.revisions("r") != {"r": second["r"]}
+    assert store.revisions("absent") == {}
