@@ -192,8 +192,16 @@ class Store(ABC):
         return frame(blocks, types, prefix_tags)
 
     def extremes(
-        self, measurement: str, field: str, *, run: str, tags: Tags | None = None, buckets: int = 100
-    ) -> pd.DataFrame:
+        self,
+        measurement: str,
+        field: str,
+        *,
+        run: str,
+        tags: Tags | None = None,
+        start: Time | None = None,
+        buckets: int = 100,
+        width: int | None = None,
+    ) -> tuple[int, pd.DataFrame]:
         """Return the smallest and the largest value of a field in equal spans of time, of each series of a run.
 
         The store looks for them, so that a long run is not read, and a single spike among its points is found.
@@ -203,20 +211,22 @@ class Store(ABC):
             field: a number; of another type nothing is returned.
             run: the run.
             tags: only points whose tags have these values.
-            buckets: into how many spans the time from the first to the last point is divided, one more at most. Each
-                begins at a multiple of its width since 1970.
+            start: only points at this time or later.
+            buckets: into how many spans the time from the first to the last point is divided, one more at most.
+            width: of a span, in nanoseconds, where it is to be as it was; `buckets` then does not count.
 
         Returns:
-            Columns as of `read` with `prefix_tags`: `time` (where a span begins, nanoseconds), the tags, and `low` and
-            `high`, float64. Spans without a value are left out.
+            The width of a span, in nanoseconds; each begins at a multiple of it since 1970. And a frame with columns as
+            of `read` with `prefix_tags`: `time` (where a span begins), the tags, and `low` and `high`, float64. Spans
+            without a value are left out.
 
         Raises:
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
         require_utf8({"field": field})
-        blocks = self._extremes(select(measurement, run, tags=tags), field, buckets)
-        return frame(blocks, {"low": float, "high": float}, prefix_tags=True)
+        width, blocks = self._extremes(select(measurement, run, start, tags=tags), field, buckets, width)
+        return width, frame(blocks, {"low": float, "high": float}, prefix_tags=True)
 
     def revisions(self, run: str | None = None) -> dict[str, str]:
         """Return run → a text that changes when new points of the run are written. It is one query, which reads none.
@@ -274,8 +284,10 @@ class Store(ABC):
         """Return the type of each field, and the newest point of each series."""
 
     @abstractmethod
-    def _extremes(self, selection: Selection, field: str, buckets: int) -> Iterable[Block]:
-        """Return the fields `low` and `high`, see `extremes`."""
+    def _extremes(
+        self, selection: Selection, field: str, buckets: int, width: int | None
+    ) -> tuple[int, Iterable[Block]]:
+        """Return the width of a span, and the fields `low` and `high`; see `extremes`."""
 
     @abstractmethod
     def _revisions(self, run: str | None) -> dict[str, str]:

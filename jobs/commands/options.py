@@ -40,6 +40,28 @@ def _demo(commands: Commands, with_store: ArgumentParser) -> None:
     demo.set_defaults(run_command=_imported("demo.run", "demo", "keras", "backtesting", "sklearn", "plotly"))
 
 
+def _view(commands: Commands, with_store: ArgumentParser) -> None:
+    view = commands.add_parser(
+        "view",
+        parents=[with_store],
+        help="show the runs on a local page while they go on",
+        description="Serve a page that shows the runs of a store while they go on, and score them, until Ctrl-C. It"
+        " needs no network and is for this machine alone. From another one, forward the port:"
+        " ssh -L 6007:localhost:6007 HOST",
+    )
+    _value(view, "--port", "PORT", "port to listen on (default: 6007; 0: any that is free)", type=_port, default=6007)
+    _value(
+        view,
+        "--host",
+        "ADDRESS",
+        "address to listen on (default: 127.0.0.1); for one that others can reach the page's address has a token",
+        default="127.0.0.1",
+    )
+    _flag(view, "--open", "open the page in a browser")
+    _flag(view, "--no-score", "compute no scores; leave that to gatewatch jobs")
+    view.set_defaults(run_command=_imported("view.run", "jobs", "sklearn", "plotly", "jinja2"))
+
+
 def _jobs(commands: Commands, with_store: ArgumentParser) -> None:
     jobs = commands.add_parser(
         "jobs",
@@ -289,6 +311,13 @@ def _positive(text: str, problem: str = "is not a positive whole number") -> int
     return number
 
 
+def _port(text: str) -> int:
+    number = whole_number(text)
+    if number is None or not 0 <= number < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to 65535")
+    return number
+
+
 def _seconds(text: str) -> int:
     return _positive(text, "is no number of seconds; name the run before --watch")
 
@@ -304,5 +333,5 @@ def _moment(text: str) -> int:
         ) from None
 
 
-COMMANDS: Final = (_demo, _jobs, _runs, _report, _query, _baseline, _backfill, _grafana, _copy, _check, _spool)
+COMMANDS: Final = (_demo, _view, _jobs, _runs, _report, _query, _baseline, _backfill, _grafana, _copy, _check, _spool)
 """The commands, in the order of the help."""

@@ -36,11 +36,10 @@ def test_the_newest_point_of_each_series_is_read(store: Store) -> None:
 def test_a_single_spike_among_many_points_is_an_extreme(store: Store) -> None:
     store.write([score(i * 1000, 0.5) for i in range(2000)])
     store.write([score(1_234_000, 17.0), score(700_000, -3.0), score(1_500_000, 99.0, run="other")])
-    frame = store.extremes("gate_scores", "anomaly_score", run="r", buckets=20)
+    width, frame = store.extremes("gate_scores", "anomaly_score", run="r", buckets=20)
     assert 19 <= len(frame) <= 21
     assert (frame["high"].max(), frame["low"].min()) == (17.0, -3.0)
     spike = frame[frame["high"] == 17.0]["time"].astype("int64").iloc[0]
-    width = int(frame["time"].astype("int64").diff().iloc[-1])
     assert spike <= NOON + 1_234_000 < spike + width
     assert spike % width == 0
     assert sorted(set(frame["low"])) == [-3.0, 0.5]
@@ -49,29 +48,42 @@ def test_a_single_spike_among_many_points_is_an_extreme(store: Store) -> None:
 def test_the_extremes_are_those_of_each_series_with_these_tags(store: Store) -> None:
     store.write([score(i, float(i), gate) for i in range(4) for gate in ("forget", "input")])
     store.write([Point("gate_scores", {"run": "r", "gate": "cell"}, {"step": 7}, NOON)])
-    frame = store.extremes("gate_scores", "anomaly_score", run="r", buckets=1)
+    _, frame = store.extremes("gate_scores", "anomaly_score", run="r", buckets=1)
     assert frame.groupby("gate")["high"].max().to_dict() == {"forget": 3.0, "input": 3.0}
-    assert set(store.extremes("gate_scores", "anomaly_score", run="r", tags={"gate": "input"})["gate"]) == {"input"}
-    assert store.extremes("gate_scores", "step", run="r")["high"].tolist() == [7.0]
+    assert set(store.extremes("gate_scores", "anomaly_score", run="r", tags={"gate": "input"})[1]["gate"]) == {"input"}
+    assert store.extremes("gate_scores", "step", run="r")[1]["high"].tolist() == [7.0]
     for field, run in (("absent", "r"), ("anomaly_score", "absent")):
-        assert store.extremes("gate_scores", field, run=run).empty
-    assert list(store.extremes("absent", "f", run="r").columns) == ["time"]
+        assert store.extremes("gate_scores", field, run=run)[1].empty
+    assert list(store.extremes("absent", "f", run="r")[1].columns) == ["time"]
+
+
+def test_the_extremes_of_what_is_new_go_on_with_the_same_spans(store: Store) -> None:
+    store.write([score(i * 1000, float(i % 7)) for i in range(500)])
+    width, before = store.extremes("gate_scores", "anomaly_score", run="r", buckets=10)
+    store.write([score(i * 1000, float(i % 7)) for i in range(500, 700)])
+    start = before["time"].iloc[-1]
+    same_width, after = store.extremes("gate_scores", "anomaly_score", run="r", start=start, width=width)
+    _, whole = store.extremes("gate_scores", "anomaly_score", run="r", width=width)
+    assert same_width == width
+    assert after["time"].iloc[0] == start
+    assert whole["time"].tolist() == [*before["time"][:-1], *after["time"]]
+    assert whole["high"].tolist() == [*before["high"][:-1], *after["high"]]
 
 
 def test_text_has_no_extremes(store: Store) -> None:
     store.write([Point("runs", {"run": "r"}, {"event": "started"}, NOON)])
-    assert store.extremes("runs", "event", run="r").empty
+    assert store.extremes("runs", "event", run="r")[1].empty
 
 
 @pytest.mark.parametrize("name", ["loss", "train/loss", 'a "b"', "back\\slash", "$.x", "é", "a'b", "%"])
 @pytest.mark.parametrize("start", [NOON, -(10**18), 0])
 def test_extremes_have_any_name_and_lie_at_any_time(store: Store, name: str, start: int) -> None:
     store.write([Point("train_metrics", {"run": "r"}, {name: float(i)}, start + i * 7) for i in range(100)])
-    frame = store.extremes("train_metrics", name, run="r", buckets=10)
+    width, frame = store.extremes("train_metrics", name, run="r", buckets=10)
     times = frame["time"].astype("int64")
     assert (frame["low"].min(), frame["high"].max()) == (0.0, 99.0)
     assert times.iloc[0] <= start
-    assert times.iloc[-1] <= start + 99 * 7 < times.iloc[-1] + 70
+    assert times.iloc[-1] <= start + 99 * 7 < times.iloc[-1] + width
     assert 10 <= len(frame) <= 11
 
 

@@ -179,20 +179,21 @@ class InfluxStore(Store):
                 return {}, []
             return types, list(blocks(self.influxdb.influxql(*overview.newest(selection, types.items())), types))
 
-    def _extremes(self, selection: Selection, field: str, buckets: int) -> Iterable[Block]:
+    def _extremes(
+        self, selection: Selection, field: str, buckets: int, width: int | None
+    ) -> tuple[int, Iterable[Block]]:
         with self.influxdb.understood():
             kind = field_types(self.influxdb.influxql(field_keys(selection.measurement))).get(field)
             if kind not in (int, float):
-                return []
-            typed_field = (field, kind)
-            parts = self.influxdb.influxql(*overview.ends(selection, typed_field))
-            times = [part["values"][0][0] for part in parts]
+                return width or 1, []
+            ends = self.influxdb.influxql(*overview.ends(selection, (field, kind)))
+            times = [part["values"][0][0] for part in ends]
             if not times:
-                return []
+                return width or 1, []
             first, last = min(times), max(times)
-            bounded = selection._replace(start=first, stop=last + 1)
-            query = overview.extremes(bounded, typed_field, bucket_width(first, last, buckets))
-            return list(overview.extreme_blocks(self.influxdb.influxql(*query)))
+            width = width or bucket_width(first, last, buckets)
+            query = overview.extremes(selection._replace(start=first, stop=last + 1), (field, kind), width)
+            return width, list(overview.extreme_blocks(self.influxdb.influxql(*query)))
 
     def _revisions(self, run: str | None) -> dict[str, str]:
         with self.influxdb.understood():

@@ -56,19 +56,23 @@ def newest(connection: sqlite3.Connection, selection: Selection, types: Mapping[
         yield block
 
 
-def extremes(connection: sqlite3.Connection, selection: Selection, field: str, buckets: int) -> Iterator[Block]:
-    """Yield what `Store.extremes` promises."""
-    series = select_series(connection, selection)
-    span = "SELECT min(time), max(time) FROM points WHERE series_id = ?"
-    ends = [connection.execute(span, (series_id,)).fetchone() for series_id, _ in series]
+def bucket_width_of(connection: sqlite3.Connection, selection: Selection, buckets: int) -> int:
+    """Return the width of equal spans of the time from the first to the last point of a selection, in nanoseconds."""
+    span = "SELECT min(time), max(time) FROM points WHERE series_id = ? AND time >= ?"
+    ends = [
+        connection.execute(span, (series_id, _start(selection))).fetchone()
+        for series_id, _ in select_series(connection, selection)
+    ]
     times = [time for pair in ends for time in pair if time is not None]
-    if not times:
-        return
-    width = bucket_width(min(times), max(times), buckets)
+    return bucket_width(min(times), max(times), buckets) if times else 1
+
+
+def extremes(connection: sqlite3.Connection, selection: Selection, field: str, width: int) -> Iterator[Block]:
+    """Yield what `Store.extremes` promises."""
     # SQLite rounds a quotient towards zero: the remainder is made positive, for times before 1970.
     grouped = (
         f"SELECT time - ((time % {width}) + {width}) % {width} AS bucket, min(value), max(value) FROM"  # noqa: S608 - numbers
-        " (SELECT time, number(fields, ?) AS value FROM points WHERE series_id = ?)"
+        " (SELECT time, number(fields, ?) AS value FROM points WHERE series_id = ? AND time >= ?)"
         " WHERE value IS NOT NULL GROUP BY bucket ORDER BY bucket"
     )
     # What SQLite takes out of JSON itself is ten times as quick, but a name with quotes cannot be written in its paths.
@@ -76,12 +80,16 @@ def extremes(connection: sqlite3.Connection, selection: Selection, field: str, b
     if not set(field) & {'"', "\\"}:
         grouped = grouped.replace("number(fields, ?)", "json_extract(fields, ?)")
         name = f'$."{field}"'
-    for series_id, tags in series:
-        rows = connection.execute(grouped, (name, series_id)).fetchall()
+    for series_id, tags in select_series(connection, selection):
+        rows = connection.execute(grouped, (name, series_id, _start(selection))).fetchall()
         with stored_content():
             low, high = (np.array([row[i] for row in rows], np.float64) for i in (1, 2))
             block = Block([tags], [len(rows)], np.array([row[0] for row in rows], np.int64), {"low": low, "high": high})
         yield block
+
+
+def _start(selection: Selection) -> int:
+    return -(2**63) if selection.start is None else selection.start
 
 
 def revisions(connection: sqlite3.Connection, run: str | None) -> dict[str, str]:

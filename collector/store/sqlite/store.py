@@ -168,11 +168,12 @@ class SqliteStore(Store):
             types = sqlite_read.field_types(connection, selection.measurement)
             return types, list(overview.newest(connection, selection, types))
 
-    def _extremes(self, selection: Selection, field: str, buckets: int) -> list[Block]:
+    def _extremes(self, selection: Selection, field: str, buckets: int, width: int | None) -> tuple[int, list[Block]]:
         with self._reading() as connection:
             if sqlite_read.field_types(connection, selection.measurement).get(field) not in (int, float):
-                return []
-            return list(overview.extremes(connection, selection, field, buckets))
+                return width or 1, []
+            width = width or overview.bucket_width_of(connection, selection, buckets)
+            return width, list(overview.extremes(connection, selection, field, width))
 
     def _revisions(self, run: str | None) -> dict[str, str]:
         with self._reading() as connection:
