@@ -116,6 +116,7 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
         LAYER_UPDATES: (
             *_floats("", "gradient_norm", "gradient_norm_clipped", "weight_norm", "update_norm"),
             *_floats("share", "update_ratio", "update_frequency"),
+            Field("rounded_share", float, "share", "max"),
             *_floats("", "travel", "travel_limit", "rate_sum", "moment_sum"),
             *_floats("share a step", "moment_decay"),
             Field("travel_steps", int, "steps", "mean"),

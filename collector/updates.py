@@ -14,6 +14,7 @@ import numpy as np
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.names import clean_name
+from gatewatch.collector.precision import rounded_share
 from gatewatch.collector.schema import LAYER_UPDATES, FieldValue, Point
 
 Arrays = Array | Sequence[Array]
@@ -127,6 +128,7 @@ def update_fields(
     - update_norm: ‖after − before‖;
     - update_ratio: update_norm / ‖before‖. About 1e-3 is usual (Karpathy, CS231n, "Ratio of weights:updates");
     - update_frequency: share of the weights that moved;
+    - rounded_share: share of the values of `before` that a lower precision holds exactly, see `precision`;
     - zero_count: how many values of the gradient are exactly zero;
     - nan_count, inf_count: of `after` and of the gradient together.
 
@@ -155,6 +157,7 @@ def update_fields(
         "update_norm": moved.norm,
         "update_ratio": moved.norm / old.norm if old.norm and moved.norm is not None else None,
         "update_frequency": (moved.finite - moved.zeros) / moved.finite if moved.finite else None,
+        "rounded_share": rounded_share(before),
         "zero_count": seen.zeros if seen else None,
         "nan_count": new.nan + (seen.nan if seen else 0),
         "inf_count": new.inf + (seen.inf if seen else 0),

@@ -20,6 +20,7 @@ from gatewatch.collector.keras.optimizers import (
     steps_of,
 )
 from gatewatch.collector.keras.step_log import StepLog
+from gatewatch.collector.precision import RoundedAtFirst
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.travel import NO_FACTS, Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, passed_over_fields, same_values, update_fields
@@ -93,10 +94,12 @@ class KerasUpdates:
         self._named: set[str] = set()
         self._log = StepLog()
         self._travels: Travels[int | None] = Travels()
+        self._at_first = RoundedAtFirst()
 
     def watch(self) -> None:
         """Give up a look, if there is one: the optimizer counts its steps itself."""
         self._forget()
+        self._at_first.begin((name, [numpy_of(variable)]) for name, variable in parameters(self._model).items())
 
     def stepped(self) -> Collection[int] | None:
         """Return whether the optimizer has made a step since the last call, as one number or none.
@@ -174,7 +177,7 @@ class KerasUpdates:
                 del fields["zero_count"]
             if steps > 0:
                 fields["optimizer_steps"] = steps
-            updates[name] = {**fields, **self._travel(name, variable, after, since)}
+            updates[name] = {**self._at_first.added(name, fields), **self._travel(name, variable, after, since)}
         return updates
 
     def kernel_shares(self) -> Mapping[str, Array]:
@@ -184,13 +187,14 @@ class KerasUpdates:
     def recorded(self, names: Collection[Name]) -> None:
         """Count the travel of these parameters from what was measured last of them."""
         self._travels.recorded(names)
+        self._at_first.recorded(names)
         latest = [one[1] for name in names if (one := self._travels.latest(name)) is not None]
         self._log.restart(min((reading for reading in latest if reading is not None), default=0))
 
     def release(self) -> None:
         """Forget the copies."""
         self._forget()
-        self._log, self._travels = StepLog(), Travels()
+        self._log, self._travels, self._at_first = StepLog(), Travels(), RoundedAtFirst()
 
     def _forget(self) -> None:
         """End the look at a step."""

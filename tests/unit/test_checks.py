@@ -154,6 +154,16 @@ def test_a_travel_that_is_always_beyond_its_updates_is_no_event():
     assert np.nanmax(weights.moved_beyond_updates(captures)[KERNEL]) == 0
 
 
+def test_weights_that_were_exact_and_are_rounded_alarm_once():
+    captures = of_updates(rounded_share=[0.0, 1e-4, 1.0, 1.0, 0.0, 1.0])
+    assert none_or(weights.rounded(captures)[KERNEL]) == [None, 0.0, 2.0, 0.0, 0.0, 0.0]
+
+
+def test_weights_that_are_of_half_precision_all_along_or_only_begin_so_are_no_fault():
+    assert np.nanmax(weights.rounded(of_updates(rounded_share=[1.0] * 9))[KERNEL]) == 0
+    assert np.nanmax(weights.rounded(of_updates(rounded_share=[1.0, 0.3, 0.0, 0.0]))[KERNEL]) == 0
+
+
 # The memory and the policy.
 
 

@@ -266,6 +266,6 @@ def test_an_hour_keeps_one_value_of_a_field_whatever_measurement_it_is_in() -> N
 
 def test_an_hour_keeps_the_worst_score_and_the_last_step() -> None:
     counted = {"nan_count", "inf_count", "dead_units", "constant_features", "starts", "starts_not_reset", "resets"}
-    counted.add("sequences_begun")
+    counted |= {"sequences_begun", "rounded_share"}
     assert set(hourly_fields("max")) == {"anomaly_score", "anomalous", "logprob_difference", *counted}
     assert set(hourly_fields("last")) == {"step", "epoch", "step_count"}
