@@ -87,7 +87,7 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
             # Grafana's list of rules shows it without filling it in; so what differs from alert to alert is not in it.
             "summary": rule.summary,
             "value": f"{{{{ with $values.B }}}}{rule.quantity.text}: {_SHOWN[rule.quantity.unit]}{{{{ end }}}}",
-            "description": f"Alerts {_when(rule)}. {rule.remedy}",
+            "description": " ".join(filter(None, (f"Alerts {_when(rule)}.", rule.while_live, rule.remedy))),
             # No slash before it: pages of Grafana know where they lie, and mails put the rest in front.
             "runbook_url": f"d/{runbook}?viewPanel={panel_id(runbook, rule.name)}",
             "__dashboardUid__": dashboard,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from gatewatch.collector.errors import ConfigError, GatewatchError, WriteRejected, WriteUnavailable
 from gatewatch.collector.log import log
 from gatewatch.collector.times import Time, nanoseconds
+from gatewatch.jobs.alerts.about_run import about_run
 from gatewatch.jobs.alerts.evaluator import Evaluator
 from gatewatch.jobs.alerts.lifecycle import advance, due, end_with_runs
 from gatewatch.jobs.alerts.mail import alert_mail
@@ -98,7 +99,7 @@ class _Evaluation:
         except (WriteUnavailable, ConfigError) as error:
             result, problem = ReadResult(), error
         self._advance(result, away=problem is not None)
-        self._post()
+        self._post(result)
         state.evaluated = state.evaluated if problem else self._now
         # Mails first, then the alerts, then what was read: a process that is killed in between does it again.
         self._files.save(state)
@@ -133,13 +134,14 @@ class _Evaluation:
         self._outcome.failures = len(result.failed)
         self._outcome.firing = sum(entry.firing.until is None and not entry.ended for entry in state.entries.values())
 
-    def _post(self) -> None:
+    def _post(self, result: ReadResult) -> None:
         """Write the mails that are due, where anybody is to get mails."""
         settings, state = self._settings, self._state
         for run, (items, new_events) in due(state.entries, state.mailed, settings.alerts, self._now).items():
             state.events += new_events
             if settings.mail.to:
-                message = alert_mail(run, items, self._rules, settings, self._now)
+                about = about_run(self._store, run, result.runs.get(run, {}), items, self._now)
+                message = alert_mail(run, items, self._rules, settings, self._now, about)
                 events = [event for item in items for event in item.events]
                 self._outbox.put(message, settings.mail.to, events, self._now)
                 self._outcome.written += 1

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gatewatch.collector.text import escape_controls
+from gatewatch.jobs.alerts.about_run import AboutRun
+from gatewatch.jobs.alerts.causes import Cause, causes_of, places_of, severity
 from gatewatch.jobs.alerts.lifecycle import AlertState, Item, MailKind
 from gatewatch.jobs.alerts.smtp import sender_of
-from gatewatch.jobs.findings.explanations import INEXACT, in_words
+from gatewatch.jobs.findings.explanations import in_words
 from gatewatch.jobs.text import moment, number, printable, shorten
 
 if TYPE_CHECKING:
     from gatewatch.collector.config import MailSettings, Settings
-    from gatewatch.jobs.alerts.rule import Rule, Severity
+    from gatewatch.jobs.alerts.rule import Rule
 
 _STYLES: Final[Mapping[MailKind, tuple[str, str]]] = {
     "firing": ("FIRING", "#b3261e"),
@@ -35,7 +37,7 @@ _STYLES: Final[Mapping[MailKind, tuple[str, str]]] = {
 _ENDS: Final = {"completed": "was completed", "failed": "failed", "interrupted": "was interrupted", "died": "died"}
 """State of a run → how it ended, in words."""
 MOST: Final = 12
-"""Alerts that a mail says everything of; of more it has the names."""
+"""Causes that a mail says everything of; of more it has the names."""
 _NAME: Final = 60
 """Characters of a name in a subject."""
 _LONG: Final = 200
@@ -44,7 +46,12 @@ _PLACE: Final = ("layer", "gate", "param", "job")
 
 
 def alert_mail(
-    run: str, items: Sequence[Item], rules: Mapping[str, Rule], settings: Settings, now: int
+    run: str,
+    items: Sequence[Item],
+    rules: Mapping[str, Rule],
+    settings: Settings,
+    now: int,
+    about: AboutRun = AboutRun(),  # noqa: B008 - it cannot be changed
 ) -> EmailMessage:
     """Return the one mail about a run, or about the jobs.
 
@@ -54,27 +61,29 @@ def alert_mail(
         rules: by their names.
         settings: the sender, the recipients, the runbook, and how often a mail is repeated.
         now: nanoseconds.
+        about: the run's state, its layers, and what was set in it.
 
     Raises:
         ConfigError: there is no server, or no sender.
     """
-    kinds = list(_STYLES)
-    ordered = sorted(
-        items, key=lambda item: (kinds.index(item.kind), _severity(item.entry, rules[item.entry.rule]), item.key)
-    )
-    counts = Counter(item.kind for item in ordered)
-    about = ", ".join(f"{title} {counts[kind]}" for kind, (title, _) in _STYLES.items() if counts[kind])
-    place = _short(_place(ordered[0].entry))
-    subject = f"[gatewatch] {about}: {' '.join(filter(None, (_short(run or 'jobs'), place)))}"
-    cards = [_card(item, rules[item.entry.rule], settings.alerts.runbook) for item in ordered[:MOST]]
-    lasting = any(item.kind in ("firing", "repeated") for item in ordered)
+    causes = causes_of(items, rules, list(_STYLES), about.layers)
+    counts = Counter(cause.kind for cause in causes)
+    titles = ", ".join(f"{title} {counts[kind]}" for kind, (title, _) in _STYLES.items() if counts[kind])
+    more_places = len({_place(item.entry) for item in causes[0].items}) - 1
+    place = _short(_place(causes[0].lead.entry)) + (f" and {more_places} more" if more_places else "")
+    subject = f"[gatewatch] {titles}: {' '.join(filter(None, (_short(run or 'jobs'), place)))}"
+    cards = [_card(cause, rules[cause.lead.entry.rule], settings.alerts.runbook, about) for cause in causes[:MOST]]
+    lasting = any(cause.kind in ("firing", "repeated") for cause in causes)
     foot = f"Repeated every {number(settings.alerts.repeat_hours)} h while it lasts. " if lasting else ""
-    if more := ordered[MOST:]:
+    if more := causes[MOST:]:
         foot = f"And {len(more)} more: {', '.join(map(_named, more[:MOST]))}{' …' if len(more) > MOST else ''}. {foot}"
     foot += "Rules and recipients: [alerts] and [mail] in gatewatch.toml."
-    head = f"{shorten(printable(run), _LONG) if run else 'The jobs and the store'}: {about.lower()}"
-    text = "\n\n".join([head, *(text for text, _ in cards), foot]) + "\n"
-    html = _PAGE.format(head=escape(head), cards="".join(html for _, html in cards), foot=escape(foot))
+    name = shorten(printable(run), _LONG) if run else "The jobs and the store"
+    head = f"{name}{'' if about.goes_on else f' ({_ended(about)})'}: {titles.lower()}"
+    leads = [shorten(printable(jump.finding().sentence), 2 * _LONG) for jump in about.settings[:MOST]]
+    text = "\n\n".join([head, *leads, *(text for text, _ in cards), foot]) + "\n"
+    shown = "".join(f"<p>{escape(lead)}</p>\n" for lead in leads) + "".join(html for _, html in cards)
+    html = _PAGE.format(head=escape(head), cards=shown, foot=escape(foot))
     identity = _digest(repr(sorted(map(_identity, items))))
     return message(subject, text, settings.mail, now, identity, html=html, thread=run or "jobs")
 
@@ -113,31 +122,37 @@ def message(
     return mail
 
 
-def _card(item: Item, rule: Rule, runbook: str) -> tuple[str, str]:
-    """Return what a mail says of one alert, as plain text and as HTML."""
-    entry, firing, unit = item.entry, item.entry.firing, rule.quantity.unit
+def _card(cause: Cause, rule: Rule, runbook: str, about: AboutRun) -> tuple[str, str]:
+    """Return what a mail says of the alerts of one cause, as plain text and as HTML."""
+    item, entry = cause.lead, cause.lead.entry
+    firing, unit = entry.firing, rule.quantity.unit
     kind, colour = _STYLES[item.kind]
-    title, where = f"{kind}: {rule.name} ({_severity(entry, rule)})", _where(entry)
+    title, where = f"{kind}: {rule.name} ({severity(entry, rule)})", _where(entry)
     side = "below" if not rule.condition.is_upper or entry.threshold == rule.condition.below else "above"
     value, threshold, worst = (
         f"{number(value)} {unit}" if unit in ("s", "B") else number(value)
         for value in (firing.value, entry.threshold, firing.worst)
     )
-    at_worst = f", at worst {worst}" if firing.worst != firing.value else ""
+    at_step = f" at step {number(firing.worst_step)}" if firing.worst_step is not None else ""
+    at_worst = f", at worst {worst}{at_step}" if firing.worst != firing.value else ""
     reasons = in_words(firing.why)
     # Whether it is the network or the data, and the main reason, before anything else.
     lead = [f"{firing.source}: {reasons[0]}"] if firing.source and reasons else []
     lines = [*lead, rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}{at_worst}"]
     lines += [firing.reached] if firing.reached else []
     lines.append(f"since {_when(firing.since, firing.since_step)}")
+    lines += _others(cause.items)
     if firing.until is not None:
         lines.append(f"over at {_when(firing.until, firing.until_step)}")
     if item.kind == "ended":
-        lines.append(f"the run {_ENDS.get(entry.ended, entry.ended)} while it fired: this is no recovery")
+        ended = "" if about.goes_on or about.last_seen is None else f" at {_when(about.last_seen, None)}"
+        lines.append(f"the run {_ENDS.get(entry.ended, entry.ended)}{ended} while it fired: this is no recovery")
     lines += [f"why: {reason}" for reason in reasons[len(lead) :]]
     link = ""
     if item.kind != "recovered":
-        lines += [f"do: {rule.remedy}"] if rule.remedy else []
+        lives = item.kind in ("firing", "repeated") and about.goes_on
+        remedy = " ".join(filter(None, (rule.while_live if lives else "", rule.remedy)))
+        lines += [f"do: {remedy}"] if remedy else []
         link = printable(f"{runbook}#{rule.name}" if rule.runbook is None else rule.runbook)
     lines = [printable(line) for line in lines]
     text = "\n".join(filter(None, [title, where, *lines, link and f"more: {link}"]))
@@ -164,10 +179,29 @@ _CARD: Final = """\
 """
 
 
-def _severity(entry: AlertState, rule: Rule) -> Severity:
-    """Return the severity of the rule; where only checks failed that a sound training may fail too, a warning."""
-    causes = entry.firing.why.keys()
-    return "warning" if causes and causes <= INEXACT else rule.condition.severity
+def _others(items: Sequence[Item]) -> list[str]:
+    """Return lines about the other alerts of a cause, layer by layer: those of the same capture, and those after it."""
+    since, told = items[0].entry.firing.since, {_place(items[0].entry)}
+    lines = []
+    for when, is_together in (("at once", True), ("later", False)):
+        group = [item for item in items if (item.entry.firing.since == since) == is_together]
+        new = {place: item for item in group if (place := _place(item.entry)) not in told}
+        told |= new.keys()
+        if new:
+            listed = "; ".join(map(_listed, places_of(list(new.values())).items()))
+            lines.append(f"{when} in {len(new)} more: {shorten(listed, 3 * _LONG)}")
+    return lines
+
+
+def _listed(place: tuple[str, Sequence[str]]) -> str:
+    layer, parts = place
+    return shorten(printable(f"{layer}: {', '.join(parts)}" if parts else layer), _LONG)
+
+
+def _ended(about: AboutRun) -> str:
+    """Return how and when a run ended, such as `completed 2026-05-28 14:30 UTC`."""
+    when = "" if about.last_seen is None else f" {_when(about.last_seen, None)}"
+    return f"{'nothing heard since' if about.state == 'died' else about.state}{when}"
 
 
 def _identity(item: Item) -> tuple[object, ...]:
@@ -178,8 +212,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
 
 
-def _named(item: Item) -> str:
-    return " ".join(filter(None, (item.entry.rule, _short(_place(item.entry)))))
+def _named(cause: Cause) -> str:
+    return " ".join(filter(None, (cause.lead.entry.rule, _short(_place(cause.lead.entry)))))
 
 
 def _place(entry: AlertState) -> str:

@@ -31,18 +31,20 @@ NETWORK_RULES: Final = (
     Rule(
         "gate_not_finite",
         "NaN or Inf in a gate",
-        "Stop the run: nothing it learns from here on is usable. Go back to the last checkpoint before that step.",
+        "Nothing that it learns from that step on is usable: go back to the last checkpoint before it.",
         Quantity(GATE_STATS, "nan_count", "values that are not finite", GATE, "not_finite"),
         Condition(above=0.0, within=3, severity="critical"),
         InGrafana("learning", "Values that are not finite"),
+        while_live="Stop the run.",
     ),
     Rule(
         "update_not_finite",
         "NaN or Inf in weights or gradients",
-        "Stop the run: the weights are lost. Look for the first batch whose loss or gradient is not finite.",
+        "The weights are lost from that step on: look for the first batch whose loss or gradient is not finite.",
         Quantity(LAYER_UPDATES, "nan_count", "values that are not finite", PARAM, "not_finite"),
         Condition(above=0.0, within=3, severity="critical"),
         InGrafana("learning", "Values that are not finite"),
+        while_live="Stop the run.",
     ),
     Rule(
         "forget_gate_shut",

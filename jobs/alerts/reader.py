@@ -41,6 +41,7 @@ class ReadResult:
         rows: number of rows that were read.
         failed: run → why it could not be evaluated.
         forgotten: runs that were silent for so long that they are no longer watched.
+        runs: run → its row of `store.runs()`, of every run of the store.
     """
 
     alerts: list[Alert] = field(default_factory=list)
@@ -49,6 +50,7 @@ class ReadResult:
     rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
+    runs: dict[str, Mapping[Any, Any]] = field(default_factory=dict)
 
 
 class Reader:
@@ -86,6 +88,7 @@ class Reader:
         """
         for row in self._store.runs().to_dict("records"):
             name, last_seen = str(row["run"]), nanoseconds(row["last_seen"])
+            self._result.runs[name] = row
             if self._now - last_seen > self._lookback:
                 continue
             watched = self._state.watched.setdefault(name, WatchedRun(heard=self._now))

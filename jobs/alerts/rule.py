@@ -152,11 +152,12 @@ class Rule:
     Attributes:
         name: of the rule, and of its section in docs/runbook.md.
         summary: what is wrong, in a few words.
-        remedy: what to do first, in a sentence.
+        remedy: what to do first, in a sentence that is right after the run's end too.
         quantity: what is compared.
         condition: when it fires, and how bad that is.
         grafana: how Grafana evaluates it; None: only the jobs do.
         runbook: the address of its section, where that is not Gatewatch's own runbook.
+        while_live: what to do before that while the run goes on; empty: nothing.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Rule:
     condition: Condition
     grafana: InGrafana | None = None
     runbook: str | None = None
+    while_live: str = ""
 
     @property
     def about_silence(self) -> bool:

@@ -80,6 +80,7 @@ class Firing:
         until, until_step: time and step of the capture that resolved it; None while it lasts.
         source: where the cause of the worst value lies; empty where nothing says it.
         reached: how many baselines came as far as the worst value, in words; empty where there are none.
+        worst_at, worst_step: time and step of the capture with the worst value; None where that is not known.
     """
 
     since: int
@@ -91,6 +92,8 @@ class Firing:
     until_step: float | None = None
     source: str = ""
     reached: str = ""
+    worst_at: int | None = None
+    worst_step: float | None = None
 
 
 @dataclass(slots=True)
@@ -177,10 +180,13 @@ def _evaluate(rule: Rule, state: SeriesState, values: RuleValues, i: int) -> Non
         if firing is None:
             worst = condition.worst([capture[2] for capture in beyond])
             firing = state.firing = Firing(*beyond[0][:2], value, worst, why, source=source, reached=reached)
+            firing.worst_at, firing.worst_step = next(capture[:2] for capture in beyond if capture[2] == worst)
         firing.until = firing.until_step = None  # it fires again within the same captures
-        _worsen(firing, value, why, rule, source, reached)
+        if _worsen(firing, value, why, rule, source, reached):
+            firing.worst_at, firing.worst_step, _ = state.recent[-1]
     elif any(condition.beyond(capture[2], recovering=True) for capture in state.recent):
-        _worsen(firing, value, why, rule, source, reached)
+        if _worsen(firing, value, why, rule, source, reached):
+            firing.worst_at, firing.worst_step, _ = state.recent[-1]
     else:
         firing.value = value
         firing.until, firing.until_step, _ = state.recent[-1]
@@ -188,13 +194,17 @@ def _evaluate(rule: Rule, state: SeriesState, values: RuleValues, i: int) -> Non
 
 def _worsen(
     firing: Firing, value: float, why: dict[str, float], rule: Rule, source: str = "", reached: str = ""
-) -> None:
+) -> bool:
+    """Take in the newest value, and return whether it is the worst so far."""
     firing.value = value
-    if rule.condition.worst([firing.worst, value]) == value:
-        firing.worst = value
-        firing.why = why or firing.why
-        firing.source = source or firing.source
-        firing.reached = reached
+    if rule.condition.worst([firing.worst, value]) != value:
+        return False
+    is_worse = value != firing.worst
+    firing.worst = value
+    firing.why = why or firing.why
+    firing.source = source or firing.source
+    firing.reached = reached
+    return is_worse
 
 
 def _seen(values: RuleValues, i: int, value: float) -> tuple[int, float | None, float]:

@@ -24,11 +24,12 @@ from aiosmtpd.smtp import AuthResult
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gatewatch.collector.config import AlertSettings, MailSettings, Settings
+from gatewatch.collector.config import AlertRuleSettings, AlertSettings, MailSettings, Settings
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.alerts import BUILT_IN, AlertManager, evaluate, send_test
+from gatewatch.jobs.alerts.about_run import AboutRun
 from gatewatch.jobs.alerts.lifecycle import AlertState, Item
 from gatewatch.jobs.alerts.mail import MOST, alert_mail
 from gatewatch.jobs.alerts.outbox import Outbox
@@ -192,18 +193,19 @@ class TestWhatArrives:
         service.fires(0, layers=("memory", "decision"))
         service.turns(15, 121)
         (mail,) = postbox.mails
-        assert mail["Subject"] == "[gatewatch] FIRING 2: goog-1 decision/forget"
+        assert mail["Subject"] == "[gatewatch] FIRING 1: goog-1 decision/forget and 1 more"
         assert (mail["From"], mail["To"], mail.to) == ("gatewatch@example.com", "me@example.com", ["me@example.com"])
         assert mail["Date"].datetime.timestamp() == BEGUN // S + 30
         assert mail["Auto-Submitted"] == "auto-generated"
         text = text_of(mail)
         for line in (
             "FIRING: gate_not_finite (critical)",
-            "memory/forget, phase train",
+            "decision/forget, phase train",
             "NaN or Inf in a gate",
             "values that are not finite 4, alerts above 0",
             "since 2026-09-21 14:13:19 UTC, step 100",
-            f"do: {RULES['gate_not_finite'].remedy}",
+            "at once in 1 more: memory: forget",
+            f"do: Stop the run. {RULES['gate_not_finite'].remedy}",
             "more: docs/runbook.md#gate_not_finite",
         ):
             assert line in text.splitlines()
@@ -249,14 +251,14 @@ class TestWhatArrives:
             "[gatewatch] ENDED WHILE FIRING 1: goog-1 memory/forget",
         ]
         assert text_of(postbox.mails[1]).splitlines() == [
-            "goog-1: ended while firing 1",
+            "goog-1 (failed 2026-09-21 14:23:19 UTC): ended while firing 1",
             "",
             "ENDED WHILE FIRING: gate_not_finite (critical)",
             "memory/forget, phase train",
             "NaN or Inf in a gate",
             "values that are not finite 4, alerts above 0",
             "since 2026-09-21 14:13:19 UTC, step 100",
-            "the run failed while it fired: this is no recovery",
+            "the run failed at 2026-09-21 14:23:19 UTC while it fired: this is no recovery",
             f"do: {RULES['gate_not_finite'].remedy}",
             "more: docs/runbook.md#gate_not_finite",
             "",
@@ -272,12 +274,16 @@ class TestWhatArrives:
         assert "do: " in text_of(postbox.mails[0])
 
     def test_a_mail_with_very_many_alerts_stays_readable(self, service, postbox):
-        service.fires(0, layers=[f"layer-{k:02d}" for k in range(30)])
+        for k in range(30):
+            own = {"name": f"own_{k:02d}", "measurement": "gate_stats", "field": "nan_count", "above": 0}
+            service.alerts.rules.append(AlertRuleSettings(**own))
+        service.fires(0, layers=[f"layer-{k:02d}" for k in range(90)])
         service.turn(31)
         (mail,) = postbox.mails
-        assert mail["Subject"] == "[gatewatch] FIRING 30: goog-1 layer-00/forget"
+        assert mail["Subject"] == "[gatewatch] FIRING 31: goog-1 layer-00/forget and 89 more"
         assert text_of(mail).count("FIRING: ") == MOST
-        assert f"And {30 - MOST} more: gate_not_finite layer-{MOST}/forget, " in text_of(mail)
+        assert f"And {31 - MOST} more: own_{MOST - 1} layer-00/forget, " in text_of(mail)
+        assert max(map(len, text_of(mail).splitlines())) < 700
 
     def test_all_recipients_get_it(self, service, postbox):
         service.mail = postbox.settings(to=["a@example.com", "b@example.com"])
@@ -736,10 +742,118 @@ class TestSource:
         assert lines[3:5] == ["anomaly score 1.5, alerts above 1, at worst 2", reached]
 
     def test_a_check_that_a_sound_training_may_fail_is_a_warning(self, monkeypatch):
-        monkeypatch.setattr("gatewatch.jobs.alerts.mail.INEXACT", frozenset({"seldom"}))
+        monkeypatch.setattr("gatewatch.jobs.alerts.causes.INEXACT", frozenset({"seldom"}))
         assert lines_about(rule="check_failed", why={"seldom": 1.2})[0] == "FIRING: check_failed (warning)"
         both = {"seldom": 1.2, "moments_fell": 2.0}
         assert lines_about(rule="check_failed", why=both)[0] == "FIRING: check_failed (critical)"
+
+
+def mail_of(*alerts, about=AboutRun()):  # noqa: B008 - it cannot be changed
+    """The mail about some alerts: rule, layer, gate, step, worst, reasons."""
+    items = []
+    for rule, layer, gate, step, worst, why in alerts:
+        tags = {"run": "r", "phase": "train", "layer": layer, "gate": gate}
+        firing = Firing(at(step), step, worst, worst, dict.fromkeys(why, 2.0), worst_at=at(step), worst_step=step)
+        items.append(Item("firing", f"{rule} {layer} {gate}", AlertState(rule, tags, firing, 1.0), []))
+    mail = MailSettings(host="127.0.0.1", sender="gatewatch@example.com", to=["me@example.com"])
+    return alert_mail("r", items, RULES, Settings(mail=mail), at(0), about)
+
+
+class TestCauses:
+    def test_scores_that_rise_by_what_another_rule_tells_belong_to_it(self):
+        mail = mail_of(
+            ("anomaly", "lstm", "input", 100, 2.0, ["not_finite"]),
+            ("gate_not_finite", "lstm", "input", 100, 64.0, []),
+            ("update_not_finite", "lstm", "kernel", 101, 64.0, []),
+        )
+        assert mail["Subject"] == "[gatewatch] FIRING 1: r lstm/input and 1 more"
+        assert "later in 1 more: lstm: kernel" in text_of(mail)
+
+    def test_what_has_nothing_to_do_with_it_is_another_cause(self):
+        mail = mail_of(
+            ("gate_not_finite", "lstm", "input", 100, 64.0, []),
+            ("anomaly", "lstm", "output", 40, 3.0, ["entropy"]),
+            ("check_failed", "lstm", "kernel", 50, 2.0, ["moments_fell"]),
+            ("check_failed", "lstm", "recurrent", 50, 2.0, ["moments_fell"]),
+            ("check_failed", "_data", "price", 60, 2.0, ["scale_jumped"]),
+        )
+        titles = [line for line in text_of(mail).splitlines() if line.startswith("FIRING: ")]
+        assert mail["Subject"].startswith("[gatewatch] FIRING 4: r lstm/kernel and 1 more")
+        assert titles == [
+            "FIRING: check_failed (critical)",
+            "FIRING: gate_not_finite (critical)",
+            "FIRING: anomaly (warning)",
+            "FIRING: check_failed (warning)",
+        ]
+
+    def test_scores_alone_are_a_cause_too(self):
+        mail = mail_of(("anomaly", "lstm", "input", 100, 2.0, ["not_finite"]))
+        assert mail["Subject"] == "[gatewatch] FIRING 1: r lstm/input"
+
+    @pytest.mark.parametrize(
+        ("layers", "place"),
+        [(("trend", "carry"), "trend/input"), (("carry", "trend"), "carry/output"), ((), "carry/output")],
+    )
+    def test_it_begins_next_to_the_inputs_and_there_where_it_is_worst(self, layers, place):
+        alerts = [
+            ("anomaly", layer, gate, 100, worst, [])
+            for layer, gate, worst in (
+                ("carry", "input", 2.0),
+                ("carry", "output", 9.0),
+                ("trend", "forget", 2.0),
+                ("trend", "input", 3.0),
+            )
+        ]
+        mail = mail_of(*alerts, about=AboutRun(layers=layers))
+        assert mail["Subject"] == f"[gatewatch] FIRING 1: r {place} and 3 more"
+
+    def test_what_began_first_is_the_first_wherever_it_lies(self):
+        mail = mail_of(
+            ("anomaly", "trend", "input", 100, 9.0, []),
+            ("anomaly", "carry", "input", 99, 2.0, []),
+            about=AboutRun(layers=("trend", "carry")),
+        )
+        assert mail["Subject"] == "[gatewatch] FIRING 1: r carry/input and 1 more"
+
+
+class TestTheRun:
+    def rate(self, step=100, after=0.3):
+        metrics = [
+            Point("train_metrics", {"run": "goog-1", "phase": "train"},
+                  {"learning_rate": 1e-3 if k < step else after, "step": k}, at(k))
+            for k in range(200)
+        ]  # fmt: skip
+        return [metric for metric in metrics if metric.fields["step"] % 4 == 0]
+
+    def test_what_was_set_and_jumped_just_before_comes_first(self, service, postbox):
+        service.store.write(self.rate())
+        service.fires(110)
+        service.turns(125, 170)
+        (mail,) = postbox.mails
+        assert text_of(mail).splitlines()[2] == (
+            "First at step 100, learning_rate went from 0.001 to 0.3, 300 times as large: what follows began then."
+        )
+        assert "learning_rate went from 0.001" in text_of(mail, "html")
+
+    @pytest.mark.parametrize("seconds", [60, 190])
+    def test_what_was_set_long_before_or_after_is_not_named(self, service, postbox, seconds):
+        service.store.write(self.rate())
+        service.fires(seconds)
+        service.turns(seconds + 15, seconds + 61)
+        (mail,) = postbox.mails
+        assert "learning_rate" not in text_of(mail)
+
+    def test_a_run_that_was_copied_in_while_it_seemed_to_go_on_is_not_to_be_stopped(self, service, postbox):
+        tags = {"run": "goog-1", "phase": "train"}
+        points = [Point("runs", tags, {"event": "heartbeat", "config": "{}", "step": 100}, at(0))]
+        gate = {**tags, "layer": "memory", "gate": "forget"}
+        points += [Point("gate_stats", gate, {"nan_count": 4, "inf_count": 0, "step": k}, at(-k)) for k in range(3)]
+        service.turn(1800, points)
+        service.turn(1840)
+        (mail,) = postbox.mails
+        text = text_of(mail)
+        assert text.startswith("goog-1 (nothing heard since 2026-09-21 14:13:20 UTC): firing 1\n")
+        assert "Stop the run" not in text
 
 
 class TestHostileNames:

@@ -1,0 +1,88 @@
+"""A training that ends in NaN, and what a user sees of it: each place says so, and none shows the last finite value."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gatewatch import open_store
+from gatewatch.collector.config import AlertSettings, Settings
+from gatewatch.jobs.alerts import evaluate
+from gatewatch.jobs.report.page import write_report
+from gatewatch.torch import GateMonitor
+from tests.integration.test_mail import Postbox, text_of
+from tests.passes import only
+
+STEPS, EVERY, STRIKE = 160, 2, 120
+
+
+class Network(nn.Module):
+    """Two layers; the one next to the inputs is the last by the alphabet."""
+
+    def __init__(self):
+        super().__init__()
+        self.trend = nn.LSTM(2, 4, batch_first=True)
+        self.carry = nn.LSTM(4, 4, batch_first=True)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(self.carry(self.trend(x)[0])[0][:, -1])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One run, completed and scored: NaN in all gates of both layers from step `STRIKE` on."""
+    torch.manual_seed(0)
+    random, network = np.random.default_rng(0), Network()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('nan') / 'points.db'}")
+    probe = torch.tensor(random.normal(size=(8, 6, 2)), dtype=torch.float32)
+    with GateMonitor(network, None, run="r", store=store, probe=probe, every=EVERY) as monitor:
+        for step in range(1, STEPS + 1):
+            if step == STRIKE:
+                network.trend.weight_ih_l0.data[0, 0] = torch.nan
+            x = torch.tensor(random.normal(size=(16, 6, 2)), dtype=torch.float32)
+            loss = (network(x) - x[:, -1, :1]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            monitor.step(metrics={"loss": loss.item()})
+    only(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def page(store, tmp_path_factory):
+    return write_report(store, "r", tmp_path_factory.mktemp("page") / "r.html").read_text()
+
+
+def test_the_report_begins_with_it_and_says_it_once(page):
+    verdict = re.search(r'<p class="verdict">(.*?)</p>', page, re.DOTALL)[1]
+    assert verdict == (
+        f"Values that are not finite appeared in 12 gates, first at step {STRIKE} in all 12 gates of 2 layers at once: "
+        "begin with trend/l0, of these next to the inputs."
+    )
+
+
+def test_one_nan_is_one_thing_in_a_mail_and_nobody_is_told_to_stop_a_run_that_ended(store, tmp_path):
+    postbox = Postbox()
+    try:
+        settings = Settings(mail=postbox.settings(), alerts=AlertSettings())
+        now = time.time_ns()
+        for seconds in (0, 40):
+            evaluate(store, settings, tmp_path, now + seconds * 10**9)
+    finally:
+        postbox.stop()
+    (mail,) = postbox.mails
+    assert mail["Subject"] == "[gatewatch] ENDED WHILE FIRING 1: r trend/l0/candidate and 19 more"
+    text = text_of(mail)
+    assert re.match(r"r \(completed \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\): ended while firing 1\n", text)
+    assert f", step {STRIKE}\n" in text
+    assert "at once in 19 more: trend/l0: cell, forget, hidden, input, output, " in text
+    assert "do: Nothing that it learns from that step on is usable" in text
+    assert "Stop the run" not in text
