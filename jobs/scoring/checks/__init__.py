@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gatewatch.jobs.scoring.checks import feed, generalisation, memory, optimizer, policy, reference, weights
+from gatewatch.jobs.scoring.checks import columns, feed, generalisation, memory, optimizer, policy, reference, weights
 from gatewatch.jobs.scoring.checks.base import Check
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -11,6 +11,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *memory.CHECKS,
     *policy.CHECKS,
     *feed.CHECKS,
+    *columns.CHECKS,
     *reference.CHECKS,
     *generalisation.CHECKS,
 )

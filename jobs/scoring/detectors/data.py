@@ -32,7 +32,7 @@ REACH: Final = MAX_STEP_CAPTURES
 """Captures after a change that it still explains: the longest memory of a signal."""
 PROBE_RESIDUAL: Final = 20.0
 """From this residual on the loss of the probe has risen by more than the feed explains: what is learnt from another
-market fits the probe's less. It is twice the limit that one signal alone has in the robust detector."""
+market fits the probe's less. One signal alone is an anomaly from 12.5 on (`robust.LIMITS`)."""
 
 
 class Data(Detector):
