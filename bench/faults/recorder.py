@@ -98,6 +98,7 @@ def record(folder: Path, wanted: Sequence[Case], processes: int = 2) -> list[Rec
     if chunks:
         for case in missing:
             (folder / case.split).mkdir(parents=True, exist_ok=True)
+        labels, begin = [folder / case.split / f"{case.name}.json" for case in missing], time.time()
         held = {name: os.environ.get(name) for name in _ONE_THREAD}
         os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # the processes read it before they load NumPy
         try:
@@ -105,7 +106,7 @@ def record(folder: Path, wanted: Sequence[Case], processes: int = 2) -> list[Rec
                 result = pool.starmap_async(_record_chunk, [(folder, chunk) for chunk in chunks], chunksize=1)
                 while not result.ready():
                     result.wait(1.0)
-                    _tell(len(load(folder, missing)), len(missing))
+                    _tell(sum(_changed_since(begin, label) for label in labels), len(missing))
                 result.get()
         finally:
             for name, value in held.items():
@@ -196,6 +197,13 @@ def _read_label(folder: Path, case: Case) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return label
+
+
+def _changed_since(begin: float, path: Path) -> bool:
+    try:
+        return path.stat().st_mtime >= begin
+    except FileNotFoundError:
+        return False
 
 
 def _tell(done: int, of: int) -> None:
