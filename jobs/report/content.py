@@ -1,19 +1,20 @@
-"""Turn the points and files of a run into the values of the report's template."""
+"""Turn the points and files of a run into the values of the report's template, section by section."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from gatewatch.collector.store.base import Store
 from gatewatch.jobs.findings.findings import findings_of
 from gatewatch.jobs.findings.outliers import FEW
-from gatewatch.jobs.findings.run_points import as_text, read_points
+from gatewatch.jobs.findings.run_points import RunPoints, as_text, read_points
 from gatewatch.jobs.findings.series import worst_layers
 from gatewatch.jobs.findings.unscored import no_scores, unscored
-from gatewatch.jobs.report.epoch_files import read_epochs
-from gatewatch.jobs.report.gate_section import gate_section
+from gatewatch.jobs.report.epoch_files import Gates, read_epochs
+from gatewatch.jobs.report.gate_section import range_charts, score_charts
 from gatewatch.jobs.report.heatmap_section import heatmaps
 from gatewatch.jobs.report.learning_section import learning_section
 from gatewatch.jobs.report.metric_section import metric_charts
@@ -24,6 +25,38 @@ MAX_LAYERS: Final = 12
 """How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""
 MAX_HEATMAP_FRAMES: Final = 48
 """How many frames all heatmaps together have: of 64 × 64 cells in four panels each, about 4 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A run that is to be drawn.
+
+    Attributes:
+        about: its row of `store.runs()`.
+        state: from `state_of`.
+        points: its points.
+        by_epoch: whether heatmaps are drawn from the epoch files where there are any; else by capture.
+    """
+
+    about: Mapping[str, Any]
+    state: str
+    points: RunPoints
+    by_epoch: bool = True
+
+    @property
+    def phases(self) -> list[str]:
+        """Its phases, in the order of its axes."""
+        return [phase for axis in self.points.axes for phase in axis.phases]
+
+    @property
+    def most(self) -> int:
+        """How many layers are drawn: fewer where there are several phases."""
+        return max(4, MAX_LAYERS // max(1, len(self.phases)))
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers that are drawn, in their order."""
+        return worst_layers(self.points.rows, self.most)
 
 
 def content(
@@ -40,43 +73,95 @@ def content(
     Raises:
         WriteUnavailable: the store does not answer.
     """
-    run = str(about["run"])
-    report_progress(f"reading run {run}")
-    points = read_points(store, about, units=True)
-    axes, spans, rows, stats, scores = points.axes, points.spans, points.rows, points.stats, points.scores
-    phases = [phase for axis in axes for phase in axis.phases]
-    most = max(4, MAX_LAYERS // max(1, len(phases)))
-    shown = worst_layers(rows, most)
-    state = state_of(about, now)
-
-    report_progress("drawing heatmaps")
-    configs, market = points.configs, points.market
-    folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
-    saved, notes = read_epochs(list(dict.fromkeys(folders)), run, frames=MAX_HEATMAP_FRAMES, layers=len(shown))
-    pictures = heatmaps(points.units, shown, saved, axes, spans, MAX_HEATMAP_FRAMES)
+    report_progress(f"reading run {about['run']}")
+    run = Drawn(about, state_of(about, now), read_points(store, about, units=True))
     report_progress("drawing charts")
-    config = configs[0] if configs else {}
-    market_spans = {phase: spans[phase] for phase in phases if phase in market}
-    facts = run_summary(
-        about, state, points.events, points.captures, rows=rows, config=config, market=market_spans, again=points.again
-    )
+    values = shared_values(run)
+    for section in SECTIONS.values():
+        values |= section(run)
+    return values
+
+
+def shared_values(run: Drawn) -> dict[str, Any]:
+    """Return the values that several sections name."""
+    points, phases = run.points, run.phases
     return {
-        "run": run,
-        "ending": ending(about, state),
-        "facts": facts,
-        "findings": [each.sentence for each in findings_of(points)],
-        "no_scores": None if points.detector else no_scores(stats),
-        "unscored": [each.sentence for each in unscored(stats, scores)],
-        "detector": points.detector.replace("_", " "),
+        "run": str(run.about["run"]),
         "phases": {phase: PHASE_COLOURS.get(phase, OTHER) for phase in phases} if len(phases) > 1 else {},
-        "rows": [row for row in rows if row.key in stats or row.worst > 1],
         "few": FEW,
-        "left_out": len({row.key.layer for row in rows}) - len(shown),
-        "metrics": metric_charts(points.metrics, points.captures, axes),
-        "keras": str(about.get("framework")).startswith("keras"),
-        "layers": gate_section(shown, stats, scores, rows, axes, spans),
-        "learning": learning_section(points.updates, points.axis_of, most),
-        "heatmaps": pictures,
-        "notes": notes,
-        "config": [(name, as_text(value)) for name, value in config.items()],
+        "no_scores": None if points.detector else no_scores(points.stats),
+        "left_out": len({row.key.layer for row in points.rows}) - len(run.layers),
     }
+
+
+def _answer(run: Drawn) -> dict[str, Any]:
+    points = run.points
+    config = points.configs[0] if points.configs else {}
+    market = {phase: points.spans[phase] for phase in run.phases if phase in points.market}
+    frames = points.events, points.captures
+    about = run.about
+    facts = run_summary(about, run.state, *frames, rows=points.rows, config=config, market=market, again=points.again)
+    findings = [each.sentence for each in findings_of(points)]
+    return {"ending": ending(about, run.state), "facts": facts, "findings": findings}
+
+
+def _gates(run: Drawn) -> dict[str, Any]:
+    points = run.points
+    return {"rows": [row for row in points.rows if row.key in points.stats or row.worst > 1]}
+
+
+def _metrics(run: Drawn) -> dict[str, Any]:
+    charts = metric_charts(run.points.metrics, run.points.captures, run.points.axes)
+    return {"metrics": charts, "keras": str(run.about.get("framework")).startswith("keras")}
+
+
+def _scores(run: Drawn) -> dict[str, Any]:
+    points = run.points
+    return {
+        "scored": score_charts(run.layers, points.stats, points.scores, points.rows, points.axes, points.spans),
+        "unscored": [each.sentence for each in unscored(points.stats, points.scores)],
+        "detector": points.detector.replace("_", " "),
+    }
+
+
+def _ranges(run: Drawn) -> dict[str, Any]:
+    return {"ranges": range_charts(run.layers, run.points.stats, run.points.axes, run.points.spans)}
+
+
+def _learning(run: Drawn) -> dict[str, Any]:
+    return {"learning": learning_section(run.points.updates, run.points.axis_of, run.most)}
+
+
+def _heatmaps(run: Drawn) -> dict[str, Any]:
+    points, shown = run.points, run.layers
+    saved: dict[tuple[str, str], dict[str, Gates]] = {}
+    notes: list[str] = []
+    if run.by_epoch:
+        folders = _folders(points.configs)
+        name = str(run.about["run"])
+        saved, notes = read_epochs(folders, name, frames=MAX_HEATMAP_FRAMES, layers=len(shown))
+    drawn = heatmaps(points.units, shown, saved, points.axes, points.spans, MAX_HEATMAP_FRAMES)
+    return {"heatmaps": drawn, "notes": notes}
+
+
+def _config(run: Drawn) -> dict[str, Any]:
+    config = run.points.configs[0] if run.points.configs else {}
+    return {"config": [(name, as_text(value)) for name, value in config.items()]}
+
+
+def _folders(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    folders = [str(config["log_dir"]) for config in configs if isinstance(config.get("log_dir"), str)]
+    return list(dict.fromkeys(folders))
+
+
+SECTIONS: Final[Mapping[str, Callable[[Drawn], dict[str, Any]]]] = {
+    "answer": _answer,
+    "gates": _gates,
+    "metrics": _metrics,
+    "scores": _scores,
+    "ranges": _ranges,
+    "learning": _learning,
+    "heatmaps": _heatmaps,
+    "config": _config,
+}
+"""Section, which is a block of the template → what makes the values that it names, beside those that several name."""

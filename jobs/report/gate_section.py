@@ -20,10 +20,10 @@ Tables = Mapping[Key, pd.DataFrame]
 Spans = Mapping[str, tuple[Any, Any]]
 
 
-def gate_section(
+def score_charts(
     shown: Sequence[str], stats: Tables, scores: Tables, rows: Sequence[Row], axes: Sequence[Axis], spans: Spans
 ) -> list[dict[str, Any]]:
-    """Make the section of each layer's gates; all scores share one vertical axis, so that layers can be compared.
+    """Draw the scores of each layer's gates; all charts share one vertical axis, so that layers can be compared.
 
     Args:
         shown: the layers to draw, in their order.
@@ -31,27 +31,49 @@ def gate_section(
         rows: the table of gates.
         axes: the axes of the run.
         spans: phase → its first and last moment.
+
+    Returns:
+        For each chart the layer's name, the phases and the figure.
     """
     top = max((row.worst for row in rows if row.worst > 2), default=2.0)
-    many = sum(len(axis.phases) for axis in axes) > 1
-    sections = []
+    charts = []
     for layer in shown:
-        scored: list[dict[str, Any]] = []
-        bands: list[dict[str, Any]] = []
         for axis in axes:
-            by_phase = {phase: of_layer(stats, phase, layer) for phase in axis.phases}
-            drawn = [frame for gates in by_phase.values() for frame in gates.values()]
+            drawn = [frame for phase in axis.phases for frame in of_layer(stats, phase, layer).values()]
             ends = _reach(axis, drawn) if len(axis.phases) > 1 and drawn else None  # of charts side by side
             for part in without_overlap(axis, spans):
                 if gates := {phase: own for phase in part.phases if (own := of_layer(scores, phase, layer))}:
-                    scored.append({"phases": list(gates), "figure": _score_chart(gates, part, top, ends)})
+                    chart = _score_chart(gates, part, top, ends)
+                    charts.append({"name": layer, "phases": list(gates), "figure": chart})
+    return charts
+
+
+def range_charts(shown: Sequence[str], stats: Tables, axes: Sequence[Axis], spans: Spans) -> list[dict[str, Any]]:
+    """Draw the range of each gate of each layer.
+
+    Args:
+        shown: the layers to draw, in their order.
+        stats: series → points.
+        axes: the axes of the run.
+        spans: phase → its first and last moment.
+
+    Returns:
+        For each layer that has any its name, and its charts: the gate, its phases, its newest mean and the figure.
+    """
+    many = sum(len(axis.phases) for axis in axes) > 1
+    layers = []
+    for layer in shown:
+        bands: list[dict[str, Any]] = []
+        for axis in axes:
+            by_phase = {phase: of_layer(stats, phase, layer) for phase in axis.phases}
             for gate in dict.fromkeys(gate for gates in by_phase.values() for gate in gates):
                 frames = {phase: gates[gate] for phase, gates in by_phase.items() if gate in gates}
                 last = frames[max(frames, key=lambda phase: spans[phase][1])]
                 chart = _band_chart(gate, frames, axis, by_phase=many)
                 bands.append({"gate": gate, "phases": list(frames), "now": newest(last, "mean"), "figure": chart})
-        sections.append({"name": layer, "scores": scored, "bands": bands})
-    return sections
+        if bands:
+            layers.append({"name": layer, "bands": bands})
+    return layers
 
 
 def _reach(axis: Axis, frames: Iterable[pd.DataFrame]) -> list[Any]:
@@ -71,7 +93,7 @@ def _score_chart(
         top: the end of the vertical axis.
         ends: the range of the horizontal axis, as plotly takes it; None: as far as the points reach.
     """
-    chart = figure(300, market=axis.market)
+    chart = figure(320, market=axis.market)
     in_legend: set[str] = set()
     for phase, gates in scores.items():
         for gate, frame in gates.items():

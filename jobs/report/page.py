@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from gatewatch.jobs.report.content import content
 from gatewatch.jobs.text import number, percent
 
 _HERE: Final = Path(__file__).parent
+_FILES: Final = (("charts.js", "page.js"), ("page.css",))
+"""The page's own script, and its style."""
 _KEPT: Final = "\n\t\u00a0\u200c\u200d"
 """White space, and the joiners of Persian and of emoji, which a page shows as they are meant."""
 
@@ -117,17 +120,33 @@ def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
         content: the values that the template names; figures as they are.
         refresh: seconds after which a browser loads the page again; None: never.
     """
-    texts = [get_plotlyjs(), *((_HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))]
-    plotly_js, page_js, page_css = (Markup(text) for text in texts)  # noqa: S704 - files of plotly and of this package
+    files = ["\n".join((_HERE / name).read_text(encoding="utf-8") for name in names) for names in _FILES]
+    plotly_js, page_js, page_css = (Markup(text) for text in (get_plotlyjs(), *files))  # noqa: S704 - files of plotly and of this package
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()) for script in (plotly_js, page_js))
     hashes = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
     policy = (
         f"default-src 'none'; script-src {hashes}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
+    own = {"plotly_js": plotly_js, "page_js": page_js, "page_css": page_css, "policy": policy, "refresh": refresh}
+    return _template().render(**content, **own)
+
+
+def render_section(name: str, content: Mapping[str, Any]) -> str:
+    """Render one section of the page, escaped as the whole page is.
+
+    Args:
+        name: a key of `content.SECTIONS`.
+        content: the values that the section names.
+    """
+    template = _template()
+    return "".join(template.blocks[name](template.new_context(dict(content))))
+
+
+@cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined, finalize=_legible
     )
     environment.filters |= {"figure_json": figure_json, "number": number, "percent": percent}
-    own = {"plotly_js": plotly_js, "page_js": page_js, "page_css": page_css, "policy": policy, "refresh": refresh}
-    return environment.get_template("template.html").render(**content, **own)
+    return environment.get_template("template.html")

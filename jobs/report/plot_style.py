@@ -18,6 +18,8 @@ BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f0
 OTHER: Final = "#888888"
 PALETTE: Final = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
 GATE_COLOURS: Final = {name: gate.colour for name, gate in GATES.items()}
+_BELOW_AXIS: Final = 38
+"""Pixels from the axis to the legend below it, where Plotly's own buttons, at the top of a chart, cover nothing."""
 PHASE_COLOURS: Final = {"train": BLUE, "validation": RED, "backtest": PURPLE, "live": GREEN}
 
 
@@ -29,9 +31,9 @@ def figure(height: int, *, market: bool = False) -> go.Figure:
             "height": height,
             "margin": {"l": 46, "r": 12, "t": 10, "b": 36},
             "showlegend": False,
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "legend": {"orientation": "h", "y": -_BELOW_AXIS / (height - 2 * _BELOW_AXIS), "yanchor": "top", "x": 0},
             "hovermode": "x unified",
-            "xaxis": {"type": "date", "nticks": 6} if market else {},
+            "xaxis": {"title": {"standoff": 2}, **({"type": "date", "nticks": 6} if market else {})},
         }
     )
 

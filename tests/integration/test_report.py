@@ -421,7 +421,7 @@ def test_sound_learning_is_not_commented_on_and_a_run_without_has_no_panel(store
     page = report(store, tmp_path).read_text()
     assert '<p class="note">' not in page[page.index('id="learning"') : page.index('id="heatmaps"')]
     seed(store, "without", start=START + 3600 * SECOND)
-    assert 'id="learning"' not in report(store, tmp_path).read_text()
+    assert '<section id="learning"></section>' in report(store, tmp_path).read_text()
 
 
 def test_a_long_training_is_thinned_in_every_chart(store, tmp_path):
@@ -800,3 +800,15 @@ def test_the_facts_and_every_section_fit_the_page(store, tmp_path, visit, width)
 def test_a_metric_that_is_larger_than_single_precision_is_drawn_without_a_warning():
     drawn = points(np.arange(3), np.array([1.0, 1e308, np.nan]))["y"]
     np.testing.assert_array_equal(drawn, [1.0, 1e308, np.nan])
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_buttons_of_a_chart_cover_no_legend(hostile, visit, width):
+    page = draw_all(visit, hostile, (width, 900))
+    covered = """plots => plots.filter(plot => {
+        const [legend, ...others] = [".legend", ".modebar", ".xtitle"].map(name => plot.querySelector(name));
+        const box = element => element.getBoundingClientRect();
+        return legend && others.filter(Boolean).some(other => box(other).bottom > box(legend).top + 1);
+    }).length"""
+    assert page.locator(".js-plotly-plot .legend").count() > 3
+    assert page.locator(".js-plotly-plot").evaluate_all(covered) == 0
