@@ -82,7 +82,8 @@ def grafana_rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
         "for": duration(grafana.wait_seconds),
         "noDataState": "Alerting" if rule.quantity.measure == "write_silence" else "OK",
         "execErrState": "Alerting" if rule.quantity.measure == "store_silence" else "Error",
-        "labels": {"service": SERVICE, "severity": rule.condition.severity},
+        # Where it depends on the causes of a score, the query gives each series its own.
+        "labels": {"service": SERVICE} | ({} if rule.critical_for else {"severity": rule.condition.severity}),
         "annotations": {
             # Grafana's list of rules shows it without filling it in; so what differs from alert to alert is not in it.
             "summary": rule.summary,

@@ -14,7 +14,7 @@ from gatewatch.jobs.alerts.rule import LAYER, RUN, Rule
 from gatewatch.jobs.alerts.series_state import FEWEST_CAPTURES, RISE_POINTS
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.source.flux import flux, inline_union, keep_where, pipe, points
-from grafana.source.flux_steps import NEWEST_FIRST, OLDEST_FIRST, extend, group
+from grafana.source.flux_steps import NEWEST_FIRST, OLDEST_FIRST, extend, group, keep
 from grafana.source.rules_flux import (
     MOST_CAPTURES,
     RUN_DAYS,
@@ -38,7 +38,8 @@ _EVERY: Final = 1_000_000
 def value(rule: Rule) -> str:
     """Compare the field itself."""
     imports = 'import "date"\n\n' if rule.condition.after_inside else ""
-    return imports + firing(rule, captures(rule))
+    fires = imports + firing(rule, captures(rule))
+    return _with_severity(rule, fires) if rule.critical_for else fires
 
 
 def not_finite(rule: Rule) -> str:
@@ -129,6 +130,31 @@ def last_event(rule: Rule) -> str:
     """Compare 1 for an alert whose last event is not `recovered`, else 0."""
     fires = extend('_value: if r._value == "recovered" then 0.0 else 1.0')
     return field_of(rule) + pipe("last()", fires) + by(rule.quantity.series) + pipe("max()") + compared(rule)
+
+
+def _with_severity(rule: Rule, fires: str) -> str:
+    """Tell series by their severity too, which becomes a label of the alert.
+
+    It is that of the rule where one of the causes that make it so was beyond the threshold in what is evaluated.
+    """
+    causes = [f"why_{name}" for name in sorted(rule.critical_for)]
+    marks = field_of(rule, *causes, start=earlier(rule)) + pipe(
+        keep_where(f"r._value > {literal(rule.condition.threshold())}"),
+        "last()",
+        extend(f"_time: {_AFTER_ALL}, _value: 0.0, is_marked: true"),
+        keep("_time", "_value", "is_marked", *rule.quantity.series),
+    )
+    severity = f'if exists r.is_marked then "{rule.condition.severity}" else "warning"'
+    labels = (*rule.quantity.series, "severity")
+    return inline_union(fires.rstrip(), marks) + pipe(
+        group(*rule.quantity.series),
+        NEWEST_FIRST,
+        'fill(column: "is_marked", usePrevious: true)',
+        keep_where(f"r._time < {_AFTER_ALL}"),
+        extend(f"severity: {severity}"),
+        keep("_time", "_value", *labels),
+        group(*labels),
+    )
 
 
 def _scaled(rows: str, scales: str, labels: Sequence[str]) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.jobs.alerts.lifecycle import AlertState, Item, MailKind
-from gatewatch.jobs.findings.explanations import INEXACT
+from gatewatch.jobs.alerts.lifecycle import Item, MailKind
 from gatewatch.jobs.frames import rank
 
 if TYPE_CHECKING:
-    from gatewatch.jobs.alerts.rule import Rule, Severity
+    from gatewatch.jobs.alerts.rule import Rule
 
 _SCORES: Final = "anomaly"
 """The rule about the consensus, which rises with whatever other rules alert about."""
@@ -80,16 +79,10 @@ def causes_of(
         causes,
         key=lambda cause: (
             kinds.index(cause.kind),
-            severity(cause.lead.entry, rules[cause.lead.entry.rule]),
+            rules[cause.lead.entry.rule].severity(cause.lead.entry.firing.why),
             *order(cause.lead)[1:],
         ),
     )
-
-
-def severity(entry: AlertState, rule: Rule) -> Severity:
-    """Return the severity of the rule; where only checks failed that a sound training may fail too, a warning."""
-    causes = entry.firing.why.keys()
-    return "warning" if causes and causes <= INEXACT else rule.condition.severity
 
 
 def places_of(items: Sequence[Item]) -> dict[str, list[str]]:

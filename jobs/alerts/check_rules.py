@@ -6,6 +6,7 @@ from typing import Final
 
 from gatewatch.collector.schema import GATE_SCORES
 from gatewatch.jobs.alerts.rule import GATE, Condition, InGrafana, Quantity, Rule
+from gatewatch.jobs.findings.explanations import EXACT
 
 CHECK_RULES: Final = (
     Rule(
@@ -15,6 +16,7 @@ CHECK_RULES: Final = (
         Quantity(GATE_SCORES, "anomaly_score", "score of the check", GATE, where={"detector": ("checks",)}),
         Condition(above=1.0, within=3, severity="critical"),
         InGrafana("anomalies", "What each detector says"),
+        critical_for=EXACT,
     ),
     Rule(
         "data_changed",

@@ -16,7 +16,7 @@ import numpy as np
 
 from gatewatch.collector.text import escape_controls
 from gatewatch.jobs.alerts.about_run import AboutRun
-from gatewatch.jobs.alerts.causes import Cause, causes_of, places_of, severity
+from gatewatch.jobs.alerts.causes import Cause, causes_of, places_of
 from gatewatch.jobs.alerts.lifecycle import AlertState, Item, MailKind
 from gatewatch.jobs.alerts.smtp import sender_of
 from gatewatch.jobs.findings.explanations import in_words
@@ -127,7 +127,7 @@ def _card(cause: Cause, rule: Rule, runbook: str, about: AboutRun) -> tuple[str,
     item, entry = cause.lead, cause.lead.entry
     firing, unit = entry.firing, rule.quantity.unit
     kind, colour = _STYLES[item.kind]
-    title, where = f"{kind}: {rule.name} ({severity(entry, rule)})", _where(entry)
+    title, where = f"{kind}: {rule.name} ({rule.severity(firing.why)})", _where(entry)
     side = "below" if not rule.condition.is_upper or entry.threshold == rule.condition.below else "above"
     value, threshold, worst = (
         f"{number(value)} {unit}" if unit in ("s", "B") else number(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal
 
 Severity = Literal["critical", "warning"]
@@ -158,6 +158,8 @@ class Rule:
         grafana: how Grafana evaluates it; None: only the jobs do.
         runbook: the address of its section, where that is not Gatewatch's own runbook.
         while_live: what to do before that while the run goes on; empty: nothing.
+        critical_for: causes of a score; an alert is a warning where the score has none of them. Empty: it has the
+            severity of its condition whatever the causes are.
     """
 
     name: str
@@ -168,6 +170,12 @@ class Rule:
     grafana: InGrafana | None = None
     runbook: str | None = None
     while_live: str = ""
+    critical_for: Collection[str] = ()
+
+    def severity(self, causes: Collection[str]) -> Severity:
+        """Return the severity of an alert about a score with these causes; none where they are not known."""
+        is_mild = bool(causes) and bool(self.critical_for) and not {*causes} & {*self.critical_for}
+        return "warning" if is_mild else self.condition.severity
 
     @property
     def about_silence(self) -> bool:

@@ -13,8 +13,8 @@ from gatewatch.jobs.text import number, printable
 BROKEN: Final[Mapping[str, str]] = {cause: words for each in DETECTORS for cause, words in each.phrases.items()}
 """Cause of a detector, such as a hard rule → what it means that it applies. Its size has no direction."""
 
-INEXACT: Final = frozenset(check.name for check in CHECKS if check.errors != "never")
-"""The checks that a sound training may violate too, if seldom."""
+EXACT: Final = frozenset(check.name for check in CHECKS if check.errors == "never")
+"""The checks that no sound training violates; of others it may, if seldom."""
 
 TIMES: Final = {check.name: check.times for check in CHECKS if check.times is not None}
 """Check → how many times something is too large or too small where its score is 1."""

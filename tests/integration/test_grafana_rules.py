@@ -167,7 +167,7 @@ class TestValues:
         assert rule.alerting == ({labels} if case.held is not None else set())
         assert rule.until(when(34), when(45)) == set()
         assert [kind for _, kind, _ in rule.mailed] == ["firing", "resolved"]
-        assert {name for name, _ in labels} <= set(LABELS)
+        assert {name for name, _ in labels} <= {*LABELS, "severity"}
 
     @pytest.mark.parametrize("name", CASES)
     def test_a_run_that_ends_while_it_fires_fires_until_its_data_leave_the_time_range(self, stage, name):
@@ -183,6 +183,26 @@ class TestValues:
         (_, *told), (moment, *ended) = rule.mailed
         assert (told, ended) == (["firing", labels], ["no data", labels])
         assert moment == gone
+
+
+class TestSeverity:
+    """That of a check that failed: critical where no sound training violates it."""
+
+    def test_it_is_a_label_of_the_series(self, stage):
+        checks = {**GATE, "detector": "checks"}
+        of_check = {"moments_fell": {**checks, "gate": "kernel"}, "order_lost": {**checks, "layer": "_data"}}
+        for name, tags in of_check.items():
+            stage.lasting(lambda v, s, t=tags: [point("gate_scores", t, s, anomaly_score=v)], 0.0, 0, 20)
+            more = {f"why_{name}": 2.0, "why_stands_still": 0.0}
+            failed = lambda v, s, t=tags, m=more: [point("gate_scores", t, s, anomaly_score=v, **m)]  # noqa: E731
+            stage.lasting(failed, 2.0, 20, 22)
+            stage.lasting(lambda v, s, t=tags: [point("gate_scores", t, s, anomaly_score=v)], 0.0, 22, 40)
+        rule = stage.rule("check_failed")
+        found = {dict(labels)["layer"]: dict(labels)["severity"] for labels in rule.until(when(10), when(22))}
+        assert found == {"memory": "critical", "_data": "warning"}
+        assert rule.until(when(23), when(40)) == set()
+        assert {kind for _, kind, _ in rule.mailed} == {"firing", "resolved"}
+        assert len(rule.mailed) == 4
 
 
 class TestWhatIsNoFault:

@@ -84,7 +84,8 @@ class TestRules:
             expected = {"type": "gt", "params": [declared.condition.above]}
         assert condition["evaluator"] == expected
         assert "unloadEvaluator" not in condition, "the query counts how long it takes to be resolved"
-        assert rule["labels"] == {"service": "gatewatch", "severity": declared.condition.severity}
+        severity = {} if declared.critical_for else {"severity": declared.condition.severity}
+        assert rule["labels"] == {"service": "gatewatch", **severity}
 
     @each_rule
     def test_words_are_those_that_grafana_knows(self, name):
