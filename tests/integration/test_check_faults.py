@@ -197,3 +197,22 @@ def test_log_probabilities_that_a_loop_hands_over_are_an_alarm_where_they_differ
     found = scores(store, layer="_model", detector="consensus")
     found = found[found["anomalous"] == 1]
     assert found[["step", "source", "why_logprobs_differ"]].to_numpy().tolist() == [[15, "policy", 2.0]]
+
+
+def test_gradients_that_leave_their_second_moments_behind_are_a_warning(tmp_path):
+    """The loss is halved at each step, so squared gradients fall by 4 and second moments by 2."""
+    net, x = another(), torch.randn(16, 6, 3)
+    store = open_store(f"sqlite:///{tmp_path / 'points.db'}")
+    optimizer = torch.optim.Adam(net.parameters(), 1e-4, betas=(0.5, 0.5))
+    with GateMonitor(net, None, probe=x, store=store, every=EVERY, run="r") as monitor:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            ((net(x) - 1).square().mean() * 0.5**step).backward()
+            optimizer.step()
+            monitor.step()
+    only(store)
+    found = scores(store, layer="head", gate="kernel", detector="checks")
+    assert not found["anomalous"].any()
+    warned = found[found["why_moments_astray"] > 0]
+    assert warned["step"].tolist() == [45, 50, 55, 60]
+    assert warned["anomaly_score"].tolist() == [1.0] * 4

@@ -148,6 +148,42 @@ def test_a_travel_beyond_five_times_its_updates(jump, expected):
     assert none_or(scores) == [None, None, None, None, 0.0, expected, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("norm", "warned"), [(0.0099**0.5, True), (0.0101**0.5, False), (3.1**0.5, True), (2.9**0.5, False)]
+)
+def test_gradients_that_are_far_from_the_second_moments_for_three_of_their_memories(norm, warned):
+    # A decay of 0.9 remembers 10 steps: 30 are long, which lie between the sixth record and the first.
+    count = 1000 + 7 * np.arange(12)
+    captures = of_updates(
+        gradient_norm_clipped=[norm] * 12, moment_sum=[1.0] * 12, moment_decay=[0.9] * 12, step_count=count
+    )
+    scores = optimizer.moments_astray(captures)[KERNEL]
+    assert np.isnan(scores[:5]).all()
+    # Eight records are needed too.
+    assert scores[5:].tolist() == [0.0] * 2 + [2.0 if warned else 0.0] * 5
+
+
+def test_one_gradient_in_between_that_is_as_the_moments_say_ends_it():
+    norms = [0.01] * 9 + [1.0] + [0.01] * 9
+    captures = of_updates(
+        gradient_norm_clipped=norms,
+        moment_sum=[1.0] * 19,
+        moment_decay=[0.9] * 19,
+        step_count=1000 + 5 * np.arange(19),
+    )
+    scores = optimizer.moments_astray(captures)[KERNEL]
+    assert np.flatnonzero(scores > 1).tolist() == [7, 8, 17, 18]
+
+
+def test_moments_of_a_few_steps_are_corrected_for_their_beginning():
+    """After two steps with a gradient of norm 1, v is 0.1 + 0.09: a ratio of 5 is the beginning's."""
+    count = np.arange(1, 41)
+    captures = of_updates(
+        gradient_norm_clipped=[1.0] * 40, moment_sum=1 - 0.9**count, moment_decay=[0.9] * 40, step_count=count
+    )
+    assert np.nanmax(optimizer.moments_astray(captures)[KERNEL]) == 0
+
+
 def test_a_travel_that_is_always_beyond_its_updates_is_no_event():
     """As where captures fall into step with a cyclic learning rate, at its lowest."""
     captures = of_updates(travel=[NONE] + [9.0] * 11, travel_steps=[NONE] + [10] * 11, update_norm=[0.1] * 12)
