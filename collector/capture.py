@@ -90,3 +90,19 @@ def metrics_point(
 def no_numbers(metrics: Mapping[str, Any]) -> list[str]:
     """The names of what a framework logs and no point can hold: neither a number nor nothing."""
     return [str(name) for name, value in metrics.items() if value is not None and as_number(value) is None]
+
+
+def broken_gates(points: Sequence[Point]) -> str:
+    """Say which gates have values that are not finite, from the points of one capture; empty where all are finite."""
+    stats = [point for point in points if point.measurement == GATE_STATS]
+    broken = [point for point in stats if point.fields.get("nan_count") or point.fields.get("inf_count")]
+    if not broken:
+        return ""
+    which = "all" if len(broken) == len(stats) else f"{len(broken)} of"
+    return f"{which} {len(stats)} gates, of the layer {broken[0].tags['layer']} first"
+
+
+def broken_losses(metrics: Mapping[str, Any]) -> str:
+    """Name the losses that are not finite, of what a framework logs; empty where all are finite."""
+    numbers = {str(name): as_number(value) for name, value in metrics.items() if str(name).lower().endswith("loss")}
+    return ", ".join(name for name, value in numbers.items() if value is not None and not math.isfinite(value))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from gatewatch.collector.capture import gate_points, metrics_point, no_numbers
+from gatewatch.collector.capture import broken_gates, broken_losses, gate_points, metrics_point, no_numbers
 from gatewatch.collector.capture_schedule import CaptureSchedule, Every
 from gatewatch.collector.cells import CELLS, Cells
 from gatewatch.collector.checks import check_log_dir, check_metrics
@@ -170,6 +170,7 @@ class RunSession(RunLife):
         computed = {PROBE_LOSS: loss if of_capture else None} if self.has_probe_targets else {}
         if self.has_probe_targets and PROBE_LOSS in logged:
             self.warn_once(f"metric {PROBE_LOSS!r} is stored as '{PROBE_LOSS}_': the loss of the probe has its name")
+        self._warn_of_not_finite(broken_losses(logged))
         moment = self._time() if time is None else time
         point = metrics_point(logged, self.tags, moment, self.step, self.epoch, computed=computed)
         if point is not None:
@@ -204,7 +205,9 @@ class RunSession(RunLife):
             at = (moment, self.step, self.epoch)
             with self.guarded("the recurrent states"):
                 points += state_points(self.states.fields(), self.tags, moment, self.step)
-            points += gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
+            of_gates = gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
+            self._warn_of_not_finite(broken_gates(of_gates))
+            points += of_gates
             if not self.is_recorded:
                 self._put(points)
                 self.states.recorded()
@@ -215,6 +218,12 @@ class RunSession(RunLife):
         self._last_capture_step = self.step
         self._health()
         return layers
+
+    def _warn_of_not_finite(self, where: str) -> None:
+        """Say once in a run, while it trains, that values are NaN or infinite."""
+        if where:
+            text = f"run {self.run!r}, step {self.step}: values are NaN or infinite in {where}"
+            self.warn_once(text, "not finite")
 
     def _feed_points(self, moment: int) -> list[Point]:
         """Return the points of what was fed, of the step whose update is recorded."""

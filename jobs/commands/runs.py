@@ -6,13 +6,31 @@ import argparse
 from datetime import UTC, datetime
 from typing import Final
 
+from gatewatch.collector.schema import GATE_STATS, TRAIN_METRICS
 from gatewatch.jobs.commands.common import NO_RUNS, existing_store
 from gatewatch.jobs.console import write_data
+from gatewatch.jobs.findings.not_finite import broken_now
 from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.text import table
 
-_COLUMNS: Final = ["run", "state", "phases", "started", "last_seen", "step", "framework", "model", "error"]
-_HEADERS: Final = {"started": "started (UTC)", "last_seen": "last seen (UTC)", "error": "ended by"}
+_COLUMNS: Final = [
+    "run",
+    "state",
+    "phases",
+    "started",
+    "last_seen",
+    "step",
+    "not_finite",
+    "framework",
+    "model",
+    "error",
+]
+_HEADERS: Final = {
+    "started": "started (UTC)",
+    "last_seen": "last seen (UTC)",
+    "not_finite": "not finite",
+    "error": "ended by",
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -25,6 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
         current_state(state, (now - seen).total_seconds())
         for state, seen in zip(frame["state"], frame["last_seen"], strict=True)
     ]
+    captures = store.newest(GATE_STATS, tags={"gate": "hidden"})  # which is not finite where anything in a layer is
+    not_finite = broken_now(captures, store.newest(TRAIN_METRICS))
+    frame["not_finite"] = [not_finite.get(run) for run in frame["run"]]
     if arguments.json:
         write_data([frame.drop(columns="config").to_json(orient="records", date_format="iso", indent=2), "\n"])
     elif frame.empty:

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.finding import Finding
-from gatewatch.jobs.findings.series import Key, first_broken, name_of, step_at
+from gatewatch.jobs.findings.series import Key, broken_values, first_broken, is_loss, name_of, step_at
 from gatewatch.jobs.frames import not_finite as count
 from gatewatch.jobs.scoring.detectors.rules import PHRASES
-from gatewatch.jobs.text import join_words
+from gatewatch.jobs.text import first_few, join_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+_NO_METRICS: Final = frozenset({"step", "epoch", "nan_count", "inf_count"})
 WHAT: Final = PHRASES["not_finite"]
 
 
@@ -82,25 +84,53 @@ def not_finite_gates(
 
 
 def not_finite_metrics(metrics: pd.DataFrame, axes: Mapping[str, Axis] = MappingProxyType({})) -> list[Finding]:
-    """Say from where on the points of `train_metrics` have values that are not finite; by phase."""
+    """Say from where on metrics are not finite, by phase: a loss is an alarm; of any other it may be meant."""
     phases = metrics["phase"].fillna("") if "phase" in metrics else np.full(len(metrics), "")
+    columns = {column: name for column, name in field_columns(metrics.columns).items() if name not in _NO_METRICS}
     found = []
     for phase in dict.fromkeys(phases):
         own = metrics[np.asarray(phases == phase)].reset_index(drop=True)
-        if (i := first_broken(own)) is not None:
-            axis = axes.get(phase) or Axis((phase,))
-            found.append(
-                Finding(
-                    sentence=f"The metrics have values that are not finite, first at {axis.describe(own, i)}.",
-                    level="alarm",
-                    what=WHAT,
-                    source="network",
-                    step=step_at(own, i),
-                    time=moments(own)[i],
-                    evidence={"phase": phase, "values": float(count(own)[i])},
-                )
+        if first_broken(own) is None:
+            continue
+        at = {name: np.flatnonzero(broken_values(own, column)) for column, name in columns.items()}
+        broken = {name: int(places[0]) for name, places in at.items() if len(places)}
+        losses = [name for name in broken if is_loss(name)]
+        names = losses or [*broken]
+        if not names:
+            continue
+        i, axis = min(broken[name] for name in names), axes.get(phase) or Axis((phase,))
+        what = f"NaN or infinite values in the metric{'s'[: len(names) > 1]} {first_few(sorted(names))}"
+        found.append(
+            Finding(
+                sentence=f"{what}, first at {axis.describe(own, i)}.",
+                level="alarm" if losses else "notice",
+                what=what,
+                source="network" if losses else None,
+                step=step_at(own, i),
+                time=moments(own)[i],
+                evidence={"phase": phase, "values": float(count(own)[i])},
             )
+        )
     return found
+
+
+def broken_now(captures: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, str]:
+    """Return run → what of it is not finite now, in words; runs of which all is finite are left out.
+
+    Args:
+        captures: the newest points of `gate_stats` of some gates of many runs.
+        metrics: the newest points of `train_metrics` of many runs.
+    """
+    found: dict[str, list[str]] = {}
+    for frame, what in ((captures, "layer"), (metrics, "metrics")):
+        if frame.empty or "run" not in frame:
+            continue
+        broken = frame[count(frame) > 0]
+        for run, rows in broken.groupby("run"):
+            number_of = rows["layer"].nunique() if what == "layer" else 0
+            text = f"{number_of} layer{'s'[: number_of != 1]}" if number_of else what
+            found.setdefault(str(run), []).append(text)
+    return {run: f"NaN in {join_words(parts)}" for run, parts in found.items()}
 
 
 def _not_finite_updates(updates: Mapping[Key, pd.DataFrame], axes: Mapping[str, Axis]) -> list[Finding]:

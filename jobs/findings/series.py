@@ -26,6 +26,7 @@ DETECTOR_PREFERENCE: Final = ("consensus", "isolation_forest", "robust", "rules"
 MAX_POINTS: Final = 400
 PARAMS: Final = ("kernel", "recurrent", "bias")
 _PLACES: Final = {gate: max(cell.gate_names.index(gate) for cell in CELLS if gate in cell.gate_names) for gate in GATES}
+_LOSS: Final = re.compile(r"(^|[^a-z])loss$", re.IGNORECASE)
 _ORDER: Final = (*sorted(GATES, key=lambda gate: (_PLACES[gate], gate)), *PARAMS)
 
 
@@ -51,6 +52,7 @@ class Row:
         source: where the cause of the largest score lies (network, data, optimizer, state, policy), if that is above 1;
             empty where it is not, or where the scores do not say it.
         alarms: whether its scores alarm; see `alarm_begins`.
+        is_broken: whether its newest capture has no finite value: then what is newest above is not of now.
     """
 
     key: Key
@@ -62,6 +64,7 @@ class Row:
     share: float
     source: str = ""
     alarms: bool = False
+    is_broken: bool = False
 
 
 def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = ()) -> dict[Key, pd.DataFrame]:
@@ -104,6 +107,41 @@ def first_broken(frame: pd.DataFrame) -> int | None:
     """Return the index of the first point that counts NaN or infinite values; None where none does."""
     broken = not_finite(frame) > 0
     return int(np.argmax(broken)) if broken.any() else None
+
+
+def is_loss(name: str) -> bool:
+    """Return whether a metric is a loss, by its name."""
+    return bool(_LOSS.search(name))
+
+
+def is_broken_now(frame: pd.DataFrame | None) -> bool:
+    """Return whether the newest point of a gate has no finite value at all."""
+    if frame is None or frame.empty:
+        return False
+    last = frame.iloc[-1:]
+    return bool(not_finite(last)[0] > 0 and not np.isfinite(numbers(last, "mean")[0]))
+
+
+def broken_values(frame: pd.DataFrame, name: str) -> NDArray[np.bool_]:
+    """Return (points,), where a metric was not finite.
+
+    A point counts how many of its metrics were, and leaves these out: they are those that most of the three points
+    before it had. What is logged now and then, such as a validation loss, is not looked for in each.
+
+    Args:
+        frame: points of `train_metrics` of one phase, in order of time.
+        name: of the metric's column.
+    """
+    has = np.isfinite(numbers(frame, name))
+    without = (not_finite(frame) > 0) & ~has
+    begins = without & ~np.concatenate([[False], without[:-1]])
+    number = np.arange(len(frame))
+    total = np.concatenate([[0], np.cumsum(has)])
+    lately = total[number] - total[np.maximum(number - 3, 0)]
+    of_this = begins & (2 * lately >= np.minimum(number, 3))
+    latest = np.maximum.accumulate(np.where(begins, number, -1))
+    broken: NDArray[np.bool_] = without & (latest >= 0) & of_this[latest]
+    return broken
 
 
 def alarm_begins(score: NDArray[np.float64]) -> int | None:
@@ -173,6 +211,7 @@ def table(
                 share=float((score > 1).mean()) if len(score) else float("nan"),
                 source=source,
                 alarms=alarm_begins(score) is not None,
+                is_broken=is_broken_now(statistics),
             )
         )
     return rows

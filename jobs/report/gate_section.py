@@ -11,10 +11,20 @@ from plotly.graph_objects import Figure
 
 from gatewatch.collector.cells import gate_scale
 from gatewatch.jobs.findings.axis import Axis, without_overlap
-from gatewatch.jobs.findings.series import Key, Row, newest, of_layer
-from gatewatch.jobs.frames import numbers
-from gatewatch.jobs.report.plot_style import GATE_COLOURS, OTHER, PHASE_COLOURS, faint, figure, line, places, points
-from gatewatch.jobs.text import plotly_text
+from gatewatch.jobs.findings.series import Key, Row, is_broken_now, newest, of_layer
+from gatewatch.jobs.frames import not_finite, numbers
+from gatewatch.jobs.report.plot_style import (
+    GATE_COLOURS,
+    OTHER,
+    PHASE_COLOURS,
+    faint,
+    figure,
+    line,
+    places,
+    points,
+    shade_broken,
+)
+from gatewatch.jobs.text import number, plotly_text
 
 Tables = Mapping[Key, pd.DataFrame]
 Spans = Mapping[str, tuple[Any, Any]]
@@ -70,10 +80,15 @@ def range_charts(shown: Sequence[str], stats: Tables, axes: Sequence[Axis], span
                 frames = {phase: gates[gate] for phase, gates in by_phase.items() if gate in gates}
                 last = frames[max(frames, key=lambda phase: spans[phase][1])]
                 chart = _band_chart(gate, frames, axis, by_phase=many)
-                bands.append({"gate": gate, "phases": list(frames), "now": newest(last, "mean"), "figure": chart})
+                bands.append({"gate": gate, "phases": list(frames), "now": _now(last), "figure": chart})
         if bands:
             layers.append({"name": layer, "bands": bands})
     return layers
+
+
+def _now(frame: pd.DataFrame) -> str:
+    """Return the newest mean of a gate; NaN where its newest capture has no finite value."""
+    return "NaN" if is_broken_now(frame) else number(newest(frame, "mean"))
 
 
 def _reach(axis: Axis, frames: Iterable[pd.DataFrame]) -> list[Any]:
@@ -131,6 +146,7 @@ def _band_chart(gate: str, phases: Mapping[str, pd.DataFrame], axis: Axis, *, by
         chart.add_scatter(**points(x, low, "min"), **edge)
         chart.add_scatter(**points(x, high, "max"), **edge, fill="tonexty", fillcolor=faint(colour))
         chart.add_scatter(**line(x, numbers(frame, "mean"), phase if by_phase else gate, colour))
+        shade_broken(chart, x, not_finite(frame) > 0)
         reach += [float(value) for value in (*low, *high) if np.isfinite(value)]
     margin = 0.03 * (scale.high - scale.low)
     return chart.update_yaxes(range=[min(reach) - margin, max(reach) + margin], nticks=5)

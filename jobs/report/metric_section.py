@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,12 +12,11 @@ from plotly.graph_objects import Figure
 
 from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.findings.axis import Axis, moments
-from gatewatch.jobs.findings.series import steps
+from gatewatch.jobs.findings.series import broken_values, is_loss, steps
 from gatewatch.jobs.frames import numbers
-from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line
+from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line, shade_broken
 
 _NOT_METRICS: Final = ["time", "step", "epoch", "nan_count", "inf_count"]
-_LOSS: Final = re.compile(r"(^|[^a-z])loss$", re.IGNORECASE)
 _ALIKE: Final = 10.0
 """Losses share an axis if their largest values differ by at most this factor."""
 
@@ -72,9 +70,10 @@ def _chart(
         label = name if len(shown.phases) == 1 else phase if alone else f"{name} ({phase})"
         x, y = axis.x(logged[phase]), numbers(logged[phase], name)
         finite = np.isfinite(y)
+        shade_broken(chart, x, broken_values(logged[phase], name))
         by_batch |= _draw(chart, x[finite], y[finite], ends[phase][finite], label, colour)
     chart.update_layout(showlegend=not alone or by_batch)
-    loss = bool(_LOSS.search(titles[0]))
+    loss = is_loss(titles[0])
     return {"name": ", ".join(titles), "figure": chart, "axis": shown, "loss": loss, "by_batch": by_batch}
 
 
@@ -103,7 +102,7 @@ def _reach(logged: Iterable[pd.DataFrame]) -> dict[str, float]:
 def _together(reach: dict[str, float]) -> list[list[str]]:
     """Return the titles of each chart: losses of similar size together, `loss` first; every other title alone."""
     charts: list[list[str]] = []
-    losses = sorted((title for title in reach if _LOSS.search(title)), key=lambda title: (title != "loss", title))
+    losses = sorted((title for title in reach if is_loss(title)), key=lambda title: (title != "loss", title))
     for title in losses:
         for chart in charts:
             sizes = reach[chart[0]], reach[title]

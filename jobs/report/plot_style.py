@@ -22,6 +22,9 @@ _BELOW_AXIS: Final = 38
 """Pixels from the axis to the legend below it, where Plotly's own buttons, at the top of a chart, cover nothing."""
 PHASE_COLOURS: Final = {"train": BLUE, "validation": RED, "backtest": PURPLE, "live": GREEN}
 
+_MOST_STRETCHES: Final = 40
+"""Of more stretches of values that are not finite the first are shaded."""
+
 
 def figure(height: int, *, market: bool = False) -> go.Figure:
     """Make an empty figure of this height in pixels; its x-axis has dates in market time."""
@@ -68,3 +71,20 @@ def faint(colour: str, opacity: float = 0.18) -> str:
     """Return a transparent form of a colour `#rrggbb`."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def shade_broken(chart: go.Figure, x: NDArray[Any], broken: NDArray[np.bool_]) -> None:
+    """Shade the stretches of a chart in which values were not finite, which a line leaves out.
+
+    Args:
+        chart: is drawn on.
+        x: (points,), places, ascending.
+        broken: (points,), where values were not finite. A stretch reaches to the point after it.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], broken, [False]])))
+    for begin, end in edges.reshape(-1, 2)[:_MOST_STRETCHES]:
+        last = min(int(end), len(x) - 1)
+        first = int(begin) if last > begin else max(0, last - 1)
+        x0, x1 = places(x[[first, last]])
+        label = {"text": "NaN", "font": {"color": RED, "size": 11}}
+        chart.add_vrect(x0=x0, x1=x1, fillcolor=faint(RED, 0.14), line_width=0, layer="below", annotation=label)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 import time
 
@@ -13,6 +15,7 @@ from torch import nn
 from gatewatch import open_store
 from gatewatch.collector.config import AlertSettings, Settings
 from gatewatch.jobs.alerts import evaluate
+from gatewatch.jobs.cli import main
 from gatewatch.jobs.report.page import write_report
 from gatewatch.torch import GateMonitor
 from tests.integration.test_mail import Postbox, text_of
@@ -35,8 +38,17 @@ class Network(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def log():
+    """What the training said on the terminal."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, log):
     """One run, completed and scored: NaN in all gates of both layers from step `STRIKE` on."""
+    handler = logging.Handler()
+    handler.emit = lambda record: log.append(record.getMessage())
+    logging.getLogger("gatewatch").addHandler(handler)
     torch.manual_seed(0)
     random, network = np.random.default_rng(0), Network()
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
@@ -52,6 +64,7 @@ def store(tmp_path_factory):
             loss.backward()
             optimizer.step()
             monitor.step(metrics={"loss": loss.item()})
+    logging.getLogger("gatewatch").removeHandler(handler)
     only(store)
     return store
 
@@ -67,6 +80,40 @@ def test_the_report_begins_with_it_and_says_it_once(page):
         f"Values that are not finite appeared in 12 gates, first at step {STRIKE} in all 12 gates of 2 layers at once: "
         "begin with trend/l0, of these next to the inputs."
     )
+
+
+def test_the_training_says_so_in_one_line_when_it_begins(store, log):
+    assert log == [
+        f"gatewatch: run 'r', step {STRIKE}: values are NaN or infinite in all 12 gates, of the layer trend/l0 first"
+    ]
+
+
+def test_the_table_of_gates_has_nan_in_its_cells(page):
+    (row,) = re.findall(r"<tr>.*?trend/l0</td><td>forget</td>.*?</tr>", page, re.DOTALL)
+    assert re.findall(r'<td class="n(?: high)?">([^<]*)</td>', row)[-4:] == ["NaN"] * 4
+    assert "now NaN" in page
+
+
+def test_the_charts_shade_what_their_lines_leave_out(page):
+    shaded = [
+        json.loads(text)["layout"] for text in re.findall(r'<script type="application/json">(.*?)</script>', page)
+    ]
+    spans = {
+        (shape["x0"], shape["x1"])
+        for layout in shaded
+        if any(each["text"] == "NaN" for each in layout.get("annotations", ()))
+        for shape in layout["shapes"]
+    }
+    assert spans == {(STRIKE, STEPS)}
+    assert sum("NaN" in json.dumps(layout.get("annotations", "")) for layout in shaded) == 13  # 12 gates and the loss
+
+
+def test_the_list_of_runs_says_it(store, capsys):
+    assert main(["runs", "--store", store.url]) == 0
+    assert "NaN in 2 layers and metrics" in capsys.readouterr().out
+    assert main(["runs", "--store", store.url, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["not_finite"] == "NaN in 2 layers and metrics"
 
 
 def test_one_nan_is_one_thing_in_a_mail_and_nobody_is_told_to_stop_a_run_that_ended(store, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from gatewatch.jobs.findings.not_finite import not_finite
-from gatewatch.jobs.findings.series import by_series
+from gatewatch.jobs.findings.series import broken_values, by_series
 
 BEGIN = pd.Timestamp("2026-01-01", tz="UTC")
 
@@ -69,12 +69,37 @@ def test_parameters_are_told_where_they_broke_before_the_gates():
     assert len(told(gates, {"carry__kernel": 4})) == 1
 
 
-def test_metrics_are_told_where_they_broke_before_the_gates():
-    metrics = points(x__y=2).drop(columns=["layer", "gate"])
-    (of_metrics,) = told({"trend__forget": 9}, metrics=metrics)
-    assert of_metrics.sentence == "The metrics have values that are not finite, first at step 20."
+def logged(**broken_at):
+    """Six points of metrics, and from which on each is not finite."""
+    rows = [
+        {"time": BEGIN + pd.Timedelta(seconds=k), "step": 10 * k, "phase": "train", "inf_count": 0} for k in range(6)
+    ]
+    for k, row in enumerate(rows):
+        row |= {name: 1.0 for name, first in broken_at.items() if k < first}
+        row["nan_count"] = sum(k >= first for first in broken_at.values())
+    return pd.DataFrame(rows)
+
+
+def test_a_loss_is_told_where_it_broke_before_the_gates():
+    metrics = logged(loss=2, accuracy=9)
+    (of_loss,) = told({"trend__forget": 9}, metrics=metrics)
+    assert of_loss.sentence == "NaN or infinite values in the metric loss, first at step 20."
+    assert of_loss.level == "alarm"
     assert len(told({"trend__forget": 2}, metrics=metrics)) == 1
     assert len(told({"trend__forget": 3}, metrics=metrics)) == 2
+
+
+def test_any_other_metric_may_be_meant_to_be_nan():
+    (notice,) = told({"trend__forget": 9}, metrics=logged(loss=9, sharpe=3))
+    assert (notice.level, notice.what) == ("notice", "NaN or infinite values in the metric sharpe")
+
+
+def test_of_metrics_that_are_logged_at_times_the_others_are_not_taken_for_nan():
+    metrics = logged(loss=3)
+    metrics["val_loss"] = [1.0, None, 1.0, None, None, None]
+    assert broken_values(metrics, "loss").tolist() == [False] * 3 + [True] * 3
+    (of_loss,) = told({"trend__forget": 9}, metrics=metrics.assign(val_loss=[None, 1.0, None, None, 1.0, None]))
+    assert of_loss.what.endswith("the metric loss")
 
 
 def test_a_run_without_such_values_has_no_sentence():
