@@ -15,6 +15,8 @@ from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.trace import Look, Trace
+from gatewatch.collector.verdict import Verdict, undecided
+from gatewatch.collector.verdict_reader import SECONDS, VerdictReader
 
 _OF_THE_SESSION: Final = (
     *("log_dir", "run", "store", "phase", "tags", "every", "overhead", "resume", "all_ranks"),
@@ -37,6 +39,7 @@ class BaseMonitor:
     _session: RunSession
     _arguments: Mapping[str, Any]
     _chosen: Sequence[str] | None
+    _verdicts: VerdictReader
 
     def _set_up(self, arguments: Mapping[str, Any]) -> None:
         """Check the arguments that all monitors share, and make the session from them.
@@ -55,6 +58,7 @@ class BaseMonitor:
         if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence) or not layers):
             raise ConfigError(f"layers={safe_repr(layers)}: must be a list of names, such as ['lstm'], or None for all")
         self._chosen = None if layers is None else list(layers)
+        self._verdicts = VerdictReader()
         weakref.finalize(self, self._session.abandon).atexit = False  # at exit the session ends itself
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -69,6 +73,26 @@ class BaseMonitor:
     def run(self) -> str:
         """The run's id."""
         return self._session.run
+
+    def verdict(self, *, timeout: float = SECONDS) -> Verdict:
+        """Return what is said of the run so far, so that your own code may end the training.
+
+        ```python
+        if monitor.verdict().verdict == "alarm":
+            break
+        ```
+
+        It reads the scores in the store, in a thread of its own, and computes none: `gatewatch jobs` does, while the
+        training runs. It needs the extra `jobs`. Nothing is raised, and the training does not change. Where the verdict
+        cannot be read it is `undecided`, and its sentence says why: nobody scores, too little is captured, the token
+        may only write, the store is away. In a distributed training only the process that records has a verdict.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
+        if not self._session.has_begun:
+            return undecided(self.run, "this process has not begun to record a run")
+        return self._verdicts.read(self._session.store, self.run, timeout)
 
     def _first_look(
         self, look: Callable[[], Trace], explain: Callable[[Exception], ConfigError | None] = lambda error: None

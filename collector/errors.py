@@ -28,6 +28,10 @@ class TooLargeError(ConfigError):
     """A module holds too much to be copied at each capture."""
 
 
+class ReadRefused(ConfigError):  # noqa: N818 - named like the two below
+    """The store cannot be read with these settings: the token may only write, or the bucket is missing."""
+
+
 class WriteRejected(GatewatchError):  # noqa: N818 - a public name of the design
     """These points are wrong: writing them again cannot succeed. Whatever else was in the batch is stored.
 

@@ -94,6 +94,11 @@ class RunLife(ErrorGuard):
         return self._shipper is not None
 
     @property
+    def has_begun(self) -> bool:
+        """Whether this process has begun to record the run, which may have ended since."""
+        return self._process == os.getpid()
+
+    @property
     def ended(self) -> bool:
         """Whether the run has begun and ended, or could not begin: the loop may go on, and nothing is recorded.
 

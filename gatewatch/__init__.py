@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gatewatch.collector.store import open_store as open_store
     from gatewatch.jobs.alerts import AlertManager as AlertManager
     from gatewatch.jobs.anomaly_detector import AnomalyDetector as AnomalyDetector
+    from gatewatch.jobs.findings.verdict import verdict as verdict
     from gatewatch.jobs.report.heatmap import render_gate_heatmap as render_gate_heatmap
     from gatewatch.jobs.report.temporal_graph import TemporalGraph as TemporalGraph
 
@@ -31,6 +32,7 @@ _MODULE_OF = {
     "gates": "gatewatch.collector.keras",
     "open_store": "gatewatch.collector.store",
     "render_gate_heatmap": "gatewatch.jobs.report.heatmap",
+    "verdict": "gatewatch.jobs.findings.verdict",
 }
 __all__ = list(_MODULE_OF)
 

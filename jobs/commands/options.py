@@ -112,6 +112,27 @@ def _report(commands: Commands, with_store: ArgumentParser) -> None:
     report.set_defaults(run_command=_imported("report.run", "jobs", "plotly", "jinja2"))
 
 
+def _verdict(commands: Commands, with_store: ArgumentParser) -> None:
+    verdict = commands.add_parser(
+        "verdict",
+        parents=[with_store],
+        help="say in one sentence whether a run is healthy",
+        description="Score what is not scored yet, as `gatewatch jobs --once` does, and say whether the run is healthy:"
+        " in one sentence, with what it rests on. Exit status: 0 healthy, 1 not, 2 wrong arguments, 3 undecided: too"
+        " little was captured to say, or the store is away.",
+    )
+    verdict.add_argument("run", metavar="RUN", help="name of the run")
+    verdict.add_argument(
+        "--fail-on",
+        choices=["alarm", "notice"],
+        default="alarm",
+        help="the least that is not healthy: with notice, a notice gives the exit status 1 too (default: alarm)",
+    )
+    verdict.add_argument("--no-score", action="store_false", dest="score", help="judge only what is scored already")
+    _flag(verdict, "--json", "print JSON")
+    verdict.set_defaults(run_command=_imported("verdict.run", "jobs", "sklearn"))
+
+
 def _query(commands: Commands, with_store: ArgumentParser) -> None:
     query = commands.add_parser(
         "query",
@@ -333,5 +354,19 @@ def _moment(text: str) -> int:
         ) from None
 
 
-COMMANDS: Final = (_demo, _view, _jobs, _runs, _report, _query, _baseline, _backfill, _grafana, _copy, _check, _spool)
+COMMANDS: Final = (
+    _demo,
+    _view,
+    _jobs,
+    _runs,
+    _report,
+    _verdict,
+    _query,
+    _baseline,
+    _backfill,
+    _grafana,
+    _copy,
+    _check,
+    _spool,
+)
 """The commands, in the order of the help."""

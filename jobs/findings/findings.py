@@ -13,7 +13,7 @@ from gatewatch.jobs.findings.overfit import overfit
 from gatewatch.jobs.findings.run_limits import limit_sentences
 from gatewatch.jobs.findings.settings import jumps, set_before
 from gatewatch.jobs.findings.statements import statements
-from gatewatch.jobs.findings.unscored import no_scores, still_learning, undecided
+from gatewatch.jobs.findings.unjudged import unjudged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +41,8 @@ def findings_of(points: RunPoints) -> list[Finding]:
         layers=points.layers,
     )
     limits = [Finding(sentence=text, level="fact") for text in limit_sentences(points.shown_scores)]
-    return in_order([*found, *still_learning(points.stats, points.all_scores), *limits])
+    open_phases = unjudged(points.stats, points.derived, points.all_scores, is_going=points.is_going)
+    return in_order([*found, *open_phases, *limits])
 
 
 def run_findings(
@@ -71,6 +72,4 @@ def run_findings(
     since = [each.time for each in alarms if each.time is not None]
     settings = [jump.finding() for jump in set_before(jumps(metrics, axes), since)]
     others = [each for each in (*cause_before_effect(stated), *standing, *overfit(metrics)) if not each.is_alarm]
-    if not standing and not alarms:
-        others.append(undecided(no_scores(stats)))
     return in_order([*settings, *alarms, *others])

@@ -30,11 +30,14 @@ class Problem(NamedTuple):
         what: a sentence without its end: that it holds of the parameters.
         evidence: what shows it, the end of the sentence.
         at: parameter → the index of the point from which on it holds.
+        is_alarm: whether learning cannot explain it. A layer may be frozen on purpose, and a schedule or a training may
+            have come to its end; the detector `rules` alarms where that happens at once.
     """
 
     what: str
     evidence: str
     at: Mapping[str, int]
+    is_alarm: bool = True
 
     @property
     def sentence(self) -> str:
@@ -57,10 +60,10 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[Pr
         problems.append(Problem(what, f", first at {place}", broken))
     recent = f" in the last {RECENT} captures"
     if still := _lasting(params, "update_frequency", lambda values: values == 0):
-        problems.append(Problem(f"The {join_words([*still])} did not move at all", recent, still))
+        problems.append(Problem(f"The {join_words([*still])} did not move at all", recent, still, is_alarm=False))
     if gone := _lasting(params, "gradient_norm", lambda values: values < GRADIENT_VANISHED):
         what = f"The gradient of the {join_words([*gone])} has vanished"
-        problems.append(Problem(what, f": below {GRADIENT_VANISHED:g}{recent}", gone))
+        problems.append(Problem(what, f": below {GRADIENT_VANISHED:g}{recent}", gone, is_alarm=False))
     if grown := {name: size for name, frame in params.items() if (size := _growth(frame)) > GRADIENT_EXPLODED_RUN}:
         at = {name: len(params[name]) - RECENT for name in grown}
         times = number(max(grown.values()), 2)
@@ -87,7 +90,7 @@ def learning_findings(
             return [
                 Finding(
                     sentence=f"Learning went wrong in {layer}: {problem.sentence}",
-                    level="alarm",
+                    level="alarm" if problem.is_alarm else "notice",
                     what=f"{problem.what[0].lower()}{problem.what[1:]}{problem.evidence}",
                     source="network",
                     key=Key(phase, layer, name),

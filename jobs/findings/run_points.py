@@ -37,14 +37,16 @@ class RunPoints:
         events, metrics, captures: points of `runs`, of `train_metrics`, of `gate_stats`.
         all_scores: points of `gate_scores`, of all detectors.
         detector: the one whose scores are shown; empty where there are none.
-        stats, scores, updates, units: of `gate_stats`, of the detector's scores, of `layer_updates` (the parameter is
-            in the gate's place) and of `gate_units`; the last is empty where it was not asked for.
+        stats, derived, scores, updates, units: of `gate_stats`, of `gate_derived`, of the detector's scores, of
+            `layer_updates` (the parameter is in the gate's place) and of `gate_units`; the last is empty where it was
+            not asked for.
         rows: the table of gates.
         axes: the axes of the run.
         spans: phase → its first and last moment.
         market: the phases in market time; `again`: those of them in which market time went back.
         configs: the configuration of each phase, the run's own first.
         layers: names of the network's layers, in its order.
+        is_going: whether the run has not ended, as far as its events say.
     """
 
     events: pd.DataFrame
@@ -53,6 +55,7 @@ class RunPoints:
     all_scores: pd.DataFrame
     detector: str
     stats: Tables
+    derived: Tables
     scores: Tables
     updates: Tables
     units: Tables
@@ -63,6 +66,7 @@ class RunPoints:
     again: frozenset[str]
     configs: Sequence[Mapping[str, Any]]
     layers: Sequence[str]
+    is_going: bool
 
     @property
     def axis_of(self) -> dict[str, Axis]:
@@ -102,7 +106,7 @@ def read_points(store: Store, about: Mapping[str, Any], *, units: bool = False) 
     configs = configs_of(about, events)
     layers = layer_order(configs)
     detector, shown = one_detector(scored)
-    stats, scores = by_series(captures, layers=layers), by_series(shown, layers=layers)
+    stats, by_gate, scores = (by_series(frame, layers=layers) for frame in (captures, derived, shown))
     return RunPoints(
         events,
         metrics,
@@ -110,16 +114,18 @@ def read_points(store: Store, about: Mapping[str, Any], *, units: bool = False) 
         all_scores=scored,
         detector=detector,
         stats=stats,
+        derived=by_gate,
         scores=scores,
         updates=by_series(updates, "param", layers),
         units=by_series(by_unit, layers=layers),
-        rows=table(stats, by_series(derived, layers=layers), scores),
+        rows=table(stats, by_gate, scores),
         axes=axes_of(spans, market - again),
         spans=spans,
         market=market,
         again=again,
         configs=configs,
         layers=layers,
+        is_going=about.get("state") in schema.GOING_EVENTS,
     )
 
 

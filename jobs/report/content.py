@@ -11,15 +11,16 @@ from gatewatch.collector.store.base import Store
 from gatewatch.jobs.findings.findings import findings_of
 from gatewatch.jobs.findings.outliers import FEW
 from gatewatch.jobs.findings.run_points import RunPoints, as_text, read_points
+from gatewatch.jobs.findings.run_state import state_of
 from gatewatch.jobs.findings.series import worst_layers
-from gatewatch.jobs.findings.unscored import no_scores, unscored
+from gatewatch.jobs.findings.unjudged import unjudged
 from gatewatch.jobs.report.epoch_files import Gates, read_epochs
 from gatewatch.jobs.report.gate_section import range_charts, score_charts
 from gatewatch.jobs.report.heatmap_section import heatmaps
 from gatewatch.jobs.report.learning_section import learning_section
 from gatewatch.jobs.report.metric_section import metric_charts
 from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
-from gatewatch.jobs.report.run_summary import ending, run_summary, state_of
+from gatewatch.jobs.report.run_summary import ending, run_summary
 
 MAX_LAYERS: Final = 12
 """How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""
@@ -89,7 +90,6 @@ def shared_values(run: Drawn) -> dict[str, Any]:
         "run": str(run.about["run"]),
         "phases": {phase: PHASE_COLOURS.get(phase, OTHER) for phase in phases} if len(phases) > 1 else {},
         "few": FEW,
-        "no_scores": None if points.detector else no_scores(points.stats),
         "left_out": len({row.key.layer for row in points.rows}) - len(run.layers),
     }
 
@@ -117,9 +117,10 @@ def _metrics(run: Drawn) -> dict[str, Any]:
 
 def _scores(run: Drawn) -> dict[str, Any]:
     points = run.points
+    missing = unjudged(points.stats, points.derived, points.all_scores, is_going=points.is_going)
     return {
         "scored": score_charts(run.layers, points.stats, points.scores, points.rows, points.axes, points.spans),
-        "unscored": [each.sentence for each in unscored(points.stats, points.scores)],
+        "unjudged": [each.sentence for each in missing],
         "detector": points.detector.replace("_", " "),
     }
 

@@ -19,8 +19,8 @@ from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import checked_path, replace_file
 from gatewatch.collector.names import path_name
 from gatewatch.collector.store.base import Store
-from gatewatch.collector.store.runs import find_run
 from gatewatch.collector.text import escape_controls
+from gatewatch.jobs.findings.run_state import run_row
 from gatewatch.jobs.report.content import content
 from gatewatch.jobs.text import number, percent
 
@@ -55,7 +55,7 @@ def write_report(
         WriteUnavailable: the store does not answer.
     """
     report_progress = progress or (lambda _: None)
-    about = _find(store, run)
+    about = run_row(store, run)
     name = str(about["run"])
     output = Path(f"gatewatch-{path_name(name)}.html") if output is None else checked_path(output, "-o")
     _check(output)
@@ -86,18 +86,6 @@ def _check(output: Path) -> None:
 
 def _refused(output: Path, error: OSError) -> ConfigError:
     return ConfigError(f"{output} cannot be written ({error.strerror or error}): name another file with -o")
-
-
-def _find(store: Store, run: str | None) -> Mapping[str, Any]:
-    """Return the run's row of `store.runs()`, None where it has no value."""
-    runs = store.runs()
-    if runs.empty:
-        raise ConfigError(
-            f"{store.url} has no runs yet: train with a GateMonitor that writes there, or `gatewatch demo`"
-        )
-    names = [str(name) for name in runs["run"]]
-    row = runs.iloc[0 if run is None else names.index(find_run(run, names, store.url))]
-    return {str(name): value for name, value in row.astype(object).where(row.notna(), None).items()}
 
 
 def figure_json(figure: Figure) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -12,23 +11,11 @@ import pandas as pd
 
 from gatewatch.collector.names import OWN_TAGS
 from gatewatch.collector.store.columns import tag_columns
-from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.findings.series import Row
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.text import duration, join_words, moment, number
 
 _STATES: Final = {"live": "running when this was written", "died": "died, or cut off from the store"}
-
-
-def state_of(about: Mapping[str, Any], now: datetime) -> str:
-    """Return the state of a run: live, died, completed, failed or interrupted.
-
-    Args:
-        about: the run's row of `store.runs()`.
-        now: with a zone.
-    """
-    seen = about.get("last_seen")
-    return current_state(str(about.get("state")), (now - seen).total_seconds() if seen else math.inf)
 
 
 def ending(about: Mapping[str, Any], state: str) -> str | None:

@@ -121,7 +121,7 @@ def test_the_report_says_the_same(stores, capsys):
         said.append(content(store, about, lambda line: None, datetime(2026, 1, 1, tzinfo=UTC)))
         assert main(["report", "--store", store.url]) == 0
     tagged, plain = said
-    for name in ("rows", "findings", "phases", "ending", "unscored", "left_out"):
+    for name in ("rows", "findings", "phases", "ending", "unjudged", "left_out"):
         assert repr(tagged[name]) == repr(plain[name]), name  # NaN is not equal to itself
     assert tagged["rows"]
     assert tagged["facts"].pop("Tags") == ", ".join(f"{name}={value}" for name, value in sorted(TAGS.items()))

@@ -12,7 +12,6 @@ from gatewatch.jobs.findings.onset import onset
 from gatewatch.jobs.findings.outliers import causes
 from gatewatch.jobs.findings.overfit import overfit
 from gatewatch.jobs.findings.series import Key, alarm_begins, by_series, table
-from gatewatch.jobs.findings.unscored import no_scores, still_learning, unscored
 
 
 def scores(**gates):
@@ -174,34 +173,6 @@ def test_the_loss_of_the_phase_validation_is_a_validation_loss():
     rows = [{"phase": "train", "loss": value} for value in FALLING]
     rows += [{"phase": "validation", "loss": value} for value in RISING_AGAIN]
     assert "overfits" in overfit(pd.DataFrame(rows))[0].sentence
-
-
-def test_phases_without_scores_are_counted_each():
-    frames = {"backtest": 40, "live": 20}
-    stats = {Key(phase, "lstm", "forget"): pd.DataFrame({"step": range(n)}) for phase, n in frames.items()}
-    assert "backtest has 40 and live has 20" in no_scores(stats)
-    scored = {key: frame for key, frame in stats.items() if key.phase == "backtest"}
-    (found,) = unscored(stats, scored)
-    assert found.sentence == "The phase live has no scores: they begin after 32 captures, and it has 20."
-
-
-@pytest.mark.parametrize(
-    ("captures", "detectors", "too_short"),
-    [(50, ["rules"], True), (50, ["rules", "robust"], False), (65, ["rules"], False), (32, [], False)],
-)
-def test_a_phase_that_ends_while_its_network_learns_is_too_short(captures, detectors, too_short):
-    stats = {Key("train", "lstm", "forget"): pd.DataFrame({"step": range(captures), "nan_count": 0})}
-    scores = pd.DataFrame({"detector": detectors, "phase": "train", "anomaly_score": 0.0})
-    assert [each.sentence for each in still_learning(stats, scores)] == [
-        "The phase train is too short to be judged: after 50 captures its network was still learning fast, so only "
-        "rules and checks have scored it. Train longer, or capture more often (every=)."
-    ] * too_short
-
-
-def test_values_that_are_not_finite_are_no_learning():
-    stats = {Key("train", "lstm", "forget"): pd.DataFrame({"step": range(50), "nan_count": 1})}
-    assert still_learning(stats, pd.DataFrame({"detector": ["rules"], "phase": "train"})) == []
-    assert still_learning(stats, pd.DataFrame()) == []
 
 
 def test_a_row_has_the_source_of_its_largest_score():

@@ -16,7 +16,7 @@ import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 
-from gatewatch.collector.errors import ConfigError, GatewatchError, WriteUnavailable
+from gatewatch.collector.errors import ConfigError, GatewatchError, ReadRefused, WriteUnavailable
 from gatewatch.collector.store.influxdb.bucket import ID, Bucket, Database, find_bucket, find_database
 from gatewatch.collector.store.influxdb.connection import Connection, read_connection
 from gatewatch.collector.store.influxdb.http_errors import Names, Refused, no_answer, not_influxdb, refusal
@@ -247,8 +247,8 @@ class Client:
             raise self._unreadable(f"no database leads to it; `{create}` makes one, as does a token that may write it")
         return self._database
 
-    def _unreadable(self, reason: str) -> ConfigError:
-        return ConfigError(
+    def _unreadable(self, reason: str) -> ReadRefused:
+        return ReadRefused(
             f"{self.url}: bucket {self.bucket!r} of {self.org!r} cannot be read: {reason}; see {self.names.bucket} and"
             f" {self.names.token}"
         )
