@@ -64,7 +64,8 @@ def seed(
                         why = {"why_mean_activation": 3.0 if bad else 0.1, "why_entropy": 0.2}
                         detector = {**tags, "detector": "isolation_forest"}
                         points.append(Point("gate_scores", detector, score | why, at))
-                        late = {"memory_timescale": 2.8, "dead_units": 3.0 * bad}
+                    if scored:
+                        late = {"window_s": 10.0, "memory_timescale": 2.8, "dead_units": 3.0 * bad}
                         points.append(Point("gate_derived", tags, late, at))
     points.append(Point("runs", first, {"event": "completed", "step": captures * 10}, start + captures * SECOND))
     store.write(points)
@@ -145,7 +146,8 @@ def test_values_that_are_not_finite_come_first(store, tmp_path):
 
 def test_without_scores_the_report_explains_how_to_get_them(store, tmp_path):
     seed(store, scored=False)
-    assert "made by gatewatch jobs --once" in report(store, tmp_path).read_text()
+    page = report(store, tmp_path).read_text()
+    assert "The run cannot be judged: 40 of its 40 captures are not scored yet, which gatewatch jobs" in page
 
 
 def test_a_run_that_has_only_begun_has_a_report(store, tmp_path):
@@ -310,7 +312,7 @@ def test_a_point_from_the_end_of_an_epoch_is_drawn_at_the_bar_of_its_step(store,
 def test_a_phase_with_too_few_captures_for_scores_is_named(store, tmp_path):
     seed_market(store, live=20)
     page = report(store, tmp_path).read_text()
-    assert "The phase live has no scores: they begin after 32 captures, and it has 20." in page
+    assert "The phase live cannot be judged: it has 20 of the 33 captures that scores need." in page
 
 
 def test_the_metrics_of_a_backtest_stand_each_in_a_chart_of_its_own(store, tmp_path):
