@@ -85,14 +85,15 @@ class BaseMonitor:
         It reads the scores in the store, in a thread of its own, and computes none: `gatewatch jobs` does, while the
         training runs. It needs the extra `jobs`. Nothing is raised, and the training does not change. Where the verdict
         cannot be read it is `undecided`, and its sentence says why: nobody scores, too little is captured, the token
-        may only write, the store is away. In a distributed training only the process that records has a verdict.
+        may only write, the store is away. Of a long run the newest 5,000 captures are judged, since they are read into
+        the training's memory. In a distributed training only the process that records has a verdict.
 
         Args:
             timeout: seconds to wait at most.
         """
         if not self._session.has_begun:
             return undecided(self.run, "this process has not begun to record a run")
-        return self._verdicts.read(self._session.store, self.run, timeout)
+        return self._verdicts.read(self._session.store, self.run, timeout, self._session.verdict_start)
 
     def _first_look(
         self, look: Callable[[], Trace], explain: Callable[[Exception], ConfigError | None] = lambda error: None

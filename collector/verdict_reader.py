@@ -28,7 +28,7 @@ class VerdictReader:
     def __init__(self) -> None:
         self._call = BackgroundCall[Verdict]()
 
-    def read(self, store: Store, run: str, seconds: float) -> Verdict:
+    def read(self, store: Store, run: str, seconds: float, start: int | None = None) -> Verdict:
         """Return the verdict, or `undecided` and why; nothing is raised.
 
         Where the thread of an earlier call is still at work, its answer is waited for.
@@ -37,32 +37,33 @@ class VerdictReader:
             store: of the run.
             run: its name.
             seconds: how long to wait.
+            start: judge only what was captured at this time or later, in nanoseconds; None: the whole run.
         """
         try:
             if not isinstance(seconds, int | float) or not math.isfinite(seconds):
                 return undecided(run, f"timeout={safe_repr(seconds)} is no number of seconds")
-            return self._call.result(lambda: _read(store, run), min(seconds, 1e6))
+            return self._call.result(lambda: _read(store, run, start), min(seconds, 1e6))
         except TimeoutError:
             return undecided(run, f"its points were not read within {seconds:g} s; ask again, or give more timeout=")
         except Exception as error:
             return undecided(run, reason_of(error))
 
 
-def _read(store: Store, run: str) -> Verdict:
+def _read(store: Store, run: str, start: int | None) -> Verdict:
     lacking = [name for name in _MEMBERS if not hasattr(store, name)]
     if lacking:
         return undecided(run, f"the store of the run cannot be read: it has no {', '.join(lacking)}")
     if getattr(store, "path", None) is None:
-        return _judge(store, run)
+        return _judge(store, run, start)
     with closing(reopen_store(store.destination)) as own:  # a connection of its own, which no write waits for
-        return _judge(own, run)
+        return _judge(own, run, start)
 
 
-def _judge(store: Store, run: str) -> Verdict:
+def _judge(store: Store, run: str, start: int | None) -> Verdict:
     """Call `gatewatch.verdict`: the package above puts the collector and the jobs together, which it may lack."""
     try:
         judge = import_module("gatewatch").verdict
     except ImportError as error:
         return undecided(run, f"{reason_of(error)}: pip install 'gatewatch[jobs]'")
-    verdict: Verdict = judge(store, run, timeout=None)
+    verdict: Verdict = judge(store, run, timeout=None, start=start)
     return verdict

@@ -24,6 +24,7 @@ from gatewatch.jobs.findings.series import Key, Row, by_series, config_of, layer
 
 if TYPE_CHECKING:
     from gatewatch.collector.store.base import Store
+    from gatewatch.collector.times import Time
 
 Tables = Mapping[Key, pd.DataFrame]
 """Series → its points, in order of time."""
@@ -79,19 +80,22 @@ class RunPoints:
         return one_detector(self.all_scores)[1]
 
 
-def read_points(store: Store, about: Mapping[str, Any], *, units: bool = False) -> RunPoints:
+def read_points(store: Store, about: Mapping[str, Any], *, units: bool = False, start: Time | None = None) -> RunPoints:
     """Read the points of a run.
 
     Args:
         store: where they are.
         about: the run's row of `store.runs()`.
         units: whether those of `gate_units` are read too.
+        start: only points at this time or later, beside the run's events; None: all.
 
     Raises:
         WriteUnavailable: the store does not answer.
     """
-    read = partial(store.read, run=str(about["run"]), prefix_tags=True)
-    events, metrics, captures = map(read, (schema.RUNS, schema.TRAIN_METRICS, schema.GATE_STATS))
+    run = str(about["run"])
+    events = store.read(schema.RUNS, run=run, prefix_tags=True)
+    read = partial(store.read, run=run, start=start, prefix_tags=True)
+    metrics, captures = map(read, (schema.TRAIN_METRICS, schema.GATE_STATS))
     derived, scored, updates = map(read, (schema.GATE_DERIVED, schema.GATE_SCORES, schema.LAYER_UPDATES))
     by_unit = read(schema.GATE_UNITS) if units else pd.DataFrame()
     market = market_phases(events, captures, metrics)

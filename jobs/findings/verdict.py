@@ -15,13 +15,14 @@ from gatewatch.jobs.findings.run_points import read_points
 from gatewatch.jobs.findings.run_state import run_row, state_of
 
 if TYPE_CHECKING:
+    from gatewatch.collector.times import Time
     from gatewatch.jobs.findings.finding import Finding, Level
 
 _ANSWERS: Final[Mapping[Level, Answer]] = {"alarm": "alarm", "undecided": "undecided", "notice": "notice"}
 """Level of the first finding → the verdict; any other is healthy."""
 
 
-def verdict(store: Store | str, run: str, *, timeout: float | None = 60.0) -> Verdict:
+def verdict(store: Store | str, run: str, *, timeout: float | None = 60.0, start: Time | None = None) -> Verdict:
     """Return what is said of a run: whether it is healthy, in one sentence, and why.
 
     It reads the points and scores of the run, and computes no scores: `gatewatch jobs` or `gatewatch verdict` does.
@@ -30,6 +31,7 @@ def verdict(store: Store | str, run: str, *, timeout: float | None = 60.0) -> Ve
         store: the store that holds the run, or its URL.
         run: name of the run.
         timeout: seconds to wait for the store, after which the verdict is `undecided`; None: as long as it takes.
+        start: judge only what was captured at this time or later; None: the whole run.
 
     Raises:
         ConfigError: there is no such run, or the store cannot be opened.
@@ -37,23 +39,23 @@ def verdict(store: Store | str, run: str, *, timeout: float | None = 60.0) -> Ve
     opened = store if isinstance(store, Store) else open_store(store)
     try:
         if timeout is None:
-            return read_verdict(opened, run)
-        return BackgroundCall[Verdict]().result(lambda: read_verdict(opened, run), timeout)
+            return read_verdict(opened, run, start)
+        return BackgroundCall[Verdict]().result(lambda: read_verdict(opened, run, start), timeout)
     except TimeoutError:
         return undecided(run, f"{opened.url} was not read within {timeout:g} s")
     except (WriteUnavailable, ReadRefused) as error:
         return undecided(run, str(error))
 
 
-def read_verdict(store: Store, run: str) -> Verdict:
-    """Return what is said of a run.
+def read_verdict(store: Store, run: str, start: Time | None = None) -> Verdict:
+    """Return what is said of a run, or of what was captured at a time or later.
 
     Raises:
         ConfigError: there is no such run, or the store cannot be read.
         WriteUnavailable: the store does not answer.
     """
     about = run_row(store, run)
-    points = read_points(store, about)
+    points = read_points(store, about, start=start)
     return judge(str(about["run"]), state_of(about, datetime.now(UTC)), findings_of(points))
 
 

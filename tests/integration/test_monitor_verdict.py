@@ -15,7 +15,7 @@ from torch import nn
 
 import gatewatch
 from gatewatch import open_store
-from gatewatch.collector import run_life
+from gatewatch.collector import run_life, run_session
 from gatewatch.collector.schema import GATE_STATS
 from gatewatch.collector.store.influxdb import client
 from gatewatch.jobs.scoring.scoring_pass import run_pass
@@ -114,6 +114,22 @@ def test_it_changes_nothing_in_the_training(store):
 
     for one, other in zip(train(15, monitored(store), each), train(15), strict=True):
         assert torch.equal(one, other)
+
+
+def test_of_a_long_run_the_newest_captures_are_judged(store, monkeypatch):
+    """What is read into the memory of a training is bounded."""
+    monkeypatch.setattr(run_session, "NEWEST", 10)
+    sentences = []
+
+    def each(step, monitor):
+        if step in (8, 25):
+            until_captured(store, step + 1)
+            sentences.append(monitor.verdict().sentence)
+
+    train(26, monitored(store), each)
+    assert "it has 9 of the 33 captures" in sentences[0]
+    assert "it has 10 of the 33 captures" in sentences[1]
+    assert "it has 26 of the 33 captures" in gatewatch.verdict(store, "r").sentence
 
 
 def test_before_the_beginning_and_after_the_end(store):
