@@ -12,6 +12,11 @@ from gatewatch.collector.text import safe_repr
 
 _LOOKS: Final = ("the first capture", "a capture")
 """What is guarded when a model is looked at."""
+WITHOUT_FEED: Final = (
+    "without what was fed: the watched module itself was never seen called in training, but maybe a part or a method"
+    " of it, or a compiled copy; give batches with step(batch=...)"
+)
+"""What is said of a run that ends without the feed, after `run 'name' ends`."""
 _LONGEST: Final = 4096
 
 

@@ -19,7 +19,7 @@ from gatewatch.collector.errors import TooLargeError
 from gatewatch.collector.feed.recorder import FeedRecorder, FeedSource, field_names
 from gatewatch.collector.names import check_feature_names, check_run
 from gatewatch.collector.probe_loss import PROBE_LOSS
-from gatewatch.collector.recording_health import health_fields, why_without_capture
+from gatewatch.collector.recording_health import WITHOUT_FEED, health_fields, why_without_capture
 from gatewatch.collector.recurrent_state import state_points
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
@@ -342,6 +342,8 @@ class RunSession(RunLife):
         """Say what was never seen, and why, where that is so."""
         if self.phase == "train" and self._updates is not None and self.captured >= _CAPTURES and not self._saw_updates:
             return "without gradients and updates: no optimizer was seen to make a step with what the model learns"
+        if self.phase == "train" and self.captured >= _CAPTURES and self.feed.is_blind:
+            return WITHOUT_FEED
         if self.captured or self.resumed:
             return None
         return why_without_capture(self.problems, self.step, self.schedule.every)

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from gatewatch.collector.arrays import Array
+from gatewatch.collector.feed.leaves import iter_leaves
 from gatewatch.collector.feed.measures import measure_feed
 from gatewatch.collector.feed.reservoir import FeedReservoir
 from gatewatch.collector.feed.sample import Reading, read_feed
@@ -77,6 +78,7 @@ class FeedRecorder:
         self._names = None if feature_names is None else len(feature_names)
         self._source: FeedSource | None = None
         self._wanted = self._is_watched = self._is_looking = False
+        self._was_seen = False
         self._seen: _Seen | None = None
         self._held: dict[int, _Seen] = {}
         self._reservoir = FeedReservoir()
@@ -85,6 +87,11 @@ class FeedRecorder:
     def is_wanted(self) -> bool:
         """Whether the batch of the present step, or of the next one at the end of a step, is to be looked at."""
         return self._wanted and self._seen is None
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether a source was to show batches, and no batch was seen or given yet."""
+        return self._source is not None and not self._was_seen
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -130,6 +137,7 @@ class FeedRecorder:
                 self._read(inputs, targets)
             elif inputs is None and self._seen is not None:
                 self._seen = replace(self._seen, reading=self._seen.reading.with_targets(targets))
+                self._note_targets(self._seen.reading, targets)
 
     def begin(self, source: FeedSource | None) -> None:
         """Begin with a run, or another part of it: nothing was seen yet of this step."""
@@ -195,6 +203,7 @@ class FeedRecorder:
             source.release()
 
     def _read(self, inputs: Any, targets: Any, time_major: bool = False) -> None:
+        self._was_seen = True
         reading = read_feed(inputs, targets, time_major=time_major)
         for what in reading.left_out:
             self._warn_once(f"of the feed is not recorded: {what}", f"feed: {what}")
@@ -203,7 +212,20 @@ class FeedRecorder:
         if self._names is not None and self._names != reading.features:
             counts = f"feature_names has {self._names} names, the feed {reading.features} features"
             self._warn_once(f"{counts}: give a name for each", "feature_names")
+        self._note_targets(reading, targets)
         self._seen = _Seen(reading)
+
+    def _note_targets(self, reading: Reading, targets: Any) -> None:
+        """Say once that targets fit no batch."""
+        if targets is None or reading.sample is None or reading.sample.targets is not None:
+            return
+        leaves, left_out = iter_leaves(targets)
+        kinds = [f"of shape {leaf.shape}" for leaf in leaves] + [line.partition(", ")[2] for line in left_out]
+        self._warn_once(
+            f"targets of the feed are not recorded: {', '.join(kinds) or type(targets).__name__}; give an array or a "
+            "tensor with a row for each sequence of the batch",
+            "targets of the feed",
+        )
 
     def _points(
         self, reading: Reading, shares: Array | None, tags: Mapping[str, str], time: int, step: int

@@ -234,6 +234,57 @@ def test_a_method_or_a_part_is_not_the_module(store):
 # The gradient by feature.
 
 
+@pytest.mark.parametrize(
+    ("steps", "calls", "gives", "says"),
+    [(32, "head", False, True), (31, "head", False, False), (32, "head", True, False), (32, "module", False, False)],
+)
+def test_a_training_that_never_calls_the_module_itself_is_told_to_give_its_batches(
+    steps, calls, gives, says, store, caplog
+):
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with (
+        caplog.at_level(logging.WARNING, "gatewatch"),
+        GateMonitor(net, None, run="r", store=store, probe=PROBE, every=1) as monitor,
+    ):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (net(PROBE) if calls == "module" else net.head(net.lstm(PROBE)[0])).square().mean().backward()
+            optimizer.step()
+            monitor.step(batch=PROBE if gives else None)
+    said = (
+        "gatewatch: run 'r' ends without what was fed: the watched module itself was never seen called in training, "
+        "but maybe a part or a method of it, or a compiled copy; give batches with step(batch=...)"
+    )
+    assert caplog.messages == ([said] if says else [])
+    assert bool(feed(store)) == (gives or calls == "module")
+
+
+@pytest.mark.parametrize(
+    ("targets", "given"),
+    [
+        (torch.zeros(3, 1), "of shape (3, 1)"),
+        (["up", "down"], "text, text"),
+        (torch.tensor(1.0), "Tensor"),
+        (object(), "a object"),
+    ],
+)
+def test_targets_that_do_not_fit_the_batch_cost_one_line(targets, given, store, caplog):
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with (
+        caplog.at_level(logging.WARNING, "gatewatch"),
+        GateMonitor(net, None, run="r", store=store, probe=PROBE, every=1) as monitor,
+    ):
+        for _ in range(3):
+            net(PROBE).square().mean().backward()
+            optimizer.step()
+            monitor.step(targets=targets)
+    said = "give an array or a tensor with a row for each sequence of the batch"
+    assert caplog.messages == [f"gatewatch: targets of the feed are not recorded: {given}; {said}"]
+    assert sorted(feed(store)) == [1, 2, 3]
+
+
 def test_the_gradient_of_the_kernel_by_feature(store):
     net = Net()
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
