@@ -1,9 +1,9 @@
-"""What `probe_loss` adds to a capture: CPU time of steps that capture, with and without `probe_targets`, in turns.
+"""What a look at the probe and `probe_loss` add to a capture: CPU time of captured steps, with and without, in turns.
 
     python -m bench.probe_loss torch
     python -m bench.probe_loss keras
 
-A window is what a backtest looks at; there the loss of the probe takes a second call of the model.
+A window is what a backtest looks at; there the probe takes a second look, whose call gives its loss too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def torch_monitor(**options: Any) -> tuple[Any, Any]:
 
     if "probe_targets" in options:
         options |= {"loss": nn.functional.mse_loss, "probe_targets": torch.tensor(Y)}
-    return monitor(Net(), None, probe=torch.tensor(X), every=1, **options), torch.tensor(X)
+    x = torch.tensor(X)
+    return monitor(Net(), None, **{"probe": x, "every": 1, **options}), x
 
 
 def keras_monitor(**options: Any) -> tuple[Any, Any]:
@@ -54,7 +55,7 @@ def keras_monitor(**options: Any) -> tuple[Any, Any]:
     lower, upper = (keras.layers.LSTM(units, return_sequences=units == UNITS[0]) for units in UNITS)
     model = keras.Sequential([keras.Input(X.shape[1:]), lower, upper, keras.layers.Dense(1)])
     model.compile("adam", "mse")
-    return monitor(model, None, probe=X, every=1, **options), X
+    return monitor(model, None, **{"probe": X, "every": 1, **options}), X
 
 
 def capture_ms(make: Any, options: Mapping[str, Any], *, window: bool) -> float:
@@ -78,8 +79,9 @@ def main() -> None:
     parser.add_argument("framework", choices=("torch", "keras"))
     make = {"torch": torch_monitor, "keras": keras_monitor}[parser.parse_args().framework]
     targets = {"probe_targets": Y}
-    variants = {"probe": ({}, False), "probe with targets": (targets, False)}
-    variants |= {"window": ({}, True), "window, and a probe with targets": (targets, True)}
+    variants: dict[str, tuple[dict[str, Any], bool]] = {"probe": ({}, False), "probe with targets": (targets, False)}
+    variants |= {"window": ({"probe": None}, True), "window and probe": ({}, True)}
+    variants |= {"window, and a probe with targets": (targets, True)}
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(ROUNDS):
         for name, (options, window) in variants.items():

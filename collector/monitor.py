@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -32,6 +32,7 @@ class Monitor(BaseMonitor, ABC):
     """
 
     _latest: tuple[int, Layers] | None = None
+    _brings_windows = False
     _probe: Any
 
     @abstractmethod
@@ -50,9 +51,13 @@ class Monitor(BaseMonitor, ABC):
     def _trace(self, inputs: Any, state: State | None = None) -> Trace:
         """Call the model with what the adapter calls it with; with the loss, where that is the probe."""
 
-    def _fresh_states(self) -> State | None:
-        """Return the states for a look at the probe that is not to depend on those that the model has by now."""
-        return None
+    def _trace_reference(self) -> Trace:
+        """Call the model with the probe from the same states each time, whatever states it has by now."""
+        return self._trace(self._probe)
+
+    def _gives_gates(self) -> Collection[str]:
+        """Return the layers that tell by `get_gate_history()` what they did last, whatever they are called with."""
+        return ()
 
     def _begin_states(self, state: State | None, *, needed: bool) -> Mapping[str, Begin]:
         """Return layer → what the sequences of this step began with, as far as it was given or seen.
@@ -99,7 +104,8 @@ class Monitor(BaseMonitor, ABC):
         Args:
             x: what to look at instead of the probe, as the model takes it: the window of a backtest, for example. A
                 stateful layer begins with the state that it has at this moment: call `step` before the model, or give
-                the state that it had then.
+                the state that it had then. In a backtest or a live phase the probe is looked at besides: its points
+                have the tag `look=reference`, and change with the network alone.
             batch: what the model was fed in this step, as it takes it: the points of `feed_stats` and `feed_features`
                 are made from it. Where None, from what is known of the step anyway: in torch the call of the module in
                 training; outside of training `x`.
@@ -187,6 +193,7 @@ class Monitor(BaseMonitor, ABC):
         session = self._session
         due = session.due()
         batch, targets = fed
+        self._brings_windows = x is not None
         session.feed.give(x if batch is None and session.phase != "train" else batch, targets, due=due)
         with session.charged("states"):
             is_readable = self._note_states(state, starts, due=due)
@@ -224,7 +231,9 @@ class Monitor(BaseMonitor, ABC):
         with session.guarded("the epoch's metrics"):
             session.metrics(metrics)
         with session.guarded("the epoch's file"):
-            if self._latest is None or (self._latest[0] != session.step and session.schedule.affordable(0.0)):
+            is_captured = self._latest is not None and self._latest[0] == session.step
+            # The probe is no window, and the last one is gone, with the state that it began with.
+            if not is_captured and not self._brings_windows and session.schedule.affordable(0.0):
                 with session.guarded("a capture"):
                     self._capture()
                     session.metrics(None)  # the capture's own
@@ -234,14 +243,17 @@ class Monitor(BaseMonitor, ABC):
 
     def _capture(self, x: Any = None, moment: int | None = None, state: State | None = None) -> None:
         check_step_input(x)
-        self._latest = self._session.step, self._session.capture(lambda: self._look_with_loss(x, state), moment)
+        self._latest = self._session.step, self._session.capture(lambda: self._look_twice(x, state), moment)
 
-    def _look_with_loss(self, x: Any, state: State | None) -> Look:
-        """Look at what a capture is of; where that is the window of a backtest, the probe's loss takes another call."""
+    def _look_twice(self, x: Any, state: State | None) -> Look:
+        """Look at what a capture is of; where that is the window of a backtest, at the probe too."""
         seen, session = self._look(x, state), self._session
-        if x is not None and session.has_probe_targets and session.phase in MARKET_PHASES:
-            with session.guarded("the loss of the probe"):
-                return Look(seen.layers, self._loss_of(self._trace(self._probe, self._fresh_states())))
+        if x is not None and self._probe is not None and session.phase in MARKET_PHASES:
+            with session.guarded("the look at the probe"):
+                traced = self._trace_reference()
+                own = self._gives_gates()
+                layers = {path: layer for path, layer in traced.layers.items() if path not in own}
+                return Look(seen.layers, self._loss_of(traced), layers)
         return seen
 
 

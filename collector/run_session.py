@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from gatewatch.collector.capture import broken_gates, broken_losses, gate_points, metrics_point, no_numbers
@@ -24,7 +25,7 @@ from gatewatch.collector.recurrent_state import state_points
 from gatewatch.collector.run_life import RunLife
 from gatewatch.collector.run_metadata import versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
-from gatewatch.collector.schema import COLLECTOR_HEALTH, Point
+from gatewatch.collector.schema import COLLECTOR_HEALTH, REFERENCE_LOOK, Point
 from gatewatch.collector.state_recorder import StateRecorder
 from gatewatch.collector.statistics import STATISTICS, Statistic
 from gatewatch.collector.trace import Layers, Look
@@ -214,7 +215,9 @@ class RunSession(RunLife):
             at = (moment, self.step, self.epoch)
             with self.guarded("the recurrent states"):
                 points += state_points(self.states.fields(), self.tags, moment, self.step)
-            of_gates = gate_points(layers, self.tags, *at, cells=self._cells, statistics=self._statistics)
+            points_of = partial(gate_points, cells=self._cells, statistics=self._statistics)
+            points += points_of(seen.reference, {**self.tags, **REFERENCE_LOOK}, *at)
+            of_gates = points_of(layers, self.tags, *at)
             self._warn_of_not_finite(broken_gates(of_gates))
             points += of_gates
             if not self.is_recorded:

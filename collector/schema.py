@@ -30,6 +30,13 @@ JOBS_HEALTH: Final = "jobs_health"
 ALERT_EVENTS: Final = "alert_events"
 BASELINES: Final = "baselines"
 
+LOOK: Final = "look"
+"""The tag of what was looked at besides a window; the points of windows, and of a probe alone, have none."""
+REFERENCE_LOOK: Final[Mapping[str, str]] = MappingProxyType({LOOK: "reference"})
+"""The tag of the points of the fixed probe, where a backtest or a live phase looks at its windows too."""
+LOOKED_AT: Final = (GATE_STATS, GATE_UNITS, GATE_TIME)
+"""The measurements of a look, which alone have that tag."""
+
 HEARTBEAT_SECONDS: Final = 30.0
 """How often a run says that it lives."""
 DIED_SECONDS: Final = 4 * HEARTBEAT_SECONDS

@@ -44,10 +44,12 @@ class Look:
     Attributes:
         layers: path of the layer → its gates, of the probe or of what the step brought.
         probe_loss: the loss of the probe, where it has targets and was looked at.
+        reference: the gates of the probe, where `layers` are those of a window.
     """
 
     layers: Layers
     probe_loss: float | None = None
+    reference: Layers = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from gatewatch.collector.keras.inputs import (
     input_mismatch_error,
     shapes,
 )
-from gatewatch.collector.keras.layers import name_of
+from gatewatch.collector.keras.layers import name_of, offers_history
 from gatewatch.collector.keras.probe_loss import ProbeLoss
 from gatewatch.collector.keras.recorded_layers import RecordedLayers
 from gatewatch.collector.keras.states import KerasStates, given_states
@@ -324,8 +324,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
             return {}
         return self._states.of_step(layers.by_path, is_first=self._session.states.is_new)
 
-    def _fresh_states(self) -> State | None:
-        return self._layers.zero_states()
+    def _trace_reference(self) -> Trace:
+        return self._trace(self._probe, self._layers.zero_states())
+
+    def _gives_gates(self) -> Collection[str]:
+        return [path for path, layer in self._layers.by_path.items() if offers_history(layer)]
 
     def _trace(self, x: Any, state: State | None = None) -> Trace:
         return self._layers.trace(self.model, x, state, self._loss if x is self._probe else None)

@@ -10,7 +10,7 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store.frame import Block, frame
 from gatewatch.collector.store.history import History
 from gatewatch.collector.store.runs import RunEvent, runs_frame
-from gatewatch.collector.store.selection import Bounds, Selection, Tags, require_utf8, select
+from gatewatch.collector.store.selection import Bounds, Selection, Tags, require_utf8, select, without_reference_look
 from gatewatch.collector.times import Time
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ class Store(ABC):
             run: only those of this run.
             start: only those at this time or later.
             stop: only those before this time.
-            tags: only those whose tags have these values.
+            tags: only those whose tags have these values. The points of a reference look, the fixed probe of a backtest
+                of windows, are read by `{"look": "reference"}` alone: otherwise those of `gate_stats`, `gate_units`
+                and `gate_time` are the windows'.
             fields: only these, of the points that have one of them: which is quicker. None: all of them.
             prefix_tags: call the column of every tag but Gatewatch's own `tag:NAME`, whatever fields there are, and
                 that of a field that is named like one of Gatewatch's own tags, or begins with `tag:` or `field:`,
@@ -131,7 +133,8 @@ class Store(ABC):
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
-        types, blocks = self._read(select(measurement, run, start, stop, tags), fields)
+        chosen = without_reference_look(measurement, tags)
+        types, blocks = self._read(select(measurement, run, start, stop, chosen), fields)
         return frame(blocks, types, prefix_tags)
 
     def count(self, measurement: str, field: str, **bounds: Unpack[Bounds]) -> int:
@@ -142,12 +145,14 @@ class Store(ABC):
             ConfigError: reading is not allowed.
         """
         require_utf8({"field": field})
+        bounds["tags"] = without_reference_look(measurement, bounds.get("tags"))
         return self._count(select(measurement, **bounds), field)
 
     def tallies(self, measurement: str, field: str) -> dict[str, tuple[int, int]]:
         """Count, for each run, the points of a measurement that have a field, and find the time of the newest.
 
-        It is one query for all runs, so that a job that waits for new points need not read them.
+        Those of a reference look do not count, see `read`. It is one query for all runs, so that a job that waits for
+        new points need not read them.
 
         Returns:
             run → (points, nanoseconds since the Unix epoch). Points without a run are left out.
@@ -157,7 +162,8 @@ class Store(ABC):
             ConfigError: reading is not allowed.
         """
         by_run: dict[str, tuple[int, int]] = {}
-        for tags, points, newest in self._tallies(measurement, field, None):
+        selection = Selection(measurement, without_reference_look(measurement, None))
+        for tags, points, newest in self._tallies(selection, field):
             if run := tags.get("run"):
                 total, last = by_run.get(run, (0, newest))
                 by_run[run] = (total + points, max(last, newest))
@@ -166,12 +172,15 @@ class Store(ABC):
     def series(self, measurement: str, field: str, run: str) -> list[Tally]:
         """Count, for each series of one run, the points that have a field, and find the time of the newest.
 
+        Those of a reference look do not count, see `read`.
+
         Raises:
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
         require_utf8({"measurement": measurement, "field": field, "run": run})
-        return self._tallies(measurement, field, run)
+        tags = without_reference_look(measurement, {"run": run})
+        return self._tallies(Selection(measurement, tags), field)
 
     def newest(
         self, measurement: str, *, run: str | None = None, tags: Tags | None = None, prefix_tags: bool = False
@@ -273,10 +282,11 @@ class Store(ABC):
         """Count the points that have a field."""
 
     @abstractmethod
-    def _tallies(self, measurement: str, field: str, run: str | None) -> list[Tally]:
-        """Count the points that have a field, for each series of a run.
+    def _tallies(self, selection: Selection, field: str) -> list[Tally]:
+        """Count the points of a selection that have a field, for each series of a run.
 
-        If `run` is None, the points of all runs are counted; they may then be counted for each run, not each series.
+        Where it names no run, the points of all runs are counted; they may then be counted for each run, not each
+        series.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypedDict
 
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import LOOK, LOOKED_AT
 from gatewatch.collector.text import safe_repr
 from gatewatch.collector.times import Time, nanoseconds
 
@@ -45,6 +46,18 @@ class Bounds(TypedDict, total=False):
     start: Time | None
     stop: Time | None
     tags: Tags | None
+
+
+def without_reference_look(measurement: str, tags: Tags | None) -> Tags:
+    """Return the tags to select by, so that points of a reference look are left out unless the tag `look` is given.
+
+    Whoever reads the gates of a run means its windows: a mixture of both would be a wrong number everywhere.
+
+    Args:
+        measurement: of the points.
+        tags: that they must have.
+    """
+    return {LOOK: "", **(tags or {})} if measurement in LOOKED_AT else dict(tags or {})
 
 
 def require_utf8(names: Tags) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -180,12 +180,19 @@ class GateMonitor(Monitor):
         self._layers = choose(self._module, self._chosen, self.cells)  # a module may be changed in the middle of a run
         return self._report(self._trace(inputs, state))
 
-    def _trace(self, inputs: tuple[Any, ...] | None, state: State | None = None) -> Trace:
+    def _trace_reference(self) -> Trace:
+        return self._trace(self._probe, afresh=True)
+
+    def _gives_gates(self) -> Collection[str]:
+        return [name for name, layer in self._layers.items() if layer.offers_history]
+
+    def _trace(self, inputs: tuple[Any, ...] | None, state: State | None = None, *, afresh: bool = False) -> Trace:
         what = "probe" if inputs is self._probe else "input"
         explain = partial(input_mismatch_error, what, inputs or (), method=self._method)
         call, names = partial(self._call, inputs=inputs), () if self._method is None else (self._method,)
         loss = self._loss if inputs is self._probe else None
-        return trace(self._module, call, self._layers, states=state, explain=explain, names=names, loss=loss)
+        layers = self._layers
+        return trace(self._module, call, layers, states=state, explain=explain, names=names, loss=loss, afresh=afresh)
 
     def _call(self, twin: Any, inputs: tuple[Any, ...] | None) -> Any:
         method = self._method

@@ -27,6 +27,7 @@ from gatewatch.collector.text import describe_exception, safe_repr
 from gatewatch.collector.torch.call_contexts import forwards_passed_on, isolated, replaced_forward, with_initial_state
 from gatewatch.collector.torch.calls import Call, read_call, read_weights, replay
 from gatewatch.collector.torch.inputs import as_inputs, input_mismatch_error, tensors
+from gatewatch.collector.torch.kept_states import without_kept_states
 from gatewatch.collector.torch.layers import (
     RecurrentLayer,
     parameters,
@@ -82,6 +83,7 @@ def trace(
     explain: Callable[[nn.Module, Exception], ConfigError | None] = lambda twin, error: None,
     names: Collection[str] = (),
     loss: ProbeLoss | None = None,
+    afresh: bool = False,
 ) -> Trace:
     """Call a copy of a module, without training, and keep what its recurrent layers do.
 
@@ -93,6 +95,7 @@ def trace(
         explain: the copy, an error of its call → what is wrong with the inputs; None where they are not why it failed.
         names: of the methods that `call` calls, where it is not the copy itself.
         loss: computed of what `call` returns.
+        afresh: whether recurrent modules begin with zeros where the module has kept a state for them.
 
     Raises:
         ConfigError: the inputs do not fit the module, as `explain` says; it has yet to be called for the first time,
@@ -118,6 +121,7 @@ def trace(
         with (
             explain_mismatch(partial(explain, twin.module)),
             with_initial_state(own, states),
+            without_kept_states(twin.module, own) if afresh else nullcontext(),
             record_calls(own) as result,
         ):
             outputs = contextvars.copy_context().run(call, twin.module)

@@ -14,6 +14,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
+from gatewatch.collector.schema import LOOK, LOOKED_AT
 from gatewatch.jobs.queries.flux_values import literal
 from grafana.emulator.interpolate import regex_escaped
 
@@ -87,13 +88,22 @@ def points(
 ) -> str:
     """Return the query for points, one table per series and field. InfluxDB filters while it reads.
 
+    Of a backtest that looks at a fixed probe too these are the points of its windows, unless a condition names the tag
+    `look`.
+
     Args:
         measurement: name of the measurement.
         fields: only these fields; empty: all fields.
         where: conditions on tags, as expressions in `r`.
         start, stop: the ends of the time range.
     """
-    conditions = [f"r._measurement == {literal(measurement)}", *([one_of("_field", *fields)] if fields else []), *where]
+    windows = measurement in LOOKED_AT and not any(f"r.{LOOK} " in condition for condition in where)
+    conditions = [
+        f"r._measurement == {literal(measurement)}",
+        *([one_of("_field", *fields)] if fields else []),
+        *([f"not exists r.{LOOK}"] if windows else []),
+        *where,
+    ]
     times = f"start: {start}{f', stop: {stop}' if stop else ''}"
     return "from(bucket: v.defaultBucket)" + pipe(f"range({times})", *map(keep_where, conditions))
 

@@ -23,6 +23,7 @@ points = (name, field) =>
         |> filter(
             fn: (r) => r._measurement == "gate_stats" and r._field == field and r.run == name and r.phase == phase,
         )
+        |> filter(fn: (r) => not exists r.look)
 edge = (name, fn) => {
     times =
         points(name: name, field: "step")

@@ -14,6 +14,7 @@
 from(bucket: bucket)
     |> range(start: start, stop: stop)
     |> filter(fn: (r) => r._measurement == "gate_stats" and r._field == statistic and r.run == run)
+    |> filter(fn: (r) => not exists r.look)
     |> aggregateWindow(every: every, fn: mean, createEmpty: false, timeSrc: "_start")
     |> filter(fn: (r) => length(arr: layers) == 0 or contains(value: r.layer, set: layers))
     |> filter(fn: (r) => length(arr: gates) == 0 or contains(value: r.gate, set: gates))

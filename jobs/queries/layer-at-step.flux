@@ -21,6 +21,7 @@ found =
                     ==
                     phase and r._value <= step,
         )
+        |> filter(fn: (r) => not exists r.look)
         |> last()
         |> group()
         |> sort(columns: ["_time"])
@@ -33,6 +34,7 @@ from(bucket: bucket)
     |> filter(
         fn: (r) => r._measurement == "gate_stats" and r.run == run and r.layer == layer and r.phase == phase,
     )
+    |> filter(fn: (r) => not exists r.look)
     |> filter(fn: (r) => r._field !~ /^hist_/ and r._field != "epoch")
     |> rename(
         fn: (column) =>

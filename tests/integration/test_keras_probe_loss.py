@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from gatewatch import GateMonitor, open_store
+from gatewatch import GateMonitor, gates, open_store
 from gatewatch.collector.errors import ConfigError
 
 X = np.random.default_rng(0).normal(size=(16, 5, 3)).astype("float32")
@@ -217,6 +217,12 @@ def test_in_a_backtest_of_windows_the_probe_has_its_loss_whatever_state_the_laye
     forget = open_store().read("gate_stats", run="windows", tags={"gate": "forget"})
     assert forget["step"].tolist() == [2, 4]  # of the windows alone
     assert forget["mean"].nunique() == 2
+    tags = {"gate": "forget", "look": "reference"}
+    reference = open_store().read("gate_stats", run="windows", tags=tags)
+    assert reference["step"].tolist() == [2, 4]
+    assert reference["mean"].nunique() == 1
+    model.layers[1].reset_state()
+    assert reference["mean"][0] == pytest.approx(gates(model, X[:1])["memory"]["forget"].mean(), abs=1e-6)
 
 
 def refused(match, model=None, **options):

@@ -156,10 +156,10 @@ class InfluxStore(Store):
         with self.influxdb.understood():
             return sum(int(part["values"][0][1]) for part in self.influxdb.influxql(query, values))
 
-    def _tallies(self, measurement: str, field: str, run: str | None) -> list[Tally]:
-        clause, values = where(Selection(measurement, {} if run is None else {"run": run}))
-        by = '"run"::tag' if run is None else "*"
-        about = f"({identifier(field)}::field) FROM {identifier(measurement)} {clause} GROUP BY {by}"
+    def _tallies(self, selection: Selection, field: str) -> list[Tally]:
+        clause, values = where(selection)
+        by = "*" if "run" in selection.tags else '"run"::tag'
+        about = f"({identifier(field)}::field) FROM {identifier(selection.measurement)} {clause} GROUP BY {by}"
         counts: dict[str, dict[SeriesKey, tuple[int, int]]] = {"count": {}, "last": {}}
         with self.influxdb.understood():
             for part in self.influxdb.influxql(f"SELECT COUNT{about}; SELECT LAST{about}", values):

@@ -81,9 +81,13 @@ def select_series(connection: sqlite3.Connection, selection: Selection) -> list[
         with stored_content():
             tags = _tags_of(text)
         others = tags.keys() - selection.tags.keys() if selection.exactly else ()
-        if not others and all(tags.get(name, "") == value for name, value in selection.tags.items()):
+        if not others and _are_selected(tags, selection):
             selected.append((series_id, tags))
     return selected
+
+
+def _are_selected(tags: Mapping[str, str], selection: Selection) -> bool:
+    return all(tags.get(name, "") == value for name, value in selection.tags.items())
 
 
 def chunks(
@@ -131,29 +135,31 @@ def count(connection: sqlite3.Connection, selection: Selection, field: str) -> i
     )
 
 
-def tallies(
-    connection: sqlite3.Connection, measurement: str, field: str, run: str | None, counted: Counted
-) -> list[Tally]:
+def tallies(connection: sqlite3.Connection, selection: Selection, field: str, counted: Counted) -> list[Tally]:
     """Return what `Store.series` promises, of one run or of all.
 
     Args:
         connection: to the file.
-        measurement: which points.
+        selection: which points; of all runs where it names none.
         field: that they have.
-        run: only those of this run; None for all.
         counted: of last time, and is brought up to date: only series that were written since are read.
     """
     written = "written" if connection.execute(HAS_COUNTER).fetchone() else "random()"
     listed = f"SELECT id, tags, {written} FROM series WHERE measurement = ? AND run = ifnull(?, run)"  # noqa: S608 - constants
     query = "SELECT count(*), max(time) FROM points WHERE series_id = ? AND has(fields, ?)"
     result = []
-    for series_id, tags, times in connection.execute(listed, (measurement, run)).fetchall():
+    of_run = selection.measurement, selection.tags.get("run")
+    for series_id, text, times in connection.execute(listed, of_run).fetchall():
+        with stored_content():
+            tags = _tags_of(text)
+        if not _are_selected(tags, selection):
+            continue
         if counted.get(series_id, (None,))[0] != times:
             counted[series_id] = (times, *connection.execute(query, (series_id, field)).fetchone())
         _, points, newest = counted[series_id]
         if newest is not None:
             with stored_content():
-                result.append(Tally(_tags_of(tags), points, int(newest)))
+                result.append(Tally(tags, points, int(newest)))
     return result
 
 

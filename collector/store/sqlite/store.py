@@ -157,11 +157,11 @@ class SqliteStore(Store):
         with self._reading() as connection:
             return sqlite_read.count(connection, selection, field)
 
-    def _tallies(self, measurement: str, field: str, run: str | None) -> list[Tally]:
+    def _tallies(self, selection: Selection, field: str) -> list[Tally]:
         """See `Store._tallies`. What was counted once is counted again where it was written since."""
         with self._reading() as connection:
-            counted = self._counted.setdefault((measurement, field), {})
-            return sqlite_read.tallies(connection, measurement, field, run, counted)
+            counted = self._counted.setdefault((selection.measurement, field), {})
+            return sqlite_read.tallies(connection, selection, field, counted)
 
     def _newest(self, selection: Selection) -> tuple[Mapping[str, type], list[Block]]:
         with self._reading() as connection:
