@@ -137,8 +137,9 @@ class Baselines:
         return [each for group in groups if (each := self._read_group(run, group)) is not None]
 
     def _read_group(self, run: str, group: SeriesGroup) -> Captures | None:
-        read = partial(self._store.read, run=run, tags=group.only, prefix_tags=True)
-        return captures(group.tags, *map(read, MEASUREMENTS))
+        read = partial(self._store.read, run=run, prefix_tags=True)
+        look = [read(name, tags=tags) for name, tags in group.looks]
+        return captures(group.tags, *(read(name, tags=group.only) for name in MEASUREMENTS), look=look)
 
     def _compute_maximum(self, run: str, phase: str, series: tuple[Pair, ...]) -> tuple[float, int] | None:
         """Return the largest score of a baseline, and of how many captures; None where it has no such layers and gates,

@@ -185,7 +185,7 @@ class Store(ABC):
     def newest(
         self, measurement: str, *, run: str | None = None, tags: Tags | None = None, prefix_tags: bool = False
     ) -> pd.DataFrame:
-        """Return the newest point of each series of a measurement, as `read` would; the other points are not read.
+        """Return the newest point of each series of a measurement that `read` would; the other points are not read.
 
         Args:
             measurement: which points.
@@ -197,7 +197,7 @@ class Store(ABC):
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
-        types, blocks = self._newest(select(measurement, run, tags=tags))
+        types, blocks = self._newest(select(measurement, run, tags=without_reference_look(measurement, tags)))
         return frame(blocks, types, prefix_tags)
 
     def extremes(
@@ -234,7 +234,8 @@ class Store(ABC):
             ConfigError: reading is not allowed.
         """
         require_utf8({"field": field})
-        width, blocks = self._extremes(select(measurement, run, start, tags=tags), field, buckets, width)
+        selection = select(measurement, run, start, tags=without_reference_look(measurement, tags))
+        width, blocks = self._extremes(selection, field, buckets, width)
         return width, frame(blocks, {"low": float, "high": float}, prefix_tags=True)
 
     def revisions(self, run: str | None = None) -> dict[str, str]:

@@ -21,6 +21,8 @@ Pair = tuple[str, str]
 """A layer and its gate, or a layer and its parameter."""
 
 _NOT_METRICS: Final = frozenset({"step", "epoch"})
+_OF_LOOK: Final = ("mean", "std", "p05", "p50", "p95")
+_NOT_FINITE: Final = ("nan_count", "inf_count")
 
 
 def numbered(frame: pd.DataFrame | None, letter: str) -> list[str]:
@@ -61,6 +63,23 @@ def by_pair(frame: pd.DataFrame | None, time: Times, part: str, names: Sequence[
         table[at[rows]] = values[rows]
         tables[str(layer), str(name)] = table
     return tables
+
+
+def reference_look(time: Times, stats: pd.DataFrame, units: pd.DataFrame) -> dict[Pair, Array]:
+    """Return (layer, gate) → (n, F), as `Captures.reference_look` has it.
+
+    Args:
+        time: of the captures.
+        stats, units: the points of the look, of `gate_stats` and `gate_units`.
+    """
+    tables = by_pair(stats, time, "gate", (*_OF_LOOK, *_NOT_FINITE))
+    of_units = by_pair(units, time, "gate", numbered(units, "u"))
+    looks = {}
+    for series, table in tables.items():
+        levels, counts = table[:, : len(_OF_LOOK)], table[:, len(_OF_LOOK) :].sum(axis=1, keepdims=True)
+        is_broken = np.where(np.isfinite(counts), counts > 0, np.nan)
+        looks[series] = np.concatenate([levels, is_broken, of_units.get(series, levels[:, :0])], axis=1)
+    return looks
 
 
 def logged_metrics(frame: pd.DataFrame | None, time: Times, step: Array) -> dict[str, Array]:

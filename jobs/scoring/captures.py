@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.names import PHASES, clean_name
+from gatewatch.collector.names import MARKET_PHASES, PHASES, clean_name
 from gatewatch.collector.schema import (
     FEED_FEATURES,
     FEED_STATS,
@@ -23,6 +23,7 @@ from gatewatch.collector.schema import (
     LAYER_UPDATES_FIELDS,
     RECURRENT_STATE,
     RECURRENT_STATE_FIELDS,
+    REFERENCE_LOOK,
     TRAIN_METRICS,
 )
 from gatewatch.collector.store import Store
@@ -36,6 +37,7 @@ from gatewatch.jobs.scoring.capture_tables import (
     by_tag,
     logged_metrics,
     numbered,
+    reference_look,
 )
 
 __all__ = ["Array", "Captures", "Pair", "SeriesGroup", "Times", "captures", "feature_names", "series_groups"]
@@ -78,6 +80,8 @@ class Captures:
         features: statistic of `feed_features` → (n, features).
         state: layer → (n, fields), in the order of `RECURRENT_STATE_FIELDS`.
         feature_names: of the columns of the feed, as far as the user gave them.
+        reference_look: (layer, gate) → (n, F), what its gates did with a fixed probe: mean, std, percentiles, whether
+            any was not finite (0 or 1), and the mean activations of its units; empty where there was no such look.
         reference: `references.feature_sizes` of the training that this phase is compared with, in the order of these
             features; empty where it is compared with none.
     """
@@ -94,6 +98,7 @@ class Captures:
     state: Mapping[str, Array] = field(default_factory=dict)
     feature_names: Sequence[str] = ()
     reference: Mapping[str, Array] = field(default_factory=dict)
+    reference_look: Mapping[Pair, Array] = field(default_factory=dict)
 
     def statistic(self, series: Pair, name: str) -> Array:
         """Return (n,), a field of `gate_stats` of a layer's gate."""
@@ -135,6 +140,7 @@ class Captures:
             state=state,
             feature_names=self.feature_names,
             reference=self.reference,
+            reference_look=_rows(self.reference_look, chosen),
         )
 
     def captured(self, series: Pair) -> NDArray[np.bool_]:
@@ -147,6 +153,7 @@ def captures(
     *frames: pd.DataFrame,
     feature_names: Sequence[str] = (),
     reference: Mapping[str, Array] | None = None,
+    look: Sequence[pd.DataFrame] = (),
 ) -> Captures | None:
     """Return the captures of a group of series; None where its points make none.
 
@@ -155,6 +162,7 @@ def captures(
         frames: its points of `MEASUREMENTS`, in that order, read with `prefix_tags`; the last ones may be missing.
         feature_names: of the columns of the feed.
         reference: the sizes of these features in the training that they are compared with.
+        look: the points of the reference look, of `gate_stats` and `gate_units`; empty: there was none.
     """
     points = dict(zip(MEASUREMENTS, frames, strict=False))
     stats = points[GATE_STATS]
@@ -182,6 +190,7 @@ def captures(
         state=by_tag(points.get(RECURRENT_STATE), time, "layer", RECURRENT_STATE_FIELDS),
         feature_names=tuple(feature_names),
         reference=reference or {},
+        reference_look=reference_look(time, *look) if look else {},
     )
 
 
@@ -220,6 +229,13 @@ class SeriesGroup:
     def phase(self) -> str:
         """The phase, empty for none."""
         return self.tags.get("phase", "")
+
+    @property
+    def looks(self) -> list[tuple[str, dict[str, str]]]:
+        """Measurement and tags of the points of the reference look, where such a phase may have one: see `captures`."""
+        if self.phase not in MARKET_PHASES:
+            return []
+        return [(name, {**self.only, **REFERENCE_LOOK}) for name in (GATE_STATS, GATE_UNITS)]
 
     @property
     def gates(self) -> tuple[Pair, ...]:

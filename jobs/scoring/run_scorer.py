@@ -170,7 +170,8 @@ class RunScorer:
             now.redo = group.newest
         for stop in self._stops(group, now):
             frames = [self._read(name, group.only, now.back, stop) for name in MEASUREMENTS]
-            read = captures(group.tags, *frames, feature_names=self.feature_names, reference=sizes)
+            look = [self._read(name, tags, now.back, stop) for name, tags in group.looks]
+            read = captures(group.tags, *frames, feature_names=self.feature_names, reference=sizes, look=look)
             if read is None:
                 raise ValueError(f"the points of {group.tags} make no captures")
             new = int(np.count_nonzero(read.time > now.newest))

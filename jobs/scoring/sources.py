@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Source = Literal["network", "data", "optimizer", "state", "policy"]
 NETWORK: Final[Source] = "network"
+DATA_CHANGED: Final[Source] = "data"
 Sources = NDArray[np.str_]
 """(n,), the source of each score."""
 

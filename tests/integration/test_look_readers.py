@@ -54,8 +54,10 @@ def second_look(point):
 
 
 def looked_at_twice(captures):
-    for points in captures:
-        yield [second_look(point) for point in points if point.measurement in LOOKED_AT] + points
+    """A reference look at every tenth capture, which is too seldom for the checks to compare two."""
+    for number, points in enumerate(captures):
+        looks = [second_look(point) for point in points if point.measurement in LOOKED_AT and number % 10 == 0]
+        yield looks + points
 
 
 def backtest(look=lambda captures: captures, **options):
@@ -91,7 +93,7 @@ def both(request, tmp_path_factory):
 def test_the_second_store_has_the_reference_looks(both):
     alone, two = both
     frame = two.read("gate_stats", run="r", tags=REFERENCE_LOOK)
-    assert len(frame) == COUNT * 2
+    assert len(frame) == COUNT // 10 * 2
     assert set(frame["mean"]) == {WRONG}
     assert alone.read("gate_stats", tags=REFERENCE_LOOK).empty
 
@@ -103,7 +105,11 @@ def test_reading_counting_and_listing_series(both, measurement):
     assert two.count(measurement, "step", run="r") == COUNT * 2
     assert two.tallies(measurement, "step") == alone.tallies(measurement, "step")
     assert two.series(measurement, "step", "r") == alone.series(measurement, "step", "r")
-    assert two.count(measurement, "step", run="r", tags=REFERENCE_LOOK) == COUNT * 2
+    assert two.newest(measurement).equals(alone.newest(measurement))
+    one, other = (store.extremes(measurement, "step", run="r") for store in both)
+    assert repr(one) == repr(other)
+    assert set(two.newest(measurement, tags=REFERENCE_LOOK)["look"]) == {"reference"}
+    assert two.count(measurement, "step", run="r", tags=REFERENCE_LOOK) == COUNT // 10 * 2
 
 
 def test_scores_and_derived_metrics(both):
@@ -172,18 +178,19 @@ def test_passes_along_the_way_give_the_same(tmp_path):
     assert_same(two, alone)
 
 
-class TestFlux:
-    @pytest.fixture(scope="class")
-    def servers(self, influxd):
-        buckets = [influxd.bucket(), influxd.bucket()]
-        stores = [influxd.store(bucket) for bucket in buckets]
-        filled(stores[0])
-        filled(stores[1], looked_at_twice)
-        return [
-            (store, FluxSource(influxd.url, org=influxd.org, bucket=bucket, token=influxd.token))
-            for store, bucket in zip(stores, buckets, strict=True)
-        ]
+@pytest.fixture(scope="module")
+def servers(influxd):
+    buckets = [influxd.bucket(), influxd.bucket()]
+    stores = [influxd.store(bucket) for bucket in buckets]
+    filled(stores[0])
+    filled(stores[1], looked_at_twice)
+    return [
+        (store, FluxSource(influxd.url, org=influxd.org, bucket=bucket, token=influxd.token))
+        for store, bucket in zip(stores, buckets, strict=True)
+    ]
 
+
+class TestFlux:
     @pytest.mark.parametrize("name", list(queries()))
     def test_named_queries(self, servers, name):
         given = {"run": "r", "other": "past", "layer": "memory", "step": "50", "steps": "7", "phase": "backtest"}

@@ -2,12 +2,23 @@
 
 from typing import Final
 
-from gatewatch.jobs.scoring.checks import columns, feed, generalisation, memory, optimizer, policy, reference, weights
+from gatewatch.jobs.scoring.checks import (
+    columns,
+    feed,
+    generalisation,
+    look,
+    memory,
+    optimizer,
+    policy,
+    reference,
+    weights,
+)
 from gatewatch.jobs.scoring.checks.base import Check
 
 CHECKS: Final[tuple[Check, ...]] = (
     *optimizer.CHECKS,
     *weights.CHECKS,
+    *look.CHECKS,
     *memory.CHECKS,
     *policy.CHECKS,
     *feed.CHECKS,

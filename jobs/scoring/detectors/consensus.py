@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
-from gatewatch.jobs.scoring.detectors.data import Data, explained_by_feed
+from gatewatch.jobs.scoring.detectors.data import Data, explained_by_feed, explained_by_look
 from gatewatch.jobs.scoring.run_limit import RunLimit
-from gatewatch.jobs.scoring.sources import NETWORK, Sources
+from gatewatch.jobs.scoring.sources import DATA_CHANGED, NETWORK, Sources
 
 FOREST_DECIDES_FROM: Final = 0.8
 """From this robust score up to 1 the isolation forest may raise the score above 1."""
@@ -21,8 +21,9 @@ class Consensus(Detector):
     """Unites the scores of `checks`, `rules`, `robust` and `isolation_forest`; see `consensus`.
 
     A violated check counts in the warm-up too, and gives its source to the score. A series that the checks alone score
-    has their score. Where the feed explains what is unusual, robust and isolation_forest count as 1 at most: it is for
-    the detector `data` to say so.
+    has their score. Where the feed explains what is unusual, or a reference look shows that the network is the same,
+    robust and isolation_forest count as 1 at most: it is for the detector `data` to say so. A rule that is broken while
+    the network is the same has the source `data`.
 
     With baselines the robust score is divided by the limit of the run (`RunLimit`), and the isolation forest, which is
     trained on them, does not raise it: so the limit holds its rate. A score above 1 that comes from it has the facts
@@ -59,6 +60,7 @@ class Consensus(Detector):
         size = len(batch.captures.time) - batch.first
         zero, unknown = np.zeros(size), np.full(size, np.nan)
         warm_up = np.arange(size) < batch.warm_up
+        is_same = explained_by_look(batch)
         scores, sources, facts = dict[Pair, Array](), dict[Pair, Sources](), dict[Pair, dict[str, Array]]()
         for series in dict.fromkeys((*robust, *rules, *checks.by_series)):
             of_rules, own = rules.get(series, zero), robust.get(series, unknown)
@@ -67,8 +69,9 @@ class Consensus(Detector):
             is_violated = checked > 1
             united = np.where(is_violated, np.fmax(united, checked), np.where(np.isfinite(united), united, checked))
             scores[series] = np.where(warm_up & ~is_violated, np.nan, united)
-            if is_violated.any():
-                sources[series] = np.where(is_violated, checks.sources.get(series, NETWORK), NETWORK)
+            if is_violated.any() or is_same.any():
+                of_others = np.where(is_same, DATA_CHANGED, NETWORK)
+                sources[series] = np.where(is_violated, checks.sources.get(series, NETWORK), of_others)
             if limit.baselines:
                 decides = ~is_violated & (own / limit.limit >= of_rules)
                 facts[series] = _facts(limit, own, decides, batch.before + np.arange(size))
@@ -77,8 +80,8 @@ class Consensus(Detector):
 
 
 def unexplained(batch: Batch, *detectors: str) -> list[dict[Pair, Array]]:
-    """Return of each detector series → (n,), its scores, 1 at most where the feed explains what is unusual."""
-    most = np.where(explained_by_feed(batch), 1.0, np.inf)
+    """Return of each detector series → (n,), its scores, 1 at most where the data explain what is unusual."""
+    most = np.where(explained_by_feed(batch) | explained_by_look(batch), 1.0, np.inf)
     scores = (batch.scores.get(detector, Scores()).by_series for detector in detectors)
     return [{series: np.minimum(each, most) for series, each in of_detector.items()} for of_detector in scores]
 

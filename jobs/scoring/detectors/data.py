@@ -3,6 +3,9 @@
 The gates are those of a fixed probe, so a change of the feed cannot move them but through what the network then learns.
 Gradients, updates and the loss of a batch it moves at once. What the other detectors see within `REACH` captures of a
 change is therefore put down to it, unless the loss of the probe says that the network itself has got worse.
+
+In a backtest the gates are those of windows, and move with the market. Where a look at a fixed probe is as it was
+before, the network is the same, and whatever moves in the windows is put down to the data.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Captures
 from gatewatch.jobs.scoring.checks.base import DATA, FEED
+from gatewatch.jobs.scoring.checks.look import is_same_network
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.signals import MAX_STEP_CAPTURES, MODEL, PROBE_LOSS
+from gatewatch.jobs.scoring.sources import DATA_CHANGED
 
 HISTORY: Final = 64
 """Earlier captures that a feed is compared with."""
@@ -36,24 +41,33 @@ market fits the probe's less. One signal alone is an anomaly from 12.5 on (`robu
 
 
 class Data(Detector):
-    """Scores the feed by how far it is from what was fed before: `feed_scores`. A score above 1 is no alarm."""
+    """Scores the feed by how far it is from what was fed before: `feed_scores`. A score above 1 is no alarm.
+
+    Where a reference look shows that the network is the same, the largest robust score of the windows counts too.
+    """
 
     name = "data"
     scores_warm_up = True
     scores_alone = True
     look_back = HISTORY + REACH
-    phrases = MappingProxyType({"feed_moved": "what is fed is not what it was: other market, other preparation?"})
+    phrases = MappingProxyType(
+        {
+            "feed_moved": "what is fed is not what it was: other market, other preparation?",
+            "windows_moved": "the windows' gates moved, those of a fixed probe did not: other data, or another state?",
+        }
+    )
 
     def score(self, batch: Batch) -> Scores:
-        """Return the score of the feed; none where it was not recorded."""
-        scores = feed_scores(batch.captures)[batch.first :]
+        """Return the score of the feed; none where neither it nor a reference look was recorded."""
+        causes = {"feed_moved": feed_scores(batch.captures)[batch.first :], "windows_moved": _window_scores(batch)}
+        scores = np.fmax(*causes.values())
         if not np.isfinite(scores).any():
             return Scores()
         series = (DATA, FEED)
         return Scores(
             {series: scores},
-            {series: {"feed_moved": np.nan_to_num(scores)}},
-            sources={series: np.full(len(scores), "data")},
+            {series: {cause: np.nan_to_num(each) for cause, each in causes.items() if np.isfinite(each).any()}},
+            sources={series: np.full(len(scores), DATA_CHANGED)},
         )
 
 
@@ -74,6 +88,20 @@ def feed_scores(captures: Captures) -> Array:
             spread = 1.4826 * np.median(np.abs(before - usual))
             scores[k] = max(0.0, (distance[k] - usual) / max(DEVIATIONS * spread, SMALLEST))
     return scores
+
+
+def _window_scores(batch: Batch) -> Array:
+    """Return (n,), the largest robust score of a gate at each new capture; NaN where it is not put down to the data."""
+    robust = batch.scores.get("robust", Scores()).by_series
+    of_gates = [scores for series, scores in robust.items() if series in batch.captures.gates]
+    is_same = explained_by_look(batch)
+    largest = np.fmax.reduce(of_gates) if of_gates else np.full(len(is_same), np.nan)
+    return np.where(is_same, largest, np.nan)
+
+
+def explained_by_look(batch: Batch) -> NDArray[np.bool_]:
+    """Return (n,), whether the reference look says that the network has been the same for `REACH` captures."""
+    return is_same_network(batch.captures, REACH)[batch.first :]
 
 
 def explained_by_feed(batch: Batch) -> NDArray[np.bool_]:
