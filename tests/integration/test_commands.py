@@ -140,6 +140,7 @@ class TestNames:
         for command in (
             ["report", "--output=r.html", "--", name],
             ["backfill", name],
+            ["verdict", name],
             ["jobs", "--once", "--run", name],
             ["baseline", "add", name],
             ["baseline", "remove", name],

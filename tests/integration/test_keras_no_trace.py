@@ -105,6 +105,18 @@ def test_a_training_is_the_same_with_a_monitor(way, store, caplog):
     assert metrics.dropna(subset="probe_loss")["step"].tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it asks the store, whatever the backend")
+def test_a_training_that_asks_for_its_verdict_is_the_same(store, caplog):
+    monitor = GateMonitor(probe=X[:4], every=1, log_dir=None, run="zoo", store=store)
+    verdicts = []
+    asks = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: verdicts.append(monitor.verdict()))
+    bare, monitored = trained(), trained(monitor, asks)
+    for what, value in bare.items():
+        assert monitored[what] == value, what
+    assert [verdict.verdict for verdict in verdicts] == ["undecided"] * 4
+    assert not caplog.messages
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras itself warns on other backends")
 def test_a_script_that_takes_warnings_for_errors_trains(store, caplog):
     memory = keras.layers.LSTM(4, stateful=True)
