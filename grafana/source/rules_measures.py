@@ -50,7 +50,8 @@ def not_finite(rule: Rule) -> str:
 def times_median(rule: Rule) -> str:
     """Compare the field as a multiple of its median over twice the time range, from `FEWEST_CAPTURES` captures on."""
     rows = "all" + pipe(OLDEST_FIRST, f"limit(n: {_EVERY}, offset: {FEWEST_CAPTURES})", f"tail(n: {MOST_CAPTURES})")
-    medians = 'all |> median(method: "exact_mean")'
+    kept = [keep_where(f"r._value >= {literal(rule.quantity.floor)}")] if rule.quantity.floor else []
+    medians = "all" + pipe(*kept, 'median(method: "exact_mean")')
     scaled = _scaled(rows, medians, rule.quantity.series)
     return f"all = {captures(rule, most=None)}\n\n{firing(rule, scaled)}"
 

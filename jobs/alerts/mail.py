@@ -135,7 +135,7 @@ def _card(cause: Cause, rule: Rule, runbook: str, about: AboutRun) -> tuple[str,
     )
     at_step = f" at step {number(firing.worst_step)}" if firing.worst_step is not None else ""
     at_worst = f", at worst {worst}{at_step}" if firing.worst != firing.value else ""
-    reasons = in_words(firing.why)
+    reasons = in_words(firing.why, entry.tags.get("gate", ""))
     # Whether it is the network or the data, and the main reason, before anything else.
     lead = [f"{firing.source}: {reasons[0]}"] if firing.source and reasons else []
     lines = [*lead, rule.summary, f"{rule.quantity.text} {value}, alerts {side} {threshold}{at_worst}"]

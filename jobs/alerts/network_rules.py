@@ -75,7 +75,12 @@ NETWORK_RULES: Final = (
         "the gradient explodes",
         "Look at the batch of that step for an outlier (a gap, a split, a bad tick); clip the gradient's norm.",
         Quantity(
-            LAYER_UPDATES, "gradient_norm", "gradient norm, as a multiple of its median so far", PARAM, "times_median"
+            LAYER_UPDATES,
+            "gradient_norm",
+            "gradient norm, as a multiple of its median so far",
+            PARAM,
+            "times_median",
+            floor=GRADIENT_VANISHED,
         ),
         Condition(above=GRADIENT_EXPLODED_ALARM, recovery=20.0, within=3, severity="critical"),
         InGrafana("learning", "Gradient norm, before and after clipping", lookback_seconds=3600),

@@ -62,6 +62,7 @@ class Quantity:
         where: tag → its values that the rule applies to; a tag that is not named may have any value.
         unless: tag → its value in another series, which else has the same tags: where its capture lies beyond the
             threshold too, the capture is left out, since another rule alerts about it. Empty: none is left out.
+        floor: values below it are left out of a median, as a multiple of next to nothing has no meaning.
     """
 
     measurement: str
@@ -72,6 +73,7 @@ class Quantity:
     unit: Unit = ""
     where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     unless: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    floor: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

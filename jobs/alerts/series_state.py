@@ -227,7 +227,8 @@ def _measured(rule: Rule, state: SeriesState, time: int, value: float) -> float:
     if rule.quantity.measure == "times_median":
         usual = float(np.median(state.history)) if len(state.history) >= FEWEST_CAPTURES else 0.0
         multiple = min(value / usual, _LARGEST) if usual > 0 else math.nan
-        if not rule.condition.beyond(multiple):  # what explodes is not learned from
+        # What explodes is not learned from, nor what has vanished.
+        if not rule.condition.beyond(multiple) and value >= rule.quantity.floor:
             state.history = [*state.history, value][-MEDIAN_CAPTURES:]
         return multiple
     return value

@@ -132,7 +132,11 @@ def _outlier(worst: _Scored, scored: Sequence[_Scored], phases: Collection[str],
     frame, scores, gate = worst.frame, worst.scores, worst.key.gate
     calm = sum(one.worst <= 1 for one in scored)
     alike = sum(one.worst == worst.worst for one in scored) - 1
-    same = f", as are {alike} more: a broken rule scores {number(CERTAIN)}" if alike and worst.worst == CERTAIN else ""
+    same = (
+        f", as are {alike} more: what is either so or not scores {number(CERTAIN)}"
+        if alike and worst.worst == CERTAIN
+        else ""
+    )
     evidence = f"{percent(worst.share)} of its scored captures are above 1, up to {number(worst.worst)}{same}"
     why = causes(frame, gate=gate)
     because = f"; what contributed most: {join_words(why)}" if why else ""

@@ -53,6 +53,7 @@ class Row:
             empty where it is not, or where the scores do not say it.
         alarms: whether its scores alarm; see `alarm_begins`.
         is_broken: whether its newest capture has no finite value: then what is newest above is not of now.
+        is_gate: whether it has statistics: it is a gate and no parameter, loss or the like.
     """
 
     key: Key
@@ -65,6 +66,7 @@ class Row:
     source: str = ""
     alarms: bool = False
     is_broken: bool = False
+    is_gate: bool = True
 
 
 def by_series(frame: pd.DataFrame, part: str = "gate", layers: Sequence[str] = ()) -> dict[Key, pd.DataFrame]:
@@ -212,6 +214,7 @@ def table(
                 source=source,
                 alarms=alarm_begins(score) is not None,
                 is_broken=is_broken_now(statistics),
+                is_gate=statistics is not None,
             )
         )
     return rows

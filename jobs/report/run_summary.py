@@ -50,8 +50,8 @@ def run_summary(
     """
     started, seen = about.get("started"), about.get("last_seen")
     took = duration((seen - started).total_seconds()) if started and seen else ""
-    layers = len({row.key.layer for row in rows})
-    gates = len({(row.key.layer, row.key.gate) for row in rows})
+    recorded = {(row.key.layer, row.key.gate) for row in rows if row.is_gate}
+    layers, gates = len({layer for layer, _ in recorded}), len(recorded)
     phases = [*str(about.get("phases") or "").split(","), *(row.key.phase for row in rows)]
     versions = config.get("versions")
     libraries = versions.items() if isinstance(versions, dict) else ()
@@ -62,7 +62,7 @@ def run_summary(
         "Duration": f"{took} by the clock" if market and took else took,
         "Steps": _steps(frames),
         "Phases": ", ".join(filter(None, dict.fromkeys(phases))),
-        "Recorded": f"{_count(layers, 'layer')}, {_count(gates, 'gate')}" if rows else "no gates yet",
+        "Recorded": f"{_count(layers, 'layer')}, {_count(gates, 'gate')}" if gates else "no gates yet",
         "Framework": str(about.get("framework") or ""),
         "Model": str(about.get("model") or ""),
         "Tags": ", ".join(_tags(frames[0])),

@@ -88,6 +88,10 @@ def test_the_training_says_so_in_one_line_when_it_begins(store, log):
     ]
 
 
+def test_what_was_recorded_is_counted_without_what_is_no_gate(page):
+    assert "<dt>Recorded</dt><dd>2 layers, 12 gates</dd>" in page
+
+
 def test_the_table_of_gates_has_nan_in_its_cells(page):
     (row,) = re.findall(r"<tr>.*?trend/l0</td><td>forget</td>.*?</tr>", page, re.DOTALL)
     assert re.findall(r'<td class="n(?: high)?">([^<]*)</td>', row)[-4:] == ["NaN"] * 4

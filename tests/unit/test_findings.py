@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gatewatch.jobs.findings.explanations import in_words, phrase
 from gatewatch.jobs.findings.finding import Finding, in_order
 from gatewatch.jobs.findings.findings import run_findings
 from gatewatch.jobs.findings.onset import onset
-from gatewatch.jobs.findings.outliers import causes
+from gatewatch.jobs.findings.outliers import causes, count_series
 from gatewatch.jobs.findings.overfit import overfit
 from gatewatch.jobs.findings.series import Key, alarm_begins, by_series, table
 
@@ -190,3 +191,20 @@ def test_a_row_has_the_source_of_its_largest_score():
     assert source() == ""
     assert source(source="network", anomaly_score=[0.5, 1.0, 0.7, float("nan")]) == ""
     assert source(source=["network", "data", "network", "state"], anomaly_score=[float("nan"), 2.0, 1.5, 0.1]) == "data"
+
+
+@pytest.mark.parametrize("gate", ["cell", "hidden", "candidate"])
+def test_a_state_neither_opens_nor_shuts(gate):
+    words = [phrase(name, by, gate) for name in ("mean_activation", "saturation", "saturated") for by in (1.0, -1.0)]
+    assert not any(word in " ".join(words) for word in ("open", "shut", "close"))
+    assert phrase("mean_activation", -3.0, gate) == "its mean falls below its trend"
+    assert phrase("mean_activation", -3.0, "forget") == "the gate closes further than its trend"
+    assert in_words({"saturated": 2.0}, gate) == [
+        "at once a large part of it lies at the ends of its range (saturated)"
+    ]
+
+
+def test_what_is_scored_is_counted_by_what_it_is():
+    keys = [Key(phase, "lstm", gate) for phase in ("train", "live") for gate in ("input", "forget", "kernel")]
+    assert count_series([*keys, Key("train", "_model", "loss")]) == "2 gates, 1 parameter and 1 more series"
+    assert count_series(keys[:1]) == "1 gate"
