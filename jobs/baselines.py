@@ -58,7 +58,17 @@ class Normal:
 
 
 def add(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None:
-    """Declare a run healthy: make it a baseline.
+    """Declare a run healthy: make it a baseline. Whether it is healthy is not looked at.
+
+    Raises:
+        ConfigError: the store holds no captures of such a run.
+        WriteUnavailable: the store does not answer.
+    """
+    store.write([Point(BASELINES, {"run": find(store, run)}, {"state": "added"}, clock())])
+
+
+def find(store: Store, run: str) -> str:
+    """Return the name, as the store has it, of a run that may become a baseline.
 
     Raises:
         ConfigError: the store holds no captures of such a run.
@@ -68,7 +78,7 @@ def add(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None
         run = find_run(run, list(store.runs()["run"]), store.url)
         if not store.count(GATE_STATS, "step", run=run):
             raise ConfigError(f"run {safe_repr(run)} has no captures in {store.url}; name one that has")
-    store.write([Point(BASELINES, {"run": run}, {"state": "added"}, clock())])
+    return run
 
 
 def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> None:

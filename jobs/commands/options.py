@@ -179,6 +179,8 @@ def _baseline(commands: Commands, with_store: ArgumentParser) -> None:
         action = actions.add_parser(name, parents=[with_store], help=text)
         action.add_argument("run", metavar="RUN", help="name of the run")
         action.set_defaults(run_command=_imported(f"baseline.{name}", "jobs", "sklearn"))
+        if name == "add":
+            _flag(action, "--anyway", "add the run though something is wrong with it")
     listing = actions.add_parser("list", parents=[with_store], help="list the runs that are baselines")
     _flag(listing, "--json", "print JSON")
     listing.set_defaults(run_command=_imported("baseline.show", "jobs", "sklearn"))

@@ -137,3 +137,17 @@ def test_one_nan_is_one_thing_in_a_mail_and_nobody_is_told_to_stop_a_run_that_en
     assert "at once in 19 more: trend/l0: cell, forget, hidden, input, output, " in text
     assert "do: Nothing that it learns from that step on is usable" in text
     assert "Stop the run" not in text
+
+
+def test_it_becomes_a_baseline_only_where_that_is_meant(store, capsys):
+    assert main(["baseline", "add", "r", "--store", store.url]) == 2
+    assert capsys.readouterr().err.startswith(
+        "gatewatch: run 'r' is not healthy: Values that are not finite appeared in 12 gates, first at step 120"
+    )
+    assert main(["baseline", "list", "--store", store.url]) == 0
+    assert "has no baseline" in capsys.readouterr().out
+    assert main(["baseline", "add", "r", "--anyway", "--store", store.url]) == 0
+    assert main(["baseline", "list", "--json", "--store", store.url]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"run": "r", "phases": "train", "network": "trend/l0 LSTM 4, carry/l0 LSTM 4"}
+    ]
