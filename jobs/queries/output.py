@@ -72,7 +72,7 @@ def with_explanations(rows: Iterable[Row], prefix: str) -> Iterator[Row]:
             for name, by in row.items()
             if name.startswith(prefix) and isinstance(by, int | float)
         }
-        yield {**row, "why": "; ".join(in_words(causes))}
+        yield {**row, "why": "; ".join(in_words(causes, str(row.get("gate") or "")))}
 
 
 def _shown(cell: object) -> str:
