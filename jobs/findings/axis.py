@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -27,26 +27,55 @@ _OUT_OF_ORDER: Final = 0.05
 """Share of points. More are another walk over the same dates; fewer, such as one hour in autumn, no chart shows."""
 
 
+@dataclass(frozen=True, eq=False)
+class EpochScale:
+    """Place steps among epochs.
+
+    Attributes:
+        begins: (epochs,), the step at which each begins, ascending.
+        epochs: (epochs,), their numbers.
+        length: steps of an epoch, for the last, whose end is not known.
+    """
+
+    begins: NDArray[np.float64]
+    epochs: NDArray[np.float64]
+    length: float
+
+    def place(self, step: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the epoch of each step with the share of it that is over, such as 3.25; shape (n,)."""
+        ends = np.append(self.begins, self.begins[-1] + self.length)
+        inside = np.interp(step, ends, np.append(self.epochs, self.epochs[-1] + 1))
+        return inside + np.maximum(0.0, step - ends[-1]) / self.length
+
+
 @dataclass(frozen=True)
 class Axis:
     """Describe a horizontal axis.
 
     Attributes:
         phases: the phases on this axis; in market time, in the order in which they begin.
-        market: whether it shows the market's time; steps otherwise.
+        market: whether it shows moments; steps otherwise.
+        clock: whether these are the clock's, not the market's.
+        scale: shows epochs in the place of steps.
     """
 
     phases: tuple[str, ...]
     market: bool = False
+    clock: bool = False
+    scale: EpochScale | None = None
 
     @property
     def label(self) -> str:
         """Return what the axis counts."""
-        return "market time" if self.market else "step"
+        if self.market:
+            return "time (UTC)" if self.clock else "market time"
+        return "epoch" if self.scale else "step"
 
     def x(self, frame: pd.DataFrame) -> NDArray[Any]:
-        """Return the place of each point of a frame, shape (points,): float64 steps, or datetime64[ns]."""
-        return moments(frame) if self.market else steps(frame)
+        """Return the place of each point of a frame, shape (points,): float64 steps or epochs, or datetime64[ns]."""
+        if self.market:
+            return moments(frame)
+        return self.scale.place(steps(frame)) if self.scale else steps(frame)
 
     def describe(self, frame: pd.DataFrame, i: int) -> str:
         """Describe the place of one point of a frame, such as "step 120"."""
@@ -154,7 +183,7 @@ def without_overlap(axis: Axis, spans: Mapping[str, tuple[Any, Any]]) -> list[Ax
             parted[-1].append(phase)
         else:
             parted.append([phase])
-    return [Axis(tuple(phases), axis.market) for phases in parted]
+    return [replace(axis, phases=tuple(phases)) for phases in parted]
 
 
 def spans_of(*frames: pd.DataFrame) -> dict[str, tuple[Any, Any]]:

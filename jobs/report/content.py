@@ -101,8 +101,13 @@ def _answer(run: Drawn) -> dict[str, Any]:
     frames = points.events, points.captures
     about = run.about
     facts = run_summary(about, run.state, *frames, rows=points.rows, config=config, market=market, again=points.again)
-    findings = [each.sentence for each in findings_of(points)]
-    return {"ending": ending(about, run.state), "facts": facts, "findings": findings}
+    findings = findings_of(points)
+    return {
+        "ending": ending(about, run.state),
+        "facts": facts,
+        "findings": [each.sentence for each in findings],
+        "level": findings[0].level if findings else "fact",
+    }
 
 
 def _gates(run: Drawn) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +42,7 @@ def heatmaps(
     for layer in shown:
         for axis in axes:
             unsaved = tuple(p for p in axis.phases if (p, layer) in recorded and (p, layer) not in saved)
-            parts.setdefault(layer, []).extend(without_overlap(Axis(unsaved, axis.market), spans))
+            parts.setdefault(layer, []).extend(without_overlap(replace(axis, phases=unsaved), spans))
     most = min(MAX_FRAMES, max(_FEWEST_FRAMES, 2 * frames // max(1, sum(map(len, parts.values())))))
     pictures = []
     for layer in dict.fromkeys([*shown, *(layer for _, layer in saved)]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -62,7 +63,7 @@ def _chart(
         for phase, frame in logged.items()
         if name not in _NOT_METRICS and np.isfinite(numbers(frame, name)).any()
     ]
-    shown = Axis(tuple(phase for phase in axis.phases if any(phase == of for of, _ in drawn)), axis.market)
+    shown = replace(axis, phases=tuple(phase for phase in axis.phases if any(phase == of for of, _ in drawn)))
     alone = all(name == titles[0] for _, name in drawn)  # the caption and the phases beside it say all
     chart = figure(230, market=axis.market)
     by_batch = False

@@ -12,8 +12,7 @@ import orjson
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
-    # Plotly makes an empty style element, which it fills from its own script, and sets the attribute `style`.
-    "style-src-elem 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; style-src-attr 'unsafe-inline'; "
+    "style-src 'self' 'unsafe-inline'; "  # Plotly makes style elements and sets the attribute `style`
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The pages may load nothing but what this server gives, and run no script but its files."""
@@ -61,25 +60,41 @@ def moved(address: str, **headers: str) -> Answer:
     return Answer(status=303, headers={"Location": address, **headers})
 
 
+def tag_of(content: bytes) -> str:
+    """Return the tag (ETag) that stands for some content."""
+    return f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+
+
+def knows(known: str | None, tag: str) -> bool:
+    """Return whether a browser has what a tag stands for, by the header `If-None-Match` of its request."""
+    return tag in (each.strip().removeprefix("W/") for each in (known or "").split(","))
+
+
+def unchanged(tag: str) -> Answer:
+    """Return the answer to a browser that has what a tag stands for."""
+    return Answer(status=304, headers={"ETag": tag})
+
+
 def with_tag(answer: Answer, known: str | None) -> Answer:
-    """Give an answer a tag of its content, and leave the content out where the browser knows it already.
+    """Give an answer a tag of its content, where it has none, and leave out content that the browser has already.
 
     Args:
-        answer: a whole one.
+        answer: a whole one, or none of the content.
         known: the header `If-None-Match` of the request.
     """
-    if answer.status != 200:
+    if answer.status not in (200, 304):
         return answer
-    tag = f'"{hashlib.blake2b(answer.body, digest_size=12).hexdigest()}"'
+    tag = answer.headers.get("ETag") or tag_of(answer.body)
     headers = {"Cache-Control": "no-cache", **answer.headers, "ETag": tag}
-    same = known is not None and tag in (each.strip().removeprefix("W/") for each in known.split(","))
-    return replace(answer, headers=headers) if not same else replace(answer, status=304, body=b"", headers=headers)
+    if answer.status == 304 or knows(known, tag):
+        return replace(answer, status=304, body=b"", headers=headers)
+    return replace(answer, headers=headers)
 
 
 def compressed(answer: Answer, accepted: str | None) -> Answer:
     """Compress an answer where the browser takes that, and it is worth it."""
     names = [name.partition(";")[0].strip() for name in (accepted or "").split(",")]
-    if "gzip" not in names or len(answer.body) < _SHORT:
+    if "gzip" not in names or len(answer.body) < _SHORT or "Content-Encoding" in answer.headers:
         return answer
     headers = {**answer.headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     return replace(answer, body=gzip.compress(answer.body, 1, mtime=0), headers=headers)

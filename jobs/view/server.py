@@ -18,7 +18,7 @@ from gatewatch.jobs.view.answers import HEADERS, Answer, compressed, moved, prob
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Respond = Callable[[str, Mapping[str, str]], Answer]
+    Respond = Callable[[str, Mapping[str, str], str | None], Answer]
 
 IDLE_SECONDS: Final = 60.0
 """A connection without a request for longer is closed."""
@@ -37,7 +37,7 @@ class ViewServer(ThreadingHTTPServer):
     Args:
         host: the address to listen on; one that other machines can reach needs a token.
         port: the port; 0: any that is free.
-        respond: path and query → answer.
+        respond: path, query and the header `If-None-Match` → answer.
 
     Raises:
         ConfigError: the port is taken or may not be used, or there is no such address on this machine.
@@ -124,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         query = dict(parse_qsl(address.query, keep_blank_values=True, errors="replace"))
         if refused := self._refuse(address.path, query):
             return refused
-        return with_tag(self.server.respond(address.path, query), self.headers["If-None-Match"])
+        known = self.headers["If-None-Match"]
+        return with_tag(self.server.respond(address.path, query, known), known)
 
     def _refuse(self, path: str, query: dict[str, str]) -> Answer | None:
         """Return why this browser gets no answer; None where it does."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from plotly.offline import get_plotlyjs
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable, reason_of
 from gatewatch.collector.log import log
-from gatewatch.jobs.view.answers import Answer, json_answer, problem
+from gatewatch.jobs.report.content import SECTIONS, shared_values
+from gatewatch.jobs.report.page import render_section
+from gatewatch.jobs.view.answers import Answer, json_answer, knows, problem, tag_of, unchanged
 from gatewatch.jobs.view.run_list import RunList
+from gatewatch.jobs.view.run_reader import RunReader, on_axis
 
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store
@@ -26,13 +30,15 @@ _KINDS: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
 }
-PAGES: Final = {"/": "runs.html"}
+PAGES: Final = {"/": "runs.html", "/run": "run.html"}
 """Address → the page's file in `pages`."""
 FILES: Final = {
     **{f"/static/{path.name}": path for path in sorted((_HERE / "static").iterdir()) if path.suffix in _KINDS},
-    **{f"/static/{name}": _REPORT / name for name in ("page.css",)},
+    **{f"/static/{name}": _REPORT / name for name in ("page.css", "charts.js")},
 }
 """Address → file: what the pages load, with what the report is made of too."""
+_OVER_TIME: Final = ("metrics", "scores", "ranges", "learning", "heatmaps")
+"""The sections whose axis the reader chooses."""
 PLOTLY: Final = "/static/plotly.js"
 
 
@@ -48,10 +54,20 @@ class Site:
     def __init__(self, store: Store, trends: Trends, scoring: Callable[[], str] = lambda: "") -> None:
         self._store, self._scoring = store, scoring
         self._list = RunList(store, trends)
-        self._data: dict[str, Callable[[Mapping[str, str]], Any]] = {"/api/runs": self._runs}
+        self._reader = RunReader(store)
+        self._data: dict[str, Callable[[Mapping[str, str], str | None], Answer]] = {
+            "/api/runs": self._runs,
+            "/api/run": self._section,
+        }
 
-    def respond(self, path: str, query: Mapping[str, str]) -> Answer:
-        """Answer a request for a path; what is wrong with the store is a sentence for the page to show."""
+    def respond(self, path: str, query: Mapping[str, str], known: str | None = None) -> Answer:
+        """Answer a request; what is wrong with the store is a sentence for the page to show.
+
+        Args:
+            path: of the address.
+            query: its parameters.
+            known: the header `If-None-Match`.
+        """
         if path in PAGES:
             return _file(_HERE / "pages" / PAGES[path])
         if path in FILES:
@@ -65,15 +81,31 @@ class Site:
                 return problem(
                     f"{self._store.url} does not exist yet: the first training that writes there makes it", 503
                 )
-            return json_answer(self._data[path](query))
+            return self._data[path](query, known)
         except (ConfigError, WriteUnavailable) as error:
             return problem(str(error), 503)
         except Exception as error:
             log.warning("gatewatch view: %s failed: %s", path, reason_of(error))
             return problem(f"this cannot be shown: {reason_of(error)}; this is a bug, please report it", 500)
 
-    def _runs(self, query: Mapping[str, str]) -> dict[str, Any]:
-        return {"store": self._store.url, "scoring": self._scoring(), **self._list.rows(datetime.now(UTC))}
+    def _runs(self, query: Mapping[str, str], known: str | None) -> Answer:
+        rows = self._list.rows(datetime.now(UTC))
+        return json_answer({"store": self._store.url, "scoring": self._scoring(), **rows})
+
+    def _section(self, query: Mapping[str, str], known: str | None) -> Answer:
+        """Return a section of a run as HTML; nothing is read of a run that has not changed."""
+        part, unit, frames = query.get("part", ""), query.get("x", "step"), query.get("frames", "epoch")
+        if part not in SECTIONS:
+            return problem(f"there is no such section; there are {', '.join(SECTIONS)}", 404)
+        run = self._reader.current(query.get("run", ""), datetime.now(UTC))
+        tag = tag_of(f"{run.about['run']} {run.revision} {run.state} {part} {unit} {frames}".encode())
+        if knows(known, tag):
+            return unchanged(tag)
+        drawn = self._reader.drawn(run, units=part == "heatmaps", by_epoch=frames == "epoch")
+        if part in _OVER_TIME:
+            drawn = on_axis(drawn, unit)
+        html = render_section(part, shared_values(drawn) | SECTIONS[part](drawn))
+        return Answer(html.encode(), _KINDS[".html"], headers={"ETag": tag})
 
 
 def _file(path: Path) -> Answer:
@@ -82,5 +114,7 @@ def _file(path: Path) -> Answer:
 
 @cache
 def _plotly() -> Answer:
-    """Return the plotly.js that comes with Plotly's Python package."""
-    return Answer(get_plotlyjs().encode(), _KINDS[".js"])
+    """Return the plotly.js that comes with Plotly's Python package, compressed once: every browser takes that."""
+    return Answer(
+        gzip.compress(get_plotlyjs().encode(), 6, mtime=0), _KINDS[".js"], headers={"Content-Encoding": "gzip"}
+    )

@@ -85,6 +85,7 @@ def served(store):
 @pytest.fixture
 def visit(chromium):
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_navigation_timeout(120_000)  # Plotly is large, for a machine that is busy
     yield Visit(context)
     context.close()
 
@@ -317,9 +318,9 @@ def test_the_list_reads_no_captures_and_nothing_anew_where_nothing_changed(store
 
 def test_a_port_in_use_is_one_line_with_the_remedy(served):
     with pytest.raises(ConfigError, match=rf"port {served.port} is in use.*choose another with --port"):
-        ViewServer("127.0.0.1", served.port, lambda path, query: None)
+        ViewServer("127.0.0.1", served.port, lambda path, query, known: None)
     with pytest.raises(ConfigError, match=r"--host nowhere\.invalid: cannot listen there"):
-        ViewServer("nowhere.invalid", 0, lambda path, query: None)
+        ViewServer("nowhere.invalid", 0, lambda path, query, known: None)
 
 
 def test_the_command_serves_and_ctrl_c_ends_it_in_order(tmp_path):

@@ -5,21 +5,17 @@ const SHARE = 5; // and this many times as long as the last answer took: a busy 
 const TROUBLED = 3000;
 
 /**
- * Call `show` with the server's data whenever they have changed, and `fail` with a sentence when there are none.
+ * Call `refresh` again and again. A page that nobody sees asks for nothing; seen again, it asks at once.
  *
- * A page that nobody sees asks for nothing; seen again, it asks at once, and has all that is new since.
- *
- * @param address a function that returns the address to ask
- * @param show takes the data and the response; returns milliseconds, where it wants to be called again so soon
- * @param fail takes a sentence about what is wrong; an empty one when all is well again
- * @param read makes the data of a response
+ * @param refresh asks the server and shows what has changed; returns a sentence about what is wrong, empty where nothing
+ *   is, or milliseconds, where it wants to be called again so soon
+ * @param fail takes the sentence, empty when all is well again
  * @returns a function that asks at once
  */
-export const follow = (address, show, fail, read = (response) => response.json()) => {
+export const follow = (refresh, fail) => {
   let timer = 0;
   let asking = false;
   let again = false;
-  let known = "";
 
   const ask = async () => {
     clearTimeout(timer);
@@ -31,20 +27,11 @@ export const follow = (address, show, fail, read = (response) => response.json()
     const begin = performance.now();
     let wait = TROUBLED;
     try {
-      const asked = address();
-      const response = await fetch(asked, { cache: "no-cache" });
-      if (response.ok) {
-        const tag = `${asked} ${response.headers.get("ETag")}`;
-        const soon = tag !== known ? await show(await read(response), response) : undefined;
-        known = tag;
-        fail("");
-        wait = Math.max(soon ?? SOONEST, SHARE * (performance.now() - begin));
-      } else {
-        known = "";
-        fail((await response.json()).problem);
-      }
+      const result = await refresh();
+      fail(typeof result === "string" ? result : "");
+      if (!result) wait = Math.max(SOONEST, SHARE * (performance.now() - begin));
+      else if (typeof result === "number") wait = result;
     } catch (error) {
-      known = "";
       const away = error instanceof TypeError && /fetch/i.test(error.message);
       fail(away ? "The server of this page does not answer: was gatewatch view ended? Trying on." : `This page failed: ${error.message}`);
       if (!away) console.error(error);

@@ -11,6 +11,7 @@ const part = (id) => document.getElementById(id);
 
 const chosen = { text: "", state: "", sort: "seen", down: true, most: PAGE };
 let runs = [];
+let waiting = 0; // runs whose scores are still being read
 let skew = 0; // milliseconds that the server's clock is ahead of this one
 const shown = new Map(); // run -> its row and what that was made of
 
@@ -99,7 +100,7 @@ const metricCell = (run) =>
     element("span", { class: value === null ? "metric high" : "metric" }, element("small", {}, `${name} `), value === null ? "" : number(value)));
 
 const makeRow = (run) => {
-  const link = element("span", { tabindex: "0", class: "name" }, run.run);
+  const link = element("a", { href: `/run?${new URLSearchParams({ run: run.run })}`, class: "name" }, run.run);
   const about = [run.phases.split(",").join(", "), run.model, run.framework].filter(Boolean).join(" · ");
   const state = element("td", { class: `state ${run.state}`, "data-label": "State" }, element("span", {}, `${MARKS[run.state] ?? ""} ${run.state}`));
   if (run.error) state.append(element("small", { title: run.error }, run.error));
@@ -179,8 +180,22 @@ const takeData = (data, response) => {
   runs = data.runs;
   part("store").textContent = data.store;
   part("scoring").textContent = [data.scoring, data.waiting ? `The scores of ${count(data.waiting, "run")} are being read.` : ""].filter(Boolean).join(" ");
+  waiting = data.waiting;
   show();
-  return data.waiting ? 300 : undefined;
+};
+
+let tag = ""; // of the data that are shown
+
+const refresh = async () => {
+  const response = await fetch("/api/runs", { cache: "no-cache" });
+  if (!response.ok) {
+    tag = "";
+    return (await response.json()).problem;
+  }
+  const next = response.headers.get("ETag");
+  if (next !== tag) takeData(await response.json(), response);
+  tag = next;
+  return waiting ? 300 : "";
 };
 
 const step = (by) => {
@@ -216,4 +231,4 @@ addEventListener("popstate", () => {
 });
 setInterval(showAges, 5000);
 readAddress();
-follow(() => "/api/runs", takeData, showProblem);
+follow(refresh, showProblem);
