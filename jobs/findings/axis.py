@@ -45,7 +45,8 @@ class EpochScale:
         """Return the epoch of each step with the share of it that is over, such as 3.25; shape (n,)."""
         ends = np.append(self.begins, self.begins[-1] + self.length)
         inside = np.interp(step, ends, np.append(self.epochs, self.epochs[-1] + 1))
-        return inside + np.maximum(0.0, step - ends[-1]) / self.length
+        place: NDArray[np.float64] = inside + np.maximum(0.0, step - ends[-1]) / self.length
+        return place
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 from gatewatch.collector.store.runs import find_run
 from gatewatch.jobs.findings.axis import Axis, EpochScale
 from gatewatch.jobs.findings.run_points import RunPoints, read_points
+from gatewatch.jobs.findings.run_state import state_of
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.report.content import Drawn
-from gatewatch.jobs.report.run_summary import state_of
 
 if TYPE_CHECKING:
     import pandas as pd
