@@ -18,10 +18,8 @@ from gatewatch.jobs.scoring.signals import PROBE_LOSS
 
 LIMITS: Final[Mapping[int, float]] = {1: 12.5, 2: 8.3, 3: 6.9, 4: 6.3, 6: 5.3, 10: 4.1}
 """Rank → what the residual of that rank, largest first, must exceed. Chosen on healthy runs of `bench.faults`'
-develop split with room to spare, and never on those that it is judged on."""
-BUILT_IN_RUNS: Final = 43
-"""Healthy runs of that split in none of which these limits were exceeded when that was last measured: see
-docs/decisions/0027-a-burst-of-learning.md."""
+develop split with room to spare, see docs/decisions/0036-room-below-the-limit.md, and never on those that it is judged
+on."""
 MIN_OWN_RESIDUAL: Final = 3.0
 """The residual from which a series takes part in its layer's evidence."""
 
