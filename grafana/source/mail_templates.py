@@ -2,7 +2,7 @@
 
 Grafana escapes what goes into its HTML, and encodes the subject. Names of runs and layers are data here; only where
 they go into an address they are escaped. In the plain part of a mail Grafana writes `&` as `&amp;`, so that there an
-address ends with its first parameter: the run comes first.
+address ends with its first parameter: the run comes first. A space in it is `%20`: Grafana would write `+` as `&#43;`.
 
 The annotation `grafana_state_reason` says why Grafana resolved an alert; without it the values came back. The alerts of
 a series that is gone have it, and those of a rule that was paused, changed or deleted: these are no recoveries.
@@ -43,8 +43,13 @@ TEMPLATES: Final = (
 {{ end }}
 
 {{ define "gatewatch.names" -}}
-{{ range $i, $alert := . }}{{ if lt $i NAMES }}{{ if $i }}, {{ end }}{{ $alert.Labels.alertname }}{{ end }}{{ end -}}
-{{ if gt (len .) NAMES }} and others, {{ len . }} in all{{ end -}}
+{{ $seen := "|" }}{{ $count := "" -}}
+{{ range . }}{{ if not (match (reReplaceAll "[^A-Za-z0-9_]" "." .Labels.alertname | printf "[|]%s[|]") $seen) -}}
+{{ $seen = print $seen .Labels.alertname "|" }}{{ $count = print $count "." -}}
+{{ if le (len $count) NAMES }}{{ if gt (len $count) 1 }}, {{ end }}{{ .Labels.alertname }}{{ end -}}
+{{ end }}{{ end -}}
+{{ if gt (len $count) NAMES }} and others{{ end -}}
+{{ if or (gt (len $count) NAMES) (gt (len .) (len $count)) }}, {{ len . }} in all{{ end -}}
 {{ end }}
 
 {{ define "gatewatch.text" -}}
@@ -139,11 +144,15 @@ Runbook: {{ reReplaceAll "/d/.*" "" .PanelURL }}/{{ .Annotations.runbook_url }}
 
 {{ define "gatewatch.panel" -}}
 {{ reReplaceAll "[?].*" "" .PanelURL }}?
-{{- with .Labels.run }}var-run={{ urlquery . }}&{{ end }}{{ with .Labels.phase }}var-phase={{ urlquery . }}&{{ end }}
-{{- with .Labels.layer }}var-layer={{ urlquery . }}&{{ end }}{{ with .Labels.gate }}var-gate={{ urlquery . }}&{{ end }}
+{{- with .Labels.run }}var-run={{ template "gatewatch.escaped" . }}&{{ end }}
+{{- with .Labels.phase }}var-phase={{ template "gatewatch.escaped" . }}&{{ end }}
+{{- with .Labels.layer }}var-layer={{ template "gatewatch.escaped" . }}&{{ end }}
+{{- with .Labels.gate }}var-gate={{ template "gatewatch.escaped" . }}&{{ end }}
 {{- reReplaceAll "^[^?]*[?]" "" .PanelURL }}
 {{- if not (match "[?&]from=" .PanelURL) }}&from={{ (.StartsAt.Add -BEFORE).UnixMilli }}&to=now{{ end -}}
 {{ end }}
+
+{{ define "gatewatch.escaped" }}{{ reReplaceAll "[+]" "%20" (urlquery .) }}{{ end }}
 
 {{ define "gatewatch.time" }}{{ .UTC.Format "2 Jan 15:04 UTC" }}{{ end }}
 """.replace("MOST", str(MOST))

@@ -151,6 +151,19 @@ def test_several_of_a_run_are_named_in_the_subject(mail):
     assert mail(alert("anomaly", run="r", layer="a"), alert("anomaly", run="r", layer="b"))[0] == "r: anomaly (2)"
 
 
+def test_a_rule_that_fires_for_several_gates_is_named_once_in_the_subject(mail):
+    names = ["anomaly", "anomaly", "units_dead", "anomaly", "layer_frozen"]
+    assert mail(*(alert(name, run="r") for name in names[:3]))[0] == "r: anomaly, units_dead, 3 in all"
+    assert mail(*(alert(name, run="r") for name in names))[0] == "r: anomaly, units_dead, layer_frozen, 5 in all"
+    of_user = [alert(name, run="r") for name in ("a+(b", "a", "a+(b")]
+    assert mail(*of_user)[0] == "r: a+(b, a, 3 in all"
+
+
+def test_a_run_with_spaces_is_found_from_the_plain_part_where_grafana_writes_a_plus_otherwise(mail):
+    text = mail(alert("anomaly", run="my run +1", layer="a b"))[1]
+    assert "?var-run=my%20run%20%2B1&var-layer=a%20b&" in text
+
+
 def test_what_fires_comes_before_what_is_over(mail):
     subject, text = mail(alert("anomaly", "resolved", run="r"), alert("units_dead", run="r"))
     assert subject == "r: units_dead"
