@@ -132,15 +132,16 @@ def _wrong() -> Panel:
             no_value=_NONE_HIGH,
         )
         .description(
-            "Each gate, parameter or loss whose score was above 1, the worst first: where the cause lies (network, "
-            "data, optimizer, state, policy; –: scored before that was recorded; a click leads to the feed), the main "
-            "cause, the first such capture, its largest score and its newest. Healthy: no row, and scores in the panel "
-            "above."
+            "Each gate, parameter or loss whose score was above 1: where the cause lies (network, data, optimizer, "
+            "state, policy; –: scored before that was recorded; a click leads to the feed), the main cause, the first "
+            "such capture, its largest score and its newest. What lies outside of the network comes first, in order "
+            "of time, since the network may only follow; then the worst first. Healthy: no row, and scores in the "
+            "panel above."
         )
         .max_data_points(MOST_WINDOWS)
         .override_by_name("where", override(links=[_GATES], custom__width=170))
         .override_by_name("source", override(links=[_FEED], custom__width=90))
-        .override_by_name("why", override(custom__minWidth=380))
+        .override_by_name("why", override(custom__minWidth=320, custom__cellOptions={"type": "auto", "wrapText": True}))
         .override_by_name("since", override(custom__width=170, unit="dateTimeAsIso"))
         .override_by_name("at step", override(custom__width=90))
         .override_by_name("worst", coloured)

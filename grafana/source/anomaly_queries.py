@@ -18,9 +18,8 @@ from grafana.source.flux_steps import (
     held,
     keep,
     map_to,
-    newest,
 )
-from grafana.source.queries import CONSENSUS, OF_LAYER, OF_RUN, UNSAID, last_capture, scores, state, worst_names
+from grafana.source.queries import CONSENSUS, OF_LAYER, UNSAID, run_end, scores, until_end, worst_names
 
 MOST_ROWS: Final = 20
 MOST_CAUSES: Final = 100
@@ -63,7 +62,11 @@ def anomalous_of_scored() -> str:
 
 
 def what_is_wrong() -> str:
-    """Return a row for each series with a score above 1, the worst first: where, source, why, since when, how bad."""
+    """Return a row for each series with a score above 1: where, source, why, since when, how bad.
+
+    What has its cause elsewhere than in the network comes first, the first in time first, since the network may only
+    follow; then the worst first.
+    """
     steps, sources = (
         points(GATE_SCORES, [field], CONSENSUS, *CHOSEN, start="begin", stop="end")
         + pipe(keep_where("contains(set: times, value: r._time)"), "group()", map_to(_named(f"{field}: r._value")))
@@ -99,32 +102,27 @@ def what_is_wrong() -> str:
         'since = join(tables: {scored: scored, steps: steps}, on: ["_time", "layer", "gate"])',
         'said = join(tables: {since: since, sources: sources}, on: ["_time", "layer", "gate"])',
         'join(tables: {said: said, first: first}, on: ["layer", "gate"])'
-        + pipe(newest(MOST_ROWS, "worst"), map_to(rows)),
+        + pipe(
+            extend(f'follows: if r.source == "network" or r.source == {literal(UNSAID)} then 1 else 0'),
+            extend("rank: if r.follows == 1 then -r.worst else float(v: int(v: r._time))"),
+            'sort(columns: ["follows", "rank", "layer", "gate"])',
+            f"limit(n: {MOST_ROWS})",
+            map_to(rows),
+        ),
     )
 
 
 def states() -> str:
     """Return the state of the worst gates over time in words; a run that is over has `ended` after its last capture."""
     names, is_worst = worst_names(scores(*CHOSEN), BY_GATE)
-    is_in_range = "newest >= int(v: v.timeRangeStart) and newest < int(v: v.timeRangeStop)"
-    return flux(
-        names,
-        f"captured = {last_capture(*OF_RUN, start='0', stop='')}",
-        f"heard = {state()} |> {column_values('_value')}",
-        "newest = if length(arr: captured) > 0 then int(v: captured[0]) else 0",
-        f'over = {is_in_range} and (length(arr: heard) == 0 or heard[0] != "live")',
-        "end = if over then time(v: newest + 1) else v.timeRangeStop",
-        f"states = {scores(*CHOSEN, stop='end')}"
-        + pipe(
-            held("max", "_start"),
-            keep("_time", "_value", *BY_GATE),
-            group(*BY_GATE),
-            is_worst,
-            extend(f"_value: {_STATE}"),
-        ),
-        'ended = states |> last() |> filter(fn: (r) => over) |> map(fn: (r) => ({r with _time: end, _value: "ended"}))',
-        'union(tables: [states, ended]) |> sort(columns: ["_time"])',
+    states = scores(*CHOSEN, stop="end") + pipe(
+        held("max", "_start"),
+        keep("_time", "_value", *BY_GATE),
+        group(*BY_GATE),
+        is_worst,
+        extend(f"_value: {_STATE}"),
     )
+    return flux(names, run_end(), until_end(states))
 
 
 def every_cause() -> str:

@@ -21,6 +21,8 @@ SAME: Final = 1e-6
 """A number that moved by less, relative to itself, stayed the same: rounding differs from batch to batch."""
 FURTHEST: Final = 99.0
 """What a feature is said to have moved by that was constant before, and so has no spread to compare with."""
+_LETTERS: Final = 18
+"""How much of a feature's name a row has room for: Grafana cuts off the beginning of a longer one, with its number."""
 _BEFORE_ALL: Final = "1677-09-22T00:00:00Z"
 _KEY: Final = '"feature_names": '
 # The names are cut out before they are parsed: Flux cannot read JSON whose lists hold values of several types, and what
@@ -28,8 +30,13 @@ _KEY: Final = '"feature_names": '
 _LIST: Final = r'/"feature_names": \[("([^"\\]|\\.)*"(, )?)+\]/'
 
 
-def feature_names() -> str:
-    """Return the lines that define `name`, which makes the text for a feature of its field: `03 close`, or `03`."""
+def feature_names(most: int = 0) -> str:
+    """Return the lines that define `name`, which makes the text for a feature of its field: `03 close`, or `03`.
+
+    Args:
+        most: how many letters of a name are kept; 0: all.
+    """
+    long, cut = f"strings.strlen(v: v) > {most}", f'strings.substring(v: v, start: 0, end: {most - 1}) + "…"'
     config = points(RUNS, ["config"], *OF_RUN, start="0", stop="")
     labels = ", ".join(f'"f{i:03d}": "{i:02d}" + own(i: {i})' for i in range(MAX_PROFILE))
     return flux(
@@ -37,7 +44,8 @@ def feature_names() -> str:
         'config = if length(arr: configs) > 0 then configs[0] else ""',
         f"listed = strings.trimPrefix(v: regexp.findString(r: {_LIST}, v: config), prefix: {literal(_KEY)})",
         'names = json.parse(data: bytes(v: if listed == "" then "[\\"\\"]" else listed))',
-        'own = (i) => if i < length(arr: names) and names[i] != "" then " " + names[i] else ""',
+        f"fitted = (v) => if {long} then {cut} else v" if most else "fitted = (v) => v",
+        'own = (i) => if i < length(arr: names) and names[i] != "" then " " + fitted(v: names[i]) else ""',
         # One text for each field: to make it anew in each row takes Flux five times as long.
         f"known = [{labels}]",
         "name = (field) => dict.get(dict: known, key: field, default: field)",
@@ -133,7 +141,7 @@ def _rows(statistic: str, compared: tuple[str, tuple[str, ...]]) -> str:
     return flux(
         *(f'import "{module}"' for module in (*NAMES_IMPORTS, "math")),
         extent(),
-        feature_names(),
+        feature_names(_LETTERS),
         *([lines] if lines else []),
         f"windows = {windows}",
         rows + pipe(*steps, group("_field")),

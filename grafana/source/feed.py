@@ -22,6 +22,7 @@ from grafana.source.values import GREEN, GREY, RED, SHARE, YELLOW, Values, overr
 _DEVIATIONS: Final = SIGNED | {"min": -3, "max": 3}
 _DOUBLINGS: Final = SIGNED | {"min": -2, "max": 2}
 _SHARES: Final = {"min": 0, "max": 1, "scheme": "Viridis", "reverse": False}
+_COUNT: Final = Values("none", low=0, soft_high=4)
 _CORRELATION: Final = Values(low=-1, high=1)
 _ANOMALIES: Final = link("Since when, and why", "anomalies", **CHOSEN_RUN)
 _ITSELF: Final = (
@@ -57,7 +58,7 @@ def _summary() -> list[Panel]:
     colours = {"^(Yes, a check failed.*)$": RED, "^(Yes.*)$": YELLOW, "^(No)$": GREEN, "^(Not .*)$": GREY}
     return [
         run_state(),
-        text_stat("Did what is fed change?", what_changed(), colours, patterns=True)
+        text_stat("Did what is fed change?", what_changed(), colours, patterns=True, size=18)
         .span(15)
         .description(
             "What the jobs found in the time range: a check of the feed that failed (red), or a feed that changed "
@@ -91,7 +92,7 @@ def _heatmaps() -> list[Panel]:
 
 
 def _more_heatmaps() -> list[Panel]:
-    return [
+    panels = [
         heatmap("1st percentile of each feature", feature_moves("p01"), _DEVIATIONS, "").description(
             f"{_ITSELF}Healthy: pale."
         ),
@@ -99,14 +100,16 @@ def _more_heatmaps() -> list[Panel]:
             "How alike neighbouring bars of a sequence are, by feature. Healthy: each row keeps its colour. All rows "
             "fall towards 0 at once: the order of the bars was lost."
         ),
-        heatmap("Share of the gradient of each feature", feature_values("gradient_share"), _SHARES, "").description(
+        heatmap("Share of the gradient, if torch shows it", feature_values("gradient_share"), _SHARES, "").description(
             "Share of the gradient of the input weights that belongs to each feature. Healthy: several rows have some. "
-            "One row takes all: the network looks at one feature, which may tell the target or be far too large."
+            "One row takes all: the network looks at one feature, which may tell the target or be far too large. There "
+            "is data in PyTorch alone, where a recurrent layer is given the batch as it is, and step() no batch=."
         ),
         heatmap("NaN share of each feature", feature_values("nan_share"), _SHARES, "").description(
             "Share of the values that are NaN. Healthy: 0 in every row."
         ),
     ]
+    return [panel.span(12) for panel in panels]
 
 
 def _features() -> Panel:
@@ -154,7 +157,7 @@ def _batch() -> list[Panel]:
                 "Share of the values of a batch. Healthy: 0.",
             ),
             (
-                time_series("Constant features", _of_feed("constant_features", fn="max"), Values(low=0)),
+                time_series("Constant features", _of_feed("constant_features", fn="max"), _COUNT),
                 "Features with a single value in the whole batch. Healthy: 0, or as many as are constant by design.",
             ),
             (
@@ -190,12 +193,12 @@ def _state() -> list[Panel]:
         panel.span(8).description(text).no_value(f"{_NO_STATE}{missing}")
         for panel, text, missing in (
             (
-                time_series("Starts that were not reset", of_state("starts_not_reset", by=["layer"]), Values(low=0)),
+                time_series("Starts that were not reset", of_state("starts_not_reset", by=["layer"]), _COUNT),
                 "Sequences that begin an episode with another state than the initial one. Healthy: 0.",
                 "no starts of episodes are recorded (starts=)",
             ),
             (
-                time_series("Norm of the first state", of_state("initial_norm", fn="mean")),
+                time_series("Norm of the first state", of_state("initial_norm", fn="mean"), Values(low=0, soft_high=1)),
                 "Norm of the state with which a sequence begins. Healthy: 0 where it is reset, else steady.",
                 "no states are recorded",
             ),

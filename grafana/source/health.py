@@ -182,7 +182,7 @@ def _increase(measurement: str, *fields: str) -> str:
 
 def _collectors() -> list[Panel]:
     share = Values("percentunit", low=0, bands=limit(MOST_COST))
-    error = Values("sci", bands=limit(1e-4), logarithmic=True)
+    error = Values("sci", decimals=1, bands=limit(1e-4), logarithmic=True)
     return [
         time_series("Cost of watching", _by_run("overhead_ratio"), share).description(
             "Share of the whole time since the run's first capture that captures took; none before the second capture. "
@@ -202,7 +202,7 @@ def _collectors() -> list[Panel]:
             "where inputs are not normalised, as far as rounding explains it. "
             f"{_OF_MANY}"
         ),
-        time_series("Points dropped", _by_run("dropped"), Values("none", low=0)).description(
+        time_series("Points dropped", _by_run("dropped"), Values("none", low=0, soft_high=4)).description(
             f"Points dropped for want of room, counted since the run began. Healthy: 0. {_OF_MANY}"
         ),
     ]

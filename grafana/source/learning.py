@@ -13,10 +13,10 @@ from gatewatch.jobs.scoring.checks.policy import CLIP_LIMIT, KL_LIMIT
 from gatewatch.jobs.thresholds import GRADIENT_VANISHED, UPDATE_FAST, UPDATE_HEALTHY, UPDATE_SLOW
 from grafana.source import logged, variables
 from grafana.source.board import board
-from grafana.source.flux import Series, chosen, inline_union, keep_where, pipe, points, union
-from grafana.source.flux_steps import aggregate_window, extend, group, map_to
+from grafana.source.flux import Series, chosen, flux, inline_union, keep_where, pipe, points, union
+from grafana.source.flux_steps import OLDEST_FIRST, aggregate_window, extend, group, keep, map_to
 from grafana.source.panels import stat, state_timeline, text_stat, time_series
-from grafana.source.queries import OF_LAYER, OF_RUN, derived, series
+from grafana.source.queries import OF_LAYER, OF_RUN, derived, run_end, series, until_end
 from grafana.source.summary import run_state
 from grafana.source.values import CLEAR, GREEN, RED, SHARE, YELLOW, Values, limit, override
 
@@ -25,7 +25,9 @@ _EXTENT: Final = f"""reduce(identity: {{level: 2, since: {_NEVER}}}, fn: (r, acc
       level: if r.level < accumulator.level then r.level else accumulator.level,
       since: if r.since < accumulator.since then r.since else accumulator.since,
     }}))"""
-_GRADIENTS: Final = {"vanished": RED, "usual": GREEN, "explodes": RED}
+_GRADIENTS: Final = {"vanished": RED, "usual": GREEN, "explodes": RED, "not finite": RED, "ended": CLEAR}
+_GRADIENT_STATE: Final = """_value: if r._value < -0.5 then "vanished" else if r._value > 1.5 then "not finite"
+        else if r._value > 0.5 then "explodes" else "usual\""""
 
 
 def dashboard() -> dict[str, Any]:
@@ -136,7 +138,9 @@ def _progress() -> list[Panel]:
             "How much larger the validation loss is than the training loss, relative to it. Healthy: below 0.5 and "
             "steady. It may look healthy in every gate and still overfit: this is where that shows."
         )
-        .no_value("No validation loss is logged in this time range, so overfitting would not show")
+        .no_value(
+            "No validation loss is logged beside a training loss in this time range, so overfitting would not show"
+        )
         .display_name("gap"),
         time_series("Learning rate", _metrics(logged.RATE), Values("sci", decimals=1))
         .description(
@@ -156,7 +160,7 @@ def _policy() -> list[Panel]:
             "longer tries anything. A share of 1: it always does the same."
         )
         .no_value("No policy logs its entropy, explained variance or actions in this time range"),
-        time_series("How far the policy moves", _metrics(logged.POLICY_STEPS), Values(low=0))
+        time_series("How far the policy moves", _metrics(logged.POLICY_STEPS), Values(low=0, soft_high=0.01))
         .description(
             "Approximate KL divergence, and the share of samples that are clipped, of each training. Healthy: a "
             f"divergence around 0.01, a share below 0.3. Above {KL_LIMIT:g} or {CLIP_LIMIT:g} for three rollouts: the "
@@ -182,14 +186,29 @@ def _metrics(where: str) -> Series:
 
 
 def _gradient_state() -> Panel:
-    """Return the timeline of the gradients in words. Of a window an explosion is shown, however short it was."""
-    by_param = series(GATE_DERIVED, ["gradient_state"], *OF_LAYER, fn="max")
-    words = extend('_value: if r._value < -0.5 then "vanished" else if r._value > 0.5 then "explodes" else "usual"')
+    """Return the timeline of the gradients in words. Of a window the worst is shown, however short it was."""
+    labels = ("layer", "gate")
+    # A window has the time of its begin, which lies before the end of the run.
+    window = 'aggregateWindow(every: v.windowPeriod, fn: max, createEmpty: false, timeSrc: "_start")'
+    states = points(GATE_DERIVED, ["gradient_state"], *OF_LAYER, stop="end") + pipe(
+        window, keep("_time", "_value", *labels), group(*labels)
+    )
+    # A gradient with NaN has no norm, and so no state.
+    counted = points(LAYER_UPDATES, ["nan_count", "inf_count"], *OF_LAYER, stop="end") + pipe(
+        window,
+        keep_where("r._value > 0"),
+        map_to("_time: r._time, _value: 2.0, layer: r.layer, gate: r.param"),
+        group(*labels),
+    )
+    of_window = ('sort(columns: ["_time", "_value"], desc: true)', 'unique(column: "_time")', OLDEST_FIRST)
+    # Rows with a text in the place of a number are of a new type for Flux once their columns are chosen.
+    words = (extend(_GRADIENT_STATE), keep("_time", "_value", *labels))
+    either = inline_union(states, counted) + pipe(group(*labels), *of_window, *words)
     return (
-        state_timeline("Gradient state", Series(by_param.query + pipe(words), by_param.labels), _GRADIENTS)
+        state_timeline("Gradient state", Series(flux(run_end(), until_end(either)), labels), _GRADIENTS)
         .description(
-            f"Vanished: below {GRADIENT_VANISHED:g}. Explodes: ten times what it usually is in this run. "
-            "Healthy: usual, throughout."
+            f"Vanished: below {GRADIENT_VANISHED:g}. Explodes: ten times what it usually is in this run. Not finite: "
+            "NaN or Inf. It ends where the run ended. Healthy: usual, throughout."
         )
         .height(6)
     )

@@ -78,6 +78,8 @@ def time_series(
         custom["thresholdsStyle"] = {"mode": "line" if values.bands[0][1] == CLEAR else "line+area"}
     if values.logarithmic:
         custom["scaleDistribution"] = {"type": "log", "log": 10}
+    if values.soft_high is not None:
+        custom["axisSoftMax"] = values.soft_high
     no_value = None if values.logarithmic else NO_DATA
     config = values.config(display_name=series.name or None, color=_PALETTE, no_value=no_value, custom=custom)
     order = {"sortBy": _CALCULATIONS[worst], "sortDesc": worst == "max"}
@@ -162,7 +164,13 @@ def stat(title: str, query: str, values: Values, links: Sequence[object] = ()) -
 
 
 def text_stat(
-    title: str, query: str, colours: Mapping[str, str], *, patterns: bool = False, no_value: str = "–"
+    title: str,
+    query: str,
+    colours: Mapping[str, str],
+    *,
+    patterns: bool = False,
+    no_value: str = "–",
+    size: int | None = None,
 ) -> Panel:
     """Return a panel that shows one text.
 
@@ -171,11 +179,13 @@ def text_stat(
         colours: text → colour.
         patterns: whether the texts are regular expressions: see `by_pattern`.
         no_value: the text where there is none.
+        size: of the letters, in pixels, for sentences; None: as large as one line has room for, which is too small to
+            read where the text is long.
     """
     mappings = by_pattern(colours) if patterns else by_text(colours)
     base = thresholds([(None, GREY)])  # of the text for no value
     config = model.FieldConfig(color=_BY_VALUE, no_value=no_value, mappings=mappings, thresholds=base)
-    return _stat(title, query, config, "/.*/")
+    return _stat(title, query, config, "/.*/", {"valueSize": size} if size else {})
 
 
 def trend(
@@ -280,7 +290,9 @@ def markdown(title: str, content: str) -> Panel:
     return Panel().type("text").title(title).options({"mode": "markdown", "content": content}).span(24).height(9)
 
 
-def _stat(title: str, query: str, config: model.FieldConfig, fields: str) -> Panel:
+def _stat(
+    title: str, query: str, config: model.FieldConfig, fields: str, text: Mapping[str, int] | None = None
+) -> Panel:
     options = {
         "colorMode": "value",
         "graphMode": "none",
@@ -289,6 +301,7 @@ def _stat(title: str, query: str, config: model.FieldConfig, fields: str) -> Pan
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": fields, "values": False},
         "textMode": "auto",
     }
+    options |= {"text": text} if text else {}
     return _panel("stat", title, [query], config, options, size=(4, 4))
 
 

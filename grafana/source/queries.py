@@ -108,6 +108,33 @@ def last_capture(
     return steps + pipe("last()", "group()", 'max(column: "_time")', column_values("_time"))
 
 
+def run_end() -> str:
+    """Return the lines that define `over`, whether the run ended in the time range, and `end`.
+
+    `end` is past the last capture of a run that is over, else the end of the time range.
+    """
+    is_in_range = "newest >= int(v: v.timeRangeStart) and newest < int(v: v.timeRangeStop)"
+    return flux(
+        f"captured = {last_capture(*OF_RUN, start='0', stop='')}",
+        f"heard = {state()} |> {column_values('_value')}",
+        "newest = if length(arr: captured) > 0 then int(v: captured[0]) else 0",
+        f'over = {is_in_range} and (length(arr: heard) == 0 or heard[0] != "live")',
+        "end = if over then time(v: newest + 1) else v.timeRangeStop",
+    )
+
+
+def until_end(states: str) -> str:
+    """Return the query for states in words over time, which are `ended` after the last capture of a run that is over.
+
+    Grafana would draw the last state up to the end of the time range. `run_end` must come before it.
+    """
+    return flux(
+        f"states = {states}",
+        'ended = states |> last() |> filter(fn: (r) => over) |> map(fn: (r) => ({r with _time: end, _value: "ended"}))',
+        'union(tables: [states, ended]) |> sort(columns: ["_time"])',
+    )
+
+
 def series(
     measurement: str,
     fields: Sequence[str],

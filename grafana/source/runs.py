@@ -24,8 +24,8 @@ MOST_RUNS: Final = 500
 MOST_BARS: Final = 8
 _BY_RUN: Final = group("run", "phase")
 _WIDTHS: Final = {
-    **{"run": 165, "state": 90, "worst score": 120, "where": 160, "source": 85, "above 1 since": 155},
-    **{"loss": 80, "reward": 85, "phase": 75, "last heard of": 155},
+    **{"run": 165, "state": 90, "worst score": 120, "where": 185, "source": 85, "above 1 since": 170},
+    **{"loss": 80, "reward": 85, "phase": 80, "last heard of": 170},
 }
 """The first columns of the list, and how wide they are."""
 _MORE_WIDTHS: Final = {
@@ -48,15 +48,23 @@ _WORST: Final = """
       where: if r.layer =~ /^_/ then r.gate else r.layer + " " + r.gate,
       "worst score": r.peak,
       "above 1 since": r.since,
+    """
+_SOURCE: Final = """
+      run: r.run,
+      phase: r.phase,
       source: if not exists r.since then "UNSAID"
-        else if exists r.other and float(v: r.other) == float(v: r.since) then (SOURCE else "UNSAID")
-        else if exists r.other and float(v: r.other) < float(v: r.since) then "UNSAID"
+        else if exists r.other and float(v: int(v: float(v: r.other)) / CODES) <= float(v: r.since)
+        then (NAME else "UNSAID")
         else if exists r.said and float(v: r.said) <= float(v: r.since) then "network" else "UNSAID",
     """
 _SOURCES: Final = ("data", "optimizer", "state", "policy")
 """Where the cause of a score lies if it is not in the network."""
+_CODES: Final = 10
+"""A time and the number of a source are one number, the time this many times: so the earliest keeps its source."""
 _NOT_NETWORK: Final = keep_where('r._value != "network"')
 _MILLISECONDS: Final = "float(v: int(v: r._time) / 1000000)"
+_SINCE: Final = ("anomaly_score", f"{keep_where('r._value > 1.0')}\n  |> first()", _MILLISECONDS)
+"""For `_found`: when a score of a series was above 1 first."""
 
 
 def dashboard() -> dict[str, Any]:
@@ -125,6 +133,7 @@ def _table() -> Panel:
             _of_listed(_last(_metrics(logged.LOSS), "loss")),
             _of_listed(_last(_metrics(logged.REWARD), "reward")),
             _worst(),
+            _source(),
             _span(),
             columns=[*_WIDTHS, "error"],
             height=14,
@@ -132,8 +141,8 @@ def _table() -> Panel:
         .description(
             f"A row for each run and phase, the one heard of last first, at most {MOST_RUNS}. Click a score to see "
             "what is odd and why, or a run to look into it, in its own time: the market's for a backtest. The source: "
-            "where the cause of what was above 1 lies: network, data, optimizer, state or policy. Healthy: live or "
-            "completed, a worst score up to 1."
+            "where the cause of what was above 1 first lies: network, data, optimizer, state or policy; of several at "
+            "one time not the network, which may only follow. Healthy: live or completed, a worst score up to 1."
         )
         .override_by_name("run", override(links=ways))
         .override_by_name("state", override(mappings=by_text(STATES), custom__displayMode="color-text"))
@@ -211,28 +220,10 @@ def _progress() -> str:
 
 
 def _worst() -> str:
-    """Return the largest score of each run, where it is, since when it has been above 1 there, and the source of that.
-
-    It reads scores in the time range; of a backtest, which has market times, those of all times. What it finds of a
-    series has one type, so that it can be in one column: times are in milliseconds, sources are numbers.
-    """
-    code = " else ".join(f"if r._value == {literal(name)} then {i}.0" for i, name in enumerate(_SOURCES))
-    kinds = {
-        "peak": ("anomaly_score", "max()", "r._value"),
-        "since": ("anomaly_score", f"{keep_where('r._value > 1.0')}\n  |> first()", _MILLISECONDS),
-        "said": ("source", "first()", _MILLISECONDS),
-        "other": ("source", f"{_NOT_NETWORK}\n  |> first()", _MILLISECONDS),
-        "code": ("source", f"{_NOT_NETWORK}\n  |> first()", f"{code} else -1.0"),
-    }
-    tables = [
-        points(GATE_SCORES, [field], CONSENSUS, *where, **times)
-        + pipe(step, map_to(f'{_SERIES}, kind: "{kind}", value: {value}'))
-        for kind, (field, step, value) in kinds.items()
-        for where, times in ((['r.phase != "backtest"'], {}), (['r.phase == "backtest"'], {"start": "0", "stop": ""}))
-    ]
-    names = " else ".join(f"if float(v: r.code) == {i}.0 then {literal(name)}" for i, name in enumerate(_SOURCES))
+    """Return the largest score of each run, where it is, and since when it has been above 1 there."""
+    kinds = {"peak": ("anomaly_score", "max()", "r._value"), "since": _SINCE}
     return _of_listed(
-        inline_union(*tables),
+        inline_union(*_found(_SERIES, kinds)),
         "group()",
         _ARE_LISTED,
         'pivot(rowKey: ["run", "phase", "layer", "gate"], columnKey: ["kind"], valueColumn: "value")',
@@ -240,8 +231,51 @@ def _worst() -> str:
         'sort(columns: ["peak"], desc: true)',
         "limit(n: 1)",  # max() would make 0 of the nulls of those that never were above 1
         "group()",
-        map_to(_WORST.replace("SOURCE", names).replace("UNSAID", UNSAID)),
+        map_to(_WORST),
     )
+
+
+def _source() -> str:
+    """Return the source of the first score above 1 of each run that has any."""
+    code = " else ".join(f"if r._value == {literal(name)} then {i}.0" for i, name in enumerate(_SOURCES))
+    other = f"{_MILLISECONDS} * {_CODES}.0 + ({code} else {len(_SOURCES)}.0)"
+    kinds = {
+        "since": _SINCE,
+        "said": ("source", "first()", _MILLISECONDS),
+        "other": ("source", f"{_NOT_NETWORK}\n  |> first()", other),
+    }
+    number = f"int(v: float(v: r.other)) % {_CODES}"
+    names = " else ".join(f"if {number} == {i} then {literal(name)}" for i, name in enumerate(_SOURCES))
+    return _of_listed(
+        inline_union(*_found("run: r.run, phase: r.phase", kinds)),
+        group("run", "phase", "kind"),
+        'min(column: "value")',
+        "group()",
+        _ARE_LISTED,
+        'pivot(rowKey: ["run", "phase"], columnKey: ["kind"], valueColumn: "value")',
+        map_to(_SOURCE.replace("CODES", str(_CODES)).replace("NAME", names).replace("UNSAID", UNSAID)),
+    )
+
+
+def _found(labels: str, kinds: Mapping[str, tuple[str, str, str]]) -> list[str]:
+    """Return queries for what scores show of each series, a row each: one number and what `kind` it is.
+
+    They read scores in the time range; of a backtest, which has market times, those of all times.
+
+    Args:
+        labels: columns of the rows, as in a record of Flux.
+        kinds: kind → a field of scores, the steps that keep one of its points, and the expression for the number.
+    """
+    times_of: tuple[tuple[list[str], dict[str, str]], ...] = (
+        (['r.phase != "backtest"'], {}),
+        (['r.phase == "backtest"'], {"start": "0", "stop": ""}),
+    )
+    return [
+        points(GATE_SCORES, [field], CONSENSUS, *where, **times)
+        + pipe(step, map_to(f'{labels}, kind: "{kind}", value: {value}'))
+        for kind, (field, step, value) in kinds.items()
+        for where, times in times_of
+    ]
 
 
 def _span() -> str:
@@ -252,7 +286,7 @@ def _span() -> str:
 def _bars() -> Panel:
     """Return the worst runs as bars, whenever they ran and however short."""
     why = override(links=[link("What is odd, since when, and why", "anomalies", THIS_TIME, **ROWS_RUN, **ROWS_LAYER)])
-    scores_alone = _worst() + pipe('drop(columns: ["above 1 since", "source"])')
+    scores_alone = _worst() + pipe('drop(columns: ["above 1 since"])')
     values = dataclasses.replace(WORST_SCORE, low=0)
     name = "${__data.fields.run}, ${__data.fields.where}"
     return (

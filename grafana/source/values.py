@@ -43,6 +43,7 @@ class Values:
     Attributes:
         unit: the name of a unit in Grafana.
         low, high: the ends of the axis; Grafana's choice where None.
+        soft_high: where the axis ends as long as no value is larger; Grafana ends it at 100 where all values are 0.
         decimals: Grafana's choice where None.
         bands: areas coloured by value, with lines at their ends; lines alone where the lowest is clear.
         logarithmic: whether the axis is.
@@ -51,6 +52,7 @@ class Values:
     unit: str = "short"
     low: float | None = None
     high: float | None = None
+    soft_high: float | None = None
     decimals: int | None = None
     bands: Bands = ()
     logarithmic: bool = False

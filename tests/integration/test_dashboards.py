@@ -752,6 +752,30 @@ class TestLearning:
         assert shown.kind == "state-timeline"
         assert "explodes" in {text for frame in shown.frames for text in frame.fields[-1].values}
 
+    def test_a_gradient_with_nan_is_not_finite_until_its_run_ends(self, boards, influxd, now):
+        bucket = influxd.bucket()
+        tags = {"run": "r", "phase": "train", "layer": "l"}
+        points = [
+            Point(RUNS, {"run": "r", "phase": "train"}, {"event": "started", "step": 0}, now - 900 * SECOND),
+            Point(RUNS, {"run": "r", "phase": "train"}, {"event": "completed", "step": 9}, now - 300 * SECOND),
+        ]
+        for k in range(60):
+            moment = now - (900 - 10 * k) * SECOND
+            points.append(Point(GATE_STATS, {**tags, "gate": "forget"}, {"mean": 0.5, "step": k}, moment))
+            counted = {"nan_count": 7 if k >= 30 else 0, "inf_count": 0, "step": k}
+            points.append(Point("layer_updates", {**tags, "param": "kernel"}, counted, moment))
+            if k < 30:
+                points.append(Point("gate_derived", {**tags, "gate": "kernel"}, {"gradient_state": 0.0}, moment))
+        influxd.store(bucket).write(points)
+        window = (now - 1000 * SECOND, now)
+        asked = open_dashboard(boards["gatewatch-learning"], source_of(influxd, bucket), now=now, window=window)
+        ((frame,),) = (one.frames for one in asked if one.panel == "Gradient state")
+        texts = frame.fields[-1].values
+        assert [text for text, before in zip(texts, [None, *texts], strict=False) if text != before] == [
+            *("usual", "not finite", "ended")
+        ]
+        assert abs(frame.field("Time").values[-1] - (now - 310 * SECOND)) < 2 * SECOND
+
     def test_every_parameter_before_and_after_clipping(self, opened):
         (shown,) = opened("learning", run=seeded.COLLAPSED)["Gradient norm, before and after clipping"]
         series = {(f.labels["layer"], f.labels["param"], f.numbers[0].name) for f in shown.frames}

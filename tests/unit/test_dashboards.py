@@ -429,7 +429,9 @@ class TestDashboards:
         (shown,) = (panel for panel in panels(boards["gatewatch-learning"]) if panel["title"] == "Gradient state")
         (mapping,) = shown["fieldConfig"]["defaults"]["mappings"]
         words = {text: found["color"] for text, found in mapping["options"].items()}
-        assert words == {"vanished": "red", "usual": "green", "explodes": "red"}
+        assert words == {
+            **{"vanished": "red", "usual": "green", "explodes": "red", "not finite": "red", "ended": "transparent"}
+        }
 
     def test_what_is_not_logged_is_said_so(self, boards):
         empty = {
@@ -438,7 +440,7 @@ class TestDashboards:
             if panel["type"] != "text"
         }
         assert empty["learning", "Reward"] == "No reward is logged in this time range"
-        gap = "No validation loss is logged in this time range, so overfitting would not show"
+        gap = "No validation loss is logged beside a training loss in this time range, so overfitting would not show"
         assert empty["learning", "Generalisation gap"] == gap
         finite = "No NaN or Inf was captured in this time range"  # which is true where nothing was captured, too
         assert empty["learning", "Values that are not finite"] == finite
