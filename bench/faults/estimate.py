@@ -21,7 +21,7 @@ _USUAL_SECONDS: Final = {
     ("sb3", "training"): 16.0,
 }
 """Of CPU, to record a run of `CAPTURES` captures; measured on one core of a small machine."""
-SCORING_SECONDS: Final = 2.5
+SCORING_SECONDS: Final = 1.0
 """Of CPU, to score and judge one."""
 
 

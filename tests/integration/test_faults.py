@@ -984,7 +984,9 @@ def test_weights_that_are_nan(influxd, stored, said):
     for measurement in (GATE_STATS, LAYER_UPDATES, TRAIN_METRICS):
         counted = stored.read(measurement).groupby("step")["nan_count"].sum()
         assert (counted > 0).to_dict() == {step: step >= 5 for step in range(1, 9)}, measurement
-    assert not said()
+    assert said() == [
+        "gatewatch: run 'r', step 5: values are NaN or infinite in all 6 gates, of the layer lstm/l0 first"
+    ]
 
 
 def test_a_torch_layer_that_is_replaced(influxd, stored, said):

@@ -35,12 +35,12 @@ def store(tmp_path_factory):
     ("detector", "layer", "gate", "expected"),
     [
         ("isolation_forest", "one", "forget", {32: 0.6116, 50: 0.5869, 61: 1.2305, 65: 1.2235}),
-        ("robust", "one", "forget", {32: 0.2899, 50: 0.2582, 61: 7.4763, 65: 6.3624}),
-        ("robust", "two", "kernel", {32: 0.2420, 42: 1.7730, 57: 8.8669, 65: 6.3687}),
+        ("robust", "one", "forget", {32: 0.2325, 50: 0.2075, 61: 5.9958, 65: 5.1025}),
+        ("robust", "two", "kernel", {32: 0.1940, 42: 1.4179, 57: 7.1110, 65: 5.1076}),
         ("rules", "one", "forget", {32: 0.0, 50: 0.0, 61: 2.5724, 65: 2.5915}),
         ("rules", "two", "kernel", {32: 0.0, 42: 1.4944, 57: 2.0, 65: 2.0}),
-        ("consensus", "one", "forget", {32: 0.3624, 50: 0.3227, 61: 7.4763, 65: 6.3624}),
-        ("consensus", "two", "kernel", {32: 0.2420, 42: 1.7730, 57: 8.8669, 65: 6.3687}),
+        ("consensus", "one", "forget", {32: 0.2906, 50: 0.2593, 61: 5.9958, 65: 5.1025}),
+        ("consensus", "two", "kernel", {32: 0.1940, 42: 1.4944, 57: 7.1110, 65: 5.1076}),
     ],
 )
 def test_the_scores_of_a_recorded_run(store, detector, layer, gate, expected):

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
 from gatewatch.jobs.scoring.checks.base import VIOLATED, WINDOW, Check
@@ -98,8 +97,13 @@ def places(now: Array, usual: Profile) -> NDArray[np.int64]:
     there = np.isfinite(difference)
     squares = np.where(there, difference, 0.0) ** 2
     distance = np.minimum(squares.sum(axis=-1) / there.sum(axis=-1), _MOST)
+    is_far = np.diag(distance) >= FAR**2
+    if is_far.sum() < 2:
+        return found
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - loads slowly, and columns are hardly ever far
+
     _, given = linear_sum_assignment(distance)
-    far = (given != np.arange(len(known))) & (np.diag(distance) >= FAR**2)
+    far = (given != np.arange(len(known))) & is_far
     own, others = np.diag(distance)[far].mean() if far.any() else 0.0, distance[far, given[far]]
     if far.sum() >= 2 and own >= TIMES**2 * max(others.mean(), SMALLEST**2):
         found[known[far]] = known[given[far]]
