@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(f"Open   {report.as_uri()}\n")
     gatewatch, python = _as_typed("gatewatch"), _as_typed("python")
-    print(f"Next   {gatewatch} runs --store {url}")
-    print(f"       {gatewatch} report {name}-healthy --store {url}")
+    print(f"Next   {gatewatch} view --open --store {url}")
+    print(f"       {gatewatch} verdict {name}-fault --store {url}")
     print(f"       {python} {os.path.relpath(_script())} --help")
 
 

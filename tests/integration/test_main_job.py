@@ -85,9 +85,10 @@ def test_it_says_what_stands_out_what_to_open_and_what_to_try(demo):
     report = Path(re.search(r"Open +file://(\S+)", said)[1])
     assert report == folder / f"{FAULT}.html"
     assert report.stat().st_size > 1e6
-    for command in re.findall(r"(gatewatch .*)", said[said.index("Next") :]):
-        done = gatewatch(*command.split()[1:], cwd=folder.parent)
-        assert done.returncode == 0, done.stderr
+    view, verdict = (line.split()[1:] for line in re.findall(r"(gatewatch .*)", said[said.index("Next") :]))
+    assert view == ["view", "--open", *verdict[2:]]
+    done = gatewatch(*verdict, cwd=folder.parent)
+    assert (done.returncode, done.stdout[:22]) == (1, "alarm: First at step 4"), done.stderr
     script = re.search(r"python (\S+) --help", said)[1]
     assert (folder.parent / script).exists()
 
