@@ -23,6 +23,8 @@ __all__ = [
     "WARNING",
     "WINDOW",
     "Check",
+    "any_before",
+    "any_of_late",
     "just_begun",
     "last_median",
     "previous",
@@ -98,10 +100,21 @@ def previous(values: Array, recorded: NDArray[np.bool_]) -> Array:
     return np.where(is_near, values[before], np.nan)
 
 
+def any_of_late(values: NDArray[np.bool_], captures: int = WINDOW) -> NDArray[np.bool_]:
+    """Return (n,), whether any of a capture and of the `captures` before it is true."""
+    count = np.concatenate([np.zeros(captures + 1), np.cumsum(values)])
+    late: NDArray[np.bool_] = count[captures + 1 :] > count[: len(values)]
+    return late
+
+
+def any_before(values: NDArray[np.bool_], captures: int = WINDOW) -> NDArray[np.bool_]:
+    """Return (n,), whether any of the `captures` before each is true, itself left out."""
+    return any_of_late(np.concatenate([[False], values])[: len(values)], captures - 1)
+
+
 def just_begun(violated: NDArray[np.bool_], captures: int = WINDOW) -> NDArray[np.bool_]:
     """Return (n,), whether a capture is a violation and none of the `captures` before it was."""
-    before = np.array([violated[max(0, k - captures) : k].any() for k in range(len(violated))], dtype=bool)
-    begun: NDArray[np.bool_] = violated & ~before
+    begun: NDArray[np.bool_] = violated & ~any_before(violated, captures)
     return begun
 
 

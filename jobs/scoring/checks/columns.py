@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import VIOLATED, WINDOW, Check
+from gatewatch.jobs.scoring.checks.base import WINDOW, Check, verdicts
 from gatewatch.jobs.scoring.checks.feed import AFTERWARDS, HISTORY, by_feature
 from gatewatch.jobs.scoring.metrics.windows import median
 
@@ -103,9 +103,11 @@ def places(now: Array, usual: Profile) -> NDArray[np.int64]:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - loads slowly, and columns are hardly ever far
 
     _, given = linear_sum_assignment(distance)
-    far = (given != np.arange(len(known))) & is_far
-    own, others = np.diag(distance)[far].mean() if far.any() else 0.0, distance[far, given[far]]
-    if far.sum() >= 2 and own >= TIMES**2 * max(others.mean(), SMALLEST**2):
+    far = np.flatnonzero(is_far & (given != np.arange(len(known))))
+    if len(far) < 2:
+        return found
+    own, others = distance[far, far].mean(), distance[far, given[far]].mean()
+    if own >= TIMES**2 * max(others, SMALLEST**2):
         found[known[far]] = known[given[far]]
     return found
 
@@ -125,7 +127,7 @@ def columns_exchanged(captures: Captures) -> dict[Pair, Array]:
         now = np.where(enough[:, None], np.median(newest, axis=0), np.nan)
         found = places(now, profile_of(np.moveaxis(past, 0, -1)))
         is_exchanged = (found != own) & (found == before)
-        scores[:, k] = np.where(np.isfinite(now[:, _SCALED]), np.where(is_exchanged, VIOLATED, 0.0), np.nan)
+        scores[:, k] = verdicts(is_exchanged, np.isfinite(now[:, _SCALED]))
         before = found
     return by_feature(captures, list(scores)) if width and np.isfinite(scores).any() else {}
 

@@ -20,6 +20,7 @@ from gatewatch.jobs.scoring.checks.base import (
     VIOLATED,
     WINDOW,
     Check,
+    any_of_late,
     last_median,
     up_to,
     verdicts,
@@ -203,7 +204,7 @@ def by_feature(captures: Captures, every: Sequence[Array]) -> dict[Pair, Array]:
         return {}
     scores: dict[Pair, Array] = {(DATA, FEED): np.fmax.reduce(every)}
     for index, score in enumerate(every):
-        recent = (up_to(score, AFTERWARDS) > 1).any(axis=1)
+        recent = any_of_late(score > 1, AFTERWARDS)
         if recent.any():
             scores[DATA, captures.feature_name(index)] = np.where(recent, score, np.nan)
     return scores

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gatewatch.collector.probe_loss import PROBE_LOSS
 from gatewatch.collector.replay.rounding import REPLAY_TOLERANCE
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import WINDOW, Check, just_begun, verdicts, windows
+from gatewatch.jobs.scoring.checks.base import WINDOW, Check, any_before, any_of_late, just_begun, verdicts
 from gatewatch.jobs.scoring.signals import MODEL
 
 SAME: Final = 1e-5
@@ -42,13 +42,15 @@ def look_moves(captures: Captures) -> dict[Pair, Array]:
     finite in one of both looks alone makes them differ without bound.
     """
     tables = dict(captures.reference_look)
-    if tables and (loss := captures.metrics.get(PROBE_LOSS)) is not None:
+    if not tables:
+        return {}
+    if (loss := captures.metrics.get(PROBE_LOSS)) is not None:
         is_looked_at = np.any([np.isfinite(table).any(axis=1) for table in tables.values()], axis=0)
         tables[MODEL, PROBE_LOSS] = np.where(is_looked_at, loss, np.nan)[:, None]
     learns = np.zeros(len(captures.time), dtype=bool)
     for series in captures.updates:
         learns |= np.isfinite(captures.update(series, "update_norm"))
-    learns |= _recently(learns)
+    learns = any_of_late(learns, KNOWN)
     moves = {series: np.where(learns, np.nan, _moves(table)) for series, table in tables.items()}
     return {series: values for series, values in moves.items() if not np.isnan(values).all()}
 
@@ -60,14 +62,8 @@ def _moves(table: Array) -> Array:
     near = np.diff(looks) <= GAP
     before, now = looks[:-1][near], looks[1:][near]
     apart[now] = _apart(table[before], table[now])
-    moves: Array = apart / np.where(_recently(apart == 0), SAME, UNKNOWN_ORDER)
+    moves: Array = apart / np.where(any_before(apart == 0, KNOWN), SAME, UNKNOWN_ORDER)
     return moves
-
-
-def _recently(happened: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return (n,), whether something happened at one of the `KNOWN` captures before each."""
-    recently: NDArray[np.bool_] = np.nansum(windows(happened.astype(float), KNOWN), axis=1) > 0
-    return recently
 
 
 def _apart(before: Array, now: Array) -> Array:
@@ -121,8 +117,7 @@ def is_same_network(captures: Captures, back: int) -> NDArray[np.bool_]:
         return np.zeros(len(captures.time), dtype=bool)
     is_same = np.any([values <= 1 for values in moves], axis=0)
     has_moved = np.any([values > 1 for values in moves], axis=0)
-    recently = np.convolve(has_moved, np.ones(back + 1))[: len(has_moved)] > 0
-    same: NDArray[np.bool_] = is_same & ~recently
+    same: NDArray[np.bool_] = is_same & ~any_of_late(has_moved, back)
     return same
 
 

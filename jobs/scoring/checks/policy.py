@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Captures, Pair
-from gatewatch.jobs.scoring.checks.base import MODEL, WINDOW, Check, verdicts
-from gatewatch.jobs.scoring.checks.policy_metrics import any_of_late, logged, trains_a_policy
+from gatewatch.jobs.scoring.checks.base import MODEL, WINDOW, Check, any_of_late, verdicts
+from gatewatch.jobs.scoring.checks.policy_metrics import logged, trains_a_policy
 
 IN_A_ROW: Final = 3
 """Values in a row that must be out of range: one rollout may be odd."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Captures
-from gatewatch.jobs.scoring.checks.base import WINDOW
+from gatewatch.jobs.scoring.checks.base import any_of_late
 
 NAMES: Final = {
     "entropy": ("entropy",),
@@ -46,13 +46,6 @@ def logged(captures: Captures, what: str) -> Array:
     if what == "entropy":
         values = np.where(np.isfinite(values), values, -logged(captures, "entropy_loss"))
     return values
-
-
-def any_of_late(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return (n,), whether any of a capture and the `WINDOW` captures before it is true."""
-    count = np.concatenate([np.zeros(WINDOW + 1), np.cumsum(values)])
-    late: NDArray[np.bool_] = count[WINDOW + 1 :] > count[: len(values)]
-    return late
 
 
 def trains_a_policy(captures: Captures) -> NDArray[np.bool_]:

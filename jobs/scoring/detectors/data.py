@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.jobs.scoring.captures import Array, Captures
-from gatewatch.jobs.scoring.checks.base import DATA, FEED
+from gatewatch.jobs.scoring.checks.base import DATA, FEED, any_of_late
 from gatewatch.jobs.scoring.checks.look import is_same_network
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.signals import MAX_STEP_CAPTURES, MODEL, PROBE_LOSS
@@ -111,7 +111,7 @@ def explained_by_feed(batch: Batch) -> NDArray[np.bool_]:
     residual of `PROBE_RESIDUAL` or more.
     """
     moved = np.nan_to_num(feed_scores(batch.captures)) > 1
-    recently = np.convolve(moved, np.ones(REACH + 1))[: len(moved)] > 0
+    recently = any_of_late(moved, REACH)
     of_probe = [i for i, key in enumerate(batch.keys) if key[:2] == (MODEL, PROBE_LOSS)]
     worse = (np.nan_to_num(batch.residuals.z[:, of_probe]) >= PROBE_RESIDUAL).any(axis=1)
     explained: NDArray[np.bool_] = recently[batch.first :] & ~worse
