@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gatewatch.collector.store.columns import field_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+
+NOT_METRICS: Final = frozenset({"step", "epoch", "nan_count", "inf_count"})
+"""Fields of `train_metrics` that say where a point belongs and what it lacks."""
 
 
 def times(frame: pd.DataFrame) -> NDArray[np.int64]:
@@ -28,6 +33,20 @@ def numbers(frame: pd.DataFrame, field: str) -> NDArray[np.float64]:
 def not_finite(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Return how many values of each point were NaN or infinite, shape (points,); 0 where it does not say."""
     return np.nan_to_num(numbers(frame, "nan_count")) + np.nan_to_num(numbers(frame, "inf_count"))
+
+
+def metric_columns(metrics: pd.DataFrame) -> dict[str, str]:
+    """Return column → name of the metrics of `train_metrics` points, read with `prefix_tags`."""
+    return {column: name for column, name in field_columns(metrics.columns).items() if name not in NOT_METRICS}
+
+
+def by_phase(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return each phase and its points, in the order in which phases appear; the phase is empty where there is none."""
+    if frame.empty:
+        return []
+    if "phase" not in frame:
+        return [("", frame)]
+    return [(str(phase), rows) for phase, rows in frame.groupby(frame["phase"].fillna(""), sort=False)]
 
 
 def rank(name: str, order: Sequence[str]) -> tuple[int, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from gatewatch.collector.names import PHASES
 from gatewatch.collector.schema import DIED_SECONDS
 from gatewatch.jobs.findings.series import steps
-from gatewatch.jobs.frames import rank
+from gatewatch.jobs.frames import by_phase, rank
 from gatewatch.jobs.text import moment, number
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def market_phases(events: pd.DataFrame, *frames: pd.DataFrame) -> frozenset[str]
     begin, end = _span(events)
     market, phases = set(), set()
     for frame in frames:
-        for phase, rows in _by_phase(frame):
+        for phase, rows in by_phase(frame):
             phases.add(phase)
             at = moments(rows)
             if ((at < begin) | (at > end)).mean() > 0.5:
@@ -145,7 +145,7 @@ def walked_again(market: frozenset[str], *frames: pd.DataFrame) -> frozenset[str
     return frozenset(
         phase
         for frame in frames
-        for phase, rows in _by_phase(frame)
+        for phase, rows in by_phase(frame)
         if phase in market and (np.maximum.accumulate(steps(rows)) > steps(rows)).mean() > _OUT_OF_ORDER
     )
 
@@ -191,7 +191,7 @@ def spans_of(*frames: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
     """Return phase → its first and last moment in any of the frames."""
     spans: dict[str, tuple[Any, Any]] = {}
     for frame in frames:
-        for phase, rows in _by_phase(frame):
+        for phase, rows in by_phase(frame):
             at = moments(rows)
             first, last = spans.get(phase, (at.min(), at.max()))
             spans[phase] = min(first, at.min()), max(last, at.max())
@@ -219,14 +219,6 @@ def interpolate_times(places: NDArray[np.float64], times: Sequence[float] | NDAr
         return np.interp(places, np.arange(len(at)), at.astype(np.float64))
     milliseconds = np.interp(places, np.arange(len(at)), at.astype("M8[ms]").astype(np.int64).astype(np.float64))
     return np.asarray(milliseconds.round().astype(np.int64).astype("M8[ms]"))
-
-
-def _by_phase(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    if frame.empty:
-        return []
-    if "phase" not in frame:
-        return [("", frame)]
-    return [(str(phase), rows) for phase, rows in frame.groupby(frame["phase"].fillna(""), sort=False)]
 
 
 def _span(events: pd.DataFrame) -> tuple[np.datetime64, np.datetime64]:

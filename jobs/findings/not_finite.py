@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.finding import Finding
 from gatewatch.jobs.findings.series import Key, broken_values, first_broken, is_loss, name_of, step_at
+from gatewatch.jobs.frames import by_phase, metric_columns
 from gatewatch.jobs.frames import not_finite as count
 from gatewatch.jobs.scoring.detectors.rules import PHRASES
 from gatewatch.jobs.text import first_few, join_words
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_NO_METRICS: Final = frozenset({"step", "epoch", "nan_count", "inf_count"})
 WHAT: Final = PHRASES["not_finite"]
 
 
@@ -85,11 +84,10 @@ def not_finite_gates(
 
 def not_finite_metrics(metrics: pd.DataFrame, axes: Mapping[str, Axis] = MappingProxyType({})) -> list[Finding]:
     """Say from where on metrics are not finite, by phase: a loss is an alarm; of any other it may be meant."""
-    phases = metrics["phase"].fillna("") if "phase" in metrics else np.full(len(metrics), "")
-    columns = {column: name for column, name in field_columns(metrics.columns).items() if name not in _NO_METRICS}
+    columns = metric_columns(metrics)
     found = []
-    for phase in dict.fromkeys(phases):
-        own = metrics[np.asarray(phases == phase)].reset_index(drop=True)
+    for phase, rows in by_phase(metrics):
+        own = rows.reset_index(drop=True)
         if first_broken(own) is None:
             continue
         at = {name: np.flatnonzero(broken_values(own, column)) for column, name in columns.items()}

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.finding import Finding
 from gatewatch.jobs.findings.series import step_at
-from gatewatch.jobs.frames import numbers
+from gatewatch.jobs.frames import by_phase, metric_columns, numbers
 from gatewatch.jobs.scoring.sources import Source
 from gatewatch.jobs.text import number
 
@@ -42,7 +41,7 @@ _STILL: Final = 1e-3
 much; the noise of a loss is ten times that and more."""
 _MOST_JUMPS: Final = 3
 """A metric that jumps as far more often counts something, such as epochs."""
-_NOT_SET: Final = frozenset({"step", "epoch", "nan_count", "inf_count", "loss", "val_loss", "probe_loss"})
+_NOT_SET: Final = frozenset({"loss", "val_loss", "probe_loss"})
 _RATE: Final = re.compile(r"(^|[/_.-])(lr|learning_rate)($|[/_.-])", re.IGNORECASE)
 _BATCH: Final = re.compile(r"(^|[/_.-])batch_?size($|[/_.-])", re.IGNORECASE)
 
@@ -104,13 +103,10 @@ def jumps(metrics: pd.DataFrame, axes: Mapping[str, Axis] = MappingProxyType({})
         metrics: points of `train_metrics`, in order of time, read with `prefix_tags`.
         axes: phase → its axis; a phase without one counts steps.
     """
-    if metrics.empty:
-        return []
-    names = {column: name for column, name in field_columns(metrics.columns).items() if name not in _NOT_SET}
-    phases = metrics["phase"].fillna("") if "phase" in metrics else np.full(len(metrics), "")
+    names = {column: name for column, name in metric_columns(metrics).items() if name not in _NOT_SET}
     found: list[Jump] = []
-    for phase in dict.fromkeys(phases):
-        own = metrics[np.asarray(phases == phase)].reset_index(drop=True)
+    for phase, rows in by_phase(metrics):
+        own = rows.reset_index(drop=True)
         axis = axes.get(phase) or Axis((phase,))
         for column, name in names.items():
             values = numbers(own, column)

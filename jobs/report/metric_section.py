@@ -14,10 +14,10 @@ from plotly.graph_objects import Figure
 from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.series import broken_values, is_loss, steps
-from gatewatch.jobs.frames import numbers
+from gatewatch.jobs.frames import NOT_METRICS, numbers
 from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line, shade_broken
 
-_NOT_METRICS: Final = ["time", "step", "epoch", "nan_count", "inf_count"]
+_NOT_DRAWN: Final = NOT_METRICS | {"time"}
 _ALIKE: Final = 10.0
 """Losses share an axis if their largest values differ by at most this factor."""
 
@@ -61,7 +61,7 @@ def _chart(
         for title in titles
         for name in (title, f"val_{title}")
         for phase, frame in logged.items()
-        if name not in _NOT_METRICS and np.isfinite(numbers(frame, name)).any()
+        if name not in _NOT_DRAWN and np.isfinite(numbers(frame, name)).any()
     ]
     shown = replace(axis, phases=tuple(phase for phase in axis.phases if any(phase == of for of, _ in drawn)))
     alone = all(name == titles[0] for _, name in drawn)  # the caption and the phases beside it say all
@@ -92,7 +92,7 @@ def _reach(logged: Iterable[pd.DataFrame]) -> dict[str, float]:
     """Return title → the largest absolute value, of the metrics that have any."""
     largest: dict[str, float] = {}
     for frame in logged:
-        for name in map(str, frame.select_dtypes("number").columns.difference(_NOT_METRICS)):
+        for name in map(str, frame.select_dtypes("number").columns.difference([*_NOT_DRAWN])):
             sizes = np.abs(numbers(frame, name))
             if np.isfinite(sizes).any():
                 title = name.removeprefix("val_") or name

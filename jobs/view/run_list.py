@@ -13,10 +13,10 @@ import pandas as pd
 
 from gatewatch.collector.names import OWN_TAGS
 from gatewatch.collector.schema import RUNS, TRAIN_METRICS
-from gatewatch.collector.store.columns import field_columns, tag_columns
+from gatewatch.collector.store.columns import tag_columns
 from gatewatch.jobs.findings.run_state import current_state
 from gatewatch.jobs.frames import not_finite, numbers
-from gatewatch.jobs.view.trend import Line, Trend, metric_names
+from gatewatch.jobs.view.trend import Line, Trend, number_columns
 
 if TYPE_CHECKING:
     from gatewatch.collector.store import Store
@@ -125,7 +125,7 @@ def _metrics(newest: pd.DataFrame) -> dict[str, dict[str, Any]]:
     by_run: dict[str, dict[str, Any]] = {}
     if newest.empty or "run" not in newest:
         return by_run
-    names = {column: name for column, name in field_columns(newest.columns).items() if name in metric_names(newest)}
+    names = number_columns(newest)
     broken, step, epoch = not_finite(newest), numbers(newest, "step"), numbers(newest, "epoch")
     values = {column: numbers(newest, column) for column in names}
     ordered = sorted(names, key=lambda column: ("loss" not in names[column], names[column]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.collector.schema import GATE_SCORES, TRAIN_METRICS
-from gatewatch.collector.store.columns import field_columns
-from gatewatch.jobs.frames import numbers, times
+from gatewatch.jobs.findings.series import is_loss
+from gatewatch.jobs.frames import metric_columns, numbers, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +21,6 @@ SPANS: Final = 60
 """How many spans of time a trend has, up to twice as many: each is two pixels of the small chart that shows it."""
 _WHOLE: Final = {"detector": "consensus"}
 """Only what alarms."""
-_NO_METRICS: Final = ("step", "epoch", "nan_count", "inf_count")
-_LOSS: Final = re.compile(r"(^|[^a-z])loss$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -182,14 +179,10 @@ def _newest_score(newest: pd.DataFrame) -> float | None:
 
 def _loss_name(newest: pd.DataFrame) -> str:
     """Return the metric to draw: `loss`, else what is called a loss, else the first; empty where there is none."""
-    names = sorted(metric_names(newest), key=lambda name: (name != "loss", not _LOSS.search(name), name))
+    names = sorted(number_columns(newest).values(), key=lambda name: (name != "loss", not is_loss(name), name))
     return names[0] if names else ""
 
 
-def metric_names(newest: pd.DataFrame) -> list[str]:
-    """Return the metrics among the fields of `train_metrics` points, read with `prefix_tags`."""
-    return [
-        name
-        for column, name in field_columns(newest.columns).items()
-        if name not in _NO_METRICS and newest[column].dtype.kind in "fiu"
-    ]
+def number_columns(newest: pd.DataFrame) -> dict[str, str]:
+    """Return column → name of the metrics that are numbers, of `train_metrics` points, read with `prefix_tags`."""
+    return {column: name for column, name in metric_columns(newest).items() if newest[column].dtype.kind in "fiu"}
