@@ -6,7 +6,7 @@ the forget gates of its first layer shut for the last third of the training, as 
 bias would; the monitor does not know about it.
 
     python examples/keras_market_lstm.py --run goog-1
-    gatewatch jobs --once && gatewatch report goog-1
+    gatewatch view --open    # in a second terminal
 """
 
 from __future__ import annotations
