@@ -134,7 +134,7 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
             _STEP,
         ),
         FEED_STATS: (
-            *_floats("share", "nan_share", "inf_share", "clipped_share", "distinct_share"),
+            *_floats("share", "nan_share", "inf_share", "targets_not_finite", "clipped_share", "distinct_share"),
             Field("constant_features", int, "features", "max"),
             *_floats("correlation", "lag1", "target_correlation"),
             *_floats("distance", "distance"),

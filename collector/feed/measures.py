@@ -56,6 +56,7 @@ def measure_feed(sample: FeedSample) -> FeedMeasures:
     """Return what a batch is like: of the whole, and by feature.
 
     - nan_share, inf_share: of the values;
+    - targets_not_finite: share of the targets that are NaN or infinite;
     - constant_features: how many features have one value everywhere, where they have more than one place;
     - clipped_share: share of the values that are at their feature's largest or smallest value, where several are. A
       feature that has no value in between (a flag) has no clip;
@@ -72,6 +73,8 @@ def measure_feed(sample: FeedSample) -> FeedMeasures:
     stats: dict[str, float | int] = {"features": count, "sequences": sequences, "positions": positions}
     if sequences > 1:
         stats["distinct_share"] = distinct_share(sample)
+    if sample.targets is not None and sample.targets.size:
+        stats["targets_not_finite"] = 1 - float(np.isfinite(sample.targets).mean())
     places = sequences * positions if mask is None else int(mask.sum())
     if not places or not count:
         return FeedMeasures(stats, {})

@@ -153,8 +153,10 @@ def _batch() -> list[Panel]:
         panel.span(8).description(text).no_value(_NOT_FED)
         for panel, text in (
             (
-                time_series("NaN and Inf that are fed", _of_feed("nan_share", "inf_share"), SHARE),
-                "Share of the values of a batch. Healthy: 0.",
+                time_series(
+                    "NaN and Inf that are fed", _of_feed("nan_share", "inf_share", "targets_not_finite"), SHARE
+                ),
+                "Share of the values of a batch, and of its targets. Healthy: 0.",
             ),
             (
                 time_series("Constant features", _of_feed("constant_features", fn="max"), _COUNT),

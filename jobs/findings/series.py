@@ -12,7 +12,7 @@ import numpy as np
 from gatewatch.collector.cells import CELLS, GATES
 from gatewatch.collector.names import PHASES, clean_name
 from gatewatch.jobs.frames import not_finite, numbers, rank
-from gatewatch.jobs.scoring.checks.base import DATA, FEED, MODEL, OPTIMIZER
+from gatewatch.jobs.scoring.checks.base import DATA, FEED, MODEL, OPTIMIZER, TARGETS
 from gatewatch.jobs.thresholds import ALARM_CAPTURES, ALARM_WITHIN
 
 if TYPE_CHECKING:
@@ -271,5 +271,5 @@ def name_of(key: Key, phases: Collection[str]) -> str:
     elif key.layer == OPTIMIZER:
         what = f"the optimizer's {key.gate}"
     elif key.layer == DATA:
-        what = "the feed" if key.gate == FEED else f"the input {key.gate}"
+        what = f"the {key.gate}" if key.gate in (FEED, TARGETS) else f"the input {key.gate}"
     return what + (f", {key.phase}" if len(phases) > 1 and key.phase else "")

@@ -41,7 +41,7 @@ def batch(random, fault):
     return torch.tensor(x), torch.tensor(y)
 
 
-@pytest.fixture(scope="module", params=["healthy", "raw", "kept", "reset", "leak", "rate", "nan"])
+@pytest.fixture(scope="module", params=["healthy", "raw", "kept", "reset", "leak", "rate", "nan", "labels"])
 def trained(request, tmp_path_factory):
     """A training in episodes of six steps, in which something goes wrong from `STRIKE` on; its findings."""
     torch.manual_seed(0)
@@ -78,6 +78,8 @@ def trained(request, tmp_path_factory):
             if fault == "nan" and step == STRIKE:
                 policy.memory.weight_ih_l0.data[0, 0] = torch.nan
             x, y = batch(random, fault)
+            if fault == "labels":
+                y[3] = torch.nan
             answer, state = policy(x, state)
             state = tuple(part.detach() for part in state)
             error = (answer - y).square().mean()
@@ -96,6 +98,7 @@ EXPECTED = {
     "kept": (STRIKE + EVERY, "an episode began with the state of the one before", "(the state gate of memory/l0)"),
     "reset": (STRIKE, "the optimizer's second moments fell further than they decay", "the kernel weights of memory/l0"),
     "leak": (STRIKE, "a feature tells the target: does it look ahead?", "(the input volume)"),
+    "labels": (STRIKE, "targets that are NaN or infinite are fed, and the network has become so", "(the targets)"),
     "rate": (STRIKE, "learning_rate went from 0.001 to 0.3, 300 times as large", "what follows began then"),
 }
 

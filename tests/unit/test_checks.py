@@ -266,7 +266,7 @@ def test_a_check_depends_on_no_more_captures_than_it_declares(seed, first):
         return values
 
     updates = table(len(LAYER_UPDATES_FIELDS))
-    names = ("nan_share", "distinct_share", "sequences", "positions", "target_correlation")
+    names = ("nan_share", "targets_not_finite", "distinct_share", "sequences", "positions", "target_correlation")
     whole = some(
         count,
         {"phase": "backtest"},

@@ -59,6 +59,13 @@ def test_what_is_not_finite_is_counted_and_the_rest_measured() -> None:
     assert measured.features["nan_share"].tolist() == [0.25]
 
 
+def test_targets_that_are_not_finite_are_counted() -> None:
+    values, targets = np.ones((4, 2, 1)), np.array([[1.0], [np.nan], [np.inf], [0.0]])
+
+    assert measure_feed(FeedSample(values, targets=targets)).stats["targets_not_finite"] == 0.5
+    assert "targets_not_finite" not in measure_feed(FeedSample(values)).stats
+
+
 def test_a_batch_of_nothing_but_nan_has_no_means() -> None:
     measured = measure_feed(FeedSample(np.full((2, 3, 2), np.nan)))
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gatewatch.collector.schema import GATE_STATS_FIELDS
 from gatewatch.jobs.scoring.captures import Captures
 from gatewatch.jobs.scoring.checks import feed
 
 FEED = ("_data", "feed")
 
 
-def fed(stats=None, features=None, names=("close", "volume")):
+def fed(stats=None, features=None, names=("close", "volume"), nan_count=None):
+    """Captures of a feed; with `nan_count` also of a gate."""
+    gates = {}
+    if nan_count is not None:
+        gates["lstm", "forget"] = np.full((len(nan_count), len(GATE_STATS_FIELDS)), np.nan)
+        gates["lstm", "forget"][:, GATE_STATS_FIELDS.index("nan_count")] = nan_count
     tables = [*(stats or {}).values(), *(features or {}).values()]
     count = len(tables[0])
     return Captures(
         {},
         np.arange(count) * 10**9,
         np.arange(count, dtype=float),
-        {},
+        gates,
         {},
         {},
         {},
@@ -52,6 +58,20 @@ def test_infinite_values_count_too():
 def test_a_feature_without_a_name_has_that_of_its_field():
     captures = fed(features={"nan_share": two([0, 1], [0, 0])}, names=())
     assert alarms(feed.not_finite_fed(captures), ("_data", "f000")) == [1]
+
+
+def test_targets_that_are_not_finite_alarm_where_the_network_becomes_so_with_them():
+    captures = fed({"targets_not_finite": [0, 0.25, 0.25]}, nan_count=[0, 0, 8])
+    assert alarms(feed.targets_not_finite(captures), ("_data", "targets")) == [2]
+
+
+def test_targets_that_a_loss_leaves_out_are_no_fault():
+    captures = fed({"targets_not_finite": [0.5, 0.25]}, nan_count=[0, 0])
+    assert alarms(feed.targets_not_finite(captures), ("_data", "targets")) == []
+
+
+def test_without_targets_nothing_is_said_of_them():
+    assert feed.targets_not_finite(fed({"nan_share": [0, 0]}, nan_count=[0, 8])) == {}
 
 
 def test_a_feature_that_stands_still_in_two_captures_after_sixteen_that_moved():

@@ -19,6 +19,7 @@ __all__ = [
     "MEASURED",
     "MODEL",
     "OPTIMIZER",
+    "TARGETS",
     "VIOLATED",
     "WARNING",
     "WINDOW",
@@ -45,6 +46,8 @@ DATA: Final = "_data"
 """Stands for the layer in points about what is fed."""
 FEED: Final = "feed"
 """Stands for the gate in points about the feed as a whole; those about one input have its name."""
+TARGETS: Final = "targets"
+"""Stands for the gate in points about the targets that are fed."""
 OPTIMIZER: Final = "_optimizer"
 """Stands for the layer in points about the whole optimizer."""
 

@@ -17,6 +17,7 @@ from gatewatch.jobs.scoring.checks.base import (
     DATA,
     FEED,
     MEASURED,
+    TARGETS,
     VIOLATED,
     WINDOW,
     Check,
@@ -71,6 +72,24 @@ def not_finite_fed(captures: Captures) -> dict[Pair, Array]:
     share_of_each = captures.features.get("nan_share")
     named = _judge_features(captures, share_of_each, lambda column: verdicts(column > 0, np.isfinite(column)))
     return named | scores
+
+
+def targets_not_finite(captures: Captures) -> dict[Pair, Array]:
+    """Judge whether targets that are NaN or infinite have broken the network: both are so in one capture.
+
+    A loss of the user's own may leave such targets out, as labels that are not there: then the network stays finite.
+    """
+    share = captures.feed.get("targets_not_finite")
+    if share is None:
+        return {}
+    counts = [
+        of(series, field)
+        for table, of in ((captures.gates, captures.statistic), (captures.updates, captures.update))
+        for series in table
+        for field in ("nan_count", "inf_count")
+    ]
+    is_broken = np.fmax.reduce(counts) > 0
+    return {(DATA, TARGETS): verdicts((share > 0) & is_broken, np.isfinite(share))}
 
 
 def stands_still(captures: Captures) -> dict[Pair, Array]:
@@ -219,6 +238,14 @@ CHECKS: Final = (
         needs="the feed",
         judge=not_finite_fed,
         look_back=AFTERWARDS,
+    ),
+    Check(
+        name="targets_not_finite",
+        sentence="targets that are NaN or infinite are fed, and the network has become so with them",
+        source="data",
+        errors="never",
+        needs="targets, from `step(targets=)` or `monitor.feed`",
+        judge=targets_not_finite,
     ),
     Check(
         name="stands_still",
