@@ -54,14 +54,16 @@ def _counts(size: Array) -> NDArray[np.bool_]:
     return counts
 
 
-class RoundedAtFirst:
-    """The parameters that a training began with, until the first record of each: a checkpoint may be of low precision.
+class RoundedBefore:
+    """The shares of rounded values that parameters had before the copy that their record compares with, until then.
 
-    The first steps end that, and they lie before the step that is recorded first.
+    A training may begin with a checkpoint of low precision: the first steps end that, and they lie before the step that
+    is recorded first. And a callback may round weights between the copy and the step.
     """
 
     def __init__(self) -> None:
-        self._shares: dict[tuple[str, str], float] | None = None
+        self._shares: dict[tuple[str, str], float] = {}
+        self._has_begun = False
 
     def begin(self, parameters: Iterable[tuple[tuple[str, str], Sequence[Array]]]) -> None:
         """Note the shares of all parameters, if that has not been done yet.
@@ -69,17 +71,27 @@ class RoundedAtFirst:
         Args:
             parameters: name of each, and its values.
         """
-        if self._shares is None:
-            found = {name: rounded_share(values) for name, values in parameters}
-            self._shares = {name: share for name, share in found.items() if share is not None}
+        if not self._has_begun:
+            self._has_begun = True
+            self.note(parameters)
+
+    def note(self, parameters: Iterable[tuple[tuple[str, str], Sequence[Array]]]) -> None:
+        """Note the shares of all parameters, where they are larger than those that wait for a record.
+
+        Args:
+            parameters: name of each, and its values.
+        """
+        for name, values in parameters:
+            if (share := rounded_share(values)) is not None:
+                self._shares[name] = max(share, self._shares.get(name, 0.0))
 
     def added(self, name: tuple[str, str], fields: Mapping[str, FieldValue]) -> Mapping[str, FieldValue]:
         """Return the fields of a parameter's record, with the larger share of the two where it has one."""
-        share = (self._shares or {}).get(name)
+        share = self._shares.get(name)
         if share is None or "rounded_share" not in fields:
             return fields
         return {**fields, "rounded_share": max(share, float(fields["rounded_share"]))}
 
     def recorded(self, names: Collection[tuple[str, str]]) -> None:
         """Forget the parameters that have a record now."""
-        self._shares = {name: share for name, share in (self._shares or {}).items() if name not in names}
+        self._shares = {name: share for name, share in self._shares.items() if name not in names}

@@ -208,12 +208,11 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         return max(0, session.progress.epochs - epoch) if self._fits > 1 or resumes else 0
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Note the learning rate of a step that will be captured, which a callback may have changed."""
+        """Note what a step that will be captured begins with, which a callback may have changed."""
         self._feeds.begin_step()
-        state = None if self._updates is None else self._updates.state
-        if state is not None and self._session.started:
+        if self._updates is not None and self._updates.state is not None and self._session.started:
             with self._session.guarded_and_charged("rate"):
-                state.note_rate()
+                self._updates.note_step()
         if self._is_due_next and self._states is not None and self._session.started:
             with self._session.guarded("the recurrent states"), self._session.charged("states"):
                 self._states.before_batch(self._layers.by_path, lambda: self.model)

@@ -20,7 +20,7 @@ from gatewatch.collector.keras.optimizers import (
     steps_of,
 )
 from gatewatch.collector.keras.step_log import StepLog
-from gatewatch.collector.precision import RoundedAtFirst
+from gatewatch.collector.precision import RoundedBefore
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.travel import NO_FACTS, Travels, travel_fields
 from gatewatch.collector.updates import Measured, Name, passed_over_fields, same_values, update_fields
@@ -70,8 +70,7 @@ class KerasUpdates:
         warn_once: logs what cannot be recorded, once for each topic: text, topic.
 
     Attributes:
-        state: of the optimizer at `keep()`, where a step is waited for. Its `note_rate()` may be called as a step
-            begins: the learning rate may have been changed since.
+        state: of the optimizer at `keep()`, where a step is waited for.
     """
 
     def __init__(
@@ -94,12 +93,12 @@ class KerasUpdates:
         self._named: set[str] = set()
         self._log = StepLog()
         self._travels: Travels[int | None] = Travels()
-        self._at_first = RoundedAtFirst()
+        self._rounded = RoundedBefore()
 
     def watch(self) -> None:
         """Give up a look, if there is one: the optimizer counts its steps itself."""
         self._forget()
-        self._at_first.begin((name, [numpy_of(variable)]) for name, variable in parameters(self._model).items())
+        self._rounded.begin((name, [numpy_of(variable)]) for name, variable in parameters(self._model).items())
 
     def stepped(self) -> Collection[int] | None:
         """Return whether the optimizer has made a step since the last call, as one number or none.
@@ -133,10 +132,16 @@ class KerasUpdates:
         self._travels.keep_only(by_name.keys())
         self._count = _count(optimizer)
 
+    def note_step(self) -> None:
+        """Note what a step begins with, where one is looked at: a callback may have changed it since `keep()`."""
+        if self.state is not None:
+            self.state.note_rate()
+            self._rounded.note((name, [numpy_of(variable)]) for name, (variable, _) in self._weights.items())
+
     def rate(self) -> float | None:
         """Return the learning rate of the latest step since `keep()`, right to 1 %; None where there was none.
 
-        Nor is there one where the rate jumped between `keep()` (or `state.note_rate()`) and now, or is a function's.
+        Nor is there one where the rate jumped between `keep()` (or `note_step()`) and now, or is a function's.
         """
         return self.state.rate() if self.state is not None and self._steps(self.state) > 0 else None
 
@@ -177,7 +182,7 @@ class KerasUpdates:
                 del fields["zero_count"]
             if steps > 0:
                 fields["optimizer_steps"] = steps
-            updates[name] = {**self._at_first.added(name, fields), **self._travel(name, variable, after, since)}
+            updates[name] = {**self._rounded.added(name, fields), **self._travel(name, variable, after, since)}
         return updates
 
     def kernel_shares(self) -> Mapping[str, Array]:
@@ -187,14 +192,14 @@ class KerasUpdates:
     def recorded(self, names: Collection[Name]) -> None:
         """Count the travel of these parameters from what was measured last of them."""
         self._travels.recorded(names)
-        self._at_first.recorded(names)
+        self._rounded.recorded(names)
         latest = [one[1] for name in names if (one := self._travels.latest(name)) is not None]
         self._log.restart(min((reading for reading in latest if reading is not None), default=0))
 
     def release(self) -> None:
         """Forget the copies."""
         self._forget()
-        self._log, self._travels, self._at_first = StepLog(), Travels(), RoundedAtFirst()
+        self._log, self._travels, self._rounded = StepLog(), Travels(), RoundedBefore()
 
     def _forget(self) -> None:
         """End the look at a step."""

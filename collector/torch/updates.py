@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils.hooks import RemovableHandle
 
 from gatewatch.collector.arrays import Array
-from gatewatch.collector.precision import RoundedAtFirst
+from gatewatch.collector.precision import RoundedBefore
 from gatewatch.collector.runtime.signals import defer_sigint
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.torch.call_contexts import is_recorded_for_later
@@ -94,7 +94,7 @@ class TorchUpdates:
         self._counter = StepCounter()
         self._travels: Travels[Counts] = Travels()
         self._kernel_shares: Mapping[str, Array] = {}
-        self._at_first = RoundedAtFirst()
+        self._rounded = RoundedBefore()
 
     def watch(self) -> None:
         """Count the steps of optimizers, and look at none."""
@@ -105,7 +105,7 @@ class TorchUpdates:
             self._watched_ids = {id(parameter) for some in self._watched.values() for parameter in some}
             self._counter.keep_only(self._watched_ids)
             self._travels.keep_only(self._watched)
-            self._at_first.begin((name, [as_array(one) for one in some]) for name, some in self._watched.items())
+            self._rounded.begin((name, [as_array(one) for one in some]) for name, some in self._watched.items())
             if not self._on_optimizers:
                 self._on_optimizers.append(register_optimizer_step_pre_hook(self._before))
                 self._on_optimizers.append(register_optimizer_step_post_hook(self._after))
@@ -146,7 +146,7 @@ class TorchUpdates:
             shares = {name[0]: step.shares() for name, step in steps.items() if name[1] == "kernel"}
             self._kernel_shares = {layer: share for layer, share in shares.items() if share is not None}
         return {
-            name: {**self._at_first.added(name, step.fields()), **self._travel(name, step)}
+            name: {**self._rounded.added(name, step.fields()), **self._travel(name, step)}
             for name, step in steps.items()
         }
 
@@ -157,7 +157,7 @@ class TorchUpdates:
     def recorded(self, names: Collection[Name]) -> None:
         """Count the travel of these parameters from what was measured last of them."""
         self._travels.recorded(names)
-        self._at_first.recorded(names)
+        self._rounded.recorded(names)
 
     def release(self) -> None:
         """Remove the hooks and forget what they saw."""
@@ -168,7 +168,7 @@ class TorchUpdates:
             if self._on_optimizers:
                 scaled_losses.release()
             self._on_optimizers, self._watched, self._watched_ids, self._stepped = [], {}, set(), set()
-            self._counter, self._travels, self._at_first = StepCounter(), Travels(), RoundedAtFirst()
+            self._counter, self._travels, self._rounded = StepCounter(), Travels(), RoundedBefore()
 
     def _travel(self, name: Name, step: _Step) -> dict[str, FieldValue]:
         """Return what happened to a parameter since its latest record, and hold what it is now."""

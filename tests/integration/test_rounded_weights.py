@@ -104,16 +104,18 @@ def test_low_precision_on_purpose_is_no_alarm(store, make, options):
     assert not scores(store, detector="checks")["anomalous"].any()
 
 
-def test_a_keras_model_whose_weights_a_callback_rounds_is_an_alarm(store):
-    class Rounds(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if batch >= 10:
-                self.model.set_weights([w.astype("float16").astype("float32") for w in self.model.get_weights()])
+@pytest.mark.parametrize(("hook", "is_behind"), [("end", False), ("end", True), ("begin", False)])
+def test_a_keras_model_whose_weights_a_callback_rounds_is_an_alarm(store, hook, is_behind):
+    def rounds(batch, logs):
+        if batch >= 10:
+            model.set_weights([w.astype("float16").astype("float32") for w in model.get_weights()])
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6, 3)), keras.layers.LSTM(8), keras.layers.Dense(1)])
     model.compile("adam", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(20 * 8, 6, 3)).astype("float32")
     monitor = KerasMonitor(log_dir=None, store=store, probe=x[:8], every=4, run="r")
-    model.fit(x, x[:, -1, :1], batch_size=8, verbose=0, shuffle=False, callbacks=[Rounds(), monitor])
+    callback = keras.callbacks.LambdaCallback(**{f"on_train_batch_{hook}": rounds})
+    callbacks = [monitor, callback] if is_behind else [callback, monitor]
+    model.fit(x, x[:, -1, :1], batch_size=8, verbose=0, shuffle=False, callbacks=callbacks)
     assert {step for *_, step in found(store)[0]} == {12}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gatewatch.collector.precision import RoundedAtFirst, rounded_share
+from gatewatch.collector.precision import RoundedBefore, rounded_share
 
 FEW_BITS = np.array([0.5, -0.75, 0.25, 1.5, -1.25, 0.375, 3.0, 0.125, 4.0], np.float32)
 """Nine values, of which the largest does not count."""
@@ -78,11 +78,21 @@ def test_it_is_the_share_that_half_precision_returns_unchanged(values):
 
 
 def test_what_a_process_begins_with_counts_until_the_first_record():
-    at_first = RoundedAtFirst()
-    at_first.begin([(("lstm", "kernel"), [FEW_BITS]), (("lstm", "bias"), [FEW_BITS[:3]])])
-    at_first.begin([(("lstm", "kernel"), [random_weights(100)])])
-    assert at_first.added(("lstm", "kernel"), {"rounded_share": 0.0, "step": 5}) == {"rounded_share": 1.0, "step": 5}
-    assert at_first.added(("lstm", "bias"), {"rounded_share": 0.0}) == {"rounded_share": 0.0}
-    assert at_first.added(("lstm", "kernel"), {"step": 5}) == {"step": 5}
-    at_first.recorded([("lstm", "kernel")])
-    assert at_first.added(("lstm", "kernel"), {"rounded_share": 0.0}) == {"rounded_share": 0.0}
+    before = RoundedBefore()
+    before.begin([(("lstm", "kernel"), [FEW_BITS]), (("lstm", "bias"), [FEW_BITS[:3]])])
+    before.begin([(("lstm", "kernel"), [random_weights(100)])])
+    assert before.added(("lstm", "kernel"), {"rounded_share": 0.0, "step": 5}) == {"rounded_share": 1.0, "step": 5}
+    assert before.added(("lstm", "bias"), {"rounded_share": 0.0}) == {"rounded_share": 0.0}
+    assert before.added(("lstm", "kernel"), {"step": 5}) == {"step": 5}
+    before.recorded([("lstm", "kernel")])
+    assert before.added(("lstm", "kernel"), {"rounded_share": 0.0}) == {"rounded_share": 0.0}
+
+
+def test_weights_that_are_rounded_before_the_step_count_once():
+    before = RoundedBefore()
+    before.begin([])
+    before.note([(("lstm", "kernel"), [FEW_BITS])])
+    before.note([(("lstm", "kernel"), [random_weights(100)])])
+    assert before.added(("lstm", "kernel"), {"rounded_share": 0.0}) == {"rounded_share": 1.0}
+    before.recorded([("lstm", "kernel")])
+    assert before.added(("lstm", "kernel"), {"rounded_share": 0.0}) == {"rounded_share": 0.0}
