@@ -7,15 +7,19 @@ line.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOBase
-from typing import TextIO
+from typing import Final, TextIO
 
 from gatewatch.collector.environment import read_variable
 from gatewatch.collector.errors import ConfigError, GatewatchError
 from gatewatch.collector.text import escape_controls, one_line
+
+_REDRAW_S: Final = 0.2
 
 
 class _Legible(TextIOBase):
@@ -76,6 +80,20 @@ def show_progress(text: str) -> None:
         stream = sys.stderr.stream if isinstance(sys.stderr, _Legible) else sys.stderr
         ends = "\n" * text.endswith("\n")
         print(f"\r\x1b[K{escape_controls(text.removesuffix(ends))}", end=ends, file=stream, flush=True)
+
+
+class ProgressLine:
+    """The last line of a terminal, replaced a few times a second; in a pipe nothing is printed."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def show(self, text: str) -> None:
+        """Show a text, cut to the width of the terminal, unless another was shown just now."""
+        now = time.monotonic()
+        if now - self._last >= _REDRAW_S:
+            self._last = now
+            show_progress(text[: shutil.get_terminal_size().columns - 1])
 
 
 def exit_status(work: Callable[[], int | None]) -> int:

@@ -60,8 +60,16 @@ class History(ABC):
         """Return the measurements; some of a server's may have no points any more."""
 
     @abstractmethod
-    def runs(self, measurement: str) -> list[str]:
-        """Return the runs that a measurement has points of; the last is "" where it may have points without a run."""
+    def runs(self, measurement: str | None = None) -> list[str]:
+        """Return the runs that a measurement has points of; the last is "" where it may have points without a run.
+
+        Args:
+            measurement: None: any measurement.
+        """
+
+    @abstractmethod
+    def types(self, measurement: str) -> Mapping[str, type]:
+        """Return field → float, int, bool or str, of all fields of a measurement in whatever run."""
 
     @abstractmethod
     def _points(self, selection: Selection) -> Iterator[list[Point]]: ...

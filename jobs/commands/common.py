@@ -11,9 +11,11 @@ from typing import Any
 
 from gatewatch.collector.config import load_settings
 from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.spool.queue import spool_root
 from gatewatch.collector.store import Store, open_store
-from gatewatch.jobs.console import write_data
+from gatewatch.collector.user_folders import store_folders
+from gatewatch.jobs.console import fail, write_data
 from gatewatch.jobs.text import table
 
 NO_RUNS = "{} holds no run yet: train one with GateMonitor, or try `gatewatch demo`"
@@ -30,6 +32,20 @@ def existing_store(arguments: Namespace) -> Store:
 def spool_folder() -> Path:
     """Return the folder of the spools, from the configuration."""
     return spool_root(load_settings().spool.path)
+
+
+def points_waiting(store: Store) -> int:
+    """Return how many points wait in this machine's spool for a store."""
+    root = spool_folder()
+    folders = store_folders(root, store.destination)
+    return sum(entry.points for entry in pending(root) if entry.folder in folders)
+
+
+def say_waiting(points: int, store: Store, then: str) -> None:
+    """Say in one line of standard error that points wait for a store, and what to do; nothing where none do."""
+    if points:
+        wait = "point waits" if points == 1 else "points wait"
+        fail(f"{points:,} {wait} in the spool for {store.url}: `gatewatch spool flush`, then {then}")
 
 
 def print_list(

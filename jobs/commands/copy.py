@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Final
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable
-from gatewatch.collector.spool.inspect import pending
 from gatewatch.collector.store import Store, open_store
 from gatewatch.collector.store.influxdb.settings import read_token_file
-from gatewatch.collector.user_folders import BUCKET_ID, store_folders
-from gatewatch.jobs.commands.common import print_list, spool_folder
-from gatewatch.jobs.console import fail, fail_each, show_progress
+from gatewatch.collector.user_folders import BUCKET_ID
+from gatewatch.jobs.commands.common import points_waiting, print_list, say_waiting
+from gatewatch.jobs.console import ProgressLine, fail, fail_each, show_progress
 from gatewatch.jobs.copying.copier import Check, Copier, Progress
 from gatewatch.jobs.copying.counts import Copied, problems
 from gatewatch.jobs.copying.plan import CopyScope
 from gatewatch.jobs.retry import Retry
 from gatewatch.jobs.text import printable
-
-_REDRAW_S: Final = 0.2
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,8 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{source.url} does not exist; name the store to copy with --from")
     destination = open_store(arguments.destination)
     _check_different(source, destination)
-    spools = store_folders(spool_folder(), source.destination)
-    waiting = sum(entry.points for entry in pending(spool_folder()) if entry.folder in spools)
+    waiting = points_waiting(source)
     retry = Retry(arguments.timeout, lambda problem: show_progress(f"  waiting: {printable(problem)}\n"))
     check = Check.AGAIN if arguments.again else Check.VALUES if arguments.verify else Check.COUNTS
     copier = Copier(source, destination, retry, check, _Progress())
@@ -53,9 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             show_progress("")
     _print(arguments, copied, source, time.monotonic() - begin)
     status = fail_each(map(printable, problems(copied)))
-    if waiting:
-        wait = "point waits" if waiting == 1 else "points wait"
-        fail(f"{waiting:,} {wait} in the spool for {source.url}: `gatewatch spool flush`, then copy again")
+    say_waiting(waiting, source, "copy again")
     return status
 
 
@@ -95,19 +87,16 @@ def _print(arguments: argparse.Namespace, copied: Sequence[Copied], source: Stor
 
 
 class _Progress:
-    """Show how far a copy is in one line of a terminal, a few times a second."""
+    """Show how far a copy is in one line of a terminal."""
 
     def __init__(self) -> None:
-        self._begin = self._last = time.monotonic()
+        self._begin = time.monotonic()
+        self._line = ProgressLine()
 
     def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._last < _REDRAW_S:
-            return
-        self._last = now
+        seconds = max(time.monotonic() - self._begin, 0.001)
         of = f" of {printable(progress.part.run)}" if progress.part.run else ""
-        text = (
+        self._line.show(
             f"  {progress.number:,} of {progress.parts:,}: {progress.points:,} points, {progress.written:,} to write,"
-            f" {progress.points / (now - self._begin):,.0f} a second, {printable(progress.part.measurement)}{of}"
+            f" {progress.points / seconds:,.0f} a second, {printable(progress.part.measurement)}{of}"
         )
-        show_progress(text[: shutil.get_terminal_size().columns - 1])

@@ -169,6 +169,35 @@ def _query(commands: Commands, with_store: ArgumentParser) -> None:
     query.set_defaults(run_command=_imported("query.run"))
 
 
+def _export(commands: Commands, with_store: ArgumentParser) -> None:
+    export = commands.add_parser(
+        "export",
+        parents=[with_store],
+        help="write a run's points as Parquet or CSV",
+        description="Write the points of a run as tables for other programs, one file for each measurement: a row for"
+        " each point, with its time, its tags and its fields. The files appear whole, all at once, when the last one is"
+        " written. In CSV, text that a spreadsheet would run as a formula gets an apostrophe.",
+    )
+    export.add_argument("run", metavar="RUN", help="name of the run")
+    _value(
+        export,
+        "--to",
+        "PATH",
+        "folder to write into; with --measurement also a file whose name ends in .parquet or .csv",
+        type=Path,
+        required=True,
+    )
+    export.add_argument(
+        "--format",
+        choices=["parquet", "csv"],
+        help="of the files (default: parquet, which needs gatewatch[export]; of a file what its name ends in)",
+    )
+    _value(export, "--measurement", "NAME", "write only this measurement")
+    _flag(export, "--overwrite", "replace files that are there")
+    _flag(export, "--json", "print JSON")
+    export.set_defaults(run_command=_imported("export.run"))
+
+
 def _baseline(commands: Commands, with_store: ArgumentParser) -> None:
     baseline = commands.add_parser("baseline", help="choose the healthy runs that later runs are compared with")
     actions = _actions(baseline)
@@ -299,15 +328,21 @@ def _imported(target: str, extra: str = "", *packages: str) -> Callable[[Namespa
     return run_command
 
 
-def need(extra: str, *packages: str) -> None:
+def need(extra: str, *packages: str, otherwise: str = "") -> None:
     """Check that packages are installed.
 
+    Args:
+        extra: the extra that brings them.
+        packages: their names, as they are imported.
+        otherwise: what else the user can do.
+
     Raises:
-        ConfigError: some are not; names the extra that brings them.
+        ConfigError: some are not; names the extra.
     """
     missing = [package for package in packages if util.find_spec(package) is None]
     if missing:
-        raise ConfigError(f"this command needs {', '.join(missing)}: pip install 'gatewatch[{extra}]'")
+        remedy = f"pip install 'gatewatch[{extra}]'{otherwise and ', or '}{otherwise}"
+        raise ConfigError(f"this command needs {', '.join(missing)}: {remedy}")
 
 
 def _actions(command: ArgumentParser) -> Commands:
@@ -364,6 +399,7 @@ COMMANDS: Final = (
     _report,
     _verdict,
     _query,
+    _export,
     _baseline,
     _backfill,
     _grafana,

@@ -73,6 +73,15 @@ def test_every_point_comes_back_with_its_types(store: Store) -> None:
     assert exact(everything(store)) == exact(batch)
 
 
+def test_the_runs_of_any_measurement_and_the_types_of_fields(store: Store) -> None:
+    store.write([point(f=1.0), point(measurement="n", tags={"run": "q"}, i=1, b=True, s="x"), point(i=2)])
+    with closing(store.history()) as history:
+        assert set(history.runs()) - {""} == {"q", "r"}
+        assert set(history.runs("n")) - {""} == {"q"}
+        assert (history.types("n"), history.types("m")) == ({"i": int, "b": bool, "s": str}, {"f": float, "i": int})
+        assert history.types("nothing") == {}
+
+
 def test_runs_come_by_name_and_those_without_one_last(store: Store) -> None:
     store.write([point(tags={"run": run}, f=1.0) for run in HOSTILE])
     store.write([point(tags={"job": "a"}, f=1.0), point(measurement="other", tags={"run": "only here"}, f=1.0)])

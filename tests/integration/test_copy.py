@@ -192,7 +192,7 @@ class TestWhatArrives:
 
     def test_progress_is_shown_on_a_terminal(self, source, server, capsys, monkeypatch):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-        monkeypatch.setattr("gatewatch.jobs.commands.copy._REDRAW_S", 0.0)
+        monkeypatch.setattr("gatewatch.jobs.console._REDRAW_S", 0.0)
         status, _, err = said(capsys, "--from", source.url, "--to", server.url)
         assert status == 0
         assert "a second, gate_units of goog" in err

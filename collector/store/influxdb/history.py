@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gatewatch.collector.schema import FieldValue, Point
 from gatewatch.collector.store.history import History
-from gatewatch.collector.store.influxdb.influxql import Part, all_types, field_keys, identifier, select
+from gatewatch.collector.store.influxdb.influxql import Part, all_types, field_keys, field_types, identifier, select
 from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
 
 if TYPE_CHECKING:
@@ -37,11 +37,17 @@ class InfluxHistory(History):
         with self._client.understood():
             return list(dict.fromkeys(part["name"] for part in self._query("SHOW FIELD KEYS")))
 
-    def runs(self, measurement: str) -> list[str]:
+    def runs(self, measurement: str | None = None) -> list[str]:
         """See `History.runs`."""
-        statement = f'SHOW TAG VALUES FROM {identifier(measurement)} WITH KEY = "run"'
+        of = "" if measurement is None else f"FROM {identifier(measurement)} "
         with self._client.understood():
-            return [*(run for part in self._query(statement) for _, run in part["values"]), ""]
+            parts = self._query(f'SHOW TAG VALUES {of}WITH KEY = "run"')
+            return [*dict.fromkeys(run for part in parts for _, run in part["values"]), ""]
+
+    def types(self, measurement: str) -> Mapping[str, type]:
+        """See `History.types`."""
+        with self._client.understood():
+            return field_types(self._query(field_keys(measurement)))
 
     def close(self) -> None:
         """See `History.close`."""

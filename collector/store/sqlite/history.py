@@ -12,7 +12,7 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store.history import History
 from gatewatch.collector.store.selection import Selection, SeriesKey, series_of
 from gatewatch.collector.store.sqlite.file import open_empty, open_file
-from gatewatch.collector.store.sqlite.read import chunks, fields_of
+from gatewatch.collector.store.sqlite.read import chunks, field_types, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,9 +37,15 @@ class SqliteHistory(History):
         """See `History.measurements`."""
         return self._list("SELECT DISTINCT measurement FROM series ORDER BY measurement")
 
-    def runs(self, measurement: str) -> list[str]:
+    def runs(self, measurement: str | None = None) -> list[str]:
         """See `History.runs`."""
-        return self._list("SELECT DISTINCT run FROM series WHERE measurement = ? ORDER BY run = '', run", measurement)
+        query = "SELECT DISTINCT run FROM series WHERE measurement = ifnull(?, measurement) ORDER BY run = '', run"
+        return self._list(query, measurement)
+
+    def types(self, measurement: str) -> Mapping[str, type]:
+        """See `History.types`."""
+        with self._errors():
+            return field_types(self._snapshot(), measurement)
 
     def close(self) -> None:
         """See `History.close`."""
@@ -60,7 +66,7 @@ class SqliteHistory(History):
                 counts[series_of(tags)].update(chain.from_iterable(fields_of(rows)))
         return counts
 
-    def _list(self, statement: str, *values: str) -> list[str]:
+    def _list(self, statement: str, *values: str | None) -> list[str]:
         with self._errors():
             names = [name for (name,) in self._snapshot().execute(statement, values)]
             if not all(isinstance(name, str) for name in names):
