@@ -201,7 +201,9 @@ class RunName:
         return event
 
     def _read(self) -> pd.DataFrame:
-        return self._store.read(RUNS, run=self._run, tags={"phase": self._phase}, prefix_tags=True)
+        read = getattr(self._store, "find", self._store.read)  # a user's own store may have no `find`
+        events: pd.DataFrame = read(RUNS, run=self._run, tags={"phase": self._phase}, prefix_tags=True)
+        return events
 
     def _check_ended(self, events: pd.DataFrame) -> None:
         """Raise where the run goes on in a process of another machine; the lock has told of those of this one."""

@@ -62,7 +62,7 @@ class Progress:
             ConfigError: reading is not allowed.
         """
         tags = {"phase": phase}
-        read = partial(store.read, run=run, prefix_tags=True)
+        read = partial(store.find, run=run, prefix_tags=True)
         series = [tally for tally in store.series(GATE_STATS, "step", run) if tally.tags.get("phase") == phase]
         step = -1
         captured = set[int]()

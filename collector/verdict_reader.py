@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SECONDS: Final = 5.0
 """How long a training waits for a verdict, where it says nothing else."""
-_MEMBERS: Final = ("read", "runs")
+_MEMBERS: Final = ("find", "runs")
 """What a user's own store must have, to be read."""
 
 

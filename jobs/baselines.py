@@ -96,7 +96,7 @@ def remove(store: Store, run: str, clock: Callable[[], int] = time.time_ns) -> N
 
 def listed(store: Store) -> list[str]:
     """Return the names of the baselines, the one that was added last first."""
-    frame = store.read(BASELINES, prefix_tags=True)
+    frame = store.find(BASELINES, prefix_tags=True)
     if "run" not in frame:
         return []
     last = frame.dropna(subset=["run"]).drop_duplicates("run", keep="last")
@@ -147,7 +147,7 @@ class Baselines:
         return [each for group in groups if (each := self._read_group(run, group)) is not None]
 
     def _read_group(self, run: str, group: SeriesGroup) -> Captures | None:
-        read = partial(self._store.read, run=run, prefix_tags=True)
+        read = partial(self._store.find, run=run, prefix_tags=True)
         look = [read(name, tags=tags) for name, tags in group.looks]
         return captures(group.tags, *(read(name, tags=group.only) for name in MEASUREMENTS), look=look)
 

@@ -130,7 +130,7 @@ def newest_metrics(store: Store, run: str) -> dict[str, float]:
         newest = store.tallies(measurement, "step" if measurement != GATE_DERIVED else "window_s").get(run)
         if newest is None:
             continue
-        points = store.read(measurement, run=run, start=newest[1], prefix_tags=True)
+        points = store.find(measurement, run=run, start=newest[1], prefix_tags=True)
         names = field_columns(points.columns)
         largest = points[[*names]].select_dtypes("number").max().dropna()
         metrics |= {names[str(column)]: float(value) for column, value in largest.items()}

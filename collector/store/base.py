@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from gatewatch.collector.schema import Point
 from gatewatch.collector.store.frame import Block, frame
-from gatewatch.collector.store.history import History
-from gatewatch.collector.store.runs import RunEvent, runs_frame
+from gatewatch.collector.store.history import History, check_measurement
+from gatewatch.collector.store.runs import RunEvent, find_run, runs_frame
 from gatewatch.collector.store.selection import Bounds, Selection, Tags, require_utf8, select, without_reference_look
 from gatewatch.collector.times import Time
 
@@ -116,7 +118,7 @@ class Store(ABC):
         that is called `field:NAME`. Where that name is taken too, the prefix is repeated.
 
         Args:
-            measurement: which points.
+            measurement: which points: one of Gatewatch's own, or one that the store has points of.
             run: only those of this run.
             start: only those at this time or later.
             stop: only those before this time.
@@ -131,10 +133,36 @@ class Store(ABC):
 
         Raises:
             WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed; or there is no such measurement or run: names what is alike.
+        """
+        look = partial(self.find, measurement, start=start, stop=stop, tags=tags)
+        look = partial(look, fields=fields, prefix_tags=prefix_tags)
+        found = look(run=run)
+        if not found.empty:
+            return found
+        with closing(self.history()) as history:
+            check_measurement(measurement, history, self.url)
+            known = run if run is None else find_run(run, [name for name in history.runs() if name], self.url)
+        if known == run:
+            return found
+        return look(run=known)
+
+    def find(
+        self,
+        measurement: str,
+        *,
+        fields: Sequence[str] | None = None,
+        prefix_tags: bool = False,
+        **bounds: Unpack[Bounds],
+    ) -> pd.DataFrame:
+        """Return what `read` does, and an empty frame where there is no such measurement or run: for programs.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
-        chosen = without_reference_look(measurement, tags)
-        types, blocks = self._read(select(measurement, run, start, stop, chosen), fields)
+        bounds["tags"] = without_reference_look(measurement, bounds.get("tags"))
+        types, blocks = self._read(select(measurement, **bounds), fields)
         return frame(blocks, types, prefix_tags)
 
     def count(self, measurement: str, field: str, **bounds: Unpack[Bounds]) -> int:

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TypedDict, Unpack
 
-from gatewatch.collector.schema import Point
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.schema import SCHEMA, Point
 from gatewatch.collector.store.selection import Selection, SeriesKey, Tags, select
+from gatewatch.collector.text import nearest, safe_repr
 from gatewatch.collector.times import Time
 
 
@@ -80,3 +82,18 @@ class History(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close files. Calling it again does nothing."""
+
+
+def check_measurement(measurement: str, history: History, url: str) -> None:
+    """Check that a measurement is one of Gatewatch's own, or one that the store has points of.
+
+    Raises:
+        ConfigError: it is not; names what is alike, else which there are.
+    """
+    if measurement in SCHEMA:
+        return
+    own = [name for name in history.measurements() if name not in SCHEMA]
+    if measurement not in own:
+        names = [*SCHEMA, *own]
+        there = nearest(measurement, names) or f"; there are {', '.join(names)}"
+        raise ConfigError(f"no measurement {safe_repr(measurement)} in {url}{there}")

@@ -77,7 +77,7 @@ def _settings(store: Store, run: str, items: Sequence[Item]) -> list[Jump]:
     if not since:
         return []
     start, stop = min(since) - _BEFORE, max(since) + _BEFORE
-    frame = store.read(TRAIN_METRICS, run=run, start=start, stop=stop, prefix_tags=True)
+    frame = store.find(TRAIN_METRICS, run=run, start=start, stop=stop, prefix_tags=True)
     if len(frame) < _FEWEST:
-        frame = store.read(TRAIN_METRICS, run=run, prefix_tags=True)
+        frame = store.find(TRAIN_METRICS, run=run, prefix_tags=True)
     return set_before(jumps(frame), [np.datetime64(time, "ns") for time in since])

@@ -152,7 +152,7 @@ class Reader:
             # After a longer pause, such as a clock that jumps by years, the rest comes in one piece.
             spans = _hours(start, min(self._now, start + self._lookback))
         for begin, end in spans:
-            frame = self._store.read(measurement, run=run, start=begin, stop=end, tags=tags, prefix_tags=True)
+            frame = self._store.find(measurement, run=run, start=begin, stop=end, tags=tags, prefix_tags=True)
             self._result.rows += len(frame)
             if len(frame) and (start is None or not start == last == int(times(frame)[-1])):
                 yield frame
@@ -162,7 +162,7 @@ class Reader:
         evaluator = Evaluator(self._rules, progress, self._now)
         before, last = progress.cursors.get(JOBS_HEALTH, (None, None))
         since = self._now - _SPAN if before is None else before
-        frame = self._store.read(JOBS_HEALTH, start=since, prefix_tags=True)
+        frame = self._store.find(JOBS_HEALTH, start=since, prefix_tags=True)
         self._result.rows += len(frame)
         for rhythm in progress.jobs.values():
             rhythm.shift(self._pause, self._now)

@@ -90,7 +90,7 @@ def _unused(store: Store) -> str:
 
 def _by_third(store: Store, run: str) -> Iterator[list[object]]:
     """Yield a row of the table for each third of a training."""
-    stats, derived, scores = (store.read(name, run=run) for name in (GATE_STATS, GATE_DERIVED, GATE_SCORES))
+    stats, derived, scores = (store.find(name, run=run) for name in (GATE_STATS, GATE_DERIVED, GATE_SCORES))
     scores = scores[scores["detector"] == "consensus"] if len(scores) else scores
     edges = np.linspace(stats["step"].min(), stats["step"].max() + 1, len(_THIRDS) + 1)
     forget = derived[(derived["layer"] == _LAYER) & (derived["gate"] == "forget")].merge(

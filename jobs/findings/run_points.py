@@ -93,8 +93,8 @@ def read_points(store: Store, about: Mapping[str, Any], *, units: bool = False, 
         WriteUnavailable: the store does not answer.
     """
     run = str(about["run"])
-    events = store.read(schema.RUNS, run=run, prefix_tags=True)
-    read = partial(store.read, run=run, start=start, prefix_tags=True)
+    events = store.find(schema.RUNS, run=run, prefix_tags=True)
+    read = partial(store.find, run=run, start=start, prefix_tags=True)
     metrics, captures = map(read, (schema.TRAIN_METRICS, schema.GATE_STATS))
     derived, scored, updates = map(read, (schema.GATE_DERIVED, schema.GATE_SCORES, schema.LAYER_UPDATES))
     by_unit = read(schema.GATE_UNITS) if units else pd.DataFrame()

@@ -105,7 +105,7 @@ class References:
 
     def _named(self, run: str, phase: str) -> str | None:
         """Return the run that a phase named when it last began."""
-        frame = self._store.read(RUNS, run=run, tags={"phase": phase}, fields=["config"], prefix_tags=True)
+        frame = self._store.find(RUNS, run=run, tags={"phase": phase}, fields=["config"], prefix_tags=True)
         for config in reversed(_texts(frame, "config")):
             try:
                 named = json.loads(config)["reference"]
@@ -145,11 +145,11 @@ class References:
             "largest": np.fmax.reduce([sizes["largest"] for sizes in both]),
             "smallest": np.fmin.reduce([sizes["smallest"] for sizes in both]),
         }
-        configs = _texts(self._store.read(RUNS, run=run, tags={"phase": "train"}, fields=["config"]), "config")
+        configs = _texts(self._store.find(RUNS, run=run, tags={"phase": "train"}, fields=["config"]), "config")
         return Reference(united, feature_names(configs[-1]) if configs else ())
 
     def _sizes_of(self, run: str, own: Mapping[str, str]) -> Mapping[str, Array]:
-        frame = self._store.read(FEED_FEATURES, run=run, tags={**own, "phase": "train"}, prefix_tags=True)
+        frame = self._store.find(FEED_FEATURES, run=run, tags={**own, "phase": "train"}, prefix_tags=True)
         fields = numbered(frame, "f")
         tables = by_tag(frame, np.unique(times(frame)), "statistic", fields)
         return feature_sizes(*(tables[name] for name in _STATISTICS)) if tables.keys() >= {*_STATISTICS} else {}

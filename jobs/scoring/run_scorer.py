@@ -205,7 +205,7 @@ class RunScorer:
     def _read(self, name: str, tags: Mapping[str, str], start: int, stop: int | None, *fields: str) -> pd.DataFrame:
         """Read the points of a measurement that have these tags, from `start` on; of all fields, or only of these."""
         begin = None if start == NEVER else start
-        frame = self.store.read(
+        frame = self.store.find(
             name, run=self.result.run, start=begin, stop=stop, tags=tags, fields=fields or None, prefix_tags=True
         )
         self.result.rows_read += len(frame)

@@ -156,7 +156,7 @@ def _worst(store: Store, run: str, width: int, series: pd.DataFrame, last: Worst
     tags = {**_WHOLE, "layer": layer, "gate": gate, **({"phase": phase} if phase else {})}
     of_series = series[(series["layer"] == layer) & (series["gate"] == gate) & (numbers(series, "high") > 1)]
     begin = int(times(of_series).min())
-    points = store.read(
+    points = store.find(
         GATE_SCORES, run=run, start=begin, stop=begin + width, tags=tags, fields=["anomaly_score", "step"]
     )
     above = np.flatnonzero(numbers(points, "anomaly_score") > 1)

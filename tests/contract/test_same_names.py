@@ -194,4 +194,4 @@ def test_any_tag_may_be_named_like_any_field(
 
 @pytest.mark.parametrize("prefix_tags", [False, True])
 def test_no_points_have_no_columns_but_the_time(store: Store, prefix_tags: bool) -> None:
-    assert list(store.read("m", prefix_tags=prefix_tags).columns) == ["time"]
+    assert list(store.find("m", prefix_tags=prefix_tags).columns) == ["time"]

@@ -46,15 +46,43 @@ def times(frame: pd.DataFrame) -> list[int]:
 
 def test_a_fresh_store_passes_its_check(store: Store) -> None:
     store.check()
-    assert store.read("m").empty
+    assert store.find("m").empty
 
 
 def test_an_empty_read_still_has_a_time_column(store: Store) -> None:
-    assert list(store.read("m").columns) == ["time"]
-    assert store.read("m")["time"].dtype == "datetime64[ns, UTC]"
+    assert list(store.read("gate_stats").columns) == ["time"]
+    assert store.read("gate_stats")["time"].dtype == "datetime64[ns, UTC]"
     store.write([point(f=1.0)])
-    assert list(store.read("m", run="another").columns) == ["time"]
-    assert list(store.read("other").columns) == ["time"]
+    assert list(store.read("gate_stats", run="r").columns) == ["time"]
+    assert list(store.read("m", run="r", stop=NOON).columns) == ["time"]
+
+
+def test_a_measurement_that_there_is_not_is_named_with_what_is_alike(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"^no measurement 'gate_stat' in \S+; did you mean 'gate_stats'\?$"):
+        store.read("gate_stat")
+    store.write([point(measurement="fills", f=1.0)])
+    with pytest.raises(ConfigError, match=r"; did you mean 'fills'\?$"):
+        store.read("fill", run="r")
+    with pytest.raises(ConfigError, match=r"^no measurement '\?' in \S+; there are gate_stats, .*, fills$"):
+        store.read("?")
+    assert store.read("fills", run="r")["f"].tolist() == [1.0]
+    assert store.find("gate_stat").empty
+
+
+def test_a_run_that_there_is_not_is_named_with_what_is_alike(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"^no run 'goog-2' in \S+: it holds no run$"):
+        store.read("gate_stats", run="goog-2")
+    store.write([point(tags={"run": "goog-1"}, f=1.0), point(tags={}, f=1.0)])
+    with pytest.raises(ConfigError, match=r"^no run 'goog-2' in \S+: did you mean 'goog-1'\?$"):
+        store.read("gate_stats", run="goog-2")
+    with pytest.raises(ConfigError, match=r"^no run 'Goog \\n' in \S+: there is 'goog-1'$|did you mean"):
+        store.read("m", run="Goog \n")
+    assert list(store.find("m", run="goog-2").columns) == ["time"]
+
+
+def test_a_run_is_read_by_either_normal_form_of_its_name(store: Store) -> None:
+    store.write([point(tags={"run": "caf\u00e9"}, f=1.0)])
+    assert store.read("m", run="cafe\u0301")["run"].tolist() == ["caf\u00e9"]
 
 
 def test_writing_nothing_is_fine(store: Store) -> None:
@@ -238,7 +266,7 @@ def test_points_that_have_a_field_are_counted_as_they_are_read(store: Store) -> 
         {"start": datetime(2024, 5, 1, tzinfo=UTC)},
         {"run": "absent"},
     ):
-        frame = store.read("m", **filters)
+        frame = store.find("m", **filters)
         for name in ("n", "f", "s", "b", "absent"):
             counted = store.count("m", name, **filters)
             assert counted == (frame[name].notna().sum() if name in frame else 0)
@@ -645,7 +673,7 @@ def test_both_stores_give_the_same_frame(batches: list[list[Point]], pair: Calla
     for batch in batches:
         for candidate in batch:  # one by one: in one batch the stores may meet conflicting types in another order
             assert write(sqlite, [candidate]) == write(influxdb, [candidate])
-    assert_frame_equal(sqlite.read("m"), influxdb.read("m"), check_exact=True)
+    assert_frame_equal(sqlite.find("m"), influxdb.find("m"), check_exact=True)
 
 
 def test_both_stores_give_the_same_runs(pair: Callable[[], tuple[Store, Store]]) -> None:

@@ -159,7 +159,7 @@ def machine(influxd, tmp_path, monkeypatch):
             monitor.step()
             return monitor, front
 
-        begin.events = lambda: influxd.store(bucket).read(RUNS, run="exp1")
+        begin.events = lambda: influxd.store(bucket).find(RUNS, run="exp1")
         yield begin
 
 

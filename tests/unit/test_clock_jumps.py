@@ -109,13 +109,13 @@ class Watched:
         self.folder = folder
         self.settings = Settings(alerts=AlertSettings(**alerts), mail=mail_settings(free_port()))
         self.reads = 0
-        read = self.store.read
+        find = self.store.find
 
         def counted(*arguments, **options):
             self.reads += 1
-            return read(*arguments, **options)
+            return find(*arguments, **options)
 
-        self.store.read = counted
+        self.store.find = counted
 
     def sees(self, seconds, points=()):
         """The rules that fire by then."""

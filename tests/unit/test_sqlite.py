@@ -256,7 +256,7 @@ def test_only_what_was_written_since_is_counted_again(tmp_path: Path) -> None:
 
 def test_reading_leaves_no_file(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "points.db")
-    assert store.read("m").empty
+    assert store.find("m").empty
     assert store.runs().empty
     assert store.count("m", "f") == 0
     assert store.tallies("m", "f") == {}
@@ -298,7 +298,7 @@ def test_a_full_disk_asks_for_another_try_and_stores_nothing_by_halves(tmp_path:
         store.write([Point("new", {"tag": "x"}, {"field": float(i)}, i) for i in range(20_000)])
     assert not caught.value.slow
     store.close()
-    assert store.read("new").empty
+    assert store.find("new").empty
     store.write([Point("new", {"tag": "x"}, {"field": 1}, 1)])  # nor is a type remembered that was never stored
     assert store.read("new")["field"].tolist() == [1]
 

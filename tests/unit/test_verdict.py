@@ -123,7 +123,7 @@ class TestReader:
 
     def test_a_store_that_cannot_be_read_is_named(self):
         verdict = VerdictReader().read(Silent(), "r", 5)
-        assert verdict == undecided("r", "the store of the run cannot be read: it has no read, runs")
+        assert verdict == undecided("r", "the store of the run cannot be read: it has no find, runs")
 
     def test_a_store_that_raises_is_none(self):
         class Broken(Silent):
@@ -133,6 +133,6 @@ class TestReader:
             def destination(self):
                 raise SystemError("odd")
 
-            read = runs = None
+            find = runs = None
 
         assert VerdictReader().read(Broken(), "r", 5) == undecided("r", "SystemError: odd")
