@@ -224,7 +224,8 @@ for found in pkgutil.walk_packages(gatewatch.__path__, "gatewatch.", onerror=lam
         importlib.import_module(found.name)
     except ModuleNotFoundError as error:
         absent.add(error.name.split(".")[0])
-assert absent <= {"keras", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "distributed"}, absent
+modules_of_extras = {"keras", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "distributed", "pyarrow"}
+assert absent <= modules_of_extras, absent
 assert not {"collector", "jobs"} & set(sys.modules)
 ours = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "gatewatch"}
 files = [os.path.realpath(module.__file__) for module in ours.values()]
