@@ -12,13 +12,14 @@ from gatewatch.collector.reach import ADAGRAD_REACH, Reach, adam_reach, rmsprop_
 from gatewatch.collector.travel import Moments, OptimizerFacts
 
 
-def optimizer_facts(optimizer: Any, variable: Any) -> OptimizerFacts:
-    """Return what an optimizer says of a variable that it trains, as it is now."""
-    return OptimizerFacts(
-        second_moments(optimizer, variable),
-        steps_of(optimizer) // (inner_of(optimizer).gradient_accumulation_steps or 1),
-        reach(optimizer, variable),
-    )
+def optimizer_facts(optimizer: Any, variable: Any, steps: int) -> OptimizerFacts:
+    """Return what an optimizer says of a variable that it trains, as it is now; `steps` is of `updates_of`."""
+    return OptimizerFacts(second_moments(optimizer, variable), steps, reach(optimizer, variable))
+
+
+def updates_of(optimizer: Any) -> int:
+    """Return how many times an optimizer has updated its variables: gradients may be accumulated over several steps."""
+    return steps_of(optimizer) // (inner_of(optimizer).gradient_accumulation_steps or 1)
 
 
 def reach(optimizer: Any, variable: Any) -> Reach | None:

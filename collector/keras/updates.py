@@ -10,7 +10,7 @@ import keras
 
 from gatewatch.collector.arrays import Array
 from gatewatch.collector.keras.layers import all_variables, walk
-from gatewatch.collector.keras.moments import optimizer_facts
+from gatewatch.collector.keras.moments import optimizer_facts, updates_of
 from gatewatch.collector.keras.optimizers import (
     OptimizerState,
     index_of,
@@ -222,7 +222,7 @@ class KerasUpdates:
         facts = NO_FACTS
         with suppress(Exception):  # of a state that somebody has exchanged
             if since.is_one_optimizer(earlier):
-                facts = optimizer_facts(since.optimizer, variable)
+                facts = optimizer_facts(since.optimizer, variable, since.updates)
         return travel_fields(before, after, steps=steps, rate_sum=rate_sum, facts=facts)
 
     def _unused(self, changes: Mapping[Name, tuple[Any, Array, Array]], state: OptimizerState) -> set[str]:
@@ -269,6 +269,7 @@ class _Since:
     Attributes:
         optimizer: itself.
         reading: the number of the log's latest reading.
+        updates: how many times it has updated its variables, since it began.
     """
 
     def __init__(self, log: StepLog, state: OptimizerState) -> None:
@@ -277,6 +278,7 @@ class _Since:
             self._is_rated = state.rate() is not None
         self.optimizer = state.optimizer
         self.reading = log.read(state.optimizer)
+        self.updates = updates_of(state.optimizer)
         self._steps: dict[int, tuple[int | None, float | None]] = {}
 
     def steps(self, earlier: int | None) -> tuple[int | None, float | None]:
