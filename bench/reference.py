@@ -2,7 +2,8 @@
 
 `python -m bench.reference` prints a table. A training is batches of windows from one half of the bars of a symbol,
 a backtest is windows or single bars from the other half; or the training is of the wildest tenth of the bars, and the
-backtest of the calmest tenth. Each is judged with all 13 features and with 60 random choices of them.
+backtest of the calmest tenth. Each is judged with all 13 features and with 60 random choices of them, as they are and
+with each column in the place of the next.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import pandas as pd
 from bench.faults.market import Array, prices
 from gatewatch.collector.feed.measures import FeedMeasures, FeedSample, measure_feed
 from gatewatch.jobs.scoring.captures import Captures
-from gatewatch.jobs.scoring.checks import reference
+from gatewatch.jobs.scoring.checks import reference, reference_looks
 from gatewatch.jobs.scoring.checks.base import DATA, FEED
-from gatewatch.jobs.scoring.references import feature_sizes
+from gatewatch.jobs.scoring.references import feature_looks, feature_sizes
 
 _SYMBOLS: Final = ("GOOG", "EURUSD", "BTCUSD")
 _WINDOW, _BATCH, _BATCHES, _LOOKS, _BARS = 24, 32, 40, 60, 300
+_FEATURES: Final = 13
 _CHOICES: Final = 60
-_STATISTICS: Final = ("mean", "std", "p01", "p99")
+_STATISTICS: Final = ("mean", "std", "p01", "p99", "lag1")
 _SMALLER: Final = 2.0
 """A lost scaling counts where it makes the median feature smaller by this factor."""
 
@@ -51,9 +53,11 @@ def main() -> None:
     random = np.random.default_rng(0)
     for backtest in _backtests(random):
         for columns in _choices(random, backtest):
-            count = counts.setdefault((backtest.what, backtest.looks, backtest.symbol), [0, 0])
-            count[0] += _alarms(backtest, columns)
-            count[1] += 1
+            orders = {"": columns, "columns rolled": np.roll(columns, 1)}
+            for what, order in orders.items() if backtest.what != "scaling lost" else [("", columns)]:
+                count = counts.setdefault((what or backtest.what, backtest.looks, backtest.symbol), [0, 0])
+                count[0] += _alarms(backtest, columns, order)
+                count[1] += 1
     table = pd.DataFrame([(*key, f"{alarm} of {every}") for key, (alarm, every) in sorted(counts.items())])
     print(table.to_string(index=False, header=["backtest", "looks", "symbol", "alarm"]))
 
@@ -139,13 +143,17 @@ def _choices(random: np.random.Generator, backtest: _Backtest) -> Iterator[Any]:
             yield columns
 
 
-def _alarms(backtest: _Backtest, columns: Any) -> bool:
-    """Return whether any capture of a backtest alarms."""
+def _alarms(backtest: _Backtest, columns: Any, order: Any) -> bool:
+    """Return whether any capture of a backtest alarms whose features come in some order."""
     training, phase = (
-        {name: np.stack([one.features[name] for one in part])[:, columns] for name in _STATISTICS}
-        for part in (backtest.training, backtest.phase)
+        {
+            name: np.stack([one.features.get(name, np.full(_FEATURES, np.nan)) for one in part])[:, chosen]
+            for name in _STATISTICS
+        }
+        for part, chosen in ((backtest.training, columns), (backtest.phase, order))
     )
     count, positions = len(backtest.phase), backtest.phase[0].stats["positions"]
+    lag1, shape = training.pop("lag1"), [np.full(len(backtest.training), float(each)) for each in (_BATCH, _WINDOW)]
     captures = Captures(
         {"phase": "backtest"},
         np.arange(count),
@@ -153,13 +161,16 @@ def _alarms(backtest: _Backtest, columns: Any) -> bool:
         *({}, {}, {}, {}),
         feed={"sequences": np.ones(count), "positions": np.full(count, float(positions))},
         features=phase,
-        reference=feature_sizes(**training),
+        reference={**feature_sizes(**training), **feature_looks(training["mean"], training["std"], lag1, *shape)},
     )
     scores = [judge(captures).get((DATA, FEED), np.zeros(count)) for judge in _CHECKS]
     return bool((np.fmax.reduce(scores) > 1).any())
 
 
-_CHECKS: Final = (reference.larger_than_training, reference.smaller_than_training)
+_CHECKS: Final = (
+    *(check.judge for check in reference.CHECKS),
+    *(check.judge for check in reference_looks.CHECKS),
+)
 
 if __name__ == "__main__":
     main()

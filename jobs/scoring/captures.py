@@ -82,8 +82,8 @@ class Captures:
         feature_names: of the columns of the feed, as far as the user gave them.
         reference_look: (layer, gate) → (n, F), what its gates did with a fixed probe: mean, std, percentiles, whether
             any was not finite (0 or 1), and the mean activations of its units; empty where there was no such look.
-        reference: `references.feature_sizes` of the training that this phase is compared with, in the order of these
-            features; empty where it is compared with none.
+        reference: `feature_sizes` and `feature_looks` of the training that this phase is compared with, in the order
+            of these features; empty where it is compared with none.
     """
 
     tags: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""The training that a backtest or a live phase is compared with: how large each of its features was.
+"""The training that a backtest or a live phase is compared with: how large each feature was, and what it looked like.
 
 A phase names that run by `reference=`; where it names none it is compared with the training of its own run, if it has
 one. It is read from the store at each pass, so a phase is compared with what the training has recorded by then.
@@ -17,32 +17,34 @@ import numpy as np
 
 from gatewatch.collector.log import log
 from gatewatch.collector.names import MARKET_PHASES
-from gatewatch.collector.schema import FEED_FEATURES, RUNS
+from gatewatch.collector.schema import FEED_FEATURES, FEED_STATS, RUNS
 from gatewatch.collector.text import safe_repr
 from gatewatch.jobs.frames import times
-from gatewatch.jobs.scoring.capture_tables import Array, by_tag, numbered
+from gatewatch.jobs.scoring.capture_tables import Array, by_field, by_tag, numbered
 from gatewatch.jobs.scoring.captures import feature_names
+from gatewatch.jobs.scoring.feature_profile import profile_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from gatewatch.collector.store import Store
 
-__all__ = ["FEWEST", "References", "feature_sizes", "fingerprint"]
+__all__ = ["FEWEST", "References", "feature_looks", "feature_sizes", "fingerprint"]
 
 FEWEST: Final = 4
 """Captures of a training with the size of a feature from which it says how large that is."""
-_STATISTICS: Final = ("mean", "std", "p01", "p99")
+_STATISTICS: Final = ("mean", "std", "p01", "p99", "lag1")
+_SHAPE: Final = ("sequences", "positions")
 _OF_GROUP: Final = ("run", "phase", "statistic")
 _MOST_KEPT: Final = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """How large the features of a training were.
+    """How large the features of a training were, and what they looked like.
 
     Attributes:
-        sizes: what `feature_sizes` returns.
+        sizes: what `feature_sizes` and `feature_looks` return.
         names: of the features, as far as the user gave them.
     """
 
@@ -79,7 +81,7 @@ class References:
         self._read: dict[tuple[str, str], Reference | None] = {}
 
     def sizes(self, tags: Mapping[str, str], names: Sequence[str]) -> Mapping[str, Array]:
-        """Return `feature_sizes` of the training that a phase is compared with; empty where there is none.
+        """Return `feature_sizes` and `feature_looks` of the training that a phase is compared with, or nothing.
 
         A run that is named but has no feed of a training in this store is said once.
 
@@ -136,23 +138,31 @@ class References:
             tuple(sorted((name, value) for name, value in tags.items() if name not in _OF_GROUP))
             for tags in alike or trained
         }
-        every = [self._sizes_of(run, dict(group)) for group in sorted(groups)]
-        widths = {len(sizes["largest"]) for sizes in every if sizes}
-        if len(widths) != 1:
+        every = [table for group in sorted(groups) for table in self._tables_of(run, dict(group))]
+        if len({table["mean"].shape[1] for table in every}) != 1:
             return None
-        both = [sizes for sizes in every if sizes]
-        united = {
-            "largest": np.fmax.reduce([sizes["largest"] for sizes in both]),
-            "smallest": np.fmin.reduce([sizes["smallest"] for sizes in both]),
+        joined = {name: np.concatenate([table[name] for table in every]) for name in (*_STATISTICS, *_SHAPE)}
+        mean, std, p01, p99, lag1 = (joined[name] for name in _STATISTICS)
+        sizes = {
+            **feature_sizes(mean, std, p01, p99),
+            **feature_looks(mean, std, lag1, joined["sequences"], joined["positions"]),
         }
         configs = _texts(self._store.find(RUNS, run=run, tags={"phase": "train"}, fields=["config"]), "config")
-        return Reference(united, feature_names(configs[-1]) if configs else ())
+        return Reference(sizes, feature_names(configs[-1]) if configs else ())
 
-    def _sizes_of(self, run: str, own: Mapping[str, str]) -> Mapping[str, Array]:
-        frame = self._store.find(FEED_FEATURES, run=run, tags={**own, "phase": "train"}, prefix_tags=True)
-        fields = numbered(frame, "f")
-        tables = by_tag(frame, np.unique(times(frame)), "statistic", fields)
-        return feature_sizes(*(tables[name] for name in _STATISTICS)) if tables.keys() >= {*_STATISTICS} else {}
+    def _tables_of(self, run: str, own: Mapping[str, str]) -> list[dict[str, Array]]:
+        """Return what was recorded of the feed with some tags: statistic → (captures, F), shape → (captures,)."""
+        frame, stats = (
+            self._store.find(name, run=run, tags={**own, "phase": "train"}, prefix_tags=True)
+            for name in (FEED_FEATURES, FEED_STATS)
+        )
+        time = np.unique(times(frame))
+        tables = by_tag(frame, time, "statistic", numbered(frame, "f"))
+        if not tables.keys() >= {"mean", "std", "p01", "p99"}:
+            return []
+        none, shape = np.full(tables["mean"].shape, np.nan), by_field(stats, time, _SHAPE)
+        lengths = {name: shape.get(name, np.full(len(time), np.nan)) for name in _SHAPE}
+        return [{name: tables.get(name, none) for name in _STATISTICS} | lengths]
 
 
 def feature_sizes(mean: Array, std: Array, p01: Array, p99: Array) -> Mapping[str, Array]:
@@ -173,14 +183,39 @@ def feature_sizes(mean: Array, std: Array, p01: Array, p99: Array) -> Mapping[st
     }
 
 
+def feature_looks(mean: Array, std: Array, lag1: Array, sequences: Array, positions: Array) -> Mapping[str, Array]:
+    """Return what each feature of a training looked like: `mean`, `std`, `persistence` and `least_std`, (F,) each.
+
+    The first three are those of `profile_of`, rounded to an eighth of the deviation, an eighth of an octave and 0.02;
+    `least_std` is the smallest deviation of a batch, rounded down to a quarter of an octave. So they stay the same
+    while a training of one kind goes on. NaN where fewer than `FEWEST` captures have the feature.
+
+    Args:
+        mean, std, lag1: (captures, F).
+        sequences, positions: (captures,).
+    """
+    profile = profile_of(mean, std, lag1, sequences, positions)
+    enough = np.isfinite(mean + std).sum(axis=0) >= FEWEST
+    whole = _rounded(profile.std, np.rint, 8)
+    grain = np.where(whole > 0, whole / 8, 1.0)
+    looks = {
+        "mean": np.rint(profile.mean / grain) * grain,
+        "std": whole,
+        "persistence": np.rint(profile.persistence * 50) / 50,
+        "least_std": _rounded(np.fmin.reduce(std), np.floor),
+    }
+    return {name: np.where(enough, values, np.nan) for name, values in looks.items()}
+
+
 def fingerprint(sizes: Mapping[str, Array]) -> int:
     """Return a number that differs where sizes differ; 0 where there are none."""
     return zlib.crc32(b"".join(np.asarray(sizes[key], dtype="<f8").tobytes() for key in sorted(sizes))) if sizes else 0
 
 
-def _rounded(values: Array, towards: np.ufunc) -> Array:
+def _rounded(values: Array, towards: np.ufunc, parts: int = 4) -> Array:
+    """Round to such parts of an octave."""
     positive = np.where(values > 0, values, 1.0)
-    return np.where(values > 0, np.exp2(towards(4 * np.log2(positive)) / 4), values)
+    return np.where(values > 0, np.exp2(towards(parts * np.log2(positive)) / parts), values)
 
 
 def _texts(frame: pd.DataFrame, column: str) -> list[str]:

@@ -44,7 +44,13 @@ def raw(normalised):
     return normalised * torch.tensor([5.0, 0.01]) + torch.tensor([PRICE, 0.0])
 
 
-def train(store, steps=20, begin=0, run="run-7", **options):
+def slow(x):
+    """The same, where prices follow each other: means over nine bars."""
+    prices = torch.nn.functional.avg_pool1d(x[..., 0], 9, stride=1, padding=4, count_include_pad=False)
+    return torch.stack([prices, x[..., 1]], -1)
+
+
+def train(store, steps=20, begin=0, run="run-7", prepare=lambda x: x, **options):
     torch.manual_seed(0)
     net = Net()
     optimizer = torch.optim.Adam(net.parameters())
@@ -54,7 +60,7 @@ def train(store, steps=20, begin=0, run="run-7", **options):
             monitor.load_state_dict({"step": begin, "epoch": 0})
         for step in range(begin + 1, begin + steps + 1):
             optimizer.zero_grad()
-            net(bars(step, 16, 8)).square().mean().backward()
+            net(prepare(bars(step, 16, 24))).square().mean().backward()
             optimizer.step()
             monitor.step()
     return net
@@ -103,6 +109,24 @@ def test_raw_returns_are_too_small(store):
     assert set(found["gate"]) == {"price", "range", "feed"}
     assert found["step"].min() == 1
     assert (found["why_smaller_than_training"] > 1).all()
+
+
+def test_raw_prices_near_one_hardly_move(store):
+    train(store)
+    walk(store, lambda x: x * torch.tensor([0.01, 0.001]) + 1.0, count=18)
+    found = scored(store)
+    assert set(found["gate"]) == {"price", "range", "feed"}
+    assert sorted(set(found["step"])) == [16, 17, 18]
+    assert set(found[found["gate"] == "price"]["why_moves_less_than_training"] > 1) == {True}
+
+
+def test_columns_that_come_in_another_order_from_the_first_bar_on_are_named(store):
+    train(store, prepare=slow)
+    walk(store, lambda x: slow(x).flip(-1), count=18)
+    found = scored(store)
+    assert set(found["gate"]) == {"price", "range", "feed"}
+    assert sorted(set(found["step"])) == [16, 17, 18]
+    assert set(found["why_columns_permuted"]) == {2.0}
 
 
 @pytest.mark.parametrize("wild", [0.25, 4.0])

@@ -132,10 +132,24 @@ def test_sequences_of_another_length_are_not_compared():
     assert alarms(feed.order_lost(captures)) == []
 
 
-@pytest.mark.parametrize(("now", "sequences", "expected"), [(0.56, 32, [19, 20]), (0.91, 32, []), (0.56, 8, [])])
-def test_a_pool_of_a_few_sequences(now, sequences, expected):
-    captures = fed({"distinct_share": [0.98] * 18 + [now] * 3, "sequences": [sequences] * 21})
+@pytest.mark.parametrize(
+    ("differ", "sequences", "expected"),
+    [
+        (18, 32, [19, 20]),  # as of a pool of 24
+        (25, 32, []),  # of 60, which may be a fifth of what there was
+        (31, 32, []),
+        (5, 8, []),
+    ],
+)
+def test_a_pool_that_fell_to_a_few_sequences(differ, sequences, expected):
+    captures = fed({"distinct_share": [1.0] * 18 + [differ / sequences] * 3, "sequences": [sequences] * 21})
     assert alarms(feed.few_sequences(captures)) == expected
+
+
+def test_larger_batches_of_the_same_pool_hold_more_sequences_twice():
+    """Of a pool of 120, 16 are 15 different ones on average, 128 are 79."""
+    captures = fed({"distinct_share": [15 / 16] * 20 + [79 / 128] * 20, "sequences": [16] * 20 + [128] * 20})
+    assert alarms(feed.few_sequences(captures)) == []
 
 
 def test_a_small_pool_from_the_beginning_is_the_users_own():

@@ -11,6 +11,7 @@ from gatewatch.jobs.scoring.checks import (
     optimizer,
     policy,
     reference,
+    reference_looks,
     weights,
 )
 from gatewatch.jobs.scoring.checks.base import Check
@@ -24,6 +25,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *feed.CHECKS,
     *columns.CHECKS,
     *reference.CHECKS,
+    *reference_looks.CHECKS,
     *generalisation.CHECKS,
 )
 

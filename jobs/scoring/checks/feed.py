@@ -27,6 +27,7 @@ from gatewatch.jobs.scoring.checks.base import (
     verdicts,
     windows,
 )
+from gatewatch.jobs.scoring.checks.pools import CHANCE, is_smaller_pool, smallest_pool
 from gatewatch.jobs.scoring.metrics.windows import median
 
 HISTORY: Final = 16
@@ -46,9 +47,8 @@ REVERSED: Final = -0.3
 """Below this share of it sequences revert where they went on: another market, which no shuffling makes."""
 ORDERED: Final = 0.3
 """Below this autocorrelation, shuffling could not be told from noise."""
-DISTINCT_USUAL: Final = 0.9
-DISTINCT_FEW: Final = 0.75
-"""Share of distinct sequences: 32 of a pool of 24 are 0.56 (0.69 at most), of a pool of 1,000 0.985 (0.91 at least)."""
+SHRUNK: Final = 5.0
+"""How many times smaller a pool must have become. A regime, or a curriculum, is a third or a quarter of the data."""
 SEQUENCES: Final = 16
 """Sequences in a batch from which a share of distinct ones, or an autocorrelation, says something."""
 LEAK: Final = 1 - 1e-6
@@ -150,14 +150,27 @@ def order_lost(captures: Captures) -> dict[Pair, Array]:
 
 
 def few_sequences(captures: Captures) -> dict[Pair, Array]:
-    """Judge whether batches have come to hold the same sequences several times: a small pool, or a broken sampler."""
+    """Judge whether batches are drawn from a pool of sequences that has become much smaller than it was.
+
+    The repeats of the earlier batches tell how large their pool was at least. A fifth of that explains the repeats of
+    the newest three batches, or it does not: then the pool has become smaller by more than `SHRUNK` times. Batches of
+    another size change nothing, nor does a data set that has always been small. By chance (`CHANCE`, for each of the
+    two) a pool that fell to just a fifth is called smaller; one that fell to a third or a quarter hardly ever is.
+    """
     share, sequences = captures.feed.get("distinct_share"), captures.feed.get("sequences")
     if share is None or sequences is None:
         return {}
-    past = windows(share, _PAST)[:, :-2]
-    known = np.isfinite(share) & (sequences >= SEQUENCES) & (np.isfinite(past).sum(axis=1) >= HISTORY)
-    few = (median(past, fewest=1) >= DISTINCT_USUAL) & (last_median(share) < DISTINCT_FEW)
-    return {(DATA, FEED): verdicts(known & few, known)}
+    has_any = np.isfinite(share * sequences)
+    drawn, repeated = (
+        up_to(np.where(has_any, each, np.nan), _PAST) for each in (sequences, np.rint(sequences * (1 - share)))
+    )
+    known = has_any & (sequences >= SEQUENCES) & (np.isfinite(drawn[:, :-3]).sum(axis=1) >= HISTORY)
+    few = np.zeros(len(share), dtype=bool)
+    for k in np.flatnonzero(known & (np.nansum(repeated[:, -3:], axis=1) > 0)):
+        past, newest = (part[np.isfinite(part)] for part in (drawn[k, :-3], drawn[k, -3:]))
+        pool = smallest_pool(past, float(np.nansum(repeated[k, :-3])))
+        few[k] = is_smaller_pool(newest, float(np.nansum(repeated[k, -3:])), pool / SHRUNK)
+    return {(DATA, FEED): verdicts(few, known)}
 
 
 def batch_repeated(captures: Captures) -> dict[Pair, Array]:
@@ -276,9 +289,9 @@ CHECKS: Final = (
     ),
     Check(
         name="few_sequences",
-        sentence="batches hold the same sequences several times: is the pool small, or the sampler broken?",
+        sentence="batches come from far fewer sequences than before: is the pool small, or the sampler broken?",
         source="data",
-        errors=MEASURED,
+        errors=f"by chance in {2 * CHANCE:g} of the captures of a pool that fell to a fifth; a larger one hardly ever",
         needs=f"{HISTORY} earlier captures of batches of {SEQUENCES} sequences or more",
         judge=few_sequences,
         look_back=WINDOW,

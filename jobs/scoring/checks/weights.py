@@ -44,8 +44,7 @@ def moved_beyond_updates(captures: Captures) -> dict[Pair, Array]:
 
     By the triangle inequality it moves no further than the sum of its updates. One update of each capture is
     recorded, and k steps as large as the largest of the last 17 are a sum that gradients exceed by `UPDATES_EXCEEDED`
-    only if they were larger by as much in steps that nobody looked at. In 14 sound trainings of 120 captures each (SGD,
-    Nesterov, Adam, AMSGrad, AdamW, RMSprop, Adagrad; four schedules) travel came to 2.45 times that sum. As with
+    only if they were larger by as much in steps that nobody looked at. As with
     `moved_too_far`, only an excess counts before which there was none for some time, here 32 captures. Where captures
     fall into step with a cyclic rate they always meet small updates, so the ratio must also be three times its largest
     of late.
