@@ -24,9 +24,18 @@ NO_RUNS = "{} holds no run yet: train one with GateMonitor, or try `gatewatch de
 def existing_store(arguments: Namespace) -> Store:
     """Open the store, which must be there already: no reader makes an empty one by a misspelt name."""
     store = open_store(arguments.store)
+    require_existing(store)
+    return store
+
+
+def require_existing(store: Store) -> None:
+    """Check that a store is there.
+
+    Raises:
+        ConfigError: it is a file that does not exist.
+    """
     if not store.exists():
         raise ConfigError(f"{store.url} does not exist; name the store with --store or GATEWATCH_STORE")
-    return store
 
 
 def spool_folder() -> Path:

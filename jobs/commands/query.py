@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from gatewatch.collector import store
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.files import checked_path, read_small_file
-from gatewatch.jobs.commands.common import print_list
+from gatewatch.jobs.commands.common import print_list, require_existing
 from gatewatch.jobs.console import write_data
 from gatewatch.jobs.queries import client, flux_values, named_query, output
+from gatewatch.jobs.queries.answers import ANSWERS, answer
 from gatewatch.jobs.queries.client import Row
 from gatewatch.jobs.queries.flux_values import Value
 from gatewatch.jobs.queries.named_query import Query
@@ -56,13 +58,19 @@ def _named(arguments: argparse.Namespace, query: Query) -> None:
     if arguments.show and any(p.required and p.name not in texts for p in query.parameters):
         print(query.text, end="")
         return
-    influxdb = client.influxdb(store.open_store(arguments.store))
-    values = query.values(texts, influxdb.bucket_name())
-    if arguments.show:
-        print(query.filled(values))
-        return
-    source = f"query {query.name!r}"
-    rows = client.ask(influxdb, query.text, values, source=source, timeout=arguments.timeout)
+    opened, source = store.open_store(arguments.store), f"query {query.name!r}"
+    if opened.influxdb is None and query.name in ANSWERS and not arguments.show:
+        require_existing(opened)
+        values = query.values(texts, "")
+        del values[named_query.BUCKET]
+        rows = iter(answer(query, opened, values, time.time_ns()))
+    else:
+        influxdb = client.influxdb(opened)
+        values = query.values(texts, influxdb.bucket_name())
+        if arguments.show:
+            print(query.filled(values))
+            return
+        rows = client.ask(influxdb, query.text, values, source=source, timeout=arguments.timeout)
     explained = output.with_explanations(rows, query.words) if query.words else rows
     _print(arguments, output.in_order(explained, query.columns), source, values)
 

@@ -79,7 +79,7 @@ def _shown(cell: object) -> str:
     if isinstance(cell, bool):
         return _csv_cell(cell)
     if isinstance(cell, float):
-        return number(cell)
+        return "NaN" if math.isnan(cell) else number(cell)
     if isinstance(cell, str) and (match := _MOMENT.fullmatch(cell)):
         return f"{match[1]} {match[2]}{match[3] or ''}"
     return printable(cell)

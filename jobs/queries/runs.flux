@@ -1,7 +1,8 @@
 // Every run: its state and progress
 //
 // The state is the run's last event. A run without an end event and without any event in the two minutes before `stop`
-// has died, or cannot reach the store. The score is the newest consensus score of its worst layer.
+// has died, or cannot reach the store. The score is the newest consensus score of its worst layer. The losses are the
+// newest; `loss` is NaN where metrics that came after the newest finite one were not finite.
 //
 // param start: time = -30d              from when
 // param stop: time = now                until when
@@ -37,6 +38,25 @@ score = () =>
         |> group(columns: ["run", "phase", "_field"])
         |> max()
         |> set(key: "_field", value: "score")
+broken = () =>
+    from(bucket: bucket)
+        |> range(start: start, stop: stop)
+        |> filter(
+            fn: (r) => r._measurement == "train_metrics" and (r._field == "nan_count" or r._field == "inf_count"),
+        )
+        |> filter(fn: (r) => r._value > 0)
+        |> last()
+        |> group(columns: ["run", "phase"])
+        |> sort(columns: ["_time"])
+        |> last()
+        // Before a finite loss of the same moment.
+        |> map(fn: (r) => ({r with _time: time(v: int(v: r._time) - 1), _field: "loss", _value: float(v: "NaN")}))
+loss = () =>
+    union(tables: [newest(measurement: "train_metrics", field: "loss"), broken()])
+        |> keep(columns: ["run", "phase", "_time", "_field", "_value"])
+        |> group(columns: ["run", "phase"])
+        |> sort(columns: ["_time"])
+        |> last()
 seconds = (time) => int(v: time) / 1000000000
 until = seconds(time: date.time(t: stop))
 
@@ -47,7 +67,7 @@ union(
         begun() |> map(fn: (r) => ({r with _field: "started", _value: seconds(time: r._time)})),
         score(),
         newest(measurement: "runs", field: "step"),
-        newest(measurement: "train_metrics", field: "loss"),
+        loss(),
         newest(measurement: "train_metrics", field: "val_loss"),
     ],
 )

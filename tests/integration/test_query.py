@@ -22,6 +22,7 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.warnings import MissingPivotFunction
 
 from gatewatch.collector.schema import GATE_STATS, Point
+from gatewatch.collector.store import open_store
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.queries.client import ask
 from gatewatch.jobs.queries.flux_values import Instant, duration, extern, literal
@@ -446,7 +447,9 @@ class TestFailing:
     def test_a_store_that_knows_no_flux(self, capsys, tmp_path):
         url = f"sqlite:///{tmp_path}/points.db"
         pattern = rf"{re.escape(url)}: Flux needs InfluxDB 2: .* `gatewatch copy --from {re.escape(url)} --to http.*`"
-        self.fails(capsys, 2, pattern, "runs", "--store", url)
+        open_store(url).check()
+        self.fails(capsys, 2, pattern, "runs", "--show", "--store", url)
+        self.fails(capsys, 2, pattern, "compare", "--param", "run=a", "--param", "other=b", "--store", url)
 
     @pytest.mark.parametrize(
         ("text", "pattern"),
