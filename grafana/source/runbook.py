@@ -13,11 +13,12 @@ from typing import Any, Final
 from grafana_foundation_sdk.builders.dashboard import Panel
 
 from gatewatch.jobs.alerts.rules import BUILT_IN
+from gatewatch.jobs.runbook import sections
 from grafana.source.alert_table import alert_table
 from grafana.source.board import board, closed_row
 from grafana.source.links import uid
 from grafana.source.panels import markdown
-from grafana.source.runbook_sections import numbers, sections
+from grafana.source.runbook_sections import numbers
 
 _LINK: Final = re.compile(r"\[([^\]]*)\]\((?!https?://)([^)]*)\)")
 """A link to another section, or to a file beside the runbook."""

@@ -38,6 +38,7 @@ class Finding:
         time: of the capture at which it was seen first, datetime64[ns] in UTC; None where it is about no moment.
         series: all series that it was ever seen in.
         evidence: name → number or text that it rests on.
+        rule: whose section of the runbook says what to do; empty where there is none.
     """
 
     sentence: str
@@ -49,6 +50,7 @@ class Finding:
     time: np.datetime64 | None = None
     series: frozenset[Key] = frozenset()
     evidence: Mapping[str, float | str] = field(default_factory=dict)
+    rule: str = ""
 
     @property
     def is_alarm(self) -> bool:

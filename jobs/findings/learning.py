@@ -30,6 +30,7 @@ class Problem(NamedTuple):
         what: a sentence without its end: that it holds of the parameters.
         evidence: what shows it, the end of the sentence.
         at: parameter → the index of the point from which on it holds.
+        rule: whose section of the runbook says what to do.
         is_alarm: whether learning cannot explain it. A layer may be frozen on purpose, and a schedule or a training may
             have come to its end; the detector `rules` alarms where that happens at once.
     """
@@ -37,6 +38,7 @@ class Problem(NamedTuple):
     what: str
     evidence: str
     at: Mapping[str, int]
+    rule: str
     is_alarm: bool = True
 
     @property
@@ -57,18 +59,20 @@ def learning_problems(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[Pr
         first = min(broken, key=lambda name: broken[name])
         place = axis.describe(params[first], broken[first])
         what = f"Values that are not finite in the {join_words([*broken])}"
-        problems.append(Problem(what, f", first at {place}", broken))
+        problems.append(Problem(what, f", first at {place}", broken, "update_not_finite"))
     recent = f" in the last {RECENT} captures"
     if still := _lasting(params, "update_frequency", lambda values: values == 0):
-        problems.append(Problem(f"The {join_words([*still])} did not move at all", recent, still, is_alarm=False))
+        what = f"The {join_words([*still])} did not move at all"
+        problems.append(Problem(what, recent, still, "layer_frozen", is_alarm=False))
     if gone := _lasting(params, "gradient_norm", lambda values: values < GRADIENT_VANISHED):
         what = f"The gradient of the {join_words([*gone])} has vanished"
-        problems.append(Problem(what, f": below {GRADIENT_VANISHED:g}{recent}", gone, is_alarm=False))
+        evidence = f": below {GRADIENT_VANISHED:g}{recent}"
+        problems.append(Problem(what, evidence, gone, "gradient_vanishing", is_alarm=False))
     if grown := {name: size for name, frame in params.items() if (size := _growth(frame)) > GRADIENT_EXPLODED_RUN}:
         at = {name: len(params[name]) - RECENT for name in grown}
         times = number(max(grown.values()), 2)
         what = f"The gradient of the {join_words([*grown])} has exploded"
-        problems.append(Problem(what, f", to {times} times its median", at))
+        problems.append(Problem(what, f", to {times} times its median", at, "gradient_exploding"))
     return problems
 
 
@@ -98,6 +102,7 @@ def learning_findings(
                     time=moments(params[name])[problem.at[name]],
                     series=frozenset(Key(phase, layer, each) for each in problem.at),
                     evidence={"phase": phase, "series": len(problem.at)},
+                    rule=problem.rule,
                 )
             ]
     return []

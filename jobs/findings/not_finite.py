@@ -78,6 +78,7 @@ def not_finite_gates(
             time=first,
             evidence={"phase": key.phase, "values": float(count(stats[key])[at[key]]), "series": len(at)},
             series=frozenset(at) | {key for key, frame in updates.items() if first_broken(frame) is not None},
+            rule="gate_not_finite",
         )
     ]
 
@@ -107,6 +108,7 @@ def not_finite_metrics(metrics: pd.DataFrame, axes: Mapping[str, Axis] = Mapping
                 step=step_at(own, i),
                 time=moments(own)[i],
                 evidence={"phase": phase, "values": float(count(own)[i])},
+                rule="update_not_finite" if losses else "",
             )
         )
     return found
@@ -153,6 +155,7 @@ def _not_finite_updates(updates: Mapping[Key, pd.DataFrame], axes: Mapping[str, 
             time=when[key],
             evidence={"phase": key.phase, "values": float(count(updates[key])[at[key]]), "series": len(at)},
             series=frozenset(at),
+            rule="update_not_finite",
         )
     ]
 

@@ -167,6 +167,7 @@ def _outlier(worst: _Scored, scored: Sequence[_Scored], phases: Collection[str],
         step=step_at(frame, since),
         time=moments(frame)[since],
         series=frozenset(one.key for one in scored if one.stands_out),
+        rule="anomaly",
         evidence={
             "phase": worst.key.phase,
             "share_above_1": worst.share,

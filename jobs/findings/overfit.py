@@ -53,6 +53,7 @@ def overfit(metrics: pd.DataFrame) -> list[Finding]:
             level="notice",
             what="the network overfits",
             source="network",
+            rule="generalisation_gap",
             evidence={"validation_loss": last, "lowest_validation_loss": lowest},
         )
     ]

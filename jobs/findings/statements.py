@@ -79,6 +79,7 @@ def _of_phase(detector: str, phase: str, series: Mapping[Key, pd.DataFrame], axi
             step=step_at(frame, i),
             time=first,
             series=frozenset(at),
+            rule="data_changed" if detector == Data.name else "check_failed",
             evidence={
                 "phase": phase,
                 "cause": cause,

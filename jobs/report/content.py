@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gatewatch.collector.store.base import Store
+from gatewatch.jobs.findings.finding import Finding
 from gatewatch.jobs.findings.findings import findings_of
 from gatewatch.jobs.findings.outliers import FEW
 from gatewatch.jobs.findings.run_points import RunPoints, as_text, read_points
@@ -21,6 +22,7 @@ from gatewatch.jobs.report.learning_section import learning_section
 from gatewatch.jobs.report.metric_section import metric_charts
 from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
 from gatewatch.jobs.report.run_summary import ending, run_summary
+from gatewatch.jobs.runbook import what_to_do
 
 MAX_LAYERS: Final = 12
 """How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""
@@ -101,13 +103,18 @@ def _answer(run: Drawn) -> dict[str, Any]:
     frames = points.events, points.captures
     about = run.about
     facts = run_summary(about, run.state, *frames, rows=points.rows, config=config, market=market, again=points.again)
-    findings = findings_of(points)
-    return {
-        "ending": ending(about, run.state),
-        "facts": facts,
-        "findings": [each.sentence for each in findings],
-        "level": findings[0].level if findings else "fact",
-    }
+    return {"ending": ending(about, run.state), "facts": facts, "findings": _told(findings_of(points))}
+
+
+def _told(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return the sentence and the level of each finding, and of the first of each rule what to do."""
+    told: list[dict[str, Any]] = []
+    rules: set[str] = set()
+    for each in findings:
+        to_do = [] if each.rule in rules else what_to_do(each.rule)
+        told.append({"sentence": each.sentence, "level": each.level, "to_do": to_do})
+        rules.add(each.rule)
+    return told
 
 
 def _gates(run: Drawn) -> dict[str, Any]:
