@@ -16,6 +16,7 @@ from gatewatch.collector.log import log
 from gatewatch.jobs.report.content import SECTIONS, shared_values
 from gatewatch.jobs.report.page import render_section
 from gatewatch.jobs.view.answers import Answer, json_answer, knows, problem, tag_of, unchanged
+from gatewatch.jobs.view.page import PAGES, render_page
 from gatewatch.jobs.view.run_list import RunList
 from gatewatch.jobs.view.run_reader import RunReader, on_axis
 
@@ -30,8 +31,6 @@ _KINDS: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
 }
-PAGES: Final = {"/": "runs.html", "/run": "run.html"}
-"""Address → the page's file in `pages`."""
 FILES: Final = {
     **{f"/static/{path.name}": path for path in sorted((_HERE / "static").iterdir()) if path.suffix in _KINDS},
     **{f"/static/{name}": _REPORT / name for name in ("page.css", "charts.js")},
@@ -69,7 +68,7 @@ class Site:
             known: the header `If-None-Match`.
         """
         if path in PAGES:
-            return _file(_HERE / "pages" / PAGES[path])
+            return Answer(render_page(path).encode(), _KINDS[".html"])
         if path in FILES:
             return _file(FILES[path])
         if path == PLOTLY:

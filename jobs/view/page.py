@@ -1,0 +1,40 @@
+"""The HTML of the pages, from the templates in `pages`: one head for all."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+PAGES: Final = {"/": ("runs.html", "Runs"), "/run": ("run.html", "Run")}
+"""Address → the page's template, and its title."""
+MENU: Final = {"/": "Runs"}
+"""Address → name of the pages that each page leads to."""
+
+
+def render_page(address: str) -> str:
+    """Render the page of an address, as it is before its data have come.
+
+    Args:
+        address: a key of `PAGES`.
+    """
+    template, title = PAGES[address]
+    return render(template, title=title, here=address, menu=MENU)
+
+
+def render(template: str, **values: Any) -> str:
+    """Render a template; every value is escaped.
+
+    Args:
+        template: name of a file in `pages`.
+        values: that it names.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "pages")
+    return jinja2.Environment(autoescape=True, loader=loader, undefined=jinja2.StrictUndefined)
