@@ -20,7 +20,7 @@ from gatewatch.collector.verdict_reader import SECONDS, VerdictReader
 
 _OF_THE_SESSION: Final = (
     *("log_dir", "run", "store", "phase", "tags", "every", "overhead", "resume", "all_ranks"),
-    *("reference", "feature_names"),
+    *("reference", "feature_names", "config"),
 )
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.collector.text import one_line
+from gatewatch.collector.errors import ConfigError, reason_of
+from gatewatch.collector.text import one_line, safe_repr
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -28,6 +29,11 @@ _PACKAGES: Final = (
     *("gatewatch", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
     *("sb3-contrib", "lightning", "pytorch-lightning", "numpy"),
 )
+
+MOST_CONFIG: Final = 16_384
+"""Characters of JSON of a user's own settings: with all else a run's configuration stays below the 64 kB that InfluxDB
+takes in a field."""
+_DEEPEST: Final = 8
 
 
 def new_run() -> str:
@@ -53,6 +59,41 @@ def config_text(config: Mapping[str, Any]) -> str:
         except Exception:  # a user's class may do anything
             shown[name] = one_line(value)
     return json.dumps(shown, default=one_line, skipkeys=True)
+
+
+def check_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a user's own settings as JSON can hold them: numbers of NumPy as numbers, what is no JSON as text.
+
+    Raises:
+        ConfigError: they are no mapping, or too long.
+    """
+    if config is None:
+        return None
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"config={safe_repr(config)}: must be a mapping, such as {{'units': 24}}; "
+            "vars() makes one of an argparse.Namespace, dataclasses.asdict() of a dataclass"
+        )
+    try:
+        settings = {one_line(name): _as_json(value) for name, value in config.items()}
+        length = len(json.dumps(settings))
+    except Exception as error:  # a user's class may do anything
+        raise ConfigError(f"config={safe_repr(config)}: cannot be read ({reason_of(error)})") from None
+    if length > MOST_CONFIG:
+        raise ConfigError(f"config: {length:,} characters of JSON, at most {MOST_CONFIG:,} are allowed: leave out data")
+    return settings
+
+
+def _as_json(value: Any, depth: int = 0) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, np.generic):
+        return _as_json(value.item(), depth + 1) if depth < _DEEPEST else one_line(value)
+    if depth < _DEEPEST and isinstance(value, Mapping):
+        return {one_line(name): _as_json(part, depth + 1) for name, part in value.items()}
+    if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
+        return [_as_json(part, depth + 1) for part in value]
+    return one_line(value)
 
 
 def fingerprint(probe: Any, as_array: AsArray) -> str | None:

@@ -23,7 +23,7 @@ from gatewatch.collector.probe_loss import PROBE_LOSS
 from gatewatch.collector.recording_health import WITHOUT_FEED, health_fields, why_without_capture
 from gatewatch.collector.recurrent_state import state_points
 from gatewatch.collector.run_life import RunLife
-from gatewatch.collector.run_metadata import versions
+from gatewatch.collector.run_metadata import check_config, versions
 from gatewatch.collector.runtime.native_threads import single_threaded_blas
 from gatewatch.collector.schema import COLLECTOR_HEALTH, REFERENCE_LOOK, Point
 from gatewatch.collector.state_recorder import StateRecorder
@@ -52,6 +52,7 @@ class RunSession(RunLife):
         statistics: what is taken of each gate.
         reference: the run with which the jobs compare this one; recorded in its `config`.
         feature_names: of what is fed.
+        config: the user's own settings; recorded in its `config`, under that name.
         **of_the_run: see `RunLife`.
 
     Attributes:
@@ -75,12 +76,14 @@ class RunSession(RunLife):
         statistics: Sequence[Statistic] = STATISTICS,
         reference: str | None = None,
         feature_names: Sequence[str] | None = None,
+        config: Mapping[str, Any] | None = None,
         **of_the_run: Any,
     ) -> None:
         super().__init__(**of_the_run)
         self.feature_names = check_feature_names(feature_names)
         self.feed = FeedRecorder(self.guarded, self.charged, self.warn_once, self.feature_names)
         self.log_dir = check_log_dir(log_dir)
+        self._user_settings = check_config(config)
         self.reference = None if reference is None else check_run(reference, "reference")
         self.schedule = CaptureSchedule(every, overhead, time.perf_counter)
         self.captured = 0
@@ -158,6 +161,7 @@ class RunSession(RunLife):
             "overhead": self.schedule.overhead,
             "reference": self.reference,
             "feature_names": None if self.feature_names is None else field_names(self.feature_names),
+            "config": self._user_settings,
             "tags": {key: value for key, value in self.tags.items() if key not in ("run", "phase")},
             "versions": versions(),
             "host": platform.node(),

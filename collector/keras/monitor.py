@@ -77,6 +77,8 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         layers: only these, by name or path; all where None.
         phase: train, validation, backtest or live.
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
+        config: your own settings, such as {"units": 24, "dropout": 0.1}: a mapping that JSON can hold, recorded
+            with the run and shown where runs are compared.
         overhead: the share of the training's time that "auto" may spend on captures.
         optimizer: the Keras optimizer; gradients are derived from its state. Where None, the one that the model is
             compiled with.
@@ -111,6 +113,7 @@ class GateMonitor(Monitor, keras.callbacks.Callback):  # type: ignore[misc]  # K
         layers: Sequence[str] | None = None,
         phase: str = "train",
         tags: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
         overhead: float = 0.01,
         optimizer: Any = None,
         resume: bool = False,

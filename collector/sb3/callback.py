@@ -79,6 +79,8 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         layers: only these, by name (`lstm_actor/l0`) or by the path of their module; all where None.
         phase: train, validation, backtest or live.
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
+        config: your own settings, such as {"units": 24, "dropout": 0.1}: a mapping that JSON can hold, recorded
+            with the run and shown where runs are compared.
         overhead: the share of the training's time that "auto" may spend on captures.
         verbose: 1 to print at the beginning which run goes to which store.
         resume: go on with the run of this name after a crash, where there is one. Steps that the training makes once
@@ -106,6 +108,7 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
         layers: Sequence[str] | None = None,
         phase: str = "train",
         tags: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
         overhead: float = 0.01,
         verbose: int = 0,
         resume: bool = False,

@@ -77,6 +77,8 @@ class GateMonitor(Monitor):
         layers: only these, by name (`policy.lstm/l0`) or by the path of their module; all where None.
         phase: train, validation, backtest or live.
         tags: at most 8 of your own, such as {"symbol": "GOOG"}.
+        config: your own settings, such as {"units": 24, "dropout": 0.1}: a mapping that JSON can hold, recorded
+            with the run and shown where runs are compared.
         overhead: the share of the training's time that "auto" may spend on captures.
         resume: go on with the run of this name after a crash, where there is one. Steps that the training makes once
             more are not recorded twice.
@@ -111,6 +113,7 @@ class GateMonitor(Monitor):
         layers: Sequence[str] | None = None,
         phase: str = "train",
         tags: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
         overhead: float = 0.01,
         resume: bool = False,
         all_ranks: bool = False,

@@ -732,16 +732,18 @@ def test_a_tuner_may_copy_the_monitor(place):
 
 def test_phases_of_one_run_side_by_side(place):
     model = policy()
-    fit(model, GateMonitor(run="both", probe=X[:4]), epochs=1)
+    fit(model, GateMonitor(run="both", probe=X[:4], config={"units": 24, "rate": np.float32(0.5)}), epochs=1)
     with GateMonitor(model, run="both", phase="backtest", probe=X[:4], every=1, reference="both") as monitor:
         monitor.step()
     store = open_store()
     assert set(store.read("gate_stats", run="both")["phase"]) == {"train", "backtest"}
     started = store.read("runs", run="both").dropna(subset=["config"])
-    assert [(phase, json.loads(config)["reference"]) for phase, config in started[["phase", "config"]].to_numpy()] == [
-        ("train", None),
-        ("backtest", "both"),
-    ]
+    told = {phase: json.loads(config) for phase, config in started[["phase", "config"]].to_numpy()}
+    assert {phase: config["reference"] for phase, config in told.items()} == {"train": None, "backtest": "both"}
+    assert {phase: config["config"] for phase, config in told.items()} == {
+        "train": {"units": 24, "rate": 0.5},
+        "backtest": None,
+    }
 
 
 def test_a_time_that_is_none_is_said_once_and_stops_nobody(place, caplog):

@@ -22,7 +22,7 @@ from gatewatch.collector.trace import LayerGates, Look, Trace
 
 class Training(Monitor):
     def __init__(self, run="r", every=1, store=None):
-        log_dir = tags = layers = reference = feature_names = None
+        log_dir = tags = layers = reference = feature_names = config = None
         phase, overhead, resume, all_ranks = "train", 0.01, False, False
         self._set_up(locals())
 
