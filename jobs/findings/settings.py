@@ -92,6 +92,7 @@ class Jump:
             source=self.source,
             step=self.step,
             time=self.time,
+            rule="anomaly",
             evidence={"phase": self.phase, "setting": self.name, "before": self.before, "after": self.after},
         )
 

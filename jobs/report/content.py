@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +13,7 @@ from gatewatch.jobs.findings.findings import findings_of
 from gatewatch.jobs.findings.outliers import FEW
 from gatewatch.jobs.findings.run_points import RunPoints, as_text, read_points
 from gatewatch.jobs.findings.run_state import state_of
-from gatewatch.jobs.findings.series import worst_layers
+from gatewatch.jobs.findings.series import name_of, worst_layers
 from gatewatch.jobs.findings.unjudged import unjudged
 from gatewatch.jobs.report.epoch_files import Gates, read_epochs
 from gatewatch.jobs.report.gate_section import range_charts, score_charts
@@ -23,6 +23,7 @@ from gatewatch.jobs.report.metric_section import metric_charts
 from gatewatch.jobs.report.plot_style import OTHER, PHASE_COLOURS
 from gatewatch.jobs.report.run_summary import ending, run_summary
 from gatewatch.jobs.runbook import what_to_do
+from gatewatch.jobs.text import number
 
 MAX_LAYERS: Final = 12
 """How many layers are drawn of a run of one phase; the table has all. More make a page that nobody scrolls through."""
@@ -103,16 +104,29 @@ def _answer(run: Drawn) -> dict[str, Any]:
     frames = points.events, points.captures
     about = run.about
     facts = run_summary(about, run.state, *frames, rows=points.rows, config=config, market=market, again=points.again)
-    return {"ending": ending(about, run.state), "facts": facts, "findings": _told(findings_of(points))}
+    return {"ending": ending(about, run.state), "facts": facts, "findings": _told(findings_of(points), run.phases)}
 
 
-def _told(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Return the sentence and the level of each finding, and of the first of each rule what to do."""
+def _told(findings: Sequence[Finding], phases: Collection[str]) -> list[dict[str, Any]]:
+    """Return each finding as the template shows it; the first of each rule has what to do."""
     told: list[dict[str, Any]] = []
     rules: set[str] = set()
     for each in findings:
         to_do = [] if each.rule in rules else what_to_do(each.rule)
-        told.append({"sentence": each.sentence, "level": each.level, "to_do": to_do})
+        facts = {
+            "Where": name_of(each.key, phases) if each.key else "",
+            "Since": "" if each.step is None else f"step {number(each.step)}",
+            "Source": each.source or "",
+        }
+        told.append(
+            {
+                "sentence": each.sentence,
+                "level": each.level,
+                "what": each.what[:1].upper() + each.what[1:],
+                "facts": {name: value for name, value in facts.items() if value},
+                "to_do": to_do,
+            }
+        )
         rules.add(each.rule)
     return told
 

@@ -109,8 +109,13 @@ def test_the_verdict_names_the_worst_gate_the_onset_and_the_causes(store, tmp_pa
     assert "the forget gate of lstm: 50 % of its scored captures are above 1, up to 2.5" in verdict
     assert "rose at step 250, from a median of 0.7 to 2.5" in verdict
     assert "the gate opens further than its trend" in verdict
+    assert "Where: <strong>the forget gate of lstm</strong>" in page
+    assert "Since: <strong>step 250</strong>" in page
     others = re.search(r'<ul class="findings">(.*?)</ul>', page, re.DOTALL)[1]
-    assert "the network overfits, whatever its gates look like" in re.search(r'<li class="notice">(.*)', others)[1]
+    assert (
+        "the network overfits, whatever its gates look like"
+        in re.search(r'<li class="notice">(.*)', others, re.DOTALL)[1]
+    )
     assert page.count("<summary>What to do</summary>") == 2  # of the score, and of the overfitting
     assert "Go to the step that is named and look at what the training did there." in page
 
