@@ -95,10 +95,13 @@ def _report(commands: Commands, with_store: ArgumentParser) -> None:
     report = commands.add_parser(
         "report",
         parents=[with_store],
-        help="write the report of a run as one HTML file",
-        description="Write the report of a run, by default of the newest, as one HTML file that works offline.",
+        help="write the report of a run, or a comparison of several, as one HTML file",
+        description="Write the report of a run, by default of the newest, or a comparison of several, as one HTML file "
+        "that works offline.",
     )
-    report.add_argument("run", nargs="?", metavar="RUN", help="name of the run (default: the newest run)")
+    report.add_argument(
+        "runs", nargs="*", metavar="RUN", help="name of the run (default: the newest run); two or more are compared"
+    )
     report.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write (default: gatewatch-RUN.html)")
     report.add_argument(
         "--watch",

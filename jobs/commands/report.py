@@ -13,17 +13,22 @@ from gatewatch.collector.store.runs import find_run
 from gatewatch.jobs.commands.common import NO_RUNS, existing_store
 from gatewatch.jobs.console import fail
 from gatewatch.jobs.loop import RunWatch, is_scored
-from gatewatch.jobs.report.page import write_report
+from gatewatch.jobs.report.page import write_comparison, write_report
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the report, once or until the run has ended."""
-    if arguments.watch is None:
-        print(write_report(existing_store(arguments), arguments.run, arguments.output))
+    run = arguments.runs[0] if arguments.runs else None
+    if len(arguments.runs) > 1:
+        if arguments.watch is not None:
+            raise ConfigError("--watch writes the report of one run; `gatewatch view` shows a comparison that goes on")
+        print(write_comparison(existing_store(arguments), arguments.runs, arguments.output))
+    elif arguments.watch is None:
+        print(write_report(existing_store(arguments), run, arguments.output))
     else:
         store = open_store(arguments.store)
         with suppress(KeyboardInterrupt):
-            _watch(store, arguments.run, arguments.output, arguments.watch)
+            _watch(store, run, arguments.output, arguments.watch)
 
 
 def _watch(store: Store, run: str | None, output: Path | None, seconds: int) -> None:

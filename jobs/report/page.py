@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -21,10 +21,14 @@ from gatewatch.collector.names import path_name
 from gatewatch.collector.store.base import Store
 from gatewatch.collector.text import escape_controls
 from gatewatch.jobs.findings.run_state import run_row
+from gatewatch.jobs.report.comparison import chosen_runs, comparison
 from gatewatch.jobs.report.content import content
 from gatewatch.jobs.text import number, percent
 
 _HERE: Final = Path(__file__).parent
+REPORT: Final = "template.html"
+COMPARISON: Final = "comparison.html"
+"""The templates of the page: of one run, and of several."""
 _FILES: Final = (("charts.js", "page.js"), ("page.css",))
 """The page's own script, and its style."""
 _KEPT: Final = "\n\t\u00a0\u200c\u200d"
@@ -61,6 +65,35 @@ def write_report(
     _check(output)
     html = render(content(store, about, report_progress, datetime.now(UTC)), refresh)
     report_progress(f"writing {output}")
+    return _written(output, html)
+
+
+def write_comparison(
+    store: Store, runs: Sequence[str], output: Path | None = None, progress: Callable[[str], None] | None = None
+) -> Path:
+    """Write the comparison of some runs, and return its path.
+
+    Args:
+        store: where the runs' points are.
+        runs: their names, two to eight.
+        output: where to write; None: `gatewatch-<run>-and-<run>.html`, of the first two, in the working directory.
+        progress: called with a line for each step of the work.
+
+    Raises:
+        ConfigError: there is no such run, or too few or too many; the output cannot be written.
+        WriteUnavailable: the store does not answer.
+    """
+    report_progress = progress or (lambda _: None)
+    names = chosen_runs(runs)
+    usual = Path(f"gatewatch-{'-and-'.join(path_name(name) for name in names[:2])}.html")
+    output = usual if output is None else checked_path(output, "-o")
+    _check(output)
+    html = render(comparison(store, names, report_progress, datetime.now(UTC)), template=COMPARISON)
+    report_progress(f"writing {output}")
+    return _written(output, html)
+
+
+def _written(output: Path, html: str) -> Path:
     try:
         with replace_file(output) as file:
             file.write(html.encode())
@@ -99,7 +132,7 @@ def _legible(value: Any) -> Any:
     return escape_controls(value, keep=_KEPT) if type(value) is str else value
 
 
-def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
+def render(content: Mapping[str, Any], refresh: int | None = None, template: str = REPORT) -> str:
     """Render the whole page. All content is escaped, except what `figure_json` made safe.
 
     The page's policy allows its own two scripts, no other, and no request off the page.
@@ -107,6 +140,7 @@ def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
     Args:
         content: the values that the template names; figures as they are.
         refresh: seconds after which a browser loads the page again; None: never.
+        template: `REPORT` or `COMPARISON`.
     """
     files = ["\n".join((_HERE / name).read_text(encoding="utf-8") for name in names) for names in _FILES]
     plotly_js, page_js, page_css = (Markup(text) for text in (get_plotlyjs(), *files))  # noqa: S704 - files of plotly and of this package
@@ -117,24 +151,25 @@ def render(content: Mapping[str, Any], refresh: int | None = None) -> str:
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     own = {"plotly_js": plotly_js, "page_js": page_js, "page_css": page_css, "policy": policy, "refresh": refresh}
-    return _template().render(**content, **own)
+    return _template(template).render(**content, **own)
 
 
-def render_section(name: str, content: Mapping[str, Any]) -> str:
+def render_section(name: str, content: Mapping[str, Any], template: str = REPORT) -> str:
     """Render one section of the page, escaped as the whole page is.
 
     Args:
-        name: a key of `content.SECTIONS`.
+        name: a key of `SECTIONS` of `content` or `comparison`.
         content: the values that the section names.
+        template: `REPORT` or `COMPARISON`.
     """
-    template = _template()
-    return "".join(template.blocks[name](template.new_context(dict(content))))
+    page = _template(template)
+    return "".join(page.blocks[name](page.new_context(dict(content))))
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined, finalize=_legible
     )
     environment.filters |= {"figure_json": figure_json, "number": number, "percent": percent}
-    return environment.get_template("template.html")
+    return environment.get_template(name)

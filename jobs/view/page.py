@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import jinja2
 
-PAGES: Final = {"/": ("runs.html", "Runs"), "/run": ("run.html", "Run")}
+PAGES: Final = {"/": ("runs.html", "Runs"), "/run": ("run.html", "Run"), "/compare": ("compare.html", "Compare")}
 """Address → the page's template, and its title."""
 MENU: Final = {"/": "Runs"}
 """Address → name of the pages that each page leads to."""

@@ -14,11 +14,12 @@ from gatewatch.collector.errors import ConfigError, reason_of
 from gatewatch.collector.log import log
 from gatewatch.jobs.view.access import cookie_for, cookie_of, has_token, is_loopback, names_this_machine
 from gatewatch.jobs.view.answers import HEADERS, Answer, compressed, moved, problem, with_tag
+from gatewatch.jobs.view.query import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    Respond = Callable[[str, Mapping[str, str], str | None], Answer]
+    Respond = Callable[[str, Query, str | None], Answer]
 
 IDLE_SECONDS: Final = 60.0
 """A connection without a request for longer is closed."""
@@ -121,20 +122,21 @@ class _Handler(BaseHTTPRequestHandler):
             address = urlsplit(self.path)
         except ValueError:
             return problem("the address is wrong", 400)
-        query = dict(parse_qsl(address.query, keep_blank_values=True, errors="replace"))
+        query = Query(parse_qsl(address.query, keep_blank_values=True, errors="replace"))
         if refused := self._refuse(address.path, query):
             return refused
         known = self.headers["If-None-Match"]
         return with_tag(self.server.respond(address.path, query, known), known)
 
-    def _refuse(self, path: str, query: dict[str, str]) -> Answer | None:
+    def _refuse(self, path: str, query: Query) -> Answer | None:
         """Return why this browser gets no answer; None where it does."""
         token = self.server.token
         if token is None:
             return None if names_this_machine(self.headers["Host"]) else problem(_OTHER_NAME, 403)
-        if has_token(token, query.pop("token", None)):  # from here on in a cookie: an address is sent on and logged
-            rest = f"/{quote(path.lstrip('/'))}" + (f"?{urlencode(query)}" if query else "")
-            return moved(rest, **{"Set-Cookie": cookie_for(token, self.server.port)})
+        if has_token(token, query.get("token")):  # from here on in a cookie: an address is sent on and logged
+            rest = urlencode(query.without("token"))
+            page = f"/{quote(path.lstrip('/'))}" + (f"?{rest}" if rest else "")
+            return moved(page, **{"Set-Cookie": cookie_for(token, self.server.port)})
         return None if has_token(token, cookie_of(self.headers["Cookie"], self.server.port)) else _without_token()
 
     def _send(self, answer: Answer) -> None:

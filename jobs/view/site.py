@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
 
 from plotly.offline import get_plotlyjs
 
 from gatewatch.collector.errors import ConfigError, WriteUnavailable, reason_of
 from gatewatch.collector.log import log
+from gatewatch.jobs.report import comparison
 from gatewatch.jobs.report.content import SECTIONS, shared_values
-from gatewatch.jobs.report.page import render_section
+from gatewatch.jobs.report.page import COMPARISON, render_section
 from gatewatch.jobs.view.answers import Answer, json_answer, knows, problem, tag_of, unchanged
 from gatewatch.jobs.view.page import PAGES, render_page
+from gatewatch.jobs.view.query import Query
 from gatewatch.jobs.view.run_list import RunList
 from gatewatch.jobs.view.run_reader import RunReader, on_axis
 
@@ -54,12 +57,13 @@ class Site:
         self._store, self._scoring = store, scoring
         self._list = RunList(store, trends)
         self._reader = RunReader(store)
-        self._data: dict[str, Callable[[Mapping[str, str], str | None], Answer]] = {
+        self._data: dict[str, Callable[[Query, str | None], Answer]] = {
             "/api/runs": self._runs,
             "/api/run": self._section,
+            "/api/compare": self._comparison,
         }
 
-    def respond(self, path: str, query: Mapping[str, str], known: str | None = None) -> Answer:
+    def respond(self, path: str, query: Query, known: str | None = None) -> Answer:
         """Answer a request; what is wrong with the store is a sentence for the page to show.
 
         Args:
@@ -87,11 +91,11 @@ class Site:
             log.warning("gatewatch view: %s failed: %s", path, reason_of(error))
             return problem(f"this cannot be shown: {reason_of(error)}; this is a bug, please report it", 500)
 
-    def _runs(self, query: Mapping[str, str], known: str | None) -> Answer:
+    def _runs(self, query: Query, known: str | None) -> Answer:
         rows = self._list.rows(datetime.now(UTC))
         return json_answer({"store": self._store.url, "scoring": self._scoring(), **rows})
 
-    def _section(self, query: Mapping[str, str], known: str | None) -> Answer:
+    def _section(self, query: Query, known: str | None) -> Answer:
         """Return a section of a run as HTML; nothing is read of a run that has not changed."""
         part, unit, frames = query.get("part", ""), query.get("x", "step"), query.get("frames", "epoch")
         if part not in SECTIONS:
@@ -105,6 +109,23 @@ class Site:
             drawn = on_axis(drawn, unit)
         html = render_section(part, shared_values(drawn) | SECTIONS[part](drawn))
         return Answer(html.encode(), _KINDS[".html"], headers={"ETag": tag})
+
+    def _comparison(self, query: Query, known: str | None) -> Answer:
+        """Return a section of the comparison of some runs; nothing is read of runs that have not changed."""
+        part, unit = query.get("part", ""), query.get("x", "step")
+        if part not in comparison.SECTIONS:
+            return problem(f"there is no such section; there are {', '.join(comparison.SECTIONS)}", 404)
+        now = datetime.now(UTC)
+        runs = [self._reader.current(run, now) for run in comparison.chosen_runs(query.every("run"))]
+        content = [[str(run.about["run"]), run.revision, run.state] for run in runs]
+        tag = tag_of(f"{content} {part} {unit}".encode())
+        if knows(known, tag):
+            return unchanged(tag)
+        drawn = [on_axis(self._reader.drawn(run), unit) for run in runs]
+        values = comparison.shared_values(drawn) | comparison.SECTIONS[part](drawn)
+        for each in values["runs"]:
+            each["href"] = f"/run?{urlencode({'run': each['name']})}"
+        return Answer(render_section(part, values, COMPARISON).encode(), _KINDS[".html"], headers={"ETag": tag})
 
 
 def _file(path: Path) -> Answer:

@@ -14,6 +14,8 @@ let runs = [];
 let waiting = 0; // runs whose scores are still being read
 let skew = 0; // milliseconds that the server's clock is ahead of this one
 const shown = new Map(); // run -> its row and what that was made of
+const MOST = 8; // runs that are compared
+const picked = new Set(); // those that the reader has chosen to compare
 
 const score = (run) => run.trend?.worst?.score ?? null;
 const isAbove = (run) => (score(run) ?? 0) > 1;
@@ -99,7 +101,25 @@ const metricCell = (run) =>
   run.metrics.slice(0, 3).map(({ name, value }) =>
     element("span", { class: value === null ? "metric high" : "metric" }, element("small", {}, `${name} `), value === null ? "" : number(value)));
 
+const showPicked = () => {
+  const link = part("compare");
+  const ready = picked.size > 1 && picked.size <= MOST;
+  link.hidden = picked.size < 1;
+  if (ready) link.setAttribute("href", `/compare?${new URLSearchParams([...picked].map((run) => ["run", run]))}`);
+  else link.removeAttribute("href");
+  link.textContent = ready ? `Compare ${count(picked.size, "run")}` : picked.size > MOST ? `At most ${MOST} runs can be compared` : "Choose another run to compare";
+};
+
+const pick = (run, wanted) => {
+  if (wanted) picked.add(run);
+  else picked.delete(run);
+  showPicked();
+};
+
 const makeRow = (run) => {
+  const box = element("input", { type: "checkbox", class: "pick", "aria-label": `compare ${run.run}` });
+  box.checked = picked.has(run.run);
+  box.addEventListener("change", () => pick(run.run, box.checked));
   const link = element("a", { href: `/run?${new URLSearchParams({ run: run.run })}`, class: "name" }, run.run);
   const about = [run.phases.split(",").join(", "), run.model, run.framework].filter(Boolean).join(" · ");
   const state = element("td", { class: `state ${run.state}`, "data-label": "State" }, element("span", {}, `${MARKS[run.state] ?? ""} ${run.state}`));
@@ -108,7 +128,7 @@ const makeRow = (run) => {
   const row = element(
     "tr",
     { class: isAbove(run) || ["died", "failed"].includes(run.state) ? "bad-run" : null },
-    element("th", { scope: "row" }, link, element("small", {}, about), element("span", { class: "tags" }, ...Object.entries(run.tags).map((tag) => tagButton(...tag)))),
+    element("th", { scope: "row" }, box, link, element("small", {}, about), element("span", { class: "tags" }, ...Object.entries(run.tags).map((tag) => tagButton(...tag)))),
     state,
     element("td", { class: "n", "data-label": "Step" }, number(run.step), element("small", {}, run.epoch === null || run.epoch === undefined ? "" : `epoch ${number(run.epoch)}`)),
     element("td", { class: "n", "data-label": "Worst score" }, ...scoreCell(run)),
@@ -117,7 +137,7 @@ const makeRow = (run) => {
     element("td", { class: "chart" }, run.trend ? metricLine(run.trend.loss) : ""),
     seen,
   );
-  return { row, seen, link };
+  return { row, seen, link, box };
 };
 
 const rowOf = (run) => {
@@ -126,9 +146,9 @@ const rowOf = (run) => {
   if (last?.made === made) return last;
   const next = { ...makeRow(run), made, run };
   if (last?.row.isConnected) {
-    const focused = last.row.contains(document.activeElement);
+    const focused = last.row.contains(document.activeElement) ? document.activeElement : null;
     last.row.replaceWith(next.row);
-    if (focused) next.link.focus();
+    if (focused) (focused === last.box ? next.box : next.link).focus();
   }
   shown.set(run.run, next);
   return next;
@@ -146,6 +166,8 @@ const show = () => {
   arrange(document.querySelector("#runs tbody"), wanted.slice(0, chosen.most).map((run) => rowOf(run).row));
   const names = new Set(runs.map((run) => run.run));
   for (const run of [...shown.keys()]) if (!names.has(run)) shown.delete(run);
+  for (const run of [...picked]) if (!names.has(run)) picked.delete(run);
+  showPicked();
   for (const button of document.querySelectorAll("[data-sort]")) {
     const order = button.dataset.sort === chosen.sort ? (chosen.down ? "descending" : "ascending") : null;
     if (order) button.closest("th").setAttribute("aria-sort", order);
@@ -219,11 +241,13 @@ for (const button of document.querySelectorAll("[data-sort]")) {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") choose({ text: "", state: "" });
-  if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+  if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && event.target.type !== "checkbox") return;
   if (event.key === "/") {
     event.preventDefault();
     part("text").focus();
-  } else if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
+  } else if (event.key === "c" && part("compare").hasAttribute("href")) part("compare").click();
+  else if (event.key === "x") document.activeElement.closest?.("tr")?.querySelector(".pick")?.click();
+  else if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
 });
 addEventListener("popstate", () => {
   readAddress();
