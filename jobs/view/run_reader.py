@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from gatewatch.collector.store import Store
 
-_KEPT: Final = 8
+_KEPT: Final = 4
 """How many runs are kept, each with and without its units: those that were looked at last."""
 AXES: Final = ("step", "epoch", "time")
 

@@ -59,7 +59,7 @@ def test_the_first_sentence_says_which_is_anomalous_since_when_and_what_was_set(
 
 def test_a_chart_has_a_line_for_each_run(store, tmp_path):
     page = compared(store, tmp_path, "bad", "good")
-    for label in ("loss by step", "Scores: largest score of all", "Mean of forget of lstm"):
+    for label in ("Metric loss", "Scores: largest score of all", "Mean of forget of lstm"):
         (figure,) = charts(page, label)
         assert [trace["name"] for trace in figure["data"]] == ["bad", "good"]
 
@@ -148,3 +148,55 @@ def test_a_run_that_is_not_there_is_a_sentence_of_the_page(visit, served):  # no
     visit.until("document.querySelector('#problem').innerText.includes(\"did you mean 'good'\")")
     visit.page.goto(f"{served.url}compare?run=bad")
     visit.until("document.querySelector('#problem').innerText.includes('name two or more')")
+
+
+def test_a_run_that_goes_on_is_drawn_on_without_a_reload(visit, tmp_path):  # noqa: F811
+    store = open_store(f"sqlite:///{tmp_path}/gatewatch.db")
+    begin = now() - 60 * SECOND
+    seed(store, "old", fault=1000, start=begin)
+    seed(store, "new", captures=20, fault=25, start=begin)
+    with serving(store) as server:
+        page = to_compare(visit, server, "old", "new")
+        drawn(visit, "metrics")
+        plot = "document.querySelector('#metrics .js-plotly-plot')"
+        page.evaluate(f"window.plot = {plot}")
+        assert "anomalous since" not in page.locator(".verdict").inner_text()
+        seed(store, "new", captures=40, fault=25, start=begin)
+        visit.until("document.querySelector('.verdict').innerText.includes('new is anomalous since step 250')")
+        visit.until(f"Math.max(...{plot}._fullData[1].x) === 390")
+        assert page.evaluate(f"window.plot === {plot}")
+    assert visit.complaints == []
+    store.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tab_reaches_what_can_be_used(visit, served, scheme):  # noqa: F811
+    visit.page.emulate_media(color_scheme=scheme)
+    page = to_compare(visit, served, "bad", "good")
+    reached = set()
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.innerText || document.activeElement.id"))
+    assert {"Runs", "bad", "good", "Settings", "Updates"} <= reached
+    page.keyboard.press("2")
+    visit.until("location.hash === '#metrics'")
+    page.keyboard.press("b")
+    page.wait_for_url(served.url)
+    assert visit.complaints == []
+
+
+def test_no_more_than_eight_runs_can_be_chosen(visit, tmp_path):  # noqa: F811
+    store = open_store(f"sqlite:///{tmp_path}/gatewatch.db")
+    for i in range(9):
+        store.write([Point("runs", {"run": f"r{i}", "phase": "train"}, {"event": "started", "step": 0}, now())])
+    with serving(store) as server:
+        page = visit.page
+        page.goto(server.url)
+        visit.until("document.querySelectorAll('#runs tbody tr').length === 9")
+        for box in page.locator(".pick").all():
+            box.check()
+        assert page.locator("#compare").inner_text() == "At most 8 runs can be compared"
+        page.locator(".pick").first.uncheck()
+        assert page.locator("#compare").inner_text() == "Compare 8 runs"
+    assert visit.complaints == []
+    store.close()
