@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gatewatch.jobs.anomaly_detector import AnomalyDetector as AnomalyDetector
     from gatewatch.jobs.findings.verdict import verdict as verdict
     from gatewatch.jobs.report.heatmap import render_gate_heatmap as render_gate_heatmap
+    from gatewatch.jobs.report.notebook import show as show
     from gatewatch.jobs.report.temporal_graph import TemporalGraph as TemporalGraph
 
 _MODULE_OF = {
@@ -32,6 +33,7 @@ _MODULE_OF = {
     "gates": "gatewatch.collector.keras",
     "open_store": "gatewatch.collector.store",
     "render_gate_heatmap": "gatewatch.jobs.report.heatmap",
+    "show": "gatewatch.jobs.report.notebook",
     "verdict": "gatewatch.jobs.findings.verdict",
 }
 __all__ = list(_MODULE_OF)

@@ -151,7 +151,17 @@ def render(content: Mapping[str, Any], refresh: int | None = None, template: str
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     own = {"plotly_js": plotly_js, "page_js": page_js, "page_css": page_css, "policy": policy, "refresh": refresh}
-    return _template(template).render(**content, **own)
+    return render_template(template, {**content, **own})
+
+
+def render_template(name: str, values: Mapping[str, Any]) -> str:
+    """Render a file of this folder; every value is escaped, except what `figure_json` made safe.
+
+    Args:
+        name: of the file.
+        values: that it names.
+    """
+    return _template(name).render(**values)
 
 
 def render_section(name: str, content: Mapping[str, Any], template: str = REPORT) -> str:
