@@ -134,7 +134,11 @@ def test_another_optimizer_on_purpose_is_no_alarm(tmp_path, replaced):
             optimizer.step()
             monitor.step()
     only(store)
-    assert not scores(store, detector="checks")["anomalous"].any()
+    found = scores(store, detector="checks")
+    assert not found["anomalous"].any()
+    said = found.get("why_optimizer_exchanged", found["step"][:0]).dropna()
+    assert found.loc[said.index, "step"].tolist() == ([40] if replaced else [])
+    assert set(found.loc[said.index, "anomaly_score"]) <= {1.0}  # a warning
 
 
 def test_weights_that_are_swapped_again_and_again_alarm_once(tmp_path):

@@ -131,6 +131,26 @@ def test_a_resumed_run_may_go_on_from_an_earlier_checkpoint_but_not_begin_anew(c
     assert none_or(optimizer.steps_went_back(captures)[STEPS]) == [None, expected]
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        ([10, 20, NONE, 10, 20], [None, 0.0, None, 2.0, 0.0]),
+        ([10, 20, NONE, 40, 50], [None, 0.0, None, 0.0, 0.0]),  # a record without it, and the same optimizer
+        ([10, 20, 10, 20, 30], [None, 0.0, 0.0, 0.0, 0.0]),  # its own count: `steps_went_back`
+        ([NONE, NONE, NONE, 10, 20], [None, None, None, None, 0.0]),
+    ],
+)
+def test_another_optimizer_that_counts_anew_is_a_warning(count, expected):
+    captures = of_updates(step=range(5), step_count=count, travel=[1.0] * 5)
+    assert none_or(optimizer.optimizer_exchanged(captures)[STEPS]) == expected
+    assert not next(check for check in CHECKS if check.name == "optimizer_exchanged").alarms
+
+
+def test_a_resumed_run_with_another_optimizer_is_none():
+    captures = of_updates(step=range(4), step_count=[10, 20, NONE, 5], travel=[1.0, 1.0, 1.0, NONE])
+    assert none_or(optimizer.optimizer_exchanged(captures)[STEPS]) == [None, 0.0, None, 0.0]
+
+
 # The weights.
 
 

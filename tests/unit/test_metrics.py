@@ -364,6 +364,15 @@ def test_a_gap_does_not_depend_on_the_unit_of_the_loss(losses, scale):
     assert ((generalisation_gap(loss, val_loss) > 0) <= (val_loss > loss)).all()
 
 
+def test_a_validation_at_the_end_of_an_epoch_is_compared_with_the_mean_of_its_steps():
+    none = np.nan
+    loss = np.array([9.0, 9.0, none, 4.0, 2.0, none, none, 1.0])
+    val_loss = np.array([none, none, 9.0, none, none, 6.0, 7.0, none])
+    gap = generalisation_gap(loss, val_loss)
+    assert gap[[2, 5]].tolist() == [0.0, pytest.approx((6 - 3) / 7)]  # the loss went from 9 to 2
+    assert np.isnan(gap[[0, 1, 3, 4, 6, 7]]).all()  # of a second validation in a row no step says anything
+
+
 def test_a_gap_is_measured_by_the_latest_movement_alone():
     loss = np.concatenate([[100.0], np.ones(GAP_POINTS)])
     gap = generalisation_gap(loss, loss + 1)

@@ -72,6 +72,25 @@ def steps_went_back(captures: Captures) -> dict[Pair, Array]:
     return {(OPTIMIZER, STEPS): np.fmax.reduce(every)} if every else {}
 
 
+def optimizer_exchanged(captures: Captures) -> dict[Pair, Array]:
+    """Judge whether another optimizer has taken over, and counts anew.
+
+    The record of the capture after an exchange says nothing of the optimizer, since two of them made its steps. Where
+    the count at the next one is smaller than that of before, the first optimizer's state is gone with it. That is a
+    warning: an optimizer may be exchanged on purpose, and then its moments are lost all the same.
+    """
+    every: list[Array] = []
+    for series in captures.updates:
+        recorded, count = np.isfinite(captures.update(series, "step")), captures.update(series, "step_count")
+        counted, index = np.isfinite(count), np.arange(len(count), dtype=float)
+        before = previous(count, counted)
+        has_gap = previous(index, recorded) != previous(index, counted)
+        same_process = np.isfinite(captures.update(series, "travel"))
+        known = counted & np.isfinite(before)
+        every.append(verdicts(known & has_gap & same_process & (count < before), known))
+    return {(OPTIMIZER, STEPS): np.fmax.reduce(every)} if every else {}
+
+
 def moments_astray(captures: Captures) -> dict[Pair, Array]:
     """Judge whether gradients have for long been far smaller or far larger than second moments say.
 
@@ -149,6 +168,16 @@ CHECKS: Final = (
         needs="two records of an optimizer that counts its steps",
         judge=steps_went_back,
         look_back=WINDOW,
+    ),
+    Check(
+        name="optimizer_exchanged",
+        sentence="another optimizer has taken over and counts its steps anew: was it meant to, with the moments lost?",
+        source="optimizer",
+        errors="a warning: optimizers may be exchanged on purpose",
+        needs="two records of optimizers that count their steps, with one between them in which both made steps",
+        judge=optimizer_exchanged,
+        look_back=WINDOW,
+        alarms=False,
     ),
     Check(
         name="moments_astray",

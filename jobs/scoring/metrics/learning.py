@@ -66,8 +66,11 @@ def generalisation_gap(loss: Array, val_loss: Array, newest: int | None = None) 
     difference is divided by a scale of the training loss: its size, or its range over its last points, whichever is
     larger. Multiplying both losses by a positive number does not change the gap. Its sign is that of the difference.
 
+    Loops log the one at each step and the other at the end of an epoch. The loss that a validation loss is compared
+    with is then the mean since the validation before, of at most `GAP_POINTS` points.
+
     Args:
-        loss, val_loss: (..., n), at the points of `train_metrics`; a gap is where both are.
+        loss, val_loss: (..., n), at the points of `train_metrics`; a gap is where there is a `val_loss`.
         newest: compute values for only this many of the newest points; None: for all.
 
     Returns:
@@ -75,12 +78,27 @@ def generalisation_gap(loss: Array, val_loss: Array, newest: int | None = None) 
         them is missing, or the loss is 0 and never moved.
     """
     windows = latest(loss, GAP_POINTS, newest)
+    since = _mean_since(windows, latest(val_loss, GAP_POINTS, newest))
     loss, val_loss = of_newest(loss, newest), of_newest(val_loss, newest)
+    loss = np.where(np.isfinite(loss), loss, since)
     with np.errstate(over="ignore"):
         difference = val_loss - loss
         moved = np.fmax.reduce(windows, axis=-1) - np.fmin.reduce(windows, axis=-1)
     scale = np.fmax(np.abs(loss), moved)
     return quotient(difference, scale, scale > 0)
+
+
+def _mean_since(losses: Array, validations: Array) -> Array:
+    """Return the mean of the losses before each point and after the validation before; NaN where there is none.
+
+    Args:
+        losses, validations: (..., n, points), windows that end with each point.
+    """
+    validated = np.isfinite(validations[..., :-1])
+    over = np.logical_or.accumulate(validated[..., ::-1], axis=-1)[..., ::-1]
+    counts = np.isfinite(losses[..., :-1]) & ~over
+    count = counts.sum(axis=-1)
+    return quotient(np.where(counts, losses[..., :-1], 0.0).sum(axis=-1), count, count > 0)
 
 
 def _banded(values: Array, low: NDArray[np.bool_], high: NDArray[np.bool_]) -> Array:
