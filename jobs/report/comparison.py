@@ -116,7 +116,7 @@ def anomalous(names: Sequence[str], firsts: Sequence[Finding | None]) -> str:
     alarms = [(name, first) for name, first in zip(names, firsts, strict=True) if first and first.is_alarm]
     open_runs = [name for name, first in zip(names, firsts, strict=True) if not first or first.level == "undecided"]
     calm = [name for name in names if name not in open_runs and name not in dict(alarms)]
-    parts = [f"{name} is anomalous{_since(first)}{_where(first)}: {first.what}." for name, first in alarms]
+    parts = [f"{name} is anomalous{_since(first)}{_where(first)}: {_ended(first.what)}" for name, first in alarms]
     if calm:
         verb = "is" if len(calm) == 1 else "are"
         parts.append(
@@ -141,6 +141,10 @@ def what_differs(names: Sequence[str], changed: Sequence[Difference]) -> str:
         said.append(f"{each.name} ({', '.join(values)})")
     more = f" and {len(own) - _NAMED} more" if len(own) > _NAMED else ""
     return f"What was set differs in {', '.join(said) if more else join_words(said)}{more}."
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith(("?", "!", ".")) else f"{text}."
 
 
 def _where(first: Finding) -> str:

@@ -13,9 +13,10 @@ from gatewatch.collector.names import PHASES
 from gatewatch.jobs.findings.axis import Axis
 from gatewatch.jobs.findings.learning import positive
 from gatewatch.jobs.findings.run_points import RunPoints
-from gatewatch.jobs.findings.series import Key, is_loss
-from gatewatch.jobs.frames import by_phase, metric_columns, numbers, rank
-from gatewatch.jobs.report.plot_style import PALETTE, figure, line
+from gatewatch.jobs.findings.series import Key, broken_values, is_loss
+from gatewatch.jobs.frames import by_phase, metric_columns, not_finite, numbers, rank
+from gatewatch.jobs.report.metric_section import epoch_ends
+from gatewatch.jobs.report.plot_style import PALETTE, figure, line, shade_broken, show_constant
 
 MOST_RUNS: Final = 8
 """More lines in a chart cannot be told apart."""
@@ -40,6 +41,7 @@ class Line(NamedTuple):
     axis: Axis
     frame: pd.DataFrame
     values: NDArray[np.float64]
+    broken: NDArray[np.bool_]
 
 
 def shown(runs: Sequence[tuple[str, RunPoints]]) -> list[Shown]:
@@ -54,8 +56,16 @@ def metric_charts(runs: Sequence[Shown]) -> list[dict[str, Any]]:
     for run in runs:
         for phase, rows in by_phase(run.points.metrics):
             frame = rows.reset_index(drop=True)
+            ends = _epoch_ends(run, phase, frame)
             for column, name in metric_columns(frame).items():
-                _add(lines, (phase, name), run, frame, numbers(frame, column))
+                _add(
+                    lines,
+                    (phase, name),
+                    run,
+                    frame,
+                    _by_epoch(numbers(frame, column), ends),
+                    broken_values(frame, column),
+                )
     ordered = sorted(lines, key=lambda key: (not is_loss(key[1]), key[1], rank(key[0], PHASES)))
     return [chart for key in ordered[:MAX_METRICS] for chart in _charts(key[1], key[0], lines[key])]
 
@@ -100,6 +110,20 @@ def update_charts(runs: Sequence[Shown]) -> list[dict[str, Any]]:
     return layers
 
 
+def _epoch_ends(run: Shown, phase: str, frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which points of a run's metrics were written at the end of an epoch, shape (points,)."""
+    if run.points.axis_of[phase].market:
+        return np.zeros(len(frame), dtype=bool)
+    captures = run.points.captures
+    return epoch_ends(frame, captures[captures["phase"].fillna("") == phase] if "phase" in captures else captures)
+
+
+def _by_epoch(values: NDArray[np.float64], ends: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return a metric by epoch where it was logged by batch too, else as it is; shape (points,)."""
+    has = np.isfinite(values)
+    return np.where(ends, values, np.nan) if (has & ends).any() and (has & ~ends).any() else values
+
+
 def _by_layer(every: Iterable[tuple[Shown, Key, pd.DataFrame, NDArray[np.float64], str]]) -> list[dict[str, Any]]:
     """Return the charts of each layer: its name, and a chart for each title."""
     lines: dict[str, dict[tuple[str, str], list[Line]]] = {}
@@ -112,12 +136,30 @@ def _by_layer(every: Iterable[tuple[Shown, Key, pd.DataFrame, NDArray[np.float64
     return [{"name": layer, "charts": of_layer} for layer, of_layer in charts.items() if of_layer]
 
 
-def _add(lines: dict[Any, list[Line]], key: Any, run: Shown, frame: pd.DataFrame, values: NDArray[np.float64]) -> None:
-    """Add the line of a run, where it has any value and its phase an axis."""
+def _add(
+    lines: dict[Any, list[Line]],
+    key: Any,
+    run: Shown,
+    frame: pd.DataFrame,
+    values: NDArray[np.float64],
+    broken: NDArray[np.bool_] | None = None,
+) -> None:
+    """Add the line of a run, where it has any value and its phase an axis.
+
+    Args:
+        lines: of all runs, by their place.
+        key: the phase, or a tuple that begins with it.
+        run: whose line it is.
+        frame: its points.
+        values: (points,), what is drawn.
+        broken: (points,), where the value was not finite; None: where a point counts any such value.
+    """
     phase = key if isinstance(key, str) else key[0]
     axis = run.points.axis_of.get(phase)
     if axis is not None and np.isfinite(values).any():
-        lines.setdefault(key, []).append(Line(run, axis, frame, values))
+        lines.setdefault(key, []).append(
+            Line(run, axis, frame, values, not_finite(frame) > 0 if broken is None else broken)
+        )
 
 
 def _charts(title: str, phase: str, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
@@ -126,9 +168,12 @@ def _charts(title: str, phase: str, lines: Sequence[Line]) -> Iterator[dict[str,
         alike = [each for each in lines if each.axis.label == label]
         chart = figure(230, market=alike[0].axis.market)
         for each in alike:
-            trace = line(each.axis.x(each.frame), each.values, each.run.name, each.run.colour)
+            finite = np.isfinite(each.values)  # a line would end at each capture that lacks the value
+            trace = line(each.axis.x(each.frame)[finite], each.values[finite], each.run.name, each.run.colour)
             trace["line"] |= {"dash": each.run.dash}
             chart.add_scatter(**trace)
+            shade_broken(chart, each.axis.x(each.frame), each.broken)
+        show_constant(chart)
         chart.update_layout(showlegend=True)
         chart.update_xaxes(title_text=label)
         yield {"name": title, "phases": [phase] if phase else [], "axis": label, "figure": chart}

@@ -15,7 +15,17 @@ from gatewatch.collector.store.columns import field_columns
 from gatewatch.jobs.findings.axis import Axis, moments
 from gatewatch.jobs.findings.series import broken_values, is_loss, steps
 from gatewatch.jobs.frames import NOT_METRICS, numbers
-from gatewatch.jobs.report.plot_style import BLUE, OTHER, PALETTE, PHASE_COLOURS, RED, figure, line, shade_broken
+from gatewatch.jobs.report.plot_style import (
+    BLUE,
+    OTHER,
+    PALETTE,
+    PHASE_COLOURS,
+    RED,
+    figure,
+    line,
+    shade_broken,
+    show_constant,
+)
 
 _NOT_DRAWN: Final = NOT_METRICS | {"time"}
 _ALIKE: Final = 10.0
@@ -34,7 +44,7 @@ def metric_charts(metrics: pd.DataFrame, captures: pd.DataFrame, axes: Sequence[
     for axis in axes:
         logged = {phase: _fields(_of_phase(metrics, phase)) for phase in axis.phases}
         ends = {
-            phase: np.zeros(len(frame), dtype=bool) if axis.market else _epoch_ends(frame, _of_phase(captures, phase))
+            phase: np.zeros(len(frame), dtype=bool) if axis.market else epoch_ends(frame, _of_phase(captures, phase))
             for phase, frame in logged.items()
         }
         charts += [_chart(titles, axis, logged, ends) for titles in _together(_reach(logged.values()))]
@@ -74,6 +84,7 @@ def _chart(
         shade_broken(chart, x, broken_values(logged[phase], name))
         by_batch |= _draw(chart, x[finite], y[finite], ends[phase][finite], label, colour)
     chart.update_layout(showlegend=not alone or by_batch)
+    show_constant(chart)
     loss = is_loss(titles[0])
     return {"name": ", ".join(titles), "figure": chart, "axis": shown, "loss": loss, "by_batch": by_batch}
 
@@ -115,7 +126,7 @@ def _together(reach: dict[str, float]) -> list[list[str]]:
     return charts + [[title] for title in sorted(reach) if title not in losses]
 
 
-def _epoch_ends(metrics: pd.DataFrame, captures: pd.DataFrame) -> NDArray[np.bool_]:
+def epoch_ends(metrics: pd.DataFrame, captures: pd.DataFrame) -> NDArray[np.bool_]:
     """Return which points were written at the end of an epoch, shape (points,).
 
     Such a point is the last of its epoch, and either the second point of its step, or not preceded by a capture of its

@@ -73,6 +73,15 @@ def faint(colour: str, opacity: float = 0.18) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+def show_constant(chart: go.Figure) -> None:
+    """Give a chart whose lines all have one value an axis around it; Plotly's own reaches 1 below and above."""
+    drawn = [np.asarray(trace.y, dtype=np.float64) for trace in chart.data]
+    values = np.concatenate([np.array([]), *drawn])
+    values = values[np.isfinite(values)]
+    if len(values) and values[0] and (values == values[0]).all():
+        chart.update_yaxes(range=sorted([0.0, 2 * float(values[0])]))
+
+
 def shade_broken(chart: go.Figure, x: NDArray[Any], broken: NDArray[np.bool_]) -> None:
     """Shade the stretches of a chart in which values were not finite, which a line leaves out.
 

@@ -13,7 +13,8 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from gatewatch.jobs.cli import main
 from gatewatch.jobs.report.page import write_comparison
-from tests.integration.test_report import HOSTILE_LAYER, charts, seed
+from tests.integration.test_report import HOSTILE_LAYER, START, charts, seed
+from tests.integration.test_report import numbers as values
 from tests.integration.test_view import HOSTILE_RUN, SECOND, now, serving, visit  # noqa: F401 - a fixture
 
 SENTENCE = (
@@ -62,6 +63,21 @@ def test_a_chart_has_a_line_for_each_run(store, tmp_path):
     for label in ("Metric loss", "Scores: largest score of all", "Mean of forget of lstm"):
         (figure,) = charts(page, label)
         assert [trace["name"] for trace in figure["data"]] == ["bad", "good"]
+
+
+def test_metrics_that_few_points_have_are_lines_and_a_constant_has_an_axis_around_it(store, tmp_path):
+    own = open_store(f"sqlite:///{tmp_path}/metrics.db")
+    for run in ("a", "b"):
+        seed(own, run, captures=10, fault=99)
+        for i in range(10):
+            tags = {"run": run, "symbol": "GOOG", "phase": "train"}
+            rate = {"learning_rate": 0.001, **({"val_score": 0.1 * i} if i % 5 == 0 else {})}
+            own.write([Point("train_metrics", tags, rate, START + i * SECOND)])
+    page = compared(own, tmp_path, "a", "b")
+    own.close()
+    (score,), (rate,) = charts(page, "Metric val_score"), charts(page, "Metric learning_rate")
+    assert [len(values(trace["x"])) for trace in score["data"]] == [2, 2]
+    assert rate["layout"]["yaxis"]["range"] == [0, pytest.approx(0.002)]
 
 
 def test_different_networks_are_said_and_each_layer_is_drawn(store, tmp_path):
