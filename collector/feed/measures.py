@@ -38,6 +38,15 @@ class FeedSample:
     targets: Array | None = None
     others: tuple[NDArray[Any], ...] = ()
 
+    def has_inputs_of(self, other: FeedSample) -> bool:
+        """Return whether the inputs of both are equal, NaN to NaN; targets do not count."""
+        if len(self.others) != len(other.others) or (self.mask is None) != (other.mask is None):
+            return False
+        pairs = [(self.mask, other.mask)] if self.mask is not None and other.mask is not None else []
+        return np.array_equal(self.values, other.values, equal_nan=True) and all(
+            np.array_equal(own, its) for own, its in [*pairs, *zip(self.others, other.others, strict=True)]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FeedMeasures:

@@ -49,6 +49,14 @@ class _Seen:
 
     reading: Reading
     layer: str = ""
+    time_major: bool = False
+
+    def is_of(self, inputs: Any) -> bool:
+        """Return whether inputs are this batch, value for value as far as it is looked at."""
+        other = read_feed(inputs, time_major=self.time_major)
+        if self.reading.sample is None or other.sample is None or self.reading.features != other.features:
+            return False
+        return self.reading.sample.has_inputs_of(other.sample)
 
 
 class FeedRecorder:
@@ -126,18 +134,20 @@ class FeedRecorder:
     def give(self, inputs: Any, targets: Any = None, *, due: bool = False) -> None:
         """Do the same for what the user gives of the present step, instead of what was seen in it.
 
+        The same batch as was seen keeps the layer that was given it.
+
         Args:
             inputs: as the model takes them; None for those that were seen.
             targets: of the batch.
             due: whether a capture is due, even if nobody expected it.
         """
         with self.looking():
-            if inputs is not None and (self._wanted or due):
-                self._seen = None
-                self._read(inputs, targets)
-            elif inputs is None and self._seen is not None:
-                self._seen = replace(self._seen, reading=self._seen.reading.with_targets(targets))
+            seen, self._seen = self._seen, None  # nothing is recorded of a batch that cannot be read
+            if seen is not None and (inputs is None or seen.is_of(inputs)):
+                self._seen = replace(seen, reading=seen.reading.with_targets(targets))
                 self._note_targets(self._seen.reading, targets)
+            elif inputs is not None and (self._wanted or due):
+                self._read(inputs, targets)
 
     def begin(self, source: FeedSource | None) -> None:
         """Begin with a run, or another part of it: nothing was seen yet of this step."""
@@ -213,7 +223,7 @@ class FeedRecorder:
             counts = f"feature_names has {self._names} names, the feed {reading.features} features"
             self._warn_once(f"{counts}: give a name for each", "feature_names")
         self._note_targets(reading, targets)
-        self._seen = _Seen(reading)
+        self._seen = _Seen(reading, time_major=time_major)
 
     def _note_targets(self, reading: Reading, targets: Any) -> None:
         """Say once that targets fit no batch."""

@@ -298,6 +298,26 @@ def test_the_gradient_of_the_kernel_by_feature(store):
     assert shares["f001"] == 0
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(
+    ("give", "has_shares"),
+    [
+        pytest.param(lambda x: x, True, id="the batch itself"),
+        pytest.param(lambda x: x.numpy().copy(), True, id="a copy of it"),
+        pytest.param(lambda x: x + 1, False, id="another one"),
+    ],
+)
+def test_a_batch_that_is_given_has_the_gradient_of_the_call_with_it(batch_first, give, has_shares, store):
+    net = Net(batch_first=batch_first)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    x = torch.randn(8, 5, 3)
+    with GateMonitor(net, None, probe=PROBE, store=store, every=1) as monitor:
+        net(x).square().mean().backward()
+        optimizer.step()
+        monitor.step(batch=give(x), targets=torch.zeros(8 if batch_first else 5))
+    assert ("gradient_share" in feed(store)[1]) == has_shares
+
+
 @pytest.mark.parametrize("between", [lambda x: x * 1.0, lambda x: x.flip(2), lambda x: x.add_(1)])
 def test_where_something_lies_between_there_is_none(between, store):
     class Scaled(Net):
