@@ -12,7 +12,15 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store.frame import Block, frame
 from gatewatch.collector.store.history import History, check_measurement
 from gatewatch.collector.store.runs import RunEvent, find_run, runs_frame
-from gatewatch.collector.store.selection import Bounds, Selection, Tags, require_utf8, select, without_reference_look
+from gatewatch.collector.store.selection import (
+    Bounds,
+    Reduction,
+    Selection,
+    Tags,
+    require_utf8,
+    select,
+    without_reference_look,
+)
 from gatewatch.collector.times import Time
 
 if TYPE_CHECKING:
@@ -153,16 +161,21 @@ class Store(ABC):
         *,
         fields: Sequence[str] | None = None,
         prefix_tags: bool = False,
+        at_least: tuple[str, float] | None = None,
         **bounds: Unpack[Bounds],
     ) -> pd.DataFrame:
         """Return what `read` does, and an empty frame where there is no such measurement or run: for programs.
+
+        Args:
+            measurement, fields, prefix_tags, bounds: as of `read`.
+            at_least: a field that is a number, and the least value of it that the points have; None: all points.
 
         Raises:
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
         bounds["tags"] = without_reference_look(measurement, bounds.get("tags"))
-        types, blocks = self._read(select(measurement, **bounds), fields)
+        types, blocks = self._read(select(measurement, **bounds)._replace(at_least=at_least), fields)
         return frame(blocks, types, prefix_tags)
 
     def count(self, measurement: str, field: str, **bounds: Unpack[Bounds]) -> int:
@@ -266,6 +279,39 @@ class Store(ABC):
         width, blocks = self._extremes(selection, field, buckets, width)
         return width, frame(blocks, {"low": float, "high": float}, prefix_tags=True)
 
+    def summaries(
+        self,
+        measurement: str,
+        fields: Mapping[str, Reduction],
+        edges: Sequence[int],
+        *,
+        run: str,
+        tags: Tags | None = None,
+    ) -> pd.DataFrame:
+        """Summarise the points of each series of a run between each two moments.
+
+        The store does it, so that a long run is not read, and a single spike among its points is found.
+
+        Args:
+            measurement: which points.
+            fields: name → which number of its values is wanted; one that is of another type than a number is left out.
+            edges: nanoseconds since the Unix epoch, ascending; a span reaches from one to before the next.
+            run: the run.
+            tags: only points whose tags have these values.
+
+        Returns:
+            Columns as of `read` with `prefix_tags`: `time` (where a span begins), the tags, `points` (how many have
+            the first of the fields), and the fields, float64. Spans without such a point are left out.
+
+        Raises:
+            WriteUnavailable: the store does not answer.
+            ConfigError: reading is not allowed.
+        """
+        require_utf8({name: name for name in fields})
+        selection = select(measurement, run, tags=without_reference_look(measurement, tags))
+        known, blocks = self._summaries(selection, fields, edges)
+        return frame(blocks, {**dict.fromkeys(known, float), "points": int}, prefix_tags=True)
+
     def revisions(self, run: str | None = None) -> dict[str, str]:
         """Return run → a text that changes when new points of the run are written. It is one query, which reads none.
 
@@ -327,6 +373,12 @@ class Store(ABC):
         self, selection: Selection, field: str, buckets: int, width: int | None
     ) -> tuple[int, Iterable[Block]]:
         """Return the width of a span, and the fields `low` and `high`; see `extremes`."""
+
+    @abstractmethod
+    def _summaries(
+        self, selection: Selection, fields: Mapping[str, Reduction], edges: Sequence[int]
+    ) -> tuple[Iterable[str], Iterable[Block]]:
+        """Return the fields that are numbers, and `points` and these fields in each span; see `summaries`."""
 
     @abstractmethod
     def _revisions(self, run: str | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.schema import LOOK, LOOKED_AT
@@ -12,6 +12,8 @@ from gatewatch.collector.times import Time, nanoseconds
 
 Tags = Mapping[str, str]
 """Name → value."""
+Reduction = Literal["min", "max", "mean"]
+"""What a number stands for of the points of a span of time: their smallest value, their largest, or their mean."""
 SeriesKey = tuple[tuple[str, str], ...]
 """The tags of a series, sorted by name: hashable, as the key of a mapping."""
 
@@ -30,6 +32,7 @@ class Selection(NamedTuple):
         start: earliest time, in nanoseconds since the Unix epoch; None: no bound.
         stop: the time before which the points lie, likewise.
         exactly: whether the points have no other tags than these.
+        at_least: a field that is a number, and the least value of it that the points have; None: whatever it is.
     """
 
     measurement: str
@@ -37,6 +40,7 @@ class Selection(NamedTuple):
     start: int | None = None
     stop: int | None = None
     exactly: bool = False
+    at_least: tuple[str, float] | None = None
 
 
 class Bounds(TypedDict, total=False):

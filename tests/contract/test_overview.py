@@ -101,3 +101,41 @@ def test_a_revision_changes_when_points_of_the_run_are_written(store: Store) -> 
     store.write([Point("train_metrics", {"run": "r"}, {"loss": 1.0, "step": 1}, NOON)])
     assert store.revisions("r") != {"r": second["r"]}
     assert store.revisions("absent") == {}
+
+
+def test_points_between_two_moments_are_summarised_by_series(store: Store) -> None:
+    gates = ("forget", "input")
+    store.write([score(i, float(i), gate, low=-float(i), text="t") for i in range(10) for gate in gates])
+    store.write([score(i, 50.0, "forget", run="other") for i in range(10)])
+    wanted = {"anomaly_score": "max", "low": "min", "text": "max", "absent": "mean"}
+    edges = [NOON, NOON + 4, NOON + 20, NOON + 99]
+    frame = store.summaries("gate_scores", wanted, edges, run="r")
+    assert sorted(frame.columns) == ["anomaly_score", "gate", "low", "points", "run", "time"]
+    assert frame.drop(columns=["time", "run"]).sort_values(["gate", "anomaly_score"])[
+        ["gate", "points", "anomaly_score", "low"]
+    ].to_numpy().tolist() == [
+        ["forget", 4, 3.0, -3.0],
+        ["forget", 6, 9.0, -9.0],
+        ["input", 4, 3.0, -3.0],
+        ["input", 6, 9.0, -9.0],
+    ]
+    assert (frame["time"].astype("int64") - NOON).tolist() == [0, 0, 4, 4]
+    one = store.summaries("gate_scores", {"anomaly_score": "mean"}, edges[:2], run="r", tags={"gate": "input"})
+    assert one["anomaly_score"].tolist() == [1.5]
+
+
+def test_nothing_is_summarised_where_there_is_nothing(store: Store) -> None:
+    store.write([score(0, 1.0), Point("gate_scores", {"run": "r", "gate": "cell"}, {"step": 7}, NOON)])
+    for fields, run in (({"absent": "max"}, "r"), ({"anomaly_score": "max"}, "absent"), ({}, "r")):
+        assert store.summaries("gate_scores", fields, [NOON, NOON + 1], run=run).empty
+    assert store.summaries("gate_scores", {"step": "max"}, [NOON], run="r").empty
+    assert store.summaries("gate_scores", {"step": "max"}, [NOON, NOON + 1], run="r")["gate"].tolist() == ["cell"]
+
+
+def test_only_points_with_a_value_of_at_least_so_much_are_found(store: Store) -> None:
+    store.write([score(i, i / 2, step=i) for i in range(5)])
+    store.write([Point("gate_scores", {"run": "r", "gate": "forget"}, {"step": 7}, NOON + 9)])
+    assert store.find("gate_scores", run="r", at_least=("anomaly_score", 1.0))["anomaly_score"].tolist() == [1, 1.5, 2]
+    assert store.find("gate_scores", run="r", at_least=("step", 4), fields=["step"])["step"].tolist() == [4, 7]
+    assert store.find("gate_scores", run="r", at_least=("anomaly_score", 9.0)).empty
+    assert store.find("gate_scores", run="r", at_least=("absent", 0.0)).empty

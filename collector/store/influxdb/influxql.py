@@ -98,6 +98,9 @@ def where(selection: Selection, other_tags: Iterable[str] = ()) -> tuple[str, di
     conditions = [f"{identifier(name)}::tag = $v{i}" for i, name in enumerate(tags)]
     conditions += [f"time >= {selection.start}"] if selection.start is not None else []
     conditions += [f"time < {selection.stop}"] if selection.stop is not None else []
+    if selection.at_least is not None:
+        field, least = selection.at_least
+        conditions.append(f"{identifier(field)}::field >= {float(least)!r}")
     clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     return clause, {f"v{i}": value for i, value in enumerate(tags.values())}
 

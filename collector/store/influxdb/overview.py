@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,9 +13,10 @@ from gatewatch.collector.store.influxdb.influxql import identifier, typed, where
 from gatewatch.collector.store.selection import Selection, series_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from gatewatch.collector.store.influxdb.influxql import Part
+    from gatewatch.collector.store.selection import Reduction
 
 _CHANGING: Final = {
     RUNS: "event",
@@ -65,6 +67,35 @@ def extreme_blocks(parts: Iterable[Part]) -> Iterator[Block]:
         low, high = (np.array([row[i] for row in rows], np.float64) for i in (1, 2))
         times = np.array([row[0] for row in rows], np.int64)
         yield Block([dict(series_of(part.get("tags") or {}))], [len(rows)], times, {"low": low, "high": high})
+
+
+def summaries(
+    selection: Selection, fields: Sequence[tuple[str, type, Reduction]], edges: Sequence[int]
+) -> tuple[str, dict[str, str]]:
+    """Return the statements that summarise points between each two edges, and the values bound in them.
+
+    Args:
+        selection: which points; not bounded in time.
+        fields: name, type, and what is wanted of it.
+        edges: nanoseconds, ascending.
+    """
+    functions = [("COUNT", *fields[0][:2]), *((how.upper(), name, kind) for name, kind, how in fields)]
+    wanted = ", ".join(typed([(name, kind)], function) for function, name, kind in functions)
+    statements, values = [], dict[str, str]()
+    for start, stop in pairwise(edges):
+        clause, values = where(selection._replace(start=start, stop=stop))
+        statements.append(f"SELECT {wanted} FROM {identifier(selection.measurement)} {clause} GROUP BY *")  # noqa: S608 - as above
+    return "; ".join(statements), values
+
+
+def summary_blocks(parts: Iterable[Part], names: Sequence[str]) -> Iterator[Block]:
+    """Yield the points of the answer to `summaries`."""
+    for part in parts:
+        for time, points, *numbers in part["values"]:
+            if points:
+                fields = {name: np.array([value], np.float64) for name, value in zip(names, numbers, strict=True)}
+                counts = {"points": np.array([points], np.int64)}
+                yield Block([dict(series_of(part.get("tags") or {}))], [1], np.array([time], np.int64), fields | counts)
 
 
 def newest_of_runs(run: str | None) -> tuple[str, dict[str, str]]:

@@ -26,7 +26,7 @@ from gatewatch.collector.store.influxdb.influxql import (
 from gatewatch.collector.store.influxdb.named_lines import suspects, unparsed_lines
 from gatewatch.collector.store.influxdb.settings import read_setting, read_token
 from gatewatch.collector.store.runs import RunEvent
-from gatewatch.collector.store.selection import Selection, SeriesKey, bucket_width, series_of
+from gatewatch.collector.store.selection import Reduction, Selection, SeriesKey, bucket_width, series_of
 from gatewatch.collector.store.series_shapes import Shapes
 from gatewatch.collector.user_folders import BUCKET_ID
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 BATCH: Final = 5_000
 """Lines a request: what InfluxDB's own documentation calls best."""
+_SPANS: Final = 50
+"""Spans of time that are summarised in one request."""
 _RUN_FIELDS: Final = [(field.name, field.type) for field in SCHEMA[RUNS]]
 
 
@@ -194,6 +196,19 @@ class InfluxStore(Store):
             width = width or bucket_width(first, last, buckets)
             query = overview.extremes(selection._replace(start=first, stop=last + 1), (field, kind), width)
             return width, list(overview.extreme_blocks(self.influxdb.influxql(*query)))
+
+    def _summaries(
+        self, selection: Selection, fields: Mapping[str, Reduction], edges: Sequence[int]
+    ) -> tuple[Iterable[str], Iterable[Block]]:
+        found: list[Block] = []
+        with self.influxdb.understood():
+            types = field_types(self.influxdb.influxql(field_keys(selection.measurement)))
+            wanted = [(name, types[name], how) for name, how in fields.items() if types.get(name) in (int, float)]
+            names = [name for name, _, _ in wanted]
+            for i in range(0, len(edges) - 1 if wanted else 0, _SPANS):
+                asked = overview.summaries(selection, wanted, edges[i : i + _SPANS + 1])
+                found += overview.summary_blocks(self.influxdb.influxql(*asked), names)
+        return names, found
 
     def _revisions(self, run: str | None) -> dict[str, str]:
         with self.influxdb.understood():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,13 +14,14 @@ from gatewatch.collector.store.frame import Block, unite
 from gatewatch.collector.store.runs import RunEvent
 from gatewatch.collector.store.selection import bucket_width
 from gatewatch.collector.store.sqlite.file import HAS_COUNTER
-from gatewatch.collector.store.sqlite.read import block_of, select_series, stored_content
+from gatewatch.collector.store.sqlite.read import block_of, number_of, select_series, stored_content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from gatewatch.collector.store.selection import Selection
+    from gatewatch.collector.store.selection import Reduction, Selection
 
+_FUNCTIONS: Final[Mapping[Reduction, str]] = {"min": "min", "max": "max", "mean": "avg"}
 _NEWEST: Final = "SELECT time, fields FROM points WHERE series_id = ? ORDER BY time DESC LIMIT 1"
 _STARTED: Final = (
     "SELECT time, fields FROM points WHERE series_id = ? AND json_extract(fields, '$.event') = 'started'"
@@ -69,17 +71,13 @@ def bucket_width_of(connection: sqlite3.Connection, selection: Selection, bucket
 
 def extremes(connection: sqlite3.Connection, selection: Selection, field: str, width: int) -> Iterator[Block]:
     """Yield what `Store.extremes` promises."""
+    value, name = number_of(field)
     # SQLite rounds a quotient towards zero: the remainder is made positive, for times before 1970.
     grouped = (
         f"SELECT time - ((time % {width}) + {width}) % {width} AS bucket, min(value), max(value) FROM"  # noqa: S608 - numbers
-        " (SELECT time, number(fields, ?) AS value FROM points WHERE series_id = ? AND time >= ?)"
+        f" (SELECT time, {value} AS value FROM points WHERE series_id = ? AND time >= ?)"
         " WHERE value IS NOT NULL GROUP BY bucket ORDER BY bucket"
     )
-    # What SQLite takes out of JSON itself is ten times as quick, but a name with quotes cannot be written in its paths.
-    name = field
-    if not set(field) & {'"', "\\"}:
-        grouped = grouped.replace("number(fields, ?)", "json_extract(fields, ?)")
-        name = f'$."{field}"'
     for series_id, tags in select_series(connection, selection):
         rows = connection.execute(grouped, (name, series_id, _start(selection))).fetchall()
         with stored_content():
@@ -90,6 +88,27 @@ def extremes(connection: sqlite3.Connection, selection: Selection, field: str, w
 
 def _start(selection: Selection) -> int:
     return -(2**63) if selection.start is None else selection.start
+
+
+def summaries(
+    connection: sqlite3.Connection, selection: Selection, fields: Mapping[str, Reduction], edges: Sequence[int]
+) -> Iterator[Block]:
+    """Yield what `Store.summaries` promises."""
+    named = {field: number_of(field) for field in fields}
+    values = ", ".join(f"{_FUNCTIONS[how]}({named[field][0]})" for field, how in fields.items())
+    first, first_name = next(iter(named.values()))
+    # A query for each span needs no sorting, as GROUP BY would.
+    query = f"SELECT count({first}), {values} FROM points WHERE series_id = ? AND time >= ? AND time < ?"  # noqa: S608 - constants
+    names = [first_name, *(name for _, name in named.values())]
+    for series_id, tags in select_series(connection, selection):
+        rows = [connection.execute(query, (*names, series_id, *span)).fetchone() for span in pairwise(edges)]
+        with stored_content():
+            table = np.array(rows, np.float64).reshape(len(rows), len(names))
+            own = table[:, 0] > 0
+            columns = dict(zip(fields, table[own, 1:].T, strict=True))
+            counts = {"points": table[own, 0].astype(np.int64)}
+            block = Block([tags], [int(own.sum())], np.array(edges[:-1], np.int64)[own], columns | counts)
+        yield block
 
 
 def revisions(connection: sqlite3.Connection, run: str | None) -> dict[str, str]:

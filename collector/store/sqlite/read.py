@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -103,7 +104,12 @@ def chunks(
     for series_id, tags in select_series(connection, selection):
         rows: Rows = []
         size = 0
-        for row in connection.execute(f"SELECT time, fields {_WITHIN} ORDER BY time", (series_id, *_span(selection))):
+        where = _WITHIN
+        values: tuple[int | float | str, ...] = series_id, *_span(selection)
+        if selection.at_least is not None:
+            value, name = number_of(selection.at_least[0])
+            where, values = f"{where} AND {value} >= ?", (*values, name, selection.at_least[1])
+        for row in connection.execute(f"SELECT time, fields {where} ORDER BY time", values):
             if type(row[0]) is not int or type(row[1]) is not str:
                 raise sqlite3.DatabaseError("it holds what no store has written: a point without a time or fields")
             rows.append(row)
@@ -171,6 +177,12 @@ def _span(selection: Selection) -> tuple[int, int]:
     return -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
 
 
+def number_of(field: str) -> tuple[str, str]:
+    """Return the SQL of a number among a point's fields, and the value that is bound in it."""
+    # What SQLite takes out of JSON itself is ten times as quick, but a name with quotes cannot be written in its paths.
+    return ("number(fields, ?)", field) if set(field) & {'"', "\\"} else ("json_extract(fields, ?)", f'$."{field}"')
+
+
 def block_of(
     tags: Sequence[Mapping[str, str]],
     sizes: Sequence[int],
@@ -187,12 +199,12 @@ def block_of(
         fields: only these; None: all.
     """
     points, times = fields_of(rows), np.array([time for time, _ in rows], np.int64)
-    names = set().union(*points)
-    if fields is not None:  # a point that has none of them is none of the answer's
-        names.intersection_update(fields)
+    names = set().union(*points) if fields is None else set(fields) & types.keys()
+    values = {name: [point.get(name) for point in points] for name in names}
+    if fields is not None and all(None in each for each in values.values()):
+        # A point that has none of them is none of the answer's.
         kept = np.array([not names.isdisjoint(point) for point in points])
         sizes = np.add.reduceat(kept, np.cumsum([0, *sizes[:-1]]), dtype=np.intp).tolist()
-        points, times = [point for point in points if not names.isdisjoint(point)], times[kept]
-    columns = zip(*[map(point.get, names) for point in points], strict=True)
-    named = zip(names, columns, strict=False)  # where no point is left there are names without columns
-    return Block(tags, sizes, times, {name: column(values, types[name]) for name, values in named})
+        values = {name: [*compress(each, kept)] for name, each in values.items()} if kept.any() else {}
+        times = times[kept]
+    return Block(tags, sizes, times, {name: column(each, types[name]) for name, each in values.items()})

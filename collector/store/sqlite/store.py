@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gatewatch.collector.store.base import Tally
     from gatewatch.collector.store.frame import Block
     from gatewatch.collector.store.runs import RunEvent
-    from gatewatch.collector.store.selection import Selection
+    from gatewatch.collector.store.selection import Reduction, Selection
 
 FORK_WAIT_S: Final = 0.2
 """How long a fork waits for a write that another thread is at."""
@@ -174,6 +174,14 @@ class SqliteStore(Store):
                 return width or 1, []
             width = width or overview.bucket_width_of(connection, selection, buckets)
             return width, list(overview.extremes(connection, selection, field, width))
+
+    def _summaries(
+        self, selection: Selection, fields: Mapping[str, Reduction], edges: Sequence[int]
+    ) -> tuple[Iterable[str], list[Block]]:
+        with self._reading() as connection:
+            types = sqlite_read.field_types(connection, selection.measurement)
+            known = {name: how for name, how in fields.items() if types.get(name) in (int, float)}
+            return known, list(overview.summaries(connection, selection, known, edges)) if known else []
 
     def _revisions(self, run: str | None) -> dict[str, str]:
         with self._reading() as connection:
