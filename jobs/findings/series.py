@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -187,6 +188,28 @@ def binned(values: NDArray[Any], how: str) -> NDArray[Any]:
         return np.asarray(values[np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[1:] - 1])
     parts = (part[np.isfinite(part)] for part in np.array_split(values, MAX_POINTS))
     return np.array([getattr(part, how)() if len(part) else np.nan for part in parts])
+
+
+def extremes_of(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the places of at most 400 values that show a series: the smallest and the largest of neighbours.
+
+    Args:
+        values: (n,); NaN is never one of them where there is another value.
+    """
+    if len(values) <= MAX_POINTS:
+        return np.arange(len(values))
+    edges = np.linspace(0, len(values), MAX_POINTS // 2 + 1).astype(int)
+    ends = pairwise(edges.tolist())
+    found = {int(begin + pick(values[begin:end])) for begin, end in ends for pick in (_lowest, _highest)}
+    return np.array(sorted(found), dtype=np.intp)
+
+
+def _lowest(values: NDArray[np.float64]) -> int:
+    return int(np.argmin(np.where(np.isnan(values), np.inf, values)))
+
+
+def _highest(values: NDArray[np.float64]) -> int:
+    return int(np.argmax(np.where(np.isnan(values), -np.inf, values)))
 
 
 def table(

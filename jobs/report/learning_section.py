@@ -59,13 +59,13 @@ def _charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[dict[str, An
     for name, frame in params.items():
         x, colour = axis.x(frame), _COLOURS.get(name, OTHER)
         before, after = numbers(frame, "gradient_norm"), numbers(frame, "gradient_norm_clipped")
-        drawn = _draw(gradients, line(x, positive(before), name, colour))
+        drawn = _draw(gradients, line(x, positive(before), name, colour, "extremes"))
         if not _equal(before, after):
-            dotted = line(x, positive(after), f"{name}, clipped", colour) | {"showlegend": not drawn}
+            dotted = line(x, positive(after), f"{name}, clipped", colour, "extremes") | {"showlegend": not drawn}
             dotted["line"] |= {"dash": "dot", "width": 1.4}
             clipped |= _draw(gradients, dotted)
-        _draw(ratios, line(x, positive(numbers(frame, "update_ratio")), name, colour))
-        _draw(frequencies, line(x, numbers(frame, "update_frequency"), name, colour))
+        _draw(ratios, line(x, positive(numbers(frame, "update_ratio")), name, colour, "extremes"))
+        _draw(frequencies, line(x, numbers(frame, "update_frequency"), name, colour, "extremes"))
     ratios.add_hrect(*UPDATE_HEALTHY, fillcolor="rgba(0,158,115,0.12)", line_width=0, layer="below")
     shown = positive(np.concatenate([UPDATE_HEALTHY, *(numbers(frame, "update_ratio") for frame in params.values())]))
     ends = np.log10([np.nanmin(shown) / 1.5, np.nanmax(shown) * 1.5])
@@ -74,8 +74,16 @@ def _charts(params: Mapping[str, pd.DataFrame], axis: Axis) -> list[dict[str, An
     for chart in (gradients, ratios):
         chart.update_yaxes(type="log", exponentformat="power", nticks=6)
     charts = [
-        {"name": "gradient norm", "note": "dotted: after clipping" if clipped else "", "figure": gradients},
-        {"name": "update ratio", "note": "usual in the band", "figure": ratios},
+        {
+            "name": "gradient norm",
+            "note": "size of the gradient" + ("; dotted: after clipping" if clipped else ""),
+            "figure": gradients,
+        },
+        {
+            "name": "update ratio",
+            "note": "size of a step, as a share of the weights; usual in the band",
+            "figure": ratios,
+        },
         {"name": "update frequency", "note": "share of weights that moved", "figure": frequencies},
     ]
     return [chart for chart in charts if chart["figure"].data]

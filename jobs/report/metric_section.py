@@ -155,12 +155,12 @@ def _draw(
     """
     both = bool(last.any() and not last.all())
     if both:
-        faint_line = line(x[~last], y[~last], f"{label}, by batch", colour)
+        faint_line = line(x[~last], y[~last], f"{label}, by batch", colour, "extremes")
         faint_line["line"]["width"] = 1
         chart.add_scatter(**faint_line, opacity=0.4)
         x, y, label = x[last], y[last], f"{label}, by epoch"
     few = len(y) < 30 or last.all()
-    chart.add_scatter(**line(x, y, label, colour) | {"mode": "lines+markers" if few else "lines"})
+    chart.add_scatter(**line(x, y, label, colour, "extremes") | {"mode": "lines+markers" if few else "lines"})
     return both
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gatewatch.collector.cells import GATES
 from gatewatch.jobs.findings.axis import dates
-from gatewatch.jobs.findings.series import binned
+from gatewatch.jobs.findings.series import binned, extremes_of
 from gatewatch.jobs.text import plotly_text
 
 # Okabe and Ito's palette, which people with colour-blindness can tell apart.
@@ -47,7 +47,16 @@ def places(x: NDArray[Any]) -> Any:
 
 
 def points(x: NDArray[Any], y: NDArray[np.float64], how: str = "mean") -> dict[str, Any]:
-    """Return the x and y of a trace, at most 400 points, in the smallest types that hold them."""
+    """Return the x and y of a trace, at most 400 points, in the smallest types that hold them.
+
+    Args:
+        x, y: (points,).
+        how: what stands for neighbours where there are more: their `mean`, `min`, `max`, or `extremes`, which are two
+            of them.
+    """
+    if how == "extremes":
+        shown = extremes_of(y)
+        x, y = x[shown], y[shown]
     at = binned(x, "last")
     if at.dtype.kind != "M":
         at = at.astype(np.float32 if x.max(initial=0) < 2**24 else np.float64)
