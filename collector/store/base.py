@@ -12,15 +12,7 @@ from gatewatch.collector.schema import Point
 from gatewatch.collector.store.frame import Block, frame
 from gatewatch.collector.store.history import History, check_measurement
 from gatewatch.collector.store.runs import RunEvent, find_run, runs_frame
-from gatewatch.collector.store.selection import (
-    Bounds,
-    Reduction,
-    Selection,
-    Tags,
-    require_utf8,
-    select,
-    without_reference_look,
-)
+from gatewatch.collector.store.selection import Bounds, Selection, Tags, require_utf8, select, without_reference_look
 from gatewatch.collector.times import Time
 
 if TYPE_CHECKING:
@@ -29,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gatewatch.collector.store.influxdb.client import Client
+    from gatewatch.collector.store.selection import Reduction
 
 
 class Tally(NamedTuple):
@@ -166,9 +159,7 @@ class Store(ABC):
     ) -> pd.DataFrame:
         """Return what `read` does, and an empty frame where there is no such measurement or run: for programs.
 
-        Args:
-            measurement, fields, prefix_tags, bounds: as of `read`.
-            at_least: a field that is a number, and the least value of it that the points have; None: all points.
+        Of the points only those with `at_least` a value of a field, where that is given.
 
         Raises:
             WriteUnavailable: the store does not answer.
@@ -280,36 +271,26 @@ class Store(ABC):
         return width, frame(blocks, {"low": float, "high": float}, prefix_tags=True)
 
     def summaries(
-        self,
-        measurement: str,
-        fields: Mapping[str, Reduction],
-        edges: Sequence[int],
-        *,
-        run: str,
-        tags: Tags | None = None,
+        self, measurement: str, fields: Mapping[str, Reduction], edges: Sequence[int], **bounds: Unpack[Bounds]
     ) -> pd.DataFrame:
-        """Summarise the points of each series of a run between each two moments.
-
-        The store does it, so that a long run is not read, and a single spike among its points is found.
+        """Summarise the points of each series, of those that `read` would return, between each two moments.
 
         Args:
-            measurement: which points.
-            fields: name → which number of its values is wanted; one that is of another type than a number is left out.
+            measurement, bounds: which points; not bounded in time.
+            fields: name → which number of its values is wanted; a field of another type is left out.
             edges: nanoseconds since the Unix epoch, ascending; a span reaches from one to before the next.
-            run: the run.
-            tags: only points whose tags have these values.
 
         Returns:
-            Columns as of `read` with `prefix_tags`: `time` (where a span begins), the tags, `points` (how many have
-            the first of the fields), and the fields, float64. Spans without such a point are left out.
+            Columns as of `extremes`, with `points` (how many have the first of the fields) and the fields, float64,
+            in place of `low` and `high`. Spans without such a point are left out.
 
         Raises:
             WriteUnavailable: the store does not answer.
             ConfigError: reading is not allowed.
         """
         require_utf8({name: name for name in fields})
-        selection = select(measurement, run, tags=without_reference_look(measurement, tags))
-        known, blocks = self._summaries(selection, fields, edges)
+        bounds["tags"] = without_reference_look(measurement, bounds.get("tags"))
+        known, blocks = self._summaries(select(measurement, **bounds), fields, edges)
         return frame(blocks, {**dict.fromkeys(known, float), "points": int}, prefix_tags=True)
 
     def revisions(self, run: str | None = None) -> dict[str, str]:

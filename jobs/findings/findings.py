@@ -41,7 +41,7 @@ def findings_of(points: RunPoints) -> list[Finding]:
         layers=points.layers,
     )
     limits = [Finding(sentence=text, level="fact") for text in limit_sentences(points.shown_scores)]
-    open_phases = unjudged(points.stats, points.derived, points.all_scores, is_going=points.is_going)
+    open_phases = unjudged(points.stats, points.counts, points.all_scores, is_going=points.is_going)
     return in_order([*found, *open_phases, *limits])
 
 

@@ -42,7 +42,7 @@ def limit_sentences(scores: pd.DataFrame) -> list[str]:
         scores: points of the consensus.
     """
     score = np.nan_to_num(numbers(scores, "anomaly_score"))
-    statistical = (score > 1) & ~_stated(scores)
+    statistical = (score > 1) & ~is_stated(scores)
     if not statistical.any():
         return []
     worst = scores.iloc[[int(np.argmax(np.where(statistical, score, 0.0)))]]
@@ -58,7 +58,7 @@ def limit_sentences(scores: pd.DataFrame) -> list[str]:
     return [f"At its worst {reached}: at most {percent(rate)} of healthy runs go above the limit."]
 
 
-def _stated(scores: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def is_stated(scores: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Return (n,), whether a statement was broken, a rule or a check, which is not measured by the limit."""
     causes = [name for name in map(str, scores.columns) if name.removeprefix("why_") in BROKEN]
     sizes = [np.nan_to_num(numbers(scores, name)) for name in causes]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from gatewatch.collector import schema
+from gatewatch.collector.store.base import Store
 from gatewatch.jobs.findings.axis import (
     Axis,
     axes_of,
@@ -20,10 +21,20 @@ from gatewatch.jobs.findings.axis import (
     spans_of,
     walked_again,
 )
-from gatewatch.jobs.findings.series import Key, Row, by_series, config_of, layer_order, one_detector, table
+from gatewatch.jobs.findings.long_run import LONG, Points, long_phases, read_long, some_units
+from gatewatch.jobs.findings.series import (
+    MAX_POINTS,
+    Key,
+    Row,
+    by_series,
+    config_of,
+    layer_order,
+    one_detector,
+    table,
+)
+from gatewatch.jobs.findings.unjudged import Counts, count_captures
 
 if TYPE_CHECKING:
-    from gatewatch.collector.store.base import Store
     from gatewatch.collector.times import Time
 
 Tables = Mapping[Key, pd.DataFrame]
@@ -48,6 +59,9 @@ class RunPoints:
         configs: the configuration of each phase, the run's own first.
         layers: names of the network's layers, in its order.
         is_going: whether the run has not ended, as far as its events say.
+        counts: series of gates → how many captures.
+        drawn: of a run that was too long to be read whole, phase → how many points stand for its captures in `stats`,
+            and how many captures that are.
     """
 
     events: pd.DataFrame
@@ -68,6 +82,8 @@ class RunPoints:
     configs: Sequence[Mapping[str, Any]]
     layers: Sequence[str]
     is_going: bool
+    counts: Mapping[Key, Counts]
+    drawn: Mapping[str, tuple[int, int]]
 
     @property
     def axis_of(self) -> dict[str, Axis]:
@@ -80,56 +96,106 @@ class RunPoints:
         return one_detector(self.all_scores)[1]
 
 
-def read_points(store: Store, about: Mapping[str, Any], *, units: bool = False, start: Time | None = None) -> RunPoints:
-    """Read the points of a run.
+def read_points(
+    store: Store,
+    about: Mapping[str, Any],
+    *,
+    units: bool = False,
+    start: Time | None = None,
+    longest: int = LONG,
+    spans: int = MAX_POINTS,
+) -> RunPoints:
+    """Read the points of a run; of a long one as `read_long` does.
 
     Args:
         store: where they are.
         about: the run's row of `store.runs()`.
         units: whether those of `gate_units` are read too.
-        start: only points at this time or later, beside the run's events; None: all.
+        start: only points at this time or later, beside the run's events, and all of these; None: from the beginning.
+        longest: captures of a phase, above which a run is long.
+        spans: of captures that are drawn of a phase of a long run.
 
     Raises:
         WriteUnavailable: the store does not answer.
     """
     run = str(about["run"])
     events = store.find(schema.RUNS, run=run, prefix_tags=True)
-    read = partial(store.find, run=run, start=start, prefix_tags=True)
-    metrics, captures = map(read, (schema.TRAIN_METRICS, schema.GATE_STATS))
-    derived, scored, updates = map(read, (schema.GATE_DERIVED, schema.GATE_SCORES, schema.LAYER_UPDATES))
-    by_unit = read(schema.GATE_UNITS) if units else pd.DataFrame()
-    market = market_phases(events, captures, metrics)
-    metrics, captures, scored, updates, by_unit = (
-        in_market_time(frame, market, events) for frame in (metrics, captures, scored, updates, by_unit)
-    )
-    again = walked_again(market, captures, metrics)
-    metrics, captures, scored, updates, by_unit = (
-        in_step_order(frame, again) for frame in (metrics, captures, scored, updates, by_unit)
-    )
-    spans = spans_of(captures, metrics, updates, one_detector(scored)[1], by_unit)
     configs = configs_of(about, events)
     layers = layer_order(configs)
-    detector, shown = one_detector(scored)
-    stats, by_gate, scores = (by_series(frame, layers=layers) for frame in (captures, derived, shown))
-    return RunPoints(
+    captured = long_phases(store, run, longest) if start is None and isinstance(store, Store) else {}
+    read = read_long(store, run, captured, layers, spans) if captured else _read_whole(store, run, layers, start)
+    market = market_phases(events, read.captures, read.metrics)
+    placed = partial(in_market_time, market=market, events=events)
+    again = walked_again(market, placed(read.captures), placed(read.metrics))
+
+    def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+        return in_step_order(placed(frame), again)
+
+    metrics, captures, scored = map(ordered, (read.metrics, read.captures, read.all_scores))
+    scores, updates = ({key: ordered(frame) for key, frame in each.items()} for each in (read.scores, read.updates))
+    spanned = spans_of(captures, metrics, *updates.values(), *scores.values())
+    stats = by_series(captures, layers=layers)
+    points = RunPoints(
         events,
         metrics,
         captures,
         all_scores=scored,
-        detector=detector,
+        detector=read.detector,
         stats=stats,
-        derived=by_gate,
+        derived=read.derived,
         scores=scores,
-        updates=by_series(updates, "param", layers),
-        units=by_series(by_unit, layers=layers),
-        rows=table(stats, by_gate, scores),
-        axes=axes_of(spans, market - again),
-        spans=spans,
+        updates=updates,
+        units={},
+        rows=table(stats, read.derived, scores),
+        axes=axes_of(spanned, market - again),
+        spans=spanned,
         market=market,
         again=again,
         configs=configs,
         layers=layers,
         is_going=about.get("state") in schema.GOING_EVENTS,
+        counts=read.counts,
+        drawn=read.drawn,
+    )
+    return with_units(store, run, points, start) if units else points
+
+
+def with_units(store: Store, run: str, points: RunPoints, start: Time | None = None) -> RunPoints:
+    """Return the points of a run with those of `gate_units`; of a long one with some of them.
+
+    Args:
+        store: where they are.
+        run: its name.
+        points: from `read_points`.
+        start: only points at this time or later; None: all.
+
+    Raises:
+        WriteUnavailable: the store does not answer.
+    """
+    if points.drawn:
+        read = some_units(store, run, points.captures)
+    else:
+        read = store.find(schema.GATE_UNITS, run=run, start=start, prefix_tags=True)
+    read = in_step_order(in_market_time(read, points.market, points.events), points.again)
+    return replace(points, units=by_series(read, layers=points.layers))
+
+
+def _read_whole(store: Store, run: str, layers: Sequence[str], start: Time | None) -> Points:
+    read = partial(store.find, run=run, start=start, prefix_tags=True)
+    metrics, captures = map(read, (schema.TRAIN_METRICS, schema.GATE_STATS))
+    derived, scored, updates = map(read, (schema.GATE_DERIVED, schema.GATE_SCORES, schema.LAYER_UPDATES))
+    detector, shown = one_detector(scored)
+    stats, by_gate, scores = (by_series(frame, layers=layers) for frame in (captures, derived, shown))
+    return Points(
+        metrics,
+        captures,
+        scored,
+        detector,
+        scores,
+        by_gate,
+        by_series(updates, "param", layers),
+        count_captures(stats, by_gate),
+        {},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,22 @@ _KNOW_SOME_FAULTS: Final = ("rules", "checks", "data")
 """Detectors whose scores alone do not make a phase a healthy one."""
 
 
+class Counts(NamedTuple):
+    """How many captures of a gate there are, and how many of them scoring has seen."""
+
+    captured: int
+    scored: int
+
+
+def count_captures(stats: Mapping[Key, pd.DataFrame], derived: Mapping[Key, pd.DataFrame]) -> dict[Key, Counts]:
+    """Count the captures of each gate, by points of `gate_derived`: scoring writes one for each capture."""
+    seen = {key: int(np.isfinite(numbers(frame, "window_s")).sum()) for key, frame in derived.items()}
+    return {key: Counts(len(frame), seen.get(key, 0)) for key, frame in stats.items()}
+
+
 def unjudged(
     stats: Mapping[Key, pd.DataFrame],
-    derived: Mapping[Key, pd.DataFrame],
+    counts: Mapping[Key, Counts],
     scores: pd.DataFrame,
     *,
     is_going: bool = False,
@@ -38,11 +51,15 @@ def unjudged(
     it may be judged from its first capture on. Of a phase whose values are not finite there is another finding.
 
     Args:
-        stats, derived: series → points of `gate_stats`, of `gate_derived`: scoring writes one for each capture.
+        stats: series → points of `gate_stats`.
+        counts: series → how many captures it has.
         scores: points of `gate_scores`, of all detectors.
         is_going: whether the run has not ended.
     """
-    captures, waiting = _captures(stats), _captures(stats, derived)
+    captures, waiting = dict[str, int](), dict[str, int]()
+    for key, (captured, scored) in counts.items():
+        captures[key.phase] = max(captures.get(key.phase, 0), captured)
+        waiting[key.phase] = max(waiting.get(key.phase, 0), captured - scored)
     if not captures:
         return [_finding("", 0, "The run cannot be judged: nothing is captured yet.")]
     judged, found = _judged_phases(scores), []
@@ -81,15 +98,6 @@ def _finding(phase: str, captures: int, sentence: str) -> Finding:
         what="too little was captured or scored to say",
         evidence={**({"phase": phase} if phase else {}), "captures": captures, "needed": NEEDED},
     )
-
-
-def _captures(stats: Mapping[Key, pd.DataFrame], less: Mapping[Key, pd.DataFrame] | None = None) -> dict[str, int]:
-    """Return phase → number of captures; of those that have no point in `less`, where that is given."""
-    counts: dict[str, int] = {}
-    for key, frame in stats.items():
-        done = 0 if less is None or key not in less else int(np.isfinite(numbers(less[key], "window_s")).sum())
-        counts[key.phase] = max(counts.get(key.phase, 0), len(frame) - done)
-    return counts
 
 
 def _judged_phases(scores: pd.DataFrame) -> set[str]:

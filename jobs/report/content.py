@@ -103,7 +103,16 @@ def _answer(run: Drawn) -> dict[str, Any]:
     market = {phase: points.spans[phase] for phase in run.phases if phase in points.market}
     frames = points.events, points.captures
     about = run.about
-    facts = run_summary(about, run.state, *frames, rows=points.rows, config=config, market=market, again=points.again)
+    facts = run_summary(
+        about,
+        run.state,
+        *frames,
+        rows=points.rows,
+        config=config,
+        market=market,
+        again=points.again,
+        drawn=points.drawn,
+    )
     return {"ending": ending(about, run.state), "facts": facts, "findings": _told(findings_of(points), run.phases)}
 
 
@@ -143,7 +152,7 @@ def _metrics(run: Drawn) -> dict[str, Any]:
 
 def _scores(run: Drawn) -> dict[str, Any]:
     points = run.points
-    missing = unjudged(points.stats, points.derived, points.all_scores, is_going=points.is_going)
+    missing = unjudged(points.stats, points.counts, points.all_scores, is_going=points.is_going)
     return {
         "scored": score_charts(run.layers, points.stats, points.scores, points.rows, points.axes, points.spans),
         "unjudged": [each.sentence for each in missing],

@@ -36,6 +36,7 @@ def run_summary(
     config: Mapping[str, Any],
     market: Mapping[str, tuple[Any, Any]],
     again: Collection[str],
+    drawn: Mapping[str, tuple[int, int]],
 ) -> dict[str, str]:
     """List the facts of a run, name → value, in reading order; facts without a value are left out.
 
@@ -47,6 +48,7 @@ def run_summary(
         config: the configuration of the run.
         market: phase → its first and last moment, for the phases in market time.
         again: those of them in which market time went back.
+        drawn: as of `RunPoints`.
     """
     started, seen = about.get("started"), about.get("last_seen")
     took = duration((seen - started).total_seconds()) if started and seen else ""
@@ -67,6 +69,7 @@ def run_summary(
         "Model": str(about.get("model") or ""),
         "Tags": ", ".join(_tags(frames[0])),
         "Market time": _market(market, again),
+        "Charts": _drawn(drawn),
         "Libraries": ", ".join(f"{name} {version}" for name, version in libraries),
     }
     return {name: value for name, value in facts.items() if value}
@@ -81,6 +84,17 @@ def _market(market: Mapping[str, tuple[Any, Any]], again: Collection[str]) -> st
     spans = [f"{phase} from {moment(first)} to {moment(last)}" for phase, (first, last) in market.items()]
     text = f"{whole}; {', '.join(spans)}" if len(spans) > 1 else whole
     return f"{text}; time goes back, so what is drawn of {join_words(sorted(again))} is by step" if again else text
+
+
+def _drawn(drawn: Mapping[str, tuple[int, int]]) -> str:
+    """Say what a chart shows of a run that has too many captures to show each."""
+    shown, of = max(drawn.values(), key=lambda counts: counts[1], default=(0, 0))
+    if shown >= of:
+        return ""
+    return (
+        f"{number(of)} captures are drawn as {number(shown)} spans, each with its extremes, and heatmaps of some of "
+        "them; the answer rests on every capture"
+    )
 
 
 def _steps(frames: Iterable[pd.DataFrame]) -> str:

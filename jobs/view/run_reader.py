@@ -7,13 +7,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from gatewatch.collector.store.runs import find_run
 from gatewatch.jobs.findings.axis import Axis, EpochScale
-from gatewatch.jobs.findings.run_points import RunPoints, read_points
+from gatewatch.jobs.findings.run_points import RunPoints, read_points, with_units
 from gatewatch.jobs.findings.run_state import state_of
 from gatewatch.jobs.frames import numbers
 from gatewatch.jobs.report.content import Drawn
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
     from gatewatch.collector.store import Store
 
-_KEPT: Final = 4
-"""How many runs are kept, each with and without its units: those that were looked at last."""
+_KEPT: Final = 8
+_KEPT_LONG: Final = 2
+"""How many runs are kept, those that were looked at last: fewer where one was too long to be read whole."""
+_PATIENCE: Final = 5
+"""A run that goes on is read again after this many times as long as that takes: its training runs beside."""
 AXES: Final = ("step", "epoch", "time")
 
 
@@ -43,6 +47,19 @@ class Current:
     revision: str
 
 
+@dataclass(slots=True)
+class _Kept:
+    """Points of a run, which revision they are of, when they were read, and how many seconds that took.
+
+    The last two are of a clock that never goes back.
+    """
+
+    revision: str
+    points: RunPoints
+    at: float
+    took: float
+
+
 class RunReader:
     """Gives the points of a run, read anew only where something of it was written since.
 
@@ -53,7 +70,7 @@ class RunReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, bool], tuple[str, RunPoints]] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._runs: tuple[dict[str, str], dict[str, dict[str, Any]]] = ({}, {})
 
     def current(self, run: str, now: datetime) -> Current:
@@ -73,7 +90,10 @@ class RunReader:
                 find_run(run, [*rows], self._store.url)
                 self._runs = (known | revisions, rows)
             about = rows[find_run(run, [*rows], self._store.url)]
-        return Current(about, state_of(about, now), revisions.get(run, ""))
+            kept, revision = self._kept.get(run), revisions.get(run, "")
+            if kept is not None and monotonic() - kept.at < _PATIENCE * kept.took:
+                revision = kept.revision
+        return Current(about, state_of(about, now), revision)
 
     def drawn(self, run: Current, *, units: bool = False, by_epoch: bool = True) -> Drawn:
         """Return a run to be drawn.
@@ -83,16 +103,20 @@ class RunReader:
             units: whether its units are needed, which is much more to read.
             by_epoch: see `Drawn`.
         """
-        key = (str(run.about["run"]), units)
+        name = str(run.about["run"])
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None or kept[0] != run.revision:
-                kept = (run.revision, read_points(self._store, run.about, units=units))
-                self._kept[key] = kept
-            self._kept.move_to_end(key)
-            while len(self._kept) > 2 * _KEPT:
+            kept = self._kept.get(name)
+            if kept is None or kept.revision != run.revision:
+                begin = monotonic()
+                points = read_points(self._store, run.about)
+                kept = self._kept[name] = _Kept(run.revision, points, monotonic(), monotonic() - begin)
+            if units and not kept.points.units:
+                kept.points = with_units(self._store, name, kept.points)
+            self._kept.move_to_end(name)
+            most = _KEPT_LONG if any(each.points.drawn for each in self._kept.values()) else _KEPT
+            while len(self._kept) > most:
                 self._kept.popitem(last=False)
-        return Drawn(run.about, run.state, kept[1], by_epoch)
+        return Drawn(run.about, run.state, kept.points, by_epoch)
 
 
 def on_axis(run: Drawn, unit: str) -> Drawn:

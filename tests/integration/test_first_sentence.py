@@ -90,6 +90,7 @@ def trained(request, tmp_path_factory):
     only(store)
     (about,) = store.runs().to_dict("records")
     found = findings_of(read_points(store, about))
+    assert findings_of(read_points(store, about, longest=0, spans=7)) == found, "a long run is judged like a short one"
     return request.param, [each.sentence for each in found], store
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from gatewatch.jobs.findings.series import Key
-from gatewatch.jobs.findings.unjudged import unjudged
+from gatewatch.jobs.findings.unjudged import count_captures, unjudged
 
 LEARNING = (
     "The run cannot be judged: after 50 captures its network was still learning fast, so only rules and checks have "
@@ -25,7 +25,9 @@ def said(captured, derived, detectors, *, is_going=False, broken=()):
     rows = [
         {"phase": phase, "detector": name, "anomaly_score": 0.5} for phase, names in detectors.items() for name in names
     ]
-    return [each.sentence for each in unjudged(stats, scored, pd.DataFrame(rows), is_going=is_going)]
+    return [
+        each.sentence for each in unjudged(stats, count_captures(stats, scored), pd.DataFrame(rows), is_going=is_going)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,11 +83,11 @@ def test_values_that_are_not_finite_are_said_elsewhere():
 def test_stores_of_an_early_version_have_one_detector_without_a_name():
     stats = {Key("", "lstm", "forget"): pd.DataFrame({"step": range(40)})}
     derived = {Key("", "lstm", "forget"): pd.DataFrame({"window_s": [1.0] * 40})}
-    assert unjudged(stats, derived, pd.DataFrame({"anomaly_score": [0.5]})) == []
+    assert unjudged(stats, count_captures(stats, derived), pd.DataFrame({"anomaly_score": [0.5]})) == []
 
 
 def test_a_finding_says_for_programs_what_is_missing():
     stats = {Key("train", "lstm", "forget"): pd.DataFrame({"step": range(14)})}
-    (one,) = unjudged(stats, {}, pd.DataFrame())
+    (one,) = unjudged(stats, count_captures(stats, {}), pd.DataFrame())
     assert one.level == "undecided"
     assert one.evidence == {"phase": "train", "captures": 14, "needed": 33}
