@@ -281,8 +281,7 @@ class Store(ABC):
             edges: nanoseconds since the Unix epoch, ascending; a span reaches from one to before the next.
 
         Returns:
-            Columns as of `extremes`, with `points` (how many have the first of the fields) and the fields, float64,
-            in place of `low` and `high`. Spans without such a point are left out.
+            Columns as of `extremes`, but `points`, which have the first of the fields, and the fields, float64.
 
         Raises:
             WriteUnavailable: the store does not answer.
