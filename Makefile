@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suite test-stack endurance soak fuzz lint influxd browser bench faults lock clean
+.PHONY: help setup demo test suite test-stack endurance soak fuzz lint influxd browser bench faults pictures lock clean
 # Hundreds of processes are started here. Without .pyc files each would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -62,6 +62,9 @@ bench: setup ## measure what watching costs, shipping, the encoder, the jobs and
 
 faults: setup ## train with faults put in, and print what each detector finds of them (about an hour on two cores the first time)
 	$(BIN)/python -m bench.faults
+
+pictures: setup demo ## take the pictures of the live page that README shows, from the runs of the demo
+	$(BIN)/python -m tests.pictures sqlite:///gatewatch-demo/gatewatch.db docs/images
 
 lock: $(VENV)/.dev ## pin every dependency anew
 	$(BIN)/uv pip compile $(LOCK) --extra demo --group build -o requirements/demo.txt
