@@ -228,6 +228,18 @@ def chunks(values: Arrays) -> Iterator[Array]:
             yield flat[part] if flat.dtype.itemsize >= 4 else flat[part].astype(np.float32)
 
 
+def input_shares(gradient: Array) -> Array | None:
+    """Return the share of each input in the squared norm of a kernel's gradient; None where that is zero or infinite.
+
+    Args:
+        gradient: (units, inputs).
+    """
+    with np.errstate(over="ignore"):
+        squares: Array = np.square(gradient, dtype=np.float64).sum(axis=0)
+    total = squares.sum()
+    return squares / total if 0 < total < np.inf else None
+
+
 def same_values(before: Array, after: Array) -> bool:
     """Return whether two arrays of one shape are equal, NaN to NaN."""
     pairs = zip(chunks(before), chunks(after), strict=True)

@@ -193,7 +193,8 @@ class FeedRecorder:
             time: nanoseconds since the epoch.
             step: of the capture.
             of_update: the step whose update is recorded; None where none is.
-            gradient_shares: recurrent layer → the share of each of its inputs in its kernel's gradient in that step.
+            gradient_shares: recurrent layer → the share of each of its inputs in its kernel's gradient in that step; ''
+                for one that is given every batch as it is.
         """
         held, self._held = self._held, {}
         if not held:

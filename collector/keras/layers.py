@@ -78,6 +78,23 @@ def walk(model: Any, *, into_recurrent: bool = False) -> Iterator[tuple[str, Any
     return below(model, "", inside=False)
 
 
+def fed_layer(model: Any) -> str | None:
+    """Return the path of the only recurrent layer that is given the model's only input as it is; None where unknown.
+
+    That is known of models whose graph Keras has: `Sequential` and functional ones.
+    """
+    try:
+        (fed,) = model.inputs
+        paths = [path for path, layer in recurrent_layers(model).items() if _takes(layer, fed)]
+    except Exception:  # a model without a graph, or of whoever wrote its class
+        return None
+    return paths[0] if len(paths) == 1 else None
+
+
+def _takes(layer: Any, fed: Any) -> bool:
+    return any(tensor is fed for node in layer._inbound_nodes for tensor in node.input_tensors[:1])
+
+
 def offers_history(layer: Any) -> bool:
     """Return whether a layer gives its gates itself, by `get_gate_history()`."""
     return has_attribute(layer, "get_gate_history")

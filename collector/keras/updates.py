@@ -9,7 +9,7 @@ from typing import Any, Final
 import keras
 
 from gatewatch.collector.arrays import Array
-from gatewatch.collector.keras.layers import all_variables, walk
+from gatewatch.collector.keras.layers import all_variables, fed_layer, walk
 from gatewatch.collector.keras.moments import optimizer_facts, updates_of
 from gatewatch.collector.keras.optimizers import (
     OptimizerState,
@@ -23,7 +23,7 @@ from gatewatch.collector.keras.step_log import StepLog
 from gatewatch.collector.precision import RoundedBefore
 from gatewatch.collector.schema import FieldValue
 from gatewatch.collector.travel import NO_FACTS, Travels, travel_fields
-from gatewatch.collector.updates import Measured, Name, passed_over_fields, same_values, update_fields
+from gatewatch.collector.updates import Measured, Name, input_shares, passed_over_fields, same_values, update_fields
 
 _PARAMS: Final = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 """The tag `param` → the attribute of a Keras layer or cell."""
@@ -86,6 +86,7 @@ class KerasUpdates:
         self._unclipped = unclipped
         self._warn_once = warn_once
         self._weights: dict[Name, tuple[Any, Array]] = {}
+        self._shares: Mapping[str, Array] = {}
         self.state: OptimizerState | None = None
         self._count: tuple[int, int] | None = None
         self._counted = 0
@@ -168,6 +169,9 @@ class KerasUpdates:
         since = None if state is None or state.optimizer is not self._optimizer() else _Since(self._log, state)
         unused = self._unused(changes, state) if state is not None and steps > 0 else set()
         gradients = state.gradients(v for v, _, _ in changes.values()) if state is not None and steps == 1 else {}
+        kernel = gradients.get(id(present.get((fed_layer(self._model) or "", "kernel")))) if gradients else None
+        shares = input_shares(kernel.values.T) if kernel is not None else None
+        self._shares = {} if shares is None else {"": shares}
         updates: dict[Name, Mapping[str, FieldValue]] = {}
         for name, (variable, before, after) in changes.items():
             if name[0] in unused:
@@ -186,8 +190,11 @@ class KerasUpdates:
         return updates
 
     def kernel_shares(self) -> Mapping[str, Array]:
-        """Return nothing: a callback does not know which layer is given the feed as it is."""
-        return {}
+        """Return '' → the shares of the inputs in the kernel's gradient, of the layer that is given all feed as it is.
+
+        They are of the latest `measure()`; there are none where the gradient or the layer is not known.
+        """
+        return self._shares
 
     def recorded(self, names: Collection[Name]) -> None:
         """Count the travel of these parameters from what was measured last of them."""

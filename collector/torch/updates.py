@@ -30,7 +30,15 @@ from gatewatch.collector.torch.optimizers import (
 )
 from gatewatch.collector.torch.scaled_losses import is_scaled_step, scaled_losses
 from gatewatch.collector.travel import NO_FACTS, OptimizerFacts, Travels, travel_fields
-from gatewatch.collector.updates import Measured, Name, largest, passed_over_fields, steady, update_fields
+from gatewatch.collector.updates import (
+    Measured,
+    Name,
+    input_shares,
+    largest,
+    passed_over_fields,
+    steady,
+    update_fields,
+)
 
 _StepArguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional arguments of an optimizer's step, the optimizer itself first, and those by name."""
@@ -338,10 +346,7 @@ class _Step:
         """Return the share of each column of one weight in the squared norm of its gradient; None where unknown."""
         if not self.used or self.clipped is None or len(self.clipped) != 1 or self.clipped[0].ndim != 2:
             return None
-        with np.errstate(over="ignore"):
-            squares = np.square(self.clipped[0], dtype=np.float64).sum(axis=0)
-        total = squares.sum()
-        return squares / total if 0 < total < np.inf else None
+        return input_shares(self.clipped[0])
 
 
 def _replace_closure(
