@@ -131,7 +131,7 @@ def _told(findings: Sequence[Finding], phases: Collection[str]) -> list[dict[str
             {
                 "sentence": each.sentence,
                 "level": each.level,
-                "what": each.what[:1].upper() + each.what[1:],
+                "what": "" if each.what in each.sentence else each.what[:1].upper() + each.what[1:],
                 "facts": {name: value for name, value in facts.items() if value},
                 "to_do": to_do,
             }
