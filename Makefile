@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suite test-stack endurance soak fuzz lint influxd browser bench faults pictures lock clean
+.PHONY: help setup demo test suite test-stack endurance soak fuzz lint influxd browser bench faults pictures notebook lock clean
 # Hundreds of processes are started here. Without .pyc files each would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -65,6 +65,9 @@ faults: setup ## train with faults put in, and print what each detector finds of
 
 pictures: setup demo ## take the pictures of the live page that README shows, from the runs of the demo
 	$(BIN)/python -m tests.pictures sqlite:///gatewatch-demo/gatewatch.db docs/images
+
+notebook: setup ## run docs/notebook.ipynb, and draw the pictures of docs/figures.md
+	$(BIN)/python tools/notebook.py
 
 lock: $(VENV)/.dev ## pin every dependency anew
 	$(BIN)/uv pip compile $(LOCK) --extra demo --group build -o requirements/demo.txt

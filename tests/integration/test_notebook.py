@@ -6,8 +6,11 @@ import base64
 import re
 import subprocess
 import sys
+import tempfile
 from html.parser import HTMLParser
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -17,6 +20,7 @@ from gatewatch.collector.store import open_store
 from gatewatch.jobs.scoring.scoring_pass import run_pass
 from tests.conftest import free_port
 from tests.recorded import end, fill, recorded, shut
+from tools.notebook import NOTEBOOK, PLOTLY, executed, shown
 
 HOSTILE = """a "b" </div><img src=x onerror=alert(1)><script>alert(2)</script> $x$ é漢"""
 HOSTILE_LAYER = "<script>alert(3)</script>"
@@ -122,3 +126,16 @@ def test_a_store_that_is_away_is_undecided(monkeypatch):
     shown = gatewatch.show(f"http://127.0.0.1:{free_port()}", "r")
     assert shown.verdict.verdict == "undecided"
     assert "<img" not in shown._repr_html_()
+
+
+def test_the_notebook_of_the_docs_runs_and_is_kept_with_what_it_shows():
+    kept = nbformat.read(NOTEBOOK, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:  # a short path, as sockets need
+        run = executed(Path(folder))
+    for notebook in (kept, run):
+        said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+        assert "learning_rate went from 0.001 to 0.3, 300 times as large" in said
+        assert [len(shown(notebook, kind)) for kind in ("text/html", "image/png", PLOTLY)] == [2, 1, 1]
+        assert "<strong>goog</strong>" in shown(notebook, "text/html")[0]
+    assert [cell.source for cell in kept.cells] == [cell.source for cell in run.cells]
+    assert NOTEBOOK.stat().st_size < 1_000_000
