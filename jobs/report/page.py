@@ -176,10 +176,15 @@ def render_section(name: str, content: Mapping[str, Any], template: str = REPORT
     return "".join(page.blocks[name](page.new_context(dict(content))))
 
 
-@cache
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
+    return environment().get_template(name)
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return what renders templates of this folder: every value is escaped, and legible whatever it holds."""
+    made = jinja2.Environment(
         autoescape=True, loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined, finalize=_legible
     )
-    environment.filters |= {"figure_json": figure_json, "number": number, "percent": percent}
-    return environment.get_template(name)
+    made.filters |= {"figure_json": figure_json, "number": number, "percent": percent}
+    return made

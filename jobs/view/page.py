@@ -8,9 +8,16 @@ from typing import Any, Final
 
 import jinja2
 
-PAGES: Final = {"/": ("runs.html", "Runs"), "/run": ("run.html", "Run"), "/compare": ("compare.html", "Compare")}
+from gatewatch.jobs.report.page import environment
+
+PAGES: Final = {
+    "/": ("runs.html", "Runs"),
+    "/run": ("run.html", "Run"),
+    "/compare": ("compare.html", "Compare"),
+    "/alerts": ("alerts.html", "Alerts and health"),
+}
 """Address → the page's template, and its title."""
-MENU: Final = {"/": "Runs"}
+MENU: Final = {address: PAGES[address][1] for address in ("/", "/alerts")}
 """Address → name of the pages that each page leads to."""
 
 
@@ -36,5 +43,6 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "pages")
-    return jinja2.Environment(autoescape=True, loader=loader, undefined=jinja2.StrictUndefined)
+    """Return what renders the report's templates, with the pages beside them."""
+    folder = jinja2.FileSystemLoader(Path(__file__).parent / "pages")
+    return environment().overlay(loader=jinja2.ChoiceLoader([folder, environment().loader or folder]))

@@ -17,6 +17,7 @@ from gatewatch.collector.log import log
 from gatewatch.jobs.report import comparison
 from gatewatch.jobs.report.content import SECTIONS, shared_values
 from gatewatch.jobs.report.page import COMPARISON, render_section
+from gatewatch.jobs.view.alerts import alerts_html
 from gatewatch.jobs.view.answers import Answer, json_answer, knows, problem, tag_of, unchanged
 from gatewatch.jobs.view.page import PAGES, render_page
 from gatewatch.jobs.view.query import Query
@@ -61,6 +62,7 @@ class Site:
             "/api/runs": self._runs,
             "/api/run": self._section,
             "/api/compare": self._comparison,
+            "/api/alerts": self._alerts,
         }
 
     def respond(self, path: str, query: Query, known: str | None = None) -> Answer:
@@ -94,6 +96,12 @@ class Site:
     def _runs(self, query: Query, known: str | None) -> Answer:
         rows = self._list.rows(datetime.now(UTC))
         return json_answer({"store": self._store.url, "scoring": self._scoring(), **rows})
+
+    def _alerts(self, query: Query, known: str | None) -> Answer:
+        """Return what fired lately and how the recording goes, as HTML."""
+        now = datetime.now(UTC)
+        rows = self._list.rows(now)["runs"]
+        return Answer(alerts_html(self._store, rows, self._scoring(), now).encode(), _KINDS[".html"])
 
     def _section(self, query: Query, known: str | None) -> Answer:
         """Return a section of a run as HTML; nothing is read of a run that has not changed."""
