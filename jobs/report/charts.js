@@ -59,11 +59,31 @@ const Charts = (() => {
     return plot._transitioning || (slider && slider.active < slider.steps.length - 1);
   };
 
+  // Plotly's own buttons and slider take no key.
+  const steer = (event) => {
+    const plot = event.currentTarget, slider = plot._fullLayout?.sliders?.[0];
+    if (event.target !== plot || !slider) return;
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.key !== " " && !by) return;
+    event.preventDefault();
+    const next = slider.steps[Math.min(slider.steps.length - 1, Math.max(0, slider.active + by))];
+    const [play, pause] = plot._fullLayout.updatemenus[0].buttons;
+    const chosen = by ? next : plot._transitionData._animationRaf ? pause : play;
+    Plotly.animate(plot, ...chosen.args);
+  };
+
+  const makeSteerable = (plot) => {
+    plot.tabIndex = 0;
+    plot.setAttribute("aria-keyshortcuts", "Space ArrowLeft ArrowRight");
+    plot.addEventListener("keydown", steer);
+  };
+
   return {
     /** Draw a figure in an element, or draw it anew; an animation that plays, or was moved, is left as it is. */
     draw: (plot, figure) => {
       if (!plot.dataset.drawn) {
         plot.dataset.drawn = "1";
+        if (figure.frames) makeSteerable(plot);
         return Plotly.newPlot(plot, prepared(plot, figure));
       }
       if (!figure.frames) return Plotly.react(plot, prepared(plot, figure));

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from gatewatch.collector.schema import Point
 from gatewatch.collector.store import open_store
 from tests.integration.conftest import Visit
 from tests.integration.test_report import HOSTILE_LAYER, seed
@@ -16,6 +17,7 @@ ADDRESSES = {
     "runs": "",
     "run": f"run?{urlencode({'run': HOSTILE_RUN})}",
     "compare": f"compare?{urlencode([('run', 'good'), ('run', HOSTILE_RUN)])}",
+    "alerts": "alerts",
 }
 FOCUSABLE = "a[href], button, input, select, summary, [tabindex='0']"
 IS_SHOWN = "e => e.checkVisibility() && !e.closest('.js-plotly-plot')"
@@ -27,6 +29,15 @@ def served(tmp_path_factory):
     begin = now() - 3000 * SECOND
     seed(store, "good", fault=1000, start=begin, captures=36)
     seed(store, HOSTILE_RUN, (HOSTILE_LAYER,), start=begin, config={"config": {"<b>x</b>": "<img src=x>"}})
+    tags = {"run": HOSTILE_RUN, "phase": "train"}
+    fired = {"state": "firing", "value": 4.0, "threshold": 1.0}
+    store.write(
+        [
+            Point("alert_events", {**tags, "rule": "anomaly", "layer": HOSTILE_LAYER}, fired, now()),
+            Point("collector_health", tags, {"captured": 40, "dropped": 7}, now()),
+            Point("jobs_health", {"job": "score"}, {"duration_s": 1.0, "failures": 1}, now()),
+        ]
+    )
     with serving(store) as server:
         yield server
     store.close()
@@ -39,7 +50,7 @@ def opened(request, served, chromium):
     context.set_default_navigation_timeout(120_000)
     visit = Visit(context)
     visit.page.goto(served.url + ADDRESSES[request.param])
-    visit.until("document.querySelector('#runs tbody tr, #answer[data-shown]') !== null")
+    visit.until("document.querySelector('#runs tbody tr, #answer[data-shown], #alerts[data-shown]') !== null")
     for part in visit.page.locator("section[data-part]").all():
         part.scroll_into_view_if_needed()
         visit.until(f"document.querySelector('#{part.get_attribute('id')}[data-shown]') !== null")

@@ -104,6 +104,23 @@ def test_play_moves_the_heatmap(visit, served):  # noqa: F811
     assert visit.complaints == []
 
 
+def test_keys_move_the_heatmap(visit, served):  # noqa: F811
+    page = to_run(visit, served, fragment="#heatmaps")
+    drawn(visit, "heatmaps")
+    heatmap = "document.querySelector('#heatmaps .js-plotly-plot')"
+    last = page.evaluate(f"{heatmap}._fullLayout.sliders[0].active")
+    page.locator("#heatmaps .js-plotly-plot").first.focus()
+    page.keyboard.press("ArrowLeft")
+    visit.until(f"{heatmap}._fullLayout.sliders[0].active === {last - 1}")
+    page.keyboard.press("ArrowRight")
+    visit.until(f"{heatmap}._fullLayout.sliders[0].active === {last}")
+    page.keyboard.press(" ")
+    visit.until(f"0 < {heatmap}._fullLayout.sliders[0].active && {heatmap}._fullLayout.sliders[0].active < {last}")
+    page.keyboard.press(" ")
+    visit.until(f"!{heatmap}._transitionData._animationRaf")
+    assert visit.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_sees_all_of_a_run(visit, served, scheme):  # noqa: F811
     visit.page.emulate_media(color_scheme=scheme)

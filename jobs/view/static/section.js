@@ -59,4 +59,7 @@ export const moveInto = (part, html) => {
   part.dataset.shown = "1";
 };
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => Charts.recolour(document.querySelectorAll(".plot")));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  const plots = document.querySelectorAll(".plot");
+  if (plots.length) Charts.recolour(plots); // a page without charts does not load what draws them
+});
