@@ -17,6 +17,7 @@ from gatewatch.jobs.text import number
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from gatewatch.jobs.findings.run_points import RunPoints
 
@@ -35,7 +36,8 @@ class Difference:
 
     Attributes:
         name: of the setting.
-        kind: `own`: from `config=`. `logged`: a metric that never changes. `model`, `tag`, `monitor`, `version`.
+        kind: `own`: from `config=`. `logged`: a metric that never changes in some run. Others: `model`, `tag`,
+            `monitor`, `version`.
         values: a text for each run, in their order; empty where a run does not have it.
     """
 
@@ -55,7 +57,8 @@ def differences(runs: Sequence[tuple[Mapping[str, Any], RunPoints]]) -> list[Dif
     Args:
         runs: for each its row of `store.runs()`, and its points.
     """
-    every = [dict(_settings(about, points)) for about, points in runs]
+    logged = _logged([points.metrics for _, points in runs])
+    every = [dict(_settings(*run)) | of_run for run, of_run in zip(runs, logged, strict=True)]
     names = dict.fromkeys(name for settings in every for name in settings)
     found = [
         Difference(name, kind, [settings.get((kind, name), "") for settings in every])
@@ -72,8 +75,6 @@ def _settings(about: Mapping[str, Any], points: RunPoints) -> Iterator[tuple[tup
     own, versions = config.get(USER), config.get("versions")
     for name, value in _flat(own) if isinstance(own, dict) else ():
         yield ("own", name), value
-    for name, value in _constant(points.metrics):
-        yield ("logged", name), value
     for name in ("model", "framework"):
         yield ("model", name), str(about.get(name) or "")
     for name, value in _flat({name: value for name, value in config.items() if name not in _LEFT_OUT}):
@@ -95,10 +96,32 @@ def _flat(settings: Mapping[str, Any], depth: int = 1) -> Iterator[tuple[str, st
             yield str(name), number(value) if isinstance(value, float) else as_text(value)
 
 
-def _constant(metrics: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield the metrics that never change, such as a learning rate: somebody has set them."""
-    for column, name in metric_columns(metrics).items():
-        values = numbers(metrics, column)
-        values = values[np.isfinite(values)]
-        if len(values) > 1 and not is_loss(name) and (values == values[0]).all():
-            yield name, number(float(values[0]))
+def _logged(every: Sequence[pd.DataFrame]) -> list[dict[tuple[str, str], str]]:
+    """Return for each run the metrics that somebody has set, as a learning rate: in at least one run they never change.
+
+    Args:
+        every: points of `train_metrics` of each run.
+    """
+    values = [
+        {
+            name: own[np.isfinite(own)]
+            for column, name in metric_columns(frame).items()
+            for own in [numbers(frame, column)]
+        }
+        for frame in every
+    ]
+    still = {name for of_run in values for name, own in of_run.items() if _is_still(own) and not is_loss(name)}
+    return [
+        {("logged", name): _course(own) for name, own in of_run.items() if name in still and len(own)}
+        for of_run in values
+    ]
+
+
+def _is_still(values: NDArray[np.float64]) -> bool:
+    return len(values) > 1 and bool((values == values[0]).all())
+
+
+def _course(values: NDArray[np.float64]) -> str:
+    """Return the value of a metric, or how it went from the first to the last."""
+    first, last = number(float(values[0])), number(float(values[-1]))
+    return first if (values == values[0]).all() else f"from {first} to {last}"

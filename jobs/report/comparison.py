@@ -34,7 +34,7 @@ _LONGEST: Final = 60
 """Characters of a value in the first sentence."""
 _KINDS: Final = {
     "own": "config=",
-    "logged": "logged, constant",
+    "logged": "logged",
     "model": "network",
     "tag": "tag",
     "monitor": "monitor",

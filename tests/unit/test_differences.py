@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gatewatch.collector.schema import Point
 from gatewatch.jobs.findings.differences import Difference, differences
 from gatewatch.jobs.findings.finding import Finding
 from gatewatch.jobs.findings.run_points import read_points
 from gatewatch.jobs.findings.run_state import run_row
 from gatewatch.jobs.report.comparison import anomalous, what_differs
-from tests.integration.test_report import seed, store  # noqa: F401 - a fixture
+from tests.integration.test_report import SECOND, START, seed, store  # noqa: F401 - a fixture
 
 ALARM = Finding(sentence="Something is wrong.", level="alarm", what="it is wrong", step=300)
 CALM = Finding(sentence="All is well.", level="fact")
@@ -38,6 +39,14 @@ def test_a_setting_that_only_one_run_has_differs_and_equal_ones_are_left_out(sto
     assert of(store, a={"config": {"units": 24, "clip": 1}}, b={"config": {"units": 24}}) == [
         ("own", "clip", ["1", ""])
     ]
+
+
+def test_a_learning_rate_that_was_logged_is_a_setting_and_one_that_changed_says_how(store):  # noqa: F811
+    for run, rates in {"a": [0.001] * 4, "b": [0.001, 0.001, 0.3, 0.3]}.items():
+        tags = {"run": run, "symbol": "GOOG", "phase": "train"}
+        points = [{"learning_rate": rate, "score": i * len(run)} for i, rate in enumerate(rates)]
+        store.write([Point("train_metrics", tags, each, START + i * SECOND) for i, each in enumerate(points)])
+    assert of(store, a={}, b={}) == [("logged", "learning_rate", ["0.001", "from 0.001 to 0.3"])]
 
 
 @pytest.mark.parametrize("config", [{}, {"config": None}, {"config": "text"}, {"versions": []}])
