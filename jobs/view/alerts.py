@@ -41,8 +41,7 @@ def alerts_html(store: Store, rows: Sequence[Mapping[str, Any]], scoring: str, n
     begin = nanoseconds(now - timedelta(days=DAYS))
     recent = [row for row in rows if nanoseconds(row["seen"] * 10**6) >= begin]
     alerts = fired(store.find(ALERT_EVENTS, start=begin, prefix_tags=True), recent)
-    states = {row["run"]: row["state"] for row in recent}
-    recorded = recordings(store.newest(COLLECTOR_HEALTH, prefix_tags=True), states)
+    recorded = recordings(store.newest(COLLECTOR_HEALTH, prefix_tags=True), [row["run"] for row in recent])
     working = [job for job in jobs(store.newest(JOBS_HEALTH), nanoseconds(now)) if job.reported >= begin]
     return render(
         "alerts_data.html",

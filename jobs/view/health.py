@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +35,7 @@ class Recording:
         problems: what is lost, refused or missing, a sentence each, without its end.
         captured: number of captures.
         shipped: number of points that the store has taken.
-        waiting: bytes that wait for the store.
+        waiting: bytes that waited for the store at the newest capture.
         overhead: time that recording takes, as a share of the training's; None where it is not known.
     """
 
@@ -70,32 +70,25 @@ class Job:
     missed: int
 
 
-def recordings(newest: pd.DataFrame, states: Mapping[str, str]) -> list[Recording]:
-    """Return how the recording of each run goes: those with problems first, then in the order of `states`.
+def recordings(newest: pd.DataFrame, runs: Sequence[str]) -> list[Recording]:
+    """Return how the recording of each run goes: those with problems first, then in the order of `runs`.
 
     Args:
         newest: the newest point of `collector_health` of each series, read with `prefix_tags`.
-        states: run → its state; others are left out.
+        runs: their names; others are left out.
     """
-    places = {run: place for place, run in enumerate(states)}
-    found = [
-        _recording(row, states[str(row["run"])]) for row in newest.to_dict("records") if str(row.get("run")) in states
-    ]
+    places = {run: place for place, run in enumerate(runs)}
+    found = [_recording(row) for row in newest.to_dict("records") if str(row.get("run")) in places]
     return sorted(found, key=lambda one: (not one.problems, places[one.run], one.phase))
 
 
-def _recording(row: Mapping[Any, Any], state: str) -> Recording:
+def _recording(row: Mapping[Any, Any]) -> Recording:
     count = {name: _whole(row.get(name)) for name in _COUNTED}
     problems = [text.format(number(count[name])) for name, text in _PROBLEMS.items() if count[name]]
     if count["unreplayed_layers"]:
         why = row.get("unreplayed")
         reason = f" ({shorten(why, _LONGEST)})" if isinstance(why, str) else ""
         problems.append(f"Layers that are not recorded: {number(count['unreplayed_layers'])}{reason}")
-    if count["spooled_bytes"] and state != "live":
-        problems.append(
-            f"Bytes that waited for the store when it was last heard of: {number(count['spooled_bytes'])}."
-            " gatewatch spool flush on its machine sends them"
-        )
     overhead = row.get("overhead_ratio")
     return Recording(
         str(row["run"]),

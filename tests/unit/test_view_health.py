@@ -68,23 +68,23 @@ def test_what_an_event_tells_is_not_listed_again_from_the_scores():
     assert sorted((one.run, one.rule) for one in found) == [("a", "anomaly"), ("gone", "run_died")]
 
 
-def test_runs_with_losses_come_first_and_what_waits_counts_once_a_run_has_ended():
+def test_runs_with_losses_come_first_and_what_waited_at_a_capture_is_no_loss():
     newest = pd.DataFrame(
         {
-            "run": ["sound", "waits", "ended", "forgotten"],
+            "run": ["sound", "waited", "full", "forgotten"],
             "phase": "train",
             "captured": [40.0, 40.0, 40.0, 1.0],
             "spooled_bytes": [0, 900, 4096, 9],
-            "dropped": [0.0, 0.0, float("nan"), 5],
+            "dropped": [0.0, float("nan"), 1200.0, 5],
         }
     )
-    found = recordings(newest, {"sound": "completed", "waits": "live", "ended": "died"})
-    assert [(one.run, len(one.problems), one.captured) for one in found] == [
-        ("ended", 1, 40),
-        ("sound", 0, 40),
-        ("waits", 0, 40),
+    found = recordings(newest, ["sound", "waited", "full"])
+    assert [(one.run, len(one.problems), one.captured, one.waiting) for one in found] == [
+        ("full", 1, 40, 4096),
+        ("sound", 0, 40, 0),
+        ("waited", 0, 40, 900),
     ]
-    assert found[0].problems[0].startswith("Bytes that waited for the store when it was last heard of: 4,096.")
+    assert found[0].problems[0].startswith("Points lost: 1,200. The spool")
 
 
 def test_a_store_that_no_job_scores_has_no_jobs():
