@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _MARKUP: Final = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("%"): "&#37;", ord("$"): "&#36;"}
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula, or skips before one."""
 _SPACES = re.compile(r"\s+")
 
 
@@ -69,6 +71,11 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
 def printable(value: object) -> str:
     """Return a value as text in which control characters are shown as escapes; a float has two decimals."""
     return escape_controls(f"{value:.2f}" if isinstance(value, float) else str(value))
+
+
+def without_formula(text: str) -> str:
+    """Return a text for a cell of CSV: with an apostrophe before it where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def shorten(text: str, limit: int) -> str:

@@ -8,19 +8,19 @@ from typing import IO, TYPE_CHECKING, Final
 
 import numpy as np
 
+from gatewatch.jobs.text import without_formula
+
 if TYPE_CHECKING:
     from gatewatch.collector.schema import Point
     from gatewatch.jobs.exporting.tables import Column
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula, or skips before one."""
 _QUOTED: Final = re.compile('[",\r\n]')
 """What must be in quotes. The module csv leaves a carriage return without them, and pandas ends a row there."""
 
 
 def text_cell(text: str) -> str:
     """Return a text as a cell, with an apostrophe before it where a spreadsheet would run it as a formula."""
-    shown = f"'{text}" if text.startswith(_FORMULA) else text
+    shown = without_formula(text)
     if shown and not _QUOTED.search(shown):
         return shown
     doubled = shown.replace('"', '""')

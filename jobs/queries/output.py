@@ -13,7 +13,7 @@ from typing import Final
 
 from gatewatch.jobs.findings.explanations import in_words
 from gatewatch.jobs.queries.client import Cell, Row
-from gatewatch.jobs.text import number, printable, table
+from gatewatch.jobs.text import number, printable, table, without_formula
 
 BLOCK: Final = 1_000
 """Rows that are aligned with each other: a long table begins to be printed before its end is known."""
@@ -32,6 +32,8 @@ def as_table(rows: Iterable[Row]) -> Iterator[str]:
 def as_csv(rows: Iterable[Row], shown: Callable[[str], str] = str) -> Iterator[str]:
     """Yield lines of CSV. Where the columns change there is an empty line and another header, as in Flux's own.
 
+    Text in a cell that a spreadsheet would run as a formula gets an apostrophe.
+
     Args:
         rows: what to write.
         shown: what becomes of text: that on a terminal it does not speak to it.
@@ -41,7 +43,8 @@ def as_csv(rows: Iterable[Row], shown: Callable[[str], str] = str) -> Iterator[s
         yield between + _csv_line([shown(name) for name in columns])
         between = "\n"
         for row in group:
-            yield _csv_line([shown(cell) if isinstance(cell, str) else _csv_cell(cell) for cell in row.values()])
+            cells = row.values()
+            yield _csv_line([without_formula(shown(c)) if isinstance(c, str) else _csv_cell(c) for c in cells])
 
 
 def as_json(rows: Iterable[Row]) -> Iterator[str]:

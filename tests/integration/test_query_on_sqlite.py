@@ -141,6 +141,15 @@ def test_the_command_answers_from_a_file(here, capsys):
     assert out == "query 'memory' finds nothing, given run=\"r\", start=1970-01-01T00:00:00Z, stop=now()\n"
 
 
+def test_csv_gives_text_that_a_spreadsheet_would_run_an_apostrophe_and_numbers_none(here, capsys):
+    tags = {"run": "r", "phase": "train", "layer": "=1+1", "gate": "@g"}
+    here.write([Point(GATE_STATS, tags, {"mean": -0.5, "step": 0}, 10**18)])
+    assert said(capsys, "gates", "--param", "run=r", "--param", "layers==1+1", "--csv")[1].splitlines() == [
+        "time,phase,layer,gate,value",
+        "2001-09-09T01:46:00Z,train,'=1+1,'@g,-0.5",
+    ]
+
+
 @pytest.mark.parametrize("name", sorted(ANSWERS))
 def test_an_empty_file_and_one_with_little_answer_nothing_in_one_line(here, name, capsys, tmp_path):
     given = {"run": "nobody", "layer": "l", "step": "1"}
