@@ -32,7 +32,7 @@ from gatewatch.jobs.scoring.rolling_state import RollingState
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from gatewatch.jobs.scoring.signals import SignalKey
 
-VERSION: Final = 15
+VERSION: Final = 16
 """To be raised whenever scores, or the format of checkpoints, change."""
 MOST_BYTES: Final = 2**30
 """The largest checkpoint that is read, unpacked. A million signals take 0.8 GB."""

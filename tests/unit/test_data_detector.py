@@ -9,7 +9,9 @@ import pytest
 
 from gatewatch.collector.schema import GATE_SCORES, GATE_STATS_FIELDS
 from gatewatch.jobs.scoring.captures import Captures
+from gatewatch.jobs.scoring.detectors.base import Scores
 from gatewatch.jobs.scoring.detectors.data import REACH, feed_scores
+from gatewatch.jobs.scoring.detectors.rules import scores_beside_other_data
 from gatewatch.jobs.scoring.scoring_state import ScoringState
 from tests.declared_fields import undeclared
 
@@ -112,6 +114,14 @@ def test_a_probe_that_gets_worse_too_is_an_alarm_of_the_network():
     assert alarms(scored(worse), ("_model", "probe_loss"))
     better = captures(probe_loss=np.where(np.arange(COUNT) < STRIKE, loss, 0.1))
     assert not alarms(scored(better), ("_model", "probe_loss"))
+
+
+def test_updates_beyond_what_the_rate_explains_are_no_alarm_where_the_feed_explains_them():
+    kernel = ("memory", "kernel")
+    by_rule = {"hasty": np.array([0.0, 1.5, 1.5, 1.5]), "leap": np.array([0.2, 0.2, 3.0, 0.2])}
+    rules = Scores({kernel: np.array([0.2, 1.5, 3.0, 1.5])}, {kernel: by_rule})
+    explained = np.array([True, True, True, False])
+    assert scores_beside_other_data(rules, explained)[kernel].tolist() == [0.2, 1.0, 3.0, 1.5]
 
 
 @pytest.mark.parametrize("cuts", [(1, 99), (50, 71, 72), (69, 70, 90)])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gatewatch.jobs.scoring.captures import Array, Pair
 from gatewatch.jobs.scoring.detectors.base import Batch, Detector, Scores
 from gatewatch.jobs.scoring.detectors.data import Data, explained_by_feed, explained_by_look
+from gatewatch.jobs.scoring.detectors.rules import scores_beside_other_data
 from gatewatch.jobs.scoring.run_limit import RunLimit
 from gatewatch.jobs.scoring.sources import DATA_CHANGED, NETWORK, Sources
 
@@ -22,8 +23,9 @@ class Consensus(Detector):
 
     A violated check counts in the warm-up too, and gives its source to the score. A series that the checks alone score
     has their score. Where the feed explains what is unusual, or a reference look shows that the network is the same,
-    robust and isolation_forest count as 1 at most: it is for the detector `data` to say so. A rule that is broken while
-    the network is the same has the source `data`.
+    robust and isolation_forest count as 1 at most: it is for the detector `data` to say so. So does the rule of updates
+    that the learning rate does not explain, where the feed explains them. A rule that is broken while the network is
+    the same has the source `data`.
 
     With baselines the robust score is divided by the limit of the run (`RunLimit`), and the isolation forest, which is
     trained on them, does not raise it: so the limit holds its rate. A score above 1 that comes from it has the facts
@@ -54,7 +56,7 @@ class Consensus(Detector):
     def score(self, batch: Batch) -> Scores:
         """Return the consensus for each series that the checks, the rules or the robust detector score."""
         limit = RunLimit.from_arrays(self.state) if self.state else RunLimit()
-        rules = batch.scores.get("rules", Scores()).by_series
+        rules = scores_beside_other_data(batch.scores.get("rules", Scores()), explained_by_feed(batch))
         robust, forest = unexplained(batch, "robust", "isolation_forest")
         checks = batch.scores.get("checks", Scores())
         size = len(batch.captures.time) - batch.first

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gatewatch.collector.cells import MEMORY_GATES
 from gatewatch.collector.schema import GATE_STATS_FIELDS, LAYER_UPDATES_FIELDS
@@ -47,6 +48,9 @@ PHRASES: Final[Mapping[str, str]] = {
     "vanished": "the gradient is too small to move the weights",
 }
 """Rule → what a broken rule means."""
+OF_THE_DATA_TOO: Final = frozenset({"hasty"})
+"""Rules that other data break as well: gradients that have grown move the weights further per rate until the
+optimizer's second moments have followed."""
 
 
 class Rules(Detector):
@@ -151,3 +155,19 @@ def _common_update_excess(residuals: Residuals, keys: Sequence[SignalKey]) -> Ar
 
 def _finite(score: Array) -> Array:
     return np.where(np.isfinite(score), np.maximum(score, 0.0), 0.0)
+
+
+def scores_beside_other_data(scores: Scores, explained: NDArray[np.bool_]) -> dict[Pair, Array]:
+    """Return series → (n,), the scores of the rules, where those `OF_THE_DATA_TOO` count as 1 at most if explained.
+
+    Args:
+        scores: of `Rules`.
+        explained: (n,), whether the feed explains what is unusual.
+    """
+    found = dict(scores.by_series)
+    for series, by_rule in scores.causes.items():
+        if OF_THE_DATA_TOO.isdisjoint(by_rule):
+            continue
+        most = {rule: np.where(explained & (rule in OF_THE_DATA_TOO), 1.0, np.inf) for rule in by_rule}
+        found[series] = np.max([np.minimum(each, most[rule]) for rule, each in by_rule.items()], axis=0)
+    return found
