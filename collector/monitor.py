@@ -89,6 +89,7 @@ class Monitor(BaseMonitor, ABC):
         *,
         batch: Any = None,
         targets: Any = None,
+        groups: Any = None,
         time: Time | None = None,
         metrics: Mapping[str, Any] | None = None,
         state: State | None = None,
@@ -110,6 +111,8 @@ class Monitor(BaseMonitor, ABC):
                 are made from it. Where None, from what is known of the step anyway: in torch the call of the module in
                 training; outside of training `x`.
             targets: of the batch, its sequences in the same order; they say whether a feature tells the target.
+            groups: one label for each sequence of the batch, texts or whole numbers: its symbol, environment or episode
+                kind. `feed_groups` then tells which of them moves; at most 16 groups of a run are recorded.
             time: the market's time: nanoseconds since the epoch, a moment or a day; now where None. A moment without a
                 zone is taken as UTC, whatever its `fold` is, so give local times a zone where clocks are set back. A
                 time that was given before is stored some nanoseconds later; `collector_health` counts it.
@@ -129,7 +132,7 @@ class Monitor(BaseMonitor, ABC):
         session = self._session
         session.step += 1
         with session.guarded("reading step(time=...)"):
-            self._after_step(metrics, x, time, state, (batch, targets), starts)
+            self._after_step(metrics, x, time, state, (batch, targets, groups), starts)
         due = session.prepare()
         with session.guarded("the recurrent states"), session.charged("states"):
             self._expect_step(due=due)
@@ -187,14 +190,14 @@ class Monitor(BaseMonitor, ABC):
         x: Any = None,
         time: Time | None = None,
         state: State | None = None,
-        fed: tuple[Any, Any] = (None, None),
+        fed: tuple[Any, Any, Any] = (None, None, None),
         starts: Any = None,
     ) -> None:
         session = self._session
         due = session.due()
-        batch, targets = fed
+        batch, targets, groups = fed
         self._brings_windows = x is not None
-        session.feed.give(x if batch is None and session.phase != "train" else batch, targets, due=due)
+        session.feed.give(x if batch is None and session.phase != "train" else batch, targets, groups, due=due)
         with session.charged("states"):
             is_readable = self._note_states(state, starts, due=due)
         moment = None if time is None else _market_time(time)

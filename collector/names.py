@@ -18,7 +18,9 @@ MAX_NAME_BYTES: Final = 512
 MAX_USER_TAGS: Final = 8
 """A user's own tags multiply the series of a run: a few describe it, many are data."""
 
-OWN_TAGS: Final = frozenset({"run", "phase", "layer", "gate", "param", "detector", "job", "rule", "statistic", "look"})
+OWN_TAGS: Final = frozenset(
+    {"run", "phase", "layer", "gate", "param", "detector", "job", "rule", "statistic", "look", "group"}
+)
 """Tags that the points carry themselves. `statistic` and `look` are kept for points of what is fed to a network: a tag
 that became Gatewatch's later would make the runs of users who had it first illegal."""
 # Names that InfluxDB keeps for itself.

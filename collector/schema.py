@@ -20,6 +20,7 @@ GATE_TIME: Final = "gate_time"
 LAYER_UPDATES: Final = "layer_updates"
 FEED_STATS: Final = "feed_stats"
 FEED_FEATURES: Final = "feed_features"
+FEED_GROUPS: Final = "feed_groups"
 RECURRENT_STATE: Final = "recurrent_state"
 TRAIN_METRICS: Final = "train_metrics"
 RUNS: Final = "runs"
@@ -144,6 +145,7 @@ SCHEMA: Final[Mapping[str, tuple[Field, ...]]] = MappingProxyType(
             _STEP,
         ),
         FEED_FEATURES: (*_floats("", "f[0-9][0-9][0-9]"), _STEP),
+        FEED_GROUPS: (*_floats("distance", "distance"), Field("sequences", int, "sequences", "mean"), _STEP),
         RECURRENT_STATE: (
             *_floats("", "initial_norm"),
             *(Field(name, int, "sequences", "max") for name in ("starts", "starts_not_reset")),

@@ -11,6 +11,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from gatewatch.collector.arrays import Array
+from gatewatch.collector.errors import ConfigError
+from gatewatch.collector.feed.groups import GroupDistances, group_points, read_labels
 from gatewatch.collector.feed.leaves import iter_leaves
 from gatewatch.collector.feed.measures import measure_feed
 from gatewatch.collector.feed.reservoir import FeedReservoir
@@ -45,11 +47,19 @@ class FeedSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A batch, and the recurrent layer that is given it as it is; empty where there is none or that is not known."""
+    """A batch as it was read.
+
+    Attributes:
+        reading: of its arrays.
+        layer: the recurrent layer that is given it as it is; empty where there is none or that is not known.
+        time_major: whether the first dimension of its sequences is time.
+        groups: the label of each sequence of the sample; empty where there are none.
+    """
 
     reading: Reading
     layer: str = ""
     time_major: bool = False
+    groups: tuple[str, ...] = ()
 
     def is_of(self, inputs: Any) -> bool:
         """Return whether inputs are this batch, value for value as far as it is looked at."""
@@ -90,6 +100,7 @@ class FeedRecorder:
         self._seen: _Seen | None = None
         self._held: dict[int, _Seen] = {}
         self._reservoir = FeedReservoir()
+        self._groups = GroupDistances(warn_once)
 
     @property
     def is_wanted(self) -> bool:
@@ -114,24 +125,26 @@ class FeedRecorder:
         finally:
             self._is_looking = False
 
-    def see(self, inputs: Any, targets: Any = None, *, time_major: bool = False) -> None:
+    def see(self, inputs: Any, targets: Any = None, *, groups: Any = None, time_major: bool = False) -> None:
         """Copy what is needed of a batch, if it is wanted. Nothing is raised.
 
         Args:
             inputs: as the model takes them: arrays or tensors, or nested lists, tuples and mappings of such.
             targets: of the batch.
+            groups: a label for each of its sequences.
             time_major: whether the first dimension of sequences is time.
         """
         if self.is_wanted:
             with self.looking():
                 self._read(inputs, targets, time_major)
+                self._note_groups(groups)
 
     def note_layer(self, layer: str) -> None:
         """Note which recurrent layer is given the batch as it is."""
         if self._seen is not None and not self._seen.layer:
             self._seen = replace(self._seen, layer=layer)
 
-    def give(self, inputs: Any, targets: Any = None, *, due: bool = False) -> None:
+    def give(self, inputs: Any, targets: Any = None, groups: Any = None, *, due: bool = False) -> None:
         """Do the same for what the user gives of the present step, instead of what was seen in it.
 
         The same batch as was seen keeps the layer that was given it.
@@ -139,6 +152,7 @@ class FeedRecorder:
         Args:
             inputs: as the model takes them; None for those that were seen.
             targets: of the batch.
+            groups: a label for each of its sequences.
             due: whether a capture is due, even if nobody expected it.
         """
         with self.looking():
@@ -148,6 +162,7 @@ class FeedRecorder:
                 self._note_targets(self._seen.reading, targets)
             elif inputs is not None and (self._wanted or due):
                 self._read(inputs, targets)
+            self._note_groups(groups)
 
     def begin(self, source: FeedSource | None) -> None:
         """Begin with a run, or another part of it: nothing was seen yet of this step."""
@@ -204,7 +219,12 @@ class FeedRecorder:
             shares = (gradient_shares or {}).get(seen.layer)
         else:
             seen, shares = held[max(held)], None
-        return self._points(seen.reading, shares, tags, time, step)
+        points = self._points(seen.reading, shares, tags, time, step)
+        described = self._reservoir.latest
+        if not seen.groups or described is None:
+            return points
+        by_group = self._groups.measure(seen.groups, described, self._reservoir.distance_of)
+        return [*points, *group_points(by_group, tags, time, step)]
 
     def release(self) -> None:
         """Let go of the model and the batches."""
@@ -237,6 +257,22 @@ class FeedRecorder:
             "tensor with a row for each sequence of the batch",
             "targets of the feed",
         )
+
+    def _note_groups(self, groups: Any) -> None:
+        """Keep the label of each sequence of the sample, or say once why labels fit no batch."""
+        if groups is None or self._seen is None:
+            return
+        reading = self._seen.reading
+        try:
+            labels = read_labels(groups)
+            if len(labels) != reading.size:
+                raise ConfigError(
+                    f"{len(labels)} labels for a batch of {reading.size} sequences; give one label for each sequence"
+                )
+        except ConfigError as error:
+            self._warn_once(f"groups of the feed are not recorded: {error}", "groups of the feed")
+            return
+        self._seen = replace(self._seen, groups=tuple(labels[row] for row in reading.rows))
 
     def _points(
         self, reading: Reading, shares: Array | None, tags: Mapping[str, str], time: int, step: int

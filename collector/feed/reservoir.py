@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,10 @@ class FeedReservoir:
     """A uniform sample of the sequences that were seen so far, each by its descriptors (Vitter 1985, algorithm R).
 
     Its random numbers are its own, from a fixed seed: the same feed gives the same distances.
+
+    Attributes:
+        latest: descriptors of the batch that `distance` was asked for last, (N, D); None where it had none.
+        distance_of: returns how far descriptors, (M, D), are from those before it; None where there are too few.
     """
 
     def __init__(self) -> None:
@@ -36,6 +41,8 @@ class FeedReservoir:
         self._kept: Array | None = None
         self._recent: Array | None = None
         self._features, self._added = features, 0
+        self.latest: Array | None = None
+        self.distance_of: Callable[[Array], float] | None = None
 
     def distance(self, sample: FeedSample) -> float | None:
         """Return how far a batch is from those before it, and count it among them for the next.
@@ -44,18 +51,20 @@ class FeedReservoir:
         sequences; where the number of features changes, it begins anew.
         """
         features = sample.values.shape[2]
+        self.latest = self.distance_of = None
         if not features or not len(sample.values):
             return None
         if features != self._features:
             self._begin(features)
-        new = describe_sequences(sample.values, sample.mask)
+        self.latest = new = describe_sequences(sample.values, sample.mask)
         recent = new if self._recent is None else np.concatenate([self._recent, new])
         earlier = max(0, len(recent) - max(RECENT, len(new)))
         self._add(recent[:earlier])
         self._recent = recent[earlier:]
-        if self._kept is None or len(self._kept) < FEWEST or len(self._recent) < RECENT:
+        if self._kept is None or len(self._kept) < FEWEST:
             return None
-        return energy_distance(*_scaled(self._recent, self._kept))
+        self.distance_of = _DistanceTo(self._kept)
+        return None if len(self._recent) < RECENT else self.distance_of(self._recent)
 
     def _add(self, sequences: Array) -> None:
         if not len(sequences):
@@ -112,7 +121,7 @@ def describe_sequences(values: Array, mask: Mask | None = None) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def energy_distance(x: Array, y: Array) -> float:
+def energy_distance(x: Array, y: Array, within_y: float | None = None) -> float:
     """Return the energy distance of two samples as a share: (2·E|X−Y| − E|X−X'| − E|Y−Y'|) / (2·E|X−Y|).
 
     0 where both are of one distribution, 1 at most (Székely & Rizzo 2013, "Energy statistics", the energy coefficient).
@@ -122,10 +131,16 @@ def energy_distance(x: Array, y: Array) -> float:
     Args:
         x: (N, D), N of at least 2.
         y: (M, D), likewise.
+        within_y: what `mean_within(y)` returns, where it is known.
     """
     between = _distances(x, y).mean()
-    within = sum(_distances(one, one).sum() / (len(one) * (len(one) - 1)) for one in (x, y))
+    within = mean_within(x) + (mean_within(y) if within_y is None else within_y)
     return float(1 - within / (2 * between)) if between > 0 else 0.0
+
+
+def mean_within(x: Array) -> float:
+    """Return the mean distance between two different members of a sample, (N, D)."""
+    return float(_distances(x, x).sum() / (len(x) * (len(x) - 1)))
 
 
 def _distances(x: Array, y: Array) -> Array:
@@ -136,13 +151,22 @@ def _distances(x: Array, y: Array) -> Array:
     return distances
 
 
-def _scaled(new: Array, kept: Array) -> tuple[Array, Array]:
-    """Return both in robust deviations of the reservoir from its median."""
-    low, middle, high = np.percentile(kept, [25, 50, 75], axis=0)
-    scale = (high - low) / _NORMAL_IQR
-    spread = np.abs(kept - middle).mean(axis=0)
-    for other in (spread, np.abs(middle), np.ones_like(middle)):  # of what is the same in most sequences, or in all
-        scale = np.where(scale > 0, scale, other)
-    parts = ((one - middle) / scale for one in (new, kept))
-    first, second = (np.clip(one, -_FARTHEST, _FARTHEST) for one in parts)
-    return first, second
+class _DistanceTo:
+    """The energy distance to a fixed sample, both in robust deviations of that sample from its median."""
+
+    def __init__(self, kept: Array) -> None:
+        low, middle, high = np.percentile(kept, [25, 50, 75], axis=0)
+        scale = (high - low) / _NORMAL_IQR
+        spread = np.abs(kept - middle).mean(axis=0)
+        for other in (spread, np.abs(middle), np.ones_like(middle)):  # of what is the same in most sequences, or in all
+            scale = np.where(scale > 0, scale, other)
+        self._middle, self._scale = middle, scale
+        self._kept = self._scaled(kept)
+        self._within = mean_within(self._kept)
+
+    def __call__(self, new: Array) -> float:
+        return energy_distance(self._scaled(new), self._kept, self._within)
+
+    def _scaled(self, one: Array) -> Array:
+        clipped: Array = np.clip((one - self._middle) / self._scale, -_FARTHEST, _FARTHEST)
+        return clipped

@@ -34,12 +34,16 @@ class Reading:
         sample: as much as is looked at, copied; None where there is nothing to look at.
         features: how many the batch has, of which some may be left out of the sample.
         left_out: the inputs that are not looked at, and why: a line each.
+        size: how many sequences the batch has.
+        rows: those of them that the sample has, in its order.
         read_targets: targets of the batch → those of the sample.
     """
 
     sample: FeedSample | None
     features: int = 0
     left_out: tuple[str, ...] = ()
+    size: int = 0
+    rows: NDArray[np.intp] = field(default_factory=lambda: np.arange(0), compare=False)
     read_targets: Callable[[Any], Array | None] = field(default=lambda targets: None, compare=False)
 
     def with_targets(self, targets: Any) -> Reading:
@@ -94,7 +98,8 @@ def read_feed(inputs: Any, targets: Any = None, *, time_major: bool = False) -> 
     others = tuple(cut.ids(leaf) for leaf in fitting if not leaf.is_quantity)
     values = np.concatenate(parts, axis=2) if parts else np.empty((len(bounds.rows), bounds.positions, 0), np.float32)
     read_targets = partial(_targets, size=size, bounds=bounds, mask=mask, time_major=time_major)
-    reading = Reading(FeedSample(values, cut.mask, None, others), features, tuple(left_out), read_targets)
+    sample = FeedSample(values, cut.mask, None, others)
+    reading = Reading(sample, features, tuple(left_out), size, bounds.rows, read_targets)
     return reading.with_targets(targets)
 
 

@@ -16,7 +16,7 @@ from gatewatch.collector.base_monitor import BaseMonitor
 from gatewatch.collector.capture_schedule import Every
 from gatewatch.collector.errors import ConfigError
 from gatewatch.collector.recurrent_state import OF_THE_MODEL
-from gatewatch.collector.sb3.feed import rollout_feed
+from gatewatch.collector.sb3.feed import rollout_feed, rollout_groups
 from gatewatch.collector.sb3.iteration_metrics import IterationMetrics
 from gatewatch.collector.sb3.probe import Probe, act, fitted, present_probe, read_probe, rollout_probe
 from gatewatch.collector.sb3.rollout_check import check_rollout
@@ -204,7 +204,9 @@ class GateMonitorCallback(BaseMonitor, BaseCallback):
             self._check_rollout(starts)
         if session.feed.is_wanted:
             with session.feed.looking():
-                session.feed.see(rollout_feed(self._algorithm))
+                fed = rollout_feed(self._algorithm)
+                sequences = len(next(iter(fed.values())))
+                session.feed.see(fed, groups=rollout_groups(self._algorithm, sequences))
 
     def _starts(self) -> Any:
         """Return where the environments say that episodes start, (steps, environments); None where it is not known."""

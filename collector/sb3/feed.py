@@ -29,6 +29,17 @@ def rollout_feed(model: OnPolicyAlgorithm) -> dict[str, NDArray[Any]]:
     return {name: _as_ids(_pieces(array), kinds.get(name)) for name, array in named.items()}
 
 
+def rollout_groups(model: OnPolicyAlgorithm, sequences: int) -> list[int] | None:
+    """Return the environment of each sequence of `rollout_feed`, its index; None where there is only one.
+
+    Args:
+        model: whose rollout it is.
+        sequences: how many there are.
+    """
+    envs = model.n_envs
+    return None if envs < 2 else [*range(envs)] * (sequences // envs)
+
+
 def _pieces(array: NDArray[Any]) -> NDArray[Any]:
     """Make (steps, environments, ...) to (sequences, positions, ...)."""
     steps, envs = array.shape[:2]

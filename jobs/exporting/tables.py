@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gatewatch.collector.store.history import History
     from gatewatch.collector.store.selection import SeriesKey
 
-_TAGS: Final = ("run", "phase", LOOK, "layer", "gate", "param", "statistic", "detector", "rule", "job")
+_TAGS: Final = ("run", "phase", LOOK, "layer", "gate", "param", "statistic", "group", "detector", "rule", "job")
 """Gatewatch's own tags, in the order of their columns; a user's own follow by name."""
 
 
