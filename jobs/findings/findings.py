@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gatewatch.jobs.findings.finding import Finding, cause_before_effect, in_order
+from gatewatch.jobs.findings.groups import with_drivers
 from gatewatch.jobs.findings.learning import learning_findings
 from gatewatch.jobs.findings.not_finite import not_finite
 from gatewatch.jobs.findings.outliers import outliers
@@ -30,7 +31,7 @@ def findings_of(points: RunPoints) -> list[Finding]:
 
     What is wrong, the first cause first; what cannot be judged; notices; what is as it should be.
     """
-    said = statements(points.all_scores, points.axis_of, points.layers)
+    said = with_drivers(statements(points.all_scores, points.axis_of, points.layers), points.groups)
     found = run_findings(
         points.stats,
         points.scores,

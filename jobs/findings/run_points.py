@@ -52,6 +52,7 @@ class RunPoints:
         stats, derived, scores, updates, units: of `gate_stats`, of `gate_derived`, of the detector's scores, of
             `layer_updates` (the parameter is in the gate's place) and of `gate_units`; the last is empty where it was
             not asked for.
+        groups: points of `feed_groups`; empty of a run that is too long to be read whole.
         rows: the table of gates.
         axes: the axes of the run.
         spans: phase → its first and last moment.
@@ -74,6 +75,7 @@ class RunPoints:
     scores: Tables
     updates: Tables
     units: Tables
+    groups: pd.DataFrame
     rows: Sequence[Row]
     axes: Sequence[Axis]
     spans: Mapping[str, tuple[Any, Any]]
@@ -133,6 +135,8 @@ def read_points(
 
     metrics, captures, scored = map(ordered, (read.metrics, read.captures, read.all_scores))
     scores, updates = ({key: ordered(frame) for key, frame in each.items()} for each in (read.scores, read.updates))
+    fed = pd.DataFrame() if captured else store.find(schema.FEED_GROUPS, run=run, start=start, prefix_tags=True)
+    groups = ordered(fed)
     spanned = spans_of(captures, metrics, *updates.values(), *scores.values())
     stats = by_series(captures, layers=layers)
     points = RunPoints(
@@ -146,6 +150,7 @@ def read_points(
         scores=scores,
         updates=updates,
         units={},
+        groups=groups,
         rows=table(stats, read.derived, scores),
         axes=axes_of(spanned, market - again),
         spans=spanned,

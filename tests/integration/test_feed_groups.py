@@ -14,6 +14,15 @@ PROBE = torch.randn(4, 12, 2, generator=torch.Generator().manual_seed(0))
 SYMBOLS = ["GOOG", "AAPL", "MSFT", "EURUSD"]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Let the small networks of these tests compute on one thread: they are faster than threads that wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()

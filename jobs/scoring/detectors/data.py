@@ -84,10 +84,15 @@ def feed_scores(captures: Captures) -> Array:
         before = distance[max(0, k - HISTORY) : k]
         before = before[np.isfinite(before)]
         if len(before) >= FEWEST:
-            usual = np.median(before)
-            spread = 1.4826 * np.median(np.abs(before - usual))
-            scores[k] = max(0.0, (distance[k] - usual) / max(DEVIATIONS * spread, SMALLEST))
+            scores[k] = rise_score(distance[k], before)
     return scores
+
+
+def rise_score(distance: float, before: Array) -> float:
+    """Return by how much a distance exceeds the usual one of those before it, (n,): see `feed_scores`."""
+    usual = np.median(before)
+    spread = 1.4826 * np.median(np.abs(before - usual))
+    return float(max(0.0, (distance - usual) / max(DEVIATIONS * spread, SMALLEST)))
 
 
 def _window_scores(batch: Batch) -> Array:
