@@ -70,15 +70,17 @@ class Points:
 def long_phases(store: Store, run: str, longest: int = LONG) -> dict[str, NDArray[np.int64]]:
     """Return phase → the times of its captures; empty where none has more than `longest`.
 
-    The captures are those of one gate: all gates of a phase are captured together.
+    The gates of a layer are captured together. Layers need not be: one that cannot be replayed is recorded no longer.
     """
     newest = store.newest(GATE_STATS, run=run, prefix_tags=True)
     if not set(TAGS[1:]) <= set(newest.columns):
         return {}
     found = {}
     for phase, rows in by_phase(newest):
-        tags = {"phase": phase, **{name: rows[name].iloc[0] or "" for name in TAGS[1:]}}
-        found[phase] = times(store.find(GATE_STATS, run=run, tags=tags, fields=["step"]))
+        gates = rows[list(TAGS[1:])].fillna("").drop_duplicates("layer").to_numpy().tolist()
+        tags = [{"phase": phase, **dict(zip(TAGS[1:], gate, strict=True))} for gate in gates]
+        each = [store.find(GATE_STATS, run=run, tags=one, fields=["step"]) for one in tags]
+        found[phase] = np.unique(np.concatenate([times(points) for points in each]))
     return found if any(len(each) > longest for each in found.values()) else {}
 
 

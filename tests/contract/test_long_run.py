@@ -117,3 +117,15 @@ def test_a_short_phase_beside_a_long_one_is_whole(store: Store) -> None:
     assert shown["train"] == 51
     assert (shown["backtest"], long.drawn["backtest"]) == (15, (15, 15))
     assert findings_of(long) == findings_of(read_points(store, about))
+
+
+@pytest.mark.parametrize("layer", ["a", "b"])
+@pytest.mark.parametrize("recorded", [range(100), range(250, CAPTURES)], ids=["at first", "at last"])
+def test_layers_may_be_recorded_for_different_parts_of_a_long_run(store: Store, layer: str, recorded: range) -> None:
+    points = run("nan")
+    store.write(p for p in points if p.tags.get("layer") != layer or (p.time - BEGIN) // SECOND in recorded)
+    found = findings_of(read(store, None))
+    assert "step 2,170" in found[0].sentence
+    long = read(store, 16)
+    assert findings_of(long) == found
+    assert long.drawn == {"train": (16, 300)}
