@@ -9,6 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from gatewatch.collector.feed.groups import MOST_GROUPS
 from gatewatch.collector.feed.sample import MOST_SEQUENCES
 
 _LENGTH: Final = 64
@@ -30,14 +31,14 @@ def rollout_feed(model: OnPolicyAlgorithm) -> dict[str, NDArray[Any]]:
 
 
 def rollout_groups(model: OnPolicyAlgorithm, sequences: int) -> list[int] | None:
-    """Return the environment of each sequence of `rollout_feed`, its index; None where there is only one.
+    """Return the environment of each sequence of `rollout_feed`, its index; None of one, or of more than are recorded.
 
     Args:
         model: whose rollout it is.
         sequences: how many there are.
     """
     envs = model.n_envs
-    return None if envs < 2 else [*range(envs)] * (sequences // envs)
+    return [*range(envs)] * (sequences // envs) if 1 < envs <= MOST_GROUPS else None
 
 
 def _pieces(array: NDArray[Any]) -> NDArray[Any]:
