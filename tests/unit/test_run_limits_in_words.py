@@ -53,7 +53,7 @@ def test_a_score_that_lost_its_baselines_says_nothing():
         (
             {"why_entropy": [None, 12.0]},
             [
-                "The limit is the built-in one, above which 4 of 158 healthy runs of other networks went: gatewatch "
+                "The limit is the built-in one, above which 2 of 158 healthy runs of other networks went: gatewatch "
                 "baseline add RUN makes it that of healthy runs of yours."
             ],
         ),
