@@ -1,14 +1,16 @@
 // The first anomaly of each run
 //
 // For each run and phase the first capture with a consensus score above 1: its time and step, how long after the first
-// capture it was, and its layer: of several at that time the one with the highest score. `source` says where the cause
-// lies: network, data, optimizer, state or policy; scores made before sources were recorded have none. Runs without an
-// anomaly are not listed.
+// capture it was, and its layer: of several at that time what is no layer of the network, such as the data, then the one
+// with the highest score. `source` says where the cause lies: network, data, optimizer, state or policy; scores made
+// before sources were recorded have none. Runs without an anomaly are not listed.
 //
 // param runs: strings                   only these runs
 // param start: time = -30d              from when
 // param stop: time = now                until when
 // columns: run, phase, time, step, after, layer, gate, source, score
+
+import "strings"
 
 scores = (fn) =>
     from(bucket: bucket)
@@ -20,10 +22,10 @@ first_scores =
         |> first()
         |> filter(fn: (r) => length(arr: runs) == 0 or contains(value: r.run, set: runs))
         |> group(columns: ["run", "phase"])
-        |> map(fn: (r) => ({r with order: -r._value}))
-        |> sort(columns: ["_time", "order", "layer", "gate"])
+        |> map(fn: (r) => ({r with order: -r._value, inside: not strings.hasPrefix(v: r.layer, prefix: "_")}))
+        |> sort(columns: ["_time", "inside", "order", "layer", "gate"])
         |> first()
-        |> drop(columns: ["order"])
+        |> drop(columns: ["inside", "order"])
         |> set(key: "_field", value: "score")
 first_captures =
     from(bucket: bucket)

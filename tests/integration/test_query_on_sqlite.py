@@ -176,20 +176,26 @@ def test_what_needs_a_server_says_so_in_one_line(here, capsys):
     assert said(capsys, "memory", "--param", "run=r", "--store", "sqlite:///no.db")[0] == 2
 
 
-def test_of_several_gates_at_one_time_the_highest_score_is_the_first_anomaly(influxd, tmp_path):
-    tags = {"run": "r", "phase": "train", "detector": "consensus"}
-    scored = [
-        Point(GATE_SCORES, {**tags, "layer": layer, "gate": "forget"}, {"anomaly_score": score, "step": 3}, 10**18)
-        for layer, score in (("a", 1.5), ("z", 4.0), ("m", 2.0))
-    ]
-    looked = Point(GATE_STATS, {"run": "r", "phase": "train", "layer": "a", "gate": "forget"}, {"step": 3}, 10**18)
+def test_of_several_at_one_time_what_is_no_layer_then_the_highest_score_is_the_first_anomaly(influxd, tmp_path):
+    at = 10**18
+    points = []
+    for run, scores in {"r": {"a": 1.5, "z": 4.0, "m": 2.0}, "fed": {"a": 5.0, "_data": 2.0}}.items():
+        tags = {"run": run, "phase": "train", "gate": "forget"}
+        points += [
+            Point(
+                GATE_SCORES, {**tags, "layer": layer, "detector": "consensus"}, {"anomaly_score": score, "step": 3}, at
+            )
+            for layer, score in scores.items()
+        ]
+        points.append(Point(GATE_STATS, {**tags, "layer": "a"}, {"step": 3}, at))
     stores = open_store(f"sqlite:///{tmp_path}/s.db"), influxd.store(influxd.bucket())
     for store in stores:
-        store.write([*scored, looked])
-    ours, theirs = both(stores, "first-anomaly", {})
-    assert [(row["layer"], row["score"], row["after"]) for row in ours] == [("z", 4.0, "0ns")]
-    assert [(row["layer"], row["score"]) for row in theirs] == [("z", 4.0)]
-    assert theirs[0]["after"] == "0ns"
+        store.write(points)
+    for rows in both(stores, "first-anomaly", {}):
+        assert [(row["run"], row["layer"], row["score"], row["after"]) for row in rows] == [
+            ("fed", "_data", 2.0, "0ns"),
+            ("r", "z", 4.0, "0ns"),
+        ]
 
 
 def test_runs_shows_nan_where_the_newest_loss_is_nan(influxd, tmp_path):

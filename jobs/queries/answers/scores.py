@@ -27,10 +27,12 @@ def anomalies(points: Points, values: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def first_anomaly(points: Points, values: Mapping[str, Any]) -> pd.DataFrame:
-    """Answer `first-anomaly`: of several gates at one time the one with the highest score."""
+    """Answer `first-anomaly`: of several at one time what is no layer of the network, then the highest score."""
     frame = points.read(GATE_SCORES, ["anomaly_score", "step", "source"], runs=values["runs"], tags=_CONSENSUS)
     frame = frame[frame["anomaly_score"] > 1].assign(score=lambda rows: rows["anomaly_score"])
-    frame = frame.sort_values(["time", "score", "layer", "gate"], ascending=[True, False, True, True])
+    frame = frame.assign(inside=~frame["layer"].fillna("").str.startswith("_"))
+    order = {"time": True, "inside": True, "score": False, "layer": True, "gate": True}
+    frame = frame.sort_values([*order], ascending=[*order.values()])
     first = frame.groupby(_PHASE, as_index=False).head(1)
     captures = points.read(GATE_STATS, ["step"], runs=values["runs"])
     began = summary(captures[captures["step"].notna()], _PHASE, began=("time", "min"))
